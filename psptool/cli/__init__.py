@@ -1,0 +1,1 @@
+"""The command line: flags to a schema, one call, what to print."""

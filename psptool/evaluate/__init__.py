@@ -1,0 +1,1 @@
+"""Measures of a run on the test set, and their pictures."""

@@ -1,0 +1,1 @@
+"""A trained run as a function from clips to scores."""

@@ -1,0 +1,108 @@
+"""What a reader is: it finds clips in folders and archives, and turns one clip's bytes into a `RawClip`.
+
+Notation for array shapes: B body detections (one body in one frame), T frames, V joints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.skeletons.datasets import ClipKey
+from psptool.skeletons.topology import Topology
+
+STATE_UNKNOWN = 255
+"""Joint state where a format has none; else 0 not tracked, 1 inferred, 2 tracked."""
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """One file of a clip: on disk (`archive` None), or a member of a zip archive.
+
+    Attributes:
+        path: The file's path on disk, or the member's name in the archive.
+        archive: The zip file, or None.
+        size: Bytes (uncompressed).
+    """
+
+    path: str
+    archive: Path | None
+    size: int
+
+    def __str__(self) -> str:
+        return self.path if self.archive is None else f"{self.archive}:{self.path}"
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Where one clip lies.
+
+    Attributes:
+        name: The clip's name as the dataset writes it.
+        key: What the name says.
+        files: The clip's files in frame order; one for most formats.
+    """
+
+    name: str
+    key: ClipKey
+    files: tuple[FileRef, ...]
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A file of the format's kind whose name is no clip's; it is skipped and counted."""
+
+    name: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """One recording as its file has it: every body in every frame, nothing chosen and nothing changed.
+
+    Attributes:
+        name: The clip's name.
+        key: What the name says.
+        frames: T, also counting frames without a body.
+        frame: int32 (B,), the frame of each detection from 0, ascending.
+        body: int64 (B,), the body's id as the sensor gave it; ids never go through float64, which merges some.
+        xyz: float32 (B, V, 3), metres, camera frame, all finite.
+        state: uint8 (B, V), tracking states, `STATE_UNKNOWN` where the format has none.
+    """
+
+    name: str
+    key: ClipKey
+    frames: int
+    frame: NDArray[np.int32]
+    body: NDArray[np.int64]
+    xyz: NDArray[np.float32]
+    state: NDArray[np.uint8]
+
+
+class Reader(Protocol):
+    """One raw format. To add a format, write one such class and inherit the conformance tests.
+
+    Attributes:
+        format: Short name, such as ``ntu-skeleton``.
+        topology: The joints it yields.
+    """
+
+    format: str
+    topology: Topology
+
+    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
+        """The clips among ``files`` (a folder's or archive's listing), and those of its kind with a name that is none."""
+        ...
+
+    def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
+        """Turn the bytes of ``source.files`` into a clip.
+
+        Raises:
+            RawFormatError: The bytes are not what the format promises; names file and line or key.
+        """
+        ...

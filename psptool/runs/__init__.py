@@ -1,0 +1,1 @@
+"""The run folder: configuration, log, weights, resume state and scores, by name."""

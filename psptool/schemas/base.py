@@ -1,0 +1,54 @@
+"""What all artefact schemas share: strict, frozen, no unknown keys, read from and written to JSON text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from psptool.errors import PspError
+
+Loaded = TypeVar("Loaded", bound="Artefact")
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown keys and cannot be changed once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Artefact(Strict):
+    """A schema that stands in a JSON file of its own."""
+
+    @classmethod
+    def load(cls: type[Loaded], path: Path) -> Loaded:
+        """Read and validate ``path``.
+
+        Raises:
+            PspError: The file is absent, unreadable or does not fit the schema; all findings are listed.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PspError(f"{path}: cannot be read ({error})", way_out="Check the path.") from error
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise PspError(
+                f"{path}: not a valid {cls.__name__} file: {describe(error)}",
+                way_out="Make it again with psptool, or mend the keys named here.",
+            ) from error
+
+    def dump(self) -> str:
+        """The artefact as indented JSON text that ends in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def describe(error: ValidationError) -> str:
+    """All findings of a pydantic error on one line: key, message and what was found."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {item['msg']}"
+        + ("" if isinstance(item["input"], (dict, list)) else f" (found {item['input']!r:.60})")
+        for item in error.errors(include_url=False)
+    )

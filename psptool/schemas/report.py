@@ -1,0 +1,43 @@
+"""The report of a preparation, ``<dataset>.report.json``: what was kept, skipped and quarantined, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from psptool.schemas.base import Artefact, Strict
+from psptool.schemas.dataset import Counts, DatasetName, PreparationSettings
+
+
+class LeftOut(Strict):
+    """A clip that is not in the dataset."""
+
+    name: str = Field(description="The clip's name, or the file's where no clip name could be read from it")
+    source: str = Field(description="Where it was found: a path as given, and the member's name in an archive")
+    reason: str = Field(description="A short category, such as `truncated` or `missing-skeleton list`")
+    detail: str = Field("", description="Line or key, what stood there and what was expected")
+
+
+class ClipNote(Strict):
+    """Something to know of a clip that is in the dataset."""
+
+    name: str
+    note: str
+
+
+class PreparationReport(Artefact):
+    """The account of one run of ``psptool prepare``: found = kept + skipped + quarantined + repeated."""
+
+    format_version: Literal[1] = 1
+    dataset: DatasetName
+    sources: tuple[str, ...] = Field(description="The folders and archives that were read, as given")
+    found: int = Field(ge=0, description="Clips found")
+    repeated: int = Field(0, ge=0, description="Further copies of a clip under the same name, byte for byte the same")
+    counts: Counts
+    settings: PreparationSettings
+    skipped: tuple[LeftOut, ...] = ()
+    quarantined: tuple[LeftOut, ...] = ()
+    duplicates: tuple[tuple[str, str], ...] = Field((), description="Pairs of clips with the same coordinates")
+    notes: tuple[ClipNote, ...] = ()
+    tool_version: str

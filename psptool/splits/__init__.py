@@ -1,0 +1,1 @@
+"""The labelled draw: by hash rank, so that anyone can rebuild it from names and a seed alone."""

@@ -1,0 +1,1 @@
+"""Moving bodies from a small kinematic model, written in the raw formats."""

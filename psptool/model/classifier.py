@@ -1,0 +1,96 @@
+"""The whole network: encoder, classifier, and the branch that only the contrastive loss looks at.
+
+Notation for tensor shapes: N clips, P persons of all clips, C channels, T frames, V joints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from psptool.model.encoder import Encoder
+from psptool.model.pyramid import Pyramid
+from psptool.schemas.training import Level, ModelSettings
+from psptool.skeletons.topology import Topology
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream's input for a batch of clips.
+
+    Attributes:
+        x: (P, 3, T, V), positions or motion.
+        average: (N, P), the weights that turn persons into clips; each row sums to 1 over its clip's persons.
+    """
+
+    x: Tensor
+    average: Tensor
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Both streams of the same N clips."""
+
+    joint: Stream
+    motion: Stream
+
+
+class PSPNet(nn.Module):
+    """PSP Learning's network (arXiv 2302.02327).
+
+    Args:
+        settings: Sizes and switches.
+        topology: The joints and their groups.
+        classes: Number of classes.
+        contrast: Build the branch of the contrastive loss (pyramid and projection); prediction never needs it.
+    """
+
+    def __init__(self, settings: ModelSettings, topology: Topology, classes: int, contrast: bool = True) -> None:
+        super().__init__()
+        width = settings.channels[-1]
+        self.joint_encoder = Encoder(settings, topology.size)
+        self.motion_encoder = None if settings.share_encoder else Encoder(settings, topology.size)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.classifier = nn.Linear(width, classes)
+        self.pyramid = Pyramid(settings, topology) if contrast else None
+        self.projection = (
+            nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)) if contrast else None
+        )
+        self.apply(_initialize)
+
+    def features(self, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Encoder features (P, C, T', V) of the joint and of the motion stream."""
+        joint, motion = streams.joint.x, streams.motion.x
+        if self.motion_encoder is not None:
+            return self.joint_encoder(joint), self.motion_encoder(motion)
+        # One pass over both, so that batch norm sees the two streams together, as in the released code.
+        both = self.joint_encoder(torch.cat((joint, motion)))
+        return both[: len(joint)], both[len(joint) :]
+
+    def logits(self, features: Tensor, average: Tensor) -> Tensor:
+        """One stream's logits (N, classes): the linear layer on the mean over persons, frames and joints."""
+        return self.classifier(self.dropout(average @ features.mean((2, 3)).to(average.dtype)))  # type: ignore[no-any-return]
+
+    def embeddings(self, features: Tensor, average: Tensor) -> dict[Level, Tensor]:
+        """By level the projected vectors (N, C) that the contrast compares; needs ``contrast=True``."""
+        assert self.pyramid is not None
+        assert self.projection is not None
+        vectors: dict[Level, Tensor] = self.pyramid(features)
+        return {level: self.projection(average @ x.to(average.dtype)) for level, x in vectors.items()}
+
+    def forward(self, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Logits (N, classes) of the joint and of the motion stream; their sum is the prediction."""
+        joint, motion = self.features(streams)
+        return self.logits(joint, streams.joint.average), self.logits(motion, streams.motion.average)
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+        nn.init.zeros_(module.bias)

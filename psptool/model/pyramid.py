@@ -1,0 +1,142 @@
+"""The skeleton pyramid and Pyramid Polymerizing Attention, PPA (PSP Learning, arXiv 2302.02327, section 3).
+
+Notation for tensor shapes: P persons of all clips, C channels, T frames, V joints, G groups of a level (5 body
+regions, 10 parts or V joints), S heads, d = C / S.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from psptool.model.encoder import SLOPE, conv_bn
+from psptool.schemas.training import Level, ModelSettings
+from psptool.skeletons.topology import Group, Topology
+
+COARSE_TO_FINE: tuple[Level, ...] = ("body", "part", "joint")
+
+
+def level_groups(topology: Topology) -> dict[Level, tuple[Group, ...]]:
+    """The groups of each level, coarse to fine; at the joint level each joint is a group of its own."""
+    joints = tuple(Group(name, (number,)) for number, name in enumerate(topology.joints))
+    return {"body": topology.bodies, "part": topology.parts, "joint": joints}
+
+
+def pooling_matrix(groups: tuple[Group, ...], joints: int) -> Tensor:
+    """(V, G) such that features (…, V) @ it are the means over each group's joints."""
+    matrix = torch.zeros(joints, len(groups))
+    for column, group in enumerate(groups):
+        matrix[list(group.joints), column] = 1 / len(group.joints)
+    return matrix
+
+
+class Polymerizer(nn.Module):
+    """Hands coarse attention maps on to the finer levels.
+
+    A coarse map's share is the released code's: the largest group, counted in units of the finer level, over the
+    number of those units (for NTU 2 of 10, 3 of 25 and 6 of 25).
+
+    Args:
+        topology: Whose groups decide which fine pair takes which coarse pair's value.
+        mode: ``raw`` hands the part map on to the joints as it was before the body map came in (released code),
+            ``chained`` the polymerized one (the paper's text), ``off`` hands nothing on.
+    """
+
+    def __init__(self, topology: Topology, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+        owners = {
+            "part_to_body": topology.part_to_body,
+            "joint_to_part": topology.joint_to_part,
+            "joint_to_body": topology.joint_to_body,
+        }
+        self.share: dict[str, float] = {}
+        for name, owner in owners.items():
+            self.register_buffer(name, torch.tensor(owner), persistent=False)
+            self.share[name] = max(owner.count(group) for group in owner) / len(owner)
+
+    def _up(self, name: str, coarse: Tensor) -> Tensor:
+        """Each fine pair takes its coarse pair's value, times the coarse map's share."""
+        owner = self.get_buffer(name)
+        return self.share[name] * coarse.index_select(-2, owner).index_select(-1, owner)
+
+    def forward(self, maps: dict[Level, Tensor]) -> dict[Level, Tensor]:
+        """Maps (P, S, G, G) by level, any of the three levels; the same with the coarser ones added in."""
+        if self.mode == "off":
+            return maps
+        out = dict(maps)
+        if "body" in maps and "part" in maps:
+            out["part"] = maps["part"] + self._up("part_to_body", maps["body"])
+        if "joint" in maps:
+            if "part" in maps:
+                part = out["part"] if self.mode == "chained" else maps["part"]
+                out["joint"] = out["joint"] + self._up("joint_to_part", part)
+            if "body" in maps:
+                out["joint"] = out["joint"] + self._up("joint_to_body", maps["body"])
+        return out
+
+
+class LevelAttention(nn.Module):
+    """One level's spatial attention, in two steps, so that its map can be polymerized in between."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = conv_bn(channels, channels)
+
+    def map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, C, T, G) -> attention (P, S, G, G), rows attend; and values (P, S, d*T, G)."""
+        persons, channels, frames, size = x.shape
+        depth = channels // self.heads * frames
+        query, key, value = (
+            self.query_key_value(x).reshape(persons, 3, self.heads, depth, size).unbind(1)
+        )  # (P, S, d*T, G) each
+        return torch.tanh(query.transpose(-1, -2) @ key / depth), value
+
+    def apply_map(self, x: Tensor, attention: Tensor, value: Tensor) -> Tensor:
+        """(P, C, T, G): the values gathered by the (polymerized) map, projected, plus the input."""
+        gathered = (value @ attention.transpose(-1, -2)).reshape(x.shape)
+        return F.leaky_relu(self.out(gathered) + x, SLOPE)
+
+
+class Pyramid(nn.Module):
+    """Encoder features to one vector a person and level."""
+
+    def __init__(self, settings: ModelSettings, topology: Topology) -> None:
+        super().__init__()
+        channels = settings.channels[-1]
+        groups = level_groups(topology)
+        self.levels = tuple(level for level in COARSE_TO_FINE if level in settings.levels)
+        self.attentions = nn.ModuleDict({level: LevelAttention(channels, settings.heads) for level in self.levels})
+        self.polymerize = Polymerizer(topology, settings.polymerize)
+        for level in self.levels:
+            self.register_buffer(f"pool_{level}", pooling_matrix(groups[level], topology.size), persistent=False)
+
+    def maps(self, features: Tensor) -> dict[Level, Tensor]:
+        """The polymerized attention maps (P, S, G, G) by level, for looking at; features are (P, C, T, V)."""
+        pooled = self._pool(features)
+        return self.polymerize({level: self._attention(level).map(x)[0] for level, x in pooled.items()})
+
+    def forward(self, features: Tensor) -> dict[Level, Tensor]:
+        """(P, C, T, V) -> by level (P, C), the mean over frames and groups of the attended features."""
+        pooled = self._pool(features)
+        mapped = {level: self._attention(level).map(x) for level, x in pooled.items()}
+        attention = self.polymerize({level: pair[0] for level, pair in mapped.items()})
+        return {
+            level: self._attention(level).apply_map(x, attention[level], mapped[level][1]).mean((2, 3))
+            for level, x in pooled.items()
+        }
+
+    def _pool(self, features: Tensor) -> dict[Level, Tensor]:
+        # At the joint level the matrix is the identity.
+        return {
+            level: features if level == "joint" else features @ self.get_buffer(f"pool_{level}").to(features.dtype)
+            for level in self.levels
+        }
+
+    def _attention(self, level: Level) -> LevelAttention:
+        module = self.attentions[level]
+        assert isinstance(module, LevelAttention)
+        return module

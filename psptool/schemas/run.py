@@ -1,0 +1,30 @@
+"""A run folder's ``config.json``: what was trained, on what, with which resolved recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from psptool.schemas.base import Artefact
+from psptool.schemas.dataset import DatasetName
+from psptool.schemas.training import TrainingConfig
+
+
+class RunConfig(Artefact):
+    """Written before the first step; a run is bound to its dataset's content and its split by fingerprints."""
+
+    format_version: Literal[1] = 1
+    dataset: DatasetName
+    topology: str
+    class_names: tuple[str, ...]
+    data_path: str = Field(description="Where the dataset lay")
+    split_path: str = Field(description="Where the split lay")
+    split_name: str = Field(description="The split's file name without its ending")
+    clips_fingerprint: str
+    content_fingerprint: str
+    seed: int = Field(description="The training's seed, resolved")
+    device: str
+    precision: Literal["float32", "bfloat16"]
+    training: TrainingConfig
+    tool_version: str

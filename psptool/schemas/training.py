@@ -1,0 +1,277 @@
+"""The training configuration: every value of a recipe is a field here, and nothing else decides a training.
+
+Defaults are the released recipe's (Xu and Shu, arXiv 2302.02327, and its code), so the preset ``paper`` only names
+them; the other presets are the differences in `PRESETS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from psptool.errors import PspError
+from psptool.schemas.base import Artefact, Strict, describe
+
+Level = Literal["body", "part", "joint"]
+Method = Literal["psp", "supervised"]
+Preset = Literal["paper", "small", "demo"]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class ModelSettings(Strict):
+    """The network. `channels`, `inter` and `strides` have one entry a block of the encoder."""
+
+    channels: tuple[int, ...] = Field((64, 64, 128, 128, 256, 256, 256, 256), description="Channels a block puts out")
+    inter: tuple[int, ...] = Field((16, 16, 32, 32, 64, 64, 64, 64), description="Width of a head's q and k")
+    strides: tuple[int, ...] = Field((1, 1, 2, 1, 2, 1, 1, 1), description="Stride over time")
+    heads: int = Field(4, ge=1, description="S, heads of every attention")
+    temporal_kernel: int = Field(7, ge=1, description="Frames that a block's temporal convolution spans; odd")
+    share_encoder: bool = Field(True, description="One encoder for joint and motion (released code), or one each")
+    levels: tuple[Level, ...] = Field(("body", "part", "joint"), description="Levels of the pyramid")
+    polymerize: Literal["raw", "chained", "off"] = Field(
+        "chained", description="What the part level hands on to the joints: its own map, the polymerized one, nothing"
+    )
+    absent_persons: Literal["skip", "zeros"] = Field(
+        "skip", description="Leave absent persons out, or compute on two slots a clip as the released code does"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="On the classifier's input")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not len(self.channels) == len(self.inter) == len(self.strides) > 0:
+            raise ValueError("channels, inter and strides have one entry a block each")
+        if any(value < 1 for value in (*self.channels, *self.inter, *self.strides)):
+            raise ValueError("channels, inter and strides are positive")
+        if self.temporal_kernel % 2 == 0:
+            raise ValueError("temporal_kernel is odd, so that a frame lies in the middle of its window")
+        if self.channels[-1] % self.heads:
+            raise ValueError("the last channels are a multiple of heads")
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError("levels names a level twice")
+        return self
+
+
+class SamplingSettings(Strict):
+    """Which frames of a clip the network sees."""
+
+    frames: int = Field(50, ge=1, description="T, frames a clip")
+    draw: Literal["released", "crop"] = Field(
+        "released",
+        description="Frames at training: any T of them in order, or T jittered ones spread over a random crop",
+    )
+    crop: Share = Field(0.6, description="Shortest crop as a share of the clip, for `crop`")
+    shared: bool = Field(False, description="Joint and motion see the same frames, or each its own draw")
+
+
+class AugmentSettings(Strict):
+    """Changes to a clip at training; zero switches one off. Joint and motion each get a draw of their own."""
+
+    turn: NonNegative = Field(0.0, description="Largest turn about the vertical, degrees")
+    tilt: NonNegative = Field(0.0, description="Largest turn about the two horizontal axes, degrees")
+    shear: NonNegative = Field(0.0, description="Largest shear factor")
+    scale: float = Field(0.0, ge=0, lt=1, description="Largest change of size, as a share")
+    jitter: NonNegative = Field(0.0, description="Standard deviation of noise on each joint, in units of the spine")
+    mask_joints: float = Field(0.0, ge=0, lt=1, description="Share of joints set to zero for the whole clip")
+    mirror: Share = Field(0.0, description="Chance that left and right are swapped")
+    shared: bool = Field(False, description="Joint and motion of a clip get the same draw")
+
+
+class LossSettings(Strict):
+    """L = CE(labelled) + contrast_weight * (L_body + L_part + L_joint)."""
+
+    contrast_weight: NonNegative = Field(0.2, description="0 leaves PPA, the projection and the contrast out")
+    contrast_levels: tuple[Level, ...] | None = Field(None, description="Levels contrasted; null means all the model has")
+    temperature: float = Field(0.07, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    contrast_labelled: bool = Field(True, description="Labelled clips stand in the contrast's pool too")
+
+
+class OptimSettings(Strict):
+    """Stochastic gradient descent and its schedule."""
+
+    steps: int = Field(60_000, ge=1, description="Steps of the whole training")
+    labelled: int = Field(9, ge=1, description="Labelled clips a step")
+    unlabelled: int = Field(90, ge=0, description="Clips of the contrast's pool a step; unused by `supervised`")
+    schedule: Literal["released", "one-cycle"] = Field(
+        "released", description="The released step function over 120 equal epochs, or a warm-up and a cosine to zero"
+    )
+    lr: float = Field(0.01, gt=0, description="Largest learning rate")
+    warmup: Share = Field(0.1, description="Share of the steps that warm up, for `one-cycle`")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: NonNegative = 4e-4
+    clip_norm: NonNegative = Field(0.0, description="Largest norm of the gradient; 0 leaves it as it is")
+
+
+class TrainingConfig(Artefact):
+    """One recipe."""
+
+    method: Method = Field("psp", description="psp, or supervised: labels only with the same encoder")
+    preset: Preset = Field("paper", description="The preset that the values started from")
+    seed: int | None = Field(None, ge=0, description="Of weights and draws; null means the split's")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32", description="Of the forward pass; auto means bfloat16 where the hardware computes in it"
+    )
+    validate_every: int = Field(0, ge=0, description="Steps between looks at the validation clips; 0: about 20 looks")
+    model: ModelSettings = ModelSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    augment: AugmentSettings = AugmentSettings()
+    loss: LossSettings = LossSettings()
+    optim: OptimSettings = OptimSettings()
+
+    @model_validator(mode="after")
+    def _levels_exist(self) -> Self:
+        missing = [level for level in self.loss.contrast_levels or () if level not in self.model.levels]
+        if missing:
+            raise ValueError(f"loss.contrast_levels names {', '.join(missing)}, which model.levels leaves out")
+        return self
+
+    @property
+    def contrast_levels(self) -> tuple[Level, ...]:
+        """Levels that the loss contrasts; none for `supervised` and where the contrast weighs nothing."""
+        if self.method == "supervised" or self.loss.contrast_weight == 0:
+            return ()
+        return self.model.levels if self.loss.contrast_levels is None else self.loss.contrast_levels
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"model": {"polymerize": "raw"}},
+    "small": {},
+    "demo": {},
+}
+"""What each preset changes of the defaults."""
+
+
+def resolve(
+    *,
+    method: Method | None = None,
+    preset: str | None = None,
+    file: Path | None = None,
+    changes: Sequence[str] = (),
+    seed: int | None = None,
+    default_preset: str = "small",
+) -> TrainingConfig:
+    """Put a configuration together: preset, then YAML file, then ``key=value`` changes, each over the one before.
+
+    Args:
+        method: Wins over all of them, as do `seed` and `preset` where given.
+        preset: A name in `PRESETS`.
+        file: A YAML mapping with any keys of `TrainingConfig`.
+        changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.05``), values are YAML.
+        seed: Training seed.
+        default_preset: The preset where neither `preset` nor the file names one.
+
+    Raises:
+        PspError: A key that does not exist (near misses are suggested), a value that does not fit, a file that
+            cannot be read; all findings at once.
+    """
+    values = read_yaml(file) if file is not None else {}
+    named = preset or str(values.get("preset", default_preset))
+    if named not in PRESETS:
+        raise PspError(
+            f"preset {named!r} does not exist", expected=f"one of {', '.join(PRESETS)}", way_out=suggest(named, PRESETS)
+        )
+    merged: dict[str, Any] = {}
+    _merge(merged, PRESETS[named])
+    where = str(file) if file is not None else "--set"
+    problems = list(_unknown(values, TrainingConfig))
+    _merge(merged, values)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise PspError("--set: not a key=value", found=repr(change), way_out="Write for example --set optim.lr=0.05.")
+        nested: Any = _parse_value(key, text)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        problems += _unknown(nested, TrainingConfig)
+        _merge(merged, nested)
+    if problems:
+        raise PspError(f"{where}: {'; '.join(problems)}", way_out="psptool schemas --show training lists all keys.")
+    merged["preset"] = named
+    if method is not None:
+        merged["method"] = method
+    if seed is not None:
+        merged["seed"] = seed
+    try:
+        return TrainingConfig.model_validate(merged)
+    except ValidationError as error:
+        raise PspError(f"training configuration: {describe(error)}", way_out="Mend the values named here.") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping; YAML tags that would run code are refused.
+
+    Raises:
+        PspError: The file cannot be read, is not YAML, or holds no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PspError(f"{path}: cannot be read ({error})", way_out="Check the path given to --config.") from error
+    except yaml.YAMLError as error:
+        raise PspError(f"{path}: not plain YAML: {error}", way_out="Write key: value lines only.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise PspError(f"{path}: not a mapping", found=type(values).__name__, expected="key: value lines")
+    return values
+
+
+def suggest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str | None:
+    """A sentence that offers the nearest known word, or None."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"Did you mean {near[0]}?" if near else None
+
+
+def _parse_value(key: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PspError(f"--set {key}: not a YAML value", found=repr(text)) from error
+    # YAML 1.1 reads 1e-3 as text, since its floats need a dot.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        elif isinstance(value, Mapping):
+            into[key] = {}
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        known = model.model_fields.get(str(key))
+        if known is None:
+            near = suggest(f"{prefix}{key}", tuple(all_keys(TrainingConfig)))
+            yield f"no key {prefix}{key}" + (f" ({near})" if near else "")
+        elif isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
+            if isinstance(value, Mapping):
+                yield from _unknown(value, known.annotation, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key} is a group of keys, not a value"
+
+
+def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values in ``model``."""
+    for key, known in model.model_fields.items():
+        if isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
+            yield from all_keys(known.annotation, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

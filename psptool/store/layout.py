@@ -1,0 +1,36 @@
+"""The arrays of the HDF5 file, version 1: their paths, types and shapes, for writer, reader and validator.
+
+Notation for array shapes: R rows (frames of one person, person by person, clip by clip), V joints, n clips.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest"
+"""The attribute that holds the dataset schema as JSON."""
+
+ROW_ARRAYS: dict[str, tuple[str, tuple[int | Literal["V"], ...]]] = {
+    "joint": ("<f4", ("V", 3)),
+    "motion": ("<f4", ("V", 3)),
+    "present": ("?", ()),
+    "state": ("u1", ("V",)),
+}
+"""Type and shape of one row of each array of length R."""
+
+KEY_COLUMNS = ("label", "subject", "camera", "setup", "repetition")
+TABLE_COLUMNS = (*KEY_COLUMNS, "frames", "persons", "first_row")
+"""int64 arrays of length n under ``/clips``."""
+
+NORMALIZATION: dict[str, tuple[int, ...]] = {"origin": (3,), "scale": (), "rotation": (3, 3)}
+"""float64 arrays of length n under ``/clips``, with the shape of one clip's entry."""
+
+# 2048 rows of 25 joints (614 kB) fit HDF5's chunk cache of 1 MB.
+CHUNK_ROWS = 2048
+CHUNK_CLIPS = 256
+
+
+def row_shape(array: str, joints: int) -> tuple[int, ...]:
+    """The shape of one row of ``array`` for V = ``joints``."""
+    return tuple(joints if size == "V" else size for size in ROW_ARRAYS[array][1])

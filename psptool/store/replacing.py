@@ -1,0 +1,113 @@
+"""Putting a new file in an old one's place: a reader sees the old or the whole new one, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import IO
+
+from psptool.errors import PspError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; two writers of one file are then not told apart.
+    fcntl = None  # type: ignore[assignment]
+
+
+class Replacement:
+    """A partial file beside ``path`` that one process at a time may fill, and that then takes its name.
+
+    A partial file that a killed process left is taken over: its lock went with the process.
+
+    Attributes:
+        partial: The file to fill.
+        done: Whether `commit` or `abandon` has run.
+
+    Raises:
+        PspError: The folder is absent or cannot be written, or another process is filling the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.done = False
+        self._held = self._hold()
+
+    def _hold(self) -> IO[bytes]:
+        while True:
+            try:
+                held = self.partial.open("ab")
+            except OSError as error:
+                raise PspError(
+                    f"{self._path}: cannot be written ({error.strerror or error})",
+                    way_out="Make the folder, mend its permissions, or choose another file.",
+                ) from error
+            try:
+                if fcntl is not None:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                held.close()
+                raise PspError(
+                    f"{self._path}: another psptool process is writing this file",
+                    way_out="Wait for it to end, or choose another file.",
+                ) from error
+            except OSError:
+                return held  # A file system without locks.
+            if self._is_held(held):
+                return held
+            held.close()  # Its writer gave it the final name between our opening and our locking.
+
+    def _is_held(self, held: IO[bytes]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(held.fileno()), self.partial.stat())
+        except FileNotFoundError:
+            return False
+
+    def sync(self) -> None:
+        """Put the partial file's bytes on the disk."""
+        os.fsync(self._held.fileno())
+
+    def commit(self) -> None:
+        """Give the partial file its final name; the change of the folder goes to the disk too."""
+        self.partial.replace(self._path)
+        self.done = True
+        self._held.close()
+        sync_folder(self._path.parent)
+
+    def abandon(self) -> None:
+        """Remove the partial file."""
+        self.done = True
+        try:
+            self.partial.unlink(missing_ok=True)
+        finally:
+            self._held.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on the disk, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # Windows opens no folders.
+    with contextlib.suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a small file so that a kill leaves the old one or the new one.
+
+    Raises:
+        PspError: It cannot be written.
+    """
+    replacement = Replacement(path)
+    try:
+        replacement.partial.write_text(text, encoding="utf-8")
+        replacement.sync()
+        replacement.commit()
+    except OSError as error:
+        raise PspError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if not replacement.done:
+            replacement.abandon()

@@ -1,0 +1,277 @@
+"""Writing a prepared dataset: clip by clip, in name order, whole or not at all.
+
+The file grows under a temporary name (``.<name>.partial``) in the folder of the final one, and takes the
+final name once every byte is on the disk. Memory does not grow with the number of clips. The same clips give
+the same bytes.
+
+Notation for array shapes: M persons, T frames, V joints; rows R = M * T, person-major.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from psptool.errors import PspError
+from psptool.schemas.dataset import DatasetManifest, Fingerprints
+from psptool.store.arrays import PreparedClip, motion
+from psptool.store.fingerprint import Fingerprinting, content_digest, coordinates_digest
+from psptool.store.layout import (
+    CHUNK_CLIPS,
+    CHUNK_ROWS,
+    KEY_COLUMNS,
+    MANIFEST,
+    NORMALIZATION,
+    ROW_ARRAYS,
+    TABLE_COLUMNS,
+    row_shape,
+)
+from psptool.store.replacing import Replacement
+
+
+@dataclass(frozen=True)
+class PackedClip:
+    """A prepared clip with all that the writer would otherwise compute: this is made where the clip is.
+
+    Attributes:
+        clip: The clip.
+        motion: float32 (M, T, V, 3).
+        coordinates: Its `coordinates_digest`.
+        content: Its `content_digest`.
+    """
+
+    clip: PreparedClip
+    motion: NDArray[np.float32]
+    coordinates: bytes
+    content: bytes
+
+
+def pack(clip: PreparedClip) -> PackedClip:
+    """Take differences and digests of ``clip``."""
+    step = motion(clip.joint, clip.present)
+    coordinates = coordinates_digest(clip.joint, clip.present)
+    normalization = (clip.origin, clip.scale, clip.rotation)
+    return PackedClip(
+        clip, step, coordinates, content_digest(coordinates, step, clip.state, clip.key, normalization)
+    )
+
+
+class StoreWriter:
+    """Writes one HDF5 file; a context manager that leaves nothing behind unless `finish` was called.
+
+    Args:
+        path: The final file; its folder must exist. What stands there stays until the new one is whole.
+        joints: V.
+
+    Raises:
+        PspError: The file cannot be written (permission, full disk), or another process is writing it.
+    """
+
+    def __init__(self, path: Path, joints: int) -> None:
+        self.clips = self.frames = self.rows = 0
+        self._path, self._last, self._fingerprinting = path, "", Fingerprinting()
+        self._table: list[tuple[Any, ...]] = []
+        self._replacement = Replacement(path)
+        try:
+            # Without times and with fixed versions of its structures, a file depends on its content alone.
+            # HDF5's own lock would meet the one that the replacement holds.
+            self._file = h5py.File(
+                self._replacement.partial, "w", libver=("earliest", "v110"), locking=False, track_order=False
+            )
+            self._columns = {name: _RowColumn(self._file, name, joints) for name in ROW_ARRAYS}
+            self._make_table()
+        except (OSError, RuntimeError) as error:
+            self._replacement.abandon()
+            raise self._unwritable(error) from error
+
+    def add(self, packed: PackedClip) -> None:
+        """Append a clip; names must ascend.
+
+        Raises:
+            PspError: The name does not come after the last one's, or the file cannot be written.
+        """
+        clip = packed.clip
+        if clip.name <= self._last:
+            raise PspError(
+                f"{self._path}: clips must be written in name order", f"{clip.name!r} after {self._last!r}"
+            )
+        try:
+            self._columns["joint"].append(clip.joint)
+            self._columns["motion"].append(packed.motion)
+            self._columns["present"].append(clip.present)
+            self._columns["state"].append(clip.state)
+            key = tuple(getattr(clip.key, name) for name in KEY_COLUMNS)
+            self._table.append(
+                (
+                    clip.name,
+                    *key,
+                    clip.frames,
+                    clip.persons,
+                    self.rows,
+                    clip.origin,
+                    clip.scale,
+                    clip.rotation,
+                )
+            )
+            if len(self._table) == CHUNK_CLIPS:
+                self._flush_table()
+        except (OSError, RuntimeError) as error:
+            raise self._unwritable(error) from error
+        self._last = clip.name
+        self._fingerprinting.add(clip.name, clip.key.label, packed.content)
+        self.clips, self.frames = self.clips + 1, self.frames + clip.frames
+        self.rows += clip.frames * clip.persons
+
+    def fingerprints(self) -> Fingerprints:
+        """The fingerprints of the clips added so far, for the manifest."""
+        return self._fingerprinting.result()
+
+    def close(self, manifest: DatasetManifest) -> Path:
+        """Write what is buffered and the manifest, and put the file on the disk; `commit` is left to do.
+
+        Raises:
+            PspError: The file cannot be written.
+        """
+        try:
+            self._flush_table()
+            for column in self._columns.values():
+                column.flush()
+            self._file.attrs[MANIFEST] = manifest.model_dump_json()
+            self._file.close()
+            self._replacement.sync()
+        except (OSError, RuntimeError) as error:
+            raise self._unwritable(error) from error
+        return self._replacement.partial
+
+    def commit(self) -> None:
+        """Give the closed file its final name.
+
+        Raises:
+            PspError: It cannot take the name.
+        """
+        try:
+            self._replacement.commit()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def finish(self, manifest: DatasetManifest) -> None:
+        """`close` and `commit` in one.
+
+        Raises:
+            PspError: The file cannot be written.
+        """
+        self.close(manifest)
+        self.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._replacement.done:
+            _close_quietly(self._file)
+            self._replacement.abandon()
+
+    def _make_table(self) -> None:
+        chunk = (CHUNK_CLIPS,)
+        table = self._file.create_group("clips", track_order=False)
+        names = h5py.string_dtype("utf-8")
+        table.create_dataset("name", (0,), names, maxshape=(None,), chunks=chunk, track_times=False)
+        for name in TABLE_COLUMNS:
+            table.create_dataset(name, (0,), "<i8", maxshape=(None,), chunks=chunk, track_times=False)
+        for name, shape in NORMALIZATION.items():
+            table.create_dataset(
+                name, (0, *shape), "<f8", maxshape=(None, *shape), chunks=chunk + shape, track_times=False
+            )
+
+    def _flush_table(self) -> None:
+        if not self._table:
+            return
+        table = self._file["clips"]
+        columns = ("name", *TABLE_COLUMNS, *NORMALIZATION)
+        for name, values in zip(columns, zip(*self._table, strict=True), strict=True):
+            dataset, start = table[name], len(table[name])
+            dataset.resize(start + len(values), axis=0)
+            dataset[start:] = list(values) if name == "name" else np.asarray(values, dataset.dtype)
+        self._table.clear()
+
+    def _unwritable(self, error: Exception) -> PspError:
+        return PspError(
+            f"{self._path}: cannot be written ({_first_line(error)})",
+            way_out="Free space on the disk or mend the folder's permissions, or choose another file.",
+        )
+
+
+def write_store(
+    path: Path, clips: Iterable[PreparedClip], joints: int, draft: DatasetManifest
+) -> DatasetManifest:
+    """Write ``clips`` (in name order) with the manifest ``draft``, its fingerprints and sizes filled in.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        PspError: The names do not ascend, or the file cannot be written.
+    """
+    with StoreWriter(path, joints) as writer:
+        for clip in clips:
+            writer.add(pack(clip))
+        sizes = {"clips": writer.clips, "frames": writer.frames, "rows": writer.rows}
+        manifest = draft.model_copy(
+            update={
+                "fingerprints": writer.fingerprints(),
+                "counts": draft.counts.model_copy(update=sizes),
+            }
+        )
+        writer.finish(manifest)
+    return manifest
+
+
+class _RowColumn:
+    """One array of length R, filled a whole chunk at a time."""
+
+    def __init__(self, file: h5py.File, name: str, joints: int) -> None:
+        dtype, shape = ROW_ARRAYS[name][0], row_shape(name, joints)
+        self._dataset = file.create_dataset(
+            name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape), track_times=False
+        )
+        self._buffer: NDArray[Any] = np.zeros((CHUNK_ROWS, *shape), dtype)
+        self._filled = self._written = 0
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Take rows of shape (M, T, ...)."""
+        rows = values.reshape(-1, *self._buffer.shape[1:])
+        while len(rows):
+            taken = min(len(rows), CHUNK_ROWS - self._filled)
+            self._buffer[self._filled : self._filled + taken] = rows[:taken]
+            self._filled += taken
+            rows = rows[taken:]
+            if self._filled == CHUNK_ROWS:
+                self.flush()
+
+    def flush(self) -> None:
+        if self._filled:
+            end = self._written + self._filled
+            self._dataset.resize(end, axis=0)
+            self._dataset[self._written : end] = self._buffer[: self._filled]
+            self._written, self._filled = end, 0
+
+
+def _close_quietly(file: h5py.File) -> None:
+    # A file whose disk is full cannot flush its buffers either; the error that counts was already raised.
+    with contextlib.suppress(OSError, RuntimeError):
+        file.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,138 @@
+"""The encoder against the literal formulas of `literal`, in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from psptool.model.classifier import PSPNet
+from psptool.model.encoder import Block, Encoder, joint_encoding
+from psptool.schemas.training import ModelSettings
+from psptool.skeletons.topologies import NTU25
+
+from . import literal, translate
+
+JOINTS = 5
+PAPER = ModelSettings()
+# (inputs, outputs, stride): with and without each of the three shortcuts' own convolutions.
+SHAPES = {"as wide": (4, 4, 1), "wider": (4, 6, 1), "strided": (4, 4, 2), "wider and strided": (4, 6, 2)}
+
+
+def make_block(inputs: int, outputs: int, stride: int) -> tuple[Block, torch.Tensor]:
+    with translate.doubles(seed=3):
+        block = Block(inputs, outputs, inter=3, heads=2, joints=JOINTS, stride=stride, kernel=3)
+        translate.shuffle_weights(block)
+        return block, torch.randn(3, inputs, 5, JOINTS)
+
+
+@pytest.mark.parametrize(("channels", "joints"), [(4, 5), (64, 25), (256, 20), (3, 4)])
+def test_joint_encoding_is_the_sinusoidal_table(channels: int, joints: int) -> None:
+    table = joint_encoding(channels, joints)
+    assert table.shape == (1, channels, 1, joints)
+    # The network keeps this table in single precision.
+    np.testing.assert_allclose(table[0, :, 0].numpy(), literal.sinusoidal(channels, joints), atol=1e-7)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_block_equals_its_five_steps(shape: str, training: bool) -> None:
+    block, x = make_block(*SHAPES[shape])
+    weights, table = translate.block(block), translate.array(block.encoding[0, :, 0])
+    block.train(training)
+    translate.close(block(x), literal.encoder_block(translate.array(x), weights, training, table))
+    for module, expected in [
+        (block.spatial[1], weights.out_norm),
+        (block.feed_forward[1], weights.forward_norm),
+        (block.temporal[1], weights.temporal_norm),
+    ]:
+        translate.close(module.running_mean, expected.mean)
+        translate.close(module.running_var, expected.var)
+
+
+def test_attention_map_has_queries_as_rows_and_no_softmax() -> None:
+    block, x = make_block(4, 4, 1)
+    weights = translate.block(block)
+    encoded = translate.array(x) + translate.array(block.encoding)
+    qk = literal.conv(encoded, weights.qk).reshape(3, 2, 2, 3, 5, JOINTS)
+    expected = literal.encoder_maps(qk[:, 0], qk[:, 1], weights.alpha, weights.global_map)
+    found = block.attention(x)
+    assert found.shape == (3, 2, JOINTS, JOINTS)
+    translate.close(found, expected)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_encoder_equals_input_map_and_blocks(training: bool) -> None:
+    with translate.doubles(seed=4):
+        encoder = Encoder(translate.TINY, JOINTS)
+        translate.shuffle_weights(encoder)
+        x = torch.randn(2, 3, 5, JOINTS)
+    entry, blocks = translate.encoder(encoder)
+    tables = [translate.array(block.encoding[0, :, 0]) for block in encoder.blocks]
+    encoder.train(training)
+    translate.close(encoder(x), literal.encoder(translate.array(x), entry, blocks, training, tables))
+
+
+@pytest.mark.parametrize(("frames", "after"), [(1, 1), (2, 1), (5, 3), (50, 25)])
+def test_a_stride_halves_the_frames_rounding_up(frames: int, after: int) -> None:
+    assert Encoder(translate.TINY, JOINTS)(torch.randn(2, 3, frames, JOINTS)).shape == (2, 4, after, JOINTS)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_gradients_of_a_block_are_the_differences(training: bool) -> None:
+    block, _ = make_block(2, 4, 2)
+    block.train(training)
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = training
+            module.momentum = 0.0  # gradcheck calls many times; the moments must not move in between
+    names, parameters = zip(*block.named_parameters(), strict=True)
+
+    def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(block, dict(zip(names, values, strict=True)), (x,))
+
+    with translate.doubles(seed=5):
+        x = torch.randn(2, 2, 3, JOINTS, requires_grad=True)
+    assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
+
+
+def test_permuting_persons_permutes_the_output_and_keeps_the_batch_norm_moments() -> None:
+    with translate.doubles(seed=6):
+        encoder = Encoder(translate.TINY, JOINTS)
+        translate.shuffle_weights(encoder)
+        x = torch.randn(5, 3, 6, JOINTS)
+    other = copy.deepcopy(encoder)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    translate.close(other(x[order]), translate.array(encoder(x)[order]))
+    for mine, theirs in zip(encoder.buffers(), other.buffers(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_start_as_the_recipe_says() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = PSPNet(PAPER, NTU25, classes=60)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels * module.kernel_size[0]
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+        elif isinstance(module, nn.Linear):
+            assert module.weight.std().item() == pytest.approx((2 / sum(module.weight.shape)) ** 0.5, rel=0.1)
+            assert not module.bias.any()
+        elif isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert not module.bias.any()
+        elif isinstance(module, Block):
+            assert (module.alpha == 1).all()
+            assert torch.allclose(module.everywhere, torch.tensor(1 / 25))
+
+
+def test_paper_sizes_have_the_released_number_of_parameters() -> None:
+    model = PSPNet(PAPER, NTU25, classes=60)
+    encoder = sum(p.numel() for p in model.joint_encoder.parameters())
+    whole = sum(p.numel() for p in model.parameters())
+    assert round(encoder / 1e6, 2) == 4.20
+    assert round(whole / 1e6, 2) == 5.14

@@ -1,0 +1,125 @@
+"""From the package's modules to the literal formulas' weights, and the facts both are fed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from psptool.model.encoder import Block, Encoder
+from psptool.model.pyramid import LevelAttention, Pyramid
+from psptool.schemas.training import ModelSettings
+
+from . import literal
+
+LEVELS = ("body", "part", "joint")
+TINY = ModelSettings(channels=(4, 6, 4), inter=(2, 3, 2), strides=(1, 2, 1), heads=2, temporal_kernel=3)
+
+
+def _from_one(*groups: tuple[int, ...]) -> literal.Groups:
+    return [tuple(number - 1 for number in group) for group in groups]
+
+
+# The groups as the datasets' authors number the joints, typed again here rather than read from the package.
+BODIES = {
+    25: _from_one(
+        (5, 6, 7, 8, 22, 23), (9, 10, 11, 12, 24, 25), (13, 14, 15, 16), (17, 18, 19, 20), (1, 2, 3, 4, 21)
+    ),
+    20: _from_one((5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20), (1, 2, 3, 4)),
+}
+PARTS = {
+    25: _from_one(
+        *((1, 2, 21), (3, 4), (5, 6, 7), (8, 22, 23), (9, 10, 11), (12, 24, 25)),
+        *((13, 14), (15, 16), (17, 18), (19, 20)),
+    ),
+    20: _from_one(
+        *((1, 2), (3, 4), (5, 6, 7), (8,), (9, 10, 11), (12,), (13, 14), (15, 16), (17, 18), (19, 20))
+    ),
+}
+
+
+@contextmanager
+def doubles(seed: int) -> Iterator[None]:
+    """Modules and tensors made here are float64, and their random values follow from ``seed``."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def shuffle_weights(module: nn.Module) -> None:
+    """Random values everywhere, batch norm's moments too, so that no term hides behind a 0 or a 1."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.5)
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_()
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
+
+
+def array(tensor: torch.Tensor) -> literal.Array:
+    return np.array(
+        tensor.detach().numpy(), dtype=np.float64
+    )  # a copy: batch norm moves its moments in place
+
+
+def conv(layer: nn.Conv2d) -> literal.Conv:
+    return literal.Conv(array(layer.weight)[..., 0], None if layer.bias is None else array(layer.bias))
+
+
+def norm(layer: nn.BatchNorm2d) -> literal.Norm:
+    return literal.Norm(*map(array, (layer.weight, layer.bias, layer.running_mean, layer.running_var)))
+
+
+def conv_norm(layers: nn.Module) -> tuple[literal.Conv, literal.Norm]:
+    return conv(layers[0]), norm(layers[1])
+
+
+def shortcut(layers: nn.Module) -> tuple[literal.Conv, literal.Norm] | None:
+    return None if isinstance(layers, nn.Identity) else conv_norm(layers)
+
+
+def block(module: Block) -> literal.Block:
+    return literal.Block(
+        conv(module.query_key),
+        array(module.alpha).reshape(-1),
+        array(module.everywhere),
+        *conv_norm(module.spatial),
+        *conv_norm(module.feed_forward),
+        *conv_norm(module.temporal),
+        stride=module.temporal[0].stride[0],
+        attention_shortcut=shortcut(module.skip_spatial),
+        forward_shortcut=shortcut(module.skip_feed),
+        temporal_shortcut=shortcut(module.skip_temporal),
+    )
+
+
+def encoder(module: Encoder) -> tuple[tuple[literal.Conv, literal.Norm], list[literal.Block]]:
+    return conv_norm(module.input_map), [block(part) for part in module.blocks]
+
+
+def attention(module: LevelAttention) -> literal.Attention:
+    return literal.Attention(conv(module.query_key_value), *conv_norm(module.out), heads=module.heads)
+
+
+def pyramid(module: Pyramid) -> tuple[literal.Attention, literal.Attention, literal.Attention]:
+    body, part, joint = (attention(module.attentions[level]) for level in LEVELS)
+    return body, part, joint
+
+
+def moments(layer: nn.BatchNorm2d) -> tuple[literal.Array, literal.Array]:
+    return array(layer.running_mean), array(layer.running_var)
+
+
+def close(found: torch.Tensor, expected: literal.Array) -> None:
+    """Equal to the last digits that float64 keeps over sums in another order."""
+    np.testing.assert_allclose(array(found), expected, rtol=1e-9, atol=1e-11)

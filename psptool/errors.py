@@ -1,10 +1,13 @@
-"""The errors that a user can mend: every one says what, where, what was found, what was expected, and the way out."""
+"""The errors that a user can mend: each says what, where, what was found and expected, and the way out."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PspError(Exception):
-    """Bad usage, input or configuration; the command line prints it without a traceback and ends with exit code 2.
+    """Bad usage, input or configuration; the command line prints it without a traceback and ends with code 2.
 
     Args:
         what: What is wrong, naming the file, the line or the key.
@@ -41,7 +44,15 @@ class RawFormatError(PspError):
         expected: What would have been right.
     """
 
-    def __init__(self, reason: str, where: str, found: str | None = None, expected: str | None = None) -> None:
+    def __init__(
+        self, reason: str, where: str, found: str | None = None, expected: str | None = None
+    ) -> None:
         super().__init__(f"{where}: {reason}", found, expected)
         self.reason, self.where = reason, where
         self.args = (reason, where, found, expected)
+
+
+def suggest(word: str, known: Iterable[str]) -> str | None:
+    """A sentence that offers the nearest known word, or None where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"Did you mean {near[0]}?" if near else None

@@ -73,7 +73,8 @@ def write_whole(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise PspError(
-            f"{path}: cannot be written ({error.strerror})", way_out="Name a place that can be written with --out."
+            f"{path}: cannot be written ({error.strerror})",
+            way_out="Name a place that can be written with --out.",
         ) from error
 
 

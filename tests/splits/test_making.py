@@ -1,0 +1,230 @@
+"""Splits of small hand-made datasets, and the counts of the real NW-UCLA."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from psptool.errors import PspError
+from psptool.skeletons.datasets import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
+from psptool.splits.draw import ranked
+from psptool.splits.making import SplitRequest, differences, field_count, make_split, split_name
+
+FINGERPRINT = "0" * 64
+
+
+def ucla_clips(actions=(1, 2), subjects=(1, 2), episodes=range(5), views=(1, 2, 3)):
+    names = [
+        f"a{a:02d}_s{s:02d}_e{e:02d}_v{v:02d}"
+        for a in actions
+        for s in subjects
+        for e in episodes
+        for v in views
+    ]
+    return {name: parse_ucla(name) for name in names}
+
+
+def ntu_clips(setups, subjects, cameras=(1, 2, 3), actions=(1, 2)):
+    names = [
+        f"S{s:03d}C{c:03d}P{p:03d}R001A{a:03d}"
+        for s in setups for c in cameras for p in subjects for a in actions
+    ]  # fmt: skip
+    return {name: parse_ntu(name) for name in names}
+
+
+def make(dataset, clips, **request):
+    return make_split(dataset, clips, FINGERPRINT, SplitRequest(**request))
+
+
+def test_view_three_is_test_and_the_first_of_each_class_by_rank_are_labelled():
+    clips = ucla_clips()
+    split = make(UCLA, clips, count=3, seed=5).split
+    assert set(split.test) == {name for name in clips if name.endswith("v03")}
+    for action in ("a01", "a02"):
+        pool = [name for name in clips if name.startswith(action) and not name.endswith("v03")]
+        assert {n for n in split.labelled if n.startswith(action)} == set(ranked(pool, 5)[:3])
+    assert set(split.unlabelled) == clips.keys() - set(split.labelled) - set(split.test)
+
+
+def test_order_of_clips_does_not_matter():
+    clips = ucla_clips()
+    assert make(UCLA, dict(reversed(clips.items())), ratio=0.3) == make(UCLA, clips, ratio=0.3)
+
+
+@pytest.mark.parametrize("view", [1, 2, 3])
+def test_any_view_of_ucla_can_be_the_test_view(view):
+    split = make(UCLA, ucla_clips(), count=1, test_view=view).split
+    assert {name[-1] for name in split.test} == {str(view)}
+    assert {name[-1] for name in split.labelled + split.unlabelled} == {"1", "2", "3"} - {str(view)}
+
+
+def test_ntu60_protocols_divide_by_subject_and_camera():
+    clips = ntu_clips(setups=(1,), subjects=(1, 2, 3, 6))
+    xsub = make(NTU60, clips, ratio=0.5).split
+    assert {name[8:12] for name in xsub.test} == {"P003", "P006"}
+    xview = make(NTU60, clips, ratio=0.5, protocol="xview").split
+    assert {name[4:8] for name in xview.test} == {"C001"}
+
+
+def test_ntu120_protocols_divide_by_subject_and_setup():
+    clips = ntu_clips(setups=(17, 18, 32), subjects=(1, 45, 103, 106), actions=(1, 120))
+    xsub = make(NTU120, clips, ratio=0.5).split
+    assert {name[8:12] for name in xsub.test} == {"P106"}
+    xset = make(NTU120, clips, ratio=0.5, protocol="xset").split
+    assert {name[:4] for name in xset.test} == {"S017"}
+
+
+@pytest.mark.parametrize("rule", ["view=2", "subject=2", "fraction=0.3"])
+def test_validation_clips_leave_before_the_draw(rule):
+    clips = ucla_clips()
+    split = make(UCLA, clips, ratio=0.3, validation=rule).split
+    parts = [set(part) for part in (split.labelled, split.unlabelled, split.validation, split.test)]
+    assert set.union(*parts) == clips.keys()
+    assert sum(map(len, parts)) == len(clips)
+    assert split.validation
+    assert split.validation_rule == rule
+
+
+def test_fraction_takes_its_share_of_each_class_by_a_rank_of_its_own():
+    clips = ucla_clips()
+    split = make(UCLA, clips, count=1, validation="fraction=0.3", seed=2).split
+    pool = [name for name in clips if name.startswith("a01") and not name.endswith("v03")]
+    expected = set(ranked(pool, 2, "psptool-validation-1")[:6])
+    assert {name for name in split.validation if name.startswith("a01")} == expected
+
+
+def test_fraction_leaves_a_clip_of_every_class():
+    few = ucla_clips(actions=(1,)) | ucla_clips(actions=(12,), subjects=(1,), episodes=(0,))
+    split = make(UCLA, few, count=1, validation="fraction=0.9").split
+    assert [name[:3] for name in split.labelled] == ["a01", "a12"]
+
+
+def test_field_counts_are_those_of_method_md():
+    assert [UCLA.protocols["xview"].label_counts[r] for r in (0.05, 0.15, 0.3, 0.4)] == [5, 15, 30, 40]
+    xsub = NTU60.protocols["xsub"]
+    assert [field_count(xsub, r, 40_091, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [33, 66, 132, 264]
+    xview = NTU60.protocols["xview"]
+    assert [field_count(xview, r, 37_646, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [31, 62, 124, 248]
+    assert field_count(xsub, 0.07, 40_091, 60) is None
+    assert field_count(NTU120.protocols["xsub"], 0.05, 60_000, 120) is None
+
+
+def test_field_count_does_not_stand_for_a_part_of_the_dataset():
+    made = make(UCLA, ucla_clips(subjects=(1, 2), episodes=range(5)), ratio=0.05)
+    assert made.labelled_per_class == (1, 1)
+    assert "rounded half up" in made.rule
+
+
+def test_per_class_ratio_and_global_families_count_otherwise():
+    clips = ucla_clips(actions=(1,)) | ucla_clips(actions=(2,), episodes=range(3))  # 20 and 12 train clips
+    assert make(UCLA, clips, ratio=0.125, family="per-class").labelled_per_class == (2, 3)
+    assert make(UCLA, clips, ratio=0.125, family="per-class-ratio").labelled_per_class == (2, 2)
+    assert len(make(UCLA, clips, ratio=0.2, family="global").split.labelled) == int(32 * 0.2)
+
+
+def test_global_family_ranks_the_whole_pool():
+    clips = ucla_clips()
+    pool = [name for name in clips if not name.endswith("v03")]
+    split = make(UCLA, clips, ratio=0.25, family="global", seed=3).split
+    assert set(split.labelled) == set(ranked(pool, 3)[:10])
+
+
+def test_views_of_one_performance_count_once():
+    made = make(UCLA, ucla_clips(), ratio=1)
+    assert len(made.split.labelled) == 40
+    assert made.performances == 20
+    assert made.split.unlabelled == ()
+
+
+def test_class_of_the_test_set_alone_is_warned_of():
+    made = make(UCLA, ucla_clips() | ucla_clips(actions=(12,), views=(3,)), count=1)
+    assert made.warnings == ("1 classes are in the test set alone: carry",)
+
+
+def test_every_choice_shows_in_the_file_name():
+    clips = ucla_clips()
+    names = [
+        split_name(make(UCLA, clips, **request).split)
+        for request in (
+            {"ratio": 0.05}, {"ratio": 0.1}, {"ratio": 1}, {"count": 1}, {"ratio": 0.05, "seed": 1},
+            {"ratio": 0.05, "family": "per-class-ratio"}, {"ratio": 0.05, "family": "global"},
+            {"ratio": 0.05, "test_view": 1}, {"ratio": 0.05, "validation": "view=1"},
+            {"ratio": 0.05, "validation": "subject=1"}, {"ratio": 0.05, "validation": "fraction=0.1"},
+        )
+    ]  # fmt: skip
+    assert names[0] == "ucla-xview-0.05-s0"
+    assert names[2:4] == ["ucla-xview-1-s0", "ucla-xview-k1-s0"]
+    assert len(set(names)) == len(names)
+
+
+def test_default_test_view_asked_for_by_number_is_the_same_split():
+    clips = ucla_clips()
+    assert make(UCLA, clips, count=1, test_view=3) == make(UCLA, clips, count=1)
+
+
+def test_split_made_again_from_its_own_request_is_the_same():
+    clips = ucla_clips()
+    split = make(UCLA, clips, ratio=0.3, seed=9, test_view=2, validation="subject=2").split
+    again = make_split(UCLA, clips, FINGERPRINT, SplitRequest.of(split)).split
+    assert differences(split, again) == []
+
+
+def test_changed_split_is_found_and_named():
+    split = make(UCLA, ucla_clips(), count=2).split
+    moved = split.model_copy(
+        update={"labelled": split.labelled[1:], "unlabelled": (*split.unlabelled, split.labelled[0])}
+    )
+    findings = differences(moved, split)
+    assert len(findings) == 2
+    assert split.labelled[0] in findings[0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"ratio": 0}, "--ratio: found 0"),
+        ({"ratio": 1.5}, "--ratio: found 1.5"),
+        ({"ratio": float("nan")}, "--ratio: found nan"),
+        ({}, "found neither"),
+        ({"ratio": 0.1, "count": 1}, "found both"),
+        ({"count": 0}, "--count: found 0"),
+        ({"count": 21}, "pick up with one hand has 20"),
+        ({"count": 1, "family": "global"}, "--count: found --family global"),
+        ({"ratio": 0.1, "family": "per-clas"}, "Did you mean per-class?"),
+        ({"ratio": 0.1, "seed": -1}, "--seed"),
+        ({"ratio": 0.1, "protocol": "xvew"}, "expected one of xview. Did you mean xview?"),
+        ({"ratio": 0.1, "test_view": 4}, "expected one of 1, 2, 3"),
+        ({"ratio": 0.1, "validation": "view=3"}, "views 1, 2 in the train set"),
+        ({"ratio": 0.1, "validation": "view=1,2"}, "takes every train clip"),
+        ({"ratio": 0.1, "validation": "fraction=1"}, "--validation: found 'fraction=1'"),
+        ({"ratio": 0.1, "validation": "person=3"}, "view=2, subject=3,7 or fraction=0.1"),
+        ({"ratio": 0.001, "family": "global"}, "labels no clip"),
+    ],
+)  # fmt: skip
+def test_request_that_cannot_be_met_is_an_error_that_says_why(request_, said):
+    with pytest.raises(PspError) as error:
+        make(UCLA, ucla_clips(), **request_)
+    assert said in str(error.value)
+
+
+def test_test_view_of_a_fixed_protocol_is_an_error():
+    with pytest.raises(PspError, match="protocols of ntu60 are fixed"):
+        make(NTU60, ntu_clips((1,), (1, 3)), ratio=0.5, test_view=1)
+
+
+@pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "train")])
+def test_empty_train_or_test_set_is_an_error(views, part):
+    with pytest.raises(PspError, match=f"the {part} set of ucla xview is empty"):
+        make(UCLA, ucla_clips(views=views), ratio=0.1)
+
+
+@pytest.mark.real
+@pytest.mark.skipif("PSPTOOL_UCLA_RAW" not in os.environ, reason="PSPTOOL_UCLA_RAW is not set")
+def test_real_ucla_has_1020_train_clips_464_test_clips_and_50_labels_at_5_percent():
+    folder = Path(os.environ["PSPTOOL_UCLA_RAW"]) / "all_sqe"
+    clips = {path.stem: parse_ucla(path.stem) for path in folder.glob("*.json")}
+    made = make(UCLA, clips, ratio=0.05)
+    assert len(made.split.labelled) + len(made.split.unlabelled) == 1020
+    assert len(made.split.test) == 464
+    assert len(made.split.labelled) == 50
+    assert made.labelled_per_class == (5, 5)

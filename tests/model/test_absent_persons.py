@@ -1,0 +1,116 @@
+"""Absent persons (``skip``) take no part: neither in a clip's result nor in the batch norm's moments."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.model.classifier import PSPNet, Stream, Streams
+from psptool.schemas.training import ModelSettings, SamplingSettings
+from psptool.skeletons.topologies import UCLA20
+from psptool.store.arrays import PreparedClip
+from psptool.store.reading import open_store
+
+from ..stores import make_clip, write_ucla
+from . import translate
+
+FRAMES = 8
+DRAWN = (0, 2, 4, 6)  # int(i * 8 / 4): the frames that a test draw of 4 takes
+ALL = (True,) * FRAMES
+BETWEEN = tuple(frame not in DRAWN for frame in range(FRAMES))
+SETTINGS = ModelSettings(channels=(4, 4), inter=(2, 2), strides=(1, 2), heads=2)
+
+
+def batcher(path: Path, clips: list[PreparedClip], absent_persons: str = "skip") -> Batcher:
+    write_ucla(path, clips)
+    with open_store(path) as store:
+        ragged = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+    return Batcher(ragged, SamplingSettings(frames=len(DRAWN)), absent_persons=absent_persons)
+
+
+def pair(folder: Path, absent_persons: str) -> tuple[Streams, Streams]:
+    """The same two clips, without and with a second person who is in none of the frames drawn."""
+    other = make_clip("a02_s01_e00_v01", 2, [ALL, ALL])
+    alone = [make_clip("a01_s01_e00_v01", 1, [ALL]), other]
+    beside = [make_clip("a01_s01_e00_v01", 1, [ALL, BETWEEN]), other]
+    chosen = torch.arange(2)
+    return (
+        batcher(folder / "alone.h5", alone, absent_persons).test(chosen),
+        batcher(folder / "beside.h5", beside, absent_persons).test(chosen),
+    )
+
+
+def doubled(streams: Streams) -> Streams:
+    return Streams(*(Stream(s.x.double(), s.average.double()) for s in (streams.joint, streams.motion)))
+
+
+def make_model() -> PSPNet:
+    with translate.doubles(seed=21):
+        model = PSPNet(SETTINGS, UCLA20, 10)
+        translate.shuffle_weights(model)
+    return model
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_an_absent_persons_slot_changes_neither_results_nor_batch_norm(
+    tmp_path: Path, training: bool
+) -> None:
+    streams = [doubled(found) for found in pair(tmp_path, "skip")]
+    models = [make_model().train(training)]
+    models.append(copy.deepcopy(models[0]))
+    results = []
+    for model, some in zip(models, streams, strict=True):
+        joint, _ = model.features(some)
+        vectors = model.embeddings(joint, some.joint.average)
+        results.append((*model(some), *vectors.values()))
+    for alone, beside in zip(*results, strict=True):
+        assert torch.equal(alone, beside)
+    for alone, beside in zip(models[0].buffers(), models[1].buffers(), strict=True):
+        assert torch.equal(alone, beside)
+
+
+def test_the_released_way_computes_on_empty_slots_and_moves_the_batch_norm_by_them(tmp_path: Path) -> None:
+    # The counterpart of the test above: were the slots not there, it would prove nothing.
+    zeros, _ = (doubled(found) for found in pair(tmp_path, "zeros"))
+    present, _ = (doubled(found) for found in pair(tmp_path, "skip"))
+    assert (len(present.joint.x), len(zeros.joint.x)) == (3, 4)
+    one, other = make_model(), make_model()
+    assert not torch.allclose(one(present)[0], other(zeros)[0])
+    assert not torch.allclose(
+        one.joint_encoder.input_map[1].running_mean, other.joint_encoder.input_map[1].running_mean
+    )
+
+
+def test_a_clips_average_is_over_its_present_persons_alone(tmp_path: Path) -> None:
+    for streams in pair(tmp_path, "skip"):
+        for stream in (streams.joint, streams.motion):
+            assert stream.x.shape == (3, 3, len(DRAWN), UCLA20.size)
+            assert torch.equal(stream.average, torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]]))
+
+
+def test_exchanging_a_clips_persons_changes_no_result(tmp_path: Path) -> None:
+    clip = make_clip("a01_s01_e00_v01", 1, [ALL, ALL])
+    exchanged = make_clip("a01_s01_e00_v01", 1, [ALL, ALL])
+    exchanged.joint[:] = clip.joint[::-1]
+    model, results = make_model().eval(), []
+    for number, some in enumerate((clip, exchanged)):
+        streams = doubled(batcher(tmp_path / f"{number}.h5", [some]).test(torch.tensor([0])))
+        results.append(model(streams))
+    for straight, crossed in zip(*results, strict=True):
+        translate.close(crossed, translate.array(straight))
+
+
+def test_training_batches_hold_no_person_without_a_drawn_frame(tmp_path: Path) -> None:
+    clips = [make_clip("a01_s01_e00_v01", 1, [ALL, (*BETWEEN[:-1], False)])]
+    made = batcher(tmp_path / "some.h5", clips)
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(40):
+        stream = made.train(torch.tensor([0]), generator).joint
+        assert stream.x.abs().sum((1, 2, 3)).min() > 0
+        seen.add(len(stream.x))
+    assert seen == {1, 2}, "draws that miss the second person, and draws that do not, both occur"

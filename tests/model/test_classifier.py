@@ -1,0 +1,180 @@
+"""The whole network against the literal formulas, and what a change of clips or persons must not change."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from psptool.model.classifier import PSPNet, Stream, Streams
+from psptool.schemas.training import ModelSettings
+from psptool.skeletons.topologies import UCLA20
+
+from ..losses.literal import project
+from . import literal, translate
+from .translate import BODIES, LEVELS, PARTS
+
+SETTINGS = ModelSettings(channels=(4, 4), inter=(2, 2), strides=(1, 2), heads=2, temporal_kernel=3)
+OWNER = [0, 0, 1, 2, 2]  # the clip of each person: two clips of two persons and one of one
+CLASSES = 3
+
+
+def make_model(**changes: object) -> PSPNet:
+    with translate.doubles(seed=11):
+        model = PSPNet(SETTINGS.model_copy(update=changes), UCLA20, CLASSES)
+        translate.shuffle_weights(model)
+    return model
+
+
+def averages(owner: list[int]) -> torch.Tensor:
+    weights = torch.tensor([[float(o == clip) for o in owner] for clip in range(max(owner) + 1)])
+    return (weights / weights.sum(1, keepdim=True)).double()
+
+
+def make_streams(owner: list[int] = OWNER, seed: int = 12) -> Streams:
+    with translate.doubles(seed):
+        x = torch.randn(2, len(owner), 3, 3, UCLA20.size)
+    return Streams(Stream(x[0], averages(owner)), Stream(x[1], averages(owner)))
+
+
+def literal_features(model: PSPNet, streams: Streams, training: bool) -> list[literal.Array]:
+    def encode(module: nn.Module, x: literal.Array) -> literal.Array:
+        entry, blocks = translate.encoder(module)  # type: ignore[arg-type]
+        tables = [translate.array(block.encoding[0, :, 0]) for block in module.blocks]  # type: ignore[union-attr]
+        return literal.encoder(x, entry, blocks, training, tables)
+
+    joint, motion = translate.array(streams.joint.x), translate.array(streams.motion.x)
+    if model.motion_encoder is not None:
+        return [encode(model.joint_encoder, joint), encode(model.motion_encoder, motion)]
+    both = encode(model.joint_encoder, np.concatenate([joint, motion]))
+    return [both[: len(joint)], both[len(joint) :]]
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("shared", [True, False], ids=["one encoder", "two encoders"])
+def test_logits_are_the_linear_layer_on_each_clips_mean(shared: bool, training: bool) -> None:
+    model, streams = make_model(share_encoder=shared), make_streams()
+    features = literal_features(model, streams, training)
+    weight, bias = translate.array(model.classifier.weight), translate.array(model.classifier.bias)
+    model.train(training)
+    for found, x in zip(model(streams), features, strict=True):
+        means = literal.clip_means(x, OWNER, 3)
+        expected = np.zeros((3, CLASSES))
+        for n, k in np.ndindex(expected.shape):
+            expected[n, k] = bias[k] + sum(weight[k, c] * means[n, c] for c in range(means.shape[1]))
+        translate.close(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["raw", "chained", "off"])
+def test_embeddings_are_the_projected_means_over_persons_frames_and_groups(mode: str) -> None:
+    model, streams = make_model(polymerize=mode), make_streams()
+    with translate.doubles(seed=13):
+        features = torch.randn(5, 4, 2, UCLA20.size)
+    weights = translate.pyramid(model.pyramid)  # type: ignore[arg-type]
+    groups = BODIES[20], PARTS[20]
+    attended = literal.pyramid(translate.array(features), weights, *groups, mode, training=True)
+    mlp = [translate.array(p) for p in model.projection.parameters()]  # type: ignore[union-attr]
+    found = model.embeddings(features, streams.joint.average)
+    for level, x in zip(LEVELS, attended, strict=True):
+        translate.close(found[level], project(literal.clip_means(x, OWNER, 3), *mlp))
+
+
+def test_one_projection_serves_all_levels_and_both_streams() -> None:
+    model = make_model()
+    assert [type(layer) for layer in model.projection] == [nn.Linear, nn.ReLU, nn.Linear]  # type: ignore[union-attr]
+    assert (
+        sum(isinstance(module, nn.Linear) for module in model.modules()) == 3
+    )  # those two, and the classifier
+
+
+def test_permuting_clips_permutes_logits_and_embeddings_even_in_training() -> None:
+    model, streams = make_model(), make_streams()
+    # Clips 2, 0, 1, and the persons within each the other way round.
+    persons, clips = torch.tensor([4, 3, 1, 0, 2]), [2, 0, 1]
+
+    def permute(stream: Stream) -> Stream:
+        return Stream(stream.x[persons], stream.average[clips][:, persons])
+
+    permuted = Streams(permute(streams.joint), permute(streams.motion))
+    other = copy.deepcopy(model)
+    for mine, theirs in zip(model(streams), other(permuted), strict=True):
+        translate.close(theirs, translate.array(mine[clips]))
+    embed = model.embeddings(model.features(streams)[0], streams.joint.average)
+    embed_other = other.embeddings(other.features(permuted)[0], permuted.joint.average)
+    for level in LEVELS:
+        translate.close(embed_other[level], translate.array(embed[level][clips]))
+    for mine, theirs in zip(model.buffers(), other.buffers(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_a_clips_logits_in_evaluation_do_not_depend_on_the_clips_beside_it() -> None:
+    model, streams = make_model().eval(), make_streams()
+    alone = Streams(*(Stream(s.x[2:3], torch.ones(1, 1).double()) for s in (streams.joint, streams.motion)))
+    for together, single in zip(model(streams), model(alone), strict=True):
+        translate.close(single, translate.array(together[1:2]))
+
+
+def test_prediction_computes_neither_attention_of_the_pyramid_nor_projection() -> None:
+    model, streams = make_model(), make_streams()
+    expected = [translate.array(logits) for logits in copy.deepcopy(model)(streams)]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the contrastive branch was computed")
+
+    for part in (model.pyramid, model.projection):
+        for module in part.modules():  # type: ignore[union-attr]
+            module.register_forward_pre_hook(refuse)
+    for found, wanted in zip(model(streams), expected, strict=True):
+        translate.close(found, wanted)
+    with pytest.raises(AssertionError, match="contrastive branch"):
+        model.embeddings(model.features(streams)[0], streams.joint.average)
+
+
+def test_without_the_contrast_its_branch_is_not_built_and_the_logits_are_the_same() -> None:
+    full = make_model()
+    bare = PSPNet(SETTINGS, UCLA20, CLASSES, contrast=False).double()
+    assert not bare.load_state_dict(full.state_dict(), strict=False).missing_keys
+    assert {name.split(".")[0] for name, _ in bare.named_parameters()} == {"joint_encoder", "classifier"}
+    streams = make_streams()
+    for mine, theirs in zip(full.eval()(streams), bare.eval()(streams), strict=True):
+        translate.close(theirs, translate.array(mine))
+
+
+def test_dropout_changes_training_and_never_evaluation() -> None:
+    plain, dropped = make_model(), make_model(dropout=0.9)
+    streams = make_streams()
+    for mine, theirs in zip(plain.eval()(streams), dropped.eval()(streams), strict=True):
+        translate.close(theirs, translate.array(mine))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        assert not torch.allclose(plain.train()(streams)[0], dropped.train()(streams)[0])
+
+
+def test_gradients_reach_every_parameter_of_the_network_through_both_terms() -> None:
+    model, streams = make_model(share_encoder=False), make_streams()
+    joint, motion = model.features(streams)
+    total = model.logits(joint, streams.joint.average).square().sum()
+    total = total + model.logits(motion, streams.motion.average).square().sum()
+    for features in (joint, motion):
+        total = total + sum(
+            x.square().sum() for x in model.embeddings(features, streams.joint.average).values()
+        )
+    total.backward()
+    # A bias straight before a batch norm has no effect in training; all else must have a gradient.
+    idle = {name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9}
+    before_norm = {
+        f"{name}.0.bias"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Sequential) and isinstance(module[1], nn.BatchNorm2d)
+    }
+    assert idle <= before_norm
+
+
+def test_streams_are_not_interchangeable() -> None:
+    model, streams = make_model(share_encoder=False).eval(), make_streams()
+    swapped = replace(streams, joint=streams.motion, motion=streams.joint)
+    assert not torch.allclose(model(streams)[0], model(swapped)[1])

@@ -1,1 +1,1 @@
-"""Raw clips to stored ones: body tracks to persons, normalization, and the parallel pipeline with its report."""
+"""Raw clips to stored ones: tracks to persons, normalization, and the parallel pipeline with its report."""

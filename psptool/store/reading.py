@@ -5,7 +5,6 @@ Notation for array shapes: n clips, R rows (frames of one person), M persons, T 
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from typing_extensions import Self
 
-from psptool.errors import PspError
+from psptool.errors import PspError, suggest
 from psptool.schemas.base import describe
 from psptool.schemas.dataset import DatasetManifest
 from psptool.skeletons.datasets import ClipKey
@@ -143,8 +142,7 @@ class Store:
         try:
             return self._positions[name]
         except KeyError:
-            near = difflib.get_close_matches(name, self.names, 1)
-            way_out = f"Did you mean {near[0]!r}?" if near else "psptool inspect shows what the file holds."
+            way_out = suggest(name, self.names) or "psptool inspect shows what the file holds."
             raise PspError(f"{self.path}: has no clip {name!r}", way_out=way_out) from None
 
     def key(self, index: int) -> ClipKey:

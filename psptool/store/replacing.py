@@ -93,21 +93,3 @@ def sync_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):
         os.fsync(descriptor)
     os.close(descriptor)
-
-
-def write_text_whole(path: Path, text: str) -> None:
-    """Write a small file so that a kill leaves the old one or the new one.
-
-    Raises:
-        PspError: It cannot be written.
-    """
-    replacement = Replacement(path)
-    try:
-        replacement.partial.write_text(text, encoding="utf-8")
-        replacement.sync()
-        replacement.commit()
-    except OSError as error:
-        raise PspError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if not replacement.done:
-            replacement.abandon()

@@ -260,11 +260,16 @@ class _RowColumn:
                 self.flush()
 
     def flush(self) -> None:
-        if self._filled:
-            end = self._written + self._filled
-            self._dataset.resize(end, axis=0)
-            self._dataset[self._written : end] = self._buffer[: self._filled]
-            self._written, self._filled = end, 0
+        if not self._filled:
+            return
+        start, end = self._written, self._written + self._filled
+        self._dataset.resize(end, axis=0)
+        if self._filled == CHUNK_ROWS:
+            # Past HDF5's chunk cache: several times as fast, and the same bytes.
+            self._dataset.id.write_direct_chunk((start, *(0 for _ in self._buffer.shape[1:])), self._buffer)
+        else:
+            self._dataset[start:end] = self._buffer[: self._filled]
+        self._written, self._filled = end, 0
 
 
 def _close_quietly(file: h5py.File) -> None:

@@ -1,0 +1,33 @@
+"""The picture of a confusion matrix."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from psptool.evaluate.confusion import confusion_png
+from psptool.skeletons.names import NTU_CLASSES, UCLA_CLASSES
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return matplotlib.image.imread(io.BytesIO(png), format="png")
+
+
+@pytest.mark.parametrize("names", [UCLA_CLASSES, NTU_CLASSES[:60], NTU_CLASSES], ids=len)
+def test_picture_grows_with_the_classes_and_nothing_is_cut_off(names: tuple[str, ...]) -> None:
+    image = pixels(confusion_png(np.eye(len(names), dtype=int), tuple(names), "a run"))
+    assert min(image.shape[:2]) >= 17 * len(names)  # room for a line of text a class
+    # A white frame all round: no name, title or axis label runs out of the picture.
+    for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:]):
+        assert (edge == 1).all()
+
+
+def test_a_class_without_clips_and_a_wrong_guess_are_drawn() -> None:
+    right = np.array([[4, 0], [0, 0]])
+    wrong = np.array([[0, 4], [0, 0]])
+    one, other = (pixels(confusion_png(counts, ("sit", "stand"), "a run")) for counts in (right, wrong))
+    assert one.shape == other.shape
+    assert (one != other).any()

@@ -1,0 +1,54 @@
+"""Measures of a classification, against values counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from psptool.evaluate.measures import confusion_matrix, per_class, predicted, top_k, unseen
+
+# Four clips, three classes; ranks of the true class: 1, 2, 3, 1.
+LOGITS = np.array([[5.0, 1, 0], [3, 2, 1], [0, 9, 4], [-1, -2, 7]])
+LABELS = np.array([0, 1, 0, 2])
+
+
+@pytest.mark.parametrize(("k", "share"), [(1, 0.5), (2, 0.75), (3, 1.0), (5, 1.0)])
+def test_top_k_counts_clips_whose_class_is_among_the_k_largest(k: int, share: float) -> None:
+    assert top_k(LOGITS, LABELS, k) == share
+
+
+def test_a_constant_guess_earns_only_the_first_class_in_top_1() -> None:
+    assert top_k(np.zeros((3, 3)), np.array([0, 1, 2]), 1) == pytest.approx(1 / 3)
+    assert top_k(np.zeros((3, 3)), np.array([0, 1, 2]), 2) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("labels", [[], [3], [-1]], ids=["no clips", "above the classes", "below 0"])
+def test_top_k_refuses_what_it_cannot_measure(labels: list[int]) -> None:
+    with pytest.raises(ValueError, match="no clips|labels run"):
+        top_k(LOGITS[: len(labels)], np.array(labels, dtype=int), 1)
+
+
+def test_confusion_has_true_classes_as_rows_and_counts_repeats() -> None:
+    counts = confusion_matrix(np.array([0, 0, 0, 2]), np.array([1, 1, 0, 2]), 3)
+    assert counts.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_per_class_is_the_recall_and_nan_without_clips() -> None:
+    shares = per_class(np.array([[1, 3, 0], [0, 0, 0], [0, 0, 2]]))
+    np.testing.assert_array_equal(shares, [0.25, np.nan, 1.0])
+
+
+def test_unseen_are_those_whose_digest_is_not_in_the_train_set() -> None:
+    assert unseen([b"a", b"b", b"a", b"c"], [b"b", b"d"]).tolist() == [True, False, True, True]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
+def test_top_1_is_the_confusions_diagonal(pairs: list[tuple[int, int]]) -> None:
+    labels, guesses = (np.array(column) for column in zip(*pairs, strict=True))
+    logits = np.eye(5)[guesses]
+    assert predicted(logits).tolist() == guesses.tolist()
+    counts = confusion_matrix(labels, predicted(logits), 5)
+    assert top_k(logits, labels, 1) == pytest.approx(counts.trace() / len(pairs))

@@ -177,7 +177,7 @@ def field_count(protocol: Protocol, ratio: float, train_clips: int, classes: int
     """The field's number of labelled clips a class for ``ratio``, or None where it has none that fits.
 
     The field's counts stand for the whole dataset (33 of about 660 clips a class in NTU 60). A train set of
-    less than half that size is a part of the dataset, where they would no longer be the ratio that was asked for.
+    less than half that size is a part of the dataset, where they would not be the ratio that was asked for.
     """
     count = protocol.label_counts.get(ratio)
     return None if count is None or train_clips < classes * count / ratio / 2 else count

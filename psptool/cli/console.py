@@ -1,0 +1,154 @@
+"""How the commands speak: results on stdout, all else on stderr, errors without a traceback, exit codes.
+
+Nothing heavy is imported before it is needed, so that ``psptool --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from psptool.errors import PspError, suggest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+FOUND, BAD, INTERRUPTED = 1, 2, 130
+"""Exit codes beside 0: the check found something; bad usage, input or configuration; stopped by Ctrl-C."""
+_UNFOLDED = 1000
+
+
+class Commands(TyperGroup):
+    """A group of commands that shows a user's errors as such; typer shows usage errors, with code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except PspError as error:
+            fail(str(error))
+            raise typer.Exit(BAD) from error
+        except BrokenPipeError:
+            # The reader of stdout has gone (psptool … | head): nothing is left to say, nor to flush at exit.
+            sys.stdout = None
+            raise typer.Exit(FOUND) from None
+        except OSError as error:
+            fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+            raise typer.Exit(BAD) from error
+        except KeyboardInterrupt:
+            note("Stopped.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def say(text: str) -> None:
+    """A line of the result, on stdout."""
+    typer.echo(text)
+
+
+def say_json(values: Mapping[str, Any]) -> None:
+    """The result as JSON, on stdout."""
+    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    """A line about the work, on stderr."""
+    typer.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """A line that a user should not miss, on stderr."""
+    _on_stderr("warning: ", "yellow", text)
+
+
+def fail(text: str) -> None:
+    """An error, on stderr."""
+    _on_stderr("error: ", "red", text)
+
+
+def next_step(command: str) -> None:
+    """Name the command that comes next."""
+    say(f"Next: {command}")
+
+
+def table(title: str, rows: Iterable[tuple[str, object]]) -> None:
+    """Two columns on stdout: what, and how much; numbers to the right."""
+    _table(title, None, list(rows))
+
+
+def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; numbers stand to the right."""
+    _table(title, header, list(rows))
+
+
+def progress(*columns: Any) -> Progress:
+    """A progress display on stderr, silent when that is no terminal.
+
+    The default columns show the field `said` of a task, and the time left.
+    """
+    from rich import progress as bars
+
+    chosen = columns or (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[said]}"),
+        bars.TimeRemainingColumn(),
+    )
+    console = _console(stderr=True)
+    return bars.Progress(*chosen, console=console, disable=not console.is_terminal, transient=True)
+
+
+def choice(value: str, known: Sequence[str], what: str) -> str:
+    """``value`` where it is one of ``known``.
+
+    Raises:
+        PspError: It is not; a near one is suggested.
+    """
+    if value in known:
+        return value
+    raise PspError(what, repr(value), f"one of {', '.join(known)}", suggest(value, known))
+
+
+def examples(*commands: str) -> str:
+    """A command's closing help text; the mark keeps its lines apart."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> None:
+    from rich.table import Table
+
+    if title:
+        say(title)
+    shown = Table(show_header=header is not None, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, column in enumerate(zip(*rows, strict=True)):
+        right = all(isinstance(value, (int, float)) for value in column)
+        name = "" if header is None else header[number]
+        shown.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(_shown, row))
+    console = _console()
+    # A file or a pipe has no width to fold lines at.
+    console.print(shown, width=None if console.is_terminal else _UNFOLDED)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    # Paths and clip names are no markup, and are not to be coloured as if they were numbers.
+    return Console(stderr=stderr, markup=False, highlight=False)
+
+
+def _on_stderr(prefix: str, colour: str, text: str) -> None:
+    from rich.text import Text
+
+    _console(stderr=True).print(Text.assemble((prefix, f"bold {colour}"), text), soft_wrap=True)

@@ -1,0 +1,118 @@
+"""``psptool inspect`` and ``psptool validate``: what a file holds, and whether a dataset is sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from psptool.cli.console import FOUND, examples, next_step, say, say_json, table
+from psptool.errors import PspError
+
+INSPECT_EXAMPLES = examples(
+    "psptool inspect data/ucla.h5",
+    "psptool inspect splits/ucla-xview-0.05-s0.json --json",
+    "psptool inspect runs/ucla-xview-0.05-s0-psp-small",
+)
+VALIDATE_EXAMPLES = examples("psptool validate data/ucla.h5", "psptool validate data/ntu60.h5 --json")
+
+File = Annotated[
+    Path, typer.Argument(help="A dataset (.h5), a split (.json) or a run's folder.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def inspect(file: File, as_json: AsJson = False) -> None:
+    """Show what a dataset, a split or a run holds."""
+    if not file.exists():
+        raise PspError(f"{file}: there is no such file", way_out="Check the path.")
+    if file.is_dir():
+        values, following = _run(file), f"psptool evaluate {file}"
+    elif file.suffix == ".json":
+        values, following = _split(file), f"psptool train --split {file}"
+    else:
+        values, following = _dataset(file), f"psptool split --ratio 0.05 --data {file}"
+    if as_json:
+        say_json(values)
+        return
+    table(str(file), list(_flat(values)))
+    next_step(following)
+
+
+def _dataset(path: Path) -> dict[str, Any]:
+    from psptool.store.reading import open_store
+
+    with open_store(path) as store:
+        manifest = store.manifest
+        joints = int(store.clip(0).joint.shape[2])
+        counts = manifest.counts
+    return {
+        "dataset": manifest.dataset,
+        "clips": counts.clips,
+        "frames": counts.frames,
+        "rows": counts.rows,
+        "joints": joints,
+        "classes": len(manifest.class_names),
+        "quarantined": counts.quarantined,
+        "skipped": counts.skipped,
+        "duplicates": counts.duplicates,
+        "interpolated_joints": counts.interpolated_joints,
+        "unscaled": counts.unscaled,
+        "topology": manifest.topology,
+        "settings": manifest.settings.model_dump(),
+        "fingerprints": manifest.fingerprints.model_dump(),
+        "tool_version": manifest.tool_version,
+    }
+
+
+def _split(path: Path) -> dict[str, Any]:
+    from psptool.schemas.split import Split
+    from psptool.splits.stored import summary
+
+    return summary(Split.load(path))
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    from psptool.schemas.run import RunConfig
+    from psptool.schemas.scores import Scores
+
+    config = RunConfig.load(folder / "config.json").model_dump(
+        mode="json", exclude={"class_names", "format_version"}
+    )
+    training = config.pop("training")
+    scores = folder / "scores.json"
+    values = {**config, "method": training["method"], "preset": training["preset"], "training": training}
+    if scores.exists():
+        found = Scores.load(scores)
+        values["scores"] = {"top1": found.top1, "top5": found.top5, "top1_unseen": found.top1_unseen}
+    return values
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    """Rows of a table: nested keys dotted, numbers as they are."""
+    rows: list[tuple[str, object]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def validate(file: File, as_json: AsJson = False) -> None:
+    """Check all that a dataset's format promises; code 1 on findings."""
+    from psptool.store.validating import validate as check
+
+    if not file.exists():
+        raise PspError(f"{file}: there is no such file", way_out="Check the path.")
+    findings = [str(finding) for finding in check(file)]
+    if as_json:
+        say_json({"file": str(file), "valid": not findings, "findings": findings})
+    else:
+        for finding in findings:
+            say(f"{file}: {finding}")
+        if not findings:
+            say(f"{file}: keeps all that the format promises")
+    if findings:
+        raise typer.Exit(FOUND)

@@ -1,0 +1,51 @@
+"""The ``psptool`` command: its parts, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from psptool import __version__
+from psptool.cli import look, prepare, schemas, split
+from psptool.cli.console import Commands, examples
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    # Plain help: rich would double the time of --help, and a traceback with local values is not for users.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog=examples(
+        "psptool demo",
+        "psptool prepare ucla --raw PATH && psptool split --ratio 0.05 && psptool train && psptool evaluate",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"psptool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Raw skeleton recordings to a trained and measured PSP model."""
+
+
+app.command(epilog=prepare.EXAMPLES)(prepare.prepare)
+app.command(epilog=split.EXAMPLES)(split.split)
+app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
+app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
+app.command(epilog=schemas.EXAMPLES)(schemas.schemas)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="psptool")

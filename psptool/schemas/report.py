@@ -1,4 +1,4 @@
-"""The report of a preparation, ``<dataset>.report.json``: what was kept, skipped and quarantined, each with its reason."""
+"""The report of a preparation, ``<dataset>.report.json``: what was kept, what was left out, and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LeftOut(Strict):
     """A clip that is not in the dataset."""
 
     name: str = Field(description="The clip's name, or the file's where no clip name could be read from it")
-    source: str = Field(description="Where it was found: a path as given, and the member's name in an archive")
+    source: str = Field(description="Where it was found: a path as given, and a member's name in an archive")
     reason: str = Field(description="A short category, such as `truncated` or `missing-skeleton list`")
     detail: str = Field("", description="Line or key, what stood there and what was expected")
 
@@ -33,11 +33,17 @@ class PreparationReport(Artefact):
     dataset: DatasetName
     sources: tuple[str, ...] = Field(description="The folders and archives that were read, as given")
     found: int = Field(ge=0, description="Clips found")
-    repeated: int = Field(0, ge=0, description="Further copies of a clip under the same name, byte for byte the same")
+    repeated: int = Field(0, ge=0, description="Further copies of a clip, of the same name and bytes")
     counts: Counts
     settings: PreparationSettings
     skipped: tuple[LeftOut, ...] = ()
     quarantined: tuple[LeftOut, ...] = ()
-    duplicates: tuple[tuple[str, str], ...] = Field((), description="Pairs of clips with the same coordinates")
+    duplicates: tuple[tuple[str, str], ...] = Field((), description="Clips with the same coordinates")
     notes: tuple[ClipNote, ...] = ()
+    input_digest: str = Field(
+        "", description="SHA-256 of the raw files' paths, sizes and times of change, settings and version"
+    )
+    content_fingerprint: str = Field(
+        "", description="The dataset's; a report of another one belongs to a run that was cut short"
+    )
     tool_version: str

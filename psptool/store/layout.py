@@ -5,6 +5,7 @@ Notation for array shapes: R rows (frames of one person, person by person, clip 
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 FORMAT_VERSION = 1
@@ -34,3 +35,11 @@ CHUNK_CLIPS = 256
 def row_shape(array: str, joints: int) -> tuple[int, ...]:
     """The shape of one row of ``array`` for V = ``joints``."""
     return tuple(joints if size == "V" else size for size in ROW_ARRAYS[array][1])
+
+
+def bytes_per_row(joints: int) -> int:
+    """Bytes that one person in one frame takes in the file."""
+    size = 0
+    for name, (dtype, _) in ROW_ARRAYS.items():
+        size += math.prod(row_shape(name, joints)) * (1 if dtype == "?" else int(dtype[-1]))
+    return size

@@ -1,0 +1,107 @@
+"""The account of a preparation: what became of each clip, for the manifest and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from psptool import __version__
+from psptool.prepare.gathering import Gathered
+from psptool.prepare.normalize import UNSCALED
+from psptool.prepare.working import Outcome
+from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings
+from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
+from psptool.store.writing import PackedClip, StoreWriter
+
+
+@dataclass
+class Account:
+    """What became of the clips so far.
+
+    Attributes:
+        done: Clips taken in.
+        repeated: Further copies of clips.
+        interpolated: Missing joints that were given a position.
+        unscaled: Clips whose reference bone has no length.
+        quarantined: Clips that cannot be used.
+        notes: Things to know of clips that are kept.
+        duplicates: Pairs of clips with the same coordinates, each clip with the first of its kind.
+    """
+
+    done: int = 0
+    repeated: int = 0
+    interpolated: int = 0
+    unscaled: int = 0
+    quarantined: list[LeftOut] = field(default_factory=list)
+    notes: list[ClipNote] = field(default_factory=list)
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    _first: dict[bytes, str] = field(default_factory=dict)
+
+    def take(self, outcome: Outcome) -> None:
+        """Count one clip in."""
+        self.done += 1
+        self.repeated += outcome.repeated
+        if outcome.left_out is not None:
+            self.quarantined.append(outcome.left_out)
+        if outcome.packed is not None:
+            self._take_kept(outcome.packed)
+
+    def _take_kept(self, packed: PackedClip) -> None:
+        clip = packed.clip
+        self.interpolated += clip.interpolated
+        self.unscaled += UNSCALED in clip.notes
+        self.notes += [ClipNote(name=clip.name, note=note) for note in clip.notes]
+        first = self._first.setdefault(packed.coordinates, clip.name)
+        if first != clip.name:
+            self.duplicates.append((first, clip.name))
+
+
+def make_manifest(
+    gathered: Gathered, settings: PreparationSettings, writer: StoreWriter, account: Account
+) -> DatasetManifest:
+    """What the dataset will say of itself, once all clips are added."""
+    counts = Counts(
+        clips=writer.clips,
+        frames=writer.frames,
+        rows=writer.rows,
+        quarantined=len(account.quarantined),
+        skipped=len(gathered.skipped),
+        duplicates=len(account.duplicates),
+        interpolated_joints=account.interpolated,
+        unscaled=account.unscaled,
+    )
+    return DatasetManifest(
+        dataset=gathered.dataset.name,
+        topology=gathered.dataset.topology.name,
+        class_names=gathered.dataset.class_names,
+        settings=settings,
+        fingerprints=writer.fingerprints(),
+        counts=counts,
+        tool_version=__version__,
+    )
+
+
+def make_report(
+    raw: Sequence[Path],
+    gathered: Gathered,
+    settings: PreparationSettings,
+    manifest: DatasetManifest,
+    account: Account,
+) -> PreparationReport:
+    """The report of the whole preparation."""
+    return PreparationReport(
+        dataset=manifest.dataset,
+        sources=tuple(str(path) for path in raw),
+        found=gathered.found,
+        repeated=account.repeated,
+        counts=manifest.counts,
+        settings=settings,
+        skipped=gathered.skipped,
+        quarantined=tuple(account.quarantined),
+        duplicates=tuple(account.duplicates),
+        notes=tuple(account.notes),
+        input_digest=gathered.digest,
+        content_fingerprint=manifest.fingerprints.content,
+        tool_version=__version__,
+    )

@@ -1,0 +1,85 @@
+"""What a preparation will take in time and space, from a sample of its clips."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from psptool.errors import PspError
+from psptool.prepare.gathering import Gathered, raw_size
+from psptool.prepare.working import prepare_clip
+from psptool.schemas.dataset import PreparationSettings
+from psptool.store.layout import bytes_per_row
+
+SAMPLE = 16
+"""Clips that an estimate is made from."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some clips, prepared to see what they cost.
+
+    Attributes:
+        clips: How many.
+        bad: Those that cannot be used.
+        raw_bytes: Bytes read.
+        file_bytes: Bytes that they take in the dataset.
+        seconds: On one core.
+    """
+
+    clips: int
+    bad: int
+    raw_bytes: int
+    file_bytes: int
+    seconds: float
+
+    def scaled_to(self, gathered: Gathered) -> tuple[int | None, float | None]:
+        """Bytes of the file and seconds on one core for all clips."""
+        if not self.file_bytes:
+            return None, None
+        share = gathered.raw_bytes / self.raw_bytes
+        return int(self.file_bytes * share), self.seconds * share
+
+
+def take_sample(gathered: Gathered, settings: PreparationSettings) -> Sample:
+    """Prepare up to `SAMPLE` clips, evenly spaced.
+
+    Raises:
+        PspError: One cannot be read.
+    """
+    step = max(1, len(gathered.clips) // SAMPLE)
+    chosen = gathered.clips[::step][:SAMPLE]
+    packed = []
+    began = 0.0
+    for place, copies in enumerate((chosen[0], *chosen)):
+        # The first clip goes twice and is timed once: the first call compiles, or loads what was compiled.
+        if place == 1:
+            began = time.perf_counter()
+        packed.append(prepare_clip(copies, gathered.reader, settings).packed)
+    seconds = time.perf_counter() - began
+    kept = [one.clip for one in packed[1:] if one is not None]
+    row = bytes_per_row(gathered.dataset.topology.size)
+    size = sum(row * clip.frames * clip.persons for clip in kept)
+    raw_bytes = sum(raw_size(copies) for copies in chosen)
+    return Sample(len(chosen), len(chosen) - len(kept), max(1, raw_bytes), size, seconds)
+
+
+def check_disk(path: Path, gathered: Gathered, settings: PreparationSettings) -> None:
+    """Refuse to begin where the estimate says that the disk cannot hold the file.
+
+    Raises:
+        PspError: The disk is too small, or a clip of the sample cannot be read.
+    """
+    if not gathered.clips:
+        return
+    needed, _ = take_sample(gathered, settings).scaled_to(gathered)
+    free = shutil.disk_usage(path.parent).free
+    if needed is not None and needed > free:
+        raise PspError(
+            f"{path}: the disk is too small",
+            f"{free / 1e9:.2f} GB free",
+            f"about {needed / 1e9:.2f} GB",
+            "Free space, or choose another place with --out.",
+        )

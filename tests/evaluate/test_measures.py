@@ -26,7 +26,7 @@ def test_a_constant_guess_earns_only_the_first_class_in_top_1() -> None:
 
 @pytest.mark.parametrize("labels", [[], [3], [-1]], ids=["no clips", "above the classes", "below 0"])
 def test_top_k_refuses_what_it_cannot_measure(labels: list[int]) -> None:
-    with pytest.raises(ValueError, match="no clips|labels run"):
+    with pytest.raises(ValueError, match=r"no clips|labels run"):
         top_k(LOGITS[: len(labels)], np.array(labels, dtype=int), 1)
 
 

@@ -1,0 +1,197 @@
+"""Evaluation of a run: from its folder to ``scores.json`` and ``confusion.png``.
+
+Notation for array shapes: N clips of the part that is scored, K classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from psptool import __version__
+from psptool.errors import PspError
+from psptool.evaluate.confusion import confusion_png
+from psptool.evaluate.measures import confusion_matrix, per_class, predicted, top_k, unseen
+from psptool.inference.scoring import StreamLogits, load_model, score_clips
+from psptool.schemas.run import RunConfig
+from psptool.schemas.scores import Scores
+from psptool.schemas.split import Split
+from psptool.store.reading import Store, open_store
+from psptool.store.replacing import Replacement
+
+Weights = Literal["last", "best"]
+Part = Literal["test", "validation"]
+
+
+def evaluate(
+    run_folder: Path,
+    *,
+    data: Path | None = None,
+    split: Path | None = None,
+    weights: Weights = "last",
+    part: Part = "test",
+    device: torch.device | None = None,
+) -> Scores:
+    """Score a run's test clips, and write the scores and the picture of the confusion into its folder.
+
+    The files are ``scores.json`` and ``confusion.png``; anything but the last weights on the test clips gets
+    names of its own (``scores-validation-best.json``), so that it never passes for the run's result.
+
+    Args:
+        run_folder: As ``psptool train`` left it.
+        data: The dataset; where it lay at training if None.
+        split: The split; where it lay at training if None.
+        weights: The last ones, or the best on the validation clips.
+        part: The clips to score.
+        device: Where to compute; the CPU if None.
+
+    Raises:
+        PspError: A file is absent or damaged; dataset or split are not those the run was trained on; the
+            split has no clips in that part; the run folder cannot be written.
+    """
+    device = device or torch.device("cpu")
+    config = RunConfig.load(run_folder / "config.json")
+    split_path = split or Path(config.split_path)
+    chosen_split = Split.load(split_path)
+    with open_store(data or Path(config.data_path)) as store:
+        check_dataset(run_folder, config, store)
+        check_split(run_folder, config, split_path, chosen_split)
+        names: tuple[str, ...] = getattr(chosen_split, part)
+        if not names:
+            raise PspError(
+                f"{split_path}: the split has no {part} clips",
+                way_out="Make one that has with psptool split --validation, and train on it."
+                if part == "validation"
+                else "Make a split again with psptool split.",
+            )
+        model = load_model(config, run_folder / f"{weights}.safetensors", device)
+        chosen = np.array([store.index(name) for name in names])
+        logits = score_clips(model, config, store, chosen, device)
+        new = unseen(store.digests(chosen.tolist()), store.digests(_train_clips(store, chosen_split, part)))
+        labels = store.table.label[chosen]
+    scores = measure(config, split_path.name, logits, labels, new, weights, part)
+    suffix = "".join(f"-{word}" for word in (part, weights) if word not in ("test", "last"))
+    title = f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {scores.clips} {part} clips"
+    picture = confusion_png(np.array(scores.confusion), config.class_names, title)
+    _write_bytes(run_folder / f"confusion{suffix}.png", picture)
+    scores.save(run_folder / f"scores{suffix}.json")
+    return scores
+
+
+def measure(
+    config: RunConfig,
+    split_name: str,
+    logits: StreamLogits,
+    labels: NDArray[np.integer],
+    new: NDArray[np.bool_],
+    weights: Weights,
+    part: Part,
+) -> Scores:
+    """All measures of N clips.
+
+    Args:
+        config: The run's.
+        split_name: File name of the split.
+        logits: Of the N clips.
+        labels: int (N,), from 0.
+        new: bool (N,), clips whose coordinates stand nowhere in the train set.
+        weights: Which weights gave the logits.
+        part: Which part the clips are.
+    """
+    names, both = config.class_names, logits.both
+    confusion = confusion_matrix(labels, predicted(both), len(names))
+    shares = per_class(confusion)
+    return Scores(
+        dataset=config.dataset,
+        split=split_name,
+        method=config.training.method,
+        preset=config.training.preset,
+        seed=config.seed,
+        weights=weights,
+        part=part,
+        top1=top_k(both, labels, 1),
+        top5=top_k(both, labels, 5),
+        top1_joint=top_k(logits.joint, labels, 1),
+        top5_joint=top_k(logits.joint, labels, 5),
+        top1_motion=top_k(logits.motion, labels, 1),
+        top5_motion=top_k(logits.motion, labels, 5),
+        clips=len(labels),
+        top1_unseen=top_k(both[new], labels[new], 1) if new.any() else None,
+        clips_unseen=int(new.sum()),
+        classes_unseen=tuple(names[label] for label in np.unique(labels[new])),
+        per_class={
+            name: float(share) for name, share in zip(names, shares, strict=True) if not np.isnan(share)
+        },
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        content_fingerprint=config.content_fingerprint,
+        clips_fingerprint=config.clips_fingerprint,
+        tool_version=__version__,
+    )
+
+
+def check_dataset(run_folder: Path, config: RunConfig, store: Store) -> None:
+    """Refuse a dataset other than the one the run was trained on.
+
+    Raises:
+        PspError: Another dataset, or other content under the same name.
+    """
+    manifest = store.manifest
+    if manifest.dataset != config.dataset:
+        raise PspError(
+            f"{store.path}: not the dataset that {run_folder} was trained on",
+            manifest.dataset,
+            config.dataset,
+            "Name the right one with --data.",
+        )
+    if manifest.fingerprints.content != config.content_fingerprint:
+        raise PspError(
+            f"{store.path}: its content is not what {run_folder} was trained on",
+            f"content fingerprint {manifest.fingerprints.content[:12]}…",
+            f"{config.content_fingerprint[:12]}…",
+            "Name the right file with --data, prepare it again with its old settings, or train again. "
+            f"The run's dataset lay at {config.data_path}.",
+        )
+
+
+def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -> None:
+    """Refuse a split other than the run's: its test clips may be clips that the run was trained on.
+
+    Raises:
+        PspError: The split belongs to other clips, or is another draw.
+    """
+    way_out = f"Name the right one with --split; the run's lay at {config.split_path}."
+    if path.stem != config.split_name:
+        raise PspError(f"{path}: not the split of {run_folder}", path.stem, config.split_name, way_out)
+    if split.clips_fingerprint != config.clips_fingerprint:
+        raise PspError(
+            f"{path}: not a split of the clips that {run_folder} was trained on",
+            f"clips fingerprint {split.clips_fingerprint[:12]}…",
+            f"{config.clips_fingerprint[:12]}…",
+            way_out,
+        )
+
+
+def _train_clips(store: Store, split: Split, part: Part) -> list[int]:
+    """Numbers of the clips that training looked at, ascending; validation clips chose among weights too."""
+    names = split.labelled + split.unlabelled + (split.validation if part == "test" else ())
+    return sorted(store.index(name) for name in names)
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    replacement = Replacement(path)
+    try:
+        replacement.partial.write_bytes(data)
+        replacement.sync()
+        replacement.commit()
+    except OSError as error:
+        raise PspError(
+            f"{path}: cannot be written ({error.strerror or error})",
+            way_out="Free space on the disk or mend the folder's permissions.",
+        ) from error
+    finally:
+        if not replacement.done:
+            replacement.abandon()

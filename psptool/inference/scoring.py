@@ -1,0 +1,122 @@
+"""A trained run as a function from clips to scores: its weights read back, its two streams added up.
+
+Notation for array shapes: N clips, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.errors import PspError
+from psptool.inference.logits import clip_logits
+from psptool.model.classifier import PSPNet
+from psptool.schemas.run import RunConfig
+from psptool.skeletons.topologies import TOPOLOGIES
+from psptool.store.reading import Store
+
+CONTRAST_BRANCH = ("pyramid.", "projection.")
+"""Weights that only the contrastive loss looks at; prediction leaves them in the file."""
+
+
+@dataclass(frozen=True)
+class StreamLogits:
+    """The logits of N clips.
+
+    Attributes:
+        joint: float32 (N, K), the joint stream's.
+        motion: float32 (N, K), the motion stream's.
+    """
+
+    joint: NDArray[np.float32]
+    motion: NDArray[np.float32]
+
+    @property
+    def both(self) -> NDArray[np.float32]:
+        """The prediction's logits, the sum of both streams'; (N, K)."""
+        return self.joint + self.motion
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logits (N, K) as probabilities, float64 (N, K); each row sums to 1."""
+    values = logits.astype(np.float64)
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet:
+    """The run's network with its trained weights, ready to predict; without the contrastive loss's branch.
+
+    Args:
+        config: What was trained.
+        weights: The safetensors file; only tensors are read from it, never code.
+        device: Where the network goes.
+
+    Raises:
+        PspError: The file is absent, damaged, or holds another network's weights.
+    """
+    if not weights.is_file():
+        raise PspError(
+            f"{weights}: there is no such file",
+            way_out="Train to the end, or take --weights last: there are best ones only where the split has "
+            "validation clips.",
+        )
+    try:
+        tensors = load_file(weights, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise PspError(
+            f"{weights}: cannot be read as safetensors ({error})",
+            way_out="Copy it again from its source, or train again.",
+        ) from error
+    settings = config.training.model
+    model = PSPNet(settings, TOPOLOGIES[config.topology], len(config.class_names), contrast=False)
+    kept = {name: x for name, x in tensors.items() if not name.startswith(CONTRAST_BRANCH)}
+    try:
+        model.load_state_dict(kept)
+    except RuntimeError as error:
+        raise PspError(
+            f"{weights}: not the weights of the network in config.json: {' '.join(str(error).split())}",
+            way_out="Put back the config.json and the weights of one run.",
+        ) from error
+    return model.to(device).eval()
+
+
+def score_clips(
+    model: PSPNet, config: RunConfig, store: Store, chosen: NDArray[np.integer], device: torch.device
+) -> StreamLogits:
+    """Logits of clips of a dataset, from test frames (nothing drawn), present persons only, in float32.
+
+    A clip gets the same logits in whatever order and company it comes, up to the last bits of float32.
+
+    Args:
+        model: As `load_model` gives it.
+        config: Whose sampling and treatment of absent persons hold.
+        store: The dataset.
+        chosen: int (N,), clip numbers in the store.
+        device: Where the model is.
+
+    Raises:
+        PspError: A logit is not finite; or the store is damaged.
+    """
+    clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
+    training = config.training
+    batcher = Batcher(clips, training.sampling, absent_persons=training.model.absent_persons)
+    numbers = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
+    joint, motion = (x.cpu().numpy() for x in clip_logits(model, batcher, numbers))
+    scored = StreamLogits(joint, motion)
+    broken = np.flatnonzero(~np.isfinite(scored.both).all(axis=1))
+    if len(broken):
+        raise PspError(
+            f"{len(broken)} of {len(chosen)} clips get logits that are not finite, the first is "
+            f"{store.names[int(chosen[broken[0]])]}",
+            way_out="The training broke down: train again with a lower optim.lr or with optim.clip_norm=5.",
+        )
+    return scored

@@ -1,0 +1,211 @@
+"""A run's evaluation: what it measures, writes and refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from psptool.errors import PspError
+from psptool.evaluate.api import evaluate, measure
+from psptool.inference.scoring import StreamLogits
+from psptool.schemas.run import RunConfig
+from psptool.schemas.scores import Scores
+from psptool.schemas.split import Split
+from psptool.skeletons.datasets import UCLA
+from psptool.store.arrays import PreparedClip
+
+from ..stores import make_clip, write_ucla
+from ..trained import make_network, make_run, make_split
+
+# By clip, the seed of its coordinates: clips with the same seed are twins.
+SEEDS = {
+    "a01_s01_e00_v01": 1,  # labelled
+    "a02_s01_e00_v01": 2,  # unlabelled
+    "a05_s01_e00_v02": 3,  # validation
+    "a08_s01_e00_v02": 2,  # validation, twin of the unlabelled one
+    "a01_s01_e00_v03": 1,  # test, twin of the labelled one
+    "a02_s01_e00_v03": 2,  # test, twin of the unlabelled one
+    "a05_s01_e00_v03": 3,  # test, twin of a validation one
+    "a06_s01_e00_v03": 4,  # test, unseen
+    "a06_s02_e00_v03": 5,  # test, unseen
+    "a12_s01_e00_v03": 6,  # test, unseen
+}
+PARTS = {
+    "labelled": ["a01_s01_e00_v01"],
+    "unlabelled": ["a02_s01_e00_v01"],
+    "validation": ["a05_s01_e00_v02", "a08_s01_e00_v02"],
+    "test": [name for name in SEEDS if name.endswith("v03")],
+}
+
+
+def clips(**other_seeds: int) -> list[PreparedClip]:
+    return [make_clip(name, seed) for name, seed in {**SEEDS, **other_seeds}.items()]
+
+
+@dataclass(frozen=True)
+class Trained:
+    folder: Path
+    data: Path
+    split: Path
+    config: RunConfig
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Trained:
+    data, split, folder = tmp_path / "data" / "ucla.h5", tmp_path / "splits" / "s0.json", tmp_path / "run"
+    data.parent.mkdir()
+    manifest = write_ucla(data, clips())
+    make_split(split, manifest, PARTS)
+    return Trained(folder, data, split, make_run(folder, manifest, data, split))
+
+
+def written(run: Trained) -> set[str]:
+    return {path.name for path in run.folder.iterdir()} - {"config.json", "last.safetensors"}
+
+
+def test_scores_and_picture_are_written_and_nothing_else(run: Trained) -> None:
+    scores = evaluate(run.folder)
+    assert written(run) == {"scores.json", "confusion.png"}
+    assert Scores.load(run.folder / "scores.json") == scores
+    assert (run.folder / "confusion.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (scores.clips, scores.weights, scores.part, scores.seed) == (6, "last", "test", 7)
+    assert (scores.split, scores.method, scores.preset) == ("s0.json", "psp", "small")
+    assert np.sum(scores.confusion) == 6
+    assert scores.content_fingerprint == run.config.content_fingerprint
+
+
+def test_unseen_clips_have_no_twin_among_labelled_unlabelled_and_validation(run: Trained) -> None:
+    scores = evaluate(run.folder)
+    assert scores.clips_unseen == 3
+    assert scores.classes_unseen == ("stand up", "carry")
+    assert set(scores.per_class) == {UCLA.class_names[label] for label in (0, 1, 4, 5, 9)}
+
+
+def test_on_validation_clips_the_files_have_names_of_their_own(run: Trained) -> None:
+    evaluate(run.folder)
+    before = (run.folder / "scores.json").read_bytes()
+    scores = evaluate(run.folder, part="validation")
+    assert written(run) == {
+        *("scores.json", "confusion.png", "scores-validation.json", "confusion-validation.png")
+    }
+    assert (run.folder / "scores.json").read_bytes() == before
+    # Here the train set is labelled and unlabelled clips: the validation clips are not their own twins.
+    assert (scores.clips, scores.clips_unseen, scores.classes_unseen) == (2, 1, ("sit down",))
+
+
+def test_best_weights_are_scored_on_request_under_a_name_of_their_own(run: Trained) -> None:
+    other = make_network(seed=99)
+    other.classifier.weight.data.zero_()
+    other.classifier.bias.data = torch.eye(10)[5]  # always "stand up", which two of six clips are
+    save_file(other.state_dict(), run.folder / "best.safetensors")
+    scores = evaluate(run.folder, weights="best")
+    assert scores.weights == "best"
+    assert scores.top1 == scores.top1_joint == scores.top1_motion == pytest.approx(2 / 6)
+    assert scores.top1_unseen == pytest.approx(2 / 3)
+    assert scores.per_class["stand up"] == 1
+    assert scores.per_class["carry"] == 0
+    assert written(run) == {"best.safetensors", "scores-best.json", "confusion-best.png"}
+
+
+def test_evaluating_again_writes_the_same_bytes(run: Trained) -> None:
+    evaluate(run.folder)
+    first = {name: (run.folder / name).read_bytes() for name in written(run)}
+    evaluate(run.folder)
+    assert {name: (run.folder / name).read_bytes() for name in written(run)} == first
+
+
+def test_moved_files_are_found_where_they_are_named(run: Trained, tmp_path: Path) -> None:
+    data, split = tmp_path / "moved.h5", tmp_path / "elsewhere" / "s0.json"
+    split.parent.mkdir()
+    run.data.rename(data)
+    run.split.rename(split)
+    assert evaluate(run.folder, data=data, split=split).clips == 6
+    with pytest.raises(PspError, match=r"s0\.json: cannot be read"):
+        evaluate(run.folder)
+    with pytest.raises(PspError, match=r"ucla\.h5: there is no such file"):
+        evaluate(run.folder, split=split)
+
+
+def test_a_dataset_of_other_content_is_refused_by_name(run: Trained) -> None:
+    write_ucla(run.data, clips(a06_s01_e00_v03=44))
+    with pytest.raises(PspError, match=r"ucla\.h5: its content is not what .*run was trained on.*--data"):
+        evaluate(run.folder)
+    assert not written(run)
+
+
+def test_another_dataset_is_refused_by_name(run: Trained) -> None:
+    run.config.model_copy(update={"dataset": "ntu60"}).save(run.folder / "config.json")
+    with pytest.raises(PspError, match=r"not the dataset that .* found ucla, expected ntu60"):
+        evaluate(run.folder)
+    assert not written(run)
+
+
+def test_a_split_of_other_clips_is_refused_by_name(run: Trained) -> None:
+    other = Split.load(run.split).model_copy(update={"clips_fingerprint": "f" * 64})
+    other.save(run.split)
+    with pytest.raises(
+        PspError, match=r"s0\.json: not a split of the clips .* found clips fingerprint ffff.*--split"
+    ):
+        evaluate(run.folder)
+    assert not written(run)
+
+
+def test_another_draw_of_the_same_clips_is_refused_by_name(run: Trained) -> None:
+    # Its test clips may be clips that the run was trained on.
+    other = run.split.with_name("s0-test1.json")
+    Split.load(run.split).save(other)
+    with pytest.raises(PspError, match=r"s0-test1\.json: not the split of .* found s0-test1, expected s0"):
+        evaluate(run.folder, split=other)
+    assert not written(run)
+
+
+def test_a_part_without_clips_is_refused_with_the_way_to_get_one(run: Trained) -> None:
+    Split.load(run.split).model_copy(update={"validation": ()}).save(run.split)
+    with pytest.raises(PspError, match=r"the split has no validation clips.*psptool split --validation"):
+        evaluate(run.folder, part="validation")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PspError, match=r"config\.json: cannot be read"):
+        evaluate(tmp_path)
+
+
+@pytest.mark.parametrize("taken", ["scores.json", "confusion.png"])
+def test_an_output_that_cannot_be_written_is_an_error_and_leaves_nothing_half_written(
+    run: Trained, taken: str
+) -> None:
+    (run.folder / taken).mkdir()
+    with pytest.raises(PspError, match=rf"{taken}: cannot be written"):
+        evaluate(run.folder)
+    assert not [name for name in written(run) if "partial" in name]
+
+
+def test_measures_are_those_counted_by_hand(run: Trained) -> None:
+    labels = np.array([0, 0, 3, 5])
+    guesses = {"joint": [0, 1, 1, 1], "motion": [1, 0, 3, 1]}
+    sure = {"joint": [3, 1, 1, 1], "motion": [1, 3, 3, 1]}  # the surer stream wins the sum
+    logits = {name: np.zeros((4, 10), np.float32) for name in guesses}
+    for name, classes in guesses.items():
+        logits[name][np.arange(4), classes] = sure[name]
+    new = np.array([False, True, False, True])
+    scores = measure(run.config, "s0.json", StreamLogits(**logits), labels, new, "last", "test")
+    assert (scores.top1_joint, scores.top1_motion, scores.top1) == (0.25, 0.5, 0.75)
+    # Class 5 stands behind class 1 and, of equal logits, classes 0, 2, 3 and 4.
+    assert scores.top5 == 0.75
+    assert (scores.clips, scores.clips_unseen, scores.top1_unseen) == (4, 2, 0.5)
+    assert scores.classes_unseen == (UCLA.class_names[0], UCLA.class_names[5])
+    assert scores.per_class == {UCLA.class_names[0]: 1.0, UCLA.class_names[3]: 1.0, UCLA.class_names[5]: 0.0}
+    assert scores.confusion[0][0] == 2
+    assert scores.confusion[5][1] == 1
+
+
+def test_where_every_clip_is_seen_the_unseen_accuracy_is_null(run: Trained) -> None:
+    logits = StreamLogits(np.zeros((1, 10), np.float32), np.zeros((1, 10), np.float32))
+    scores = measure(run.config, "s0.json", logits, np.array([0]), np.array([False]), "last", "test")
+    assert scores.top1_unseen is None
+    assert (scores.clips_unseen, scores.classes_unseen) == (0, ())

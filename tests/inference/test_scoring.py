@@ -1,0 +1,180 @@
+"""A run's weights read back, and clips turned into logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.errors import PspError
+from psptool.inference.logits import clip_logits
+from psptool.inference.scoring import load_model, score_clips, softmax
+from psptool.model.classifier import PSPNet
+from psptool.model.pyramid import Pyramid
+from psptool.schemas.run import RunConfig
+from psptool.skeletons.topologies import UCLA20
+from psptool.store.reading import Store, open_store
+
+from ..stores import make_clip, write_ucla
+from ..trained import TRAINING, make_network, make_run
+
+CPU = torch.device("cpu")
+ALL = (True,) * 6
+NAMES = [f"a01_s01_e0{n}_v03" for n in range(5)]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[tuple[Path, RunConfig, Store]]:
+    """A run folder, its configuration, and a dataset of five clips, one of them of two persons."""
+    persons = [[ALL], [ALL, ALL], [ALL], [ALL], [(True,) * 5 + (False,)]]
+    clips = [
+        make_clip(name, n, present) for n, (name, present) in enumerate(zip(NAMES, persons, strict=True))
+    ]
+    manifest = write_ucla(tmp_path / "ucla.h5", clips)
+    config = make_run(tmp_path / "run", manifest, tmp_path / "ucla.h5", tmp_path / "split.json")
+    with open_store(tmp_path / "ucla.h5") as store:
+        yield tmp_path / "run" / "last.safetensors", config, store
+
+
+def score(run: tuple[Path, RunConfig, Store], chosen: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    weights, config, store = run
+    scored = score_clips(load_model(config, weights, CPU), config, store, np.array(chosen), CPU)
+    return scored.joint, scored.motion
+
+
+def test_logits_are_those_of_the_trained_network_on_test_frames(run: tuple[Path, RunConfig, Store]) -> None:
+    weights, config, store = run
+    batcher = Batcher(RaggedClips.from_store(store, UCLA20.mirror, CPU), TRAINING.sampling)
+    with torch.no_grad():
+        expected = make_network()(batcher.test(torch.arange(5)))
+    scored = score_clips(load_model(config, weights, CPU), config, store, np.arange(5), CPU)
+    np.testing.assert_allclose(scored.joint, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scored.motion, expected[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(scored.both, scored.joint + scored.motion)
+    assert scored.both.shape == (5, 10)
+
+
+def test_scores_are_the_same_each_time_and_in_any_order(run: tuple[Path, RunConfig, Store]) -> None:
+    first, again, turned = score(run, [0, 1, 2, 3, 4]), score(run, [0, 1, 2, 3, 4]), score(run, [3, 1, 4])
+    for straight, same, other in zip(first, again, turned, strict=True):
+        np.testing.assert_array_equal(straight, same)
+        np.testing.assert_allclose(straight[[3, 1, 4]], other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 64])
+def test_scores_do_not_depend_on_the_clips_computed_at_once(
+    run: tuple[Path, RunConfig, Store], batch: int
+) -> None:
+    _, _, store = run
+    batcher = Batcher(RaggedClips.from_store(store, UCLA20.mirror, CPU), TRAINING.sampling)
+    whole = clip_logits(make_network(), batcher, torch.arange(5))
+    parts = clip_logits(make_network(), batcher, torch.arange(5), batch=batch)
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_scoring_leaves_a_network_in_training_in_training(run: tuple[Path, RunConfig, Store]) -> None:
+    _, _, store = run
+    batcher = Batcher(RaggedClips.from_store(store, UCLA20.mirror, CPU), TRAINING.sampling)
+    model = make_network().train()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    clip_logits(model, batcher, torch.arange(5))
+    assert model.training
+    for name, x in model.state_dict().items():
+        assert torch.equal(x, before[name]), name
+
+
+def test_only_present_persons_are_computed(run: tuple[Path, RunConfig, Store]) -> None:
+    weights, config, store = run
+    model = load_model(config, weights, CPU)
+    seen = []
+    model.joint_encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    score_clips(model, config, store, np.arange(5), CPU)
+    assert seen == [2 * 6]  # six persons in five clips, both streams
+
+
+def test_neither_the_pyramid_nor_the_projection_is_built_or_computed(
+    run: tuple[Path, RunConfig, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = score(run, [0, 1])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the contrastive branch was touched")
+
+    for name in ("__init__", "forward", "maps"):
+        monkeypatch.setattr(Pyramid, name, refuse)
+    monkeypatch.setattr(PSPNet, "embeddings", refuse)
+    monkeypatch.setattr(torch.nn.ReLU, "forward", refuse)  # only the projection has one
+    for found, wanted in zip(score(run, [0, 1]), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_weights_of_labels_only_load_too(run: tuple[Path, RunConfig, Store]) -> None:
+    weights, _, _ = run
+    expected = score(run, [0])
+    bare = {
+        k: x for k, x in make_network().state_dict().items() if not k.startswith(("pyramid", "projection"))
+    }
+    save_file(bare, weights)
+    np.testing.assert_array_equal(score(run, [0])[0], expected[0])
+
+
+def test_absent_weights_say_when_there_are_best_ones(run: tuple[Path, RunConfig, Store]) -> None:
+    weights, config, _ = run
+    with pytest.raises(PspError, match=r"best\.safetensors: there is no such file.*validation clips"):
+        load_model(config, weights.with_name("best.safetensors"), CPU)
+
+
+class _Trap:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "pickle"])
+def test_damaged_weights_are_refused_and_code_in_them_is_not_run(
+    run: tuple[Path, RunConfig, Store], tmp_path: Path, damage: str
+) -> None:
+    weights, config, _ = run
+    if damage == "pickle":
+        torch.save(_Trap(tmp_path / "sprung"), weights)
+    else:
+        weights.write_bytes(weights.read_bytes()[: {"truncated": -100, "empty": 0}[damage]])
+    with pytest.raises(PspError, match=r"last\.safetensors: cannot be read as safetensors"):
+        load_model(config, weights, CPU)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_another_networks_weights_are_refused_by_name(run: tuple[Path, RunConfig, Store]) -> None:
+    weights, config, _ = run
+    wider = config.training.model.model_copy(update={"channels": (8, 16)})
+    training = config.training.model_copy(update={"model": wider})
+    with pytest.raises(PspError, match=r"last\.safetensors: not the weights of the network.*size mismatch"):
+        load_model(config.model_copy(update={"training": training}), weights, CPU)
+    save_file({k: x for k, x in make_network().state_dict().items() if "classifier" not in k}, weights)
+    with pytest.raises(PspError, match=r"Missing key\(s\).*classifier\.weight"):
+        load_model(config, weights, CPU)
+
+
+def test_logits_that_are_not_finite_name_the_clip(run: tuple[Path, RunConfig, Store]) -> None:
+    weights, config, store = run
+    model = load_model(config, weights, CPU)
+    model.classifier.bias.data[3] = float("nan")
+    with pytest.raises(
+        PspError, match=rf"2 of 2 clips get logits that are not finite, the first is {NAMES[4]}"
+    ):
+        score_clips(model, config, store, np.array([4, 0]), CPU)
+
+
+def test_softmax_sums_to_one_where_exponentials_overflow() -> None:
+    found = softmax(np.array([[1000.0, 1000.0, 0.0], [np.log(1.0), np.log(2.0), np.log(5.0)]]))
+    np.testing.assert_allclose(found, [[0.5, 0.5, 0], [1 / 8, 2 / 8, 5 / 8]], rtol=1e-12)

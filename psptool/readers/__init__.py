@@ -1,1 +1,1 @@
-"""Raw formats: one small class a format, each turning the bytes of one clip into a `RawClip` or a `RawFormatError`."""
+"""Raw formats: a small class each, turning one clip's bytes into a `RawClip` or a `RawFormatError`."""

@@ -6,7 +6,7 @@ Notation for array shapes: B body detections (one body in one frame), T frames, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ STATE_UNKNOWN = 255
 """Joint state where a format has none; else 0 not tracked, 1 inferred, 2 tracked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileRef:
     """One file of a clip: on disk (`archive` None), or a member of a zip archive.
 
@@ -33,11 +33,16 @@ class FileRef:
     archive: Path | None
     size: int
 
+    @property
+    def place(self) -> PurePath:
+        """`path` in its parts; zip archives write them with slashes on every system."""
+        return PurePath(self.path) if self.archive is None else PurePosixPath(self.path)
+
     def __str__(self) -> str:
         return self.path if self.archive is None else f"{self.archive}:{self.path}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClipSource:
     """Where one clip lies.
 
@@ -52,7 +57,7 @@ class ClipSource:
     files: tuple[FileRef, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stray:
     """A file of the format's kind whose name is no clip's; it is skipped and counted."""
 
@@ -61,7 +66,7 @@ class Stray:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawClip:
     """One recording as its file has it: every body in every frame, nothing chosen and nothing changed.
 
@@ -70,7 +75,8 @@ class RawClip:
         key: What the name says.
         frames: T, also counting frames without a body.
         frame: int32 (B,), the frame of each detection from 0, ascending.
-        body: int64 (B,), the body's id as the sensor gave it; ids never go through float64, which merges some.
+        body: int64 (B,), the body's id as the sensor gave it; ids never go through float64, which merges
+            some.
         xyz: float32 (B, V, 3), metres, camera frame, all finite.
         state: uint8 (B, V), tracking states, `STATE_UNKNOWN` where the format has none.
     """
@@ -96,7 +102,7 @@ class Reader(Protocol):
     topology: Topology
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """The clips among ``files`` (a folder's or archive's listing), and those of its kind with a name that is none."""
+        """The clips among ``files``, and the files of the format's kind whose name is no clip's."""
         ...
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:

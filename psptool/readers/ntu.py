@@ -1,18 +1,19 @@
 """NTU RGB+D `.skeleton` text, NTU 60 and 120: 25 Kinect-v2 joints, any number of bodies a frame.
 
-The format, as the dataset's authors publish it (Shahroudy et al. 2016; Liu et al. 2019): a file is the number of
-frames; for each frame the number of bodies; for each body a line of 10 fields that begins with its id, the joint count,
-and a line of 12 fields a joint, of which x, y, z (metres, camera frame) and the last, the tracking state, are kept.
+The format, as the dataset's authors publish it (Shahroudy et al. 2016; Liu et al. 2019): the number of
+frames; for each frame the number of bodies; for each body a line of 10 fields that begins with its id, the
+joint count, and a line of 12 fields a joint. Of these, x, y, z (metres, camera frame) and the last, the
+tracking state, are kept; the others are counted and not looked at, since the sensor writes there what it
+likes, such as infinities.
 """
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from psptool.errors import RawFormatError
 from psptool.readers.base import ClipSource, FileRef, RawClip, Stray
-from psptool.readers.text import excerpt, is_not_finite, no_body, require_text
+from psptool.readers.text import excerpt, no_body, number_error, require_text
 from psptool.skeletons.datasets import parse_ntu
 from psptool.skeletons.topologies import NTU25
 
@@ -32,14 +33,13 @@ class NtuReader:
         """A clip is a ``SsssCcccPpppRrrrAaaa.skeleton``; a `.skeleton` of another name is a stray."""
         clips, strays = [], []
         for file in files:
-            path = PurePosixPath(file.path)
-            if path.suffix.lower() != SUFFIX:
+            if not file.path.lower().endswith(SUFFIX):
                 continue
-            key = parse_ntu(path.stem)
+            key = parse_ntu(file.place.stem)
             if key is None:
-                strays.append(Stray(path.name, str(file), "name is not SsssCcccPpppRrrrAaaa"))
+                strays.append(Stray(file.place.name, str(file), "the name is not SsssCcccPpppRrrrAaaa"))
             else:
-                clips.append(ClipSource(path.stem, key, (file,)))
+                clips.append(ClipSource(file.place.stem, key, (file,)))
         return clips, strays
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
@@ -49,12 +49,13 @@ class NtuReader:
             RawFormatError: The file is not whole and well-formed, or shows no body; names line and finding.
         """
         # Here, so that whoever only looks for clips need not wait for numba.
-        from psptool.readers.scanner import FINE, scan
+        from psptool.readers import kernel
+        from psptool.readers.scanner import scan
 
         (blob,), (file,) = blobs, source.files
         require_text(file, blob)
         found = scan(blob, self.topology.size)
-        if found.problem != FINE:
+        if found.problem != kernel.FINE:
             raise _explain(file, blob, found)
         if not len(found.frame):
             raise no_body(source, found.frames)
@@ -63,33 +64,29 @@ class NtuReader:
 
 def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
     """The error for what the scanner found: line, what stood there, what was expected."""
-    from psptool.readers import scanner as at
+    from psptool.readers import kernel
 
-    line = blob.count(b"\n", 0, found.offset) + 1
-    where = f"{file}, line {line}"
-    stage, expected = {
-        at.FRAME_COUNT: ("frame count", "the number of frames"),
-        at.BODY_COUNT: ("body count", "the number of bodies in the frame"),
-        at.BODY_LINE: ("field count", f"a body line of {at.BODY_FIELDS} fields"),
-        at.JOINT_COUNT: ("joint count", f"the joint count {NTU25.size}"),
-        at.JOINT_LINE: ("field count", f"a joint line of {at.JOINT_FIELDS} fields"),
-        at.REST: ("data after the last frame", f"the end of the file after {found.frames} frames"),
+    # Counted only now, as the scanner need not know its line while all is well.
+    number = blob.count(b"\n", 0, found.offset) + 1
+    where = f"{file}, line {number}"
+    line = blob[found.offset :].split(b"\n", 1)[0].strip()
+    field = (line.split(None, 1) or [b""])[0]
+    reason, expected = {
+        kernel.FRAME_COUNT: ("frame count", "the number of frames"),
+        kernel.BODY_COUNT: ("body count", "the number of bodies in the frame"),
+        kernel.BODY_LINE: ("field count", f"a body line of {kernel.BODY_FIELDS} fields"),
+        kernel.JOINT_COUNT: ("joint count", f"the joint count {NTU25.size}"),
+        kernel.JOINT_LINE: ("field count", f"a joint line of {kernel.JOINT_FIELDS} fields"),
+        kernel.REST: ("data after the last frame", f"the end of the file after {found.frames} frames"),
     }[found.stage]
-    whole = blob[found.offset :].split(b"\n", 1)[0]
-    word = (whole.split(None, 1) or [b""])[0]
-    field = excerpt(word)
-    if found.problem == at.TRUNCATED:
-        after = f" after {excerpt(whole)}" if whole.strip() else ""
+    if found.problem in (kernel.NUMBER, kernel.INFINITE):
+        return number_error(field.decode("ascii"), where)
+    if found.problem == kernel.TRUNCATED:
+        after = f" after {excerpt(line)}" if line else ""
         return RawFormatError("truncated", where, f"the end of the file{after}", expected)
-    if found.problem == at.NUMBER:
-        # A word that `float` takes for a number, such as nan, is one that cannot be used.
-        reason = "not finite" if is_not_finite(word.decode()) else "not a number"
-        return RawFormatError(reason, where, field, "a number")
-    if found.problem == at.INFINITE:
-        return RawFormatError("not finite", where, field, "a number that float32 holds")
-    if found.problem == at.STATE:
-        return RawFormatError("joint state", where, field, "0, 1 or 2")
-    if found.problem == at.BODY_ID:
-        return RawFormatError("body id", where, field, "an integer of 64 bits")
-    count = f"{len(whole.split())} fields, " if stage == "field count" else ""
-    return RawFormatError(stage, where, f"{count}{excerpt(whole)}", expected)
+    if found.problem == kernel.STATE:
+        return RawFormatError("joint state", where, excerpt(field), "0, 1 or 2")
+    if found.problem == kernel.BODY_ID:
+        return RawFormatError("body id", where, excerpt(field), "an integer of 64 bits")
+    fields = f"{len(line.split())} fields, " if reason == "field count" else ""
+    return RawFormatError(reason, where, f"{fields}{excerpt(line)}", expected)

@@ -1,22 +1,56 @@
-"""What the readers share: showing what stood in a file, and the checks that every text format needs."""
+"""What the readers share: decimal numbers, showing what stood in a file, and checks all formats need."""
 
 from __future__ import annotations
 
 import math
+import reprlib
 
 from psptool.errors import RawFormatError
 from psptool.readers.base import ClipSource, FileRef
 
 EXCERPT = 60
 """Characters of a file that an error shows at most."""
+LARGEST_FLOAT32 = math.nextafter(2.0**128 - 2.0**103, 0)
+"""The largest float64 that a cast to float32 keeps finite: just under half a step above float32's largest."""
 
 
 def excerpt(found: object) -> str:
     """What stood somewhere, quoted, on one line and cut to `EXCERPT` characters."""
     if isinstance(found, bytes):
         found = found[: 2 * EXCERPT].strip().decode("utf-8", "backslashreplace")
-    text = repr(found[: 2 * EXCERPT] if isinstance(found, str) else found)
+    # reprlib for all else, as the repr of a large or deeply nested list is large, or fails.
+    text = repr(found[: 2 * EXCERPT]) if isinstance(found, str) else reprlib.repr(found)
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
+
+
+def number(text: str, where: str) -> float:
+    """The value of a decimal number that float32 can hold, as `float` has it.
+
+    `float` also takes ``1_000`` and digits of other scripts, which no writer of numbers means; they are
+    refused.
+
+    Raises:
+        RawFormatError: ``not a number`` or ``not finite``.
+    """
+    value = _float(text)
+    if value is None or not abs(value) <= LARGEST_FLOAT32:
+        raise number_error(text, where)
+    return value
+
+
+def number_error(text: str, where: str) -> RawFormatError:
+    """The error for a text that is no number, or none that float32 can hold, as ``nan`` and ``1e39``."""
+    reason = "not a number" if _float(text) is None else "not finite"
+    return RawFormatError(reason, where, excerpt(text.strip()), "a number that float32 holds")
+
+
+def _float(text: str) -> float | None:
+    if "_" in text or not text.isascii():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def require_text(file: FileRef, blob: bytes) -> None:
@@ -25,42 +59,26 @@ def require_text(file: FileRef, blob: bytes) -> None:
     Raises:
         RawFormatError: ``empty file`` or ``not text``.
     """
-    if not blob.strip():
+    if not blob or blob.isspace():
         raise RawFormatError("empty file", str(file), f"{len(blob)} bytes, none of them text", "a recording")
     if not blob.isascii():
-        offset = next(k for k, byte in enumerate(blob) if byte > 127)
+        offset = len(blob.decode("ascii", "replace").split("\ufffd", 1)[0])
         line = blob.count(b"\n", 0, offset) + 1
-        raise RawFormatError(
-            "not text", f"{file}, line {line}", f"byte 0x{blob[offset]:02x} at offset {offset}", "ASCII text"
-        )
+        found = f"byte 0x{blob[offset]:02x} at offset {offset}"
+        raise RawFormatError("not text", f"{file}, line {line}", found, "ASCII text")
 
 
-def number(text: str) -> float | None:
-    """The value of a decimal number as `float` has it; None for what is no number or not finite.
+def require_size(file: FileRef, blob: bytes, most: int) -> None:
+    """Refuse a file of more bytes than any recording in its format has.
 
-    `float` also takes ``1_000`` and digits of other scripts, which no writer of numbers means: those are None.
+    Raises:
+        RawFormatError: ``too large``.
     """
-    if "_" in text or not text.isascii():
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def is_not_finite(text: str) -> bool:
-    """Whether the text is a number in form, but infinite or none, such as ``nan``, ``-inf`` and ``1e999``."""
-    if "_" in text or not text.isascii():
-        return False
-    try:
-        return not math.isfinite(float(text))
-    except ValueError:
-        return False
+    if len(blob) > most:
+        raise RawFormatError("too large", str(file), f"{len(blob)} bytes", f"at most {most} bytes")
 
 
 def no_body(source: ClipSource, frames: int) -> RawFormatError:
     """The error for a clip in which nobody is seen."""
-    return RawFormatError(
-        "no body", str(source.files[0]), f"no body in any of {frames} frames", "a body in one frame"
-    )
+    found = f"no body in any of its {frames} frames"
+    return RawFormatError("no body", str(source.files[0]), found, "a body in at least one frame")

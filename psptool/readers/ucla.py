@@ -1,4 +1,4 @@
-"""NW-UCLA (Northwestern-UCLA Multiview Action 3D, Wang et al. 2014): 20 Kinect-v1 joints, one person, two forms.
+"""NW-UCLA (Multiview Action 3D, Wang et al. 2014): 20 Kinect-v1 joints, one person, in two forms.
 
 - JSON, the form that circulates: one ``aNN_sNN_eNN_vNN.json`` a clip.
 - Text, the original distribution: one folder a clip, ``view_1/a01_s01_e00``, with one text file a frame.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from pathlib import PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from psptool.errors import PspError, RawFormatError
 from psptool.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Stray
-from psptool.readers.text import excerpt, is_not_finite, no_body, number, require_text
+from psptool.readers.text import (
+    EXCERPT,
+    LARGEST_FLOAT32,
+    excerpt,
+    no_body,
+    number,
+    require_size,
+    require_text,
+)
 from psptool.skeletons.datasets import parse_ucla
 from psptool.skeletons.topologies import UCLA20
 
@@ -31,15 +39,17 @@ MAX_TEXT_BYTES = 2**20
 _KEYS = ("file_name", "skeletons", "label")
 _FRAME = re.compile(r"frame_(\d{1,9})_tc_(\d{1,20})_skeletons\.txt", re.ASCII)
 _FRAME_LIKE = "_skeletons.txt"
+_INDEX = re.compile(r"\d{1,9}", re.ASCII)
 _VIEW = re.compile(r"view_(\d{1,2})", re.ASCII)
 _FILE_LIST = "fileList.txt"
+_ROW_FIELDS = 4
 
 
 class UclaJsonReader:
-    """Reads the JSON form: ``file_name`` (the stem), ``skeletons`` (T, 20, 3), ``label`` (from 1); nothing else.
+    """Reads the JSON form: exactly ``file_name`` (the stem), ``skeletons`` (T, 20, 3), ``label`` (from 1).
 
-    The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly (0, 0, 0) are passed on as
-    they are; it is the preparation that takes them for missing.
+    The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly (0, 0, 0) are
+    passed on as they are; it is the preparation that takes them for missing.
     """
 
     format = "ucla-json"
@@ -49,14 +59,14 @@ class UclaJsonReader:
         """A clip is an ``aNN_sNN_eNN_vNN.json`` of a known action; a `.json` of another name is a stray."""
         clips, strays = [], []
         for file in files:
-            path = PurePosixPath(file.path)
-            if path.suffix.lower() != ".json":
+            if not file.path.lower().endswith(".json"):
                 continue
-            key = parse_ucla(path.stem)
+            key = parse_ucla(file.place.stem)
             if key is None:
-                strays.append(Stray(path.name, str(file), "name is not aNN_sNN_eNN_vNN of a known action"))
+                reason = "the name is not aNN_sNN_eNN_vNN of a known action"
+                strays.append(Stray(file.place.name, str(file), reason))
             else:
-                clips.append(ClipSource(path.stem, key, (file,)))
+                clips.append(ClipSource(file.place.stem, key, (file,)))
         return clips, strays
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
@@ -78,19 +88,23 @@ class UclaJsonReader:
 
 
 class UclaTextReader:
-    """Reads the text form: ``view_1/a01_s01_e00/frame_<index>_tc_<timestamp>_skeletons.txt``, 20 lines ``x,y,z,state``.
+    """Reads the text form: 20 lines ``x,y,z,state`` after one with an integer, one file a frame.
+
+    Files are ``view_1/a01_s01_e00/frame_<index>_tc_<timestamp>_skeletons.txt``, with a `fileList.txt` beside.
 
     What the distribution leaves open, and what is decided here:
 
     - *Order*: by frame number, then by timestamp; as names, frame 10 would come before frame 9.
-    - *Numbers that are not there*: without a `fileList.txt` the files that exist are consecutive frames, since the numbers
-      also skip where nothing was recorded. A number that `fileList.txt` does list was recorded, so where its skeleton
-      file is absent, the frame is there without a body: closing that gap would speed the motion up.
-    - *Empty file, no rows, fewer than 20 rows* (a last row cut short included): a frame without a body. The tracker had
-      nothing or the writer was stopped; half a skeleton is none, and one lost frame need not cost the clip.
-    - *Further lines after the rows*: a line without commas begins a second block, that is a second body. The dataset shows
-      one person, so the first block is taken. A 21st row in the first block is an error: then these are not Kinect-v1
-      joints.
+    - *Numbers that are not there*: without a `fileList.txt` the files that exist are consecutive frames,
+      since the numbers also skip where nothing was recorded. A number that `fileList.txt` does list was
+      recorded, so where its skeleton file is absent, the frame is there without a body: closing that gap
+      would speed the motion up.
+    - *Empty file, no rows, fewer than 20 rows* (a last row cut short included): a frame without a body. The
+      tracker had nothing or the writer was stopped; half a skeleton is none, and one lost frame need not cost
+      the clip.
+    - *Further lines after the rows*: a line without commas begins a second block, that is a second body. The
+      dataset shows one person, so the first block is taken. A 21st row in the first block is an error: then
+      these are not Kinect-v1 joints.
     - *The first line* is an integer without known meaning; it must be there and is not looked at further.
     - Pictures and all other files are not the reader's.
     """
@@ -99,31 +113,25 @@ class UclaTextReader:
     topology = UCLA20
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """A clip is a folder ``view_<n>/aNN_sNN_eNN`` with frame files in it; frame files elsewhere are strays."""
-        folders: dict[tuple[str, str], list[FileRef]] = defaultdict(list)
+        """A clip is a folder ``view_<n>/aNN_sNN_eNN`` with frame files; such files elsewhere are strays."""
+        folders: dict[tuple[Path | None, PurePath], list[FileRef]] = defaultdict(list)
+        strays = []
         for file in files:
-            path = PurePosixPath(file.path)
-            if path.name == _FILE_LIST or path.name.endswith(_FRAME_LIKE):
-                folders[str(file.archive or ""), str(path.parent)].append(file)
-        clips: list[ClipSource] = []
-        strays: list[Stray] = []
-        for (_, folder), members in folders.items():
-            name = _clip_name(PurePosixPath(folder))
-            key = parse_ucla(name)
-            frames = [file for file in members if _FRAME.fullmatch(PurePosixPath(file.path).name)]
-            for file in members:
-                unnumbered = file not in frames and PurePosixPath(file.path).name != _FILE_LIST
-                if unnumbered or (key is None and file in frames):
-                    why = (
-                        "not frame_<index>_tc_<timestamp>_skeletons.txt"
-                        if unnumbered
-                        else "not in view_<n>/aNN_sNN_eNN"
-                    )
-                    strays.append(Stray(PurePosixPath(file.path).name, str(file), why))
-            if key is not None and frames:
-                lists = [file for file in members if PurePosixPath(file.path).name == _FILE_LIST]
-                clips.append(ClipSource(name, key, (*sorted(frames, key=_frame_number), *lists)))
-        return clips, strays
+            if not file.path.endswith((_FRAME_LIKE, _FILE_LIST)):
+                continue
+            place = file.place
+            is_list = place.name == _FILE_LIST
+            if parse_ucla(_clip_name(place.parent)) is None:
+                reason = None if is_list else "not in a folder view_<n>/aNN_sNN_eNN of a known action"
+            elif is_list or _FRAME.fullmatch(place.name):
+                folders[file.archive, place.parent].append(file)
+                continue
+            else:
+                reason = "the name is not frame_<index>_tc_<timestamp>_skeletons.txt"
+            if reason is not None:
+                strays.append(Stray(place.name, str(file), reason))
+        clips = [_clip_of(folder, members) for (_, folder), members in folders.items()]
+        return [clip for clip in clips if clip is not None], strays
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """Turn the frame files' bytes, and `fileList.txt`'s where there is one, into a clip.
@@ -131,33 +139,24 @@ class UclaTextReader:
         Raises:
             RawFormatError: A file is malformed, or none holds a body; names file, line and finding.
         """
-        numbers: list[int] = []
-        bodies: list[NDArray[np.float64] | None] = []
+        frames: list[tuple[int, NDArray[np.float64] | None]] = []
         listed: set[int] = set()
         for file, blob in zip(source.files, blobs, strict=True):
-            if len(blob) > MAX_TEXT_BYTES:
-                raise RawFormatError(
-                    "too large", str(file), f"{len(blob)} bytes", f"at most {MAX_TEXT_BYTES}"
-                )
-            if PurePosixPath(file.path).name == _FILE_LIST:
+            require_size(file, blob, MAX_TEXT_BYTES)
+            if file.place.name == _FILE_LIST:
                 listed = _listed_frames(file, blob)
             else:
-                numbers.append(_frame_number(file)[0])
-                bodies.append(_body(file, blob))
-        timeline = sorted(
-            [(n, body) for n, body in zip(numbers, bodies, strict=True)], key=lambda frame: frame[0]
-        )
-        timeline = sorted(
-            [*timeline, *((n, None) for n in listed - set(numbers))], key=lambda frame: frame[0]
-        )
-        seen = [(t, body) for t, (_, body) in enumerate(timeline) if body is not None]
+                frames.append((_order(file)[0], _body(file, blob)))
+        frames += [(index, None) for index in listed - {index for index, _ in frames}]
+        # A stable sort, so that files of one index stay in the order of their timestamps.
+        frames.sort(key=lambda frame: frame[0])
+        seen = [(t, body) for t, (_, body) in enumerate(frames) if body is not None]
         if not seen:
-            raise no_body(source, len(timeline))
+            raise no_body(source, len(frames))
         rows = np.stack([body for _, body in seen])
         frame = np.array([t for t, _ in seen], np.int32)
-        return _one_person(
-            source, len(timeline), frame, rows[..., :3].astype(np.float32), rows[..., 3].astype(np.uint8)
-        )
+        xyz, state = rows[..., :3].astype(np.float32), rows[..., 3].astype(np.uint8)
+        return _one_person(source, len(frames), frame, xyz, state)
 
 
 def ucla_reader_for(files: list[FileRef]) -> UclaJsonReader | UclaTextReader:
@@ -197,23 +196,21 @@ def _one_person(
 
 def _load_json(file: FileRef, blob: bytes) -> dict[str, Any]:
     """The object in a file, which has exactly the form's keys."""
+    require_size(file, blob, MAX_JSON_BYTES)
     require_text(file, blob)
-    if len(blob) > MAX_JSON_BYTES:
-        raise RawFormatError("too large", str(file), f"{len(blob)} bytes", f"at most {MAX_JSON_BYTES}")
+    text = blob.decode("ascii")
     try:
-        content = json.loads(blob, parse_constant=_Constant, parse_int=_integer)
+        content = json.loads(text, parse_constant=_Constant, parse_int=_integer)
     except json.JSONDecodeError as error:
-        text = blob[error.pos : error.pos + 80]
+        rest = text[error.pos : error.pos + EXCERPT]
         where = f"{file}, line {error.lineno}"
-        if not text.strip():
-            raise RawFormatError(
-                "truncated", where, "the end of the file", "the rest of a JSON object"
-            ) from None
-        raise RawFormatError("not JSON", where, excerpt(text), error.msg) from None
+        if not rest.strip():
+            raise RawFormatError("truncated", where, "the end of the file", "the rest of the JSON") from None
+        raise RawFormatError("not JSON", where, f"{excerpt(rest)} ({error.msg})", "JSON") from None
     except RecursionError:
-        raise RawFormatError("not JSON", str(file), "very many nested brackets", "at most four") from None
+        raise RawFormatError("not JSON", str(file), "very many nested brackets", "four at most") from None
     if not isinstance(content, dict):
-        raise RawFormatError("not an object", str(file), excerpt(content), f"an object of {', '.join(_KEYS)}")
+        raise RawFormatError("not an object", str(file), excerpt(content), "a JSON object")
     if sorted(content) != sorted(_KEYS):
         raise RawFormatError("keys", str(file), excerpt(sorted(content)), f"exactly {', '.join(_KEYS)}")
     return content
@@ -231,63 +228,72 @@ def _integer(text: str) -> int | float:
 def _json_positions(file: FileRef, skeletons: object) -> NDArray[np.float32]:
     """float32 (T, 20, 3) of the key ``skeletons``."""
     if not isinstance(skeletons, list) or not skeletons:
-        raise RawFormatError(
-            "shape", f"{file}, skeletons", excerpt(skeletons), "a list of at least one frame"
-        )
+        raise RawFormatError("shape", f"{file}, skeletons", excerpt(skeletons), "a list of frames")
     for t, joints in enumerate(skeletons):
         if not isinstance(joints, list) or len(joints) != UCLA20.size:
             found = f"{len(joints)} joints" if isinstance(joints, list) else excerpt(joints)
-            raise RawFormatError(
-                "joint count", f"{file}, skeletons[{t}]", found, f"a list of {UCLA20.size} joints"
-            )
+            expected = f"a list of {UCLA20.size} joints"
+            raise RawFormatError("joint count", f"{file}, skeletons[{t}]", found, expected)
         for j, joint in enumerate(joints):
-            where = f"{file}, skeletons[{t}][{j}]"
-            if not isinstance(joint, list) or len(joint) != 3:
-                raise RawFormatError("shape", where, excerpt(joint), "a list [x, y, z]")
-            for value in joint:
-                if type(value) is not float and type(value) is not int:
-                    reason = "not finite" if isinstance(value, _Constant) else "not a number"
-                    raise RawFormatError(reason, where, excerpt(value), "a number")
-    xyz = _to_float32(np.array(skeletons, np.float64))
-    if not np.isfinite(xyz).all():
-        t, j, c = (int(n) for n in np.argwhere(~np.isfinite(xyz))[0])
-        raise RawFormatError(
-            "not finite",
-            f"{file}, skeletons[{t}][{j}]",
-            excerpt(skeletons[t][j][c]),
-            "a number that float32 holds",
-        )
-    return xyz
+            fault = _position_fault(joint)
+            if fault is not None:
+                raise RawFormatError(fault[0], f"{file}, skeletons[{t}][{j}]", *fault[1:])
+    return np.array(skeletons, np.float64).astype(np.float32)
 
 
-def _to_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+def _position_fault(joint: object) -> tuple[str, str, str] | None:
+    """(reason, found, expected) of what should be [x, y, z]; None where it is."""
+    if not isinstance(joint, list) or len(joint) != 3:
+        return "shape", excerpt(joint), "a list [x, y, z]"
+    for value in joint:
+        if type(value) is not float and type(value) is not int and not isinstance(value, _Constant):
+            return "not a number", excerpt(value), "a number"
+        # Also so for nan, of which no comparison is true.
+        if not abs(float(value)) <= LARGEST_FLOAT32:
+            return "not finite", excerpt(value), "a number that float32 holds"
+    return None
 
 
-def _clip_name(folder: PurePosixPath) -> str:
-    """The clip's name of a folder such as ``view_1/a01_s01_e00``; no clip's where it is not such a folder."""
+def _clip_name(folder: PurePath) -> str:
+    """The clip's name of a folder such as ``view_1/a01_s01_e00``; empty for a folder elsewhere."""
     view = _VIEW.fullmatch(folder.parent.name)
     return f"{folder.name}_v{int(view[1]):02d}" if view else ""
 
 
-def _frame_number(file: FileRef) -> tuple[int, int]:
-    """(index, timestamp) of a frame file's name."""
-    match = _FRAME.fullmatch(PurePosixPath(file.path).name)
-    assert match is not None, "find keeps only such names"
-    return int(match[1]), int(match[2])
+def _clip_of(folder: PurePath, members: list[FileRef]) -> ClipSource | None:
+    """The clip of one folder's frame files and `fileList.txt`, the latter last; None without a frame file."""
+    name = _clip_name(folder)
+    key = parse_ucla(name)
+    lists = [file for file in members if file.place.name == _FILE_LIST]
+    frames = [file for file in members if file.place.name != _FILE_LIST]
+    if key is None or not frames:
+        return None
+    return ClipSource(name, key, (*sorted(frames, key=_order), *lists))
+
+
+def _order(file: FileRef) -> tuple[int, int]:
+    """(index, timestamp) of a frame file's name, which `find` has matched."""
+    index, timestamp = file.place.name.split("_")[1:4:2]
+    return int(index), int(timestamp)
+
+
+def _lines(blob: bytes) -> list[str]:
+    """The lines of ASCII text. Not `splitlines`, for which more than a line feed ends a line."""
+    return blob.decode("ascii").split("\n")
 
 
 def _listed_frames(file: FileRef, blob: bytes) -> set[int]:
-    """The frame numbers of a `fileList.txt`: the first token of each line that is not blank."""
+    """The frame indices of a `fileList.txt`: the first token of each line that is not blank."""
+    if not blob.strip():
+        return set()
+    require_text(file, blob)
     listed = set()
-    for line, text in enumerate(blob.decode("utf-8", "replace").splitlines(), 1):
-        words = text.split(None, 1)
-        if not words:
-            continue
-        if not re.fullmatch(r"\d{1,9}", words[0], re.ASCII):
-            raise RawFormatError("file list", f"{file}, line {line}", excerpt(words[0]), "a frame's number")
-        listed.add(int(words[0]))
+    for line, text in enumerate(_lines(blob), 1):
+        token = (text.split(None, 1) or [""])[0]
+        if token and not _INDEX.fullmatch(token):
+            raise RawFormatError("file list", f"{file}, line {line}", excerpt(token), "a frame's index")
+        if token:
+            listed.add(int(token))
     return listed
 
 
@@ -296,37 +302,28 @@ def _body(file: FileRef, blob: bytes) -> NDArray[np.float64] | None:
     if not blob.strip():
         return None
     require_text(file, blob)
-    lines = blob.decode("ascii").splitlines()
-    if not re.fullmatch(r"\s*\d+\s*", lines[0]):
-        raise RawFormatError("header", f"{file}, line 1", excerpt(lines[0]), "a line with one integer")
+    header, *lines = _lines(blob)
+    if not header.strip().isdigit():
+        raise RawFormatError("header", f"{file}, line 1", excerpt(header), "a line with one integer")
     rows: list[list[float]] = []
-    for line, text in enumerate(lines[1:], 2):
-        if "," not in text:
-            break
+    for line, text in enumerate(lines, 2):
         fields = text.split(",")
-        if len(fields) < 4 and line == len(lines) and not blob.endswith(b"\n"):
+        cut_short = line > len(lines) and len(fields) < _ROW_FIELDS
+        if len(fields) == 1 or cut_short:
             break
+        where = f"{file}, line {line}"
         if len(rows) == UCLA20.size:
-            raise RawFormatError(
-                "joint count", f"{file}, line {line}", "one more row", f"{UCLA20.size} rows a body"
-            )
-        rows.append(_row(f"{file}, line {line}", fields))
+            raise RawFormatError("joint count", where, "one more row", f"{UCLA20.size} rows a body")
+        rows.append(_row(where, fields))
     return np.array(rows) if len(rows) == UCLA20.size else None
 
 
 def _row(where: str, fields: list[str]) -> list[float]:
     """x, y, z and state of one row's fields."""
-    if len(fields) != 4:
-        raise RawFormatError(
-            "field count", where, f"{len(fields)} fields, {excerpt(','.join(fields))}", "4 fields x,y,z,state"
-        )
-    values = []
-    for field in fields[:3]:
-        value = number(field)
-        if value is None or not np.isfinite(_to_float32(np.array(value))):
-            reason = "not finite" if value is not None or is_not_finite(field) else "not a number"
-            raise RawFormatError(reason, where, excerpt(field.strip()), "a number that float32 holds")
-        values.append(value)
-    if fields[3].strip() not in ("0", "1", "2"):
-        raise RawFormatError("joint state", where, excerpt(fields[3].strip()), "0, 1 or 2")
-    return [*values, float(fields[3])]
+    if len(fields) != _ROW_FIELDS:
+        found = f"{len(fields)} fields, {excerpt(','.join(fields))}"
+        raise RawFormatError("field count", where, found, f"{_ROW_FIELDS} fields x,y,z,state")
+    state = fields[3].strip()
+    if state not in ("0", "1", "2"):
+        raise RawFormatError("joint state", where, excerpt(state), "0, 1 or 2")
+    return [number(fields[0], where), number(fields[1], where), number(fields[2], where), float(state)]

@@ -136,16 +136,18 @@ def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[obj
         shown.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(_shown, row))
-    console = _console()
-    # A file or a pipe has no width to fold lines at.
-    console.print(shown, width=None if console.is_terminal else _UNFOLDED)
+    _console().print(shown)
 
 
 def _console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     # Paths and clip names are no markup, and are not to be coloured as if they were numbers.
-    return Console(stderr=stderr, markup=False, highlight=False)
+    console = Console(stderr=stderr, markup=False, highlight=False)
+    if not console.is_terminal:
+        # A file or a pipe has no width to fold lines at.
+        console.width = _UNFOLDED
+    return console
 
 
 def _on_stderr(prefix: str, colour: str, text: str) -> None:

@@ -1,0 +1,74 @@
+"""``psptool evaluate``: a run's accuracy on the test clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from psptool.cli.artefacts import RUN, choose
+from psptool.cli.console import choice, examples, grid, next_step, say, say_json
+
+if TYPE_CHECKING:
+    from psptool.schemas.scores import Scores
+
+EXAMPLES = examples(
+    "psptool evaluate",
+    "psptool evaluate runs/ucla-xview-0.05-s0-psp-small --json",
+    "psptool evaluate --validation --weights best",
+)
+
+
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest of runs/.")] = None,
+    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
+    data: Annotated[Path | None, typer.Option(help="The dataset; by default where it lay.")] = None,
+    split: Annotated[Path | None, typer.Option(help="The split; by default where it lay.")] = None,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Score the validation clips, not the test clips.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Measure a run on the test clips, and write scores and pictures."""
+    from psptool.evaluate import api
+    from psptool.train.device import choose_device
+
+    which = cast("api.Weights", choice(weights, get_args(api.Weights), "--weights"))
+    computing_on = choose_device(device)
+    folder = choose(RUN, run)
+    scores = api.evaluate(
+        folder,
+        data=data,
+        split=split,
+        weights=which,
+        part="validation" if validation else "test",
+        device=computing_on,
+    )
+    if as_json:
+        say_json(scores.model_dump(mode="json"))
+        return
+    show(folder, scores)
+    next_step(f"look at {folder}/confusion.png; psptool inspect {folder}")
+
+
+def show(folder: Path, scores: Scores) -> None:
+    """The scores as tables."""
+    say(f"{folder}: {scores.clips} {scores.part} clips, {scores.weights} weights")
+    rows = [
+        ("both streams", percent(scores.top1), percent(scores.top5)),
+        ("joint stream", percent(scores.top1_joint), percent(scores.top5_joint)),
+        ("motion stream", percent(scores.top1_motion), percent(scores.top5_motion)),
+    ]
+    grid("", ("", "top-1 %", "top-5 %"), rows)
+    if scores.top1_unseen is not None:
+        classes = ", ".join(scores.classes_unseen)
+        say(f"Unseen: {percent(scores.top1_unseen)} % top-1 on {scores.clips_unseen} clips whose coordinates")
+        say(f"stand nowhere in the train set; they show {len(scores.classes_unseen)} classes: {classes}.")
+    grid("", ("class", "top-1 %"), [(name, percent(share)) for name, share in scores.per_class.items()])
+
+
+def percent(share: float) -> float:
+    """A fraction as per cent with one decimal."""
+    return round(100 * share, 1)

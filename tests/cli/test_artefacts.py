@@ -1,0 +1,73 @@
+"""Which artefact a command takes where none is named."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from psptool.cli.artefacts import RUN, SPLIT, choose
+from psptool.errors import PspError
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def split_file(name: str, dataset: str, time: int) -> Path:
+    path = Path("splits") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"dataset": dataset}))
+    os.utime(path, (time, time))
+    return path
+
+
+def test_newest_by_time_of_change_is_taken_and_said_on_stderr(capsys):
+    split_file("b.json", "ucla", 100)
+    newest = split_file("a.json", "ucla", 200)
+    split_file("c.json", "ucla", 150)
+    assert choose(SPLIT) == newest
+    printed = capsys.readouterr()
+    assert "splits/a.json (the newest of 3)" in printed.err
+    assert printed.out == ""
+
+
+def test_named_artefact_is_taken_whatever_lies_there(capsys):
+    split_file("a.json", "ucla", 100)
+    split_file("b.json", "ntu60", 100)
+    assert choose(SPLIT, Path("elsewhere.json")) == Path("elsewhere.json")
+
+
+def test_artefacts_of_different_datasets_are_an_error_that_lists_them_and_the_option():
+    split_file("a.json", "ucla", 100)
+    split_file("b.json", "ntu60", 200)
+    with pytest.raises(PspError) as error:
+        choose(SPLIT)
+    assert "splits/a.json (ucla), splits/b.json (ntu60)" in str(error.value)
+    assert "--split" in str(error.value)
+    assert choose(SPLIT, dataset="ucla") == Path("splits/a.json")
+
+
+def test_nothing_there_names_the_command_that_makes_one():
+    with pytest.raises(PspError, match="no split in splits/") as error:
+        choose(SPLIT)
+    assert "psptool split --ratio 0.05" in str(error.value)
+
+
+def test_file_that_is_none_is_left_out_and_said(capsys):
+    split_file("a.json", "ucla", 100)
+    Path("splits/b.json").write_text("{")
+    assert choose(SPLIT) == Path("splits/a.json")
+    assert "splits/b.json" in capsys.readouterr().err
+
+
+def test_run_is_known_by_its_weights():
+    for name, time, finished in (("old", 100, True), ("new", 200, True), ("unfinished", 300, False)):
+        folder = Path("runs") / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"dataset": "ucla"}')
+        if finished:
+            (folder / "last.safetensors").touch()
+            os.utime(folder / "last.safetensors", (time, time))
+    assert choose(RUN) == Path("runs/new")

@@ -1,0 +1,186 @@
+"""What every command does alike: streams, codes, suggestions, the next step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from psptool.cli import console
+from psptool.errors import PspError
+from tests.cli.conftest import files
+
+
+def test_json_stands_alone_on_stdout(psptool, ucla_raw):
+    prepared = json.loads(psptool("prepare", "ucla", "--raw", ucla_raw, "--json").out)
+    assert (prepared["clips"], prepared["file"]) == (18, "data/ucla.h5")
+    split = json.loads(psptool("split", "--ratio", "0.5", "--json").out)
+    assert (split["labelled"], split["test"]) == (6, 6)
+    seen = json.loads(psptool("inspect", "data/ucla.h5", "--json").out)
+    keys = ["dataset", "clips", "frames", "rows", "joints", "classes", "quarantined", "skipped", "duplicates"]
+    assert list(seen)[: len(keys)] == keys
+    assert (seen["dataset"], seen["clips"], seen["joints"], seen["classes"]) == ("ucla", 18, 20, 10)
+
+
+def test_each_command_names_the_next(psptool, ucla_raw):
+    assert psptool("prepare", "ucla", "--raw", ucla_raw).out.endswith("Next: psptool split --ratio 0.05\n")
+    assert psptool("split", "--ratio", "0.5").out.endswith("Next: psptool train\n")
+
+
+def test_taken_artefact_is_said_on_stderr(psptool, ucla_raw):
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    assert "dataset: data/ucla.h5" in psptool("split", "--ratio", "0.5").err
+
+
+def test_dry_run_writes_nothing(psptool, ucla_raw):
+    ran = psptool("prepare", "ucla", "--raw", ucla_raw, "--dry-run")
+    assert "to prepare" in ran.out
+    assert files() == []
+    assert json.loads(psptool("prepare", "ucla", "--raw", ucla_raw, "--dry-run", "--json").out)["clips"] == 18
+
+
+def test_current_dataset_is_left_alone_and_said(psptool, ucla_raw):
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    before = Path("data/ucla.h5").stat().st_mtime_ns
+    assert "already current" in psptool("prepare", "ucla", "--raw", ucla_raw).err
+    assert Path("data/ucla.h5").stat().st_mtime_ns == before
+    psptool("prepare", "ucla", "--raw", ucla_raw, "--force")
+    assert Path("data/ucla.h5").stat().st_mtime_ns != before
+
+
+def test_current_split_becomes_the_newest(psptool, ucla_raw):
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    psptool("split", "--ratio", "0.5")
+    psptool("split", "--ratio", "0.9")
+    os.utime("splits/ucla-xview-0.5-s0.json", (1, 1))
+    ran = psptool("split", "--ratio", "0.5")
+    assert "already current" in ran.err
+    assert Path("splits/ucla-xview-0.5-s0.json").stat().st_mtime > 1
+
+
+def test_several_raw_paths_after_one_option(psptool, ucla_raw, tmp_path):
+    names = sorted(ucla_raw.rglob("*.json"))
+    for folder, some in (("one", names[:9]), ("two", names[9:])):
+        (tmp_path / folder).mkdir()
+        for path in some:
+            (tmp_path / folder / path.name).write_bytes(path.read_bytes())
+    ran = psptool("prepare", "ucla", "--raw", tmp_path / "one", tmp_path / "two", "--json")
+    assert json.loads(ran.out)["clips"] == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("spilt",), "split"),
+        (("split", "--ratoi", "0.1"), "--ratio"),
+        (("prepare", "utu", "--raw", "x"), "Did you mean ntu?"),
+        (("prepare", "ntu", "--raw", "x", "--align", "boddy"), "Did you mean body?"),
+        (("schemas", "--show", "splits"), "Did you mean split?"),
+    ],
+)
+def test_near_miss_is_suggested(psptool, arguments, said):
+    assert said in psptool(*arguments, code=2).err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("split",), ("split", "--ratio", "half"), ("prepare", "ntu"), ("inspect", "x")]
+)
+def test_bad_usage_ends_in_code_2(psptool, arguments):
+    assert psptool(*arguments, code=2).out == ""
+
+
+def test_check_ends_in_code_1_where_the_split_differs(psptool, ucla_raw):
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    psptool("split", "--ratio", "0.5")
+    path = Path("splits/ucla-xview-0.5-s0.json")
+    assert "the same" in psptool("split", "--check", path).out
+    split = json.loads(path.read_text())
+    split["seed"] = 1
+    path.write_text(json.dumps(split))
+    ran = psptool("split", "--check", path, code=1)
+    assert "labelled: " in ran.out
+    ran = psptool("split", "--check", path, "--json", code=1)
+    assert json.loads(ran.out)["same"] is False
+
+
+def test_ctrl_c_ends_in_code_130_without_a_traceback(tmp_path):
+    code = (
+        "import psptool.cli.schemas as s, time, psptool.schemas.published as p\n"
+        "def wait():\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+        "p.artefacts = wait\n"
+        "from psptool.cli.main import main\nmain()"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, "schemas"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        text=True,
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "waiting\n"
+    time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert err == "Stopped.\n"
+
+
+def test_error_of_the_system_is_no_traceback(psptool, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "schemas/split.json")
+
+    monkeypatch.setattr("psptool.schemas.base.write_whole", full)
+    assert psptool("schemas", code=2).err == "error: schemas/split.json: No space left on device\n"
+
+
+def test_closed_stdout_is_no_traceback(tmp_path):
+    ran = subprocess.run(
+        f"{sys.executable} -m psptool schemas --show training | head -1",
+        shell=True, capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert ran.stdout.startswith("key")
+    assert ran.stderr == ""
+
+
+class Terminal:
+    """A stream that says it is a terminal and keeps what is written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_errors_are_coloured_on_a_terminal_unless_no_color_is_set(monkeypatch, no_color):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1") if no_color else monkeypatch.delenv("NO_COLOR", raising=False)
+    console.fail("wrong")
+    assert "wrong" in terminal.text
+    assert ("\x1b[1;31m" in terminal.text) is not no_color
+
+
+def test_progress_is_silent_where_stderr_is_no_terminal(capsys):
+    with console.progress() as bar:
+        task = bar.add_task("working", total=3, said="")
+        bar.advance(task)
+    assert capsys.readouterr().err == ""
+
+
+def test_choice_lists_what_is_accepted():
+    with pytest.raises(PspError, match="--align: found 'x', expected one of body, none"):
+        console.choice("x", ("body", "none"), "--align")

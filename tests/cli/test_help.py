@@ -1,0 +1,59 @@
+"""``--help``: at once, on a screen, with examples."""
+
+import subprocess
+import sys
+
+import pytest
+
+from psptool.cli.main import app
+
+HEAVY = {"torch", "h5py", "numba", "scipy", "numpy", "pydantic", "matplotlib", "joblib", "yaml", "rich"}
+COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from psptool.cli.main import app\n"
+        "try: app(['--help'])\n"
+        f"finally: print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage" in ran.stdout
+    assert ran.stderr.strip() == "[]"
+
+
+def test_every_planned_command_is_there():
+    planned = {"prepare", "split", "train", "evaluate", "inspect", "validate", "demo", "schemas"}
+    assert set(COMMANDS) == planned
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_screen_and_shows_examples(psptool, command):
+    out = psptool(command, "--help").out
+    lines = out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    examples = lines[lines.index("  Examples:") + 1 :]
+    assert examples
+    assert all(line.strip().startswith(f"psptool {command}") for line in examples if line.strip())
+
+
+def test_help_says_every_choice_that_is_accepted(psptool):
+    from typing import get_args
+
+    from psptool.schemas.dataset import Align
+    from psptool.schemas.split import Family
+
+    assert all(choice in psptool("prepare", "--help").out for choice in get_args(Align))
+    assert all(choice in psptool("split", "--help").out for choice in get_args(Family))
+
+
+def test_without_a_command_help_is_shown(psptool):
+    assert "Commands:" in psptool(code=None).out + psptool(code=None).err
+
+
+def test_runs_as_a_module():
+    ran = subprocess.run(
+        [sys.executable, "-m", "psptool", "--version"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith("psptool ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from psptool.skeletons.names import NTU_CLASSES
 from psptool.synthesis import pairs, solo
 from psptool.synthesis.bodies import CHEST, FOREARM, HEAD, SHIN, THIGH, UPPER_ARM, Array, Pose
 from psptool.synthesis.style import LEFT, RIGHT, Action, Style, bow_trunk
@@ -43,11 +42,6 @@ UCLA_ACTIONS: tuple[Action, ...] = (
 """By NW-UCLA's label, from 0."""
 
 
-def action_name(number: int) -> str:
-    """The name of an NTU action number."""
-    return NTU_CLASSES[number - 1]
-
-
 def perform(action: Action, frames: int, seconds: float, rng: np.random.Generator) -> list[Pose]:
     """One performance: idle bodies with habits of their own, the action on top, left-handed for some.
 
@@ -61,7 +55,8 @@ def perform(action: Action, frames: int, seconds: float, rng: np.random.Generato
         One pose a person.
     """
     u = np.linspace(0, 1, frames)
-    length = rng.uniform(0.45, 0.9)
+    # A share of the clip, but not so short that limbs move faster than limbs can.
+    length = min(max(rng.uniform(0.45, 0.9), 1.1 / seconds), 0.94)
     start = rng.uniform(0.02, 0.98 - length)
     style = Style(
         u=u,
@@ -107,7 +102,7 @@ def _idle(u: Array, seconds: float, rng: np.random.Generator) -> Pose:
 
 def _fidget(body: Pose, u: Array, rng: np.random.Generator) -> None:
     """One movement of no meaning at some time of the clip: a hand, a foot, or a turn of the trunk."""
-    middle, half = rng.uniform(0, 1), rng.uniform(0.08, 0.25)
+    middle, half = rng.uniform(0, 1), rng.uniform(0.12, 0.28)
     share = np.clip(1 - np.abs(u - middle) / half, 0, 1)
     there = share * share * (3 - 2 * share)
     side, kind = int(rng.integers(2)), rng.random()

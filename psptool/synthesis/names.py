@@ -56,7 +56,7 @@ def _setup(subject: int, repetition: int) -> int:
 def demo_names() -> list[str]:
     """The demo's clips: 12 actions, 60 clips each, 42 for training and 18 for testing by subject.
 
-    Squatting is an action of NTU RGB+D 120, so that the set is prepared as ``ntu120``, and one label in twenty
-    is two labels an action.
+    Squatting is an action of NTU RGB+D 120, so that the set is prepared as ``ntu120``;
+    one label in twenty is two labels an action.
     """
     return clip_names(DEMO_ACTIONS, DEMO_TRAIN_SUBJECTS, DEMO_TEST_SUBJECTS, repetitions=(1,))

@@ -1,4 +1,4 @@
-"""What two people do with each other: the first faces the second across z, and the first acts; angles in degrees."""
+"""What two people do with each other, facing across z; the first one acts. Angles are in degrees."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A recording is decided by its clip name and a seed alone. The three cameras of one performance see the same
 movement, as in NTU RGB+D: camera 1 at 45 degrees to the person, cameras 2 and 3 from the front and the side,
-changing places between the repetitions; a setup is a height and a distance; a subject is a set of limb lengths.
+changing places between the repetitions. A setup is a height and a distance; a subject, a set of limb lengths.
 
 Notation for array shapes: B body detections (one body in one frame), M persons, T frames, V joints.
 """
@@ -18,8 +18,9 @@ from scipy.signal import lfilter
 from scipy.spatial.transform import Rotation
 
 from psptool.skeletons.datasets import ClipKey, parse_ntu, parse_ucla
-from psptool.synthesis.actions import NTU_ACTIONS, UCLA_ACTIONS, Action, perform
+from psptool.synthesis.actions import NTU_ACTIONS, UCLA_ACTIONS, perform
 from psptool.synthesis.bodies import Array, move, offsets
+from psptool.synthesis.style import Action
 
 FRAME_RATE = 30.0
 FIRST_ID = 2**56
@@ -41,8 +42,8 @@ class Faults:
         empty_start: Share of clips that begin with frames without a body.
         noise: Metres, standard deviation of each frame's own error.
         drift: Metres, of an error that changes slowly.
-        inferred: Share of frames in which a joint in plain sight is guessed; hidden ones, hands and feet are so more
-            often.
+        inferred: Share of frames in which a joint in plain sight is guessed; hidden joints, hands and feet
+            more often.
         inferred_error: Metres, of the error that guessing adds.
     """
 
@@ -88,7 +89,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class _Track:
-    """One body as the sensor sees it: ids, present (T,); xyz (T, V, 3); state (T, V); quaternion (T, V, 4)."""
+    """A body as the sensor sees it: ids, present (T,), xyz (T, V, 3), state (T, V), quaternion (T, V, 4)."""
 
     ids: NDArray[np.int64]
     present: NDArray[np.bool_]
@@ -209,7 +210,7 @@ def _inferred(xyz: Array, faults: Faults, rng: np.random.Generator) -> NDArray[n
 
 
 def _faulty(tracks: list[_Track], faults: Faults, rng: np.random.Generator) -> list[_Track]:
-    """Give ids, lose bodies for a while, add a ghost, begin with no body, each as often as ``faults`` says."""
+    """Give ids; lose bodies, add a ghost, begin with no body, each as often as ``faults`` says."""
     first = FIRST_ID + int(rng.integers(1, 20_000))
     frames = tracks[0].ids.size
     for number, track in enumerate(tracks):

@@ -164,13 +164,13 @@ def kick_leg(body: Pose, style: Style, height: float) -> None:
 def jump(bodies: list[Pose], style: Style) -> None:
     """Crouches, leaves the floor, lands."""
     body = bodies[0]
-    crouch = style.stage(0, 0.3) - style.stage(0.3, 0.45) + style.stage(0.62, 0.72) - style.stage(0.78, 1)
+    crouch = style.stage(0, 0.28) - style.stage(0.28, 0.48) + style.stage(0.6, 0.75) - style.stage(0.78, 1)
     share = np.clip((style.u - style.at(0.4)) / (style.at(0.68) - style.at(0.4)), 0, 1)
     legs(body, style.draw(30, 55) * crouch, style.draw(70, 90) * crouch)
     bow_trunk(body, 25 * crouch)
     body.lift += 4 * share * (1 - share) * style.draw(0.12, 0.3) * style.size
-    up = style.stage(0.3, 0.5) - style.stage(0.55, 0.85)
-    raised = style.draw(20, 140)
+    up = style.stage(0.2, 0.52) - style.stage(0.55, 0.9)
+    raised = style.draw(20, 110)
     for side in (LEFT, RIGHT):
         body.turn(UPPER_ARM[side], flex=-30 * crouch + raised * up, out=10 * up)
         body.turn(FOREARM[side], flex=20 * crouch)

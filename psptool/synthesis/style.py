@@ -39,7 +39,7 @@ class Style:
     phase: float
     rng: np.random.Generator
 
-    def during(self, ease: float = 0.12) -> Array:
+    def during(self, ease: float = 0.16) -> Array:
         """(T,), 0 before the action, 1 in it, 0 after it, with soft edges of ``ease`` in u."""
         return self.rise(self.start, self.start + ease) - self.rise(self.stop - ease, self.stop)
 

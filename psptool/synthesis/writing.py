@@ -73,7 +73,7 @@ def write_ucla(target: Path, names: Iterable[str], seed: int = 0, form: str = "j
 
 
 def write_files(target: Path, files: Iterable[tuple[str, bytes]]) -> int:
-    """Write (relative name, content) pairs into a folder, or a new zip file where ``target`` ends in ``.zip``."""
+    """Write (relative name, content) pairs into a folder, or a new zip where ``target`` ends in ``.zip``."""
     count = 0
     if target.suffix == ".zip":
         target.parent.mkdir(parents=True, exist_ok=True)

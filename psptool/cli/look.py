@@ -106,7 +106,8 @@ def validate(file: File, as_json: AsJson = False) -> None:
 
     if not file.exists():
         raise PspError(f"{file}: there is no such file", way_out="Check the path.")
-    findings = [str(finding) for finding in check(file)]
+    # What is wrong with the file as a whole names it already.
+    findings = [str(finding).removeprefix(f"{file}: ") for finding in check(file)]
     if as_json:
         say_json({"file": str(file), "valid": not findings, "findings": findings})
     else:

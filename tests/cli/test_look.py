@@ -1,0 +1,53 @@
+"""``inspect`` and ``validate`` on good and damaged files."""
+
+import json
+from pathlib import Path
+
+import h5py
+import pytest
+
+
+@pytest.fixture
+def prepared(psptool, ucla_raw):
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    psptool("split", "--count", "1", "--validation", "view=2")
+    return psptool
+
+
+def test_inspect_of_a_dataset_shows_its_counts_and_the_next_command(prepared):
+    out = prepared("inspect", "data/ucla.h5").out
+    assert "clips                   18" in out
+    assert out.endswith("Next: psptool split --ratio 0.05 --data data/ucla.h5\n")
+
+
+def test_inspect_of_a_split_shows_its_parts(prepared):
+    path = "splits/ucla-xview-k1-s0-val-view-2.json"
+    seen = json.loads(prepared("inspect", path, "--json").out)
+    assert (seen["labelled"], seen["unlabelled"], seen["validation"], seen["test"]) == (2, 4, 6, 6)
+    assert seen["labelled_per_class"] == {"pick up with one hand": 1, "sit down": 1}
+    assert seen["performances"] == 2
+    assert "validation_rule" in prepared("inspect", path).out
+
+
+def test_validate_finds_nothing_wrong_with_a_prepared_dataset(prepared):
+    assert "keeps all that the format promises" in prepared("validate", "data/ucla.h5").out
+    assert json.loads(prepared("validate", "data/ucla.h5", "--json").out)["valid"] is True
+
+
+def test_validate_names_the_clip_whose_motion_is_not_the_difference(prepared):
+    with h5py.File("data/ucla.h5", "r+") as file:
+        file["motion"][3, 0, 0] += 1
+    ran = prepared("validate", "data/ucla.h5", code=1)
+    assert "a01_s01_e00_v01" in ran.out
+    assert "motion" in ran.out
+    assert json.loads(prepared("validate", "data/ucla.h5", "--json", code=1).out)["valid"] is False
+
+
+def test_validate_of_a_file_that_is_no_dataset_names_it_once(prepared):
+    Path("notes.h5").write_text("nothing")
+    out = prepared("validate", "notes.h5", code=1).out
+    assert out.count("notes.h5") == 1
+
+
+def test_inspect_of_a_folder_that_is_no_run_is_an_error(prepared):
+    assert "data/config.json" in prepared("inspect", "data", code=2).err

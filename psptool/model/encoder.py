@@ -16,22 +16,48 @@ SLOPE = 0.1
 
 
 def joint_encoding(channels: int, joints: int) -> Tensor:
-    """Sinusoidal encoding of the joint index, (1, C, 1, V): sine on even channels, cosine on odd ones."""
-    position = torch.arange(joints, dtype=torch.float64)[None, :]
-    channel = torch.arange(channels, dtype=torch.float64)[:, None]
+    """Sinusoidal encoding of the joint index, (V, 1, C): sine on even channels, cosine on odd ones."""
+    position = torch.arange(joints, dtype=torch.float64)[:, None]
+    channel = torch.arange(channels, dtype=torch.float64)[None, :]
     angle = position * torch.exp(-torch.log(torch.tensor(10000.0, dtype=torch.float64)) * (channel - channel % 2) / channels)
-    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())[None, :, None, :].float()
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())[:, None, :].float()
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
-    """Convolution over ``kernel`` frames, (P, C, T, V) -> (P, C', ceil(T / stride), V), and batch norm."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, (kernel, 1), (stride, 1), (kernel // 2, 0)), nn.BatchNorm2d(outputs)
-    )
+class ConvBN(nn.Sequential):
+    """Convolution over ``kernel`` frames and batch norm, (P, V, T, C) -> (P, V, ceil(T / stride), C').
+
+    Channels lie last in memory throughout the encoder: a 1x1 convolution is then one matrix product without a copy,
+    and a joint's row of frames and channels one operand of the attention's.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, (kernel, 1), (stride, 1), (kernel // 2, 0)), nn.BatchNorm2d(outputs)
+        )
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        conv = self[0]
+        if self.kernel == 1:
+            y = F.linear(x[:, :, :: self.stride], conv.weight.flatten(1), conv.bias)
+        else:
+            y = F.conv2d(
+                x.permute(0, 3, 1, 2),
+                conv.weight.transpose(2, 3),
+                conv.bias,
+                (1, self.stride),
+                (0, self.kernel // 2),
+            ).permute(0, 2, 3, 1)
+        return self.normalize(y)
+
+    def normalize(self, y: Tensor) -> Tensor:
+        """The batch norm alone, on (P, V, T, C')."""
+        return self[1](y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
-    """One block, (P, C, T, V) -> (P, C', ceil(T / stride), V).
+    """One block, (P, V, T, C) -> (P, V, ceil(T / stride), C').
 
     Args:
         inputs: C.
@@ -52,30 +78,42 @@ class Block(nn.Module):
         self.query_key = nn.Conv2d(inputs, 2 * heads * inter, 1)
         self.alpha = nn.Parameter(torch.ones(heads, 1, 1))
         self.everywhere = nn.Parameter(torch.full((heads, joints, joints), 1 / joints))
-        self.spatial = conv_bn(heads * inputs, outputs)
-        self.feed_forward = conv_bn(outputs, outputs)
-        self.temporal = conv_bn(outputs, outputs, kernel, stride)
+        self.spatial = ConvBN(heads * inputs, outputs)
+        self.feed_forward = ConvBN(outputs, outputs)
+        self.temporal = ConvBN(outputs, outputs, kernel, stride)
         widen = inputs != outputs
-        self.skip_spatial = conv_bn(inputs, outputs) if widen else nn.Identity()
-        self.skip_feed = conv_bn(inputs, outputs) if widen else nn.Identity()
-        self.skip_temporal = conv_bn(outputs, outputs, 1, stride) if stride != 1 else nn.Identity()
+        self.skip_spatial = ConvBN(inputs, outputs) if widen else nn.Identity()
+        self.skip_feed = ConvBN(inputs, outputs) if widen else nn.Identity()
+        self.skip_temporal = ConvBN(outputs, outputs, 1, stride) if stride != 1 else nn.Identity()
 
     def attention(self, x: Tensor) -> Tensor:
-        """(P, C, T, V) -> (P, S, V, V); rows are queries. tanh, no softmax."""
-        persons, _, frames, joints = x.shape
-        query_key = self.query_key(x + self.encoding)  # (P, 2Sd, T, V)
-        query, key = query_key.reshape(persons, 2, self.heads, self.inter * frames, joints).unbind(1)
-        product = query.transpose(-1, -2) @ key / (self.inter * frames)  # (P, S, V, V)
+        """(P, V, T, C) -> (P, S, V, V); rows are queries. tanh, no softmax."""
+        persons, joints, frames, _ = x.shape
+        encoded = x + self.encoding.to(x.dtype)
+        query_key = F.linear(encoded, self.query_key.weight.flatten(1), self.query_key.bias)  # (P, V, T, 2Sd)
+        query_key = query_key.view(persons, joints, frames, 2, self.heads, self.inter)
+        query, key = query_key.permute(3, 0, 4, 1, 2, 5).flatten(4).unbind(0)  # (P, S, V, T*d) each
+        product = query @ key.transpose(-1, -2) / (self.inter * frames)  # (P, S, V, V)
         return torch.tanh(product) * self.alpha + self.everywhere
+
+    def attend(self, x: Tensor, attention: Tensor) -> Tensor:
+        """Gather over joints and mix the heads, (P, V, T, C) -> (P, V, T, C').
+
+        Joint v gathers over u, the query index: the released block's direction. The heads' shares of the 1x1
+        convolution come first and their sum is gathered into, which is the same sum in another order: concatenated
+        heads are never stored.
+        """
+        persons, joints, frames, _ = x.shape
+        conv = self.spatial[0]
+        shares = conv.weight.flatten(1).chunk(self.heads, dim=1)
+        mixed = conv.bias.expand(persons, joints, frames, -1).flatten(2)
+        for head, share in enumerate(shares):
+            mixed = torch.baddbmm(mixed, attention[:, head].transpose(1, 2), F.linear(x, share).flatten(2))
+        return self.spatial.normalize(mixed.view(persons, joints, frames, -1))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        persons, channels, frames, joints = x.shape
-        attention = self.attention(x)
-        # Joint v gathers over u, the query index: the released block's direction.
-        mixed = x.reshape(persons, 1, channels * frames, joints) @ attention  # (P, S, C*T, V)
-        mixed = mixed.reshape(persons, self.heads * channels, frames, joints)
-        y = F.leaky_relu(self.spatial(mixed) + self.skip_spatial(x), SLOPE)
+        y = F.leaky_relu(self.attend(x, self.attention(x)) + self.skip_spatial(x), SLOPE)
         # The feed-forward's residual is the block's input, not y.
         y = F.leaky_relu(self.feed_forward(y) + self.skip_feed(x), SLOPE)
         return F.leaky_relu(self.temporal(y) + self.skip_temporal(y), SLOPE)
@@ -87,7 +125,7 @@ class Encoder(nn.Module):
     def __init__(self, settings: ModelSettings, joints: int) -> None:
         super().__init__()
         width = settings.channels[0]
-        self.input_map = conv_bn(3, width)
+        self.input_map = ConvBN(3, width)
         self.blocks = nn.ModuleList()
         for outputs, inter, stride in zip(settings.channels, settings.inter, settings.strides, strict=True):
             self.blocks.append(
@@ -98,7 +136,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = F.leaky_relu(self.input_map(x), SLOPE)
+        x = F.leaky_relu(self.input_map(x.permute(0, 3, 2, 1)), SLOPE)
         for block in self.blocks:
             x = block(x)
-        return x
+        return x.permute(0, 3, 2, 1)

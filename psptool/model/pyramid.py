@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psptool.model.encoder import SLOPE, conv_bn
+from psptool.model.encoder import SLOPE, ConvBN
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import Group, Topology
 
@@ -24,10 +24,10 @@ def level_groups(topology: Topology) -> dict[Level, tuple[Group, ...]]:
 
 
 def pooling_matrix(groups: tuple[Group, ...], joints: int) -> Tensor:
-    """(V, G) such that features (…, V) @ it are the means over each group's joints."""
-    matrix = torch.zeros(joints, len(groups))
-    for column, group in enumerate(groups):
-        matrix[list(group.joints), column] = 1 / len(group.joints)
+    """(G, V) such that it @ features (V, …) are the means over each group's joints."""
+    matrix = torch.zeros(len(groups), joints)
+    for row, group in enumerate(groups):
+        matrix[row, list(group.joints)] = 1 / len(group.joints)
     return matrix
 
 
@@ -84,20 +84,21 @@ class LevelAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = conv_bn(channels, channels)
+        self.out = ConvBN(channels, channels)
 
     def map(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, C, T, G) -> attention (P, S, G, G), rows attend; and values (P, S, d*T, G)."""
-        persons, channels, frames, size = x.shape
-        depth = channels // self.heads * frames
-        query, key, value = (
-            self.query_key_value(x).reshape(persons, 3, self.heads, depth, size).unbind(1)
-        )  # (P, S, d*T, G) each
-        return torch.tanh(query.transpose(-1, -2) @ key / depth), value
+        """(P, G, T, C) -> attention (P, S, G, G), rows attend; and values (P, S, G, T*d)."""
+        persons, size, frames, channels = x.shape
+        mapped = F.linear(x, self.query_key_value.weight.flatten(1), self.query_key_value.bias)
+        mapped = mapped.view(persons, size, frames, 3, self.heads, channels // self.heads)
+        query, key, value = mapped.permute(3, 0, 4, 1, 2, 5).flatten(4).unbind(0)  # (P, S, G, T*d) each
+        return torch.tanh(query @ key.transpose(-1, -2) / query.shape[-1]), value
 
     def apply_map(self, x: Tensor, attention: Tensor, value: Tensor) -> Tensor:
-        """(P, C, T, G): the values gathered by the (polymerized) map, projected, plus the input."""
-        gathered = (value @ attention.transpose(-1, -2)).reshape(x.shape)
+        """(P, G, T, C): the values gathered by the (polymerized) map, projected, plus the input."""
+        persons, size, frames, channels = x.shape
+        gathered = (attention @ value).view(persons, self.heads, size, frames, channels // self.heads)
+        gathered = gathered.permute(0, 2, 3, 1, 4).flatten(3)  # (P, G, T, C)
         return F.leaky_relu(self.out(gathered) + x, SLOPE)
 
 
@@ -125,16 +126,22 @@ class Pyramid(nn.Module):
         mapped = {level: self._attention(level).map(x) for level, x in pooled.items()}
         attention = self.polymerize({level: pair[0] for level, pair in mapped.items()})
         return {
-            level: self._attention(level).apply_map(x, attention[level], mapped[level][1]).mean((2, 3))
+            level: self._attention(level).apply_map(x, attention[level], mapped[level][1]).mean((1, 2))
             for level, x in pooled.items()
         }
 
     def _pool(self, features: Tensor) -> dict[Level, Tensor]:
-        # At the joint level the matrix is the identity.
-        return {
-            level: features if level == "joint" else features @ self.get_buffer(f"pool_{level}").to(features.dtype)
-            for level in self.levels
-        }
+        """(P, C, T, V) -> by level (P, G, T, C)."""
+        rows = features.permute(0, 3, 2, 1)  # (P, V, T, C), as the encoder left it in memory
+        joints = rows.flatten(2)
+        pooled: dict[Level, Tensor] = {}
+        for level in self.levels:
+            if level == "joint":  # the matrix is the identity
+                pooled[level] = rows
+            else:
+                matrix = self.get_buffer(f"pool_{level}").to(joints.dtype)
+                pooled[level] = (matrix @ joints).unflatten(2, rows.shape[2:])
+        return pooled
 
     def _attention(self, level: Level) -> LevelAttention:
         module = self.attentions[level]

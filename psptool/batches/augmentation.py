@@ -1,0 +1,97 @@
+"""Changes to clips at training, drawn and applied as batched tensor work.
+
+Notation for tensor shapes: N clips of a batch, P persons of all clips, T frames, V joints. z points up the spine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from psptool.schemas.training import AugmentSettings
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw for each clip of a batch.
+
+    Attributes:
+        matrix: (N, 3, 3), turn, shear and scale in one; row vectors are multiplied from the left.
+        masked: bool (N, V), joints set to zero.
+        mirrored: bool (N,), left and right swapped.
+        jitter: Standard deviation of the noise to add.
+    """
+
+    matrix: Tensor
+    masked: Tensor
+    mirrored: Tensor
+    jitter: float
+
+
+def draw_augmentation(
+    clips: int, joints: int, settings: AugmentSettings, generator: torch.Generator, device: torch.device
+) -> Augmentation:
+    """Draw one augmentation a clip; the same generator state gives the same draw."""
+
+    def uniform(*shape: int) -> Tensor:
+        return 2 * torch.rand(clips, *shape, generator=generator, device=device) - 1
+
+    degrees = torch.tensor([settings.tilt, settings.tilt, settings.turn], device=device)
+    turn = _rotation(uniform(3) * degrees * (math.pi / 180))
+    identity = torch.eye(3, device=device)
+    shear = identity + settings.shear * uniform(3, 3) * (1 - identity)
+    scale = 1 + settings.scale * uniform(1, 1)
+    masked = torch.rand(clips, joints, generator=generator, device=device) < settings.mask_joints
+    mirrored = torch.rand(clips, generator=generator, device=device) < settings.mirror
+    return Augmentation(turn @ shear * scale, masked, mirrored, settings.jitter)
+
+
+def augment(
+    x: Tensor,
+    owner: Tensor,
+    drawn: Augmentation,
+    mirror: Tensor,
+    generator: torch.Generator,
+    present: Tensor,
+    noise: float = 1.0,
+) -> Tensor:
+    """Apply each clip's draw to its persons.
+
+    Args:
+        x: (P, T, V, 3).
+        owner: int64 (P,), the clip of each person.
+        drawn: The draws of N clips.
+        mirror: int64 (V,), for each joint the one on the other side.
+        generator: Of the noise.
+        present: bool (P, T); absent frames stay zero.
+        noise: Multiplies the jitter; the motion stream differs by sqrt(2), being a difference of two positions.
+
+    Returns:
+        (P, T, V, 3).
+    """
+    flip = drawn.mirrored[owner][:, None, None, None]
+    x = torch.where(flip, x[:, :, mirror] * x.new_tensor([-1.0, 1.0, 1.0]), x)
+    x = (x.flatten(1, 2) @ drawn.matrix[owner]).view(x.shape)
+    if drawn.jitter:
+        x = x + drawn.jitter * noise * torch.randn(x.shape, generator=generator, device=x.device)
+    kept = present[:, :, None] & ~drawn.masked[owner][:, None, :]
+    return x * kept[..., None]
+
+
+def _rotation(angles: Tensor) -> Tensor:
+    """(N, 3) angles about x, y and z in radians -> (N, 3, 3)."""
+    cos, sin = angles.cos(), angles.sin()
+    one, zero = torch.ones_like(cos[:, 0]), torch.zeros_like(cos[:, 0])
+    about = []
+    for axis in range(3):
+        c, s = cos[:, axis], sin[:, axis]
+        rows = {
+            0: (one, zero, zero, zero, c, -s, zero, s, c),
+            1: (c, zero, s, zero, one, zero, -s, zero, c),
+            2: (c, -s, zero, s, c, zero, zero, zero, one),
+        }[axis]
+        about.append(torch.stack(rows, dim=1).view(-1, 3, 3))
+    return about[0] @ about[1] @ about[2]

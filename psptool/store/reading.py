@@ -174,6 +174,17 @@ class Store:
         everything = slice(None)
         return Rows(*(self._read(name, everything) for name in ("joint", "motion", "present")))
 
+    def array(self, path: str) -> h5py.Dataset:
+        """An array of the file by its HDF5 path, for those who read it in their own way.
+
+        Raises:
+            PspError: There is no such array.
+        """
+        found = self._file.get(path)
+        if not isinstance(found, h5py.Dataset):
+            raise _damaged(self.path, f"no array /{path}")
+        return found
+
     def digests(self, indices: Iterable[int] | None = None) -> list[bytes]:
         """A digest of the coordinates of each clip (or of ``indices``): equal where the coordinates are.
 
@@ -191,7 +202,7 @@ class Store:
 
     def _read(self, name: str, what: int | slice) -> Any:
         try:
-            return self._file[name][what]
+            return self.array(name)[what]
         except (OSError, RuntimeError, ValueError) as error:
             raise _damaged(self.path, f"/{name} cannot be read ({error})") from error
 

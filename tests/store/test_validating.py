@@ -1,0 +1,108 @@
+"""`validate` finds each promise that a file breaks, and names the clip."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from psptool.store.validating import validate
+from tests.stores import make_clip, write_ucla
+
+NAMES = ["a01_s01_e00_v01", "a01_s01_e00_v02", "a02_s03_e01_v03"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    gap = ((True, False, True), (True, True, True))
+    write_ucla(
+        tmp_path / "u.h5", [make_clip(NAMES[0], 0), make_clip(NAMES[1], 1, gap), make_clip(NAMES[2], 2)]
+    )
+    return tmp_path / "u.h5"
+
+
+def found(path):
+    return {finding.clip: finding.what for finding in validate(path) if "fingerprint" not in finding.what}
+
+
+def test_a_good_file_has_no_findings(path):
+    assert validate(path) == []
+
+
+@pytest.mark.parametrize(
+    ("array", "row", "value", "says"),
+    [
+        ("joint", 1, np.nan, "joint: not finite"),
+        ("motion", 1, 0.25, "motion: not the difference"),
+        ("state", 1, 7, "state: found 7"),
+        ("clips/scale", 0, 0.0, "scale: found 0.0"),
+        ("clips/origin", 0, np.inf, "origin: not finite"),
+        ("clips/rotation", 0, 0.5, "rotation: its rows"),
+        ("clips/rotation", 0, np.diag([1.0, 1.0, -1.0]), "rotation: mirrors"),
+        ("clips/subject", 0, 9, "the table says"),
+    ],
+)
+def test_a_wrong_value_is_found_in_its_clip(path, array, row, value, says):
+    with h5py.File(path, "a") as file:
+        file[array][row] = value
+    findings = [finding for finding in validate(path) if finding.clip is not None]
+    assert {finding.clip for finding in findings} == {NAMES[0]}
+    assert any(says in finding.what for finding in findings)
+
+
+def test_every_changed_value_shows_in_the_content_fingerprint(path):
+    for array in ("joint", "motion", "state", "present", "clips/scale", "clips/camera"):
+        with h5py.File(path, "a") as file:
+            old = file[array][0]
+            file[array][0] = ~old if array == "present" else old + 1
+        assert any("'content'" in finding.what for finding in validate(path)), array
+        with h5py.File(path, "a") as file:
+            file[array][0] = old
+    assert validate(path) == []
+
+
+def test_another_label_shows_in_both_fingerprints(path):
+    with h5py.File(path, "a") as file:
+        file["clips/label"][1] = 3
+    whats = " ".join(finding.what for finding in validate(path))
+    assert "'clips'" in whats
+    assert "'content'" in whats
+
+
+def test_an_absent_row_that_is_not_zero_is_found(path):
+    with h5py.File(path, "a") as file:
+        file["joint"][6 + 1] = 1  # clip 1, person 0, frame 1
+    assert "not zero in 1 absent rows, such as person 0, frame 1" in found(path)[NAMES[1]]
+
+
+def test_a_person_who_is_never_there_is_found(path):
+    with h5py.File(path, "a") as file:
+        for array in ("joint", "motion", "present", "state"):
+            file[array][6:9] = 0
+    assert found(path)[NAMES[1]] == "person 0 is absent in every frame"
+
+
+def test_names_that_do_not_ascend_are_found(path):
+    with h5py.File(path, "a") as file:
+        file["clips/name"][0], file["clips/name"][1] = NAMES[1], NAMES[0]
+    assert any("names must ascend" in finding.what for finding in validate(path))
+
+
+def test_a_wrong_count_in_the_manifest_is_found(path):
+    with h5py.File(path, "a") as file:
+        file.attrs["manifest"] = file.attrs["manifest"].replace('"frames":15', '"frames":16')
+    assert "counts.frames: found 16, expected 15" in found(path)[None]
+
+
+def test_a_wrong_type_is_found(path):
+    with h5py.File(path, "a") as file:
+        joint = file["joint"][:]
+        del file["joint"]
+        file["joint"] = joint.astype(np.float64)
+    assert "/joint: found float64" in found(path)[None]
+
+
+def test_a_file_that_cannot_be_opened_is_one_finding(tmp_path):
+    (tmp_path / "u.h5").write_bytes(b"nothing")
+    (finding,) = validate(tmp_path / "u.h5")
+    assert finding.clip is None

@@ -44,7 +44,7 @@ def make_streams(owner: list[int] = OWNER, seed: int = 12) -> Streams:
 def literal_features(model: PSPNet, streams: Streams, training: bool) -> list[literal.Array]:
     def encode(module: nn.Module, x: literal.Array) -> literal.Array:
         entry, blocks = translate.encoder(module)  # type: ignore[arg-type]
-        tables = [translate.array(block.encoding[0, :, 0]) for block in module.blocks]  # type: ignore[union-attr]
+        tables = [translate.encoding(block) for block in module.blocks]  # type: ignore[union-attr]
         return literal.encoder(x, entry, blocks, training, tables)
 
     joint, motion = translate.array(streams.joint.x), translate.array(streams.motion.x)

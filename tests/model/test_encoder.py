@@ -32,18 +32,20 @@ def make_block(inputs: int, outputs: int, stride: int) -> tuple[Block, torch.Ten
 @pytest.mark.parametrize(("channels", "joints"), [(4, 5), (64, 25), (256, 20), (3, 4)])
 def test_joint_encoding_is_the_sinusoidal_table(channels: int, joints: int) -> None:
     table = joint_encoding(channels, joints)
-    assert table.shape == (1, channels, 1, joints)
+    assert table.shape == (joints, 1, channels)
     # The network keeps this table in single precision.
-    np.testing.assert_allclose(table[0, :, 0].numpy(), literal.sinusoidal(channels, joints), atol=1e-7)
+    np.testing.assert_allclose(table[:, 0].T.numpy(), literal.sinusoidal(channels, joints), atol=1e-7)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_block_equals_its_five_steps(shape: str, training: bool) -> None:
     block, x = make_block(*SHAPES[shape])
-    weights, table = translate.block(block), translate.array(block.encoding[0, :, 0])
+    weights, table = translate.block(block), translate.encoding(block)
     block.train(training)
-    translate.close(block(x), literal.encoder_block(translate.array(x), weights, training, table))
+    translate.close(
+        translate.run_block(block, x), literal.encoder_block(translate.array(x), weights, training, table)
+    )
     for module, expected in [
         (block.spatial[1], weights.out_norm),
         (block.feed_forward[1], weights.forward_norm),
@@ -56,10 +58,10 @@ def test_block_equals_its_five_steps(shape: str, training: bool) -> None:
 def test_attention_map_has_queries_as_rows_and_no_softmax() -> None:
     block, x = make_block(4, 4, 1)
     weights = translate.block(block)
-    encoded = translate.array(x) + translate.array(block.encoding)
+    encoded = translate.array(x) + translate.encoding(block)[:, None]
     qk = literal.conv(encoded, weights.qk).reshape(3, 2, 2, 3, 5, JOINTS)
     expected = literal.encoder_maps(qk[:, 0], qk[:, 1], weights.alpha, weights.global_map)
-    found = block.attention(x)
+    found = block.attention(x.permute(0, 3, 2, 1))
     assert found.shape == (3, 2, JOINTS, JOINTS)
     translate.close(found, expected)
 
@@ -71,7 +73,7 @@ def test_encoder_equals_input_map_and_blocks(training: bool) -> None:
         translate.shuffle_weights(encoder)
         x = torch.randn(2, 3, 5, JOINTS)
     entry, blocks = translate.encoder(encoder)
-    tables = [translate.array(block.encoding[0, :, 0]) for block in encoder.blocks]
+    tables = [translate.encoding(block) for block in encoder.blocks]
     encoder.train(training)
     translate.close(encoder(x), literal.encoder(translate.array(x), entry, blocks, training, tables))
 
@@ -95,7 +97,7 @@ def test_gradients_of_a_block_are_the_differences(training: bool) -> None:
         return torch.func.functional_call(block, dict(zip(names, values, strict=True)), (x,))
 
     with translate.doubles(seed=5):
-        x = torch.randn(2, 2, 3, JOINTS, requires_grad=True)
+        x = torch.randn(2, JOINTS, 3, 2, requires_grad=True)
     assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
 
 

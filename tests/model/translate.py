@@ -103,6 +103,16 @@ def block(module: Block) -> literal.Block:
     )
 
 
+def run_block(module: Block, x: torch.Tensor) -> torch.Tensor:
+    """The block on (N, C, T, V); inside, the encoder keeps channels last, (N, V, T, C)."""
+    return module(x.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
+
+
+def encoding(module: Block) -> literal.Array:
+    """The block's encoding of the joint index, (C, V)."""
+    return array(module.encoding)[:, 0].T
+
+
 def encoder(module: Encoder) -> tuple[tuple[literal.Conv, literal.Norm], list[literal.Block]]:
     return conv_norm(module.input_map), [block(part) for part in module.blocks]
 

@@ -1,0 +1,124 @@
+"""The preparation of one NTU clip as the field's scripts do it, to measure psptool's against.
+
+The file is read line by line into dictionaries, every field through ``float``, and the rotation is a Python
+loop over persons, frames and joints. The treatment is psptool's default one (tracks by body id, energy and
+uprightness, ``align: body``), so that the results can be compared. No line is checked, nothing is written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+JOINT_FIELDS = (
+    "x",
+    "y",
+    "z",
+    "depthX",
+    "depthY",
+    "colorX",
+    "colorY",
+    "qw",
+    "qx",
+    "qy",
+    "qz",
+    "trackingState",
+)
+BODY_FIELDS = (
+    "bodyID", "clippedEdges", "handLeftConfidence", "handLeftState", "handRightConfidence", "handRightState",
+    "isRestricted", "leanX", "leanY", "trackingState",
+)  # fmt: skip
+JOINTS = 25
+
+
+def prepare(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One clip: recorded positions, joint and motion arrays, each (M, T, V, 3), zero where nobody is."""
+    frames = read_skeleton(path)
+    bodies = choose(collect(frames))
+    data = np.zeros((len(bodies), len(frames), JOINTS, 3))
+    for m, body in enumerate(bodies):
+        for t, joints in body.items():
+            data[m, t] = joints
+    joint = normalize(data).astype(np.float32)
+    return data, joint, differences(joint, data)
+
+
+def read_skeleton(path: Path) -> list[dict[str, Any]]:
+    """The file as nested dictionaries: frames, their bodies, their joints."""
+    with path.open() as file:
+        frames = []
+        for _ in range(int(file.readline())):
+            frame: dict[str, Any] = {"bodyInfo": []}
+            for _ in range(int(file.readline())):
+                fields = file.readline().split()
+                body: dict[str, Any] = dict(zip(BODY_FIELDS[1:], map(float, fields[1:]), strict=True))
+                body["bodyID"] = fields[0]
+                body["jointInfo"] = []
+                for _ in range(int(file.readline())):
+                    body["jointInfo"].append(
+                        dict(zip(JOINT_FIELDS, map(float, file.readline().split()), strict=True))
+                    )
+                frame["bodyInfo"].append(body)
+            frames.append(frame)
+    return frames
+
+
+def collect(frames: list[dict[str, Any]]) -> list[dict[int, np.ndarray]]:
+    """Bodies by id: the joints (V, 3) of each by frame number. Sensors write float32."""
+    bodies: dict[str, dict[int, np.ndarray]] = {}
+    for t, frame in enumerate(frames):
+        for body in frame["bodyInfo"]:
+            joints = np.array(
+                [[joint["x"], joint["y"], joint["z"]] for joint in body["jointInfo"]], dtype=np.float32
+            )
+            bodies.setdefault(body["bodyID"], {})[t] = joints.astype(np.float64)
+    return list(bodies.values())
+
+
+def choose(bodies: list[dict[int, np.ndarray]]) -> list[dict[int, np.ndarray]]:
+    """At most two: the most energetic, the weaker ones only if they stand upright at first."""
+    if len(bodies) == 1:
+        return bodies
+    energies = []
+    for body in bodies:
+        relative = np.array([joints - joints[0] for joints in body.values()])
+        energies.append(sum(relative[..., axis].std() for axis in range(3)))
+    kept = []
+    for n in sorted(range(len(bodies)), key=lambda n: -energies[n]):
+        extent = np.ptp(next(iter(bodies[n].values())), axis=0)
+        if energies[n] >= 0.85 * max(energies) or extent[1] * 0.8 > extent[0]:
+            kept.append(bodies[n])
+    return kept[:2]
+
+
+def normalize(data: np.ndarray) -> np.ndarray:
+    """Centre, scale and turn (M, T, V, 3) by the leading person's first frames, joint by joint."""
+    present = [t for t in range(data.shape[1]) if data[0, t].any()]
+    origin = data[0, present[0], 0]
+    scale = np.linalg.norm(data[0, present[0], 20] - origin)
+    z = np.mean([data[0, t, 20] - data[0, t, 0] for t in present[:5]], axis=0)
+    z = z / np.linalg.norm(z)
+    x = np.mean([data[0, t, 4] - data[0, t, 8] for t in present[:5]], axis=0)
+    x = x - np.dot(x, z) * z
+    x = x / np.linalg.norm(x)
+    rotation = np.stack([x, np.cross(z, x), z])
+    result = np.zeros_like(data)
+    for m, person in enumerate(data):
+        for t, frame in enumerate(person):
+            if not frame.any():
+                continue
+            for v, joint in enumerate(frame):
+                result[m, t, v] = np.dot(rotation, (joint - origin) / scale)
+    return result
+
+
+def differences(joint: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Next frame minus this one, zero where either has nobody."""
+    motion = np.zeros_like(joint)
+    for m in range(joint.shape[0]):
+        for t in range(joint.shape[1] - 1):
+            if data[m, t].any() and data[m, t + 1].any():
+                motion[m, t] = joint[m, t + 1] - joint[m, t]
+    return motion

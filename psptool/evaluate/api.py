@@ -17,6 +17,7 @@ from psptool.errors import PspError
 from psptool.evaluate.confusion import confusion_png
 from psptool.evaluate.measures import confusion_matrix, per_class, predicted, top_k, unseen
 from psptool.inference.scoring import StreamLogits, load_model, score_clips
+from psptool.runs.folder import RunFolder
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
@@ -54,10 +55,11 @@ def evaluate(
             split has no clips in that part; the run folder cannot be written.
     """
     device = device or torch.device("cpu")
-    config = RunConfig.load(run_folder / "config.json")
-    split_path = split or Path(config.split_path)
+    folder = RunFolder(run_folder)
+    config = RunConfig.load(folder.config)
+    split_path = split or _where_it_lay(run_folder, config.split_path, "split")
     chosen_split = Split.load(split_path)
-    with open_store(data or Path(config.data_path)) as store:
+    with open_store(data or _where_it_lay(run_folder, config.data_path, "data")) as store:
         check_dataset(run_folder, config, store)
         check_split(run_folder, config, split_path, chosen_split)
         names: tuple[str, ...] = getattr(chosen_split, part)
@@ -68,7 +70,7 @@ def evaluate(
                 if part == "validation"
                 else "Make a split again with psptool split.",
             )
-        model = load_model(config, run_folder / f"{weights}.safetensors", device)
+        model = load_model(config, folder.weights(weights), device)
         chosen = np.array([store.index(name) for name in names])
         logits = score_clips(model, config, store, chosen, device)
         new = unseen(store.digests(chosen.tolist()), store.digests(_train_clips(store, chosen_split, part)))
@@ -173,6 +175,17 @@ def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -
             f"{config.clips_fingerprint[:12]}…",
             way_out,
         )
+
+
+def _where_it_lay(run_folder: Path, recorded: str, option: str) -> Path:
+    """The path that the run was trained from, which counts from the folder that training was started in."""
+    path = Path(recorded)
+    if not path.exists():
+        raise PspError(
+            f"{path}: {run_folder} was trained from this file, and there is no such file here",
+            way_out=f"Start psptool in the folder it was trained in, or name the file with --{option}.",
+        )
+    return path
 
 
 def _train_clips(store: Store, split: Split, part: Part) -> list[int]:

@@ -16,11 +16,13 @@ from psptool.inference.scoring import StreamLogits
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
+from psptool.schemas.training import OptimSettings
 from psptool.skeletons.datasets import UCLA
 from psptool.store.arrays import PreparedClip
+from psptool.train.api import train
 
 from ..stores import make_clip, write_ucla
-from ..trained import make_network, make_run, make_split
+from ..trained import TRAINING, make_network, make_run, make_split
 
 # By clip, the seed of its coordinates: clips with the same seed are twins.
 SEEDS = {
@@ -125,9 +127,9 @@ def test_moved_files_are_found_where_they_are_named(run: Trained, tmp_path: Path
     run.data.rename(data)
     run.split.rename(split)
     assert evaluate(run.folder, data=data, split=split).clips == 6
-    with pytest.raises(PspError, match=r"s0\.json: cannot be read"):
+    with pytest.raises(PspError, match=r"s0\.json: .* was trained from this file, .* --split"):
         evaluate(run.folder)
-    with pytest.raises(PspError, match=r"ucla\.h5: there is no such file"):
+    with pytest.raises(PspError, match=r"ucla\.h5: .* was trained from this file, .* --data"):
         evaluate(run.folder, split=split)
 
 
@@ -209,3 +211,17 @@ def test_where_every_clip_is_seen_the_unseen_accuracy_is_null(run: Trained) -> N
     scores = measure(run.config, "s0.json", logits, np.array([0]), np.array([False]), "last", "test")
     assert scores.top1_unseen is None
     assert (scores.clips_unseen, scores.classes_unseen) == (0, ())
+
+
+def test_the_best_weights_score_on_validation_clips_what_training_said(tmp_path: Path) -> None:
+    data, split = tmp_path / "ucla.h5", tmp_path / "s0.json"
+    # Validation clips by the dozen, and classes that differ by height, so that the accuracy is not 0 or 1 by chance.
+    seeds = {f"a{a:02}_s{s:02}_e00_v02": 100 * a + s for a in (1, 2, 3) for s in range(1, 5)}
+    more = [make_clip(name, seed, lift=float(name[2]) / 2) for name, seed in seeds.items()]
+    make_split(split, write_ucla(data, clips() + more), {**PARTS, "validation": list(seeds)})
+    optim = OptimSettings(steps=6, labelled=1, unlabelled=2, lr=0.05)
+    recipe = TRAINING.model_copy(update={"optim": optim, "validate_every": 2})
+    done = train(data, split, recipe, device=torch.device("cpu"), out=tmp_path / "run")
+    scores = evaluate(done.folder, weights="best", part="validation")
+    assert scores.top1 == pytest.approx(done.best)
+    assert scores.clips == 12

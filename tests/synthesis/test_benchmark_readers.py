@@ -14,7 +14,7 @@ from psptool.synthesis.writing import write_ntu
 NAMES = ["S001C001P003R001A023", "S002C002P005R001A050", "S003C003P008R002A080"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "workflows" / "benchmarks"))
     yield

@@ -9,6 +9,7 @@ likes, such as infinities.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from psptool.errors import RawFormatError
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from psptool.readers.scanner import Scan
 
 SUFFIX = ".skeleton"
+MOST_SHOWN = 4096
+"""Bytes of a faulty line that are looked at to describe it; a line may be as long as its file."""
+
+_FIELD = re.compile(rb"[^ \t\r\n]+")
 
 
 class NtuReader:
@@ -69,8 +74,9 @@ def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
     # Counted only now, as the scanner need not know its line while all is well.
     number = blob.count(b"\n", 0, found.offset) + 1
     where = f"{file}, line {number}"
-    line = blob[found.offset :].split(b"\n", 1)[0].strip()
-    field = (line.split(None, 1) or [b""])[0]
+    line = blob[found.offset : found.offset + MOST_SHOWN].split(b"\n", 1)[0].strip()
+    field = _FIELD.match(blob, found.offset)
+    word = field[0].decode("ascii") if field else ""
     reason, expected = {
         kernel.FRAME_COUNT: ("frame count", "the number of frames"),
         kernel.BODY_COUNT: ("body count", "the number of bodies in the frame"),
@@ -80,13 +86,13 @@ def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
         kernel.REST: ("data after the last frame", f"the end of the file after {found.frames} frames"),
     }[found.stage]
     if found.problem in (kernel.NUMBER, kernel.INFINITE):
-        return number_error(field.decode("ascii"), where)
+        return number_error(word, where)
     if found.problem == kernel.TRUNCATED:
         after = f" after {excerpt(line)}" if line else ""
         return RawFormatError("truncated", where, f"the end of the file{after}", expected)
     if found.problem == kernel.STATE:
-        return RawFormatError("joint state", where, excerpt(field), "0, 1 or 2")
+        return RawFormatError("joint state", where, excerpt(word), "0, 1 or 2")
     if found.problem == kernel.BODY_ID:
-        return RawFormatError("body id", where, excerpt(field), "an integer of 64 bits")
+        return RawFormatError("body id", where, excerpt(word), "an integer of 64 bits")
     fields = f"{len(line.split())} fields, " if reason == "field count" else ""
     return RawFormatError(reason, where, f"{fields}{excerpt(line)}", expected)

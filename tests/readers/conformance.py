@@ -1,0 +1,158 @@
+"""What every reader keeps to. A new format's test inherits `ReaderConformance` and gives it a valid clip."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psptool.errors import RawFormatError
+from psptool.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Reader
+from psptool.readers.sources import find_clips, read_clip
+
+from .raw import source_of
+
+GARBAGE = [
+    b"\x00" * 100,
+    bytes(range(256)),
+    b"lorem ipsum\n" * 10,
+    b"\xff\xfe1\x00",
+    b"1e5",
+    b"-",
+    b"[[[[",
+    b"3\n",
+]
+
+
+def assert_keeps_contract(clip: RawClip, reader: Reader) -> None:
+    """The promises of `RawClip`."""
+    bodies, joints = len(clip.frame), reader.topology.size
+    assert clip.xyz.shape == (bodies, joints, 3)
+    assert clip.state.shape == (bodies, joints)
+    assert clip.body.shape == clip.frame.shape == (bodies,)
+    assert bodies > 0
+    assert (clip.xyz.dtype, clip.state.dtype) == (np.float32, np.uint8)
+    assert (clip.frame.dtype, clip.body.dtype) == (np.int32, np.int64)
+    assert np.isfinite(clip.xyz).all()
+    assert set(np.unique(clip.state)) <= {0, 1, 2, STATE_UNKNOWN}
+    assert (np.diff(clip.frame) >= 0).all()
+    assert clip.frame[0] >= 0
+    assert clip.frame[-1] < clip.frames
+
+
+def assert_same(one: RawClip, other: RawClip) -> None:
+    assert (one.name, one.key, one.frames) == (other.name, other.key, other.frames)
+    for field in ("frame", "body", "xyz", "state"):
+        assert getattr(one, field).tobytes() == getattr(other, field).tobytes()
+
+
+class ReaderConformance:
+    """Inherit, set the three attributes and write `files`.
+
+    Attributes:
+        reader: The reader under test.
+        name: The clip's name that it must find.
+        stray: The name of a file of its kind that is no clip's.
+    """
+
+    reader: Reader
+    name: str
+    stray: str
+
+    def files(self) -> dict[str, bytes]:
+        """One valid clip of at least two frames: names as in the distribution, and bytes."""
+        raise NotImplementedError
+
+    def source(self) -> tuple[ClipSource, list[bytes]]:
+        return source_of(self.reader, self.files())
+
+    def outcome(self, source: ClipSource, blobs: list[bytes]) -> RawClip | None:
+        """The clip, checked, or None for a `RawFormatError`; every other exception is a failure."""
+        try:
+            clip = self.reader.parse(source, blobs)
+        except RawFormatError:
+            return None
+        assert_keeps_contract(clip, self.reader)
+        return clip
+
+    def test_it_finds_its_own_clip_and_leaves_other_files_alone(self) -> None:
+        others = [
+            "README.md",
+            "a/notes.txt",
+            "thumbs.db",
+            "view_1/a01_s02_e03/frame_1_tc_5_rgb.jpg",
+            "skeleton",
+        ]
+        files = [FileRef(name, None, 1) for name in (*others, *self.files())]
+        clips, strays = self.reader.find(files)
+        assert [clip.name for clip in clips] == [self.name]
+        assert strays == []
+
+    def test_a_file_of_its_kind_with_no_clips_name_is_a_stray_with_a_reason(self) -> None:
+        clips, (stray,) = self.reader.find([FileRef(self.stray, None, 1)])
+        assert clips == []
+        assert stray.name == Path(self.stray).name
+        assert stray.source == self.stray
+        assert stray.reason
+
+    def test_a_valid_clip_keeps_the_contract(self) -> None:
+        source, blobs = self.source()
+        clip = self.reader.parse(source, blobs)
+        assert_keeps_contract(clip, self.reader)
+        assert (clip.name, clip.key) == (self.name, source.key)
+
+    def test_parsing_depends_on_nothing_but_its_input(self) -> None:
+        source, blobs = self.source()
+        assert_same(self.reader.parse(source, blobs), self.reader.parse(source, blobs))
+
+    def test_a_folder_and_an_archive_give_the_same_clip(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "raw.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, blob in self.files().items():
+                archive.writestr(f"data/{name}", blob)
+        for name, blob in self.files().items():
+            path = tmp_path / "raw" / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(blob)
+        clips = []
+        for raw in ("raw.zip", "raw"):
+            (source,), strays = find_clips([tmp_path / raw], self.reader)
+            assert strays == []
+            clips.append(self.reader.parse(source, read_clip(source)))
+        assert_same(*clips)
+
+    def test_a_file_cut_off_anywhere_is_a_clip_or_a_format_error(self) -> None:
+        source, blobs = self.source()
+        for k, blob in enumerate(blobs):
+            for length in range(0, len(blob), max(1, len(blob) // 300)):
+                self.outcome(source, [*blobs[:k], blob[:length], *blobs[k + 1 :]])
+
+    @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda garbage: repr(garbage[:12]))
+    def test_bytes_of_something_else_are_a_format_error_that_names_the_file(self, garbage: bytes) -> None:
+        source, blobs = self.source()
+        with pytest.raises(RawFormatError) as caught:
+            self.reader.parse(source, [garbage for _ in blobs])
+        assert any(str(file) in str(caught.value) for file in source.files)
+        assert len(str(caught.value)) < 400
+        assert "\n" not in str(caught.value)
+
+    def test_no_bytes_at_all_are_a_format_error(self) -> None:
+        source, blobs = self.source()
+        assert self.outcome(source, [b"" for _ in blobs]) is None
+
+    def test_its_errors_survive_the_way_between_processes(self) -> None:
+        source, blobs = self.source()
+        with pytest.raises(RawFormatError) as caught:
+            self.reader.parse(source, [b"\xff" for _ in blobs])
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (str(copy), copy.reason, copy.where) == (
+            str(caught.value),
+            caught.value.reason,
+            caught.value.where,
+        )
+
+    def test_its_clips_sources_survive_the_way_between_processes(self) -> None:
+        source, _ = self.source()
+        assert pickle.loads(pickle.dumps(source)) == source

@@ -89,7 +89,8 @@ def apply(xyz: NDArray[np.float32], transform: Transform) -> NDArray[np.float32]
     centred = xyz.astype(np.float64)
     centred -= transform.origin
     turned = centred.reshape(-1, 3) @ (transform.rotation.T / transform.scale)
-    result: NDArray[np.float32] = turned.astype(np.float32).reshape(xyz.shape)
+    with np.errstate(over="ignore"):  # `normalize` refuses what float32 cannot hold
+        result: NDArray[np.float32] = turned.astype(np.float32).reshape(xyz.shape)
     return result
 
 

@@ -1,0 +1,187 @@
+"""Faults caused for real: kills at random moments, a full disk, a lost worker, folders that cannot be written."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from psptool.errors import PspError
+from psptool.prepare import pipeline
+from psptool.prepare.pipeline import prepare
+from psptool.store.validating import validate
+from psptool.store.writing import StoreWriter
+from tests.prepare.raw import write_ucla_clips
+
+CLIPS = 90
+# Processes are forked, so that a kill costs a moment and not an import.
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    write_ucla_clips(folder, CLIPS, frames=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(raw, tmp_path_factory):
+    done = prepare("ucla", [raw], tmp_path_factory.mktemp("undisturbed") / "u.h5")
+    return done.path.read_bytes(), done.report_path.read_bytes()
+
+
+def in_a_process(function, *arguments):
+    """Run in a forked process; its exit code, negative where a signal ended it."""
+    process = FORK.Process(target=function, args=arguments)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def assert_completes(raw, folder, undisturbed):
+    """The next run ends with the bytes of an undisturbed one and leaves nothing else."""
+    done = prepare("ucla", [raw], folder / "u.h5")
+    assert (done.path.read_bytes(), done.report_path.read_bytes()) == undisturbed
+    assert sorted(path.name for path in folder.iterdir()) == ["u.h5", "u.report.json"]
+    return done
+
+
+def kill_self(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_at_thirty_random_moments_it_leaves_the_old_state_or_the_whole_new_one(
+    raw, tmp_path, undisturbed
+):
+    rng = random.Random(5)
+    old = prepare("ucla", [raw], tmp_path / "u.h5", pipeline.PreparationSettings(align="none"))
+    before = old.path.read_bytes()
+    began = time.perf_counter()
+    assert in_a_process(prepare, "ucla", [raw], tmp_path / "x.h5") == 0
+    whole_run = time.perf_counter() - began
+    (tmp_path / "x.h5").unlink()
+    (tmp_path / "x.report.json").unlink()
+    killed = tries = 0
+    while killed < 30 and tries < 200:
+        process = FORK.Process(target=prepare, args=("ucla", [raw], tmp_path / "u.h5"))
+        process.start()
+        process.join(rng.uniform(0, whole_run))
+        process.kill()
+        process.join()
+        killed, tries = killed + (process.exitcode == -signal.SIGKILL), tries + 1
+        found = old.path.read_bytes()
+        assert found in (before, undisturbed[0])
+        if found == undisturbed[0]:
+            prepare("ucla", [raw], tmp_path / "u.h5", pipeline.PreparationSettings(align="none"), force=True)
+    assert killed == 30
+    assert_completes(raw, tmp_path, undisturbed)
+
+
+def kill_before_the_report_takes_its_name(raw, folder):
+    pipeline._remove_leftovers = kill_self
+    prepare("ucla", [raw], folder / "u.h5")
+
+
+def kill_while_the_report_is_written(raw, folder):
+    Path.replace = kill_self
+    prepare("ucla", [raw], folder / "u.h5")
+
+
+def kill_between_report_and_dataset(raw, folder):
+    StoreWriter.commit = kill_self
+    prepare("ucla", [raw], folder / "u.h5")
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        kill_before_the_report_takes_its_name,
+        kill_while_the_report_is_written,
+        kill_between_report_and_dataset,
+    ],
+)
+def test_killed_at_the_worst_moment_the_next_run_makes_it_whole(raw, tmp_path, undisturbed, kill):
+    old = prepare("ucla", [raw], tmp_path / "u.h5", pipeline.PreparationSettings(align="none"))
+    before = old.path.read_bytes()
+    assert in_a_process(kill, raw, tmp_path) == -signal.SIGKILL
+    assert old.path.read_bytes() == before
+    assert validate(old.path) == []
+    assert not assert_completes(raw, tmp_path, undisturbed).current
+
+
+def prepare_with_little_disk(raw, folder, limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        prepare("ucla", [raw], folder / "u.h5")
+    except PspError as error:
+        os._exit(7 if "cannot be written" in str(error) else 8)
+    os._exit(9)
+
+
+@pytest.mark.parametrize("limit", [1000, 300_000, 900_000])
+def test_a_disk_that_fills_up_ends_in_an_error_with_nothing_half_written(raw, tmp_path, undisturbed, limit):
+    assert limit < len(undisturbed[0])
+    assert in_a_process(prepare_with_little_disk, raw, tmp_path, limit) == 7
+    assert list(tmp_path.iterdir()) == []
+    assert_completes(raw, tmp_path, undisturbed)
+
+
+def children_of(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def lose_a_worker(raw, folder):
+    """Kill the worker processes once the first clip has come back."""
+
+    def kill_children(done, _total):
+        if done == 1:
+            for child in children_of(os.getpid()):
+                if "loky" in Path(f"/proc/{child}/cmdline").read_text():
+                    os.kill(child, signal.SIGKILL)
+
+    try:
+        prepare("ucla", [raw], folder / "u.h5", jobs=2, workers="processes", progress=kill_children)
+    except PspError as error:
+        os._exit(7 if "worker process was lost" in str(error) else 8)
+    os._exit(9)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found through /proc")
+def test_a_lost_worker_ends_in_an_error_with_nothing_half_written(raw, tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setattr("psptool.prepare.working.BATCH_CLIPS", 1)
+    assert in_a_process(lose_a_worker, raw, tmp_path) == 7
+    assert list(tmp_path.iterdir()) == []
+    assert_completes(raw, tmp_path, undisturbed)
+
+
+def test_a_place_that_cannot_be_a_folder_is_an_error_that_names_it(raw, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PspError, match="file"):
+        prepare("ucla", [raw], tmp_path / "file" / "u.h5")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_an_error_that_names_the_file(raw, tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(PspError, match=r"u\.h5"):
+            prepare("ucla", [raw], tmp_path / "u.h5")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_file_that_vanishes_after_it_was_listed_is_an_error_that_names_it(tmp_path, monkeypatch):
+    write_ucla_clips(tmp_path / "raw", 3)
+    gone = tmp_path / "raw" / "a01_s01_e01_v01.json"
+    monkeypatch.setattr(pipeline, "check_disk", lambda *_: gone.unlink())
+    with pytest.raises(PspError, match="a01_s01_e01_v01"):
+        prepare("ucla", [tmp_path / "raw"], tmp_path / "u.h5")
+    assert not list(tmp_path.glob("*u.h5*"))

@@ -1,0 +1,142 @@
+"""Normalization against slow literal formulas, and where a body gives no axes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from psptool.errors import RawFormatError
+from psptool.prepare.normalize import NO_ACROSS, NO_SPINE, UNSCALED, find_transform, normalize
+from psptool.prepare.tracks import Persons
+from psptool.schemas.dataset import PreparationSettings
+from psptool.skeletons.datasets import ClipKey
+from psptool.skeletons.topologies import NTU25, UCLA20
+
+BODY, RELEASED, NONE = (PreparationSettings(align=align) for align in ("body", "released", "none"))
+
+
+def bodies(seed, frames=7, topology=NTU25):
+    return (np.random.default_rng(seed).normal(size=(frames, topology.size, 3)) + np.array((0, 0, 3))).astype(
+        np.float32
+    )
+
+
+def persons(xyz, present=None):
+    present = np.ones(xyz.shape[:2], bool) if present is None else np.array(present)
+    return Persons(xyz, present, np.full(xyz.shape[:3], 2, np.uint8))
+
+
+def rodrigues(axis, angle):
+    """Rotation about an axis, from the textbook formula."""
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("topology", [NTU25, UCLA20], ids=lambda t: t.name)
+def test_released_is_the_two_turns_one_after_the_other(seed, topology):
+    leading = bodies(seed, topology=topology)
+    first = leading[0].astype(float)
+    spine = first[topology.spine[1]] - first[topology.spine[0]]
+    upright = rodrigues(np.cross(spine, (0, 0, 1)), math.acos(spine[2] / np.linalg.norm(spine)))
+    across = upright @ (first[topology.released_across[1]] - first[topology.released_across[0]])
+    facing = rodrigues(np.array([0, 0, 1]), -math.atan2(across[1], across[0]))
+    found = find_transform(leading, topology, RELEASED)
+    np.testing.assert_allclose(found.rotation, facing @ upright, atol=1e-12)
+    np.testing.assert_allclose(found.scale, np.linalg.norm(spine), rtol=1e-12)
+    np.testing.assert_array_equal(found.origin, first[topology.center])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_body_averages_both_lines_over_the_first_five_frames(seed):
+    leading = bodies(seed)
+    spine, shoulders = np.zeros(3), np.zeros(3)
+    for frame in range(5):
+        spine += (leading[frame, 20].astype(float) - leading[frame, 0]) / 5
+        shoulders += (leading[frame, 4].astype(float) - leading[frame, 8]) / 5
+    z = spine / np.linalg.norm(spine)
+    x = shoulders - (shoulders @ z) * z
+    x /= np.linalg.norm(x)
+    found = find_transform(leading, NTU25, BODY)
+    np.testing.assert_allclose(found.rotation, [x, np.cross(z, x), z], atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [BODY, RELEASED, NONE], ids=lambda s: s.align)
+@pytest.mark.parametrize("seed", range(3))
+def test_rotations_are_proper_and_camera_coordinates_come_back(settings, seed):
+    xyz = bodies(seed, 40)[None]
+    clip = normalize("clip", ClipKey(0), persons(xyz), NTU25, settings)
+    np.testing.assert_allclose(clip.rotation @ clip.rotation.T, np.eye(3), atol=1e-14)
+    assert np.linalg.det(clip.rotation) == pytest.approx(1)
+    recorded = clip.joint.astype(float) * clip.scale @ clip.rotation + clip.origin
+    np.testing.assert_allclose(recorded, xyz, atol=1e-5)
+    assert clip.joint.dtype == np.float32
+
+
+def test_none_keeps_the_axes_of_the_camera_and_still_centres_and_scales():
+    xyz = bodies(1)[None]
+    clip = normalize("clip", ClipKey(0), persons(xyz), NTU25, NONE)
+    np.testing.assert_array_equal(clip.rotation, np.eye(3))
+    np.testing.assert_array_equal(clip.joint[0, 0, 0], (0, 0, 0))
+    assert np.linalg.norm(clip.joint[0, 0, 20]) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("settings", [BODY, RELEASED], ids=lambda s: s.align)
+def test_a_clip_turned_and_shifted_before_the_camera_gives_the_same_joints(settings):
+    xyz = bodies(2)[None]
+    moved = (xyz @ rodrigues(np.array([0.3, 1, -0.2]), 1.1).T + (0.5, -1, 2)).astype(np.float32)
+    first, second = (normalize("clip", ClipKey(0), persons(p), NTU25, settings).joint for p in (xyz, moved))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_all_persons_share_the_leading_persons_transform_and_absent_rows_are_zero():
+    xyz = np.stack([bodies(3), bodies(4)])
+    present = np.ones((2, 7), bool)
+    present[0, :2] = present[1, 4] = False
+    xyz[~present] = 0
+    clip = normalize("clip", ClipKey(0), persons(xyz, present), NTU25, BODY)
+    alone = find_transform(xyz[0, 2:], NTU25, BODY)
+    np.testing.assert_array_equal(clip.rotation, alone.rotation)
+    np.testing.assert_array_equal(clip.origin, xyz[0, 2, 0])
+    assert not clip.joint[~present].any()
+    recorded = clip.joint[1, 5].astype(float) * clip.scale @ clip.rotation + clip.origin
+    np.testing.assert_allclose(recorded, xyz[1, 5], atol=1e-5)
+
+
+def test_the_unit_is_taken_from_the_first_frame_whose_spine_has_a_length():
+    leading = bodies(5)
+    leading[:3, 20] = leading[:3, 0]
+    found = find_transform(leading, NTU25, BODY)
+    assert found.scale == pytest.approx(np.linalg.norm(leading[3, 20].astype(float) - leading[3, 0]))
+    assert found.notes == ()
+
+
+def test_a_spine_without_length_gives_scale_one_the_cameras_axes_and_two_notes():
+    leading = bodies(6)
+    leading[:, 20] = leading[:, 0]
+    found = find_transform(leading, NTU25, BODY)
+    assert (found.scale, found.notes) == (1.0, (UNSCALED, NO_SPINE))
+    np.testing.assert_array_equal(found.rotation, np.eye(3))
+
+
+@pytest.mark.parametrize("spine", [(0, 1, 0), (0.99, 0.1, 0), (1, 0, 0), (0.2, 0.3, -0.8)])
+@pytest.mark.parametrize("across", [0.0, 0.7, -0.7], ids=["no line", "parallel", "opposite"])
+def test_a_line_across_without_direction_leaves_z_on_the_spine_and_is_noted(spine, across):
+    leading = np.zeros((1, 25, 3), np.float32)
+    leading[0, 20] = spine
+    leading[0, 4] = across * np.array(spine)
+    found = find_transform(leading, NTU25, BODY)
+    assert found.notes == (NO_ACROSS,)
+    np.testing.assert_allclose(found.rotation[2], np.array(spine) / np.linalg.norm(spine), atol=1e-7)
+    np.testing.assert_allclose(found.rotation @ found.rotation.T, np.eye(3), atol=1e-14)
+    assert np.linalg.det(found.rotation) == pytest.approx(1)
+
+
+def test_positions_that_float32_cannot_hold_are_refused():
+    xyz = bodies(7)[None]
+    xyz[0, 3, 5] = 3e38
+    with pytest.raises(RawFormatError, match="out of range"):
+        normalize("clip", ClipKey(0), persons(xyz), NTU25, BODY)

@@ -1,0 +1,242 @@
+"""From a folder to a dataset and its report: every clip accounted for, the same bytes for any workers."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import psptool
+from psptool.errors import PspError
+from psptool.prepare.pipeline import estimate, prepare
+from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.report import PreparationReport
+from psptool.skeletons.missing import missing_clips
+from psptool.store.validating import validate
+from tests.prepare.raw import ntu_text, write_ucla_clip, write_ucla_clips
+
+
+@pytest.fixture
+def raw(tmp_path):
+    write_ucla_clips(tmp_path / "raw", 12)
+    return tmp_path / "raw"
+
+
+def run(raw, out, **options):
+    return prepare("ucla", [raw] if isinstance(raw, Path) else raw, out, **options)
+
+
+def balance(report):
+    """found = kept + skipped + quarantined + repeated."""
+    counts = report.counts
+    assert counts.skipped == len(report.skipped)
+    assert counts.quarantined == len(report.quarantined)
+    assert report.found == counts.clips + counts.skipped + counts.quarantined + report.repeated
+    return report
+
+
+def write_ntu(folder: Path, name: str, bodies: int = 1) -> Path:
+    rng = np.random.default_rng(len(name))
+    frames = [[(body, rng.normal(size=(25, 3))) for body in range(bodies)] for _ in range(2)]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.skeleton"
+    path.write_text(ntu_text(frames), newline="")
+    return path
+
+
+def test_dataset_and_report_stand_beside_each_other_and_agree(raw, tmp_path):
+    done = run(raw, tmp_path / "data" / "mine.h5")
+    assert sorted(path.name for path in done.path.parent.iterdir()) == ["mine.h5", "mine.report.json"]
+    assert PreparationReport.load(done.report_path) == balance(done.report)
+    assert validate(done.path) == []
+    with psptool.open(done.path) as store:
+        assert store.manifest.counts == done.report.counts
+        assert store.manifest.fingerprints.content == done.report.content_fingerprint
+        assert store.names == tuple(sorted(path.stem for path in raw.iterdir()))
+
+
+def test_without_a_name_the_dataset_goes_to_the_data_folder(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert prepare("ucla", [Path("raw")]).path == Path("data/ucla.h5")
+    assert (tmp_path / "data" / "ucla.report.json").exists()
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr("psptool.prepare.working.BATCH_CLIPS", 2)
+    monkeypatch.setattr("psptool.prepare.parallel.WINDOW", 2)
+    (raw / "a01_s05_e00_v01.json").write_text("{")
+    one = run(raw, tmp_path / "one" / "u.h5")
+    two = run(raw, tmp_path / "two" / "u.h5", jobs=2, workers=workers)
+    assert one.path.read_bytes() == two.path.read_bytes()
+    assert one.report_path.read_bytes() == two.report_path.read_bytes()
+
+
+def test_a_clip_that_cannot_be_used_is_quarantined_with_its_reason_and_the_rest_goes_on(raw, tmp_path):
+    bad = raw / "a02_s01_e00_v01.json"
+    bad.write_text((raw / "a01_s01_e00_v01.json").read_text()[:200])
+    report = balance(run(raw, tmp_path / "u.h5").report)
+    (left_out,) = report.quarantined
+    assert (left_out.name, left_out.source) == ("a02_s01_e00_v01", str(bad))
+    assert left_out.reason
+    assert str(bad) in left_out.detail
+    assert report.counts.clips == 12
+
+
+def test_strict_takes_it_for_an_error_and_changes_no_file(raw, tmp_path):
+    run(raw, tmp_path / "u.h5")
+    (raw / "a02_s01_e00_v01.json").write_text("{")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(PspError, match="--strict"):
+        run(raw, tmp_path / "u.h5", strict=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_strict_also_refuses_a_dataset_that_is_current(raw, tmp_path):
+    (raw / "a02_s01_e00_v01.json").write_text("{")
+    run(raw, tmp_path / "u.h5")
+    with pytest.raises(PspError, match="--strict"):
+        run(raw, tmp_path / "u.h5", strict=True)
+
+
+def test_nothing_usable_is_an_error_always(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a02_s01_e00_v01.json").write_text("{")
+    with pytest.raises(PspError, match="nothing usable"):
+        run(tmp_path / "raw", tmp_path / "u.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_no_recordings_at_all_is_an_error(tmp_path):
+    (tmp_path / "readme.txt").write_text("hello")
+    with pytest.raises(PspError, match="no ntu-skeleton recordings"):
+        prepare("ntu", [tmp_path], tmp_path / "n.h5")
+
+
+def test_names_that_are_no_clips_are_skipped_and_counted(raw, tmp_path):
+    (raw / "notes.json").write_text("{}")
+    report = balance(run(raw, tmp_path / "u.h5").report)
+    assert [left_out.name for left_out in report.skipped] == ["notes.json"]
+    assert report.found == 13
+
+
+def test_the_same_clip_twice_is_repeated_where_the_bytes_are_the_same(raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "copy")
+    report = balance(run([raw, tmp_path / "copy"], tmp_path / "u.h5").report)
+    assert (report.repeated, report.counts.clips, report.counts.duplicates) == (12, 12, 0)
+
+
+def test_two_recordings_of_one_name_are_an_error_that_names_both(raw, tmp_path):
+    other = write_ucla_clip(tmp_path / "other", "a01_s01_e03_v01", np.ones((4, 20, 3)))
+    with pytest.raises(PspError) as caught:
+        run([raw, tmp_path / "other"], tmp_path / "u.h5")
+    assert str(other) in str(caught.value)
+    assert str(raw / other.name) in str(caught.value)
+    assert not list(tmp_path.glob("*u.h5*"))
+
+
+def test_the_same_coordinates_under_other_names_are_duplicates_and_both_kept(raw, tmp_path):
+    xyz = np.random.default_rng(3).normal(size=(5, 20, 3))
+    for name in ("a02_s01_e00_v02", "a02_s01_e00_v03"):
+        write_ucla_clip(raw, name, xyz)
+    report = balance(run(raw, tmp_path / "u.h5").report)
+    assert report.duplicates == (("a02_s01_e00_v02", "a02_s01_e00_v03"),)
+    assert (report.counts.duplicates, report.counts.clips) == (1, 14)
+
+
+def test_missing_joints_and_a_body_without_spine_are_counted(raw, tmp_path):
+    xyz = np.random.default_rng(3).normal(size=(5, 20, 3))
+    xyz[2, 7] = 0
+    write_ucla_clip(raw, "a03_s01_e00_v01", xyz)
+    xyz[:, 2] = xyz[:, 0]
+    write_ucla_clip(raw, "a03_s01_e01_v01", xyz)
+    report = run(raw, tmp_path / "u.h5").report
+    assert (report.counts.interpolated_joints, report.counts.unscaled) == (2, 1)
+    assert {note.name for note in report.notes} == {"a03_s01_e01_v01"}
+
+
+def test_what_is_current_is_skipped_until_forced_or_changed(raw, tmp_path):
+    first = run(raw, tmp_path / "u.h5")
+    written = first.path.stat().st_mtime_ns
+    assert not first.current
+    again = run(raw, tmp_path / "u.h5")
+    assert again.current
+    assert again.report == first.report
+    assert first.path.stat().st_mtime_ns == written
+    assert not run(raw, tmp_path / "u.h5", force=True).current
+    assert not run(raw, tmp_path / "u.h5", settings=PreparationSettings(align="none")).current
+    assert not run(raw, tmp_path / "u.h5").current
+    write_ucla_clip(raw, "a01_s01_e03_v01", np.ones((4, 20, 3)))
+    assert not run(raw, tmp_path / "u.h5").current
+
+
+def test_a_report_of_another_file_or_a_damaged_file_is_not_current(raw, tmp_path):
+    first = run(raw, tmp_path / "u.h5")
+    whole = first.path.read_bytes()
+    first.path.write_bytes(whole[:-1000])
+    assert not run(raw, tmp_path / "u.h5").current
+    assert first.path.read_bytes() == whole
+    run(raw, tmp_path / "other.h5", settings=PreparationSettings(align="none")).path.replace(first.path)
+    assert not run(raw, tmp_path / "u.h5").current
+    assert first.path.read_bytes() == whole
+
+
+def test_ntu_clips_on_the_missing_list_are_skipped_by_name(tmp_path):
+    missing = sorted(missing_clips("ntu60"))[0]
+    for name in ("S001C001P001R001A001", missing):
+        write_ntu(tmp_path / "raw", name)
+    report = balance(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
+    assert [(left_out.name, left_out.reason) for left_out in report.skipped] == [
+        (missing, "missing-skeleton list")
+    ]
+    assert report.counts.clips == 1
+
+
+def test_one_action_above_60_makes_it_ntu120_with_its_longer_list(tmp_path):
+    only_120 = sorted(missing_clips("ntu120") - missing_clips("ntu60"))[0]
+    for name in ("S001C001P001R001A001", "S018C001P008R001A061", only_120):
+        write_ntu(tmp_path / "raw", name)
+    report = prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report
+    assert (report.dataset, report.counts.clips, report.counts.skipped) == ("ntu120", 2, 1)
+
+
+def test_a_zip_archive_gives_the_dataset_that_the_folder_gives(tmp_path):
+    names = ("S001C001P001R001A001", "S001C001P001R001A050")
+    with zipfile.ZipFile(tmp_path / "raw.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            path = write_ntu(tmp_path / "raw", name, bodies=2)
+            archive.write(path, f"nturgb+d_skeletons/{path.name}")
+    folder = prepare("ntu", [tmp_path / "raw"], tmp_path / "a.h5")
+    zipped = prepare("ntu", [tmp_path / "raw.zip"], tmp_path / "b.h5")
+    assert folder.path.read_bytes() == zipped.path.read_bytes()
+    assert zipped.report.counts.rows == 8
+
+
+def test_progress_is_told_of_every_clip(raw, tmp_path):
+    told = []
+    run(raw, tmp_path / "u.h5", progress=lambda done, total: told.append((done, total)))
+    assert told == [(n, 12) for n in range(1, 13)]
+
+
+def test_an_estimate_writes_nothing_and_comes_near_what_is_written(raw, tmp_path):
+    (raw / "a02_s01_e00_v01.json").write_text("{")
+    (tmp_path / "out").mkdir()
+    guess = estimate("ucla", [raw], tmp_path / "out" / "u.h5")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert (len(guess.gathered.clips), guess.quarantined, guess.sample, guess.current) == (13, 1, 13, False)
+    done = run(raw, tmp_path / "out" / "u.h5")
+    assert guess.file_bytes == done.report.counts.rows * (20 * 3 * 4 * 2 + 20 + 1)
+    assert guess.seconds > 0
+    assert estimate("ucla", [raw], tmp_path / "out" / "u.h5").current
+
+
+def test_a_disk_too_small_is_refused_before_the_work_begins(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000))
+    told = []
+    with pytest.raises(PspError, match="disk is too small"):
+        run(raw, tmp_path / "u.h5", progress=lambda *_: told.append(1))
+    assert told == []
+    assert not list(tmp_path.glob("*u.h5*"))

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +40,9 @@ def skeleton_text(clip: Recording) -> bytes:
     return "".join(parts).encode("ascii")
 
 
-def write_ntu(target: Path, names: Iterable[str], seed: int = 0, faults: Faults | None = None) -> int:
+def write_ntu(
+    target: Path, names: Iterable[str], seed: int = 0, faults: Faults | None = None, jobs: int = 1
+) -> int:
     """Write the named clips as ``.skeleton`` files.
 
     Args:
@@ -47,11 +50,13 @@ def write_ntu(target: Path, names: Iterable[str], seed: int = 0, faults: Faults 
         names: Clip names, such as `demo_names` or `clip_names` gives.
         seed: Decides all movement and noise, together with the names.
         faults: What the sensor does wrong; by default as much as a real one.
+        jobs: Processes that make the files; they are the same for any number.
 
     Returns:
         Number of files.
     """
-    return write_files(target, ((f"{n}.skeleton", skeleton_text(record(n, seed, faults))) for n in names))
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
+    return write_files(target, parallel(joblib.delayed(_skeleton_file)(name, seed, faults) for name in names))
 
 
 def write_ucla(target: Path, names: Iterable[str], seed: int = 0, form: str = "json") -> int:
@@ -91,6 +96,10 @@ def write_files(target: Path, files: Iterable[tuple[str, bytes]]) -> int:
         path.write_bytes(content)
         count += 1
     return count
+
+
+def _skeleton_file(name: str, seed: int, faults: Faults | None) -> tuple[str, bytes]:
+    return f"{name}.skeleton", skeleton_text(record(name, seed, faults))
 
 
 def _joint_fields(clip: Recording) -> Array:

@@ -111,6 +111,14 @@ def test_ucla_json_has_exactly_the_three_keys_and_the_label_in_order(tmp_path):
     assert (content["file_name"], content["label"]) == ("a12_s10_e05_v03", 10)
 
 
+def test_two_processes_write_the_bytes_of_one(tmp_path):
+    for jobs in (1, 2):
+        assert write_ntu(tmp_path / str(jobs), NAMES, jobs=jobs) == len(NAMES)
+    for name in NAMES:
+        one, two = ((tmp_path / str(jobs) / f"{name}.skeleton").read_bytes() for jobs in (1, 2))
+        assert one == two
+
+
 @pytest.mark.parametrize("suffix", ["", ".zip"])
 def test_the_same_names_and_seed_give_the_same_bytes(tmp_path, suffix):
     def content(path):

@@ -215,11 +215,13 @@ def test_where_every_clip_is_seen_the_unseen_accuracy_is_null(run: Trained) -> N
 
 def test_the_best_weights_score_on_validation_clips_what_training_said(tmp_path: Path) -> None:
     data, split = tmp_path / "ucla.h5", tmp_path / "s0.json"
-    # Validation clips by the dozen, and classes that differ by height, so that the accuracy is not 0 or 1 by chance.
-    seeds = {f"a{a:02}_s{s:02}_e00_v02": 100 * a + s for a in (1, 2, 3) for s in range(1, 5)}
-    more = [make_clip(name, seed, lift=float(name[2]) / 2) for name, seed in seeds.items()]
-    make_split(split, write_ucla(data, clips() + more), {**PARTS, "validation": list(seeds)})
-    optim = OptimSettings(steps=6, labelled=1, unlabelled=2, lr=0.05)
+    # Two classes that differ by height, a dozen validation clips: an accuracy between 0 and 1.
+    seeds = {f"a{a:02}_s{s:02}_e00_v02": 100 * a + s for a in (1, 2) for s in range(1, 7)}
+    more = [make_clip(name, seed, lift=float(name[2]) / 4) for name, seed in seeds.items()]
+    labelled, unlabelled = ("a01_s01_e00_v01", "a02_s01_e00_v01"), ("a05_s01_e00_v02", "a08_s01_e00_v02")
+    parts = {"labelled": labelled, "unlabelled": unlabelled, "validation": seeds, "test": PARTS["test"]}
+    make_split(split, write_ucla(data, clips() + more), parts)
+    optim = OptimSettings(steps=8, labelled=2, unlabelled=2, lr=0.02)
     recipe = TRAINING.model_copy(update={"optim": optim, "validate_every": 2})
     done = train(data, split, recipe, device=torch.device("cpu"), out=tmp_path / "run")
     scores = evaluate(done.folder, weights="best", part="validation")

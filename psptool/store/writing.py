@@ -9,8 +9,8 @@ Notation for array shapes: M persons, T frames, V joints; rows R = M * T, person
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from psptool.errors import PspError
 from psptool.schemas.dataset import DatasetManifest, Fingerprints
 from psptool.store.arrays import PreparedClip, motion
 from psptool.store.fingerprint import Fingerprinting, content_digest, coordinates_digest
+from psptool.store.guarded import GuardedFile
 from psptool.store.layout import (
     CHUNK_CLIPS,
     CHUNK_ROWS,
@@ -82,16 +83,15 @@ class StoreWriter:
         self._table: list[tuple[Any, ...]] = []
         self._replacement = Replacement(path)
         try:
+            self._target = GuardedFile(self._replacement.partial)
             # Without times and with fixed versions of its structures, a file depends on its content alone.
-            # HDF5's own lock would meet the one that the replacement holds.
-            self._file = h5py.File(
-                self._replacement.partial, "w", libver=("earliest", "v110"), locking=False, track_order=False
-            )
-            self._columns = {name: _RowColumn(self._file, name, joints) for name in ROW_ARRAYS}
-            self._make_table()
-        except (OSError, RuntimeError) as error:
+            self._file = h5py.File(self._target, "w", libver=("earliest", "v110"), track_order=False)
+            with self._writing():
+                self._columns = {name: _RowColumn(self._file, name, joints) for name in ROW_ARRAYS}
+                self._make_table()
+        except BaseException:
             self._replacement.abandon()
-            raise self._unwritable(error) from error
+            raise
 
     def add(self, packed: PackedClip) -> None:
         """Append a clip; names must ascend.
@@ -104,28 +104,16 @@ class StoreWriter:
             raise PspError(
                 f"{self._path}: clips must be written in name order", f"{clip.name!r} after {self._last!r}"
             )
-        try:
+        key = (getattr(clip.key, name) for name in KEY_COLUMNS)
+        sizes = (clip.frames, clip.persons, self.rows)
+        self._table.append((clip.name, *key, *sizes, clip.origin, clip.scale, clip.rotation))
+        with self._writing():
             self._columns["joint"].append(clip.joint)
             self._columns["motion"].append(packed.motion)
             self._columns["present"].append(clip.present)
             self._columns["state"].append(clip.state)
-            key = tuple(getattr(clip.key, name) for name in KEY_COLUMNS)
-            self._table.append(
-                (
-                    clip.name,
-                    *key,
-                    clip.frames,
-                    clip.persons,
-                    self.rows,
-                    clip.origin,
-                    clip.scale,
-                    clip.rotation,
-                )
-            )
             if len(self._table) == CHUNK_CLIPS:
                 self._flush_table()
-        except (OSError, RuntimeError) as error:
-            raise self._unwritable(error) from error
         self._last = clip.name
         self._fingerprinting.add(clip.name, clip.key.label, packed.content)
         self.clips, self.frames = self.clips + 1, self.frames + clip.frames
@@ -135,22 +123,20 @@ class StoreWriter:
         """The fingerprints of the clips added so far, for the manifest."""
         return self._fingerprinting.result()
 
-    def close(self, manifest: DatasetManifest) -> Path:
+    def close(self, manifest: DatasetManifest) -> None:
         """Write what is buffered and the manifest, and put the file on the disk; `commit` is left to do.
 
         Raises:
             PspError: The file cannot be written.
         """
-        try:
+        with self._writing():
             self._flush_table()
             for column in self._columns.values():
                 column.flush()
             self._file.attrs[MANIFEST] = manifest.model_dump_json()
             self._file.close()
+            self._target.close()
             self._replacement.sync()
-        except (OSError, RuntimeError) as error:
-            raise self._unwritable(error) from error
-        return self._replacement.partial
 
     def commit(self) -> None:
         """Give the closed file its final name.
@@ -158,10 +144,8 @@ class StoreWriter:
         Raises:
             PspError: It cannot take the name.
         """
-        try:
+        with self._writing():
             self._replacement.commit()
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def finish(self, manifest: DatasetManifest) -> None:
         """`close` and `commit` in one.
@@ -178,8 +162,14 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._replacement.done:
-            _close_quietly(self._file)
+        if self._replacement.done:
+            return
+        try:
+            # What went wrong was said already; HDF5 may stumble over it once more.
+            with suppress(OSError, RuntimeError):
+                self._file.close()
+        finally:
+            self._target.close()
             self._replacement.abandon()
 
     def _make_table(self) -> None:
@@ -205,11 +195,17 @@ class StoreWriter:
             dataset[start:] = list(values) if name == "name" else np.asarray(values, dataset.dtype)
         self._table.clear()
 
-    def _unwritable(self, error: Exception) -> PspError:
-        return PspError(
-            f"{self._path}: cannot be written ({_first_line(error)})",
-            way_out="Free space on the disk or mend the folder's permissions, or choose another file.",
-        )
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+            self._target.check()
+        except (OSError, RuntimeError) as error:
+            cause = self._target.error or error
+            raise PspError(
+                f"{self._path}: cannot be written ({getattr(cause, 'strerror', None) or cause})",
+                way_out="Free space on the disk or mend the folder's permissions, or choose another file.",
+            ) from cause
 
 
 def write_store(
@@ -270,13 +266,3 @@ class _RowColumn:
         else:
             self._dataset[start:end] = self._buffer[: self._filled]
         self._written, self._filled = end, 0
-
-
-def _close_quietly(file: h5py.File) -> None:
-    # A file whose disk is full cannot flush its buffers either; the error that counts was already raised.
-    with contextlib.suppress(OSError, RuntimeError):
-        file.close()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -36,16 +36,11 @@ def evaluate(
     from psptool.train.device import choose_device
 
     which = cast("api.Weights", choice(weights, get_args(api.Weights), "--weights"))
+    # Before a run is looked for: a device that is absent is to be said first.
     computing_on = choose_device(device)
     folder = choose(RUN, run)
-    scores = api.evaluate(
-        folder,
-        data=data,
-        split=split,
-        weights=which,
-        part="validation" if validation else "test",
-        device=computing_on,
-    )
+    part: api.Part = "validation" if validation else "test"
+    scores = api.evaluate(folder, data=data, split=split, weights=which, part=part, device=computing_on)
     if as_json:
         say_json(scores.model_dump(mode="json"))
         return

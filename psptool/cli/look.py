@@ -15,7 +15,7 @@ INSPECT_EXAMPLES = examples(
     "psptool inspect splits/ucla-xview-0.05-s0.json --json",
     "psptool inspect runs/ucla-xview-0.05-s0-psp-small",
 )
-VALIDATE_EXAMPLES = examples("psptool validate data/ucla.h5", "psptool validate data/ntu60.h5 --json")
+VALIDATE_EXAMPLES = examples("psptool validate data/ucla.h5", "psptool validate data/ucla.h5 --json")
 
 File = Annotated[
     Path, typer.Argument(help="A dataset (.h5), a split (.json) or a run's folder.", show_default=False)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool prepare ntu --raw nturgb+d_skeletons",
-    "psptool prepare ntu --raw s001_to_s017.zip s018_to_s032.zip --jobs 8",
+    "psptool prepare ntu --raw nturgbd_skeletons_s001_to_s017.zip nturgbd_skeletons_s018_to_s032.zip",
     "psptool prepare ucla --raw all_sqe --align released --out data/ucla-released.h5",
     "psptool prepare ntu --raw nturgb+d_skeletons --dry-run",
 )
@@ -58,20 +58,39 @@ def prepare(
     if dry_run:
         _tell_estimate(pipeline.estimate(chosen, sources, out, settings, jobs=workers), as_json)
         return
+    done = run_preparation(
+        chosen, sources, out, settings, jobs=workers, scheduler=scheduler, strict=strict, force=force
+    )
+    _tell(done, as_json, default=out is None)
+
+
+def run_preparation(
+    kind: Kind,
+    sources: Sequence[Path],
+    out: Path | None = None,
+    settings: PreparationSettings | None = None,
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    strict: bool = False,
+    force: bool = False,
+) -> Preparation:
+    """Prepare with progress on stderr; as `pipeline.prepare`, but jobs None means all cores."""
+    from psptool.prepare import pipeline
+
     with progress() as bar:
         task = bar.add_task("preparing", total=None, said="")
-        done = pipeline.prepare(
-            chosen,
+        return pipeline.prepare(
+            kind,
             sources,
             out,
             settings,
-            jobs=workers,
+            jobs=_workers(jobs),
             scheduler=scheduler,
             strict=strict,
             force=force,
             progress=lambda clips, total: bar.update(task, completed=clips, total=total),
         )
-    _tell(done, as_json, default=out is None)
 
 
 def _settings(align: str) -> PreparationSettings:

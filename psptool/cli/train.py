@@ -1,1 +1,123 @@
-"""``psptool train``."""
+"""``psptool train``: a model from a dataset and a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+
+from psptool.cli.artefacts import DATASET, SPLIT, choose
+from psptool.cli.console import choice, examples, next_step, note, progress, say_json, table
+
+if TYPE_CHECKING:
+    import torch
+
+    from psptool.schemas.run import RunConfig
+    from psptool.schemas.training import TrainingConfig
+    from psptool.train.api import Trained
+    from psptool.train.loop import Progress
+
+EXAMPLES = examples(
+    "psptool train",
+    "psptool train --method supervised --set optim.lr=0.05",
+    "psptool train --split splits/ucla-xview-0.05-s0.json --preset small --device cpu",
+)
+
+
+def train(
+    split: Annotated[Path | None, typer.Option(help="The split; the newest of splits/.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The dataset; the split's own in data/.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="psp, or supervised: labels only with the same encoder.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="small, or paper: the released recipe; small on a CPU.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file of recipe values, over the preset.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One recipe value, over the file; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int | None, typer.Option(help="Of weights and draws; the split's by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default named in runs/.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a model. psptool schemas --show training lists the keys of --set."""
+    from psptool.schemas.split import Split
+    from psptool.schemas.training import Method, resolve
+    from psptool.train.device import choose_device
+
+    computing_on = choose_device(device)
+    recipe = resolve(
+        method=None if method is None else cast(Method, choice(method, get_args(Method), "--method")),
+        preset=preset,
+        file=config,
+        changes=changes or (),
+        seed=seed,
+        default_preset="paper" if computing_on.type == "cuda" else "small",
+    )
+    split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
+    data_path = choose(DATASET, data, Split.load(split_path).dataset)
+    done = run_training(data_path, split_path, recipe, computing_on, out)
+    if as_json:
+        say_json(_summary(done))
+        return
+    rows = [(key, value) for key, value in _summary(done).items() if value is not None]
+    table(str(done.folder), rows[1:])
+    next_step("psptool evaluate" if out is None else f"psptool evaluate {done.folder}")
+
+
+def run_training(
+    data: Path, split: Path, recipe: TrainingConfig, device: torch.device, out: Path | None = None
+) -> Trained:
+    """Train, with recipe and progress on stderr; arguments and errors as `psptool.train.api.train`."""
+    from psptool.train import api
+
+    with progress() as bar:
+        task = bar.add_task(recipe.method, total=recipe.optim.steps, said="")
+
+        def tell(word: Progress) -> None:
+            bar.update(task, completed=word.step, said=_said(word))
+
+        return api.train(data, split, recipe, device=device, out=out, begun=_tell_recipe, tell=tell)
+
+
+def _tell_recipe(folder: Path, config: RunConfig) -> None:
+    """The resolved recipe, as it is saved in the run's folder: one line a group."""
+    recipe: dict[str, Any] = config.training.model_dump(mode="json")
+    groups = {key: value for key, value in recipe.items() if isinstance(value, dict)}
+    rest = {key: value for key, value in recipe.items() if key not in groups}
+    note(f"run: {folder}, on {config.device} in {config.precision}, seed {config.seed}")
+    for name, values in {"recipe": rest, **groups}.items():
+        note(f"  {name}: " + " ".join(f"{key}={_short(value)}" for key, value in values.items()))
+
+
+def _short(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _said(word: Progress) -> str:
+    """Loss, its terms, and steps a second."""
+    terms = " ".join(f"{name} {value:.3f}" for name, value in word.terms.items())
+    looked = "" if word.validation is None else f" validation {100 * word.validation:.1f} %"
+    return f"{terms}{looked}  {word.step / max(word.seconds, 1e-9):.1f} steps/s"
+
+
+def _summary(done: Trained) -> dict[str, Any]:
+    recipe, final = done.config.training, done.final
+    return {
+        "run": str(done.folder),
+        "method": recipe.method,
+        "preset": recipe.preset,
+        "seed": done.config.seed,
+        "device": done.config.device,
+        "precision": done.config.precision,
+        "steps": final.steps,
+        "seconds": round(final.seconds, 1),
+        **{name: round(value, 4) for name, value in final.terms.items()},
+        "best_validation": done.best,
+    }

@@ -130,7 +130,8 @@ def test_output_under_a_file_cannot_be_written(psptool, ucla_raw, tmp_path):
     assert files() == before
     psptool("split", "--ratio", "0.5")
     before = files()
-    ran = psptool("train", "--device", "cpu", "--set", "optim.steps=1", "--out", blocked / "run", code=2)
+    arguments = ("--method", "supervised", "--device", "cpu", "--set", "optim.steps=1")
+    ran = psptool("train", *arguments, "--out", blocked / "run", code=2)
     assert "blocked" in ran.err
     assert files() == before
 

@@ -1,0 +1,148 @@
+"""``psptool demo``: the four stages on recordings that psptool makes up, through the code of the commands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from psptool.cli.console import examples, grid, note, progress, say, say_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from psptool.schemas.scores import Scores
+    from psptool.schemas.training import Method
+
+EXAMPLES = examples("psptool demo", "psptool demo --out elsewhere --seed 1 --json")
+RATIO = 0.05
+METHODS: tuple[Method, ...] = ("supervised", "psp")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("psptool-demo"),
+    seed: Annotated[int, typer.Option(help="Of the made-up recordings, the draw and the training.")] = 0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A value of the recipe; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show the whole way, from made-up raw files to two accuracies."""
+    from psptool.train.device import choose_device
+
+    began, computing_on = time.perf_counter(), choose_device(device)
+    raw = _recordings(out, seed)
+    data = _prepared(out, raw)
+    split = _split(out, data, seed)
+    runs = {method: _trained(out, data, split, method, changes or (), computing_on) for method in METHODS}
+    scores = {method: _evaluated(run, computing_on) for method, run in runs.items()}
+    seconds = time.perf_counter() - began
+    if as_json:
+        shown: dict[str, Any] = {method: found.model_dump(mode="json") for method, found in scores.items()}
+        say_json({"folder": str(out), "seconds": round(seconds, 1), **shown})
+        return
+    _show(out, data, split, runs, scores, seconds)
+
+
+def _recordings(out: Path, seed: int) -> Path:
+    """The raw files; those of an earlier demo with this seed are taken as they are where all are there."""
+    from psptool.synthesis import names
+    from psptool.synthesis.writing import write_ntu
+
+    clips, raw = names.demo_names(), out / f"raw-s{seed}"
+    if {path.stem for path in raw.glob("*.skeleton")} >= set(clips):
+        note(f"1 of 5  recordings: {raw} is there already")
+        return raw
+    note(f"1 of 5  recordings: {len(clips)} .skeleton files in {raw}")
+    with progress() as bar:
+        task = bar.add_task("moving bodies", total=len(clips), said="")
+
+        def counted() -> Iterator[str]:
+            for name in clips:
+                yield name
+                bar.advance(task)
+
+        write_ntu(raw, counted(), seed)
+    return raw
+
+
+def _prepared(out: Path, raw: Path) -> Path:
+    from psptool.cli.prepare import run_preparation
+
+    data = out / "data" / "ntu120.h5"
+    note(f"2 of 5  psptool prepare ntu --raw {raw} --out {data}")
+    run_preparation("ntu", [raw], data)
+    return data
+
+
+def _split(out: Path, data: Path, seed: int) -> Path:
+    from psptool.splits.making import SplitRequest, split_name
+    from psptool.splits.stored import save_split, split_store
+    from psptool.store.reading import open_store
+
+    with open_store(data) as store:
+        made = split_store(store, SplitRequest(ratio=RATIO, seed=seed))
+    path = out / "splits" / f"{split_name(made.split)}.json"
+    note(f"3 of 5  psptool split --ratio {RATIO} --seed {seed} --data {data} --out {path}")
+    save_split(made.split, path)
+    return path
+
+
+def _trained(
+    out: Path, data: Path, split: Path, method: Method, changes: Sequence[str], device: torch.device
+) -> Path:
+    from psptool.cli.train import run_training
+    from psptool.schemas.training import resolve
+
+    said = "".join(f" --set {change}" for change in changes)
+    note(f"4 of 5  psptool train --method {method} --preset demo --split {split} --data {data}{said}")
+    recipe = resolve(method=method, preset="demo", changes=changes)
+    names = (out / "runs" / f"{split.stem}-{method}-demo{suffix}" for suffix in _suffixes())
+    folder = next(path for path in names if not path.exists())
+    return run_training(data, split, recipe, device, folder).folder
+
+
+def _suffixes() -> Iterator[str]:
+    yield ""
+    yield from (f"-{number}" for number in count(2))
+
+
+def _evaluated(run: Path, device: torch.device) -> Scores:
+    from psptool.evaluate.api import evaluate
+
+    note(f"5 of 5  psptool evaluate {run}")
+    return evaluate(run, device=device)
+
+
+def _show(
+    out: Path,
+    data: Path,
+    split: Path,
+    runs: Mapping[Method, Path],
+    scores: Mapping[Method, Scores],
+    seconds: float,
+) -> None:
+    from psptool.cli.evaluate import percent
+
+    any_scores = next(iter(scores.values()))
+    say(
+        f"{any_scores.clips} test clips, made up; one train label in {round(1 / RATIO)} kept; {seconds:.0f} s"
+    )
+    header = ("", *(f"{method} %" for method in scores))
+    rows = [
+        ("top-1", *(percent(found.top1) for found in scores.values())),
+        ("top-5", *(percent(found.top5) for found in scores.values())),
+        ("top-1, joint stream", *(percent(found.top1_joint) for found in scores.values())),
+        ("top-1, motion stream", *(percent(found.top1_motion) for found in scores.values())),
+    ]
+    grid("", header, rows)
+    say(f"Look at: {data.with_name(f'{data.stem}.report.json')}, {split}")
+    for run in runs.values():
+        say(f"         {run}/confusion.png, scores.json, log.jsonl")
+    say(f"Next: psptool inspect {data}, or psptool prepare ucla --raw PATH with recordings of your own")

@@ -64,6 +64,15 @@ def halfway(rng: random.Random) -> str:
     return f"{mantissa}{rng.choice(['', '0000000001', '1', '00000000000000000000000000000000000001'])}e{exponent}"
 
 
+def near_halfway(rng: random.Random) -> str:
+    """As `halfway`, with 15 to 17 digits and powers to beyond 10**22 and 10**-22: the edges of what is exact."""
+    low = np.float32(rng.uniform(1, 3) * 10.0 ** rng.randint(-11, 38))
+    middle = (float(low) + float(np.nextafter(low, np.float32(0)))) / 2
+    places = rng.choice([14, 15, 15, 16])
+    mantissa, exponent = f"{middle:.{places}e}".split("e")
+    return rng.choice([f"{mantissa}e{exponent}", f"{mantissa.replace('.', '')}e{int(exponent) - places}"])
+
+
 def digits(rng: random.Random) -> str:
     """Any digits with a point anywhere, or none."""
     text = "".join(rng.choices("0123456789", k=rng.randint(1, 25)))
@@ -114,7 +123,7 @@ LIMITS = [
     ),
 ]
 FORMS: tuple[Callable[[random.Random], str], ...] = (
-    plain, plain, scientific, shortest, as_float32, halfway, digits, digits, limits,
+    plain, plain, scientific, shortest, as_float32, halfway, near_halfway, digits, digits, limits,
 )  # fmt: skip
 
 

@@ -81,7 +81,8 @@ def read_file(file: FileRef) -> bytes:
             blob = archives.read_member(file, file.archive, MAX_BYTES + 1)
         else:
             with Path(file.path).open("rb") as stream:
-                blob = stream.read(MAX_BYTES + 1)
+                # Asked for as many as there are, since memory for as many as there may be is slow to get.
+                blob = stream.read(min(os.fstat(stream.fileno()).st_size, MAX_BYTES) + 1)
     except OSError as error:
         raise _unreadable(str(file), error) from error
     # The size that was stated may be wrong; what was read tells.

@@ -78,8 +78,8 @@ def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
     field = _FIELD.match(blob, found.offset)
     word = field[0].decode("ascii") if field else ""
     reason, expected = {
-        kernel.FRAME_COUNT: ("frame count", "the number of frames"),
-        kernel.BODY_COUNT: ("body count", "the number of bodies in the frame"),
+        kernel.FRAME_COUNT: ("frame count", f"the number of frames, 0 to {kernel.MAX_COUNT}"),
+        kernel.BODY_COUNT: ("body count", f"the number of bodies in the frame, 0 to {kernel.MAX_COUNT}"),
         kernel.BODY_LINE: ("field count", f"a body line of {kernel.BODY_FIELDS} fields"),
         kernel.JOINT_COUNT: ("joint count", f"the joint count {NTU25.size}"),
         kernel.JOINT_LINE: ("field count", f"a joint line of {kernel.JOINT_FIELDS} fields"),

@@ -121,7 +121,7 @@ def examples(*commands: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> None:

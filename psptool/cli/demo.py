@@ -105,7 +105,7 @@ def _trained(
     recipe = resolve(method=method, preset="demo", changes=changes)
     names = (out / "runs" / f"{split.stem}-{method}-demo{suffix}" for suffix in _suffixes())
     folder = next(path for path in names if not path.exists())
-    return run_training(data, split, recipe, device, folder).folder
+    return run_training(data, split, recipe, device, folder, begun=lambda run, config: None).folder
 
 
 def _suffixes() -> Iterator[str]:

@@ -59,8 +59,10 @@ def show(folder: Path, scores: Scores) -> None:
     grid("", ("", "top-1 %", "top-5 %"), rows)
     if scores.top1_unseen is not None:
         classes = ", ".join(scores.classes_unseen)
-        say(f"Unseen: {percent(scores.top1_unseen)} % top-1 on {scores.clips_unseen} clips whose coordinates")
-        say(f"stand nowhere in the train set; they show {len(scores.classes_unseen)} classes: {classes}.")
+        say(
+            f"Unseen: {percent(scores.top1_unseen)} % top-1 on the {scores.clips_unseen} clips that stand nowhere"
+        )
+        say(f"in the train set; their {len(scores.classes_unseen)} classes: {classes}.")
     grid("", ("class", "top-1 %"), [(name, percent(share)) for name, share in scores.per_class.items()])
 
 

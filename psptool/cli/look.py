@@ -81,8 +81,9 @@ def _run(folder: Path) -> dict[str, Any]:
         mode="json", exclude={"class_names", "format_version"}
     )
     training = config.pop("training")
+    recipe = {key: training.pop(key) for key in ("method", "preset")}
     scores = folder / "scores.json"
-    values = {**config, "method": training["method"], "preset": training["preset"], "training": training}
+    values = {**config, **recipe, "training": training}
     if scores.exists():
         found = Scores.load(scores)
         values["scores"] = {"top1": found.top1, "top5": found.top5, "top1_unseen": found.top1_unseen}

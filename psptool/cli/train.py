@@ -11,6 +11,8 @@ from psptool.cli.artefacts import DATASET, SPLIT, choose
 from psptool.cli.console import choice, examples, next_step, note, progress, say_json, table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from psptool.schemas.run import RunConfig
@@ -72,9 +74,17 @@ def train(
 
 
 def run_training(
-    data: Path, split: Path, recipe: TrainingConfig, device: torch.device, out: Path | None = None
+    data: Path,
+    split: Path,
+    recipe: TrainingConfig,
+    device: torch.device,
+    out: Path | None = None,
+    begun: Callable[[Path, RunConfig], None] | None = None,
 ) -> Trained:
-    """Train, with recipe and progress on stderr; arguments and errors as `psptool.train.api.train`."""
+    """Train, with progress on stderr; arguments and errors as `psptool.train.api.train`.
+
+    Unless `begun` says otherwise, the resolved recipe is told too.
+    """
     from psptool.train import api
 
     with progress() as bar:
@@ -83,7 +93,8 @@ def run_training(
         def tell(word: Progress) -> None:
             bar.update(task, completed=word.step, said=_said(word))
 
-        return api.train(data, split, recipe, device=device, out=out, begun=_tell_recipe, tell=tell)
+        told = begun or _tell_recipe
+        return api.train(data, split, recipe, device=device, out=out, begun=told, tell=tell)
 
 
 def _tell_recipe(folder: Path, config: RunConfig) -> None:

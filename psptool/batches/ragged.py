@@ -16,8 +16,10 @@ from torch import Tensor
 from psptool.batches.augmentation import augment, draw_augmentation
 from psptool.batches.sampling import draw_frames, even_frames
 from psptool.model.classifier import Stream, Streams
-from psptool.schemas.training import AugmentSettings, ModelSettings, SamplingSettings
+from psptool.schemas.training import AugmentSettings, SamplingSettings
 from psptool.store.reading import Store
+
+NO_CHANGE = AugmentSettings()
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ class Batcher:
 
     clips: RaggedClips
     sampling: SamplingSettings
-    augmentation: AugmentSettings = AugmentSettings()
-    absent_persons: str = ModelSettings().absent_persons
+    augmentation: AugmentSettings = NO_CHANGE
+    absent_persons: str = "skip"
     slots: int = 2
 
     def train(self, chosen: Tensor, generator: torch.Generator) -> Streams:

@@ -47,7 +47,9 @@ def draw_crop(counts: Tensor, frames: int, shortest: float, generator: torch.Gen
     clips, device = len(counts), counts.device
     length = counts * (shortest + (1 - shortest) * torch.rand(clips, generator=generator, device=device))
     start = (counts - length) * torch.rand(clips, generator=generator, device=device)
-    within = torch.arange(frames, device=device) + torch.rand(clips, frames, generator=generator, device=device)
+    within = torch.arange(frames, device=device) + torch.rand(
+        clips, frames, generator=generator, device=device
+    )
     chosen = (start[:, None] + within / frames * length[:, None]).long()
     return torch.minimum(chosen, counts[:, None] - 1)
 

@@ -26,12 +26,16 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     rows = F.normalize(torch.cat((first, second)), dim=1)
     similarity = rows @ rows.T / temperature
     # A row is neither its own positive nor its own negative.
-    similarity = similarity.masked_fill(torch.eye(len(rows), dtype=torch.bool, device=rows.device), -torch.inf)
+    similarity = similarity.masked_fill(
+        torch.eye(len(rows), dtype=torch.bool, device=rows.device), -torch.inf
+    )
     positive = torch.arange(len(rows), device=rows.device).roll(len(first))
     return F.cross_entropy(similarity, positive)
 
 
-def coarse_to_fine(first: Mapping[str, Tensor], second: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:
+def coarse_to_fine(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], temperature: float
+) -> dict[str, Tensor]:
     """CCL's terms: `nt_xent` between joint and motion stream at each level; the loss is their sum.
 
     Args:

@@ -47,7 +47,9 @@ class PSPNet(nn.Module):
         contrast: Build the branch of the contrastive loss (pyramid and projection); prediction never needs it.
     """
 
-    def __init__(self, settings: ModelSettings, topology: Topology, classes: int, contrast: bool = True) -> None:
+    def __init__(
+        self, settings: ModelSettings, topology: Topology, classes: int, contrast: bool = True
+    ) -> None:
         super().__init__()
         width = settings.channels[-1]
         self.joint_encoder = Encoder(settings, topology.size)

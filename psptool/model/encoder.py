@@ -6,6 +6,8 @@ Notation for tensor shapes: P persons of all clips, C channels, T frames, V join
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +21,9 @@ def joint_encoding(channels: int, joints: int) -> Tensor:
     """Sinusoidal encoding of the joint index, (V, 1, C): sine on even channels, cosine on odd ones."""
     position = torch.arange(joints, dtype=torch.float64)[:, None]
     channel = torch.arange(channels, dtype=torch.float64)[None, :]
-    angle = position * torch.exp(-torch.log(torch.tensor(10000.0, dtype=torch.float64)) * (channel - channel % 2) / channels)
+    angle = position * torch.exp(
+        -torch.log(torch.tensor(10000.0, dtype=torch.float64)) * (channel - channel % 2) / channels
+    )
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())[:, None, :].float()
 
 
@@ -36,9 +40,14 @@ class ConvBN(nn.Sequential):
         )
         self.kernel, self.stride = kernel, stride
 
+    @property
+    def conv(self) -> nn.Conv2d:
+        """The convolution, whose weight is (C', C, kernel, 1)."""
+        return cast(nn.Conv2d, self[0])
+
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        conv = self[0]
+        conv = self.conv
         if self.kernel == 1:
             y = F.linear(x[:, :, :: self.stride], conv.weight.flatten(1), conv.bias)
         else:
@@ -89,7 +98,7 @@ class Block(nn.Module):
     def attention(self, x: Tensor) -> Tensor:
         """(P, V, T, C) -> (P, S, V, V); rows are queries. tanh, no softmax."""
         persons, joints, frames, _ = x.shape
-        encoded = x + self.encoding.to(x.dtype)
+        encoded = x + self.get_buffer("encoding").to(x.dtype)
         query_key = F.linear(encoded, self.query_key.weight.flatten(1), self.query_key.bias)  # (P, V, T, 2Sd)
         query_key = query_key.view(persons, joints, frames, 2, self.heads, self.inter)
         query, key = query_key.permute(3, 0, 4, 1, 2, 5).flatten(4).unbind(0)  # (P, S, V, T*d) each
@@ -104,9 +113,9 @@ class Block(nn.Module):
         heads are never stored.
         """
         persons, joints, frames, _ = x.shape
-        conv = self.spatial[0]
+        conv = self.spatial.conv
         shares = conv.weight.flatten(1).chunk(self.heads, dim=1)
-        mixed = conv.bias.expand(persons, joints, frames, -1).flatten(2)
+        mixed = cast(Tensor, conv.bias).expand(persons, joints, frames, -1).flatten(2)
         for head, share in enumerate(shares):
             mixed = torch.baddbmm(mixed, attention[:, head].transpose(1, 2), F.linear(x, share).flatten(2))
         return self.spatial.normalize(mixed.view(persons, joints, frames, -1))

@@ -6,6 +6,8 @@ regions, 10 parts or V joints), S heads, d = C / S.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -110,15 +112,20 @@ class Pyramid(nn.Module):
         channels = settings.channels[-1]
         groups = level_groups(topology)
         self.levels = tuple(level for level in COARSE_TO_FINE if level in settings.levels)
-        self.attentions = nn.ModuleDict({level: LevelAttention(channels, settings.heads) for level in self.levels})
+        self.attentions = nn.ModuleDict(
+            {level: LevelAttention(channels, settings.heads) for level in self.levels}
+        )
         self.polymerize = Polymerizer(topology, settings.polymerize)
         for level in self.levels:
-            self.register_buffer(f"pool_{level}", pooling_matrix(groups[level], topology.size), persistent=False)
+            self.register_buffer(
+                f"pool_{level}", pooling_matrix(groups[level], topology.size), persistent=False
+            )
 
     def maps(self, features: Tensor) -> dict[Level, Tensor]:
         """The polymerized attention maps (P, S, G, G) by level, for looking at; features are (P, C, T, V)."""
         pooled = self._pool(features)
-        return self.polymerize({level: self._attention(level).map(x)[0] for level, x in pooled.items()})
+        maps = {level: self._attention(level).map(x)[0] for level, x in pooled.items()}
+        return cast(dict[Level, Tensor], self.polymerize(maps))
 
     def forward(self, features: Tensor) -> dict[Level, Tensor]:
         """(P, C, T, V) -> by level (P, C), the mean over frames and groups of the attended features."""
@@ -140,10 +147,8 @@ class Pyramid(nn.Module):
                 pooled[level] = rows
             else:
                 matrix = self.get_buffer(f"pool_{level}").to(joints.dtype)
-                pooled[level] = (matrix @ joints).unflatten(2, rows.shape[2:])
+                pooled[level] = (matrix @ joints).view(len(rows), -1, *rows.shape[2:])
         return pooled
 
     def _attention(self, level: Level) -> LevelAttention:
-        module = self.attentions[level]
-        assert isinstance(module, LevelAttention)
-        return module
+        return cast(LevelAttention, self.attentions[level])

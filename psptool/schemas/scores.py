@@ -21,7 +21,9 @@ class Scores(Artefact):
     method: str
     preset: str
     seed: int = Field(description="The training's seed")
-    weights: Literal["last", "best"] = Field(description="Which weights: the last, or the best on validation clips")
+    weights: Literal["last", "best"] = Field(
+        description="Which weights: the last, or the best on validation clips"
+    )
     part: Literal["test", "validation"] = "test"
     top1: float = Field(ge=0, le=1, description="Both streams")
     top5: float = Field(ge=0, le=1)
@@ -34,7 +36,9 @@ class Scores(Artefact):
     clips_unseen: int = Field(ge=0)
     classes_unseen: tuple[str, ...] = Field(description="Class names that occur among the unseen clips")
     per_class: dict[str, float] = Field(description="Top-1 of both streams by class name")
-    confusion: tuple[tuple[int, ...], ...] = Field(description="Counts; rows are true classes, columns predicted ones")
+    confusion: tuple[tuple[int, ...], ...] = Field(
+        description="Counts; rows are true classes, columns predicted ones"
+    )
     content_fingerprint: str
     clips_fingerprint: str
     tool_version: str

@@ -20,10 +20,16 @@ class Split(Artefact):
     format_version: Literal[1] = 1
     dataset: DatasetName
     protocol: ProtocolName
-    test_view: int | None = Field(None, description="The camera kept for test, where the protocol lets one choose")
+    test_view: int | None = Field(
+        None, description="The camera kept for test, where the protocol lets one choose"
+    )
     family: Family
-    ratio: float | None = Field(None, gt=0, le=1, description="Share of labels asked for; null where a count was")
-    count: int | None = Field(None, ge=1, description="Labelled clips a class asked for; null where a ratio was")
+    ratio: float | None = Field(
+        None, gt=0, le=1, description="Share of labels asked for; null where a count was"
+    )
+    count: int | None = Field(
+        None, ge=1, description="Labelled clips a class asked for; null where a ratio was"
+    )
     seed: int = Field(ge=0)
     validation_rule: str | None = Field(None, description="What --validation said, such as view=2")
     clips_fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")

@@ -6,7 +6,6 @@ them; the other presets are the differences in `PRESETS`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from psptool.errors import PspError
+from psptool.errors import PspError, suggest
 from psptool.schemas.base import Artefact, Strict, describe
 
 Level = Literal["body", "part", "joint"]
@@ -28,18 +27,24 @@ NonNegative = Annotated[float, Field(ge=0)]
 class ModelSettings(Strict):
     """The network. `channels`, `inter` and `strides` have one entry a block of the encoder."""
 
-    channels: tuple[int, ...] = Field((64, 64, 128, 128, 256, 256, 256, 256), description="Channels a block puts out")
+    channels: tuple[int, ...] = Field(
+        (64, 64, 128, 128, 256, 256, 256, 256), description="Channels a block puts out"
+    )
     inter: tuple[int, ...] = Field((16, 16, 32, 32, 64, 64, 64, 64), description="Width of a head's q and k")
     strides: tuple[int, ...] = Field((1, 1, 2, 1, 2, 1, 1, 1), description="Stride over time")
     heads: int = Field(4, ge=1, description="S, heads of every attention")
     temporal_kernel: int = Field(7, ge=1, description="Frames that a block's temporal convolution spans; odd")
-    share_encoder: bool = Field(True, description="One encoder for joint and motion (released code), or one each")
+    share_encoder: bool = Field(
+        True, description="One encoder for joint and motion (released code), or one each"
+    )
     levels: tuple[Level, ...] = Field(("body", "part", "joint"), description="Levels of the pyramid")
     polymerize: Literal["raw", "chained", "off"] = Field(
-        "chained", description="What the part level hands on to the joints: its own map, the polymerized one, nothing"
+        "chained",
+        description="What the part level hands on to the joints: its own map, the polymerized one, nothing",
     )
     absent_persons: Literal["skip", "zeros"] = Field(
-        "skip", description="Leave absent persons out, or compute on two slots a clip as the released code does"
+        "skip",
+        description="Leave absent persons out, or compute on two slots a clip as the released code does",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="On the classifier's input")
 
@@ -77,7 +82,9 @@ class AugmentSettings(Strict):
     tilt: NonNegative = Field(0.0, description="Largest turn about the two horizontal axes, degrees")
     shear: NonNegative = Field(0.0, description="Largest shear factor")
     scale: float = Field(0.0, ge=0, lt=1, description="Largest change of size, as a share")
-    jitter: NonNegative = Field(0.0, description="Standard deviation of noise on each joint, in units of the spine")
+    jitter: NonNegative = Field(
+        0.0, description="Standard deviation of noise on each joint, in units of the spine"
+    )
     mask_joints: float = Field(0.0, ge=0, lt=1, description="Share of joints set to zero for the whole clip")
     mirror: Share = Field(0.0, description="Chance that left and right are swapped")
     shared: bool = Field(False, description="Joint and motion of a clip get the same draw")
@@ -87,7 +94,9 @@ class LossSettings(Strict):
     """L = CE(labelled) + contrast_weight * (L_body + L_part + L_joint)."""
 
     contrast_weight: NonNegative = Field(0.2, description="0 leaves PPA, the projection and the contrast out")
-    contrast_levels: tuple[Level, ...] | None = Field(None, description="Levels contrasted; null means all the model has")
+    contrast_levels: tuple[Level, ...] | None = Field(
+        None, description="Levels contrasted; null means all the model has"
+    )
     temperature: float = Field(0.07, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     contrast_labelled: bool = Field(True, description="Labelled clips stand in the contrast's pool too")
@@ -98,9 +107,12 @@ class OptimSettings(Strict):
 
     steps: int = Field(60_000, ge=1, description="Steps of the whole training")
     labelled: int = Field(9, ge=1, description="Labelled clips a step")
-    unlabelled: int = Field(90, ge=0, description="Clips of the contrast's pool a step; unused by `supervised`")
+    unlabelled: int = Field(
+        90, ge=0, description="Clips of the contrast's pool a step; unused by `supervised`"
+    )
     schedule: Literal["released", "one-cycle"] = Field(
-        "released", description="The released step function over 120 equal epochs, or a warm-up and a cosine to zero"
+        "released",
+        description="The released step function over 120 equal epochs, or a warm-up and a cosine to zero",
     )
     lr: float = Field(0.01, gt=0, description="Largest learning rate")
     warmup: Share = Field(0.1, description="Share of the steps that warm up, for `one-cycle`")
@@ -119,7 +131,9 @@ class TrainingConfig(Artefact):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32", description="Of the forward pass; auto means bfloat16 where the hardware computes in it"
     )
-    validate_every: int = Field(0, ge=0, description="Steps between looks at the validation clips; 0: about 20 looks")
+    validate_every: int = Field(
+        0, ge=0, description="Steps between looks at the validation clips; 0: about 20 looks"
+    )
     model: ModelSettings = ModelSettings()
     sampling: SamplingSettings = SamplingSettings()
     augment: AugmentSettings = AugmentSettings()
@@ -130,7 +144,9 @@ class TrainingConfig(Artefact):
     def _levels_exist(self) -> Self:
         missing = [level for level in self.loss.contrast_levels or () if level not in self.model.levels]
         if missing:
-            raise ValueError(f"loss.contrast_levels names {', '.join(missing)}, which model.levels leaves out")
+            raise ValueError(
+                f"loss.contrast_levels names {', '.join(missing)}, which model.levels leaves out"
+            )
         return self
 
     @property
@@ -176,7 +192,9 @@ def resolve(
     named = preset or str(values.get("preset", default_preset))
     if named not in PRESETS:
         raise PspError(
-            f"preset {named!r} does not exist", expected=f"one of {', '.join(PRESETS)}", way_out=suggest(named, PRESETS)
+            f"preset {named!r} does not exist",
+            expected=f"one of {', '.join(PRESETS)}",
+            way_out=suggest(named, PRESETS),
         )
     merged: dict[str, Any] = {}
     _merge(merged, PRESETS[named])
@@ -186,14 +204,18 @@ def resolve(
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
-            raise PspError("--set: not a key=value", found=repr(change), way_out="Write for example --set optim.lr=0.05.")
+            raise PspError(
+                "--set: not a key=value", found=repr(change), way_out="Write for example --set optim.lr=0.05."
+            )
         nested: Any = _parse_value(key, text)
         for part in reversed(key.split(".")):
             nested = {part: nested}
         problems += _unknown(nested, TrainingConfig)
         _merge(merged, nested)
     if problems:
-        raise PspError(f"{where}: {'; '.join(problems)}", way_out="psptool schemas --show training lists all keys.")
+        raise PspError(
+            f"{where}: {'; '.join(problems)}", way_out="psptool schemas --show training lists all keys."
+        )
     merged["preset"] = named
     if method is not None:
         merged["method"] = method
@@ -202,7 +224,9 @@ def resolve(
     try:
         return TrainingConfig.model_validate(merged)
     except ValidationError as error:
-        raise PspError(f"training configuration: {describe(error)}", way_out="Mend the values named here.") from error
+        raise PspError(
+            f"training configuration: {describe(error)}", way_out="Mend the values named here."
+        ) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -214,7 +238,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise PspError(f"{path}: cannot be read ({error})", way_out="Check the path given to --config.") from error
+        raise PspError(
+            f"{path}: cannot be read ({error})", way_out="Check the path given to --config."
+        ) from error
     except yaml.YAMLError as error:
         raise PspError(f"{path}: not plain YAML: {error}", way_out="Write key: value lines only.") from error
     if values is None:
@@ -222,12 +248,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PspError(f"{path}: not a mapping", found=type(values).__name__, expected="key: value lines")
     return values
-
-
-def suggest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str | None:
-    """A sentence that offers the nearest known word, or None."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {near[0]}?" if near else None
 
 
 def _parse_value(key: str, text: str) -> Any:

@@ -104,7 +104,9 @@ class Loop:
                 group["lr"] = lr
             chosen = torch.cat((next(labelled), next(contrast))).to(device)
             labels = self.batcher.clips.label[chosen[: optim.labelled]]
-            terms = objective(self.model, self.batcher.train(chosen, generator), labels, config, self.precision)
+            terms = objective(
+                self.model, self.batcher.train(chosen, generator), labels, config, self.precision
+            )
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()  # type: ignore[no-untyped-call]
             if optim.clip_norm:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from psptool.losses.contrast import coarse_to_fine
 from psptool.model.classifier import PSPNet, Streams
-from psptool.schemas.training import TrainingConfig
+from psptool.schemas.training import Level, TrainingConfig
 
 
 def objective(
@@ -28,11 +28,11 @@ def objective(
     with torch.autocast(device, precision, enabled=precision != torch.float32):
         joint, motion = model.features(streams)
         logits = model.logits(joint, streams.joint.average) + model.logits(motion, streams.motion.average)
-        first: dict[str, Tensor] = {}
-        second: dict[str, Tensor] = {}
+        first: dict[Level, Tensor] = {}
+        second: dict[Level, Tensor] = {}
         if config.contrast_levels:
-            first = dict(model.embeddings(joint, streams.joint.average))
-            second = dict(model.embeddings(motion, streams.motion.average))
+            first = model.embeddings(joint, streams.joint.average)
+            second = model.embeddings(motion, streams.motion.average)
     ce = F.cross_entropy(logits[:labelled].float(), labels, label_smoothing=config.loss.label_smoothing)
     terms = {"ce": ce}
     total = ce

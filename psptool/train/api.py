@@ -1,0 +1,162 @@
+"""A training from files to a run folder: checks before the first step, then the loop, then the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from psptool import __version__
+from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.errors import PspError
+from psptool.model.classifier import PSPNet
+from psptool.runs.folder import RunFolder
+from psptool.schemas.run import RunConfig
+from psptool.schemas.split import Split
+from psptool.schemas.training import TrainingConfig
+from psptool.skeletons.topologies import TOPOLOGIES
+from psptool.store.reading import Store, open_store
+from psptool.train.device import PRECISIONS, choose_precision
+from psptool.train.loop import Loop, Pools, Progress
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        folder: The run's folder.
+        config: What stands in its ``config.json``.
+        final: The last word of the loop.
+        best: The best accuracy on the validation clips; None where the split has none.
+    """
+
+    folder: Path
+    config: RunConfig
+    final: Progress
+    best: float | None
+
+
+def train(
+    data: Path,
+    split: Path,
+    recipe: TrainingConfig,
+    *,
+    device: torch.device,
+    out: Path | None = None,
+    begun: Callable[[Path, RunConfig], None] = lambda folder, config: None,
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> Trained:
+    """Train a model and leave it in a run folder. The test clips are never looked at.
+
+    Args:
+        data: The dataset.
+        split: A split of it.
+        recipe: Every value of the recipe.
+        device: Where to compute.
+        out: The run's folder; a new one in ``runs`` by default.
+        begun: Called with the folder and its configuration before the first step.
+        tell: Called with the loop's progress.
+
+    Raises:
+        PspError: The split is another dataset's; the recipe does not fit the split; a file cannot be read or
+            written; the loss is not finite.
+    """
+    draw = Split.load(split)
+    with open_store(data) as store:
+        _check_split(store, split, draw)
+        pools = _pools(store, draw, recipe)
+        config = _run_config(store, draw, data, split, recipe, device)
+        clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
+    folder = RunFolder.create(config, out)
+    begun(folder.path, config)
+    torch.manual_seed(config.seed)  # of the weights; draws have generators of their own
+    model = PSPNet(
+        recipe.model,
+        TOPOLOGIES[config.topology],
+        len(config.class_names),
+        contrast=bool(recipe.contrast_levels),
+    ).to(device)
+    batcher = Batcher(clips, recipe.sampling, recipe.augment, recipe.model.absent_persons)
+    latest: list[Progress] = []
+    looks: list[float] = []
+
+    def log(progress: Progress) -> None:
+        entry = {
+            "step": progress.step,
+            **progress.terms,
+            "lr": progress.lr,
+            "seconds": round(progress.seconds, 3),
+        }
+        if progress.validation is not None:
+            looks.append(progress.validation)
+            entry["validation"] = progress.validation
+        folder.append_log(entry)
+        if progress.best:
+            folder.save_weights("best", model.state_dict())
+        latest[:] = [progress]
+        tell(progress)
+
+    Loop(model, batcher, pools, recipe, config.seed, PRECISIONS[config.precision]).run(log)
+    folder.save_weights("last", model.state_dict())
+    return Trained(folder.path, config, latest[0], max(looks, default=None))
+
+
+def _check_split(store: Store, path: Path, split: Split) -> None:
+    manifest = store.manifest
+    if split.dataset != manifest.dataset or split.clips_fingerprint != manifest.fingerprints.clips:
+        raise PspError(
+            f"{path}: a split of other clips than those of {store.path}",
+            f"{split.dataset}, clips fingerprint {split.clips_fingerprint[:12]}…",
+            f"{manifest.dataset}, {manifest.fingerprints.clips[:12]}…",
+            f"Name the right dataset with --data, or make a split of this one: "
+            f"psptool split --ratio 0.05 --data {store.path}.",
+        )
+
+
+def _pools(store: Store, split: Split, recipe: TrainingConfig) -> Pools:
+    """The clips by number; the contrast draws from the whole train set, or from the unlabelled clips alone."""
+
+    def numbers(names: tuple[str, ...]) -> torch.Tensor:
+        return torch.tensor([store.index(name) for name in sorted(names)], dtype=torch.int64)
+
+    contrast: tuple[str, ...] = ()
+    if recipe.contrast_levels:
+        contrast = split.unlabelled + (split.labelled if recipe.loss.contrast_labelled else ())
+        if recipe.optim.unlabelled < 2:
+            raise PspError(
+                "optim.unlabelled: the contrast compares clips with each other",
+                str(recipe.optim.unlabelled),
+                "2 or more clips a step",
+                "Raise it, or train with --method supervised.",
+            )
+        if len(contrast) < recipe.optim.unlabelled:
+            raise PspError(
+                "optim.unlabelled: more clips a step than the contrast has to draw from",
+                f"{recipe.optim.unlabelled} of {len(contrast)} clips",
+                way_out=f"Use --set optim.unlabelled={len(contrast)} or fewer, or --method supervised.",
+            )
+    return Pools(numbers(split.labelled), numbers(contrast), numbers(split.validation))
+
+
+def _run_config(
+    store: Store, split: Split, data: Path, split_path: Path, recipe: TrainingConfig, device: torch.device
+) -> RunConfig:
+    manifest = store.manifest
+    return RunConfig(
+        dataset=manifest.dataset,
+        topology=manifest.topology,
+        class_names=manifest.class_names,
+        data_path=str(data),
+        split_path=str(split_path),
+        split_name=split_path.stem,
+        clips_fingerprint=manifest.fingerprints.clips,
+        content_fingerprint=manifest.fingerprints.content,
+        seed=split.seed if recipe.seed is None else recipe.seed,
+        device=str(device),
+        precision=choose_precision(recipe.precision, device),
+        training=recipe,
+        tool_version=__version__,
+    )

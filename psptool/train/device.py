@@ -1,0 +1,57 @@
+"""Which device a training or an evaluation computes on, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from psptool.errors import PspError, suggest
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``: ``auto`` is the GPU where there is one, ``cuda:1`` the second GPU.
+
+    Raises:
+        PspError: There is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or kind == "auto" or (number and not number.isdecimal()):
+        raise PspError(
+            f"--device: no device is called {name!r}",
+            expected=f"one of {', '.join(DEVICES)}, or cuda:0 and so on",
+            way_out=suggest(name, DEVICES),
+        )
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise PspError(
+                "--device cuda: this PyTorch sees no CUDA device",
+                found=f"torch {torch.__version__}",
+                way_out="Use --device cpu, or install a driver and a CUDA build of PyTorch.",
+            )
+        if number and int(number) >= torch.cuda.device_count():
+            raise PspError(
+                f"--device {name}: there is no such GPU",
+                found=f"{torch.cuda.device_count()} GPU(s)",
+                way_out="They count from cuda:0.",
+            )
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The forward pass's precision: ``auto`` means bfloat16 where the device computes in it, float32 elsewhere."""
+    if name == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+        return "bfloat16" if fast else "float32"
+    return "bfloat16" if name == "bfloat16" else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware; elsewhere it is emulated and slow."""
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(asked and asked())

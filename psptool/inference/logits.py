@@ -30,7 +30,7 @@ def clip_logits(
     device = batcher.clips.device
     parts: list[tuple[Tensor, Tensor]] = []
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        for some in chosen.to(device).split(batch):
+        for some in torch.split(chosen.to(device), batch):
             joint, motion = model(batcher.test(some))
             parts.append((joint.float(), motion.float()))
     model.train(was_training)

@@ -5,9 +5,10 @@ Another dataset is another table here and a reader in ``psptool.readers``; no ot
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from psptool.skeletons.names import NTU_CLASSES, UCLA_CLASSES
 from psptool.skeletons.topologies import NTU25, UCLA20
@@ -42,7 +43,7 @@ class Protocol:
     field: str
     train: frozenset[int]
     test: frozenset[int] | None = None
-    label_counts: Mapping[float, int] = field(default_factory=dict)
+    label_counts: Mapping[float, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ class Topology:
 
 def groups(**numbers: tuple[int, ...]) -> tuple[Group, ...]:
     """Groups from joint numbers as the datasets' documentation counts them, from 1; ``_`` in a name is a space."""
-    return tuple(Group(name.replace("_", " "), tuple(n - 1 for n in joints)) for name, joints in numbers.items())
+    return tuple(
+        Group(name.replace("_", " "), tuple(n - 1 for n in joints)) for name, joints in numbers.items()
+    )
 
 
 def pairs(*numbers: tuple[int, int]) -> tuple[tuple[int, int], ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,7 @@ NO_SPINE = "the spine has no direction; the camera's axes are kept"
 NO_ACROSS = "the line across the body has no direction of its own; x is taken from the camera's axes"
 
 
-@dataclass(frozen=True)
-class Transform:
+class Transform(NamedTuple):
     """A clip's normalization.
 
     Attributes:
@@ -86,12 +85,13 @@ def normalize(
 
 def apply(xyz: NDArray[np.float32], transform: Transform) -> NDArray[np.float32]:
     """Recorded positions (..., 3) in metres, as normalized ones of the same shape."""
-    centred = xyz.astype(np.float64)
-    centred -= transform.origin
-    turned = centred.reshape(-1, 3) @ (transform.rotation.T / transform.scale)
+    # One long row an axis: several times as fast as rows of three.
+    centred = np.subtract(xyz.reshape(-1, 3).T, transform.origin[:, None], dtype=np.float64, order="C")
+    turned = (transform.rotation / transform.scale) @ centred
+    result = np.empty((turned.shape[1], 3), np.float32)
     with np.errstate(over="ignore"):  # `normalize` refuses what float32 cannot hold
-        result: NDArray[np.float32] = turned.astype(np.float32).reshape(xyz.shape)
-    return result
+        result[:] = turned.T
+    return result.reshape(xyz.shape)
 
 
 def find_transform(
@@ -118,9 +118,9 @@ def find_transform(
         return Transform(origin, scale, np.eye(3), notes)
     across = topology.shoulders if settings.align == "body" else topology.released_across
     frames = settings.align_frames if settings.align == "body" else 1
-    ends = leading[:frames, [*topology.spine, *across]].astype(np.float64)
+    ends = leading[:frames, [*topology.spine, *across]]
     # A mean of differences is a difference of means; single vectors are quickest in plain Python.
-    low, high, start, end = (ends.sum(axis=0) / len(ends)).tolist()
+    low, high, start, end = ends.mean(axis=0, dtype=np.float64).tolist()
     rotation, note = axes(_minus(high, low), _minus(end, start))
     return Transform(origin, scale, np.array(rotation), (*notes, note) if note else notes)
 

@@ -64,7 +64,9 @@ def motion(joint: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np
         float32 (M, T, V, 3).
     """
     step = np.zeros_like(joint)
-    step[:, :-1] = joint[:, 1:] - joint[:, :-1]
+    np.subtract(joint[:, 1:], joint[:, :-1], out=step[:, :-1])
+    if present.all():
+        return step
     both = np.zeros_like(present)
     both[:, :-1] = present[:, 1:] & present[:, :-1]
     step[~both] = 0

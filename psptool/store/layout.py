@@ -29,7 +29,7 @@ NORMALIZATION: dict[str, tuple[int, ...]] = {"origin": (3,), "scale": (), "rotat
 
 # 2048 rows of 25 joints (614 kB) fit HDF5's chunk cache of 1 MB.
 CHUNK_ROWS = 2048
-CHUNK_CLIPS = 256
+CHUNK_CLIPS = 1024
 
 
 def row_shape(array: str, joints: int) -> tuple[int, ...]:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -29,7 +28,6 @@ from psptool.store.guarded import GuardedFile
 from psptool.store.layout import (
     CHUNK_CLIPS,
     CHUNK_ROWS,
-    KEY_COLUMNS,
     MANIFEST,
     NORMALIZATION,
     ROW_ARRAYS,
@@ -39,8 +37,7 @@ from psptool.store.layout import (
 from psptool.store.replacing import Replacement
 
 
-@dataclass(frozen=True)
-class PackedClip:
+class PackedClip(NamedTuple):
     """A prepared clip with all that the writer would otherwise compute: this is made where the clip is.
 
     Attributes:
@@ -80,7 +77,6 @@ class StoreWriter:
     def __init__(self, path: Path, joints: int) -> None:
         self.clips = self.frames = self.rows = 0
         self._path, self._last, self._fingerprinting = path, "", Fingerprinting()
-        self._table: list[tuple[Any, ...]] = []
         self._replacement = Replacement(path)
         try:
             self._target = GuardedFile(self._replacement.partial)
@@ -88,7 +84,7 @@ class StoreWriter:
             self._file = h5py.File(self._target, "w", libver=("earliest", "v110"), track_order=False)
             with self._writing():
                 self._columns = {name: _RowColumn(self._file, name, joints) for name in ROW_ARRAYS}
-                self._make_table()
+                self._table = _Table(self._file)
         except BaseException:
             self._replacement.abandon()
             raise
@@ -104,16 +100,12 @@ class StoreWriter:
             raise PspError(
                 f"{self._path}: clips must be written in name order", f"{clip.name!r} after {self._last!r}"
             )
-        key = (getattr(clip.key, name) for name in KEY_COLUMNS)
-        sizes = (clip.frames, clip.persons, self.rows)
-        self._table.append((clip.name, *key, *sizes, clip.origin, clip.scale, clip.rotation))
         with self._writing():
+            self._table.append(clip, self.rows)
             self._columns["joint"].append(clip.joint)
             self._columns["motion"].append(packed.motion)
             self._columns["present"].append(clip.present)
             self._columns["state"].append(clip.state)
-            if len(self._table) == CHUNK_CLIPS:
-                self._flush_table()
         self._last = clip.name
         self._fingerprinting.add(clip.name, clip.key.label, packed.content)
         self.clips, self.frames = self.clips + 1, self.frames + clip.frames
@@ -130,7 +122,7 @@ class StoreWriter:
             PspError: The file cannot be written.
         """
         with self._writing():
-            self._flush_table()
+            self._table.flush()
             for column in self._columns.values():
                 column.flush()
             self._file.attrs[MANIFEST] = manifest.model_dump_json()
@@ -171,29 +163,6 @@ class StoreWriter:
         finally:
             self._target.close()
             self._replacement.abandon()
-
-    def _make_table(self) -> None:
-        chunk = (CHUNK_CLIPS,)
-        table = self._file.create_group("clips", track_order=False)
-        names = h5py.string_dtype("utf-8")
-        table.create_dataset("name", (0,), names, maxshape=(None,), chunks=chunk, track_times=False)
-        for name in TABLE_COLUMNS:
-            table.create_dataset(name, (0,), "<i8", maxshape=(None,), chunks=chunk, track_times=False)
-        for name, shape in NORMALIZATION.items():
-            table.create_dataset(
-                name, (0, *shape), "<f8", maxshape=(None, *shape), chunks=chunk + shape, track_times=False
-            )
-
-    def _flush_table(self) -> None:
-        if not self._table:
-            return
-        table = self._file["clips"]
-        columns = ("name", *TABLE_COLUMNS, *NORMALIZATION)
-        for name, values in zip(columns, zip(*self._table, strict=True), strict=True):
-            dataset, start = table[name], len(table[name])
-            dataset.resize(start + len(values), axis=0)
-            dataset[start:] = list(values) if name == "name" else np.asarray(values, dataset.dtype)
-        self._table.clear()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -266,3 +235,48 @@ class _RowColumn:
         else:
             self._dataset[start:end] = self._buffer[: self._filled]
         self._written, self._filled = end, 0
+
+
+class _Table:
+    """The arrays under ``/clips``, filled a whole chunk at a time."""
+
+    def __init__(self, file: h5py.File) -> None:
+        group = file.create_group("clips", track_order=False)
+        columns: dict[str, tuple[Any, tuple[int, ...]]] = {"name": (h5py.string_dtype("utf-8"), ())}
+        columns |= dict.fromkeys(TABLE_COLUMNS, ("<i8", ()))
+        columns |= {name: ("<f8", shape) for name, shape in NORMALIZATION.items()}
+        self._datasets = {
+            name: group.create_dataset(
+                name,
+                (0, *shape),
+                dtype,
+                maxshape=(None, *shape),
+                chunks=(CHUNK_CLIPS, *shape),
+                track_times=False,
+            )
+            for name, (dtype, shape) in columns.items()
+        }
+        self._names: list[str] = []
+        self._numbers = np.zeros((CHUNK_CLIPS, len(TABLE_COLUMNS)), np.int64)
+        self._normalization = {name: np.zeros((CHUNK_CLIPS, *shape)) for name, shape in NORMALIZATION.items()}
+        self._written = 0
+
+    def append(self, clip: PreparedClip, first_row: int) -> None:
+        place, key = len(self._names), clip.key
+        numbers = (key.label, key.subject, key.camera, key.setup, key.repetition)
+        self._numbers[place] = (*numbers, clip.frames, clip.persons, first_row)
+        for name, buffer in self._normalization.items():
+            buffer[place] = getattr(clip, name)
+        self._names.append(clip.name)
+        if len(self._names) == CHUNK_CLIPS:
+            self.flush()
+
+    def flush(self) -> None:
+        filled = len(self._names)
+        values: dict[str, Any] = dict(zip(TABLE_COLUMNS, self._numbers[:filled].T, strict=True))
+        values |= {name: buffer[:filled] for name, buffer in self._normalization.items()}
+        values["name"] = self._names
+        for name, dataset in self._datasets.items():
+            dataset.resize(self._written + filled, axis=0)
+            dataset[self._written :] = values[name]
+        self._names, self._written = [], self._written + filled

@@ -6,16 +6,16 @@ drawn, V joints, R stored rows (one frame of one person each).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from psptool.batches.augmentation import augment, draw_augmentation
+from psptool.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.batches.sampling import draw_frames, even_frames
-from psptool.model.classifier import Stream, Streams
+from psptool.batches.streams import Stream, Streams
 from psptool.schemas.training import AugmentSettings, SamplingSettings
 from psptool.store.reading import Store
 
@@ -105,25 +105,27 @@ class Batcher:
 
     def train(self, chosen: Tensor, generator: torch.Generator) -> Streams:
         """A training batch of the clips ``chosen``, int64 (N,): frames and augmentations are drawn."""
-        drawn = self._visible_frames(chosen, draw_frames(self._counts(chosen), self.sampling, generator))
-        other = drawn
-        if not self.sampling.shared:
-            other = self._visible_frames(chosen, draw_frames(self._counts(chosen), self.sampling, generator))
-        joints, settings = self.clips.joint.shape[1], self.augmentation
-        change = draw_augmentation(len(chosen), joints, settings, generator, self.clips.device)
-        other_change = change
-        if not settings.shared:
-            other_change = draw_augmentation(len(chosen), joints, settings, generator, self.clips.device)
+        clips, settings = self.clips, self.augmentation
+
+        def draw() -> Tensor:
+            return self._visible_frames(chosen, draw_frames(self._counts(chosen), self.sampling, generator))
+
+        def change() -> Augmentation:
+            return draw_augmentation(len(chosen), len(clips.mirror), settings, generator, clips.device)
+
+        frames, changes = draw(), change()
+        frames_of_motion = frames if self.sampling.shared else draw()
+        changes_of_motion = changes if settings.shared else change()
         streams = []
-        # The motion of two noisy positions is noisier by sqrt(2) than one.
-        for data, frames, draw, noise in (
-            (self.clips.joint, drawn, change, 1.0),
-            (self.clips.motion, other, other_change, 2.0**0.5),
+        # The difference of two noisy positions is noisier than one by the square root of 2.
+        for data, drawn, changed, noise in (
+            (clips.joint, frames, changes, 1.0),
+            (clips.motion, frames_of_motion, changes_of_motion, 2.0**0.5),
         ):
-            x, present, owner = self._gather(data, chosen, frames)
-            x = augment(x, owner, draw, self.clips.mirror, generator, present, noise)
+            x, present, owner = self._gather(data, chosen, drawn)
+            x = augment(x, owner, changed, clips.mirror, generator, present, noise)
             streams.append(self._stream(x, owner, len(chosen)))
-        return Streams(*streams)
+        return self._paired(streams)
 
     def test(self, chosen: Tensor) -> Streams:
         """A test batch of the clips ``chosen``, int64 (N,): evenly spaced frames, nothing drawn, nothing changed."""
@@ -132,7 +134,11 @@ class Batcher:
         for data in (self.clips.joint, self.clips.motion):
             x, _, owner = self._gather(data, chosen, frames)
             streams.append(self._stream(x, owner, len(chosen)))
-        return Streams(*streams)
+        return self._paired(streams)
+
+    def _paired(self, streams: list[Stream]) -> Streams:
+        joint, motion = streams
+        return Streams(joint, replace(motion, x=motion.x * self.sampling.motion_gain))
 
     def _counts(self, chosen: Tensor) -> Tensor:
         return self.clips.visible_count[chosen]

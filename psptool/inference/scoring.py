@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.errors import PspError
-from psptool.inference.logits import clip_logits
 from psptool.model.classifier import PSPNet
+from psptool.model.logits import clip_logits
 from psptool.schemas.run import RunConfig
 from psptool.skeletons.topologies import TOPOLOGIES
 from psptool.store.reading import Store

@@ -5,36 +5,14 @@ Notation for tensor shapes: N clips, P persons of all clips, C channels, T frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from psptool.batches.streams import Streams
 from psptool.model.encoder import Encoder
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import Topology
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One stream's input for a batch of clips.
-
-    Attributes:
-        x: (P, 3, T, V), positions or motion.
-        average: (N, P), the weights that turn persons into clips; each row sums to 1 over its clip's persons.
-    """
-
-    x: Tensor
-    average: Tensor
-
-
-@dataclass(frozen=True)
-class Streams:
-    """Both streams of the same N clips."""
-
-    joint: Stream
-    motion: Stream
 
 
 class PSPNet(nn.Module):
@@ -56,11 +34,15 @@ class PSPNet(nn.Module):
         self.motion_encoder = None if settings.share_encoder else Encoder(settings, topology.size)
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, classes)
-        self.pyramid = Pyramid(settings, topology) if contrast else None
-        self.projection = (
-            nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)) if contrast else None
-        )
+        # Before the contrast's branch is made, so that one seed gives the same encoder with and without it.
         self.apply(_initialize)
+        self.pyramid: Pyramid | None = None
+        self.projection: nn.Sequential | None = None
+        if contrast:
+            self.pyramid = Pyramid(settings, topology)
+            self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+            self.pyramid.apply(_initialize)
+            self.projection.apply(_initialize)
 
     def features(self, streams: Streams) -> tuple[Tensor, Tensor]:
         """Encoder features (P, C, T', V) of the joint and of the motion stream."""

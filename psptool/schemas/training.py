@@ -73,6 +73,9 @@ class SamplingSettings(Strict):
     )
     crop: Share = Field(0.6, description="Shortest crop as a share of the clip, for `crop`")
     shared: bool = Field(False, description="Joint and motion see the same frames, or each its own draw")
+    motion_gain: float = Field(
+        1.0, gt=0, description="Factor on the motion stream, so that one batch norm can serve both streams"
+    )
 
 
 class AugmentSettings(Strict):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from psptool.batches.ragged import Batcher
 from psptool.errors import PspError
-from psptool.inference.logits import clip_logits
 from psptool.model.classifier import PSPNet
+from psptool.model.logits import clip_logits
 from psptool.schemas.training import TrainingConfig
 from psptool.train.draws import endless
 from psptool.train.objective import objective

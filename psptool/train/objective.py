@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from psptool.batches.streams import Streams
 from psptool.losses.contrast import coarse_to_fine
-from psptool.model.classifier import PSPNet, Streams
+from psptool.model.classifier import PSPNet
 from psptool.schemas.training import Level, TrainingConfig
 
 

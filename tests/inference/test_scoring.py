@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.errors import PspError
-from psptool.inference.logits import clip_logits
 from psptool.inference.scoring import load_model, score_clips, softmax
 from psptool.model.classifier import PSPNet
+from psptool.model.logits import clip_logits
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.run import RunConfig
 from psptool.skeletons.topologies import UCLA20

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.model.classifier import PSPNet, Stream, Streams
+from psptool.batches.streams import Stream, Streams
+from psptool.model.classifier import PSPNet
 from psptool.schemas.training import LossSettings, ModelSettings, TrainingConfig
 from psptool.skeletons.topologies import UCLA20
 from psptool.train.objective import objective

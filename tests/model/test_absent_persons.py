@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from psptool.batches.ragged import Batcher, RaggedClips
-from psptool.model.classifier import PSPNet, Stream, Streams
+from psptool.batches.streams import Stream, Streams
+from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings, SamplingSettings
 from psptool.skeletons.topologies import UCLA20
 from psptool.store.arrays import PreparedClip

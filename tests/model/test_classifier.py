@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.model.classifier import PSPNet, Stream, Streams
+from psptool.batches.streams import Stream, Streams
+from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings
 from psptool.skeletons.topologies import UCLA20
 

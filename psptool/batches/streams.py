@@ -1,0 +1,31 @@
+"""What a batch is: the two streams of the same clips, as the network takes them.
+
+Notation for tensor shapes: N clips, P persons of all clips, T frames, V joints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream's input for a batch of clips.
+
+    Attributes:
+        x: (P, 3, T, V), positions or motion.
+        average: (N, P), the weights that turn persons into clips; each row sums to 1 over its clip's persons.
+    """
+
+    x: Tensor
+    average: Tensor
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Both streams of the same N clips."""
+
+    joint: Stream
+    motion: Stream

@@ -75,7 +75,7 @@ def _recordings(out: Path, seed: int) -> Path:
 def _prepared(out: Path, raw: Path) -> Path:
     from psptool.cli.prepare import run_preparation
 
-    data = out / "data" / "ntu120.h5"
+    data = out / "data" / "demo.h5"
     note(f"2 of 5  psptool prepare ntu --raw {raw} --out {data}")
     run_preparation("ntu", [raw], data)
     return data

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +12,8 @@ from typing import Any, Protocol
 import pytest
 
 from psptool.cli.main import app
+from psptool.schemas import training
+from psptool.synthesis import names
 from psptool.synthesis.names import clip_names
 from psptool.synthesis.writing import write_ntu, write_ucla
 
@@ -71,3 +76,69 @@ def psptool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def files() -> list[str]:
     """All files under the folder worked in, hidden ones too."""
     return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+TINY = {
+    "model": {"channels": [8], "inter": [2], "strides": [2], "heads": 2},
+    "sampling": {"frames": 8},
+    "optim": {"steps": 2, "labelled": 2, "unlabelled": 4},
+}
+SHOWN_UCLA_NAMES = [
+    f"a{a:02d}_s{s:02d}_e{e:02d}_v{v:02d}"
+    for a in (1, 5)
+    for s in (1, 2)
+    for e in (0, 1, 2)
+    for v in (1, 2, 3)
+]
+
+
+def run_line(line: str) -> None:
+    """Run a shell line of psptool commands in this process."""
+    for command in line.split("&&"):
+        program, *arguments = shlex.split(command.replace("PATH", "all_sqe"))
+        assert program == "psptool"
+        if arguments[0] == "prepare" and "--jobs" not in arguments:
+            # Worker processes live on from test to test, in the folder of the first.
+            arguments += ["--jobs", "1"]
+        with pytest.raises(SystemExit) as ended:
+            app(arguments, prog_name="psptool")
+        assert not ended.value.code, command
+
+
+@pytest.fixture(scope="session")
+def small() -> Iterator[None]:
+    """Trains with a tiny recipe, and makes up few clips for the demo."""
+    demo = clip_names(ACTIONS, 1, 1, (1,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "PRESETS", dict.fromkeys(training.PRESETS, TINY))
+        patch.setattr(names, "demo_names", lambda: demo)
+        yield
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with recordings under the names that the commands use."""
+    folder = tmp_path_factory.mktemp("recordings")
+    ntu = clip_names(ACTIONS, train_subjects=1, test_subjects=1, repetitions=(1,))
+    write_ntu(folder / "nturgb+d_skeletons", ntu)
+    write_ntu(folder / "nturgbd_skeletons_s001_to_s017.zip", ntu)
+    write_ntu(folder / "nturgbd_skeletons_s018_to_s032.zip", clip_names((80,), 1, 1, (1,)))
+    write_ucla(folder, SHOWN_UCLA_NAMES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def worked_in(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder with what the commands leave behind: schemas, a dataset, two splits and their runs."""
+    folder = tmp_path_factory.mktemp("worked") / "in"
+    shutil.copytree(recordings, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for line in (
+            "psptool schemas",
+            "psptool prepare ucla --raw all_sqe",
+            "psptool split --ratio 0.05 && psptool train --preset small",
+            "psptool split --count 1 --validation view=2 && psptool train --preset small",
+        ):
+            run_line(line)
+    return folder

@@ -134,7 +134,7 @@ def test_error_of_the_system_is_no_traceback(psptool, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "schemas/split.json")
 
-    monkeypatch.setattr("psptool.schemas.base.write_whole", full)
+    monkeypatch.setattr("psptool.replacing.write_whole", full)
     assert psptool("schemas", code=2).err == "error: schemas/split.json: No space left on device\n"
 
 

@@ -1,0 +1,138 @@
+"""``train``, ``evaluate`` and ``demo`` through the command line, with a tiny recipe."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from psptool.schemas.scores import Scores
+
+
+@pytest.fixture
+def here(worked_in, psptool):
+    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+    return psptool
+
+
+RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
+
+
+def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here):
+    printed = json.loads(here("evaluate", RUN, "--json").out)
+    keys = "top1 top5 top1_joint top1_motion clips top1_unseen clips_unseen classes_unseen per_class"
+    assert set(keys.split()) <= printed.keys()
+    assert printed["clips"] == 12
+    assert Scores.load(RUN / "scores.json") == Scores.model_validate_json(json.dumps(printed))
+    assert (RUN / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
+    out = here("evaluate", RUN).out
+    assert all(
+        word in out for word in ("both streams", "joint stream", "motion stream", "Unseen:", "sit down")
+    )
+    assert "Next: " in out
+
+
+def test_evaluate_takes_the_newest_run_and_says_so(here):
+    ran = here("evaluate")
+    assert "val-view-2-psp-small (the newest of 2)" in ran.err
+
+
+def test_evaluate_of_another_preparation_is_refused(here):
+    here("prepare", "ucla", "--raw", "all_sqe", "--align", "none", "--jobs", "1")
+    ran = here("evaluate", RUN, code=2)
+    assert "content" in ran.err
+    assert "data/ucla.h5" in ran.err
+
+
+def test_best_weights_without_validation_clips_say_so(here):
+    assert "best.safetensors" in here("evaluate", RUN, "--weights", "best", code=2).err
+    assert "Did you mean best?" in here("evaluate", RUN, "--weights", "bset", code=2).err
+
+
+def test_validation_scores_do_not_pass_for_the_runs_own(here):
+    run = Path("runs/ucla-xview-k1-s0-val-view-2-psp-small")
+    here("evaluate", run, "--validation", "--weights", "best")
+    assert not (run / "scores.json").exists()
+
+
+def test_next_training_gets_a_folder_of_its_own(here):
+    ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small", "--json")
+    assert json.loads(ran.out)["run"] == f"{RUN}-2"
+    assert Path(f"{RUN}-2/last.safetensors").exists()
+
+
+def test_given_folder_that_holds_a_run_is_refused(here):
+    assert "not empty" in here("train", "--preset", "small", "--out", RUN, code=2).err
+
+
+def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
+    Path("recipe.yaml").write_text("optim: {steps: 3, labelled: 3}\n")
+    ran = here(
+        "train",
+        "--config",
+        "recipe.yaml",
+        "--set",
+        "optim.steps=1",
+        "--preset",
+        "small",
+        "--seed",
+        "7",
+        "--json",
+    )
+    run = json.loads(ran.out)
+    recipe = json.loads(Path(run["run"], "config.json").read_text())["training"]
+    assert (recipe["optim"]["steps"], recipe["optim"]["labelled"], recipe["optim"]["unlabelled"]) == (1, 3, 4)
+    assert run["seed"] == 7
+    assert "steps=1 labelled=3" in ran.err
+
+
+def test_supervised_computes_no_contrast(here):
+    run = json.loads(here("train", "--method", "supervised", "--preset", "small", "--json").out)
+    assert "ce" in run
+    assert not {"body", "part", "joint"} & run.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--set", "optim.lrr=1"), "Did you mean optim.lr?"),
+        (("--set", "optim.lr"), "not a key=value"),
+        (("--set", "optim.lr=-1"), "optim.lr"),
+        (("--preset", "smal"), "Did you mean small?"),
+        (("--method", "pps"), "one of psp, supervised"),
+        (("--config", "absent.yaml"), "absent.yaml"),
+    ],
+)
+def test_wrong_recipe_is_said_before_anything_is_written(here, arguments, said):
+    before = sorted(Path("runs").iterdir())
+    assert said in here("train", *arguments, code=2).err
+    assert sorted(Path("runs").iterdir()) == before
+
+
+def test_yaml_with_python_tags_is_refused(here):
+    Path("evil.yaml").write_text("optim: !!python/object/apply:os.system ['touch owned']\n")
+    assert "evil.yaml" in here("train", "--config", "evil.yaml", code=2).err
+    assert not Path("owned").exists()
+
+
+def test_inspect_of_a_run_shows_recipe_and_scores(here):
+    here("evaluate", RUN)
+    seen = json.loads(here("inspect", RUN, "--json").out)
+    assert (seen["method"], seen["preset"], seen["split_name"]) == ("psp", "small", "ucla-xview-0.05-s0")
+    assert set(seen["scores"]) == {"top1", "top5", "top1_unseen"}
+    assert "training.optim.steps" in here("inspect", RUN).out
+
+
+def test_demo_compares_both_methods_and_can_run_again(small, psptool):
+    first = psptool("demo")
+    assert "supervised %  psp %" in first.out
+    assert "confusion.png" in first.out
+    again = psptool("demo", "--json")
+    shown = json.loads(again.out)
+    assert {"supervised", "psp"} <= shown.keys()
+    assert shown["psp"]["clips"] > 0
+    assert "is there already" in again.err
+    assert len(list(Path("psptool-demo/runs").glob("*-psp-demo-2"))) == 1

@@ -136,7 +136,6 @@ def prepare(
         manifest = make_manifest(gathered, settings, writer, account)
         report = make_report(raw, gathered, settings, manifest, account)
         writer.close(manifest)
-        _remove_leftovers(report_path)
         report.save(report_path)
         writer.commit()
     return Preparation(path, report_path, report, False, time.perf_counter() - began, gathered.raw_bytes)
@@ -220,10 +219,3 @@ def _make_folder(path: Path) -> None:
             f"{path.parent}: cannot be made ({error.strerror or error})",
             way_out="Choose another place with --out.",
         ) from error
-
-
-def _remove_leftovers(report_path: Path) -> None:
-    """Partial reports of killed runs; the dataset's own lock says that no other run is at it now."""
-    for leftover in report_path.parent.glob(f".{report_path.name}.*.partial"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()

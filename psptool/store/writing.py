@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from psptool.errors import PspError
+from psptool.replacing import Replacement
 from psptool.schemas.dataset import DatasetManifest, Fingerprints
 from psptool.store.arrays import PreparedClip, motion
 from psptool.store.fingerprint import Fingerprinting, content_digest, coordinates_digest
@@ -34,7 +35,6 @@ from psptool.store.layout import (
     TABLE_COLUMNS,
     row_shape,
 )
-from psptool.store.replacing import Replacement
 
 
 class PackedClip(NamedTuple):

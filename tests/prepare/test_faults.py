@@ -84,12 +84,12 @@ def test_killed_at_thirty_random_moments_it_leaves_the_old_state_or_the_whole_ne
     assert_completes(raw, tmp_path, undisturbed)
 
 
-def kill_before_the_report_takes_its_name(raw, folder):
-    pipeline._remove_leftovers = kill_self
+def kill_before_the_report_is_written(raw, folder):
+    pipeline.make_report = kill_self
     prepare("ucla", [raw], folder / "u.h5")
 
 
-def kill_while_the_report_is_written(raw, folder):
+def kill_before_the_report_takes_its_name(raw, folder):
     Path.replace = kill_self
     prepare("ucla", [raw], folder / "u.h5")
 
@@ -102,8 +102,8 @@ def kill_between_report_and_dataset(raw, folder):
 @pytest.mark.parametrize(
     "kill",
     [
+        kill_before_the_report_is_written,
         kill_before_the_report_takes_its_name,
-        kill_while_the_report_is_written,
         kill_between_report_and_dataset,
     ],
 )

@@ -1,0 +1,32 @@
+"""A Dask cluster as the workers: the same bytes as on one core."""
+
+from __future__ import annotations
+
+import pytest
+
+from psptool.errors import PspError
+from psptool.prepare.pipeline import prepare
+from tests.prepare.raw import write_ucla_clips
+
+distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    write_ucla_clips(tmp_path / "raw", 10)
+    return tmp_path / "raw"
+
+
+@pytest.mark.slow
+def test_two_worker_processes_of_a_cluster_give_the_same_bytes(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("psptool.prepare.working.BATCH_CLIPS", 2)
+    here = prepare("ucla", [raw], tmp_path / "here" / "u.h5")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        there = prepare("ucla", [raw], tmp_path / "there" / "u.h5", scheduler=cluster.scheduler_address)
+    assert here.path.read_bytes() == there.path.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_an_error_that_names_it(raw, tmp_path):
+    with pytest.raises(PspError, match=r"127\.0\.0\.1:1 does not answer"):
+        prepare("ucla", [raw], tmp_path / "u.h5", scheduler="tcp://127.0.0.1:1")

@@ -65,6 +65,7 @@ def make_run(
         data_path=str(data),
         split_path=str(split),
         split_name=split.stem,
+        split_digest=Split.load(split).digest,
         clips_fingerprint=manifest.fingerprints.clips,
         content_fingerprint=manifest.fingerprints.content,
         seed=7,

@@ -17,12 +17,12 @@ from psptool.errors import PspError
 from psptool.evaluate.confusion import confusion_png
 from psptool.evaluate.measures import confusion_matrix, per_class, predicted, top_k, unseen
 from psptool.inference.scoring import StreamLogits, load_model, score_clips
+from psptool.replacing import write_whole
 from psptool.runs.folder import RunFolder
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
 from psptool.store.reading import Store, open_store
-from psptool.store.replacing import Replacement
 
 Weights = Literal["last", "best"]
 Part = Literal["test", "validation"]
@@ -79,7 +79,7 @@ def evaluate(
     suffix = "".join(f"-{word}" for word in (part, weights) if word not in ("test", "last"))
     title = f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {scores.clips} {part} clips"
     picture = confusion_png(np.array(scores.confusion), config.class_names, title)
-    _write_bytes(run_folder / f"confusion{suffix}.png", picture)
+    write_whole(run_folder / f"confusion{suffix}.png", picture)
     scores.save(run_folder / f"scores{suffix}.json")
     return scores
 
@@ -166,13 +166,18 @@ def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -
         PspError: The split belongs to other clips, or is another draw.
     """
     way_out = f"Name the right one with --split; the run's lay at {config.split_path}."
-    if path.stem != config.split_name:
-        raise PspError(f"{path}: not the split of {run_folder}", path.stem, config.split_name, way_out)
     if split.clips_fingerprint != config.clips_fingerprint:
         raise PspError(
             f"{path}: not a split of the clips that {run_folder} was trained on",
             f"clips fingerprint {split.clips_fingerprint[:12]}…",
             f"{config.clips_fingerprint[:12]}…",
+            way_out,
+        )
+    if split.digest != config.split_digest:
+        raise PspError(
+            f"{path}: another draw than the one that {run_folder} was trained on",
+            f"digest {split.digest[:12]}…",
+            f"{config.split_digest[:12]}…",
             way_out,
         )
 
@@ -192,19 +197,3 @@ def _train_clips(store: Store, split: Split, part: Part) -> list[int]:
     """Numbers of the clips that training looked at, ascending; validation clips chose among weights too."""
     names = split.labelled + split.unlabelled + (split.validation if part == "test" else ())
     return sorted(store.index(name) for name in names)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    replacement = Replacement(path)
-    try:
-        replacement.partial.write_bytes(data)
-        replacement.sync()
-        replacement.commit()
-    except OSError as error:
-        raise PspError(
-            f"{path}: cannot be written ({error.strerror or error})",
-            way_out="Free space on the disk or mend the folder's permissions.",
-        ) from error
-    finally:
-        if not replacement.done:
-            replacement.abandon()

@@ -7,7 +7,6 @@ not at all. A folder without ``last.safetensors`` is a training that did not rea
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -17,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from psptool.errors import PspError
+from psptool.replacing import write_whole
 from psptool.schemas.run import RunConfig
 
 
@@ -99,18 +99,7 @@ class RunFolder:
         Raises:
             PspError: They cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        path = self.weights(which)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise PspError(
-                f"{path}: cannot be written ({error})", way_out="Free space on the disk."
-            ) from error
+        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_whole(self.weights(which), save(ready))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from psptool.errors import PspError
+from psptool.replacing import write_whole
 
 Loaded = TypeVar("Loaded", bound="Artefact")
 
@@ -53,29 +52,6 @@ class Artefact(Strict):
             PspError: The path cannot be written.
         """
         write_whole(path, self.dump())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``path``: whole or not at all, also when the machine stops in between.
-
-    Raises:
-        PspError: The path cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise PspError(
-            f"{path}: cannot be written ({error.strerror})",
-            way_out="Name a place that can be written with --out.",
-        ) from error
 
 
 def describe(error: ValidationError) -> str:

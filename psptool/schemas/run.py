@@ -21,6 +21,10 @@ class RunConfig(Artefact):
     data_path: str = Field(description="Where the dataset lay")
     split_path: str = Field(description="Where the split lay")
     split_name: str = Field(description="The split's file name without its ending")
+    split_digest: str = Field(
+        description="Of the names in the split's parts: evaluation refuses another draw",
+        pattern=r"^[0-9a-f]{64}$",
+    )
     clips_fingerprint: str
     content_fingerprint: str
     seed: int = Field(description="The training's seed, resolved")

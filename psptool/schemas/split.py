@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +14,9 @@ from psptool.schemas.dataset import DatasetName
 
 Family = Literal["per-class", "per-class-ratio", "global"]
 ProtocolName = Literal["xsub", "xview", "xset"]
+
+
+PARTS = ("labelled", "unlabelled", "validation", "test")
 
 
 class Split(Artefact):
@@ -41,7 +46,7 @@ class Split(Artefact):
 
     @model_validator(mode="after")
     def _parts_are_disjoint(self) -> Self:
-        parts = (self.labelled, self.unlabelled, self.validation, self.test)
+        parts = tuple(getattr(self, part) for part in PARTS)
         if len(set().union(*parts)) != sum(len(part) for part in parts):
             raise ValueError("labelled, unlabelled, validation and test overlap or name a clip twice")
         return self
@@ -51,3 +56,9 @@ class Split(Artefact):
         if (self.ratio is None) == (self.count is None):
             raise ValueError("exactly one of ratio and count is given")
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hexadecimal of which clip stands in which part; what a run is bound to. Order does not count."""
+        parts = {part: sorted(getattr(self, part)) for part in PARTS}
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

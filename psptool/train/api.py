@@ -152,6 +152,7 @@ def _run_config(
         data_path=str(data),
         split_path=str(split_path),
         split_name=split_path.stem,
+        split_digest=split.digest,
         clips_fingerprint=manifest.fingerprints.clips,
         content_fingerprint=manifest.fingerprints.content,
         seed=split.seed if recipe.seed is None else recipe.seed,

@@ -158,16 +158,28 @@ def test_a_split_of_other_clips_is_refused_by_name(run: Trained) -> None:
 
 
 def test_another_draw_of_the_same_clips_is_refused_by_name(run: Trained) -> None:
-    # Its test clips may be clips that the run was trained on.
-    other = run.split.with_name("s0-test1.json")
-    Split.load(run.split).save(other)
-    with pytest.raises(PspError, match=r"s0-test1\.json: not the split of .* found s0-test1, expected s0"):
-        evaluate(run.folder, split=other)
+    # Its test clips may be clips that the run was trained on. The file has the name of the run's split.
+    draw = Split.load(run.split)
+    swapped = draw.model_copy(update={"labelled": draw.unlabelled, "unlabelled": draw.labelled})
+    swapped.save(run.split)
+    with pytest.raises(
+        PspError,
+        match=rf"s0\.json: another draw than .* found digest {swapped.digest[:12]}…, expected {draw.digest[:12]}…",
+    ):
+        evaluate(run.folder)
     assert not written(run)
 
 
+def test_the_same_draw_under_another_name_is_taken(run: Trained) -> None:
+    renamed = run.split.with_name("renamed.json")
+    run.split.rename(renamed)
+    assert evaluate(run.folder, split=renamed).clips == 6
+
+
 def test_a_part_without_clips_is_refused_with_the_way_to_get_one(run: Trained) -> None:
-    Split.load(run.split).model_copy(update={"validation": ()}).save(run.split)
+    without = Split.load(run.split).model_copy(update={"validation": ()})
+    without.save(run.split)
+    run.config.model_copy(update={"split_digest": without.digest}).save(run.folder / "config.json")
     with pytest.raises(PspError, match=r"the split has no validation clips.*psptool split --validation"):
         evaluate(run.folder, part="validation")
 

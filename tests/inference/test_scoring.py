@@ -21,7 +21,7 @@ from psptool.skeletons.topologies import UCLA20
 from psptool.store.reading import Store, open_store
 
 from ..stores import make_clip, write_ucla
-from ..trained import TRAINING, make_network, make_run
+from ..trained import TRAINING, make_network, make_run, make_split
 
 CPU = torch.device("cpu")
 ALL = (True,) * 6
@@ -36,6 +36,7 @@ def run(tmp_path: Path) -> Iterator[tuple[Path, RunConfig, Store]]:
         make_clip(name, n, present) for n, (name, present) in enumerate(zip(NAMES, persons, strict=True))
     ]
     manifest = write_ucla(tmp_path / "ucla.h5", clips)
+    make_split(tmp_path / "split.json", manifest, {})
     config = make_run(tmp_path / "run", manifest, tmp_path / "ucla.h5", tmp_path / "split.json")
     with open_store(tmp_path / "ucla.h5") as store:
         yield tmp_path / "run" / "last.safetensors", config, store

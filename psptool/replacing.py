@@ -1,0 +1,128 @@
+"""Putting a new file in an old one's place: a reader sees the old or the whole new one, whatever happens.
+
+`write_whole` serves all that fits in memory (texts, pictures, weights); `Replacement` what grows on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import IO
+
+from psptool.errors import PspError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; two writers of one file are then not told apart.
+    fcntl = None  # type: ignore[assignment]
+
+
+class Replacement:
+    """A partial file beside ``path`` that one process at a time may fill, and that then takes its name.
+
+    A partial file that a killed process left is taken over: its lock went with the process. Whoever fills it
+    truncates it first.
+
+    Args:
+        path: The final file; its folder must exist.
+        wait: Where another process is filling the file, wait for it instead of refusing.
+
+    Attributes:
+        partial: The file to fill.
+        done: Whether `commit` or `abandon` has run.
+
+    Raises:
+        PspError: The folder is absent or cannot be written, or another process is filling the file.
+    """
+
+    def __init__(self, path: Path, wait: bool = False) -> None:
+        self._path, self._wait = path, wait
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.done = False
+        self._held = self._hold()
+
+    def _hold(self) -> IO[bytes]:
+        while True:
+            try:
+                held = self.partial.open("ab")
+            except OSError as error:
+                raise PspError(
+                    f"{self._path}: cannot be written ({error.strerror or error})",
+                    way_out="Make the folder, mend its permissions, or choose another file.",
+                ) from error
+            try:
+                if fcntl is not None:
+                    fcntl.flock(held, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                held.close()
+                raise PspError(
+                    f"{self._path}: another psptool process is writing this file",
+                    way_out="Wait for it to end, or choose another file.",
+                ) from error
+            except OSError:
+                return held  # A file system without locks.
+            if self._is_held(held):
+                return held
+            held.close()  # Its writer gave it the final name between our opening and our locking.
+
+    def _is_held(self, held: IO[bytes]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(held.fileno()), self.partial.stat())
+        except FileNotFoundError:
+            return False
+
+    def sync(self) -> None:
+        """Put the partial file's bytes on the disk."""
+        os.fsync(self._held.fileno())
+
+    def commit(self) -> None:
+        """Give the partial file its final name; the change of the folder goes to the disk too."""
+        self.partial.replace(self._path)
+        self.done = True
+        self._held.close()
+        sync_folder(self._path.parent)
+
+    def abandon(self) -> None:
+        """Remove the partial file."""
+        self.done = True
+        try:
+            self.partial.unlink(missing_ok=True)
+        finally:
+            self._held.close()
+
+
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write ``data`` (text as UTF-8) to ``path``, making its folder where that is absent: whole or not at all.
+
+    That holds when the machine stops in between. Of two processes that write at once, one comes after the other.
+
+    Raises:
+        PspError: The path cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replacement = Replacement(path, wait=True)
+        try:
+            replacement.partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+            replacement.sync()
+            replacement.commit()
+        finally:
+            if not replacement.done:
+                replacement.abandon()
+    except OSError as error:
+        raise PspError(
+            f"{path}: cannot be written ({error.strerror or error})",
+            way_out="Free space on the disk, mend the folder's permissions, or name another place.",
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on the disk, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # Windows opens no folders.
+    with contextlib.suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)

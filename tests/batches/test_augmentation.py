@@ -1,0 +1,173 @@
+"""What augmentation does to coordinates, and what it leaves alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from psptool.batches.augmentation import Augmentation, augment, draw_augmentation
+from psptool.schemas.training import AugmentSettings
+from psptool.skeletons.topologies import NTU25, UCLA20
+from psptool.skeletons.topology import Topology
+
+CPU = torch.device("cpu")
+DRAWS = 500
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(clips: int = DRAWS, joints: int = 20, **settings: float) -> Augmentation:
+    return draw_augmentation(clips, joints, AugmentSettings(**settings), seeded(), CPU)  # type: ignore[arg-type]
+
+
+def apply(
+    x: Tensor, drawn: Augmentation, topology: Topology = UCLA20, present: Tensor | None = None
+) -> Tensor:
+    owner = torch.arange(len(x))
+    shown = torch.ones(x.shape[:2], dtype=torch.bool) if present is None else present
+    return augment(x, owner, drawn, torch.tensor(topology.mirror), seeded(1), shown)
+
+
+def clips(count: int = 1, joints: int = 20) -> Tensor:
+    return torch.randn(count, 4, joints, 3, generator=seeded(9))
+
+
+def angle(matrix: Tensor) -> Tensor:
+    trace = matrix.diagonal(dim1=1, dim2=2).sum(1)
+    return torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1)))
+
+
+def test_zero_settings_change_no_bit() -> None:
+    x = clips(5)
+    assert torch.equal(apply(x, draw(5)), x)
+
+
+@pytest.mark.parametrize("settings", [{"turn": 30.0}, {"tilt": 15.0}, {"turn": 180.0, "tilt": 180.0}])
+def test_turns_are_rotations(settings: dict[str, float]) -> None:
+    matrix = draw(**settings).matrix
+    identity = torch.eye(3).expand(DRAWS, 3, 3)
+    torch.testing.assert_close(matrix @ matrix.mT, identity, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(DRAWS))
+
+
+def test_turn_is_about_the_vertical_up_to_its_angle_both_ways() -> None:
+    drawn = draw(turn=30.0)
+    x = clips(DRAWS)
+    assert torch.equal(apply(x, drawn)[..., 2], x[..., 2])
+    signed = torch.rad2deg(torch.atan2(drawn.matrix[:, 1, 0], drawn.matrix[:, 0, 0]))
+    assert signed.abs().max() <= 30.001
+    assert signed.min() < -29
+    assert signed.max() > 29
+    assert signed.mean().abs() < 2.5
+
+
+def test_tilt_leans_the_vertical_about_both_horizontal_axes_up_to_its_angle() -> None:
+    z = draw(tilt=15.0).matrix[:, 2]  # where the z axis, as a row vector, goes
+    leans = torch.rad2deg(torch.arcsin(z[:, :2]))
+    assert leans.abs().max() <= 15.001
+    assert (leans.abs().amax(0) > 14).all()
+    assert (angle(draw(tilt=15.0).matrix) <= 15 * math.sqrt(2) + 0.1).all()
+
+
+def test_shear_is_bounded_and_leaves_the_diagonal_alone() -> None:
+    matrix = draw(shear=0.2).matrix
+    off = matrix[:, ~torch.eye(3, dtype=torch.bool)]
+    assert (matrix.diagonal(dim1=1, dim2=2) == 1).all()
+    assert off.abs().max() <= 0.2
+    assert (off.abs().amax(0) > 0.19).all()
+
+
+def test_scale_is_one_factor_for_all_axes_and_bounded() -> None:
+    matrix = draw(scale=0.2).matrix
+    factor = matrix[:, 0, 0]
+    torch.testing.assert_close(matrix, factor[:, None, None] * torch.eye(3))
+    assert 0.8 <= factor.min() < 0.81
+    assert 1.19 < factor.max() <= 1.2
+
+
+@pytest.mark.parametrize("topology", [NTU25, UCLA20], ids=lambda topology: topology.name)
+def test_mirror_swaps_left_and_right_and_flips_x(topology: Topology) -> None:
+    x = clips(3, topology.size)
+    found = apply(x, draw(3, topology.size, mirror=1.0), topology)
+    for joint, name in enumerate(topology.joints):
+        other = name.replace("left", "?").replace("right", "left").replace("?", "right")
+        source = x[:, :, topology.joints.index(other)]
+        assert torch.equal(found[:, :, joint], source * torch.tensor([-1.0, 1.0, 1.0]))
+
+
+def test_mirror_twice_is_nothing() -> None:
+    x, drawn = clips(3), draw(3, mirror=1.0)
+    assert torch.equal(apply(apply(x, drawn), drawn), x)
+
+
+def test_mirror_strikes_its_share_of_the_clips_as_a_whole() -> None:
+    x = clips().expand(DRAWS, -1, -1, -1)
+    changed = (apply(x, draw(mirror=0.3)) != x)[..., 0].flatten(1)
+    assert torch.equal(changed.any(1), changed.all(1))
+    assert changed.any(1).float().mean() == pytest.approx(0.3, abs=0.07)
+
+
+def test_masking_zeroes_whole_joints_in_all_frames_and_no_others() -> None:
+    x = clips(DRAWS)
+    found = apply(x, draw(mask_joints=0.1))
+    gone = (found == 0).all(3)  # (N, T, V)
+    assert torch.equal(gone.any(1), gone.all(1))
+    assert gone.float().mean() == pytest.approx(0.1, abs=0.02)
+    assert torch.equal(found, torch.where(gone[..., None], 0.0, x))
+    assert len(gone[:, 0].unique(dim=0)) > 1
+
+
+def test_a_masked_joint_stays_zero_under_noise() -> None:
+    drawn = draw(mask_joints=0.5, jitter=0.1)
+    assert torch.equal((apply(clips(DRAWS), drawn) == 0).all(3)[:, 0], drawn.masked)
+
+
+def test_noise_has_the_stated_spread_and_the_motions_is_larger_by_the_root_of_two() -> None:
+    x, drawn = clips(DRAWS), draw(jitter=0.02)
+    owner, mirror, shown = torch.arange(DRAWS), torch.tensor(UCLA20.mirror), torch.ones(DRAWS, 4).bool()
+    for factor in (1.0, 2.0**0.5):
+        noise = augment(x, owner, drawn, mirror, seeded(), shown, factor) - x
+        assert noise.std() == pytest.approx(0.02 * factor, rel=0.02)
+        assert abs(noise.mean()) < 1e-3
+
+
+EVERYTHING = {
+    "turn": 30.0,
+    "tilt": 15.0,
+    "shear": 0.2,
+    "scale": 0.2,
+    "jitter": 0.1,
+    "mask_joints": 0.1,
+    "mirror": 0.5,
+}
+
+
+def test_absent_frames_stay_zero_under_every_augmentation_and_present_ones_move() -> None:
+    present = torch.tensor([[True, False, True, False]] * DRAWS)
+    x = clips(DRAWS) * present[..., None, None]
+    found = apply(x, draw(**EVERYTHING), present=present)
+    assert not found[:, 1::2].any()
+    assert (found[:, ::2] != x[:, ::2]).float().mean() > 0.85
+
+
+def test_all_persons_of_a_clip_get_the_clips_draw() -> None:
+    drawn = draw(2, **(EVERYTHING | {"jitter": 0.0}))
+    x = clips().expand(3, -1, -1, -1)
+    owner = torch.tensor([0, 1, 1])
+    found = augment(x, owner, drawn, torch.tensor(UCLA20.mirror), seeded(), torch.ones(3, 4).bool())
+    assert torch.equal(found[1], found[2])
+    assert not torch.allclose(found[0], found[1])
+
+
+def test_the_same_state_draws_the_same_and_another_one_does_not() -> None:
+    settings = AugmentSettings(**EVERYTHING)  # type: ignore[arg-type]
+    first, again, other = (draw_augmentation(4, 20, settings, seeded(seed), CPU) for seed in (3, 3, 4))
+    assert torch.equal(first.matrix, again.matrix)
+    assert torch.equal(first.masked, again.masked)
+    assert torch.equal(first.mirrored, again.mirrored)
+    assert not torch.equal(first.matrix, other.matrix)

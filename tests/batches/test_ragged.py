@@ -1,0 +1,196 @@
+"""Batches gathered from a dataset on the device, against the store's own arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.batches.streams import Streams
+from psptool.schemas.training import AugmentSettings, SamplingSettings
+from psptool.skeletons.topologies import UCLA20
+from psptool.store.reading import Store, open_store
+
+from ..stores import make_clip, write_ucla
+
+ALL = (True,) * 6
+HALF = (True, True, False, False, True, True)
+LATE = (False, False, True, True, True, False)
+# By clip, who is present in which frame. In the last but one, frames 0 and 5 are empty.
+PRESENT = {
+    "a01_s01_e00_v01": [ALL],
+    "a02_s01_e00_v01": [ALL, HALF],
+    "a05_s01_e00_v01": [(True,)],
+    "a06_s01_e00_v01": [LATE, (False, True, False, False, False, False)],
+    "a08_s01_e00_v01": [(True,) * 40],
+}
+EVEN = SamplingSettings(frames=6)
+CHANGES = AugmentSettings(turn=30, tilt=15, shear=0.2, scale=0.2, jitter=0.1, mask_joints=0.2, mirror=0.5)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    write_ucla(
+        tmp_path / "u.h5", [make_clip(name, n, shown) for n, (name, shown) in enumerate(PRESENT.items())]
+    )
+    with open_store(tmp_path / "u.h5") as opened:
+        yield opened
+
+
+@pytest.fixture
+def clips(store: Store) -> RaggedClips:
+    return RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def everything(clips: RaggedClips) -> Tensor:
+    return torch.arange(len(clips.label))
+
+
+def test_labels_are_the_tables_in_its_order(store: Store, clips: RaggedClips) -> None:
+    assert clips.label.tolist() == store.table.label.tolist() == [0, 1, 4, 5, 6]
+
+
+def test_test_batch_is_the_stores_frames_of_every_visible_person(store: Store, clips: RaggedClips) -> None:
+    chosen = torch.tensor([4, 0, 3, 1, 2])
+    streams = Batcher(clips, EVEN).test(chosen)
+    for stream, name in ((streams.joint, "joint"), (streams.motion, "motion")):
+        expected = []
+        for index in chosen.tolist():
+            clip = store.clip(index)
+            visible = np.flatnonzero(clip.present.any(0))
+            frames = [visible[int(i * len(visible) / 6)] for i in range(6)]
+            expected += list(getattr(clip, name)[:, frames])
+        np.testing.assert_array_equal(stream.x.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+
+
+def test_average_weighs_a_clips_persons_alike_and_no_others(clips: RaggedClips) -> None:
+    average = Batcher(clips, EVEN).test(torch.tensor([0, 1, 2])).joint.average
+    assert average.tolist() == [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
+
+
+def test_a_person_absent_from_all_frames_drawn_is_left_out(clips: RaggedClips) -> None:
+    # Of four visible frames, two are drawn: the first, 1, holds the second person, the second, 3, the first.
+    both = Batcher(clips, SamplingSettings(frames=2)).test(torch.tensor([3])).joint
+    assert both.average.tolist() == [[0.5, 0.5]]
+    one = Batcher(clips, SamplingSettings(frames=1)).test(torch.tensor([3])).joint
+    assert one.average.tolist() == [[1.0]]
+    assert len(one.x) == 1
+
+
+def test_zeros_pads_every_clip_to_two_persons(store: Store, clips: RaggedClips) -> None:
+    skipped = Batcher(clips, EVEN).test(everything(clips)).joint
+    padded = Batcher(clips, EVEN, absent_persons="zeros").test(everything(clips)).joint
+    assert padded.x.shape[0] == 2 * len(PRESENT)
+    assert torch.equal(padded.average, torch.eye(len(PRESENT)).repeat_interleave(2, dim=1) / 2)
+    slots = [2 * clip + person for clip, shown in enumerate(PRESENT.values()) for person in range(len(shown))]
+    assert torch.equal(padded.x[slots], skipped.x)
+    assert not padded.x[sorted(set(range(10)) - set(slots))].any()
+
+
+@pytest.mark.parametrize("mode", ["skip", "zeros"])
+def test_every_row_of_average_sums_to_one(clips: RaggedClips, mode: str) -> None:
+    batcher = Batcher(clips, SamplingSettings(frames=2, draw="crop"), CHANGES, mode)
+    for seed in range(20):
+        streams = batcher.train(everything(clips), seeded(seed))
+        for stream in (streams.joint, streams.motion):
+            torch.testing.assert_close(stream.average.sum(1), torch.ones(len(PRESENT)))
+            assert stream.average.shape[1] == len(stream.x)
+
+
+@pytest.mark.parametrize("draw", ["released", "crop"])
+def test_a_frame_in_which_nobody_is_present_is_never_drawn(clips: RaggedClips, draw: str) -> None:
+    batcher = Batcher(clips, SamplingSettings(frames=5, draw=draw), absent_persons="zeros")  # type: ignore[arg-type]
+    for seed in range(50):
+        x = batcher.train(torch.tensor([3]), seeded(seed)).joint.x
+        assert bool((x != 0).any(3).any(1).any(0).all())  # in each frame, somebody
+
+
+def test_train_frames_of_a_clip_are_its_own_frames_in_order(store: Store, clips: RaggedClips) -> None:
+    x = Batcher(clips, SamplingSettings(frames=8)).train(torch.tensor([4]), seeded()).joint.x[0]
+    stored = store.clip(4).joint[0]
+    numbers = [int(np.flatnonzero((stored == frame).all((1, 2)))[0]) for frame in x.permute(1, 2, 0).numpy()]
+    assert numbers == sorted(set(numbers))
+    assert numbers != [i * 40 // 8 for i in range(8)]
+
+
+def test_absent_frames_of_a_person_stay_zero_under_every_augmentation(clips: RaggedClips) -> None:
+    # The second clip's frames are drawn as they are, and its second person is absent from two of six.
+    x = Batcher(clips, EVEN, CHANGES).train(torch.tensor([1]), seeded()).joint.x
+    assert (x[1] != 0).any(2).any(0).tolist() == list(HALF)
+    assert (x[0] != 0).any(2).any(0).all()
+
+
+def same(first: Streams, second: Streams) -> bool:
+    pairs = ((first.joint, second.joint), (first.motion, second.motion))
+    return all(torch.equal(a.x, b.x) and torch.equal(a.average, b.average) for a, b in pairs)
+
+
+def test_the_same_state_gives_the_same_batch_and_another_one_does_not(clips: RaggedClips) -> None:
+    batcher = Batcher(clips, SamplingSettings(frames=4, draw="crop"), CHANGES)
+    first, again, other = (batcher.train(everything(clips), seeded(seed)) for seed in (3, 3, 4))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_without_draw_and_change_a_training_batch_is_the_test_batch(clips: RaggedClips) -> None:
+    # Six frames of clips with six visible frames, or one: the released draw takes them as they are.
+    batcher, chosen = Batcher(clips, EVEN), torch.tensor([0, 1, 2])
+    assert same(batcher.train(chosen, seeded()), batcher.test(chosen))
+
+
+def test_motion_gain_multiplies_the_motion_alone(clips: RaggedClips) -> None:
+    gained = EVEN.model_copy(update={"motion_gain": 3.0})
+    for batch in (
+        lambda settings: Batcher(clips, settings).test(everything(clips)),
+        lambda settings: Batcher(clips, settings).train(everything(clips), seeded()),
+    ):
+        plain, found = batch(EVEN), batch(gained)
+        assert torch.equal(found.joint.x, plain.joint.x)
+        assert torch.equal(found.motion.x, 3 * plain.motion.x)
+
+
+WIDE = SamplingSettings(frames=40, shared=True)
+
+
+def test_a_shared_draw_turns_and_scales_motion_as_it_does_positions(clips: RaggedClips) -> None:
+    # 40 frames of a clip of 40: motion is the difference of positions, whatever linear change both had.
+    changes = AugmentSettings(turn=30, tilt=15, shear=0.2, scale=0.2, mirror=1, mask_joints=0.2, shared=True)
+    streams = Batcher(clips, WIDE, changes).train(torch.tensor([4]), seeded())
+    joint, motion = streams.joint.x[0], streams.motion.x[0]
+    torch.testing.assert_close(motion[:, :-1], joint[:, 1:] - joint[:, :-1], atol=1e-5, rtol=0)
+    assert motion.any()
+    own = Batcher(clips, WIDE, changes.model_copy(update={"shared": False})).train(
+        torch.tensor([4]), seeded()
+    )
+    assert not torch.allclose(own.motion.x, streams.motion.x, atol=1e-2)
+
+
+def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
+    store: Store, clips: RaggedClips
+) -> None:
+    stored = store.clip(4)
+
+    def numbers(shared: bool) -> list[list[int]]:
+        settings = SamplingSettings(frames=8, draw="crop", crop=0.5, shared=shared)
+        streams = Batcher(clips, settings).train(torch.tensor([4]), seeded())
+        pairs = ((streams.joint, stored.joint[0]), (streams.motion, stored.motion[0]))
+        return [
+            [
+                int(np.flatnonzero((rows == frame).all((1, 2)))[0])
+                for frame in stream.x[0].permute(1, 2, 0).numpy()
+            ]
+            for stream, rows in pairs
+        ]
+
+    together, apart = numbers(True), numbers(False)
+    assert together[0] == together[1] == apart[0]
+    assert apart[0] != apart[1]

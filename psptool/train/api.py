@@ -122,6 +122,10 @@ def _pools(store: Store, split: Split, recipe: TrainingConfig) -> Pools:
     def numbers(names: tuple[str, ...]) -> torch.Tensor:
         return torch.tensor([store.index(name) for name in sorted(names)], dtype=torch.int64)
 
+    if not split.labelled:
+        raise PspError(
+            "the split has no labelled clips", way_out="Make one that has with psptool split --ratio 0.05."
+        )
     contrast: tuple[str, ...] = ()
     if recipe.contrast_levels:
         contrast = split.unlabelled + (split.labelled if recipe.loss.contrast_labelled else ())

@@ -119,7 +119,7 @@ class Loop:
             look = self._looks_at(done)
             if look or done % LOG_EVERY == 0 or done == optim.steps:
                 means = {name: float(value) / counted for name, value in sums.items()}
-                _check_finite(means, done)
+                _check_finite(means, done, counted)
                 validation = self._validate() if look else None
                 best = validation is not None and validation > self._best
                 self._best = validation if validation is not None and best else self._best
@@ -147,11 +147,14 @@ class Loop:
         return float(((joint + motion).argmax(1) == labels).float().mean())
 
 
-def _check_finite(means: dict[str, float], step: int) -> None:
-    for name, value in means.items():
-        if not math.isfinite(value):
-            raise PspError(
-                f"training stopped by step {step}: the term {name} is not finite",
-                found=str(value),
-                way_out="Lower optim.lr, or set optim.clip_norm=5.",
-            )
+def _check_finite(means: dict[str, float], done: int, counted: int) -> None:
+    """Refuse means over the last ``counted`` of ``done`` steps that are not finite; the sum is no cause of its own."""
+    odd = {name: value for name, value in means.items() if not math.isfinite(value)}
+    if odd:
+        causes = [name for name in odd if name != "loss"] or ["loss"]
+        raise PspError(
+            f"training stopped: the loss's term {', '.join(causes)} is not finite"
+            f" (step {done}, or one of the {counted - 1} before)",
+            found=", ".join(str(odd[name]) for name in causes),
+            way_out="Lower optim.lr, or set optim.clip_norm=5.",
+        )

@@ -1,0 +1,125 @@
+"""A run's folder: its name, and how its files are written."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from psptool.errors import PspError
+from psptool.runs.folder import RunFolder
+from psptool.schemas.run import RunConfig
+
+from ..trained import TRAINING
+
+CONFIG = RunConfig(
+    dataset="ucla",
+    topology="ucla20",
+    class_names=("a", "b"),
+    data_path="data/ucla.h5",
+    split_path="splits/ucla-xview-0.05-s0.json",
+    split_name="ucla-xview-0.05-s0",
+    split_digest="0" * 64,
+    clips_fingerprint="1" * 64,
+    content_fingerprint="2" * 64,
+    seed=0,
+    device="cpu",
+    precision="float32",
+    training=TRAINING,
+    tool_version="test",
+)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_name_says_split_method_and_preset_and_the_next_ones_are_counted() -> None:
+    stem = "ucla-xview-0.05-s0-psp-small"
+    made = [RunFolder.create(CONFIG).path for _ in range(3)]
+    assert made == [Path("runs") / name for name in (stem, f"{stem}-2", f"{stem}-3")]
+    assert RunConfig.load(made[2] / "config.json") == CONFIG
+
+
+def test_another_method_has_a_name_of_its_own() -> None:
+    other = CONFIG.model_copy(update={"training": TRAINING.model_copy(update={"method": "supervised"})})
+    assert RunFolder.create(CONFIG).path.name == "ucla-xview-0.05-s0-psp-small"
+    assert RunFolder.create(other).path.name == "ucla-xview-0.05-s0-supervised-small"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["empty", "absent"])
+def test_a_named_folder_is_taken_where_it_is_absent_or_empty(there: bool) -> None:
+    out = Path("deep") / "run"
+    if there:
+        out.mkdir(parents=True)
+    assert RunFolder.create(CONFIG, out).config == out / "config.json"
+    assert RunConfig.load(out / "config.json") == CONFIG
+    assert not Path("runs").exists()
+
+
+def test_a_named_folder_that_is_not_empty_is_refused_and_left_as_it_is() -> None:
+    out = Path("run")
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(PspError, match=r"run: the folder is not empty.*Name a new folder with --out"):
+        RunFolder.create(CONFIG, out)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("out", [Path("file"), Path("file/run"), None], ids=["file", "below a file", "runs"])
+def test_a_folder_that_cannot_be_made_is_an_error_with_the_way_out(out: Path | None) -> None:
+    Path("file").write_text("")
+    Path("runs").write_text("")
+    with pytest.raises(PspError, match=r"the run's folder cannot be made .*--out"):
+        RunFolder.create(CONFIG, out)
+
+
+def test_every_entry_of_the_log_is_a_line_of_its_own() -> None:
+    folder = RunFolder.create(CONFIG)
+    entries = [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": 1e-30, "note": "a\nb"}]
+    for entry in entries:
+        folder.append_log(entry)
+    lines = folder.log.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == entries
+
+
+def test_a_log_that_cannot_be_written_is_an_error_that_names_it() -> None:
+    folder = RunFolder.create(CONFIG)
+    folder.log.mkdir()
+    with pytest.raises(PspError, match=r"log\.jsonl: cannot be written"):
+        folder.append_log({"step": 1})
+
+
+WEIGHTS = {"a": torch.randn(3, 4).T, "b": torch.arange(5), "c": torch.tensor(2.0, requires_grad=True)}
+
+
+def test_weights_are_read_back_bit_for_bit_also_those_laid_out_otherwise() -> None:
+    folder = RunFolder.create(CONFIG)
+    folder.save_weights("last", WEIGHTS)
+    found = load_file(folder.weights("last"))
+    assert found.keys() == WEIGHTS.keys()
+    assert all(torch.equal(found[name], WEIGHTS[name]) for name in WEIGHTS)
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "replace"])
+def test_weights_that_cannot_be_written_leave_the_old_ones_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    folder = RunFolder.create(CONFIG)
+    folder.save_weights("best", WEIGHTS)
+    before = folder.weights("best").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, fail)
+        with pytest.raises(PspError, match=r"best\.safetensors: cannot be written \(No space left"):
+            folder.save_weights("best", {"a": torch.zeros(2)})
+    assert folder.weights("best").read_bytes() == before
+    assert {path.name for path in folder.path.iterdir()} == {"config.json", "best.safetensors"}

@@ -1,0 +1,156 @@
+"""Files written whole or not at all: faults caused, and writers that meet."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from psptool.errors import PspError
+from psptool.replacing import Replacement, write_whole
+
+FORK = multiprocessing.get_context("fork")
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"), [("müde\n", "müde\n".encode()), (b"\x00\xff", b"\x00\xff"), ("", b"")]
+)
+def test_text_and_bytes_are_written_into_a_folder_made_for_them(
+    tmp_path: Path, data: str | bytes, expected: bytes
+) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    write_whole(path, data)
+    assert path.read_bytes() == expected
+    assert left(path.parent) == ["file"]
+
+
+def test_a_shorter_file_replaces_a_longer_one_and_what_a_killed_process_left(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "long " * 1000)
+    (tmp_path / ".file.partial").write_bytes(b"rubbish" * 1000)
+    write_whole(path, "short")
+    assert path.read_text() == "short"
+    assert left(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "replace"])
+def test_a_fault_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, fail)
+        with pytest.raises(
+            PspError, match=r"file: cannot be written \(No space left on device\)\. Free space"
+        ):
+            write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert left(tmp_path) == ["file"]
+
+
+def write_with_little_disk(path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    try:
+        write_whole(path, b"x" * 10_000)
+    except PspError as error:
+        os._exit(7 if "cannot be written" in str(error) else 8)
+    os._exit(9)
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", "old")
+    process = FORK.Process(target=write_with_little_disk, args=(tmp_path / "file",))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 7
+    assert (tmp_path / "file").read_text() == "old"
+    assert left(tmp_path) == ["file"]
+
+
+def write_and_die(path: Path) -> None:
+    Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,method-assign,return-value]
+    write_whole(path, "new")
+
+
+def test_killed_before_the_file_has_its_name_the_old_one_stays_and_the_next_write_clears_up(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "old")
+    process = FORK.Process(target=write_and_die, args=(path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    write_whole(path, "next")
+    assert path.read_text() == "next"
+    assert left(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("taken", ["the file", "its folder"])
+def test_a_name_that_is_taken_is_an_error_that_names_the_file(tmp_path: Path, taken: str) -> None:
+    path = tmp_path / "folder" / "file"
+    if taken == "the file":
+        path.mkdir(parents=True)
+    else:
+        path.parent.write_text("a file")
+    with pytest.raises(PspError, match=r"folder/file: cannot be written"):
+        write_whole(path, "text")
+    assert taken == "its folder" or left(path.parent) == ["file"]
+
+
+def write_often(path: Path, letter: str) -> None:
+    for _ in range(100):
+        write_whole(path, letter * 10_000)
+
+
+def test_processes_that_write_the_same_file_at_once_never_mix(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "a" * 10_000)
+    writers = [FORK.Process(target=write_often, args=(path, letter)) for letter in "bc"]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        text = path.read_text()
+        assert len(text) == 10_000
+        assert len(set(text)) == 1
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert left(tmp_path) == ["file"]
+
+
+def hold(path: Path, seconds: float) -> None:
+    held = Replacement(path)
+    (path.parent / "holding").touch()
+    time.sleep(seconds)
+    held.abandon()
+
+
+def test_a_short_write_waits_for_another_process_and_a_long_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    holder = FORK.Process(target=hold, args=(path, 0.5))
+    holder.start()
+    while not (tmp_path / "holding").exists():
+        time.sleep(0.01)
+    with pytest.raises(PspError, match="another psptool process is writing this file"):
+        Replacement(path)
+    assert holder.is_alive()
+    write_whole(path, "text")
+    holder.join(60)
+    assert path.read_text() == "text"
+    assert left(tmp_path) == ["file", "holding"]

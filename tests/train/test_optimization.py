@@ -1,0 +1,62 @@
+"""Learning rates against the released recipe's table, and the settings that reach the optimizer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from psptool.schemas.training import OptimSettings
+from psptool.train.optimization import build_optimizer, learning_rate
+
+
+def test_released_schedule_is_the_recipes_table_epoch_by_epoch() -> None:
+    table = [0.002, 0.004, 0.006, 0.008, 0.01] + [0.01] * 55 + [0.001] * 30 + [0.0001] * 30
+    settings = OptimSettings(steps=60_000)
+    for epoch, expected in enumerate(table):
+        first, last = 500 * epoch, 500 * epoch + 499
+        assert learning_rate(first, settings) == pytest.approx(expected, rel=1e-12)
+        assert learning_rate(last, settings) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [(0, 0.2), (1, 0.4), (4, 1.0), (59, 1.0), (60, 0.1), (89, 0.1), (90, 0.01), (119, 0.01)],
+)
+def test_released_schedule_keeps_its_shape_at_other_lengths_and_rates(step: int, factor: float) -> None:
+    assert learning_rate(step, OptimSettings(steps=120, lr=0.5)) == pytest.approx(0.5 * factor)
+    assert learning_rate(10 * step, OptimSettings(steps=1200, lr=0.5)) == pytest.approx(0.5 * factor)
+
+
+def test_one_cycle_warms_up_in_a_line_and_falls_in_half_a_cosine() -> None:
+    settings = OptimSettings(schedule="one-cycle", steps=100, warmup=0.1, lr=0.2)
+    rates = [learning_rate(step, settings) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * step / 11 for step in range(1, 11)])
+    assert rates[10:] == pytest.approx([0.1 * (1 + math.cos(math.pi * n / 90)) for n in range(90)])
+    assert max(rates) == rates[10] == pytest.approx(0.2)
+    assert 0 < rates[99] < 0.0001
+
+
+@pytest.mark.parametrize("warmup", [0.0, 1.0])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_one_cycle_without_or_with_nothing_but_warm_up_stays_positive(warmup: float, steps: int) -> None:
+    settings = OptimSettings(schedule="one-cycle", steps=steps, warmup=warmup, lr=0.2)
+    assert all(0 < learning_rate(step, settings) <= 0.2 for step in range(steps))
+
+
+def test_settings_of_sgd_reach_the_optimizer() -> None:
+    settings = OptimSettings(lr=0.03, momentum=0.8, nesterov=True, weight_decay=0.05)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    optimizer = build_optimizer(model, settings)
+    assert isinstance(optimizer, torch.optim.SGD)
+    (group,) = optimizer.param_groups
+    wanted = {"lr": 0.03, "momentum": 0.8, "nesterov": True, "weight_decay": 0.05, "dampening": 0}
+    assert {key: group[key] for key in wanted} == wanted
+    # Weight decay applies to every parameter: batch norms' and biases too.
+    assert {id(p) for p in group["params"]} == {id(p) for p in model.parameters()}
+
+
+def test_without_momentum_there_is_no_nesterov() -> None:
+    (group,) = build_optimizer(torch.nn.Linear(1, 1), OptimSettings(momentum=0)).param_groups
+    assert (group["momentum"], group["nesterov"]) == (0, False)

@@ -1,0 +1,337 @@
+"""A training from files to a run folder: what decides its weights, what it writes, and what stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from psptool.errors import PspError
+from psptool.schemas.run import RunConfig
+from psptool.schemas.split import Split
+from psptool.schemas.training import TrainingConfig
+from psptool.train import api, loop
+from psptool.train.loop import Loop, Progress
+
+from .tiny import NAMES, PARTS, RECIPE, Files, change, equal, make_files, weights
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return make_files(tmp_path)
+
+
+@pytest.fixture
+def begins(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
+    """The loops that trainings come to; they take no step."""
+    seen: list[Loop] = []
+
+    def run(self: Loop, tell: Callable[[Progress], None]) -> None:
+        seen.append(self)
+        tell(Progress(0, 1, {}, 0.0, 0.0))
+
+    monkeypatch.setattr(Loop, "run", run)
+    return seen
+
+
+def test_the_same_seed_ends_with_the_same_bits_and_another_one_does_not(files: Files) -> None:
+    lively = change(
+        precision="float32", augment=RECIPE.augment.model_copy(update={"turn": 30, "jitter": 0.1})
+    )
+    first, again = files.train(lively, "first"), files.train(lively, "again")
+    other = files.train(change(lively, seed=1), "other")
+    assert (first.config.seed, other.config.seed) == (0, 1)
+    for which in ("last", "best"):
+        assert equal(weights(first, which), weights(again, which))
+    assert not equal(weights(first), weights(other))
+
+
+def test_without_a_seed_the_splits_is_taken(files: Files, tmp_path: Path) -> None:
+    Split.load(files.split).model_copy(update={"seed": 3}).save(files.split)
+    assert files.train().config.seed == 3
+    assert files.train(change(seed=8), "other").config.seed == 8
+
+
+def test_a_training_does_not_depend_on_the_order_of_names_in_the_split(files: Files) -> None:
+    first = files.train(out="first")
+    split = Split.load(files.split)
+    parts = ("labelled", "unlabelled", "validation", "test")
+    backwards = split.model_copy(update={part: getattr(split, part)[::-1] for part in parts})
+    backwards.save(files.split)
+    second = files.train(out="second")
+    assert equal(weights(first), weights(second))
+    assert first.config.split_digest == second.config.split_digest
+
+
+def test_psp_and_supervised_start_from_the_same_encoder_and_classifier(
+    files: Files, begins: list[Loop]
+) -> None:
+    files.train(out="psp")
+    files.train(change(method="supervised"), "supervised")
+    files.train(change(seed=1), "other")
+    psp, supervised, other = (run.model.state_dict() for run in begins)
+    assert supervised.keys() < psp.keys()
+    assert {name.split(".")[0] for name in psp.keys() - supervised.keys()} == {"pyramid", "projection"}
+    assert equal(supervised, {name: psp[name] for name in supervised})
+    assert not equal(psp, other)
+
+
+def test_psp_and_supervised_draw_the_same_labelled_clips(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[int]] = []
+    plain = loop.objective
+
+    def spy(*arguments: object) -> dict[str, Tensor]:
+        drawn.append(arguments[2].tolist())  # type: ignore[attr-defined]
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "objective", spy)
+    files.train(out="psp")
+    files.train(change(method="supervised"), "supervised")
+    assert drawn[:6] == drawn[6:]
+
+
+def test_pools_are_the_splits_parts_and_the_test_clips_stand_in_none(
+    files: Files, begins: list[Loop]
+) -> None:
+    files.train(out="all")
+    files.train(change(loss={"contrast_labelled": False}), "unlabelled")
+    files.train(change(method="supervised"), "supervised")
+    files.train(change(loss={"contrast_weight": 0.0}), "nothing")
+    ordered = sorted(NAMES)
+
+    def names(numbers: Tensor) -> list[str]:
+        return sorted(ordered[number] for number in numbers.tolist())
+
+    for run in begins:
+        assert names(run.pools.labelled) == sorted(PARTS["labelled"])
+        assert names(run.pools.validation) == sorted(PARTS["validation"])
+    contrasts = [names(run.pools.contrast) for run in begins]
+    assert contrasts == [sorted(PARTS["labelled"] + PARTS["unlabelled"]), sorted(PARTS["unlabelled"]), [], []]
+
+
+@pytest.mark.parametrize("value", [math.nan, 1e30])
+def test_test_clips_are_never_looked_at(files: Files, tmp_path: Path, value: float) -> None:
+    poisoned = make_files(tmp_path / "poisoned", poison=dict.fromkeys(PARTS["test"], value))
+    first, second = files.train(), poisoned.train()
+    assert first.config.content_fingerprint != second.config.content_fingerprint
+    for which in ("last", "best"):
+        assert equal(weights(first, which), weights(second, which))
+    assert first.best == second.best
+
+
+@pytest.mark.parametrize("part", ["labelled", "unlabelled"])
+def test_other_train_clips_give_other_weights(files: Files, tmp_path: Path, part: str) -> None:
+    # What the test above rests on: poison that is looked at shows.
+    other = make_files(tmp_path / "other", poison=dict.fromkeys(PARTS[part], 0.5))
+    assert not equal(weights(files.train()), weights(other.train()))
+
+
+def test_validation_clips_are_scored_and_do_not_move_the_weights(files: Files, tmp_path: Path) -> None:
+    # Coordinates that are not numbers give logits that are not: class 0 for all, right for a third of them.
+    other = make_files(tmp_path / "other", poison=dict.fromkeys(PARTS["validation"], math.nan))
+    first, second = files.train(), other.train()
+    assert equal(weights(first), weights(second))
+    assert second.best == pytest.approx(1 / 3)
+
+
+def test_supervised_does_not_look_at_unlabelled_clips(files: Files, tmp_path: Path) -> None:
+    poisoned = make_files(tmp_path / "poisoned", poison=dict.fromkeys(PARTS["unlabelled"], math.nan))
+    only_labels = change(method="supervised")
+    assert equal(weights(files.train(only_labels)), weights(poisoned.train(only_labels)))
+
+
+def test_best_weights_are_those_of_the_first_best_look(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.2, 0.6, 0.6, 0.4])
+    looks: list[dict[str, Tensor]] = []
+
+    def look(self: Loop) -> float:
+        looks.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+        return next(accuracies)
+
+    monkeypatch.setattr(Loop, "_validate", look)
+    done = files.train(change(optim={"steps": 7}))  # looks after steps 2, 4, 6 and 7
+    assert done.best == 0.6
+    assert equal(weights(done, "best"), looks[1])
+    assert equal(weights(done, "last"), looks[3])
+    assert not equal(looks[1], looks[2])
+
+
+def test_without_validation_clips_there_are_no_best_weights(tmp_path: Path) -> None:
+    done = make_files(tmp_path, {**PARTS, "validation": []}).train()
+    assert done.best is None
+    assert {path.name for path in done.folder.iterdir()} == {"config.json", "log.jsonl", "last.safetensors"}
+
+
+def test_by_default_about_twenty_looks_are_taken(files: Files) -> None:
+    done = files.train(change(validate_every=0, optim={"steps": 41}))
+    steps = [entry["step"] for entry in log(done.folder) if "validation" in entry]
+    assert steps == [*range(3, 41, 3), 41]
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_line_of_the_log_is_a_json_object_with_step_terms_rate_and_time(files: Files) -> None:
+    done = files.train(change(optim={"steps": 13}, validate_every=4))
+    entries = log(done.folder)
+    assert [entry["step"] for entry in entries] == [4, 8, 10, 12, 13]
+    for entry in entries:
+        assert entry.keys() - {"validation"} == {
+            "step",
+            "loss",
+            "ce",
+            "body",
+            "part",
+            "joint",
+            "lr",
+            "seconds",
+        }
+        assert ("validation" in entry) == (entry["step"] != 10)
+        contrast = entry["body"] + entry["part"] + entry["joint"]
+        assert entry["loss"] == pytest.approx(entry["ce"] + 0.2 * contrast, rel=1e-4)
+    assert [entry["seconds"] for entry in entries] == sorted(entry["seconds"] for entry in entries)
+    assert done.final.step == done.final.steps == 13
+
+
+def test_the_configuration_says_what_was_trained_on_what(files: Files) -> None:
+    told: list[tuple[Path, RunConfig, bool]] = []
+    done = api.train(
+        files.data, files.split, RECIPE, device=torch.device("cpu"), out=files.data.parent / "run",
+        begun=lambda folder, config: told.append((folder, config, (folder / "log.jsonl").exists())),
+    )  # fmt: skip
+    config = RunConfig.load(done.folder / "config.json")
+    assert told == [(done.folder, config, False)]
+    assert config.training == RECIPE
+    assert (config.split_name, config.split_path, config.data_path) == (
+        "s0",
+        str(files.split),
+        str(files.data),
+    )
+    assert config.split_digest == Split.load(files.split).digest
+
+
+@pytest.mark.parametrize("method", ["psp", "supervised"])
+def test_a_tiny_training_learns(files: Files, method: str) -> None:
+    settings = {"steps": 70, "lr": 0.05, "labelled": 6}
+    done = files.train(change(method=method, optim=settings, validate_every=70))
+    first, last = log(done.folder)[0], log(done.folder)[-1]
+    assert last["ce"] < 0.3 < math.log(3) < first["ce"]
+    assert done.best is not None
+    assert done.best > 0.6
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> None:
+    """Make one term of one step's loss what it should not be."""
+    plain, steps = loop.objective, iter(range(1, 1000))
+
+    def spoiled(*arguments: object) -> dict[str, Tensor]:
+        terms = plain(*arguments)  # type: ignore[arg-type]
+        if next(steps) == at:
+            terms[term] = terms[term] * 0 + value
+            terms["loss"] = terms["loss"] + terms[term]
+        return terms
+
+    monkeypatch.setattr(loop, "objective", spoiled)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_term_that_is_not_finite_stops_the_run_and_is_named_with_its_steps(
+    files: Files, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    spoil(monkeypatch, at=13, term="part", value=value)
+    recipe = change(optim={"steps": 40, "lr": 1e-9}, validate_every=5)
+    expected = rf"term part is not finite \(step 15, or one of the 4 before\): found {value}.*clip_norm"
+    with pytest.raises(PspError, match=expected) as caught:
+        files.train(recipe)
+    assert "loss," not in str(caught.value)
+    folder = files.data.parent / "run"
+    assert [entry["step"] for entry in log(folder)] == [5, 10]
+    assert not (folder / "last.safetensors").exists()
+
+
+def test_a_rate_far_too_large_is_noticed(files: Files) -> None:
+    with pytest.raises(PspError, match=r"is not finite .*Lower optim\.lr"):
+        files.train(change(optim={"steps": 30, "lr": 1e30}))
+
+
+REFUSED: dict[str, tuple[TrainingConfig, dict[str, list[str]], str]] = {
+    "more unlabelled clips than there are": (
+        change(optim={"unlabelled": 16}),
+        PARTS,
+        r"optim\.unlabelled: more clips a step .* found 16 of 15 clips.*optim\.unlabelled=15 or fewer",
+    ),
+    "labelled clips are not in the pool": (
+        change(optim={"unlabelled": 10}, loss={"contrast_labelled": False}),
+        PARTS,
+        r"found 10 of 9 clips.*optim\.unlabelled=9",
+    ),
+    "one clip has none to compare with": (
+        change(optim={"unlabelled": 1}),
+        PARTS,
+        r"optim\.unlabelled: the contrast compares clips.* found 1, expected 2 or more",
+    ),
+    "no labelled clips": (RECIPE, {**PARTS, "labelled": []}, r"no labelled clips.*psptool split"),
+    "a clip that the dataset has not": (
+        RECIPE,
+        {**PARTS, "labelled": ["a01_s01_e09_v01"]},
+        r"has no clip 'a01_s01_e09_v01'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("recipe", "parts", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
+    tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], expected: str
+) -> None:
+    files = make_files(tmp_path, parts)
+    with pytest.raises(PspError, match=expected):
+        files.train(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_supervised_needs_no_unlabelled_clips(tmp_path: Path) -> None:
+    files = make_files(tmp_path, {**PARTS, "unlabelled": []})
+    assert files.train(change(method="supervised", optim={"unlabelled": 0})).final.step == 6
+
+
+@pytest.mark.parametrize(
+    "update", [{"clips_fingerprint": "f" * 64}, {"dataset": "ntu60"}], ids=["clips", "dataset"]
+)
+def test_a_split_of_other_clips_is_refused(files: Files, update: dict[str, str]) -> None:
+    Split.load(files.split).model_copy(update=update).save(files.split)
+    with pytest.raises(PspError, match=r"s0\.json: a split of other clips than those of .*ucla\.h5.*--data"):
+        files.train()
+    assert not (files.data.parent / "run").exists()
+
+
+def test_gradients_are_clipped_where_asked(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, norm: norms.append(norm))
+    files.train(change(optim={"clip_norm": 0.0}), "not")
+    assert norms == []
+    files.train(change(optim={"clip_norm": 2.5}), "clipped")
+    assert norms == [2.5] * 6
+
+
+def test_the_schedule_reaches_the_optimizer_step_by_step(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[float] = []
+    step = torch.optim.SGD.step
+
+    def spy(self: torch.optim.SGD, *arguments: object) -> object:
+        used.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    files.train(change(optim={"steps": 6, "schedule": "released", "lr": 0.01}))
+    # Six steps of 20 epochs each: the epochs are 0, 20, 40, 60, 80 and 100.
+    assert used == pytest.approx([0.002, 0.01, 0.01, 0.001, 0.001, 0.0001])

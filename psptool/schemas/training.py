@@ -6,6 +6,7 @@ them; the other presets are the differences in `PRESETS`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -210,6 +211,8 @@ def resolve(
             raise PspError(
                 "--set: not a key=value", found=repr(change), way_out="Write for example --set optim.lr=0.05."
             )
+        if key == "preset":
+            problems.append("the preset comes before all changes: choose it with --preset")
         nested: Any = _parse_value(key, text)
         for part in reversed(key.split(".")):
             nested = {part: nested}
@@ -239,7 +242,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         PspError: The file cannot be read, is not YAML, or holds no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise PspError(
             f"{path}: cannot be read ({error})", way_out="Check the path given to --config."
@@ -253,18 +256,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: ``off`` is a word and 1e-3 a number, which YAML 1.1 has the other way round."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("bool", "float"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|false|False)$"), list("tTfF")
+)
+# Where a word is both, what was added first wins: whole numbers stay whole.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"),
+    list("-+.0123456789"),
+)
+
+
 def _parse_value(key: str, text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise PspError(f"--set {key}: not a YAML value", found=repr(text)) from error
-    # YAML 1.1 reads 1e-3 as text, since its floats need a dot.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:

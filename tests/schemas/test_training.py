@@ -1,0 +1,238 @@
+"""Recipes put together from a preset, a file and changes; and the released recipe, value by value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from psptool.errors import PspError
+from psptool.schemas.training import PRESETS, LossSettings, ModelSettings, TrainingConfig, all_keys, resolve
+
+
+@pytest.fixture
+def recipe(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_paper_is_the_released_recipe_value_by_value() -> None:
+    paper = resolve(preset="paper")
+    assert paper.method == "psp"
+    assert paper.precision == "float32"
+    model, sampling, loss, optim = paper.model, paper.sampling, paper.loss, paper.optim
+    assert model.channels == (64, 64, 128, 128, 256, 256, 256, 256)
+    assert model.inter == (16, 16, 32, 32, 64, 64, 64, 64)
+    assert model.strides == (1, 1, 2, 1, 2, 1, 1, 1)
+    assert (model.heads, model.temporal_kernel, model.dropout) == (4, 7, 0)
+    assert model.share_encoder
+    assert model.levels == ("body", "part", "joint")
+    assert model.polymerize == "raw"
+    assert (sampling.frames, sampling.draw, sampling.shared, sampling.motion_gain) == (
+        50,
+        "released",
+        False,
+        1,
+    )
+    changes = paper.augment.model_dump(exclude={"shared"})
+    assert changes == dict.fromkeys(("turn", "tilt", "shear", "scale", "jitter", "mask_joints", "mirror"), 0)
+    assert (loss.contrast_weight, loss.temperature, loss.label_smoothing) == (0.2, 0.07, 0)
+    assert paper.contrast_levels == ("body", "part", "joint")
+    assert loss.contrast_labelled
+    assert (optim.labelled, optim.unlabelled) == (9, 90)
+    assert optim.steps == 500 * 120
+    assert (optim.schedule, optim.lr) == ("released", 0.01)
+    assert (optim.momentum, optim.nesterov, optim.weight_decay) == (0.9, True, 4e-4)
+    assert optim.clip_norm == 0
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_is_a_recipe_that_bears_its_name(name: str) -> None:
+    assert resolve(preset=name).preset == name
+
+
+def test_changes_win_over_the_file_which_wins_over_the_preset(recipe) -> None:
+    file = recipe("model:\n  polymerize: off\noptim:\n  lr: 0.3\n  momentum: 0.5\nseed: 4\n")
+    found = resolve(preset="paper", file=file, changes=["optim.lr=0.7", "optim.lr=0.8"])
+    assert found.optim.lr == 0.8
+    assert found.optim.momentum == 0.5
+    assert found.optim.weight_decay == 4e-4
+    assert found.model.polymerize == "off"
+    assert found.seed == 4
+    assert (
+        resolve(preset="paper").model.polymerize == "raw"
+    )  # a preset is not changed by those who start from it
+
+
+def test_the_preset_is_the_one_asked_for_then_the_files_then_the_default(recipe) -> None:
+    file = recipe("preset: paper\n")
+    assert resolve(file=file, default_preset="demo").preset == "paper"
+    assert resolve(file=file, preset="small").preset == "small"
+    assert resolve(default_preset="demo").preset == "demo"
+
+
+def test_method_and_seed_given_apart_win_over_all(recipe) -> None:
+    found = resolve(method="supervised", seed=9, file=recipe("method: psp\nseed: 1\n"), changes=["seed=2"])
+    assert (found.method, found.seed) == ("supervised", 9)
+
+
+def test_an_empty_file_changes_nothing(recipe) -> None:
+    assert resolve(preset="paper", file=recipe("# nothing\n")) == resolve(preset="paper")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1e-3", 0.001), ("5E2", 500.0), ("0.25", 0.25), ("1", 1.0), ("1.5e-2", 0.015)]
+)
+def test_numbers_are_numbers_however_written(text: str, expected: float) -> None:
+    assert resolve(changes=[f"optim.lr={text}"]).optim.lr == expected
+
+
+def test_numbers_with_an_exponent_are_numbers_in_a_file_too(recipe) -> None:
+    assert resolve(file=recipe("optim:\n  lr: 1e-3\n")).optim.lr == 0.001
+
+
+@pytest.mark.parametrize("word", ["off", "raw"])
+def test_a_word_that_old_yaml_took_for_a_boolean_is_a_word(word: str) -> None:
+    assert resolve(changes=[f"model.polymerize={word}"]).model.polymerize == word
+
+
+def test_lists_nulls_and_booleans_are_read_as_yaml() -> None:
+    changes = ["model.channels=[8, 8]", "model.inter=[2, 2]", "model.strides=[1, 2]", "sampling.shared=true"]
+    found = resolve(changes=[*changes, "loss.contrast_levels=[joint]", "seed=null"])
+    assert found.model.channels == (8, 8)
+    assert found.sampling.shared is True
+    assert found.contrast_levels == ("joint",)
+    assert found.seed is None
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("optim.learning_rte=1", r"no key optim\.learning_rte"),
+        ("optim.warmpu=1", r"no key optim\.warmpu \(Did you mean optim\.warmup\?\)"),
+        ("optm.lr=1", r"no key optm \(Did you mean"),
+        ("lr=1", r"no key lr"),
+        ("optim=1", r"optim is a group of keys, not a value"),
+        ("optim.lr.x=1", r"optim\.lr"),
+        ("optim.lr", r"--set: not a key=value: found 'optim\.lr'"),
+        ("optim.lr=[", r"--set optim\.lr: not a YAML value: found '\['"),
+        ("optim.lr=0.5x", r"optim\.lr: .*number.*found '0\.5x'"),
+        ("sampling.shared=true story", r"sampling\.shared: .*boolean.*found 'true story'"),
+        ("optim.lr=fast", r"optim\.lr: .*number.*found 'fast'"),
+        ("optim.lr=0", r"optim\.lr: .*greater than 0.*found 0"),
+        ("optim.steps=1.5", r"optim\.steps: .*integer"),
+        ("preset=paper", r"preset"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_refused_by_its_key(change: str, expected: str) -> None:
+    with pytest.raises(PspError, match=expected):
+        resolve(changes=[change])
+
+
+def test_all_unknown_keys_are_named_at_once(recipe) -> None:
+    file = recipe("optim:\n  lrr: 1\nsampling: 3\ncolour: red\n")
+    with pytest.raises(PspError) as caught:
+        resolve(file=file, changes=["augment.trun=1"])
+    for expected in (
+        "optim.lrr",
+        "sampling is a group",
+        "colour",
+        "augment.trun",
+        "Did you mean augment.turn?",
+    ):
+        assert expected in str(caught.value)
+
+
+def test_all_values_that_do_not_fit_are_named_at_once() -> None:
+    with pytest.raises(PspError) as caught:
+        resolve(changes=["optim.lr=-1", "sampling.frames=0", "method=magic"])
+    for key in ("optim.lr", "sampling.frames", "method"):
+        assert f"{key}:" in str(caught.value)
+
+
+def test_a_preset_that_does_not_exist_is_refused_with_the_near_one() -> None:
+    with pytest.raises(PspError, match=r"preset 'papper' does not exist.*Did you mean paper\?"):
+        resolve(preset="papper")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("!!python/object/apply:os.system ['touch hacked']", r"recipe\.yaml: not plain YAML"),
+        ("optim: !!python/name:os.system", r"not plain YAML"),
+        ("optim: [", r"not plain YAML"),
+        ("- optim", r"not a mapping: found list"),
+        ("just words", r"not a mapping: found str"),
+    ],
+)
+def test_a_file_that_is_no_plain_mapping_is_refused_and_runs_nothing(
+    recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PspError, match=expected):
+        resolve(file=recipe(text))
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_tag_in_a_change_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PspError, match="not a YAML value"):
+        resolve(changes=["optim.lr=!!python/object/apply:os.system ['touch hacked']"])
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xff"], ids=["absent", "no text"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "recipe.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PspError, match=r"recipe\.yaml: cannot be read .*--config"):
+        resolve(file=path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"channels": (8, 8)}, "one entry a block"),
+        ({"channels": (8,), "inter": (0,), "strides": (1,)}, "positive"),
+        ({"channels": (6,), "inter": (2,), "strides": (1,)}, "multiple of heads"),
+        ({"temporal_kernel": 4}, "odd"),
+        ({"levels": ("joint", "joint")}, "twice"),
+        ({"levels": ("toe",)}, "toe"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused(settings: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        ModelSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_levels_contrasted_are_levels_of_the_model() -> None:
+    with pytest.raises(PspError, match=r"contrast_levels names body, which model\.levels leaves out"):
+        resolve(changes=["model.levels=[joint]", "loss.contrast_levels=[body, joint]"])
+    assert resolve(changes=["model.levels=[joint]"]).contrast_levels == ("joint",)
+
+
+def test_nothing_is_contrasted_with_labels_only_or_where_it_weighs_nothing() -> None:
+    assert TrainingConfig(method="supervised").contrast_levels == ()
+    assert TrainingConfig(loss=LossSettings(contrast_weight=0)).contrast_levels == ()
+
+
+def test_every_key_can_be_set_by_its_dotted_name(tmp_path: Path) -> None:
+    found = TrainingConfig()
+    for key in all_keys(TrainingConfig):
+        if key == "format_version" or key == "preset":
+            continue
+        value: object = found
+        for part in key.split("."):
+            value = getattr(value, part)
+        text = (
+            "null"
+            if value is None
+            else str(list(value) if isinstance(value, tuple) else value).replace("'", '"')
+        )
+        resolve(preset="paper", changes=[f"{key}={text}"])

@@ -56,7 +56,6 @@ def augment(
     mirror: Tensor,
     generator: torch.Generator,
     present: Tensor,
-    noise: float = 1.0,
 ) -> Tensor:
     """Apply each clip's draw to its persons.
 
@@ -67,7 +66,6 @@ def augment(
         mirror: int64 (V,), for each joint the one on the other side.
         generator: Of the noise.
         present: bool (P, T); absent frames stay zero.
-        noise: Multiplies the jitter; the motion stream differs by sqrt(2), being a difference of two positions.
 
     Returns:
         (P, T, V, 3).
@@ -76,7 +74,7 @@ def augment(
     x = torch.where(flip, x[:, :, mirror] * x.new_tensor([-1.0, 1.0, 1.0]), x)
     x = (x.flatten(1, 2) @ drawn.matrix[owner]).view(x.shape)
     if drawn.jitter:
-        x = x + drawn.jitter * noise * torch.randn(x.shape, generator=generator, device=x.device)
+        x = x + drawn.jitter * torch.randn(x.shape, generator=generator, device=x.device)
     kept = present[:, :, None] & ~drawn.masked[owner][:, None, :]
     return x * kept[..., None]
 

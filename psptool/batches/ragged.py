@@ -117,15 +117,15 @@ class Batcher:
         frames_of_motion = frames if self.sampling.shared else draw()
         changes_of_motion = changes if settings.shared else change()
         streams = []
-        # The difference of two noisy positions is noisier than one by the square root of 2.
-        for data, drawn, changed, noise in (
-            (clips.joint, frames, changes, 1.0),
-            (clips.motion, frames_of_motion, changes_of_motion, 2.0**0.5),
+        for data, drawn, changed in (
+            (clips.joint, frames, changes),
+            # Noise is for positions: at a high frame rate it would drown their differences.
+            (clips.motion, frames_of_motion, replace(changes_of_motion, jitter=0.0)),
         ):
             x, present, owner = self._gather(data, chosen, drawn)
-            x = augment(x, owner, changed, clips.mirror, generator, present, noise)
+            x = augment(x, owner, changed, clips.mirror, generator, present)
             streams.append(self._stream(x, owner, len(chosen)))
-        return self._paired(streams)
+        return Streams(*streams)
 
     def test(self, chosen: Tensor) -> Streams:
         """A test batch of the clips ``chosen``, int64 (N,): evenly spaced frames, nothing drawn, nothing changed."""
@@ -134,11 +134,7 @@ class Batcher:
         for data in (self.clips.joint, self.clips.motion):
             x, _, owner = self._gather(data, chosen, frames)
             streams.append(self._stream(x, owner, len(chosen)))
-        return self._paired(streams)
-
-    def _paired(self, streams: list[Stream]) -> Streams:
-        joint, motion = streams
-        return Streams(joint, replace(motion, x=motion.x * self.sampling.motion_gain))
+        return Streams(*streams)
 
     def _counts(self, chosen: Tensor) -> Tensor:
         return self.clips.visible_count[chosen]

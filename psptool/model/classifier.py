@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from psptool.batches.streams import Streams
-from psptool.model.encoder import Encoder
+from psptool.model.encoder import ConvBN, Encoder, rows
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import Topology
@@ -32,6 +32,9 @@ class PSPNet(nn.Module):
         width = settings.channels[-1]
         self.joint_encoder = Encoder(settings, topology.size)
         self.motion_encoder = None if settings.share_encoder else Encoder(settings, topology.size)
+        self.motion_input: ConvBN | None = None
+        if settings.share_encoder and settings.own_input:
+            self.motion_input = ConvBN(3, settings.channels[0])
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, classes)
         # Before the contrast's branch is made, so that one seed gives the same encoder with and without it.
@@ -50,7 +53,11 @@ class PSPNet(nn.Module):
         if self.motion_encoder is not None:
             return self.joint_encoder(joint), self.motion_encoder(motion)
         # One pass over both, so that batch norm sees the two streams together, as in the released code.
-        both = self.joint_encoder(torch.cat((joint, motion)))
+        if self.motion_input is None:
+            both = self.joint_encoder(torch.cat((joint, motion)))
+        else:
+            mapped = (self.joint_encoder.input_map(rows(joint)), self.motion_input(rows(motion)))
+            both = self.joint_encoder.deepen(torch.cat(mapped))
         return both[: len(joint)], both[len(joint) :]
 
     def logits(self, features: Tensor, average: Tensor) -> Tensor:

@@ -145,7 +145,16 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = F.leaky_relu(self.input_map(x.permute(0, 3, 2, 1)), SLOPE)
+        return self.deepen(self.input_map(rows(x)))
+
+    def deepen(self, mapped: Tensor) -> Tensor:
+        """The input map's output (P, V, T, C) through the blocks, to (P, C', T', V)."""
+        x = F.leaky_relu(mapped, SLOPE)
         for block in self.blocks:
             x = block(x)
-        return x.permute(0, 3, 2, 1)
+        return rows(x)
+
+
+def rows(x: Tensor) -> Tensor:
+    """(P, C, T, V) as (P, V, T, C), or back."""
+    return x.permute(0, 3, 2, 1)

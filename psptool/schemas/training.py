@@ -38,6 +38,10 @@ class ModelSettings(Strict):
     share_encoder: bool = Field(
         True, description="One encoder for joint and motion (released code), or one each"
     )
+    own_input: bool = Field(
+        False,
+        description="A shared encoder has one input map a stream, whose batch norms bring both to one size",
+    )
     levels: tuple[Level, ...] = Field(("body", "part", "joint"), description="Levels of the pyramid")
     polymerize: Literal["raw", "chained", "off"] = Field(
         "chained",
@@ -74,9 +78,6 @@ class SamplingSettings(Strict):
     )
     crop: Share = Field(0.6, description="Shortest crop as a share of the clip, for `crop`")
     shared: bool = Field(False, description="Joint and motion see the same frames, or each its own draw")
-    motion_gain: float = Field(
-        1.0, gt=0, description="Factor on the motion stream, so that one batch norm can serve both streams"
-    )
 
 
 class AugmentSettings(Strict):
@@ -87,7 +88,7 @@ class AugmentSettings(Strict):
     shear: NonNegative = Field(0.0, description="Largest shear factor")
     scale: float = Field(0.0, ge=0, lt=1, description="Largest change of size, as a share")
     jitter: NonNegative = Field(
-        0.0, description="Standard deviation of noise on each joint, in units of the spine"
+        0.0, description="Standard deviation of noise on the joint stream, in units of the spine"
     )
     mask_joints: float = Field(0.0, ge=0, lt=1, description="Share of joints set to zero for the whole clip")
     mirror: Share = Field(0.0, description="Chance that left and right are swapped")
@@ -161,12 +162,45 @@ class TrainingConfig(Artefact):
         return self.model.levels if self.loss.contrast_levels is None else self.loss.contrast_levels
 
 
+_SMALL: Mapping[str, Any] = {
+    "precision": "auto",
+    "model": {
+        "channels": (32, 64, 64, 128),
+        "inter": (8, 16, 16, 32),
+        "strides": (2, 1, 2, 1),
+        "heads": 2,
+        "own_input": True,
+    },
+    "sampling": {"frames": 32, "draw": "crop"},
+    "augment": {"turn": 30.0, "tilt": 15.0, "shear": 0.2, "scale": 0.2, "jitter": 0.02, "mask_joints": 0.1},
+    "loss": {"contrast_weight": 0.6, "temperature": 0.2, "label_smoothing": 0.1},
+    "optim": {
+        "steps": 300,
+        "labelled": 32,
+        "unlabelled": 48,
+        "schedule": "one-cycle",
+        "lr": 0.1,
+        "weight_decay": 5e-4,
+    },
+}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"model": {"polymerize": "raw"}},
-    "small": {},
-    "demo": {},
+    "small": _SMALL,
+    "demo": {
+        **_SMALL,
+        "model": {
+            "channels": (24, 48, 96),
+            "inter": (6, 12, 24),
+            "strides": (2, 2, 1),
+            "heads": 2,
+            "own_input": True,
+        },
+        "optim": {**_SMALL["optim"], "steps": 120, "labelled": 24},
+    },
 }
-"""What each preset changes of the defaults."""
+"""What each preset changes of the defaults: the released recipe, one for two CPU cores (chosen on NW-UCLA's first two
+views alone, one for training and the other for validation), and one for a demonstration in a minute."""
 
 
 def resolve(

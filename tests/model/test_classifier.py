@@ -179,3 +179,24 @@ def test_streams_are_not_interchangeable() -> None:
     model, streams = make_model(share_encoder=False).eval(), make_streams()
     swapped = replace(streams, joint=streams.motion, motion=streams.joint)
     assert not torch.allclose(model(streams)[0], model(swapped)[1])
+
+
+def test_with_an_input_map_of_its_own_the_size_of_motion_does_not_matter() -> None:
+    streams = make_streams()
+    larger = replace(streams, motion=replace(streams.motion, x=streams.motion.x * 7))
+    for own in (True, False):
+        model = make_model(own_input=own).train()
+        same = all(
+            torch.allclose(a, b, rtol=1e-2, atol=1e-2)
+            for a, b in zip(model.features(streams), model.features(larger), strict=True)
+        )
+        assert same == own
+
+
+def test_own_input_maps_of_the_same_weights_are_the_shared_one() -> None:
+    streams, shared = make_streams(), make_model().eval()
+    own = make_model(own_input=True).eval()
+    own.load_state_dict(shared.state_dict(), strict=False)
+    own.motion_input.load_state_dict(shared.joint_encoder.input_map.state_dict())  # type: ignore[union-attr]
+    for found, expected in zip(own(streams), shared(streams), strict=True):
+        translate.close(found, translate.array(expected))

@@ -31,15 +31,10 @@ def test_paper_is_the_released_recipe_value_by_value() -> None:
     assert model.strides == (1, 1, 2, 1, 2, 1, 1, 1)
     assert (model.heads, model.temporal_kernel, model.dropout) == (4, 7, 0)
     assert model.share_encoder
+    assert not model.own_input
     assert model.levels == ("body", "part", "joint")
     assert model.polymerize == "raw"
-    assert (sampling.frames, sampling.draw, sampling.shared, sampling.motion_gain) == (
-        50,
-        "released",
-        False,
-        1,
-    )
-    changes = paper.augment.model_dump(exclude={"shared"})
+    assert (sampling.frames, sampling.draw, sampling.shared) == (50, "released", False)
     assert changes == dict.fromkeys(("turn", "tilt", "shear", "scale", "jitter", "mask_joints", "mirror"), 0)
     assert (loss.contrast_weight, loss.temperature, loss.label_smoothing) == (0.2, 0.07, 0)
     assert paper.contrast_levels == ("body", "part", "joint")

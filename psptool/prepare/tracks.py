@@ -9,12 +9,13 @@ Notation for array shapes: B body detections (one body in one frame), M persons,
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psptool.errors import RawFormatError
+from psptool.prepare import kernel
 from psptool.prepare.missing import fill_missing
 from psptool.readers.base import RawClip
 from psptool.schemas.dataset import PreparationSettings
@@ -65,51 +66,50 @@ def find_persons(clip: RawClip, topology: Topology, settings: PreparationSetting
     Raises:
         RawFormatError: Nobody is in the clip.
     """
-    tracks = split_tracks(clip)
-    # Nearly every clip has a depth for every joint, and then nothing is missing; the whole test costs more.
-    if not clip.xyz[..., 2].all():
-        tracks = [fill_missing_joints(track, topology) for track in tracks]
+    tracks, missing = split_tracks(clip)
     if not tracks:
         raise RawFormatError(
             "no body", clip.name, f"{clip.frames} frames without a body", "at least one body"
         )
+    if missing:
+        tracks = [fill_missing_joints(track, topology) for track in tracks]
     return place(select(tracks, topology.center, settings), clip.frames)
 
 
-def split_tracks(clip: RawClip) -> list[Track]:
+def split_tracks(clip: RawClip) -> tuple[list[Track], bool]:
     """Detections by body id; the k-th detection of one id in one frame belongs to that id's k-th track.
 
     A body whose joints are all exactly (0, 0, 0) was not seen, so that its frame is one without it.
+
+    Returns:
+        The tracks, and whether any of their joints may be missing.
     """
     frame, body, xyz, state = clip.frame, clip.body, clip.xyz, clip.state
-    # A body that was seen nearly always has a first joint; the whole test costs more.
-    if not xyz[:, 0].any(axis=1).all():
-        seen = xyz.any(axis=(1, 2))
-        frame, body, xyz, state = frame[seen], body[seen], xyz[seen], state[seen]
-    if len(frame) == 0:
-        return []
-    ids = list(dict.fromkeys(body.tolist()))
-    if len(ids) == 1:
-        own: list[Any] = [slice(None)]
-    else:
-        own = [np.flatnonzero(body == one) for one in ids]
-    if all((frame[rows][1:] > frame[rows][:-1]).all() for rows in own):
-        return [Track(one, frame[rows], xyz[rows], state[rows]) for one, rows in zip(ids, own, strict=True)]
-    return _split_repeated(frame, body, xyz, state)
+    owner, ids = np.empty(len(frame), np.int32), np.empty(kernel.MOST_TRACKS, np.int64)
+    tracks, missing, unseen = kernel.own(frame, body, xyz, owner, ids)
+    if tracks < 0:
+        return split_many(clip), True
+    if tracks == 1 and not unseen:
+        return [Track(int(ids[0]), frame, xyz, state)], missing > 0
+    rows = [np.flatnonzero(owner == track) for track in range(tracks)]
+    found = [
+        Track(one, frame[own], xyz[own], state[own]) for one, own in zip(ids.tolist(), rows, strict=False)
+    ]
+    return found, missing > 0
 
 
-def _split_repeated(
-    frame: NDArray[np.int32], body: NDArray[np.int64], xyz: NDArray[np.float32], state: NDArray[np.uint8]
-) -> list[Track]:
-    """The tracks where an id stands more than once in a frame."""
+def split_many(clip: RawClip) -> list[Track]:
+    """As `split_tracks`, for any number of tracks."""
     owners: dict[tuple[int, int], list[int]] = {}
     last: dict[int, tuple[int, int]] = {}
-    for row, (when, who) in enumerate(zip(frame.tolist(), body.tolist(), strict=True)):
+    seen = clip.xyz.any(axis=(1, 2))
+    for row in np.flatnonzero(seen).tolist():
+        when, who = int(clip.frame[row]), int(clip.body[row])
         before, ordinal = last.get(who, (-1, 0))
         ordinal = ordinal + 1 if before == when else 0
         last[who] = (when, ordinal)
         owners.setdefault((who, ordinal), []).append(row)
-    return [Track(who, frame[own], xyz[own], state[own]) for (who, _), own in owners.items()]
+    return [Track(who, clip.frame[own], clip.xyz[own], clip.state[own]) for (who, _), own in owners.items()]
 
 
 def fill_missing_joints(track: Track, topology: Topology) -> Track:
@@ -133,28 +133,13 @@ def select(tracks: list[Track], center: int, settings: PreparationSettings) -> l
     """
     if len(tracks) == 1:
         return tracks
-    energies = [energy(track.xyz, center) for track in tracks]
+    energies = [kernel.energy(track.xyz, center) for track in tracks]
     order = sorted(range(len(tracks)), key=lambda n: (-energies[n], int(tracks[n].frame[0]), tracks[n].body))
     bar = settings.energy_ratio * energies[order[0]]
     persons = [
         tracks[n] for n in order if energies[n] >= bar or is_upright(tracks[n].xyz[0], settings.upright_ratio)
     ]
     return persons[: settings.max_persons]
-
-
-def energy(xyz: NDArray[np.float32], center: int) -> float:
-    """Sum over x, y, z of the standard deviation, over frames and joints, relative to joint ``center``.
-
-    Args:
-        xyz: float32 (B, V, 3), metres.
-        center: The joint that positions are taken relative to.
-    """
-    # Axis by axis in long rows, which NumPy adds up several times as fast as rows of three.
-    relative = np.empty((3, *xyz.shape[:2]))
-    np.subtract(xyz.transpose(2, 0, 1), xyz[:, center].T[:, :, None], out=relative, dtype=np.float64)
-    relative = relative.reshape(3, -1)
-    relative -= relative.mean(axis=1, keepdims=True)
-    return float(np.sqrt(np.einsum("cn,cn->c", relative, relative) / relative.shape[1]).sum())
 
 
 def is_upright(xyz: NDArray[np.float32], ratio: float) -> bool:

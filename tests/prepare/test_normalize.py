@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from psptool.errors import RawFormatError
+from psptool.prepare import kernel
 from psptool.prepare.normalize import NO_ACROSS, NO_SPINE, UNSCALED, find_transform, normalize
 from psptool.prepare.tracks import Persons
 from psptool.schemas.dataset import PreparationSettings
@@ -140,3 +141,15 @@ def test_positions_that_float32_cannot_hold_are_refused():
     xyz[0, 3, 5] = 3e38
     with pytest.raises(RawFormatError, match="out of range"):
         normalize("clip", ClipKey(0), persons(xyz), NTU25, BODY)
+
+
+def test_positions_are_the_literal_formula_in_float64_rounded_once():
+    rng = np.random.default_rng(8)
+    xyz = rng.normal(size=(2, 9, 25, 3)).astype(np.float32)
+    present = rng.random((2, 9)) < 0.7
+    origin, rotation, joint = rng.normal(size=3), rodrigues(rng.normal(size=3), 2.1), np.full_like(xyz, 7)
+    largest = kernel.apply(xyz, present, origin, 0.37, rotation, joint)
+    literal = (xyz.astype(np.float64) - origin) @ rotation.T / 0.37
+    literal[~present] = 0
+    np.testing.assert_allclose(joint, literal, rtol=2**-24, atol=1e-12)
+    assert largest == np.abs(joint).max()

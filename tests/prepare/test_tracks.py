@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from psptool.errors import RawFormatError
-from psptool.prepare.tracks import energy, find_persons, is_upright, split_tracks
+from psptool.prepare.kernel import MOST_TRACKS, energy
+from psptool.prepare.tracks import find_persons, is_upright, split_many, split_tracks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.skeletons.topologies import NTU25, UCLA20
 from tests.prepare.raw import raw_clip
@@ -117,7 +118,7 @@ def test_equal_energies_are_told_apart_by_first_frame_then_by_id():
 def test_an_id_that_stands_twice_in_a_frame_is_two_tracks():
     one, two = over(range(3), 1.0), over(range(3), 1.5)
     detections = [(frame, 6, xyz) for frame in range(3) for xyz in (one[frame], two[frame])]
-    first, second = split_tracks(raw_clip(detections, 3))
+    (first, second), _ = split_tracks(raw_clip(detections, 3))
     assert first.frame.tolist() == second.frame.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(first.xyz, np.float32([one[frame] for frame in range(3)]))
     np.testing.assert_array_equal(second.xyz, np.float32([two[frame] for frame in range(3)]))
@@ -189,3 +190,27 @@ def test_a_joint_missing_throughout_is_put_at_its_nearest_seen_neighbour_and_not
     assert persons.interpolated == 6
     assert not persons.state[0, :, 10:12].any()
     assert [note.split("'")[1] for note in persons.notes] == ["right wrist", "right hand"]
+
+
+def tracks_as_lists(tracks):
+    return [(track.body, track.frame.tolist(), track.xyz.tolist(), track.state.tolist()) for track in tracks]
+
+
+@pytest.mark.parametrize("most_ids", [1, 3, 40])
+def test_the_quick_and_the_literal_way_to_split_tracks_agree(most_ids):
+    rng = np.random.default_rng(most_ids)
+    for _ in range(20):
+        detections = []
+        for frame in np.sort(rng.integers(0, 12, 30)).tolist():
+            xyz = rng.normal(size=(25, 3)) * rng.choice([0.0, 1.0], p=[0.1, 0.9])
+            detections.append((frame, int(rng.integers(most_ids)), xyz))
+        clip = raw_clip(detections, 12)
+        assert tracks_as_lists(split_tracks(clip)[0]) == tracks_as_lists(split_many(clip))
+
+
+def test_more_tracks_than_the_quick_way_knows_are_all_found():
+    count = MOST_TRACKS + 1
+    clip = raw_clip([(0, n, body(1, seed=n)) for n in range(count)], 1)
+    assert [track.body for track in split_tracks(clip)[0]] == list(range(count))
+    clip = raw_clip([(0, n, body(1, seed=n)) for n in range(count - 1)], 1)
+    assert [track.body for track in split_tracks(clip)[0]] == list(range(count - 1))

@@ -1,0 +1,216 @@
+"""The compiled part of the preparation: whose a detection is, energies, and the normalization of a clip.
+
+A clip's arrays are so small that NumPy, called for each step of the formulas, would spend most of its time on
+the calls; and what runs here runs without the interpreter lock. Everything is computed in float64 in the
+order written here, so that the result does not depend on a machine's linear algebra.
+
+All of it stands in this one file because numba's cache on disk only notices changes in the file of the
+function it keeps. Notation for array shapes: B body detections (one body in one frame) or frames of one
+track, P frames in which the leading person is present, M persons, T frames, V joints.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
+# Compiled functions get their types from numba, and numba's own annotations differ between its versions.
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+MOST_TRACKS = 32
+"""Tracks that `own` tells apart; a clip with more is left to a slower way."""
+
+# Under float32's resolution at the sensor's range (a bone) and under what rounding leaves of parallel lines
+# (a share).
+SHORTEST_BONE = 1e-6
+LEAST_ACROSS = 1e-5
+
+# What `transform` found lacking; they add up.
+NO_LENGTH, NO_SPINE, NO_ACROSS = 1, 2, 4
+
+
+def _compiled(function):
+    """`function` compiled to run without the interpreter lock, and kept on disk where that can be."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        # numba finds no folder that it may write its cache to: compile anew in every process.
+        return njit(nogil=True)(function)
+
+
+@_compiled
+def own(frame, body, xyz, owner, ids):
+    """Number the tracks in order of appearance: the k-th detection of an id in a frame is its k-th track's.
+
+    Args:
+        frame: int32 (B,), ascending.
+        body: int64 (B,).
+        xyz: float32 (B, V, 3).
+        owner: int32 (B,), gets each detection's track; -1 where all of its joints are exactly (0, 0, 0).
+        ids: int64 (`MOST_TRACKS`,), gets the tracks' body ids.
+
+    Returns:
+        The number of tracks, -1 where there are too many; joints at exactly (0, 0, 0) in bodies that are
+        seen; and detections that are not seen.
+    """
+    tracks = missing = unseen = 0
+    last = np.full(MOST_TRACKS, -1, np.int32)
+    for b in range(frame.shape[0]):
+        zeros = 0
+        for v in range(xyz.shape[1]):
+            if xyz[b, v, 2] == 0 and xyz[b, v, 0] == 0 and xyz[b, v, 1] == 0:
+                zeros += 1
+        if zeros == xyz.shape[1]:
+            owner[b] = -1
+            unseen += 1
+            continue
+        missing += zeros
+        track = 0
+        while track < tracks and not (ids[track] == body[b] and last[track] != frame[b]):
+            track += 1
+        if track == MOST_TRACKS:
+            return -1, 0, 0
+        if track == tracks:
+            ids[track] = body[b]
+            tracks += 1
+        last[track] = frame[b]
+        owner[b] = track
+    return tracks, missing, unseen
+
+
+@_compiled
+def energy(xyz, center):
+    """Sum over x, y, z of the standard deviation, over frames and joints, relative to joint ``center``.
+
+    Args:
+        xyz: float32 (B, V, 3).
+        center: The joint that positions are taken relative to.
+    """
+    count = xyz.shape[0] * xyz.shape[1]
+    mean, square = np.zeros(3), np.zeros(3)
+    for b in range(xyz.shape[0]):
+        for v in range(xyz.shape[1]):
+            for c in range(3):
+                mean[c] += np.float64(xyz[b, v, c]) - np.float64(xyz[b, center, c])
+    mean /= count
+    for b in range(xyz.shape[0]):
+        for v in range(xyz.shape[1]):
+            for c in range(3):
+                square[c] += (np.float64(xyz[b, v, c]) - np.float64(xyz[b, center, c]) - mean[c]) ** 2
+    return math.sqrt(square[0] / count) + math.sqrt(square[1] / count) + math.sqrt(square[2] / count)
+
+
+@njit
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@njit
+def _length(a):
+    return math.hypot(math.hypot(a[0], a[1]), a[2])
+
+
+@njit
+def _line(leading, p, low, high):
+    """The vector from joint `low` to joint `high` in frame p."""
+    return leading[p, high].astype(np.float64) - leading[p, low].astype(np.float64)
+
+
+@njit
+def _axes(spine, across, rotation):
+    """The rows x, y, z: z along `spine`, x along the part of `across` orthogonal to it; what was lacking.
+
+    Turning the spine onto z and then, about z, the horizontal part of `across` onto x is this rotation and no
+    other, so that the released code's two turns need no form of their own.
+    """
+    lacking = 0
+    length = _length(spine)
+    if length < SHORTEST_BONE:
+        return NO_SPINE
+    z = spine / length
+    sideways = across - _dot(across, z) * z
+    if _length(sideways) < max(SHORTEST_BONE, LEAST_ACROSS * _length(across)):
+        lacking = NO_ACROSS
+        # The camera's x, or its y where the spine lies nearly along x.
+        stand_in = np.zeros(3)
+        stand_in[0 if abs(z[0]) < 0.9 else 1] = 1
+        sideways = stand_in - _dot(stand_in, z) * z
+    x = sideways / _length(sideways)
+    # Rounding grows with the share that the first subtraction left; a second one makes x orthogonal to full
+    # precision.
+    x = x - _dot(x, z) * z
+    x = x / _length(x)
+    rotation[0] = x
+    rotation[1] = (z[1] * x[2] - z[2] * x[1], z[2] * x[0] - z[0] * x[2], z[0] * x[1] - z[1] * x[0])
+    rotation[2] = z
+    return lacking
+
+
+@_compiled
+def transform(leading, center, spine, across, frames, origin, rotation):
+    """The normalization of a clip from its leading person; see `psptool.prepare.normalize.find_transform`.
+
+    Args:
+        leading: float32 (P, V, 3), the leading person's present frames.
+        center: The joint that becomes the origin.
+        spine: Two joints: the unit's and the z axis's ends.
+        across: Two joints: the x axis's ends.
+        frames: How many frames the axes are averaged over; 0 keeps the camera's.
+        origin: float64 (3,), filled.
+        rotation: float64 (3, 3), the identity; filled.
+
+    Returns:
+        The scale, and what was lacking.
+    """
+    lacking, scale = NO_LENGTH, 1.0
+    for c in range(3):
+        origin[c] = leading[0, center, c]
+    for p in range(leading.shape[0]):
+        length = _length(_line(leading, p, spine[0], spine[1]))
+        if length >= SHORTEST_BONE:
+            lacking, scale = 0, length
+            break
+    if frames == 0:
+        return scale, lacking
+    up, side = np.zeros(3), np.zeros(3)
+    used = min(frames, leading.shape[0])
+    for p in range(used):
+        up += _line(leading, p, spine[0], spine[1])
+        side += _line(leading, p, across[0], across[1])
+    return scale, lacking | _axes(up / used, side / used, rotation)
+
+
+@_compiled
+def apply(xyz, present, origin, scale, rotation, joint):
+    """Recorded positions as normalized ones; zero where nobody is.
+
+    Args:
+        xyz: float32 (M, T, V, 3), metres.
+        present: bool (M, T).
+        origin: float64 (3,).
+        scale: Metres of one unit.
+        rotation: float64 (3, 3).
+        joint: float32 (M, T, V, 3), filled.
+
+    Returns:
+        The largest absolute position.
+    """
+    matrix, largest = rotation / scale, np.float32(0)
+    for m in range(xyz.shape[0]):
+        for t in range(xyz.shape[1]):
+            if not present[m, t]:
+                joint[m, t] = 0
+                continue
+            for v in range(xyz.shape[2]):
+                x, y, z = (
+                    xyz[m, t, v, 0] - origin[0],
+                    xyz[m, t, v, 1] - origin[1],
+                    xyz[m, t, v, 2] - origin[2],
+                )
+                for c in range(3):
+                    value = np.float32(matrix[c, 0] * x + matrix[c, 1] * y + matrix[c, 2] * z)
+                    joint[m, t, v, c] = value
+                    largest = max(largest, abs(value))
+    return largest

@@ -5,6 +5,7 @@ Notation for array shapes: B body detections (one body in one frame), T frames, 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol
@@ -37,6 +38,13 @@ class FileRef:
     def place(self) -> PurePath:
         """`path` in its parts; zip archives write them with slashes on every system."""
         return PurePath(self.path) if self.archive is None else PurePosixPath(self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of `place`, which is slow to make for each of very many files."""
+        if self.archive is None:
+            return os.path.basename(self.path)  # noqa: PTH119
+        return self.path.rsplit("/", 1)[-1]
 
     def __str__(self) -> str:
         return self.path if self.archive is None else f"{self.archive}:{self.path}"

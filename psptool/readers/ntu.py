@@ -40,11 +40,13 @@ class NtuReader:
         for file in files:
             if not file.path.lower().endswith(SUFFIX):
                 continue
-            key = parse_ntu(file.place.stem)
+            name = file.name
+            stem = name[: -len(SUFFIX)]
+            key = parse_ntu(stem)
             if key is None:
-                strays.append(Stray(file.place.name, str(file), "the name is not SsssCcccPpppRrrrAaaa"))
+                strays.append(Stray(name, str(file), "the name is not SsssCcccPpppRrrrAaaa"))
             else:
-                clips.append(ClipSource(file.place.stem, key, (file,)))
+                clips.append(ClipSource(stem, key, (file,)))
         return clips, strays
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:

@@ -83,7 +83,7 @@ class StoreWriter:
             # Without times and with fixed versions of its structures, a file depends on its content alone.
             self._file = h5py.File(self._target, "w", libver=("earliest", "v110"), track_order=False)
             with self._writing():
-                self._columns = {name: _RowColumn(self._file, name, joints) for name in ROW_ARRAYS}
+                self._rows = _Rows(self._file, joints)
                 self._table = _Table(self._file)
         except BaseException:
             self._replacement.abandon()
@@ -102,10 +102,7 @@ class StoreWriter:
             )
         with self._writing():
             self._table.append(clip, self.rows)
-            self._columns["joint"].append(clip.joint)
-            self._columns["motion"].append(packed.motion)
-            self._columns["present"].append(clip.present)
-            self._columns["state"].append(clip.state)
+            self._rows.append(clip.joint, packed.motion, clip.present, clip.state)
         self._last = clip.name
         self._fingerprinting.add(clip.name, clip.key.label, packed.content)
         self.clips, self.frames = self.clips + 1, self.frames + clip.frames
@@ -123,8 +120,7 @@ class StoreWriter:
         """
         with self._writing():
             self._table.flush()
-            for column in self._columns.values():
-                column.flush()
+            self._rows.flush()
             self._file.attrs[MANIFEST] = manifest.model_dump_json()
             self._file.close()
             self._target.close()
@@ -202,25 +198,38 @@ def write_store(
     return manifest
 
 
-class _RowColumn:
-    """One array of length R, filled a whole chunk at a time."""
+class _Rows:
+    """The arrays of length R, filled a whole chunk at a time."""
 
-    def __init__(self, file: h5py.File, name: str, joints: int) -> None:
-        dtype, shape = ROW_ARRAYS[name][0], row_shape(name, joints)
-        self._dataset = file.create_dataset(
-            name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape), track_times=False
-        )
-        self._buffer: NDArray[Any] = np.zeros((CHUNK_ROWS, *shape), dtype)
+    def __init__(self, file: h5py.File, joints: int) -> None:
+        shapes = {name: row_shape(name, joints) for name in ROW_ARRAYS}
+        self._datasets = [
+            file.create_dataset(
+                name,
+                (0, *shape),
+                ROW_ARRAYS[name][0],
+                maxshape=(None, *shape),
+                chunks=(CHUNK_ROWS, *shape),
+                track_times=False,
+            )
+            for name, shape in shapes.items()
+        ]
+        self._buffers: list[NDArray[Any]] = [
+            np.zeros((CHUNK_ROWS, *shape), ROW_ARRAYS[name][0]) for name, shape in shapes.items()
+        ]
         self._filled = self._written = 0
 
-    def append(self, values: NDArray[Any]) -> None:
-        """Take rows of shape (M, T, ...)."""
-        rows = values.reshape(-1, *self._buffer.shape[1:])
-        while len(rows):
-            taken = min(len(rows), CHUNK_ROWS - self._filled)
-            self._buffer[self._filled : self._filled + taken] = rows[:taken]
-            self._filled += taken
-            rows = rows[taken:]
+    def append(self, *clip: NDArray[Any]) -> None:
+        """Take a clip's arrays (M, T, ...), in the order of `ROW_ARRAYS`."""
+        rows = clip[0].shape[0] * clip[0].shape[1]
+        values = [array.reshape(rows, *array.shape[2:]) for array in clip]
+        taken = 0
+        while taken < rows:
+            start = self._filled
+            count = min(rows - taken, CHUNK_ROWS - start)
+            for buffer, array in zip(self._buffers, values, strict=True):
+                buffer[start : start + count] = array[taken : taken + count]
+            self._filled, taken = start + count, taken + count
             if self._filled == CHUNK_ROWS:
                 self.flush()
 
@@ -228,12 +237,13 @@ class _RowColumn:
         if not self._filled:
             return
         start, end = self._written, self._written + self._filled
-        self._dataset.resize(end, axis=0)
-        if self._filled == CHUNK_ROWS:
-            # Past HDF5's chunk cache: several times as fast, and the same bytes.
-            self._dataset.id.write_direct_chunk((start, *(0 for _ in self._buffer.shape[1:])), self._buffer)
-        else:
-            self._dataset[start:end] = self._buffer[: self._filled]
+        for dataset, buffer in zip(self._datasets, self._buffers, strict=True):
+            dataset.resize(end, axis=0)
+            if self._filled == CHUNK_ROWS:
+                # Past HDF5's chunk cache: several times as fast, and the same bytes.
+                dataset.id.write_direct_chunk((start, *(0 for _ in buffer.shape[1:])), buffer)
+            else:
+                dataset[start:end] = buffer[: self._filled]
         self._written, self._filled = end, 0
 
 

@@ -18,6 +18,8 @@ WRITTEN_OUT = 20
 def confusion_png(confusion: NDArray[np.integer], class_names: tuple[str, ...], title: str) -> bytes:
     """A PNG of ``confusion``, each row as percentages of its true class's clips.
 
+    Classes that no clip shows and none is taken for are left out: a part of a dataset is then as readable as a whole.
+
     Args:
         confusion: Counts (K, K); rows are true classes, columns predicted ones.
         class_names: K names.
@@ -28,6 +30,8 @@ def confusion_png(confusion: NDArray[np.integer], class_names: tuple[str, ...], 
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
+    met = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
+    confusion, class_names = confusion[np.ix_(met, met)], tuple(class_names[label] for label in met)
     clips = confusion.sum(axis=1)
     percent = 100 * confusion / np.maximum(clips, 1)[:, None]
     classes = len(class_names)

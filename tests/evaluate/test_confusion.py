@@ -26,8 +26,16 @@ def test_picture_grows_with_the_classes_and_nothing_is_cut_off(names: tuple[str,
 
 
 def test_a_class_without_clips_and_a_wrong_guess_are_drawn() -> None:
-    right = np.array([[4, 0], [0, 0]])
+    right = np.array([[3, 1], [0, 0]])
     wrong = np.array([[0, 4], [0, 0]])
     one, other = (pixels(confusion_png(counts, ("sit", "stand"), "a run")) for counts in (right, wrong))
     assert one.shape == other.shape
     assert (one != other).any()
+
+
+def test_classes_that_do_not_occur_take_no_place() -> None:
+    alone = confusion_png(np.array([[3, 1], [0, 2]]), ("walk", "sit"), "t")
+    among = np.zeros((60, 60), dtype=int)
+    among[np.ix_((7, 40), (7, 40))] = [[3, 1], [0, 2]]
+    names = tuple({7: "walk", 40: "sit"}.get(label, f"class {label}") for label in range(60))
+    assert confusion_png(among, names, "t") == alone

@@ -172,10 +172,10 @@ _SMALL: Mapping[str, Any] = {
         "own_input": True,
     },
     "sampling": {"frames": 32, "draw": "crop"},
-    "augment": {"turn": 30.0, "tilt": 15.0, "shear": 0.2, "scale": 0.2, "jitter": 0.02, "mask_joints": 0.1},
+    "augment": {"turn": 90.0, "tilt": 25.0, "shear": 0.2, "scale": 0.2, "jitter": 0.02, "mask_joints": 0.1},
     "loss": {"contrast_weight": 0.6, "temperature": 0.2, "label_smoothing": 0.1},
     "optim": {
-        "steps": 300,
+        "steps": 600,
         "labelled": 32,
         "unlabelled": 48,
         "schedule": "one-cycle",

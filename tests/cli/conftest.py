@@ -36,7 +36,7 @@ class Psptool(Protocol):
     def __call__(self, *arguments: object, code: int | None = 0) -> Ran: ...
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ntu_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 ``.skeleton`` files of NTU 60: 2 actions, 2 train and 2 test subjects, 3 cameras."""
     folder = tmp_path_factory.mktemp("raw") / "ntu"
@@ -44,7 +44,7 @@ def ntu_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ucla_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """18 JSON files of NW-UCLA: 2 actions, 3 subjects, 3 views."""
     folder = tmp_path_factory.mktemp("raw") / "ucla"
@@ -105,7 +105,7 @@ def run_line(line: str) -> None:
         assert not ended.value.code, command
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def small() -> Iterator[None]:
     """Trains with a tiny recipe, and makes up few clips for the demo."""
     demo = clip_names(ACTIONS, 1, 1, (1,))
@@ -115,7 +115,7 @@ def small() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with recordings under the names that the commands use."""
     folder = tmp_path_factory.mktemp("recordings")
@@ -127,7 +127,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def worked_in(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same folder with what the commands leave behind: schemas, a dataset, two splits and their runs."""
     folder = tmp_path_factory.mktemp("worked") / "in"

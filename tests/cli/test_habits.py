@@ -120,6 +120,8 @@ def test_ctrl_c_ends_in_code_130_without_a_traceback(tmp_path):
         stderr=subprocess.PIPE,
         cwd=tmp_path,
         text=True,
+        # A test run in the background of a script is told to ignore it, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert running.stdout is not None
     assert running.stdout.readline() == "waiting\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from psptool.errors import PspError
-from psptool.prepare import pipeline
+from psptool.prepare import pipeline, working
 from psptool.prepare.pipeline import prepare
 from psptool.store.validating import validate
 from psptool.store.writing import StoreWriter
@@ -22,6 +22,7 @@ from tests.prepare.raw import write_ucla_clips
 CLIPS = 90
 # Processes are forked, so that a kill costs a moment and not an import.
 FORK = multiprocessing.get_context("fork")
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,9 @@ def undisturbed(raw, tmp_path_factory):
     return done.path.read_bytes(), done.report_path.read_bytes()
 
 
-def in_a_process(function, *arguments):
-    """Run in a forked process; its exit code, negative where a signal ended it."""
-    process = FORK.Process(target=function, args=arguments)
+def in_a_process(function, *arguments, context=FORK):
+    """Run in a process of its own; its exit code, negative where a signal ended it."""
+    process = context.Process(target=function, args=arguments)
     process.start()
     process.join(60)
     return process.exitcode
@@ -140,6 +141,7 @@ def children_of(process: int) -> list[int]:
 
 def lose_a_worker(raw, folder):
     """Kill the worker processes once the first clip has come back."""
+    working.BATCH_CLIPS = 1
 
     def kill_children(done, _total):
         if done == 1:
@@ -155,9 +157,9 @@ def lose_a_worker(raw, folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found through /proc")
-def test_a_lost_worker_ends_in_an_error_with_nothing_half_written(raw, tmp_path, undisturbed, monkeypatch):
-    monkeypatch.setattr("psptool.prepare.working.BATCH_CLIPS", 1)
-    assert in_a_process(lose_a_worker, raw, tmp_path) == 7
+def test_a_lost_worker_ends_in_an_error_with_nothing_half_written(raw, tmp_path, undisturbed):
+    # A forked process would take over the worker pool of an earlier test, without the threads that tend it.
+    assert in_a_process(lose_a_worker, raw, tmp_path, context=SPAWN) == 7
     assert list(tmp_path.iterdir()) == []
     assert_completes(raw, tmp_path, undisturbed)
 

@@ -33,6 +33,9 @@ MAX_COUNT = 2**31 - 1
 HARD = 16
 """Joint states carry ``HARD << c`` where coordinate c is left to `float`; its place holds an offset."""
 
+# Left to itself LLVM calls most of these functions, which takes as long as all that they do.
+_inlined = njit(forceinline=True)
+
 _EXACT, _HARD, _NONE = range(3)
 _NEWLINE, _PLUS, _MINUS, _POINT, _E, _SMALL_E = (np.uint8(ord(character)) for character in "\n+-.Ee")
 _ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
@@ -96,12 +99,12 @@ _lowest = _on_bits(lambda builder, word: builder.cttz(word, ir.Constant(ir.IntTy
 _zeros_above = _on_bits(lambda builder, word: builder.ctlz(word, ir.Constant(ir.IntType(1), 0)))
 
 
-@njit
+@_inlined
 def _is_blank(byte):
     return byte == 0x20 or byte == 0x09 or byte == 0x0D or byte == 0x0A
 
 
-@njit
+@_inlined
 def _masks(data, start):
     """Blanks and line ends of 64 bytes; past the end of the file all is blank, and a line ends there."""
     size = data.shape[0]
@@ -117,7 +120,7 @@ def _masks(data, start):
     return blank, newline
 
 
-@njit
+@_inlined
 def _line(data, start):
     """A line's number of fields, its end, where its last field begins, and masks of its first 64 bytes: where
     fields begin, and where they end.
@@ -141,7 +144,7 @@ def _line(data, start):
     return fields, base + _lowest(newline), last, first_begins, ends
 
 
-@njit
+@_inlined
 def _next_field(data, start, end):
     """Begin and end of the next field from `start` on; byte by byte, for odd lines."""
     while start < end and _is_blank(data[start]):
@@ -152,7 +155,7 @@ def _next_field(data, start, end):
     return start, stop
 
 
-@njit
+@_inlined
 def _whole(data, start, end):
     """(whether a field such as ``-12`` is an integer of 64 bits, its value); not the smallest int64."""
     negative = data[start] == _MINUS
@@ -167,7 +170,7 @@ def _whole(data, start, end):
     return start < end, -value if negative else value
 
 
-@njit
+@_inlined
 def _count(data, start):
     """A line that holds one count: (problem, count, the line's end)."""
     fields, end, last, _, _ = _line(data, start)
@@ -180,7 +183,7 @@ def _count(data, start):
     return FINE if is_whole and 0 <= value <= MAX_COUNT else LINE, value, end
 
 
-@njit
+@_inlined
 def _digits(data, start, end, mantissa, exact):
     """Take digits into `mantissa`: (where they stop, mantissa, whether none was lost)."""
     while start < end:
@@ -195,7 +198,7 @@ def _digits(data, start, end, mantissa, exact):
     return start, mantissa, exact
 
 
-@njit
+@_inlined
 def _number(data, start, end):
     """Any decimal number: (`_EXACT`, `_HARD` or `_NONE`, its value where exact)."""
     negative = data[start] == _MINUS
@@ -232,7 +235,7 @@ def _number(data, start, end):
     return _EXACT, -value if negative else value
 
 
-@njit
+@_inlined
 def _eight_digits(word):
     """The number that 8 bytes of values 0 to 9 spell, the first one lowest: pairs, fours, all eight."""
     word = word * np.uint64(10) + (word >> np.uint64(8))
@@ -241,7 +244,7 @@ def _eight_digits(word):
     return (high + low) >> np.uint64(32)
 
 
-@njit
+@_inlined
 def _coordinate(data, start, end):
     """As `_number`; quick for one digit, a point and one to eight digits, as nearly all coordinates are."""
     negative = data[start] == _MINUS
@@ -262,7 +265,7 @@ def _coordinate(data, start, end):
     return _EXACT, -value if negative else value
 
 
-@njit
+@_inlined
 def _joint(data, start, place, xyz, offsets, state):
     """One joint line into the arrays at `place`: (problem, offset, the line's end, how many are hard)."""
     fields, end, last, begins, ends = _line(data, start)
@@ -295,7 +298,7 @@ def _joint(data, start, place, xyz, offsets, state):
     return FINE, start, end, hard
 
 
-@njit
+@_inlined
 def _body_line(data, start):
     """(problem, offset, the body's id, the line's end)."""
     fields, end, _, _, _ = _line(data, start)
@@ -307,7 +310,7 @@ def _body_line(data, start):
     return FINE if is_whole else BODY_ID, begin, identity, end
 
 
-@njit
+@_inlined
 def _body(data, start, b, joints, body, xyz, offsets, state):
     """One body's lines into the arrays at `b`: (problem, stage, offset, its end, how many are hard)."""
     size = data.shape[0]

@@ -60,15 +60,15 @@ def scan(blob: bytes, joints: int) -> Scan:
     problem, stage, offset, frames, bodies, hard = kernel.scan(data, joints, frame, body, xyz, offsets, state)
     if hard:
         problem, stage, offset = _convert_hard(blob, xyz[: bodies * joints * 3], state[: bodies * joints])
-    # Copies, as what a file of usual line lengths fills is a fraction of the arrays made above.
     return Scan(
         problem,
         stage,
         offset,
         frames,
-        frame[:bodies].copy(),
-        body[:bodies].copy(),
-        xyz[: bodies * joints * 3].reshape(bodies, joints, 3).copy(),
+        frame[:bodies],
+        body[:bodies],
+        xyz[: bodies * joints * 3].reshape(bodies, joints, 3),
+        # A copy, as a clip keeps this one, and what a file fills is a fraction of the array made above.
         state[: bodies * joints].reshape(bodies, joints).copy(),
     )
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psptool.schemas.dataset import Fingerprints
 from psptool.skeletons.datasets import ClipKey
+
+_POSITION, _FLAG, _STATE = np.dtype("<f4"), np.dtype("?"), np.dtype("u1")
 
 
 def coordinates_digest(joint: NDArray[np.float32], present: NDArray[np.bool_]) -> bytes:
@@ -25,8 +28,8 @@ def coordinates_digest(joint: NDArray[np.float32], present: NDArray[np.bool_]) -
         present: bool (M, T).
     """
     digest = hashlib.sha256(struct.pack("<3q", *joint.shape[:3]))
-    digest.update(np.ascontiguousarray(joint, "<f4").data)
-    digest.update(np.ascontiguousarray(present, "?").data)
+    digest.update(_plain(joint, _POSITION))
+    digest.update(_plain(present, _FLAG))
     return digest.digest()
 
 
@@ -48,11 +51,16 @@ def content_digest(
     """
     origin, scale, rotation = normalization
     digest = hashlib.sha256(coordinates)
-    digest.update(np.ascontiguousarray(motion, "<f4").data)
-    digest.update(np.ascontiguousarray(state, "u1").data)
+    digest.update(_plain(motion, _POSITION))
+    digest.update(_plain(state, _STATE))
     digest.update(struct.pack("<5q", key.label, key.subject, key.camera, key.setup, key.repetition))
     digest.update(struct.pack("<13d", *origin.tolist(), scale, *rotation.ravel().tolist()))
     return digest.digest()
+
+
+def _plain(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array with its values one after the other, in the type that the file has them in."""
+    return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)
 
 
 class Fingerprinting:

@@ -58,9 +58,10 @@ def content_digest(
     return digest.digest()
 
 
-def _plain(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The array with its values one after the other, in the type that the file has them in."""
-    return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)
+def _plain(array: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
+    """The array's values one after the other, in the type that the file has them in."""
+    same = array.dtype == dtype and array.flags.c_contiguous
+    return (array if same else np.ascontiguousarray(array, dtype)).data
 
 
 class Fingerprinting:

@@ -93,7 +93,12 @@ def run_training(
         def tell(word: Progress) -> None:
             bar.update(task, completed=word.step, said=_said(word))
 
-        told = begun or _tell_recipe
+        def told(folder: Path, config: RunConfig) -> None:
+            (begun or _tell_recipe)(folder, config)
+            used = config.training.optim.unlabelled
+            if used < recipe.optim.unlabelled:
+                note(f"the contrast draws {used} clips a step, not {recipe.optim.unlabelled}: it has no more")
+
         return api.train(data, split, recipe, device=device, out=out, begun=told, tell=tell)
 
 

@@ -51,6 +51,8 @@ def train(
 ) -> Trained:
     """Train a model and leave it in a run folder. The test clips are never looked at.
 
+    Where the contrast has fewer clips than the recipe draws a step, it draws them all; the run's configuration says so.
+
     Args:
         data: The dataset.
         split: A split of it.
@@ -68,6 +70,7 @@ def train(
     with open_store(data) as store:
         _check_split(store, split, draw)
         pools = _pools(store, draw, recipe)
+        recipe = _fitting(recipe, pools)
         config = _run_config(store, draw, data, split, recipe, device)
         clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
     folder = RunFolder.create(config, out)
@@ -129,20 +132,22 @@ def _pools(store: Store, split: Split, recipe: TrainingConfig) -> Pools:
     contrast: tuple[str, ...] = ()
     if recipe.contrast_levels:
         contrast = split.unlabelled + (split.labelled if recipe.loss.contrast_labelled else ())
-        if recipe.optim.unlabelled < 2:
+        if min(recipe.optim.unlabelled, len(contrast)) < 2:
             raise PspError(
                 "optim.unlabelled: the contrast compares clips with each other",
-                str(recipe.optim.unlabelled),
-                "2 or more clips a step",
+                f"{recipe.optim.unlabelled} clips a step of {len(contrast)}",
+                "2 or more",
                 "Raise it, or train with --method supervised.",
             )
-        if len(contrast) < recipe.optim.unlabelled:
-            raise PspError(
-                "optim.unlabelled: more clips a step than the contrast has to draw from",
-                f"{recipe.optim.unlabelled} of {len(contrast)} clips",
-                way_out=f"Use --set optim.unlabelled={len(contrast)} or fewer, or --method supervised.",
-            )
     return Pools(numbers(split.labelled), numbers(contrast), numbers(split.validation))
+
+
+def _fitting(recipe: TrainingConfig, pools: Pools) -> TrainingConfig:
+    """The recipe with no more clips a step than the contrast has, so that a preset serves a small dataset too."""
+    most = len(pools.contrast)
+    if not recipe.contrast_levels or recipe.optim.unlabelled <= most:
+        return recipe
+    return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"unlabelled": most})})
 
 
 def _run_config(

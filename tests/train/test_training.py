@@ -263,20 +263,10 @@ def test_a_rate_far_too_large_is_noticed(files: Files) -> None:
 
 
 REFUSED: dict[str, tuple[TrainingConfig, dict[str, list[str]], str]] = {
-    "more unlabelled clips than there are": (
-        change(optim={"unlabelled": 16}),
-        PARTS,
-        r"optim\.unlabelled: more clips a step .* found 16 of 15 clips.*optim\.unlabelled=15 or fewer",
-    ),
-    "labelled clips are not in the pool": (
-        change(optim={"unlabelled": 10}, loss={"contrast_labelled": False}),
-        PARTS,
-        r"found 10 of 9 clips.*optim\.unlabelled=9",
-    ),
     "one clip has none to compare with": (
         change(optim={"unlabelled": 1}),
         PARTS,
-        r"optim\.unlabelled: the contrast compares clips.* found 1, expected 2 or more",
+        r"optim\.unlabelled: the contrast compares clips.* found 1 clips a step of 15, expected 2 or more",
     ),
     "no labelled clips": (RECIPE, {**PARTS, "labelled": []}, r"no labelled clips.*psptool split"),
     "a clip that the dataset has not": (
@@ -295,6 +285,14 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
     with pytest.raises(PspError, match=expected):
         files.train(recipe)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("labelled_too", "most"), [(True, 15), (False, 9)])
+def test_a_contrast_with_fewer_clips_than_the_recipe_draws_takes_them_all(
+    files: Files, labelled_too: bool, most: int
+) -> None:
+    recipe = change(optim={"unlabelled": 16}, loss={"contrast_labelled": labelled_too})
+    assert files.train(recipe, f"few-{most}").config.training.optim.unlabelled == most
 
 
 def test_supervised_needs_no_unlabelled_clips(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from psptool.skeletons.topologies import NTU25, UCLA20
 from psptool.skeletons.topology import Topology
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClipKey:
     """What a clip's name says. Labels count from 0, all else as the dataset counts; -1 where it has no such field."""
 

@@ -54,10 +54,9 @@ def normalize(
     Raises:
         RawFormatError: Positions lie so far out that float32 cannot hold them.
     """
-    leading = persons.xyz[0]
+    there = persons.present[0]
     # Copies nothing where the leading person is there throughout, as nearly always.
-    if not (there := persons.present[0]).all():
-        leading = leading[there]
+    leading = persons.xyz[0] if there.all() else persons.xyz[0, there]
     transform = find_transform(leading, topology, settings)
     joint = np.empty_like(persons.xyz)
     largest = kernel.apply(persons.xyz, persons.present, *transform[:3], joint)

@@ -110,7 +110,7 @@ def prepare(
             changed.
     """
     settings = settings or PreparationSettings()
-    gathered = gather(kind, [path.absolute() for path in raw] if scheduler else raw, settings)
+    gathered = gather(kind, raw, settings)
     path = _out(out, gathered)
     report_path = report_beside(path)
     report = None if force else _current_report(path, gathered)
@@ -120,8 +120,10 @@ def prepare(
         return Preparation(path, report_path, report, True, time.perf_counter() - began, gathered.raw_bytes)
     _make_folder(path)
     check_disk(path, gathered, settings)
-    function = partial(prepare_batch, reader=gathered.reader, settings=settings)
     chosen = workers or ("threads" if kind == "ntu" else "processes")
+    # Processes that outlive a preparation keep the working directory that they were started in.
+    folder = str(Path.cwd()) if scheduler or chosen == "processes" else ""
+    function = partial(prepare_batch, reader=gathered.reader, settings=settings, folder=folder)
     outcomes = run_ordered(function, batches(gathered.clips), jobs, chosen, scheduler)
     with StoreWriter(path, gathered.dataset.topology.size) as writer, contextlib.closing(outcomes):
         account = Account()

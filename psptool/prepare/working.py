@@ -50,22 +50,30 @@ def batches(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
         yield tuple(batch)
 
 
-def prepare_batch(batch: Sequence[Copies], reader: Reader, settings: PreparationSettings) -> list[Outcome]:
+def prepare_batch(
+    batch: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
+) -> list[Outcome]:
     """`prepare_clip` of each."""
-    return [prepare_clip(copies, reader, settings) for copies in batch]
+    return [prepare_clip(copies, reader, settings, folder) for copies in batch]
 
 
-def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings) -> Outcome:
+def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, folder: str = "") -> Outcome:
     """Prepare one clip.
+
+    Args:
+        copies: The clip.
+        reader: Reads it.
+        settings: How it is treated.
+        folder: What paths that are not absolute are relative to, where that is not the working directory.
 
     Raises:
         PspError: A file cannot be read, or two files of one clip name differ.
     """
     source = copies[0]
     try:
-        blobs = read_clip(source)
+        blobs = read_clip(source, folder)
         for other in copies[1:]:
-            if read_clip(other) != blobs:
+            if read_clip(other, folder) != blobs:
                 raise PspError(
                     f"two different recordings have the clip name {source.name}",
                     f"{source.files[0]} and {other.files[0]}",

@@ -61,27 +61,32 @@ def clips_among(files: list[FileRef], reader: Reader) -> tuple[list[ClipSource],
     return clips, sorted(strays, key=lambda stray: (stray.name, stray.source))
 
 
-def read_clip(source: ClipSource) -> list[bytes]:
+def read_clip(source: ClipSource, folder: str = "") -> list[bytes]:
     """The bytes of a clip's files, in their order.
+
+    Args:
+        source: The clip.
+        folder: What paths that are not absolute are relative to; the working directory where empty.
 
     Raises:
         RawFormatError: A file is too large, or its member of the archive is damaged, encrypted or packed in
             a way that is not read.
         PspError: A file cannot be read at all.
     """
-    return [read_file(file) for file in source.files]
+    return [read_file(file, folder) for file in source.files]
 
 
-def read_file(file: FileRef) -> bytes:
+def read_file(file: FileRef, folder: str = "") -> bytes:
     """The bytes of one file; errors as for `read_clip`. Any number of threads may read at once."""
     if file.size > MAX_BYTES:
         raise _too_large(file, f"{file.size} bytes")
     try:
         if file.archive is not None:
-            blob = archives.read_member(file, file.archive, MAX_BYTES + 1)
+            archive = Path(folder, file.archive) if folder else file.archive
+            blob = archives.read_member(file, archive, MAX_BYTES + 1)
         else:
             # Not `Path`'s, as making one takes a while.
-            with open(file.path, "rb") as stream:  # noqa: PTH123
+            with open(os.path.join(folder, file.path), "rb") as stream:  # noqa: PTH118, PTH123
                 # Asked for as many as there are, since memory for as many as there may be is slow to get.
                 blob = stream.read(min(os.fstat(stream.fileno()).st_size, MAX_BYTES) + 1)
     except OSError as error:

@@ -75,6 +75,18 @@ def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, 
     assert one.report_path.read_bytes() == two.report_path.read_bytes()
 
 
+def test_processes_that_were_started_in_another_folder_find_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.setattr("psptool.prepare.working.BATCH_CLIPS", 1)
+    reports = []
+    for name in ("one", "two"):
+        write_ucla_clips(tmp_path / name / "raw", 3)
+        monkeypatch.chdir(tmp_path / name)
+        done = prepare("ucla", [Path("raw")], Path("u.h5"), jobs=2, workers="processes")
+        shutil.rmtree(tmp_path / "one", ignore_errors=True)
+        reports.append(done.report)
+    assert [report.counts.clips for report in reports] == [3, 3]
+
+
 def test_a_clip_that_cannot_be_used_is_quarantined_with_its_reason_and_the_rest_goes_on(raw, tmp_path):
     bad = raw / "a02_s01_e00_v01.json"
     bad.write_text((raw / "a01_s01_e00_v01.json").read_text()[:200])

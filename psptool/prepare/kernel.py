@@ -1,8 +1,8 @@
 """The compiled part of the preparation: whose a detection is, energies, and the normalization of a clip.
 
 A clip's arrays are so small that NumPy, called for each step of the formulas, would spend most of its time on
-the calls; and what runs here runs without the interpreter lock. Everything is computed in float64 in the
-order written here, so that the result does not depend on a machine's linear algebra.
+the calls. Everything is computed in float64 in the order written here, so that the result does not depend on a
+machine's linear algebra.
 
 All of it stands in this one file because numba's cache on disk only notices changes in the file of the
 function it keeps. Notation for array shapes: B body detections (one body in one frame) or frames of one
@@ -32,12 +32,15 @@ NO_LENGTH, NO_SPINE, NO_ACROSS = 1, 2, 4
 
 
 def _compiled(function):
-    """`function` compiled to run without the interpreter lock, and kept on disk where that can be."""
+    """`function` compiled, and kept on disk where that can be.
+
+    It keeps the interpreter lock: all take microseconds, and getting the lock back from another thread more.
+    """
     try:
-        return njit(nogil=True, cache=True)(function)
+        return njit(cache=True)(function)
     except RuntimeError:
         # numba finds no folder that it may write its cache to: compile anew in every process.
-        return njit(nogil=True)(function)
+        return njit(function)
 
 
 @_compiled

@@ -85,16 +85,34 @@ def read_file(file: FileRef, folder: str = "") -> bytes:
             archive = Path(folder, file.archive) if folder else file.archive
             blob = archives.read_member(file, archive, MAX_BYTES + 1)
         else:
-            # Not `Path`'s, as making one takes a while.
-            with open(os.path.join(folder, file.path), "rb") as stream:  # noqa: PTH118, PTH123
-                # Asked for as many as there are, since memory for as many as there may be is slow to get.
-                blob = stream.read(min(os.fstat(stream.fileno()).st_size, MAX_BYTES) + 1)
+            blob = _read(os.path.join(folder, file.path), file.size)  # noqa: PTH118
     except OSError as error:
         raise _unreadable(str(file), error) from error
     # The size that was stated may be wrong; what was read tells.
     if len(blob) > MAX_BYTES:
         raise _too_large(file, f"more than {MAX_BYTES} bytes")
     return blob
+
+
+def _read(path: str, size: int) -> bytes:
+    """The bytes of a file of about ``size`` bytes, at most a few more than `MAX_BYTES`.
+
+    With as few system calls as can be: in each a thread lets go of the interpreter, and waits for it after.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        # Asked for as many as there are, since memory for as many as there may be is slow to get.
+        blob = os.read(descriptor, size + 1)
+        if len(blob) == size:
+            return blob
+        # It has grown or shrunk since it was listed, or comes in pieces.
+        parts, left = [blob], MAX_BYTES + 1 - len(blob)
+        while left > 0 and (part := os.read(descriptor, min(left, 2**20))):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def _too_large(file: FileRef, found: str) -> RawFormatError:

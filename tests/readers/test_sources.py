@@ -332,3 +332,10 @@ def test_looking_for_clips_imports_no_heavy_package() -> None:
     code = f"import {modules}, sys; print([name for name in ({heavy}) if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("listed", [0, 1, 4, 5, 6, 10**6])
+def test_a_file_is_read_whole_whatever_size_it_was_listed_with(tmp_path, listed):
+    path = tmp_path / "grown or shrunk"
+    path.write_bytes(b"12345")
+    assert read_file(FileRef(str(path), None, listed)) == b"12345"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
-from contextlib import AbstractContextManager, contextmanager
-from itertools import islice
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import cycle, islice
 from typing import Any, Literal, TypeVar
 
 import joblib
@@ -17,8 +18,12 @@ Result = TypeVar("Result")
 Workers = Literal["threads", "processes"]
 
 # joblib hands out new tasks when others end, not when their results are taken, so that a slow taker would
-# meet ever more of them; a window is the most that can wait.
-WINDOW = 16
+# meet ever more of them. So it is given a window of tasks at a time, and a second one beside it, lest the
+# workers wait while the last results of the first are taken.
+WINDOW = 8
+"""Tasks a worker in a window."""
+LANES = 2
+"""Windows under way at once."""
 
 
 def run_ordered(
@@ -43,14 +48,24 @@ def run_ordered(
     if jobs == 1 and scheduler is None:
         yield from map(function, tasks)
         return
-    remaining = iter(tasks)
-    with _lost_workers_explained(scheduler), _backend(scheduler) as width:
+    with _lost_workers_explained(scheduler), _backend(scheduler) as width, ExitStack() as stack:
+        count = width or jobs
         prefer = None if scheduler else workers
-        with joblib.Parallel(
-            width or jobs, prefer=prefer, return_as="generator", batch_size=1, pre_dispatch="all"
-        ) as parallel:
-            while window := list(islice(remaining, WINDOW * (width or jobs))):
-                yield from parallel(joblib.delayed(function)(task) for task in window)
+        lanes = [
+            stack.enter_context(
+                joblib.Parallel(count, prefer=prefer, return_as="generator", batch_size=1, pre_dispatch="all")
+            )
+            for _ in range(LANES)
+        ]
+        running: deque[Generator[Result, None, None]] = deque()
+        remaining, lane = iter(tasks), cycle(lanes)
+        while window := list(islice(remaining, WINDOW * count)):
+            if len(running) == LANES:
+                yield from running.popleft()
+            # The call itself hands the tasks out.
+            running.append(next(lane)(joblib.delayed(function)(task) for task in window))
+        while running:
+            yield from running.popleft()
 
 
 @contextmanager

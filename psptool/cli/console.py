@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -49,6 +50,25 @@ class Commands(TyperGroup):
 def say(text: str) -> None:
     """A line of the result, on stdout."""
     typer.echo(text)
+
+
+def say_findings(file: Path, verdict: str, findings: Sequence[str], fine: str, as_json: bool) -> None:
+    """What a check found in ``file``, as lines or as JSON; ends the command with code 1 where it found something.
+
+    Args:
+        file: What was checked.
+        verdict: The JSON key that is true where nothing was found.
+        findings: One line each.
+        fine: What to say where there are none.
+        as_json: Print JSON.
+    """
+    if as_json:
+        say_json({"file": str(file), verdict: not findings, "findings": list(findings)})
+    else:
+        for finding in findings or (fine,):
+            say(f"{file}: {finding}")
+    if findings:
+        raise typer.Exit(FOUND)
 
 
 def say_json(values: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,14 +102,8 @@ def _trained(
     said = "".join(f" --set {change}" for change in changes)
     note(f"4 of 5  psptool train --method {method} --preset demo --split {split} --data {data}{said}")
     recipe = resolve(method=method, preset="demo", changes=changes)
-    names = (out / "runs" / f"{split.stem}-{method}-demo{suffix}" for suffix in _suffixes())
-    folder = next(path for path in names if not path.exists())
-    return run_training(data, split, recipe, device, folder, begun=lambda run, config: None).folder
-
-
-def _suffixes() -> Iterator[str]:
-    yield ""
-    yield from (f"-{number}" for number in count(2))
+    quiet = run_training(data, split, recipe, device, runs=out / "runs", begun=lambda run, config: None)
+    return quiet.folder
 
 
 def _evaluated(run: Path, device: torch.device) -> Scores:

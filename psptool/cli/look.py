@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from psptool.cli.console import FOUND, examples, next_step, say, say_json, table
+from psptool.cli.console import examples, next_step, say_findings, say_json, table
 from psptool.errors import PspError
 
 INSPECT_EXAMPLES = examples(
@@ -109,12 +109,4 @@ def validate(file: File, as_json: AsJson = False) -> None:
         raise PspError(f"{file}: there is no such file", way_out="Check the path.")
     # What is wrong with the file as a whole names it already.
     findings = [str(finding).removeprefix(f"{file}: ") for finding in check(file)]
-    if as_json:
-        say_json({"file": str(file), "valid": not findings, "findings": findings})
-    else:
-        for finding in findings:
-            say(f"{file}: {finding}")
-        if not findings:
-            say(f"{file}: keeps all that the format promises")
-    if findings:
-        raise typer.Exit(FOUND)
+    say_findings(file, "valid", findings, "keeps all that the format promises", as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from psptool.cli.artefacts import DATASET, choose
-from psptool.cli.console import FOUND, examples, next_step, note, say, say_json, table, warn
+from psptool.cli.console import examples, next_step, note, say, say_findings, say_json, table, warn
 
 if TYPE_CHECKING:
     from psptool.splits.making import MadeSplit
@@ -92,12 +92,4 @@ def _check(path: Path, data: Path | None, as_json: bool) -> None:
     found = Split.load(path)
     with open_store(choose(DATASET, data, found.dataset)) as store:
         findings = check_split(store, found)
-    if as_json:
-        say_json({"file": str(path), "same": not findings, "findings": findings})
-    else:
-        for finding in findings:
-            say(f"{path}: {finding}")
-        if not findings:
-            say(f"{path}: the same when made again")
-    if findings:
-        raise typer.Exit(FOUND)
+    say_findings(path, "same", findings, "the same when made again", as_json)

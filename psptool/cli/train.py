@@ -79,6 +79,7 @@ def run_training(
     recipe: TrainingConfig,
     device: torch.device,
     out: Path | None = None,
+    runs: Path = Path("runs"),
     begun: Callable[[Path, RunConfig], None] | None = None,
 ) -> Trained:
     """Train, with progress on stderr; arguments and errors as `psptool.train.api.train`.
@@ -99,7 +100,7 @@ def run_training(
             if used < recipe.optim.unlabelled:
                 note(f"the contrast draws {used} clips a step, not {recipe.optim.unlabelled}: it has no more")
 
-        return api.train(data, split, recipe, device=device, out=out, begun=told, tell=tell)
+        return api.train(data, split, recipe, device=device, out=out, runs=runs, begun=told, tell=tell)
 
 
 def _tell_recipe(folder: Path, config: RunConfig) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -53,23 +54,16 @@ class RunFolder:
         Raises:
             PspError: ``out`` exists and is not empty, or the folder cannot be made.
         """
-        stem = f"{config.split_name}-{config.training.method}-{config.training.preset}"
-        names = (runs / (stem if number == 1 else f"{stem}-{number}") for number in count(1))
-        path = out
+        path = out or runs
         try:
-            while path is None or out is None:
-                path = next(names)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    path.mkdir()  # of two trainings that start at once, one gets the name
-                    break
-                except FileExistsError:
-                    continue
+            if out is None:
+                runs.mkdir(parents=True, exist_ok=True)
+                path = _new_folder(runs, config)
             else:
-                path.mkdir(parents=True, exist_ok=True)
-                if any(path.iterdir()):
+                out.mkdir(parents=True, exist_ok=True)
+                if any(out.iterdir()):
                     raise PspError(
-                        f"{path}: the folder is not empty",
+                        f"{out}: the folder is not empty",
                         way_out="Name a new folder with --out, or leave --out away.",
                     )
         except OSError as error:
@@ -103,3 +97,17 @@ class RunFolder:
 
         ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_whole(self.weights(which), save(ready))
+
+
+def _new_folder(runs: Path, config: RunConfig) -> Path:
+    """Make the first of ``<split>-<method>-<preset>``, ``…-2``, ``…-3`` that does not exist.
+
+    Making it is the test: of two trainings that start at once, one gets the name.
+    """
+    stem = f"{config.split_name}-{config.training.method}-{config.training.preset}"
+    for number in count(1):
+        path = runs / (stem if number == 1 else f"{stem}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("count never ends")

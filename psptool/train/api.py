@@ -46,6 +46,7 @@ def train(
     *,
     device: torch.device,
     out: Path | None = None,
+    runs: Path = Path("runs"),
     begun: Callable[[Path, RunConfig], None] = lambda folder, config: None,
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
@@ -59,6 +60,7 @@ def train(
         recipe: Every value of the recipe.
         device: Where to compute.
         out: The run's folder; a new one in ``runs`` by default.
+        runs: Where runs lie.
         begun: Called with the folder and its configuration before the first step.
         tell: Called with the loop's progress.
 
@@ -73,7 +75,7 @@ def train(
         recipe = _fitting(recipe, pools)
         config = _run_config(store, draw, data, split, recipe, device)
         clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
-    folder = RunFolder.create(config, out)
+    folder = RunFolder.create(config, out, runs)
     begun(folder.path, config)
     torch.manual_seed(config.seed)  # of the weights; draws have generators of their own
     model = PSPNet(

@@ -62,6 +62,7 @@ def make_run(
         dataset=manifest.dataset,
         topology=manifest.topology,
         class_names=manifest.class_names,
+        preparation=manifest.settings,
         data_path=str(data),
         split_path=str(split),
         split_name=split.stem,

@@ -107,7 +107,7 @@ def _backend(scheduler: str | None) -> Iterator[int | None]:
 
 def _client(scheduler: str) -> AbstractContextManager[Any]:
     try:
-        from distributed import Client  # type: ignore[import-not-found,unused-ignore]
+        from distributed import Client
     except ImportError as error:
         raise PspError(
             "--scheduler needs Dask, which is not installed", way_out="pip install 'psptool[cluster]'"

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from psptool.schemas.base import Artefact
-from psptool.schemas.dataset import DatasetName
+from psptool.schemas.dataset import DatasetName, PreparationSettings
 from psptool.schemas.training import TrainingConfig
 
 
@@ -18,6 +18,9 @@ class RunConfig(Artefact):
     dataset: DatasetName
     topology: str
     class_names: tuple[str, ...]
+    preparation: PreparationSettings = Field(
+        description="How the dataset's clips were prepared, so that new recordings get the same treatment"
+    )
     data_path: str = Field(description="Where the dataset lay")
     split_path: str = Field(description="Where the split lay")
     split_name: str = Field(description="The split's file name without its ending")

@@ -160,6 +160,7 @@ def _run_config(
         dataset=manifest.dataset,
         topology=manifest.topology,
         class_names=manifest.class_names,
+        preparation=manifest.settings,
         data_path=str(data),
         split_path=str(split_path),
         split_name=split_path.stem,

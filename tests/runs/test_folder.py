@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from psptool.errors import PspError
 from psptool.runs.folder import RunFolder
+from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.run import RunConfig
 
 from ..trained import TRAINING
@@ -20,6 +21,7 @@ CONFIG = RunConfig(
     dataset="ucla",
     topology="ucla20",
     class_names=("a", "b"),
+    preparation=PreparationSettings(),
     data_path="data/ucla.h5",
     split_path="splits/ucla-xview-0.05-s0.json",
     split_name="ucla-xview-0.05-s0",

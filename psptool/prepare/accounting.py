@@ -9,10 +9,10 @@ from pathlib import Path
 from psptool import __version__
 from psptool.prepare.gathering import Gathered
 from psptool.prepare.normalize import UNSCALED
-from psptool.prepare.working import Outcome
+from psptool.prepare.working import BatchOutcome
 from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
-from psptool.store.writing import PackedClip, StoreWriter
+from psptool.store.writing import StoreWriter
 
 
 @dataclass
@@ -38,23 +38,18 @@ class Account:
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     _first: dict[bytes, str] = field(default_factory=dict)
 
-    def take(self, outcome: Outcome) -> None:
-        """Count one clip in."""
-        self.done += 1
+    def take(self, outcome: BatchOutcome) -> None:
+        """Count a batch of clips in."""
+        self.done += outcome.done
         self.repeated += outcome.repeated
-        if outcome.left_out is not None:
-            self.quarantined.append(outcome.left_out)
-        if outcome.packed is not None:
-            self._take_kept(outcome.packed)
-
-    def _take_kept(self, packed: PackedClip) -> None:
-        clip = packed.clip
-        self.interpolated += clip.interpolated
-        self.unscaled += UNSCALED in clip.notes
-        self.notes += [ClipNote(name=clip.name, note=note) for note in clip.notes]
-        first = self._first.setdefault(packed.coordinates, clip.name)
-        if first != clip.name:
-            self.duplicates.append((first, clip.name))
+        self.interpolated += outcome.interpolated
+        self.unscaled += sum(note.note == UNSCALED for note in outcome.notes)
+        self.quarantined += outcome.left_out
+        self.notes += outcome.notes
+        for name, coordinates in zip(outcome.packed.names, outcome.packed.coordinates, strict=True):
+            first = self._first.setdefault(coordinates, name)
+            if first != name:
+                self.duplicates.append((first, name))
 
 
 def make_manifest(

@@ -1,4 +1,4 @@
-"""Running batches in parallel with joblib, in order, with a bounded number of results waiting."""
+"""Running tasks in parallel, in order, with a bounded number of results waiting: joblib here, Dask on a cluster."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from typing import Any, Literal, TypeVar
 
 import joblib
 
 from psptool.errors import PspError
+from psptool.prepare.slots import Shipping, Slots
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Workers = Literal["threads", "processes"]
+HandOut = Callable[[list[Task]], Iterator[Result]]
+"""Hands a window of tasks out at once, and gives their results in order."""
 
 # joblib hands out new tasks when others end, not when their results are taken, so that a slow taker would
 # meet ever more of them. So it is given a window of tasks at a time, and a second one beside it, lest the
 # workers wait while the last results of the first are taken.
-WINDOW = 8
+WINDOW = 2
 """Tasks a worker in a window."""
 LANES = 2
 """Windows under way at once."""
@@ -42,30 +45,76 @@ def run_ordered(
         workers: What the workers of this machine are.
         scheduler: Address of a Dask scheduler whose workers are taken in their place.
 
+    A result's arrays may change once the next result is asked for.
+
     Raises:
         PspError: A worker was lost, or the scheduler cannot be used.
     """
     if jobs == 1 and scheduler is None:
         yield from map(function, tasks)
         return
-    with _lost_workers_explained(scheduler), _backend(scheduler) as width, ExitStack() as stack:
-        count = width or jobs
-        prefer = None if scheduler else workers
-        lanes = [
-            stack.enter_context(
-                joblib.Parallel(count, prefer=prefer, return_as="generator", batch_size=1, pre_dispatch="all")
-            )
-            for _ in range(LANES)
-        ]
-        running: deque[Generator[Result, None, None]] = deque()
-        remaining, lane = iter(tasks), cycle(lanes)
-        while window := list(islice(remaining, WINDOW * count)):
+    here = scheduler is None
+    pool = _on_this_machine(function, jobs, workers) if here else _on_a_cluster(function, str(scheduler))
+    with _lost_workers_explained(scheduler), pool as (width, hand_out):
+        running: deque[Iterator[Result]] = deque()
+        remaining = iter(tasks)
+        while window := list(islice(remaining, WINDOW * width)):
             if len(running) == LANES:
                 yield from running.popleft()
-            # The call itself hands the tasks out.
-            running.append(next(lane)(joblib.delayed(function)(task) for task in window))
+            running.append(hand_out(window))
         while running:
             yield from running.popleft()
+
+
+@contextmanager
+def _on_this_machine(
+    function: Callable[[Task], Result], jobs: int, workers: Workers
+) -> Iterator[tuple[int, HandOut[Task, Result]]]:
+    """Joblib's workers; the results of processes come through shared memory."""
+    with ExitStack() as stack:
+        lanes = cycle(
+            [
+                stack.enter_context(
+                    joblib.Parallel(
+                        jobs, prefer=workers, return_as="generator", batch_size=1, pre_dispatch="all"
+                    )
+                )
+                for _ in range(LANES)
+            ]
+        )
+        if workers == "threads":
+            yield jobs, lambda window: next(lanes)(joblib.delayed(function)(task) for task in window)
+            return
+        shipping, numbers = Shipping(function), count()
+        # A slot is filled anew two windows later, when the results of its own have all been taken.
+        slots = Slots(LANES * WINDOW * jobs)
+
+        def hand_out(window: list[Task]) -> Iterator[Result]:
+            calls = (joblib.delayed(shipping)(slots.slot(next(numbers)), task) for task in window)
+            return map(slots.unpack, next(lanes)(calls))
+
+        yield jobs, hand_out
+
+
+@contextmanager
+def _on_a_cluster(
+    function: Callable[[Task], Result], scheduler: str
+) -> Iterator[tuple[int, HandOut[Task, Result]]]:
+    """A Dask cluster's workers, asked without joblib: its Dask backend waits for ever for a worker that is lost,
+    where Dask itself lets another one do the task.
+    """
+    with _client(scheduler) as client:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise PspError(
+                f"the Dask scheduler {scheduler} has no workers", way_out="Start some: dask worker."
+            )
+
+        def hand_out(window: list[Task]) -> Iterator[Result]:
+            futures = [client.submit(function, task, pure=False) for task in window]
+            return (future.result() for future in futures)
+
+        yield threads, hand_out
 
 
 @contextmanager
@@ -87,22 +136,6 @@ def _lost(error: Exception) -> PspError:
         f"a worker process was lost ({type(error).__name__})",
         way_out="Nothing was written. Where memory ran out, the system ends workers: try fewer --jobs.",
     )
-
-
-@contextmanager
-def _backend(scheduler: str | None) -> Iterator[int | None]:
-    """Make the scheduler's cluster joblib's backend; yields its number of threads, None for this machine."""
-    if scheduler is None:
-        yield None
-        return
-    with _client(scheduler) as client:
-        threads = sum(client.nthreads().values())
-        if not threads:
-            raise PspError(
-                f"the Dask scheduler {scheduler} has no workers", way_out="Start some: dask worker."
-            )
-        with joblib.parallel_config(backend="dask", client=client):
-            yield threads
 
 
 def _client(scheduler: str) -> AbstractContextManager[Any]:

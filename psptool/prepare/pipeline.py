@@ -20,7 +20,7 @@ from psptool.prepare.accounting import Account, make_manifest, make_report
 from psptool.prepare.gathering import Gathered, Kind, gather
 from psptool.prepare.parallel import Workers, run_ordered
 from psptool.prepare.sampling import check_disk, take_sample
-from psptool.prepare.working import batches, prepare_batch
+from psptool.prepare.working import prepare_task, tasks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import LeftOut, PreparationReport
 from psptool.store.reading import open_store
@@ -30,6 +30,8 @@ Progress = Callable[[int, int], None]
 """Called with clips done and clips in all."""
 
 DEFAULT_FOLDER = Path("data")
+WORTH_WORKERS = 3.0
+"""Seconds of one core's work below which starting worker processes takes longer than they save."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,11 @@ def prepare(
         settings: How clips are treated; the defaults where None.
         jobs: Workers on this machine. The file is the same for any number.
         scheduler: Address of a Dask scheduler whose workers are taken in their place.
-        workers: Threads or processes; the one measured to be faster for the format where None.
+        workers: Threads or processes; where None, processes, and none where one core takes less than
+            `WORTH_WORKERS` seconds.
         strict: Take a clip that cannot be used for an error, and write nothing.
         force: Prepare again though the dataset is current.
-        progress: Is told of every clip.
+        progress: Is told after every few clips.
 
     Raises:
         PspError: There is nothing usable; two recordings of one name differ; a file cannot be read or
@@ -119,18 +122,19 @@ def prepare(
         _check_strict(strict, path, report.quarantined)
         return Preparation(path, report_path, report, True, time.perf_counter() - began, gathered.raw_bytes)
     _make_folder(path)
-    check_disk(path, gathered, settings)
-    chosen = workers or ("threads" if kind == "ntu" else "processes")
+    needed, estimated = take_sample(gathered, settings).scaled_to(gathered)
+    check_disk(path, needed)
+    if workers is None and (estimated or 0.0) < WORTH_WORKERS:
+        jobs = 1
     # Processes that outlive a preparation keep the working directory that they were started in.
-    folder = str(Path.cwd()) if scheduler or chosen == "processes" else ""
-    function = partial(prepare_batch, reader=gathered.reader, settings=settings, folder=folder)
-    outcomes = run_ordered(function, batches(gathered.clips), jobs, chosen, scheduler)
+    folder = str(Path.cwd()) if scheduler or (jobs > 1 and workers != "threads") else ""
+    function = partial(prepare_task, reader=gathered.reader, settings=settings, folder=folder)
+    outcomes = run_ordered(function, tasks(gathered.clips), jobs, workers or "processes", scheduler)
     with StoreWriter(path, gathered.dataset.topology.size) as writer, contextlib.closing(outcomes):
         account = Account()
-        for outcome in (outcome for batch in outcomes for outcome in batch):
+        for outcome in (outcome for task in outcomes for outcome in task):
             account.take(outcome)
-            if outcome.packed is not None:
-                writer.add(outcome.packed)
+            writer.add(outcome.packed)
             if progress is not None:
                 progress(account.done, len(gathered.clips))
         _check_strict(strict, path, account.quarantined)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from psptool.errors import PspError
 from psptool.prepare.gathering import Gathered, raw_size
-from psptool.prepare.working import prepare_clip
+from psptool.prepare.working import prepare_batch
 from psptool.schemas.dataset import PreparationSettings
 from psptool.store.layout import bytes_per_row
 
@@ -44,11 +44,13 @@ class Sample:
 
 
 def take_sample(gathered: Gathered, settings: PreparationSettings) -> Sample:
-    """Prepare up to `SAMPLE` clips, evenly spaced.
+    """Prepare up to `SAMPLE` clips, evenly spaced; of no clips, nothing is known.
 
     Raises:
         PspError: One cannot be read.
     """
+    if not gathered.clips:
+        return Sample(0, 0, 1, 0, 0.0)
     step = max(1, len(gathered.clips) // SAMPLE)
     chosen = gathered.clips[::step][:SAMPLE]
     packed = []
@@ -57,24 +59,21 @@ def take_sample(gathered: Gathered, settings: PreparationSettings) -> Sample:
         # The first clip goes twice and is timed once: the first call compiles, or loads what was compiled.
         if place == 1:
             began = time.perf_counter()
-        packed.append(prepare_clip(copies, gathered.reader, settings).packed)
+        packed.append(prepare_batch((copies,), gathered.reader, settings).packed)
     seconds = time.perf_counter() - began
-    kept = [one.clip for one in packed[1:] if one is not None]
-    row = bytes_per_row(gathered.dataset.topology.size)
-    size = sum(row * clip.frames * clip.persons for clip in kept)
+    kept = packed[1:]
+    bad = sum(not one.names for one in kept)
+    size = bytes_per_row(gathered.dataset.topology.size) * sum(len(one.joint) for one in kept)
     raw_bytes = sum(raw_size(copies) for copies in chosen)
-    return Sample(len(chosen), len(chosen) - len(kept), max(1, raw_bytes), size, seconds)
+    return Sample(len(chosen), bad, max(1, raw_bytes), size, seconds)
 
 
-def check_disk(path: Path, gathered: Gathered, settings: PreparationSettings) -> None:
-    """Refuse to begin where the estimate says that the disk cannot hold the file.
+def check_disk(path: Path, needed: int | None) -> None:
+    """Refuse to begin where the disk cannot hold a file of ``needed`` bytes.
 
     Raises:
-        PspError: The disk is too small, or a clip of the sample cannot be read.
+        PspError: The disk is too small.
     """
-    if not gathered.clips:
-        return
-    needed, _ = take_sample(gathered, settings).scaled_to(gathered)
     free = shutil.disk_usage(path.parent).free
     if needed is not None and needed > free:
         raise PspError(

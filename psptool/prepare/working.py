@@ -1,4 +1,4 @@
-"""What a worker does with a clip: read, parse, choose persons, normalize, take differences and digests."""
+"""What a worker does with clips: read, parse, choose persons, normalize, take differences and digests."""
 
 from __future__ import annotations
 
@@ -12,49 +12,91 @@ from psptool.prepare.tracks import find_persons
 from psptool.readers.base import Reader
 from psptool.readers.sources import read_clip
 from psptool.schemas.dataset import PreparationSettings
-from psptool.schemas.report import LeftOut
-from psptool.store.writing import PackedClip, pack
+from psptool.schemas.report import ClipNote, LeftOut
+from psptool.store.arrays import PreparedClip
+from psptool.store.writing import PackedClips, pack
 
-# A task long enough that handing it over costs nothing, and short enough that its results fit many times in
-# memory.
-BATCH_BYTES = 4 * 2**20
-BATCH_CLIPS = 64
+# A task long enough that handing it over costs nothing, and short enough that its results fit many times in memory.
+TASK_BYTES, TASK_CLIPS = 16 * 2**20, 256
+# What is packed at once: its arrays fit a processor's cache.
+PACK_BYTES, PACK_CLIPS = 4 * 2**20, 64
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a clip: packed, or left out.
+    """What became of a clip: prepared, or left out.
 
     Attributes:
-        packed: The clip, ready for the store.
-        left_out: Why it is not.
+        clip: The prepared clip.
+        left_out: Why there is none.
         repeated: Further copies, byte for byte the same.
     """
 
-    packed: PackedClip | None
+    clip: PreparedClip | None
     left_out: LeftOut | None
     repeated: int
 
 
-def batches(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
-    """Runs of clips of about `BATCH_BYTES`, in order."""
-    batch: list[Copies] = []
-    size = 0
-    for copies in clips:
-        batch.append(copies)
-        size += raw_size(copies)
-        if size >= BATCH_BYTES or len(batch) == BATCH_CLIPS:
-            yield tuple(batch)
-            batch, size = [], 0
-    if batch:
-        yield tuple(batch)
+@dataclass(frozen=True)
+class BatchOutcome:
+    """What became of a batch of clips.
+
+    Attributes:
+        done: Clips in the batch.
+        packed: Those that are kept, ready for the store.
+        left_out: Why the others are not.
+        notes: What the report should say of those that are kept.
+        repeated: Further copies.
+        interpolated: Missing joints that were given a position.
+    """
+
+    done: int
+    packed: PackedClips
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[ClipNote, ...]
+    repeated: int
+    interpolated: int
+
+
+def tasks(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
+    """What workers get at a time: clips of about `TASK_BYTES`, in order."""
+    return _runs(clips, TASK_BYTES, TASK_CLIPS)
+
+
+def prepare_task(
+    task: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
+) -> list[BatchOutcome]:
+    """`prepare_batch` of some clips at a time; arguments as for `prepare_clip`."""
+    return [prepare_batch(batch, reader, settings, folder) for batch in _runs(task, PACK_BYTES, PACK_CLIPS)]
 
 
 def prepare_batch(
     batch: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
-) -> list[Outcome]:
-    """`prepare_clip` of each."""
-    return [prepare_clip(copies, reader, settings, folder) for copies in batch]
+) -> BatchOutcome:
+    """`prepare_clip` of each, packed."""
+    outcomes = [prepare_clip(copies, reader, settings, folder) for copies in batch]
+    clips = [outcome.clip for outcome in outcomes if outcome.clip is not None]
+    return BatchOutcome(
+        len(batch),
+        pack(clips, reader.topology.size),
+        tuple(outcome.left_out for outcome in outcomes if outcome.left_out is not None),
+        tuple(ClipNote(name=clip.name, note=note) for clip in clips for note in clip.notes),
+        sum(outcome.repeated for outcome in outcomes),
+        sum(clip.interpolated for clip in clips),
+    )
+
+
+def _runs(clips: Sequence[Copies], most_bytes: int, most_clips: int) -> Iterator[tuple[Copies, ...]]:
+    run: list[Copies] = []
+    size = 0
+    for copies in clips:
+        run.append(copies)
+        size += raw_size(copies)
+        if size >= most_bytes or len(run) == most_clips:
+            yield tuple(run)
+            run, size = [], 0
+    if run:
+        yield tuple(run)
 
 
 def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, folder: str = "") -> Outcome:
@@ -81,9 +123,9 @@ def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, 
                 )
         clip = reader.parse(source, blobs)
         persons = find_persons(clip, reader.topology, settings)
-        packed = pack(normalize(clip.name, clip.key, persons, reader.topology, settings))
+        prepared = normalize(clip.name, clip.key, persons, reader.topology, settings)
     except RawFormatError as error:
         where = str(source.files[0])
         left_out = LeftOut(name=source.name, source=where, reason=error.reason, detail=str(error))
         return Outcome(None, left_out, len(copies) - 1)
-    return Outcome(packed, None, len(copies) - 1)
+    return Outcome(prepared, None, len(copies) - 1)

@@ -53,18 +53,22 @@ class PreparedClip:
         return int(self.joint.shape[1])
 
 
-def motion(joint: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+def motion(
+    joint: NDArray[np.float32], present: NDArray[np.bool_], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Next frame minus this one, zero where either is absent and in the last frame.
 
     Args:
         joint: float32 (M, T, V, 3).
         present: bool (M, T).
+        out: float32 (M, T, V, 3), filled and returned; a new array where None.
 
     Returns:
         float32 (M, T, V, 3).
     """
-    step = np.zeros_like(joint)
+    step = np.empty_like(joint) if out is None else out
     np.subtract(joint[:, 1:], joint[:, :-1], out=step[:, :-1])
+    step[:, -1:] = 0
     if present.all():
         return step
     both = np.zeros_like(present)

@@ -9,8 +9,9 @@ Notation for array shapes: M persons, T frames, V joints; rows R = M * T, person
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from psptool.store.guarded import GuardedFile
 from psptool.store.layout import (
     CHUNK_CLIPS,
     CHUNK_ROWS,
+    KEY_COLUMNS,
     MANIFEST,
     NORMALIZATION,
     ROW_ARRAYS,
@@ -36,30 +38,71 @@ from psptool.store.layout import (
     row_shape,
 )
 
+_key = attrgetter(*KEY_COLUMNS)
 
-class PackedClip(NamedTuple):
-    """A prepared clip with all that the writer would otherwise compute: this is made where the clip is.
+
+class PackedClips(NamedTuple):
+    """Prepared clips one after the other, with all that the writer would otherwise compute: made where clips are.
 
     Attributes:
-        clip: The clip.
-        motion: float32 (M, T, V, 3).
-        coordinates: Its `coordinates_digest`.
-        content: Its `content_digest`.
+        names: n names, ascending.
+        numbers: int64 (n, 7): `KEY_COLUMNS`, then frames and persons.
+        origin: float64 (n, 3), metres, camera frame.
+        scale: float64 (n,), metres of one unit.
+        rotation: float64 (n, 3, 3).
+        coordinates: n `coordinates_digest`s.
+        content: n `content_digest`s.
+        joint: float32 (R, V, 3), the rows of all clips.
+        motion: float32 (R, V, 3).
+        present: bool (R,).
+        state: uint8 (R, V).
     """
 
-    clip: PreparedClip
+    names: tuple[str, ...]
+    numbers: NDArray[np.int64]
+    origin: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    coordinates: tuple[bytes, ...]
+    content: tuple[bytes, ...]
+    joint: NDArray[np.float32]
     motion: NDArray[np.float32]
-    coordinates: bytes
-    content: bytes
+    present: NDArray[np.bool_]
+    state: NDArray[np.uint8]
+
+    @property
+    def frames(self) -> int:
+        """Frames of all clips."""
+        return int(self.numbers[:, -2].sum())
 
 
-def pack(clip: PreparedClip) -> PackedClip:
-    """Take differences and digests of ``clip``."""
-    step = motion(clip.joint, clip.present)
-    coordinates = coordinates_digest(clip.joint, clip.present)
-    normalization = (clip.origin, clip.scale, clip.rotation)
-    return PackedClip(
-        clip, step, coordinates, content_digest(coordinates, step, clip.state, clip.key, normalization)
+def pack(clips: Sequence[PreparedClip], joints: int) -> PackedClips:
+    """Lay ``clips`` of V = ``joints`` out in rows, and take differences and digests of them."""
+    numbers = np.array([(*_key(clip.key), clip.frames, clip.persons) for clip in clips], np.int64)
+    numbers = numbers.reshape(len(clips), len(KEY_COLUMNS) + 2)
+    rows = int((numbers[:, -2] * numbers[:, -1]).sum())
+    joint, step, present, state = (
+        np.empty((rows, *row_shape(name, joints)), dtype) for name, (dtype, _) in ROW_ARRAYS.items()
+    )
+    coordinates, content, end = [], [], 0
+    for clip in clips:
+        begin, end = end, end + clip.frames * clip.persons
+        joint[begin:end] = clip.joint.reshape(-1, joints, 3)
+        present[begin:end] = clip.present.reshape(-1)
+        state[begin:end] = clip.state.reshape(-1, joints)
+        differences = motion(clip.joint, clip.present, out=step[begin:end].reshape(clip.joint.shape))
+        coordinates.append(coordinates_digest(clip.joint, clip.present))
+        normalization = (clip.origin, clip.scale, clip.rotation)
+        content.append(content_digest(coordinates[-1], differences, clip.state, clip.key, normalization))
+    return PackedClips(
+        tuple(clip.name for clip in clips),
+        numbers,
+        np.array([clip.origin for clip in clips], np.float64).reshape(-1, 3),
+        np.array([clip.scale for clip in clips], np.float64),
+        np.array([clip.rotation for clip in clips], np.float64).reshape(-1, 3, 3),
+        tuple(coordinates),
+        tuple(content),
+        *(joint, step, present, state),
     )
 
 
@@ -89,24 +132,27 @@ class StoreWriter:
             self._replacement.abandon()
             raise
 
-    def add(self, packed: PackedClip) -> None:
-        """Append a clip; names must ascend.
+    def add(self, packed: PackedClips) -> None:
+        """Append clips; names must ascend.
 
         Raises:
-            PspError: The name does not come after the last one's, or the file cannot be written.
+            PspError: A name does not come after the one before, or the file cannot be written.
         """
-        clip = packed.clip
-        if clip.name <= self._last:
-            raise PspError(
-                f"{self._path}: clips must be written in name order", f"{clip.name!r} after {self._last!r}"
-            )
+        for name in packed.names:
+            if name <= self._last:
+                raise PspError(
+                    f"{self._path}: clips must be written in name order", f"{name!r} after {self._last!r}"
+                )
+            self._last = name
         with self._writing():
-            self._table.append(clip, self.rows)
-            self._rows.append(clip.joint, packed.motion, clip.present, clip.state)
-        self._last = clip.name
-        self._fingerprinting.add(clip.name, clip.key.label, packed.content)
-        self.clips, self.frames = self.clips + 1, self.frames + clip.frames
-        self.rows += clip.frames * clip.persons
+            self._table.append(packed, self.rows)
+            self._rows.append(packed.joint, packed.motion, packed.present, packed.state)
+        for name, label, content in zip(
+            packed.names, packed.numbers[:, 0].tolist(), packed.content, strict=True
+        ):
+            self._fingerprinting.add(name, label, content)
+        self.clips, self.frames = self.clips + len(packed.names), self.frames + packed.frames
+        self.rows += len(packed.joint)
 
     def fingerprints(self) -> Fingerprints:
         """The fingerprints of the clips added so far, for the manifest."""
@@ -186,7 +232,7 @@ def write_store(
     """
     with StoreWriter(path, joints) as writer:
         for clip in clips:
-            writer.add(pack(clip))
+            writer.add(pack([clip], joints))
         sizes = {"clips": writer.clips, "frames": writer.frames, "rows": writer.rows}
         manifest = draft.model_copy(
             update={
@@ -219,11 +265,9 @@ class _Rows:
         ]
         self._filled = self._written = 0
 
-    def append(self, *clip: NDArray[Any]) -> None:
-        """Take a clip's arrays (M, T, ...), in the order of `ROW_ARRAYS`."""
-        rows = clip[0].shape[0] * clip[0].shape[1]
-        values = [array.reshape(rows, *array.shape[2:]) for array in clip]
-        taken = 0
+    def append(self, *values: NDArray[Any]) -> None:
+        """Take rows (R, ...) of each array, in the order of `ROW_ARRAYS`."""
+        rows, taken = len(values[0]), 0
         while taken < rows:
             start = self._filled
             count = min(rows - taken, CHUNK_ROWS - start)
@@ -272,15 +316,23 @@ class _Table:
         self._normalization = {name: np.zeros((CHUNK_CLIPS, *shape)) for name, shape in NORMALIZATION.items()}
         self._written = 0
 
-    def append(self, clip: PreparedClip, first_row: int) -> None:
-        place, key = len(self._names), clip.key
-        numbers = (key.label, key.subject, key.camera, key.setup, key.repetition)
-        self._numbers[place] = (*numbers, clip.frames, clip.persons, first_row)
-        for name, buffer in self._normalization.items():
-            buffer[place] = getattr(clip, name)
-        self._names.append(clip.name)
-        if len(self._names) == CHUNK_CLIPS:
-            self.flush()
+    def append(self, packed: PackedClips, first_row: int) -> None:
+        """Take clips, the first of which begins at ``first_row``."""
+        rows = packed.numbers[:, -2] * packed.numbers[:, -1]
+        starts = first_row + np.cumsum(rows) - rows
+        taken = 0
+        while taken < len(packed.names):
+            start = len(self._names)
+            some = slice(taken, taken + CHUNK_CLIPS - start)
+            names = packed.names[some]
+            place = slice(start, start + len(names))
+            self._numbers[place, :-1], self._numbers[place, -1] = packed.numbers[some], starts[some]
+            for name, buffer in self._normalization.items():
+                buffer[place] = getattr(packed, name)[some]
+            self._names += names
+            taken += len(names)
+            if len(self._names) == CHUNK_CLIPS:
+                self.flush()
 
     def flush(self) -> None:
         filled = len(self._names)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from psptool.errors import PspError
@@ -19,10 +22,25 @@ def raw(tmp_path):
 
 @pytest.mark.slow
 def test_two_worker_processes_of_a_cluster_give_the_same_bytes(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("psptool.prepare.working.BATCH_CLIPS", 2)
+    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 2)
     here = prepare("ucla", [raw], tmp_path / "here" / "u.h5")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         there = prepare("ucla", [raw], tmp_path / "there" / "u.h5", scheduler=cluster.scheduler_address)
+    assert here.path.read_bytes() == there.path.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_lost_worker_of_a_cluster_costs_no_clip(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 1)
+    here = prepare("ucla", [raw], tmp_path / "here" / "u.h5")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+
+        def lose_one(done, _total):
+            if done == 1:
+                os.kill(cluster.workers[0].process.pid, signal.SIGKILL)
+
+        out = tmp_path / "there" / "u.h5"
+        there = prepare("ucla", [raw], out, scheduler=cluster.scheduler_address, progress=lose_one)
     assert here.path.read_bytes() == there.path.read_bytes()
 
 

@@ -141,7 +141,7 @@ def children_of(process: int) -> list[int]:
 
 def lose_a_worker(raw, folder):
     """Kill the worker processes once the first clip has come back."""
-    working.BATCH_CLIPS = 1
+    working.TASK_CLIPS = 1
 
     def kill_children(done, _total):
         if done == 1:

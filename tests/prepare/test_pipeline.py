@@ -66,7 +66,7 @@ def test_without_a_name_the_dataset_goes_to_the_data_folder(raw, tmp_path, monke
 
 @pytest.mark.parametrize("workers", ["threads", "processes"])
 def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, workers):
-    monkeypatch.setattr("psptool.prepare.working.BATCH_CLIPS", 2)
+    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 2)
     monkeypatch.setattr("psptool.prepare.parallel.WINDOW", 2)
     (raw / "a01_s05_e00_v01.json").write_text("{")
     one = run(raw, tmp_path / "one" / "u.h5")
@@ -76,7 +76,7 @@ def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, 
 
 
 def test_processes_that_were_started_in_another_folder_find_relative_paths(tmp_path, monkeypatch):
-    monkeypatch.setattr("psptool.prepare.working.BATCH_CLIPS", 1)
+    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 1)
     reports = []
     for name in ("one", "two"):
         write_ucla_clips(tmp_path / name / "raw", 3)
@@ -227,10 +227,11 @@ def test_a_zip_archive_gives_the_dataset_that_the_folder_gives(tmp_path):
     assert zipped.report.counts.rows == 8
 
 
-def test_progress_is_told_of_every_clip(raw, tmp_path):
+def test_progress_is_told_of_all_clips_batch_by_batch(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 5)
     told = []
     run(raw, tmp_path / "u.h5", progress=lambda done, total: told.append((done, total)))
-    assert told == [(n, 12) for n in range(1, 13)]
+    assert told == [(5, 12), (10, 12), (12, 12)]
 
 
 def test_an_estimate_writes_nothing_and_comes_near_what_is_written(raw, tmp_path):

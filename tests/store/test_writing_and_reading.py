@@ -42,7 +42,7 @@ def path(tmp_path, clips):
 def add_all(path, clips):
     with StoreWriter(path, JOINTS) as writer:
         for clip in clips:
-            writer.add(pack(clip))
+            writer.add(pack([clip], JOINTS))
 
 
 def test_every_clip_comes_back_by_name_and_by_index(path, clips):

@@ -33,13 +33,14 @@ def evaluate(
 ) -> None:
     """Measure a run on the test clips, and write scores and pictures."""
     from psptool.evaluate import api
+    from psptool.schemas.scores import Part, Weights
     from psptool.train.device import choose_device
 
-    which = cast("api.Weights", choice(weights, get_args(api.Weights), "--weights"))
+    which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     # Before a run is looked for: a device that is absent is to be said first.
     computing_on = choose_device(device)
     folder = choose(RUN, run)
-    part: api.Part = "validation" if validation else "test"
+    part: Part = "validation" if validation else "test"
     scores = api.evaluate(folder, data=data, split=split, weights=which, part=part, device=computing_on)
     if as_json:
         say_json(scores.model_dump(mode="json"))

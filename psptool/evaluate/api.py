@@ -6,7 +6,6 @@ Notation for array shapes: N clips of the part that is scored, K classes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,16 +15,14 @@ from psptool import __version__
 from psptool.errors import PspError
 from psptool.evaluate.confusion import confusion_png
 from psptool.evaluate.measures import confusion_matrix, per_class, predicted, top_k, unseen
+from psptool.evaluate.provenance import provenance
 from psptool.inference.scoring import StreamLogits, load_model, score_clips
 from psptool.replacing import write_whole
 from psptool.runs.folder import RunFolder
 from psptool.schemas.run import RunConfig
-from psptool.schemas.scores import Scores
+from psptool.schemas.scores import Part, Scores, Weights, file_name
 from psptool.schemas.split import Split
 from psptool.store.reading import Store, open_store
-
-Weights = Literal["last", "best"]
-Part = Literal["test", "validation"]
 
 
 def evaluate(
@@ -39,8 +36,7 @@ def evaluate(
 ) -> Scores:
     """Score a run's test clips, and write the scores and the picture of the confusion into its folder.
 
-    The files are ``scores.json`` and ``confusion.png``; anything but the last weights on the test clips gets
-    names of its own (``scores-validation-best.json``), so that it never passes for the run's result.
+    The files are ``scores.json`` and ``confusion.png``, or as `file_name` says for other weights and clips.
 
     Args:
         run_folder: As ``psptool train`` left it.
@@ -75,12 +71,12 @@ def evaluate(
         logits = score_clips(model, config, store, chosen, device)
         new = unseen(store.digests(chosen.tolist()), store.digests(_train_clips(store, chosen_split, part)))
         labels = store.table.label[chosen]
-    scores = measure(config, split_path.name, logits, labels, new, weights, part)
-    suffix = "".join(f"-{word}" for word in (part, weights) if word not in ("test", "last"))
+    measured = measure(config, split_path.name, logits, labels, new, weights, part)
+    scores = measured.model_copy(update=provenance(folder, config, chosen_split, part))
     title = f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {scores.clips} {part} clips"
     picture = confusion_png(np.array(scores.confusion), config.class_names, title)
-    write_whole(run_folder / f"confusion{suffix}.png", picture)
-    scores.save(run_folder / f"scores{suffix}.json")
+    write_whole(run_folder / file_name("confusion", ".png", part, weights), picture)
+    scores.save(run_folder / file_name("scores", ".json", part, weights))
     return scores
 
 

@@ -32,6 +32,10 @@ class RunConfig(Artefact):
     content_fingerprint: str
     seed: int = Field(description="The training's seed, resolved")
     device: str
+    hardware: str | None = Field(None, description="The processor with the threads used, or the GPU")
     precision: Literal["float32", "bfloat16"]
     training: TrainingConfig
     tool_version: str
+    commit: str | None = Field(
+        None, description="Of psptool's source, + where it was changed; null for an installed package"
+    )

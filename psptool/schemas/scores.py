@@ -8,12 +8,26 @@ from pydantic import Field
 
 from psptool.schemas.base import Artefact
 from psptool.schemas.dataset import DatasetName
+from psptool.schemas.split import Family, ProtocolName
 
-Accuracy = float
+Weights = Literal["last", "best"]
+Part = Literal["test", "validation"]
+
+
+def file_name(stem: str, ending: str, part: Part = "test", weights: Weights = "last") -> str:
+    """Name of an evaluation's file, such as ``scores.json`` or ``scores-validation-best.json``.
+
+    Anything but the last weights on the test clips has a name of its own, so that it never passes for the result.
+    """
+    return "-".join([stem, *(word for word in (part, weights) if word not in ("test", "last"))]) + ending
 
 
 class Scores(Artefact):
-    """Accuracies as fractions. *Unseen* are the test clips whose coordinates stand nowhere in the train set."""
+    """Accuracies as fractions. *Unseen* are the test clips whose coordinates stand nowhere in the train set.
+
+    What says how the run came about stands here too, so that a table needs no other file. It is null in scores
+    of earlier versions, which did not keep it.
+    """
 
     format_version: Literal[1] = 1
     dataset: DatasetName
@@ -21,10 +35,8 @@ class Scores(Artefact):
     method: str
     preset: str
     seed: int = Field(description="The training's seed")
-    weights: Literal["last", "best"] = Field(
-        description="Which weights: the last, or the best on validation clips"
-    )
-    part: Literal["test", "validation"] = "test"
+    weights: Weights = Field(description="Which weights: the last, or the best on validation clips")
+    part: Part = "test"
     top1: float = Field(ge=0, le=1, description="Both streams")
     top5: float = Field(ge=0, le=1)
     top1_joint: float = Field(ge=0, le=1, description="The joint stream alone")
@@ -42,3 +54,26 @@ class Scores(Artefact):
     content_fingerprint: str
     clips_fingerprint: str
     tool_version: str
+    protocol: ProtocolName | None = None
+    test_view: int | None = Field(
+        None, description="The camera kept for test, where the protocol lets one choose"
+    )
+    validation_rule: str | None = Field(
+        None, description="Which clips the split keeps for validation, as asked"
+    )
+    family: Family | None = Field(None, description="How the split counts labels")
+    ratio: float | None = Field(None, description="Share of labels asked for; null where a count was")
+    count: int | None = Field(None, description="Labelled clips a class asked for; null where a ratio was")
+    labelled: int | None = Field(None, description="Labelled clips in all")
+    draw: int | None = Field(None, description="The split's seed")
+    split_digest: str | None = Field(None, description="Of which clip stands in which part")
+    scored_digest: str | None = Field(None, description="Of the names of the clips that were scored")
+    changes: tuple[str, ...] | None = Field(
+        None, description="Values of the recipe that are not its preset's, as key=value"
+    )
+    recipe_digest: str | None = Field(None, description="Of every value of the recipe but the seed")
+    seconds: float | None = Field(None, description="That the training took, first step to last")
+    device: str | None = Field(None, description="That the training ran on, as PyTorch calls it")
+    hardware: str | None = Field(None, description="The same by model, with the threads used")
+    precision: str | None = Field(None, description="Of the training's forward pass")
+    commit: str | None = Field(None, description="Of the source that trained")

@@ -11,6 +11,7 @@ import torch
 from psptool import __version__
 from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.errors import PspError
+from psptool.machine import commit, hardware
 from psptool.model.classifier import PSPNet
 from psptool.runs.folder import RunFolder
 from psptool.schemas.run import RunConfig
@@ -169,7 +170,9 @@ def _run_config(
         content_fingerprint=manifest.fingerprints.content,
         seed=split.seed if recipe.seed is None else recipe.seed,
         device=str(device),
+        hardware=hardware(str(device)),
         precision=choose_precision(recipe.precision, device),
         training=recipe,
         tool_version=__version__,
+        commit=commit(),
     )

@@ -14,7 +14,6 @@ fi
 raw=$1
 out=${2:-ucla-draws}
 shift "$(($# < 2 ? 1 : 2))"
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 psptool prepare ucla --raw "$raw" --out "$out/data/ucla.h5"
 for seed in 0 1 2 3 4; do
@@ -31,4 +30,4 @@ for seed in 0 1 2 3 4; do
         psptool evaluate "$run" >/dev/null
     done
 done
-python "$here/paired.py" "$out"/runs/s*-supervised -- "$out"/runs/s*-psp
+psptool table "$out"/runs/s*-supervised "$out"/runs/s*-psp --against supervised

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from psptool import __version__
-from psptool.cli import demo, evaluate, look, prepare, schemas, split, train
+from psptool.cli import demo, evaluate, look, prepare, schemas, split, table, train
 from psptool.cli.console import Commands, examples
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command(epilog=prepare.EXAMPLES)(prepare.prepare)
 app.command(epilog=split.EXAMPLES)(split.split)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=table.EXAMPLES)(table.table)
 app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
 app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
 app.command(epilog=demo.EXAMPLES)(demo.demo)

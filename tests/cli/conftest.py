@@ -138,6 +138,7 @@ def worked_in(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFa
             "psptool schemas",
             "psptool prepare ucla --raw all_sqe",
             "psptool split --ratio 0.05 && psptool train --preset small",
+            "psptool evaluate runs/ucla-xview-0.05-s0-psp-small",
             "psptool split --count 1 --validation view=2 && psptool train --preset small",
         ):
             run_line(line)

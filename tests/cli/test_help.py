@@ -23,7 +23,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_every_planned_command_is_there():
-    planned = {"prepare", "split", "train", "evaluate", "inspect", "validate", "demo", "schemas"}
+    planned = {"prepare", "split", "train", "evaluate", "inspect", "validate", "demo", "schemas", "table"}
     assert set(COMMANDS) == planned
 
 

@@ -239,3 +239,21 @@ def test_the_best_weights_score_on_validation_clips_what_training_said(tmp_path:
     scores = evaluate(done.folder, weights="best", part="validation")
     assert scores.top1 == pytest.approx(done.best)
     assert scores.clips == 12
+
+
+def test_scores_say_how_the_run_was_made(run: Trained) -> None:
+    (run.folder / "log.jsonl").write_text('{"step": 1, "seconds": 1.5}\n{"step": 2, "seconds": 2.5}\n')
+    scores, split = evaluate(run.folder), Split.load(run.split)
+    assert (scores.protocol, scores.test_view, scores.count, scores.ratio) == ("xview", 3, 1, None)
+    assert (scores.draw, scores.labelled, scores.split_digest) == (0, 1, split.digest)
+    assert (scores.device, scores.precision, scores.seconds) == ("cpu", "float32", 2.5)
+    assert scores.changes is not None
+    assert "sampling.frames=4" in scores.changes
+    assert "model.strides=[1, 2]" in scores.changes
+    other = evaluate(run.folder, part="validation")
+    assert other.scored_digest != scores.scored_digest
+    assert other.recipe_digest == scores.recipe_digest
+
+
+def test_scores_of_a_run_without_a_log_leave_its_time_open(run: Trained) -> None:
+    assert evaluate(run.folder).seconds is None

@@ -1,0 +1,86 @@
+"""``psptool table``: scored runs side by side, with mean and deviation over draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from psptool.cli.console import choice, examples, grid, say, warn
+from psptool.errors import PspError
+
+if TYPE_CHECKING:
+    from psptool.schemas.table import ScoreTable
+
+EXAMPLES = examples(
+    "psptool table runs",
+    "psptool table runs --format markdown --out table.md",
+    "psptool table runs/ucla-xview-0.05-s0-psp-small --json",
+)
+FORMATS = ("text", "markdown", "csv", "json")
+_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".txt": "text"}
+
+
+def table(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Runs' folders, scores files, or folders of either; runs/.", show_default=False),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Also compare with this method or method/preset, draw by draw.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="text, markdown, csv or json; by default as --out ends.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write instead of stdout.")] = None,
+    weights: Annotated[str, typer.Option(help="Scores of last weights, or of the best.")] = "last",
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Take the scores on validation clips.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Compare scored runs: mean and standard deviation over draws."""
+    from psptool.evaluate.table import build_table, gather
+    from psptool.replacing import write_whole
+    from psptool.schemas.scores import Part, Weights
+
+    chosen = _format(form, out, as_json)
+    which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
+    part: Part = "validation" if validation else "test"
+    found = build_table(gather(runs or [Path("runs")], part, which), against)
+    for warning in found.warnings:
+        warn(warning)
+    if out is not None:
+        write_whole(out, _text(found, chosen))
+        say(str(out))
+    elif chosen == "text":
+        _show(found)
+    else:
+        typer.echo(_text(found, chosen), nl=False)
+
+
+def _format(form: str | None, out: Path | None, as_json: bool) -> str:
+    if as_json and form not in (None, "json"):
+        raise PspError("--json", f"--format {form} too", "one of the two", "Leave one of them away.")
+    usual = "text" if out is None else _ENDINGS.get(out.suffix.lower(), "text")
+    return "json" if as_json else choice(form or usual, FORMATS, "--format")
+
+
+def _text(found: ScoreTable, form: str) -> str:
+    from psptool.evaluate import rendering
+
+    if form == "json":
+        return found.dump()
+    return rendering.as_csv(found) if form == "csv" else rendering.markdown(found)
+
+
+def _show(found: ScoreTable) -> None:
+    from psptool.evaluate import rendering
+
+    say(rendering.title(found))
+    grid("", *rendering.group_rows(found))
+    if found.differences:
+        say("")
+        say(rendering.difference_title(found))
+        grid("", *rendering.difference_rows(found))

@@ -1,0 +1,108 @@
+"""A table over runs as rows of cells, Markdown and CSV: people read per cent, programs fractions."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from psptool.schemas.table import MEASURES, Difference, Group, ScoreTable, Spread
+
+TITLES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "top1_joint": "joint",
+    "top1_motion": "motion",
+    "top1_unseen": "unseen",
+}
+
+
+def title(table: ScoreTable) -> str:
+    """What all of the table's runs share, and what its numbers are."""
+    parts = [
+        table.dataset,
+        table.protocol,
+        None if table.test_view is None else f"test view {table.test_view}",
+    ]
+    unseen = f" ({table.clips_unseen} unseen)" if table.clips_unseen else ""
+    parts += [f"{table.clips} {table.part} clips{unseen}", f"{table.weights} weights"]
+    return ", ".join(part for part in parts if part) + "; per cent, mean ± standard deviation over draws"
+
+
+def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the groups."""
+    header = ["labels", "method", "draws", *(TITLES[measure] for measure in MEASURES), "seconds"]
+    rows = [
+        [
+            group.labels,
+            group.name,
+            str(len(group.draws)),
+            *(_cell(group.measures.get(measure)) for measure in MEASURES),
+            "" if group.seconds is None else f"{group.seconds:.0f}",
+        ]
+        for group in table.groups
+    ]
+    return header, rows
+
+
+def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the paired differences, in points, with their standard errors."""
+    header = ["labels", "method", "draws", *(TITLES[measure] for measure in MEASURES)]
+    rows = [
+        [
+            found.labels,
+            found.name,
+            str(len(found.draws)),
+            *(_difference_cell(found.measures.get(measure)) for measure in MEASURES),
+        ]
+        for found in table.differences
+    ]
+    return header, rows
+
+
+def difference_title(table: ScoreTable) -> str:
+    """What the differences are."""
+    return f"Against {table.differences[0].against}, draw by draw: mean difference in points ± its standard error"
+
+
+def markdown(table: ScoreTable) -> str:
+    """The table as Markdown."""
+    parts = [f"{title(table)}.", _grid(*group_rows(table))]
+    if table.differences:
+        parts += [f"{difference_title(table)}.", _grid(*difference_rows(table))]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_csv(table: ScoreTable) -> str:
+    """A line a group and difference; accuracies as fractions, cells that do not apply empty."""
+    kinds = ("mean", "deviation", "error")
+    columns = [f"{measure}_{kind}" for measure in MEASURES for kind in kinds]
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    shared = ("dataset", "protocol", "test_view", "part", "weights", "clips")
+    lines.writerow([*shared, "labels", "method", "against", "draws", *columns, "seconds"])
+    values = [getattr(table, key) for key in shared]
+    rows: list[Group | Difference] = [*table.groups, *table.differences]
+    for row in rows:
+        spreads = [row.measures.get(measure) for measure in MEASURES]
+        cells = [None if found is None else getattr(found, kind) for found in spreads for kind in kinds]
+        ends = getattr(row, "against", None), len(row.draws), *cells, getattr(row, "seconds", None)
+        lines.writerow([*values, row.labels, row.name, *ends])
+    return file.getvalue()
+
+
+def _cell(found: Spread | None) -> str:
+    if found is None:
+        return ""
+    return f"{100 * found.mean:.1f}" + ("" if found.deviation is None else f" ± {100 * found.deviation:.1f}")
+
+
+def _difference_cell(found: Spread | None) -> str:
+    if found is None:
+        return ""
+    return f"{100 * found.mean:+.1f}" + ("" if found.error is None else f" ± {100 * found.error:.1f}")
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

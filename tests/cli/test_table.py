@@ -1,0 +1,33 @@
+"""``psptool table`` through the command line."""
+
+import json
+from pathlib import Path
+
+from psptool.schemas.table import ScoreTable
+
+RESULTS = Path(__file__).parents[2] / "workflows" / "results" / "ucla-5-small"
+
+
+def test_text_shows_groups_and_differences(psptool):
+    out = psptool("table", RESULTS, "--against", "supervised").out
+    assert "67.4 ± 5.2" in out
+    assert "+3.1 ± 0.2" in out
+
+
+def test_format_follows_the_files_ending(psptool):
+    for name, start in (("t.md", "ucla, "), ("t.csv", "dataset,"), ("t.json", "{")):
+        assert psptool("table", RESULTS, "--out", name).out == f"{name}\n"
+        assert Path(name).read_text().startswith(start)
+    assert len(ScoreTable.load(Path("t.json")).groups) == 2
+
+
+def test_json_alone_on_stdout(psptool):
+    assert json.loads(psptool("table", RESULTS, "--json").out)["clips"] == 464
+
+
+def test_mistakes_end_in_code_2_with_the_way_out(psptool):
+    assert "psptool evaluate RUN" in psptool("table", ".", code=2).err
+    assert "Did you mean markdown?" in psptool("table", RESULTS, "--format", "markdwn", code=2).err
+    assert "Did you mean supervised" in psptool("table", RESULTS, "--against", "supervise", code=2).err
+    Path("x.json").write_text("{}")
+    assert "x.json: not a valid Scores file" in psptool("table", "x.json", code=2).err

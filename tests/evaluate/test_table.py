@@ -1,0 +1,193 @@
+"""Tables over runs: values against hand-computed ones, what is refused, what is warned of."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from psptool.errors import PspError
+from psptool.evaluate.rendering import as_csv, markdown
+from psptool.evaluate.table import build_table, gather, spread
+from psptool.schemas.scores import Scores
+from psptool.schemas.table import ScoreTable
+
+OLD = Path(__file__).parents[2] / "workflows" / "results" / "ucla-5-small"
+
+
+def scores(top1: float, draw: int = 0, **other: object) -> Scores:
+    values: dict[str, object] = {
+        "dataset": "ucla", "split": f"ucla-xview-0.05-s{draw}.json", "method": "psp", "preset": "small",
+        "seed": draw, "weights": "last", "top1": top1, "top5": 1.0, "top1_joint": top1, "top5_joint": 1.0,
+        "top1_motion": top1, "top5_motion": 1.0, "clips": 4, "clips_unseen": 0, "classes_unseen": (),
+        "per_class": {"walk around": top1}, "confusion": ((4,),), "content_fingerprint": "c" * 64,
+        "clips_fingerprint": "d" * 64, "tool_version": "test", "protocol": "xview", "test_view": 3,
+        "family": "per-class", "ratio": 0.05, "labelled": 50, "draw": draw, "split_digest": f"{draw:064x}",
+        "scored_digest": "e" * 64, "changes": (), "recipe_digest": "f" * 64, "seconds": 10.0 * (draw + 1),
+        "device": "cpu", "hardware": "a processor, 1 thread", "precision": "float32",
+    }  # fmt: skip
+    return Scores.model_validate({**values, **other})
+
+
+def table(tmp_path: Path, runs: dict[str, Scores], against: str | None = None) -> ScoreTable:
+    for name, found in runs.items():
+        found.save(tmp_path / "runs" / name / "scores.json")
+    return build_table(gather([tmp_path / "runs"]), against)
+
+
+def test_mean_deviation_and_error_are_those_counted_by_hand() -> None:
+    found = spread([0.2, 0.4, 0.9])
+    # Deviations from 0.5: -0.3, -0.1, 0.4; their squares add up to 0.26; over n - 1 = 2: 0.13.
+    assert found.mean == pytest.approx(0.5)
+    assert found.deviation == pytest.approx(0.13**0.5)
+    assert found.error == pytest.approx((0.13 / 3) ** 0.5)
+    assert (spread([0.5]).deviation, spread([0.5]).error) == (None, None)
+
+
+def test_runs_that_differ_in_their_draw_alone_are_one_group(tmp_path: Path) -> None:
+    found = table(tmp_path, {"a": scores(0.25, 0), "b": scores(0.75, 1)})
+    (group,) = found.groups
+    assert (group.labels, group.name, group.draws) == ("5 %", "psp/small", ("0", "1"))
+    assert group.measures["top1"].mean == 0.5
+    assert group.measures["top1"].deviation == pytest.approx(0.125**0.5)
+    assert group.seconds == 15
+    assert "top1_unseen" not in group.measures
+    assert found.warnings == ()
+
+
+def test_labels_method_preset_and_changes_make_groups_fewest_labels_first(tmp_path: Path) -> None:
+    found = table(
+        tmp_path,
+        {
+            "a": scores(0.5, ratio=0.15),
+            "b": scores(0.5, changes=("optim.lr=0.05",)),
+            "c": scores(0.5, method="supervised"),
+            "d": scores(0.5, preset="paper"),
+        },
+    )
+    assert [(group.labels, group.name) for group in found.groups] == [
+        ("5 %", "psp/small optim.lr=0.05"),
+        ("5 %", "supervised/small"),
+        ("5 %", "psp/paper"),
+        ("15 %", "psp/small"),
+    ]
+
+
+def test_difference_is_taken_draw_by_draw(tmp_path: Path) -> None:
+    runs = {f"p{n}": scores(top1, n) for n, top1 in enumerate((0.5, 0.75, 1.0))}
+    runs |= {f"s{n}": scores(top1, n, method="supervised") for n, top1 in enumerate((0.25, 0.75, 0.5))}
+    (found,) = table(tmp_path, runs, "supervised").differences
+    # 0.25, 0, 0.5: mean 0.25, deviations 0, -0.25, 0.25, variance 0.0625.
+    assert (found.name, found.against, found.draws) == ("psp/small", "supervised/small", ("0", "1", "2"))
+    assert found.measures["top1"].values == (0.25, 0.0, 0.5)
+    assert found.measures["top1"].mean == 0.25
+    assert found.measures["top1"].error == pytest.approx((0.0625 / 3) ** 0.5)
+
+
+def test_difference_is_over_common_draws_and_says_which_are_left_out(tmp_path: Path) -> None:
+    runs = {"p0": scores(0.5, 0), "p1": scores(1.0, 1), "s0": scores(0.25, 0, method="supervised")}
+    found = table(tmp_path, runs, "supervised")
+    assert found.differences[0].measures["top1"].values == (0.25,)
+    assert any("without 1" in warning for warning in found.warnings)
+    other = table(
+        tmp_path / "other", {"p1": scores(1.0, 1), "s0": scores(0.2, 0, method="supervised")}, "psp"
+    )
+    assert other.differences == ()
+    assert any("no draw in common" in warning for warning in other.warnings)
+
+
+def test_draw_that_repeats_counts_once_and_is_warned_of(tmp_path: Path) -> None:
+    found = table(tmp_path, {"a": scores(0.2, 0), "b": scores(0.4, 0, seed=9), "c": scores(0.9, 1)})
+    assert found.groups[0].measures["top1"].values == pytest.approx((0.3, 0.9))
+    (warning,) = found.warnings
+    assert "draw 0 stands 2 times" in warning
+    assert str(tmp_path / "runs" / "b") in warning
+
+
+def test_seeds_that_differ_between_groups_are_warned_of(tmp_path: Path) -> None:
+    runs = {"p": scores(0.5, 0), "s": scores(0.25, 0, method="supervised", seed=7)}
+    assert any(
+        "training seeds differ in draws 0" in word for word in table(tmp_path, runs, "supervised").warnings
+    )
+
+
+def test_devices_and_recipes_that_differ_within_a_group_are_warned_of(tmp_path: Path) -> None:
+    runs = {"a": scores(0.5, 0), "b": scores(0.5, 1, precision="bfloat16", recipe_digest="0" * 64)}
+    first, second = table(tmp_path, runs).warnings
+    assert "recipes differ" in first
+    assert "a processor, 1 thread, float32; a processor, 1 thread, bfloat16" in second
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"content_fingerprint": "0" * 64}, "content fingerprint: cccccccccccc in"),
+        ({"clips_fingerprint": "0" * 64}, "clips fingerprint"),
+        ({"protocol": "xsub"}, "protocol: xview in"),
+        ({"test_view": 2}, "test view: 3 in"),
+        ({"scored_digest": "0" * 64}, "scored clips"),
+        ({"confusion": ((3,),)}, "scored clips a class"),
+        ({"weights": "best"}, "weights: last in"),
+        ({"part": "validation"}, "part: test in"),
+        ({"family": "global"}, "family of label counts: per-class in"),
+        ({"dataset": "ntu60"}, "dataset: ucla in"),
+    ],
+)
+def test_runs_that_may_not_be_compared_are_refused_by_name(
+    tmp_path: Path, change: dict[str, object], named: str
+) -> None:
+    with pytest.raises(PspError) as caught:
+        table(tmp_path, {"fine": scores(0.5), "odd": scores(0.5, 1, **change)})
+    assert named in str(caught.value)
+    assert str(tmp_path / "runs" / "fine") in str(caught.value)
+    assert str(tmp_path / "runs" / "odd") in str(caught.value)
+
+
+def test_against_a_group_that_is_not_there_or_not_one_is_refused(tmp_path: Path) -> None:
+    runs = {"a": scores(0.5), "b": scores(0.5, preset="paper"), "c": scores(0.5, method="supervised")}
+    with pytest.raises(PspError, match="Did you mean supervised"):
+        table(tmp_path, runs, "supervized")
+    with pytest.raises(PspError, match="one group of psp/small; psp/paper"):
+        table(tmp_path, runs, "psp")
+    assert {found.name for found in table(tmp_path, runs, "psp/paper").differences} == {
+        "psp/small",
+        "supervised/small",
+    }
+
+
+def test_scores_of_earlier_versions_give_the_figures_that_were_published() -> None:
+    found = build_table(gather([OLD]), "supervised")
+    psp, supervised = found.groups
+    assert (
+        f"{100 * psp.measures['top1'].mean:.1f} {100 * supervised.measures['top1'].mean:.1f}" == "67.4 64.3"
+    )
+    difference = found.differences[0].measures["top1_joint"]
+    assert difference.error is not None
+    assert f"{100 * difference.mean:.1f} {100 * difference.error:.1f}" == "24.5 4.0"
+    assert "| ucla-xview-0.05 | psp/small | 5 | 67.4 ± 5.2 |" in markdown(found)
+
+
+def test_files_folders_and_folders_of_runs_name_the_same_scores_once(tmp_path: Path) -> None:
+    scores(0.5).save(tmp_path / "runs" / "a" / "scores.json")
+    scores(0.6).save(tmp_path / "runs" / "a" / "scores-validation-best.json")
+    run = tmp_path / "runs" / "a"
+    assert len(gather([run, run / "scores.json", tmp_path / "runs"])) == 1
+    assert gather([run], "validation", "best")[0].scores.top1 == 0.6
+    with pytest.raises(PspError, match="psptool evaluate"):
+        gather([tmp_path / "runs"], "validation")
+    with pytest.raises(PspError, match="Check the path"):
+        gather([tmp_path / "nowhere"])
+
+
+def test_csv_has_fractions_and_a_line_a_group_and_difference(tmp_path: Path) -> None:
+    runs = {"p": scores(0.5, 0), "q": scores(1.0, 1)}
+    runs |= {"s": scores(0.25, 0, method="supervised"), "t": scores(0.25, 1, method="supervised")}
+    lines = list(csv.DictReader(io.StringIO(as_csv(table(tmp_path, runs, "supervised")))))
+    assert [(line["method"], line["against"], float(line["top1_mean"])) for line in lines] == [
+        ("psp/small", "", 0.75),
+        ("supervised/small", "", 0.25),
+        ("psp/small", "supervised/small", 0.5),
+    ]
+    assert lines[0]["top1_unseen_mean"] == ""

@@ -5,11 +5,13 @@ Nothing heavy is imported before it is needed, so that ``psptool --help`` answer
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -23,6 +25,27 @@ if TYPE_CHECKING:
 FOUND, BAD, INTERRUPTED = 1, 2, 130
 """Exit codes beside 0: the check found something; bad usage, input or configuration; stopped by Ctrl-C."""
 _UNFOLDED = 1000
+_quiet = False
+
+
+def quietable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the option ``--quiet``: notes, progress and next steps are left out.
+
+    Results, warnings and errors never are.
+    """
+    option = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+
+    @functools.wraps(command)
+    def run(*, quiet: bool = False, **arguments: Any) -> Any:
+        global _quiet
+        _quiet = quiet
+        return command(**arguments)
+
+    # What typer reads the options from.
+    own = inspect.signature(command, eval_str=True)
+    last = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), last])  # type: ignore[attr-defined]
+    return run
 
 
 class Commands(TyperGroup):
@@ -78,7 +101,8 @@ def say_json(values: Mapping[str, Any]) -> None:
 
 def note(text: str) -> None:
     """A line about the work, on stderr."""
-    typer.echo(text, err=True)
+    if not _quiet:
+        typer.echo(text, err=True)
 
 
 def warn(text: str) -> None:
@@ -93,7 +117,8 @@ def fail(text: str) -> None:
 
 def next_step(command: str) -> None:
     """Name the command that comes next."""
-    say(f"Next: {command}")
+    if not _quiet:
+        say(f"Next: {command}")
 
 
 def table(title: str, rows: Iterable[tuple[str, object]]) -> None:
@@ -121,7 +146,7 @@ def progress(*columns: Any) -> Progress:
         bars.TimeRemainingColumn(),
     )
     console = _console(stderr=True)
-    return bars.Progress(*chosen, console=console, disable=not console.is_terminal, transient=True)
+    return bars.Progress(*chosen, console=console, disable=_quiet or not console.is_terminal, transient=True)
 
 
 def choice(value: str, known: Sequence[str], what: str) -> str:

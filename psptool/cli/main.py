@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from psptool import __version__
-from psptool.cli import demo, evaluate, look, prepare, schemas, split, table, train
-from psptool.cli.console import Commands, examples
+from psptool.cli import demo, doctor, evaluate, look, prepare, schemas, split, table, train
+from psptool.cli.console import Commands, examples, quietable
 
 app = typer.Typer(
     cls=Commands,
@@ -47,7 +47,12 @@ app.command(epilog=table.EXAMPLES)(table.table)
 app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
 app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=schemas.EXAMPLES)(schemas.schemas)
+
+for _command in app.registered_commands:
+    if _command.callback is not None:
+        _command.callback = quietable(_command.callback)
 
 
 def main() -> None:

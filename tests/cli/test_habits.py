@@ -186,3 +186,37 @@ def test_progress_is_silent_where_stderr_is_no_terminal(capsys):
 def test_choice_lists_what_is_accepted():
     with pytest.raises(PspError, match="--align: found 'x', expected one of body, none"):
         console.choice("x", ("body", "none"), "--align")
+
+
+def test_quiet_leaves_results_and_errors_alone(psptool, ucla_raw):
+    ran = psptool("prepare", "ucla", "--raw", ucla_raw, "-q")
+    assert "kept" in ran.out
+    assert "Next:" not in ran.out
+    assert ran.err == ""
+    assert psptool("split", "--ratio", "0.5", "--quiet", "--json").err == ""
+    assert "at most 1" in psptool("split", "--ratio", "2", "-q", code=2).err
+    assert "dataset: data/ucla.h5" in psptool("split", "--ratio", "0.5").err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shell_completes_commands_and_options_without_torch(shell):
+    asks = {"bash": ("COMP_WORDS", "COMP_CWORD"), "zsh": ("_TYPER_COMPLETE_ARGS",)}[shell]
+    for line, expected in (("psptool ev", "evaluate"), ("psptool train --pre", "--preset")):
+        values = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_TYPER_COMPLETE_ARGS": line}
+        code = (
+            "import sys; from psptool.cli.main import main\n"
+            "try: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+            env={**os.environ, "_PSPTOOL_COMPLETE": f"complete_{shell}", **{key: values[key] for key in asks}},
+        )  # fmt: skip
+        assert expected in ran.stdout
+        assert ran.stderr == "False\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_script_is_shown(psptool, monkeypatch, shell):
+    monkeypatch.setenv("SHELL", f"/bin/{shell}")
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
+    assert "_PSPTOOL_COMPLETE" in psptool("--show-completion").out

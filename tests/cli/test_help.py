@@ -23,7 +23,18 @@ def test_help_imports_nothing_heavy():
 
 
 def test_every_planned_command_is_there():
-    planned = {"prepare", "split", "train", "evaluate", "inspect", "validate", "demo", "schemas", "table"}
+    planned = {
+        "prepare",
+        "split",
+        "train",
+        "evaluate",
+        "inspect",
+        "validate",
+        "demo",
+        "schemas",
+        "table",
+        "doctor",
+    }
     assert set(COMMANDS) == planned
 
 

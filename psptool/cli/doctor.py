@@ -1,0 +1,177 @@
+"""``psptool doctor``: what this installation has, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from psptool.cli.console import FOUND, examples, next_step, say, say_json, table
+
+EXAMPLES = examples("psptool doctor", "psptool doctor --json")
+_LEAST_FREE = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        what: What was found.
+        mend: The command or step that mends it.
+        needed: Whether commands fail without it; else only an extra is missing.
+    """
+
+    what: str
+    mend: str
+    needed: bool
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show versions, devices and space, and how to mend what is missing."""
+    versions, findings = _packages()
+    values: dict[str, Any] = {"versions": versions, **_machine()}
+    findings += _broken_torch(values) + _space(values) + _numba_cache()
+    if as_json:
+        say_json({**values, "findings": [asdict(finding) for finding in findings]})
+    else:
+        table("", [(f"{key} {name}".strip(), value) for key, name, value in _rows(values)])
+        for finding in findings:
+            say(f"{'broken' if finding.needed else 'missing'}: {finding.what}. {finding.mend}")
+    if any(finding.needed for finding in findings):
+        raise typer.Exit(FOUND)
+    if not as_json:
+        next_step("psptool demo")
+
+
+def _rows(values: dict[str, Any]) -> list[tuple[str, str, object]]:
+    rows: list[tuple[str, str, object]] = [
+        ("", name, version) for name, version in values["versions"].items()
+    ]
+    for key, value in values.items():
+        if key == "cuda":
+            rows += [("GPU", "", gpu) for gpu in value] or [("GPU", "", "none")]
+        elif key != "versions":
+            rows.append((key.replace("_", " "), "", value))
+    return rows
+
+
+def _packages() -> tuple[dict[str, str], list[Finding]]:
+    """Installed versions of what psptool needs, and what is missing of it and of its extras."""
+    from packaging.requirements import Requirement
+
+    versions = {"python": platform.python_version()}
+    findings: list[Finding] = []
+    absent: dict[str, list[str]] = {}
+    try:
+        versions["psptool"] = importlib.metadata.version("psptool")
+        wanted = importlib.metadata.requires("psptool") or []
+    except importlib.metadata.PackageNotFoundError:
+        return versions, [Finding("psptool is not installed as a package", "pip install .", True)]
+    for text in wanted:
+        requirement = Requirement(text)
+        extra = _extra(text)
+        try:
+            found = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            found = ""
+        fits = bool(found) and requirement.specifier.contains(found, prereleases=True)
+        if extra is None:
+            versions[requirement.name] = found or "missing"
+            if not fits:
+                what = f"{requirement.name} {found or 'is missing'}, needed: {requirement.specifier}"
+                findings.append(
+                    Finding(what, f"pip install '{requirement.name}{requirement.specifier}'", True)
+                )
+        elif not fits:
+            absent.setdefault(extra, []).append(requirement.name)
+    findings += [
+        Finding(f"extra {extra} ({', '.join(names)})", f"pip install 'psptool[{extra}]'", False)
+        for extra, names in absent.items()
+    ]
+    return versions, findings
+
+
+def _extra(requirement: str) -> str | None:
+    """The extra that a requirement belongs to; its metadata reads ``name>=1; extra == 'test'``."""
+    _, found, rest = requirement.partition("extra ==")
+    return rest.strip(" \"')") if found else None
+
+
+def _machine() -> dict[str, Any]:
+    from psptool.machine import commit, cpu_name, memory, usable_cores
+
+    room = memory()
+    return {
+        "commit": commit(),
+        "processor": cpu_name(),
+        "cores": usable_cores(),
+        "memory_free_gib": None if room is None else _gib(room[0]),
+        "memory_gib": None if room is None else _gib(room[1]),
+        "disk_free_gib": _gib(shutil.disk_usage(Path.cwd()).free),
+    }
+
+
+def _broken_torch(values: dict[str, Any]) -> list[Finding]:
+    """Add what PyTorch sees to ``values``; importing it is the test whether it works."""
+    try:
+        import torch
+
+        from psptool.train.device import choose_precision
+
+        cpu = choose_precision("auto", torch.device("cpu"))
+        values["bfloat16_on_processor"] = (
+            "in hardware" if cpu == "bfloat16" else "emulated, so float32 is used"
+        )
+        values["cuda"] = [
+            f"cuda:{n} {torch.cuda.get_device_name(n)}, {_gib(torch.cuda.get_device_properties(n).total_memory)} GiB"
+            for n in range(torch.cuda.device_count())
+        ]
+    except (ImportError, OSError, RuntimeError) as error:
+        values["cuda"] = []
+        return [Finding(f"torch does not work: {error}", "pip install --force-reinstall torch", True)]
+    if not values["cuda"] and shutil.which("nvidia-smi"):
+        what = f"a GPU's driver is there, but torch {torch.__version__} sees no CUDA device"
+        return [Finding(what, "Install a CUDA build: https://pytorch.org/get-started/locally/", False)]
+    return []
+
+
+def _space(values: dict[str, Any]) -> list[Finding]:
+    findings = []
+    if not os.access(Path.cwd(), os.W_OK):
+        findings.append(Finding("this folder cannot be written", "Work in another folder.", True))
+    if values["disk_free_gib"] * 2**30 < _LEAST_FREE:
+        findings.append(Finding("less than 1 GiB of disk is free here", "Free some, or move.", False))
+    return findings
+
+
+def _numba_cache() -> list[Finding]:
+    """Compiled kernels are kept beside the package or in the user's cache; else each start compiles them anew."""
+    import psptool
+
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    places = [Path(named)] if named else [Path(psptool.__file__).parent, Path.home() / ".cache", Path.home()]
+    if any(_writable(place) for place in places):
+        return []
+    places_said = ", ".join(map(str, places))
+    mend = f"export NUMBA_CACHE_DIR={Path(tempfile.gettempdir()) / 'numba'}"
+    return [Finding(f"numba cannot keep compiled code ({places_said})", mend, False)]
+
+
+def _writable(folder: Path) -> bool:
+    if not folder.exists():
+        return folder != folder.parent and _writable(folder.parent)
+    return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def _gib(size: int) -> float:
+    return round(size / 2**30, 1)

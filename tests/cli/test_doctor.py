@@ -1,0 +1,57 @@
+"""``psptool doctor``: what it says, and that it ends in code 1 where something needed is broken."""
+
+import importlib.metadata
+import json
+
+import pytest
+
+from psptool.cli import doctor
+
+
+def test_versions_device_and_space_are_said(psptool):
+    found = json.loads(psptool("doctor", "--json").out)
+    assert found["versions"]["torch"] == importlib.metadata.version("torch")
+    assert {"python", "psptool", "numpy", "h5py", "numba"} <= found["versions"].keys()
+    assert found["cores"] >= 1
+    assert found["disk_free_gib"] > 0
+    assert isinstance(found["cuda"], list)
+    out = psptool("doctor").out
+    assert "processor" in out
+    assert "Next: psptool demo" in out
+
+
+def test_missing_needed_package_is_code_1_with_the_command_that_mends_it(psptool, monkeypatch):
+    wanted = ["numpy>=1.26", "no-such-package>=3", 'no-such-extra; extra == "cluster"', "h5py>=99"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
+    out = psptool("doctor", code=1).out
+    assert "broken: no-such-package is missing, needed: >=3. pip install 'no-such-package>=3'" in out
+    assert "pip install 'h5py>=99'" in out
+    assert "missing: extra cluster (no-such-extra). pip install 'psptool[cluster]'" in out
+    assert "Next:" not in out
+
+
+def test_missing_extra_alone_is_code_0(psptool, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ['no-such-extra; extra == "cluster"'])
+    (finding,) = json.loads(psptool("doctor", "--json").out)["findings"]
+    assert finding["needed"] is False
+
+
+def test_torch_that_does_not_import_is_code_1(psptool, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "psptool.train.device", None)
+    assert "torch does not work" in psptool("doctor", code=1).out
+
+
+def test_numba_cache_that_cannot_be_written_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert doctor._numba_cache() == []
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    (finding,) = doctor._numba_cache()
+    assert finding.mend.startswith("export NUMBA_CACHE_DIR=")
+
+
+@pytest.mark.parametrize(
+    ("text", "extra"), [("numpy>=1", None), ('x>=1; extra == "test"', "test"), ("x; extra == 'a-b'", "a-b")]
+)
+def test_extra_of_a_requirement(text, extra):
+    assert doctor._extra(text) == extra

@@ -285,6 +285,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     except yaml.YAMLError as error:
         raise PspError(f"{path}: not plain YAML: {error}", way_out="Write key: value lines only.") from error
+    except RecursionError as error:
+        raise PspError(
+            f"{path}: not plain YAML: nested too deep", way_out="Write key: value lines only."
+        ) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -315,7 +319,7 @@ _Loader.add_implicit_resolver(
 def _parse_value(key: str, text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise PspError(f"--set {key}: not a YAML value", found=repr(text)) from error
 
 

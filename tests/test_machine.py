@@ -1,0 +1,46 @@
+"""Facts about machine and source."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from psptool import machine
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=x", "-c", "user.email=x@x")
+    ran = subprocess.run(
+        ("git", "-C", str(folder), *who, *arguments), capture_output=True, text=True, check=True
+    )
+    return ran.stdout.strip()
+
+
+def test_commit_is_the_sources_and_says_where_files_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "psptool"
+    package.mkdir()
+    monkeypatch.setattr(machine, "__file__", str(package / "machine.py"))
+    assert machine.commit() is None
+    (package / "machine.py").write_text("1\n")
+    for arguments in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "x")):
+        git(tmp_path, *arguments)
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert machine.commit() == head
+    (package / "machine.py").write_text("2\n")
+    assert machine.commit() == f"{head}+"
+
+
+def test_processor_is_told_with_the_threads_used() -> None:
+    threads = torch.get_num_threads()
+    assert machine.hardware("cpu") == f"{machine.cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+    assert 1 <= machine.usable_cores()
+
+
+def test_memory_that_is_free_is_part_of_all() -> None:
+    room = machine.memory()
+    assert room is None or 0 < room[0] <= room[1]

@@ -91,10 +91,9 @@ def gather(paths: Sequence[Path], part: Part = "test", weights: Weights = "last"
         files = _files(path, name)
         if not files:
             raise PspError(
-                f"{path}: no {name} here or one folder below, nor other JSON files",
-                way_out="Score the runs with psptool evaluate RUN, or name a folder that has scores."
-                if path.is_dir()
-                else "Check the path.",
+                f"{path}: "
+                + (f"no {name} here or one folder below" if path.is_dir() else "there is no such folder"),
+                way_out="Score runs with psptool evaluate RUN, or name a folder that has scores.",
             )
         found.update({file.resolve(): file for file in files if file.resolve() not in found})
     return [Scored(file, Scores.load(file)) for file in found.values()]

@@ -177,7 +177,7 @@ def test_files_folders_and_folders_of_runs_name_the_same_scores_once(tmp_path: P
     assert gather([run], "validation", "best")[0].scores.top1 == 0.6
     with pytest.raises(PspError, match="psptool evaluate"):
         gather([tmp_path / "runs"], "validation")
-    with pytest.raises(PspError, match="Check the path"):
+    with pytest.raises(PspError, match="nowhere: there is no such folder"):
         gather([tmp_path / "nowhere"])
 
 

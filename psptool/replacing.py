@@ -51,17 +51,12 @@ class Replacement:
                     f"{self._path}: cannot be written ({error.strerror or error})",
                     way_out="Make the folder, mend its permissions, or choose another file.",
                 ) from error
-            try:
-                if fcntl is not None:
-                    fcntl.flock(held, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
+            if not lock(held, self._wait):
                 held.close()
                 raise PspError(
                     f"{self._path}: another psptool process is writing this file",
                     way_out="Wait for it to end, or choose another file.",
-                ) from error
-            except OSError:
-                return held  # A file system without locks.
+                )
             if self._is_held(held):
                 return held
             held.close()  # Its writer gave it the final name between our opening and our locking.
@@ -90,6 +85,27 @@ class Replacement:
             self.partial.unlink(missing_ok=True)
         finally:
             self._held.close()
+
+
+def lock(file: IO[bytes], wait: bool = False) -> bool:
+    """Lock an open file for this process until it is closed or the process ends, however it ends.
+
+    Args:
+        file: Open for writing.
+        wait: Where another process has it, wait for that one.
+
+    Returns:
+        False where another process has it. Where the system has no locks, nobody does.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # A file system without locks.
+    return True
 
 
 def write_whole(path: Path, data: str | bytes) -> None:

@@ -22,6 +22,12 @@ class Stream:
     x: Tensor
     average: Tensor
 
+    def take(self, clips: Tensor) -> Stream:
+        """The clips with the numbers ``clips``, int64 (n,), in that order, and their persons alone."""
+        average = self.average[clips]
+        persons = average.any(0)
+        return Stream(self.x[persons], average[:, persons])
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -29,3 +35,7 @@ class Streams:
 
     joint: Stream
     motion: Stream
+
+    def take(self, clips: Tensor) -> Streams:
+        """Both streams of the clips with the numbers ``clips``, int64 (n,)."""
+        return Streams(self.joint.take(clips), self.motion.take(clips))

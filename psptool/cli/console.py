@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FOUND, BAD, INTERRUPTED = 1, 2, 130
 """Exit codes beside 0: the check found something; bad usage, input or configuration; stopped by Ctrl-C."""
 _UNFOLDED = 1000
-_quiet = False
+_quiet = _muted = False
 
 
 def quietable(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,14 +65,21 @@ class Commands(TyperGroup):
         except OSError as error:
             fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
             raise typer.Exit(BAD) from error
-        except KeyboardInterrupt:
-            note("Stopped.")
+        except KeyboardInterrupt as stop:
+            note(str(stop) or "Stopped.")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def mute() -> None:
+    """Let this process say nothing but errors: another one speaks for it."""
+    global _quiet, _muted
+    _quiet = _muted = True
 
 
 def say(text: str) -> None:
     """A line of the result, on stdout."""
-    typer.echo(text)
+    if not _muted:
+        typer.echo(text)
 
 
 def say_findings(file: Path, verdict: str, findings: Sequence[str], fine: str, as_json: bool) -> None:
@@ -96,7 +103,7 @@ def say_findings(file: Path, verdict: str, findings: Sequence[str], fine: str, a
 
 def say_json(values: Mapping[str, Any]) -> None:
     """The result as JSON, on stdout."""
-    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+    say(json.dumps(values, indent=2, ensure_ascii=False))
 
 
 def note(text: str) -> None:
@@ -107,7 +114,8 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """A line that a user should not miss, on stderr."""
-    _on_stderr("warning: ", "yellow", text)
+    if not _muted:
+        _on_stderr("warning: ", "yellow", text)
 
 
 def fail(text: str) -> None:
@@ -172,6 +180,8 @@ def _shown(value: object) -> str:
 def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> None:
     from rich.table import Table
 
+    if _muted:
+        return
     if title:
         say(title)
     shown = Table(show_header=header is not None, box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from psptool.cli.artefacts import DATASET, SPLIT, choose
-from psptool.cli.console import choice, examples, next_step, note, progress, say_json, table
+from psptool.cli.console import choice, examples, mute, next_step, note, progress, say_json, table, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
+    from psptool.runs.unfinished import Resume
     from psptool.schemas.run import RunConfig
     from psptool.schemas.training import TrainingConfig
     from psptool.train.api import Trained
     from psptool.train.loop import Progress
+    from psptool.train.ranks import Ranks
 
 EXAMPLES = examples(
     "psptool train",
     "psptool train --method supervised --set optim.lr=0.05",
+    "psptool train --resume off",
     "psptool train --split splits/ucla-xview-0.05-s0.json --preset small --device cpu",
 )
 
@@ -46,31 +50,59 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Of weights and draws; the split's by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default named in runs/.")] = None,
+    resume: Annotated[
+        str, typer.Option(help="auto goes on with an unfinished run; required: or fails; off.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model. psptool schemas --show training lists the keys of --set."""
+    from psptool.runs.unfinished import Resume
     from psptool.schemas.split import Split
     from psptool.schemas.training import Method, resolve
     from psptool.train.device import choose_device
+    from psptool.train.ranks import join, own_device
 
-    computing_on = choose_device(device)
-    recipe = resolve(
-        method=None if method is None else cast(Method, choice(method, get_args(Method), "--method")),
-        preset=preset,
-        file=config,
-        changes=changes or (),
-        seed=seed,
-        default_preset="paper" if computing_on.type == "cuda" else "small",
-    )
-    split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
-    data_path = choose(DATASET, data, Split.load(split_path).dataset)
-    done = run_training(data_path, split_path, recipe, computing_on, out)
+    how = cast(Resume, choice(resume, get_args(Resume), "--resume"))
+    with join() as ranks:
+        if not ranks.first:
+            mute()
+        known = _known(out) if how != "off" else None
+        if known is not None and device == "auto":
+            device = known.device
+        computing_on = own_device(choose_device(device), ranks)
+        if known is not None and not (method or preset or config or changes or seed is not None):
+            # The run's folder says all of it: no option need be repeated to go on.
+            recipe = known.training
+        else:
+            recipe = resolve(
+                method=None if method is None else cast(Method, choice(method, get_args(Method), "--method")),
+                preset=preset,
+                file=config,
+                changes=changes or (),
+                seed=seed,
+                default_preset="paper" if computing_on.type == "cuda" else "small",
+            )
+        if known is not None:
+            split, data = split or Path(known.split_path), data or Path(known.data_path)
+        split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
+        data_path = choose(DATASET, data, Split.load(split_path).dataset)
+        done = run_training(data_path, split_path, recipe, computing_on, out, resume=how, ranks=ranks)
     if as_json:
         say_json(_summary(done))
         return
     rows = [(key, value) for key, value in _summary(done).items() if value is not None]
     table(str(done.folder), rows[1:])
     next_step("psptool evaluate" if out is None else f"psptool evaluate {done.folder}")
+
+
+def _known(out: Path | None) -> RunConfig | None:
+    """What the run in a named folder is; None where there is none yet."""
+    from psptool.runs.folder import RunFolder
+    from psptool.schemas.run import RunConfig
+
+    if out is None or not RunFolder(out).config.exists():
+        return None
+    return RunConfig.load(RunFolder(out).config)
 
 
 def run_training(
@@ -81,26 +113,33 @@ def run_training(
     out: Path | None = None,
     runs: Path = Path("runs"),
     begun: Callable[[Path, RunConfig], None] | None = None,
+    resume: Resume = "off",
+    ranks: Ranks | None = None,
 ) -> Trained:
     """Train, with progress on stderr; arguments and errors as `psptool.train.api.train`.
 
     Unless `begun` says otherwise, the resolved recipe is told too.
     """
     from psptool.train import api
+    from psptool.train.ranks import ALONE
+    from psptool.train.stopping import Stopped
 
+    ranks = ranks or ALONE
     with progress() as bar:
         task = bar.add_task(recipe.method, total=recipe.optim.steps, said="")
 
         def tell(word: Progress) -> None:
             bar.update(task, completed=word.step, said=_said(word))
 
-        def told(folder: Path, config: RunConfig) -> None:
-            (begun or _tell_recipe)(folder, config)
-            used = config.training.optim.unlabelled
-            if used < recipe.optim.unlabelled:
-                note(f"the contrast draws {used} clips a step, not {recipe.optim.unlabelled}: it has no more")
-
-        return api.train(data, split, recipe, device=device, out=out, runs=runs, begun=told, tell=tell)
+        try:
+            return api.train(
+                data, split, recipe, device=device, out=out, runs=runs, resume=resume, ranks=ranks,
+                begun=begun or _tell_recipe, tell=tell, say=note, warn=warn,
+            )  # fmt: skip
+        except Stopped as stop:
+            program = "psptool" if ranks.size == 1 else "torchrun … -m psptool"
+            way = f"{program} train --resume required --out {shlex.quote(str(stop.folder))}"
+            raise KeyboardInterrupt(f"{stop} Go on with: {way}") from stop
 
 
 def _tell_recipe(folder: Path, config: RunConfig) -> None:

@@ -1,23 +1,25 @@
 """A run's folder: one place for the names of its files, and how each is written.
 
 ``config.json`` is written before the first step, ``log.jsonl`` grows while training, and weights appear whole or
-not at all. A folder without ``last.safetensors`` is a training that did not reach its end.
+not at all. A folder without ``last.safetensors`` is a training that did not reach its end; where it also has a
+``resume.pt``, it can go on from there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import Tensor
 
 from psptool.errors import PspError
-from psptool.replacing import write_whole
+from psptool.replacing import lock, write_whole
 from psptool.schemas.run import RunConfig
 
 
@@ -40,6 +42,21 @@ class RunFolder:
     def weights(self, which: str) -> Path:
         """The weights: ``last``, or ``best`` on the validation clips."""
         return self.path / f"{which}.safetensors"
+
+    @property
+    def resume(self) -> Path:
+        """Where a stopped training goes on from; gone once the training is done."""
+        return self.path / "resume.pt"
+
+    @property
+    def curves(self) -> Path:
+        """The log as a picture, drawn at the end."""
+        return self.path / "curves.png"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training reached its end."""
+        return self.weights("last").exists()
 
     @classmethod
     def create(cls, config: RunConfig, out: Path | None = None, runs: Path = Path("runs")) -> RunFolder:
@@ -86,6 +103,57 @@ class RunFolder:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise PspError(f"{self.log}: cannot be written ({error.strerror or error})") from error
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The log's entries, up to the first line that is none: a stopped machine may have left a torn one.
+
+        Raises:
+            PspError: The log cannot be read.
+        """
+        entries: list[dict[str, Any]] = []
+        try:
+            for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else ():
+                entries.append(json.loads(line))
+        except ValueError:
+            pass
+        except OSError as error:
+            raise PspError(f"{self.log}: cannot be read ({error.strerror or error})") from error
+        return entries
+
+    def cut_log(self, step: int) -> None:
+        """Drop what the log says of steps after ``step``: a training that goes on from there says it again.
+
+        Raises:
+            PspError: The log cannot be read or written.
+        """
+        kept = [json.dumps(entry) + "\n" for entry in self.read_log() if entry["step"] <= step]
+        write_whole(self.log, "".join(kept))
+
+    def save_resume(self, state: bytes) -> None:
+        """Write ``resume.pt`` whole or not at all, and the log's lines up to it before.
+
+        Raises:
+            PspError: They cannot be written.
+        """
+        if self.log.exists():
+            with self.log.open("rb") as file:
+                os.fsync(file.fileno())
+        write_whole(self.resume, state)
+
+    def hold(self) -> IO[bytes]:
+        """Keep other processes from training in this folder for as long as the file returned is open.
+
+        Raises:
+            PspError: Another process is training here.
+        """
+        held = self.config.open("r+b")
+        if not lock(held):
+            held.close()
+            raise PspError(
+                f"{self.path}: another psptool process is training in this folder",
+                way_out="Wait for it to end, or train elsewhere with --resume off.",
+            )
+        return held
 
     def save_weights(self, which: str, tensors: Mapping[str, Tensor]) -> None:
         """Write weights whole or not at all.

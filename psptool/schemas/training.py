@@ -139,6 +139,9 @@ class TrainingConfig(Artefact):
     validate_every: int = Field(
         0, ge=0, description="Steps between looks at the validation clips; 0: about 20 looks"
     )
+    checkpoint_every: int = Field(
+        0, ge=0, description="Steps between checkpoints to resume from; 0: one a minute"
+    )
     model: ModelSettings = ModelSettings()
     sampling: SamplingSettings = SamplingSettings()
     augment: AugmentSettings = AugmentSettings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,14 +13,21 @@ from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.errors import PspError
 from psptool.machine import commit, hardware
 from psptool.model.classifier import PSPNet
+from psptool.model.synced_norm import synchronize_norms
 from psptool.runs.folder import RunFolder
+from psptool.runs.unfinished import Place, Resume, find_place
 from psptool.schemas.run import RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.topologies import TOPOLOGIES
 from psptool.store.reading import Store, open_store
+from psptool.train.curves import NO_TERMS
 from psptool.train.device import PRECISIONS, choose_precision
+from psptool.train.guards import doubts, memory_named
 from psptool.train.loop import Loop, Pools, Progress
+from psptool.train.ranks import ALONE, Ranks
+from psptool.train.record import Record
+from psptool.train.stopping import Stopped, requests
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,12 @@ def train(
     device: torch.device,
     out: Path | None = None,
     runs: Path = Path("runs"),
+    resume: Resume = "off",
+    ranks: Ranks = ALONE,
     begun: Callable[[Path, RunConfig], None] = lambda folder, config: None,
     tell: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda words: None,
+    warn: Callable[[str], None] = lambda doubt: None,
 ) -> Trained:
     """Train a model and leave it in a run folder. The test clips are never looked at.
 
@@ -62,21 +73,32 @@ def train(
         device: Where to compute.
         out: The run's folder; a new one in ``runs`` by default.
         runs: Where runs lie.
+        resume: Whether to go on with an unfinished run; see `psptool.runs.unfinished.find_place`.
+        ranks: The processes that train together, as `psptool.train.ranks.join` gives them.
         begun: Called with the folder and its configuration before the first step.
         tell: Called with the loop's progress.
+        say: Called with what was decided about an unfinished run.
+        warn: Called with each thing that a user should know before the first step.
 
     Raises:
         PspError: The split is another dataset's; the recipe does not fit the split; a file cannot be read or
-            written; the loss is not finite.
+            written; there is nothing to go on with; the loss is not finite; memory ran out.
+        Stopped: The process was asked to stop; the run's folder keeps where it stands.
     """
     draw = Split.load(split)
     with open_store(data) as store:
         _check_split(store, split, draw)
         pools = _pools(store, draw, recipe)
+        for doubt in doubts(draw, recipe, len(store.manifest.class_names)):
+            warn(doubt)
         recipe = _fitting(recipe, pools)
+        _check_share(recipe, ranks)
         config = _run_config(store, draw, data, split, recipe, device)
         clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
-    folder = RunFolder.create(config, out, runs)
+    place = _place(config, out, runs, resume, ranks, say)
+    folder = place.folder
+    if place.finished:
+        return _from_log(folder, config)
     begun(folder.path, config)
     torch.manual_seed(config.seed)  # of the weights; draws have generators of their own
     model = PSPNet(
@@ -85,29 +107,57 @@ def train(
         len(config.class_names),
         contrast=bool(recipe.contrast_levels),
     ).to(device)
+    if ranks.size > 1:
+        synchronize_norms(model)
+        ranks.same_weights(model)
     batcher = Batcher(clips, recipe.sampling, recipe.augment, recipe.model.absent_persons)
+    loop = Loop(model, batcher, pools, recipe, config.seed, PRECISIONS[config.precision], ranks)
+    record = Record(folder, model) if ranks.first else None
     latest: list[Progress] = []
-    looks: list[float] = []
 
-    def log(progress: Progress) -> None:
-        entry = {
-            "step": progress.step,
-            **progress.terms,
-            "lr": progress.lr,
-            "seconds": round(progress.seconds, 3),
-        }
-        if progress.validation is not None:
-            looks.append(progress.validation)
-            entry["validation"] = progress.validation
-        folder.append_log(entry)
-        if progress.best:
-            folder.save_weights("best", model.state_dict())
+    def told(progress: Progress) -> None:
         latest[:] = [progress]
+        if record is not None:
+            record.add(progress)
         tell(progress)
 
-    Loop(model, batcher, pools, recipe, config.seed, PRECISIONS[config.precision]).run(log)
-    folder.save_weights("last", model.state_dict())
-    return Trained(folder.path, config, latest[0], max(looks, default=None))
+    with requests() as asked, memory_named(recipe, device):
+        begin = record.begin if record is not None else lambda step: None
+        done = loop.run(told, begin=begin, keep=folder.save_resume, asked_to_stop=asked, state=place.state)
+    if done < recipe.optim.steps:
+        raise Stopped(folder.path, done, recipe.optim.steps)
+    if record is None:
+        return Trained(folder.path, config, latest[0], None)
+    record.finish()
+    return _from_log(folder, config)
+
+
+def _place(
+    config: RunConfig, out: Path | None, runs: Path, resume: Resume, ranks: Ranks, say: Callable[[str], None]
+) -> Place:
+    """The run's folder, which the first rank chooses for all, and what was decided about it, in words."""
+    place = find_place(config, out, runs, resume) if ranks.first else None
+    everyones = ranks.same(replace(place, held=None) if place is not None else place)
+    assert everyones is not None
+    for path, reason in everyones.passed_by[:1]:
+        say(f"not gone on with the unfinished run {path}: {reason}")
+    if everyones.finished:
+        say(f"{everyones.folder.path}: trained to its end already; another --out, or none, trains anew")
+    elif everyones.state is not None:
+        say(f"going on with {everyones.folder.path} (--resume off trains anew)")
+    return everyones if place is None else place
+
+
+def _from_log(folder: RunFolder, config: RunConfig) -> Trained:
+    """A finished run, as its log has it."""
+    entries = folder.read_log()
+    if not entries:
+        raise PspError(f"{folder.log}: no entries", way_out="Train anew with --resume off.")
+    last, steps = entries[-1], config.training.optim.steps
+    terms = {name: value for name, value in last.items() if name not in NO_TERMS}
+    best = max((entry["validation"] for entry in entries if "validation" in entry), default=None)
+    final = Progress(last["step"], steps, terms, last["lr"], last["seconds"], last.get("validation"))
+    return Trained(folder.path, config, final, best)
 
 
 def _check_split(store: Store, path: Path, split: Split) -> None:
@@ -151,6 +201,16 @@ def _fitting(recipe: TrainingConfig, pools: Pools) -> TrainingConfig:
     if not recipe.contrast_levels or recipe.optim.unlabelled <= most:
         return recipe
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"unlabelled": most})})
+
+
+def _check_share(recipe: TrainingConfig, ranks: Ranks) -> None:
+    clips = recipe.optim.labelled + (recipe.optim.unlabelled if recipe.contrast_levels else 0)
+    if clips < ranks.size:
+        raise PspError(
+            f"{ranks.size} processes for {clips} clips a step",
+            expected="a clip for each",
+            way_out="Start fewer with torchrun --nproc-per-node, or raise optim.labelled.",
+        )
 
 
 def _run_config(

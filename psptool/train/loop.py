@@ -6,21 +6,26 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from psptool.batches.ragged import Batcher
-from psptool.errors import PspError
+from psptool.batches.streams import Streams
 from psptool.model.classifier import PSPNet
 from psptool.model.logits import clip_logits
 from psptool.schemas.training import TrainingConfig
+from psptool.train.checkpoint import Standing
 from psptool.train.draws import endless
+from psptool.train.guards import check_terms, check_weights
 from psptool.train.objective import objective
 from psptool.train.optimization import build_optimizer, learning_rate
+from psptool.train.ranks import ALONE, Ranks
 
 LOG_EVERY = 10
 VALIDATION_LOOKS = 20
+CHECKPOINT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Loop:
         config: The recipe.
         seed: Of every draw.
         precision: Of the forward pass.
+        ranks: The processes that train together; all have the same pools and seed.
+        kept: What there is to go back to, for the words of an error.
     """
 
     model: PSPNet
@@ -80,60 +87,140 @@ class Loop:
     config: TrainingConfig
     seed: int
     precision: torch.dtype
-    _best: float = field(default=-1.0, init=False)
+    ranks: Ranks = ALONE
+    kept: str = field(default="There is no checkpoint yet.", init=False)
 
-    def run(self, tell: Callable[[Progress], None]) -> None:
-        """Train to the last step.
+    def run(
+        self,
+        tell: Callable[[Progress], None],
+        *,
+        begin: Callable[[int], None] = lambda step: None,
+        keep: Callable[[bytes], None] = lambda state: None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+        state: bytes | None = None,
+    ) -> int:
+        """Train to the last step, or until asked to stop; the steps done.
 
         Args:
+            begin: Called with the steps done before, once the state is read.
             tell: Called every `LOG_EVERY` steps, at every look at the validation clips, and at the end.
+            keep: Gets the state to go on from now and then; called on the first rank alone.
+            asked_to_stop: Whether to keep the state and leave after this step; several ranks agree on it every
+                `LOG_EVERY` steps, since asking each other makes them wait.
+            state: Where to go on from; None for the first step.
 
         Raises:
-            PspError: The loss is not finite; says at which step and which term.
+            PspError: The loss or a weight is not finite; says at which step and which term.
         """
-        config, optim, device = self.config, self.config.optim, self.batcher.clips.device
+        optim, device = self.config.optim, self.batcher.clips.device
         optimizer = build_optimizer(self.model, optim)
-        generator = torch.Generator(device).manual_seed(self.seed)
-        labelled, contrast = self._draws()
-        sums: dict[str, Tensor] = {}
-        counted, begun = 0, time.perf_counter()
+        now = Standing(self.model, optimizer, torch.Generator(device).manual_seed(self.seed))
+        if state is not None:
+            now.unpack(state)
+            self.kept = _kept(now.step)
+        begin(now.step)
+        labelled, contrast = self._draws(now.step)
+        begun = time.perf_counter() - now.seconds
+        saved = time.perf_counter()
         self.model.train()
-        for step in range(optim.steps):
-            lr = learning_rate(step, optim)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            chosen = torch.cat((next(labelled), next(contrast))).to(device)
-            labels = self.batcher.clips.label[chosen[: optim.labelled]]
-            terms = objective(
-                self.model, self.batcher.train(chosen, generator), labels, config, self.precision
-            )
-            optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()  # type: ignore[no-untyped-call]
-            if optim.clip_norm:
-                nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
-            optimizer.step()
-            for name, value in terms.items():
-                sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
-            counted += 1
-            done = step + 1
-            look = self._looks_at(done)
-            if look or done % LOG_EVERY == 0 or done == optim.steps:
-                means = {name: float(value) / counted for name, value in sums.items()}
-                _check_finite(means, done, counted)
-                validation = self._validate() if look else None
-                best = validation is not None and validation > self._best
-                self._best = validation if validation is not None and best else self._best
-                tell(Progress(done, optim.steps, means, lr, time.perf_counter() - begun, validation, best))
-                sums, counted = {}, 0
+        while now.step < optim.steps:
+            terms = self._step(optimizer, torch.cat((next(labelled), next(contrast))), now)
+            now.window.append(torch.stack([value.detach() for value in terms.values()]))
+            now.step += 1
+            names, last = tuple(terms), now.step == optim.steps
+            now.seconds = time.perf_counter() - begun
+            look = self._looks_at(now.step)
+            best = self._say(now, names, look, tell) if look or last or now.step % LOG_EVERY == 0 else False
+            stop = self._stops(asked_to_stop, now.step) and not last
+            # Best weights and the state that knows of them belong together.
+            if stop or (not last and (best or self._keeps(now.step, saved))):
+                self._keep(now, names, keep)
+                saved = time.perf_counter()
+            if stop:
+                break
+        check_weights(self.model, now.step, self.kept)
+        return now.step
 
-    def _draws(self) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-        """Endless batches of labelled clips and of the contrast's pool; the latter are empty where there is none."""
+    def _say(
+        self, now: Standing, names: tuple[str, ...], look: bool, tell: Callable[[Progress], None]
+    ) -> bool:
+        """Tell the means since the last word, and the accuracy where it is a step to look; whether it is the best."""
+        steps = self.config.optim.steps
+        means = check_terms(torch.stack(now.window), names, now.step, self.kept)
+        now.window.clear()
+        validation = self._validate() if look else None
+        best = validation is not None and validation > now.best
+        now.best = validation if validation is not None and best else now.best
+        lr = learning_rate(now.step - 1, self.config.optim)
+        tell(Progress(now.step, steps, means, lr, now.seconds, validation, best))
+        return best
+
+    def _step(self, optimizer: torch.optim.Optimizer, chosen: Tensor, now: Standing) -> dict[str, Tensor]:
+        """One step on this rank's share of the global batch ``chosen``; the loss and its terms."""
+        config, optim = self.config, self.config.optim
+        lr = learning_rate(now.step, optim)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        chosen = chosen.to(self.batcher.clips.device)
+        streams = self.batcher.train(chosen, now.generator)
+        labels, pool = self.batcher.clips.label[chosen[: optim.labelled]], len(chosen) - optim.labelled
+        if self.ranks.size > 1:
+            streams, labels = self._share(streams, labels, now.step)
+        terms = objective(self.model, streams, labels, config, self.precision, self.ranks, pool)
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        self.ranks.add_gradients(self.model.parameters())
+        if optim.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
+        optimizer.step()
+        return terms
+
+    def _share(self, streams: Streams, labels: Tensor, step: int) -> tuple[Streams, Tensor]:
+        """This rank's clips of a global batch, and the labels of the labelled ones among them.
+
+        The whole batch is drawn and gathered on every rank, so that all draw alike: that is little work beside the
+        network's. Dropout alone must differ from rank to rank.
+        """
+        if self.config.model.dropout:
+            torch.manual_seed(hash((self.seed, self.ranks.rank, step)))
+        numbers = torch.arange(len(streams.joint.average), device=labels.device)
+        own = torch.cat(
+            (
+                numbers[: len(labels)][self.ranks.share()],
+                numbers[len(labels) :][self.ranks.share(backwards=True)],
+            )
+        )
+        return streams.take(own), labels[self.ranks.share()]
+
+    def _keep(self, now: Standing, names: tuple[str, ...], keep: Callable[[bytes], None]) -> None:
+        """Hand out the state, unless something in it is not finite."""
+        if now.window:
+            check_terms(torch.stack(now.window), names, now.step, self.kept)
+        check_weights(self.model, now.step, self.kept)
+        if self.ranks.first:
+            keep(now.pack())
+        self.kept = _kept(now.step)
+
+    def _keeps(self, done: int, saved: float) -> bool:
+        every = self.config.checkpoint_every
+        return done % every == 0 if every else time.perf_counter() - saved > CHECKPOINT_SECONDS
+
+    def _stops(self, asked: Callable[[], bool], done: int) -> bool:
+        if self.ranks.size == 1:
+            return asked()
+        return done % LOG_EVERY == 0 and self.ranks.any(asked())
+
+    def _draws(self, done: int) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
+        """Endless batches of labelled clips and of the contrast's pool; the latter are empty where there is none.
+
+        Those of the ``done`` steps before are drawn again and left: a stream's place in its pass needs no saving.
+        """
         of_labelled = torch.Generator().manual_seed(self.seed)
         of_contrast = torch.Generator().manual_seed(self.seed + 1)
         size = self.config.optim.unlabelled if len(self.pools.contrast) else 0
         return (
-            endless(self.pools.labelled, self.config.optim.labelled, of_labelled),
-            endless(self.pools.contrast, size, of_contrast),
+            islice(endless(self.pools.labelled, self.config.optim.labelled, of_labelled), done, None),
+            islice(endless(self.pools.contrast, size, of_contrast), done, None),
         )
 
     def _looks_at(self, done: int) -> bool:
@@ -147,14 +234,5 @@ class Loop:
         return float(((joint + motion).argmax(1) == labels).float().mean())
 
 
-def _check_finite(means: dict[str, float], done: int, counted: int) -> None:
-    """Refuse means over the last ``counted`` of ``done`` steps that are not finite; the sum is no cause of its own."""
-    odd = {name: value for name, value in means.items() if not math.isfinite(value)}
-    if odd:
-        causes = [name for name in odd if name != "loss"] or ["loss"]
-        raise PspError(
-            f"training stopped: the loss's term {', '.join(causes)} is not finite"
-            f" (step {done}, or one of the {counted - 1} before)",
-            found=", ".join(str(odd[name]) for name in causes),
-            way_out="Lower optim.lr, or set optim.clip_norm=5.",
-        )
+def _kept(step: int) -> str:
+    return f"The last good checkpoint is that of step {step}."

@@ -1,0 +1,92 @@
+"""Where a training stands: all that decides its next step, as bytes that a file can keep.
+
+The streams of clip numbers are not in it: they follow from the seed and the number of steps done.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from psptool.errors import PspError
+
+FORMAT = 1
+
+
+@dataclass
+class Standing:
+    """One training between two steps.
+
+    Attributes:
+        model: With its weights and the statistics of its batch norms.
+        optimizer: With its momentum.
+        generator: Of frames, augmentations and noise, on the device.
+        step: Steps done.
+        seconds: Spent on them, pauses left out.
+        best: The best accuracy on the validation clips so far; -1 where none was taken.
+        window: The loss and its terms, (terms,), a step since the last word; on the device.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    window: list[Tensor] = field(default_factory=list)
+
+    def pack(self) -> bytes:
+        """All of it, for `unpack` in another process."""
+        file = io.BytesIO()
+        state = {
+            "format": FORMAT,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "window": torch.stack(self.window) if self.window else torch.zeros(0, 0),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": self._random_states(),
+        }
+        torch.save(state, file)
+        return file.getvalue()
+
+    def unpack(self, data: bytes) -> None:
+        """Stand where another process stood when it packed.
+
+        Raises:
+            PspError: The bytes are damaged, or another network's. They are read as tensors and numbers, never as code.
+        """
+        device = self.generator.device
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            if state["format"] != FORMAT:
+                raise ValueError(f"format {state['format']}")
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for generator, kept in zip(self._generators(), state["random"], strict=True):
+                generator.set_state(kept)
+        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise PspError(
+                f"resume.pt: damaged, or not of this training ({' '.join(str(error).split())[:200]})",
+                way_out="Train anew with --resume off.",
+            ) from error
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.window = list(state["window"].to(device).unbind())
+
+    def _random_states(self) -> list[Tensor]:
+        return [generator.get_state() for generator in self._generators()]
+
+    def _generators(self) -> list[torch.Generator]:
+        """The device's own generators come after the training's: dropout draws from them."""
+        generators = [self.generator, torch.default_generator]
+        if self.generator.device.type == "cuda":
+            number = self.generator.device.index
+            index = torch.cuda.current_device() if number is None else number
+            generators.append(torch.cuda.default_generators[index])
+        return generators

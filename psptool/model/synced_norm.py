@@ -60,9 +60,10 @@ class _Normalize(torch.autograd.Function):
         mean = wide.sum((0, 2, 3)) / max(here, 1)
         spread = (wide - _rows(mean)).square().sum((0, 2, 3))
         own = torch.cat((mean, spread, mean.new_full((1,), here)))
-        every = own.new_empty(dist.get_world_size(), len(own))
-        dist.all_gather_into_tensor(every, own)
-        means, spreads, counts = every.split((channels, channels, 1), dim=1)  # (W, C), (W, C), (W, 1)  # type: ignore[no-untyped-call]
+        every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(every, own)
+        table = torch.stack(every)
+        means, spreads, counts = table[:, :channels], table[:, channels:-1], table[:, -1:]  # (W, C), (W, C), (W, 1)
         count = counts.sum()
         mean = (counts * means).sum(0) / count
         variance = (spreads + counts * (means - mean).square()).sum(0) / count

@@ -211,9 +211,9 @@ class _Gather(torch.autograd.Function):
         most = -(-total // ranks.size)
         # Every rank hands over as many rows; the last ones of a smaller share are cut off again below.
         own = torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:])))
-        every = own.new_empty(ranks.size * most, *x.shape[1:])
-        dist.all_gather_into_tensor(every, own)
-        return every.view(ranks.size, most, *x.shape[1:]).flip(0).transpose(0, 1).flatten(0, 1)[:total]
+        every = [torch.empty_like(own) for _ in range(ranks.size)]
+        dist.all_gather(every, own)
+        return torch.stack(every[::-1], dim=1).flatten(0, 1)[:total]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

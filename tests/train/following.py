@@ -1,0 +1,70 @@
+"""Run by torchrun: a training in float64 whose losses go to a file; alone, it is the process to follow.
+
+Usage: ``following.py DATA SPLIT OUT STEPS``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.model.classifier import PSPNet
+from psptool.model.synced_norm import synchronize_norms
+from psptool.schemas.split import Split
+from psptool.skeletons.topologies import UCLA20
+from psptool.store.reading import open_store
+from psptool.train import api, loop
+from psptool.train.ranks import Ranks, join
+
+from .tiny import change
+
+
+def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None:
+    torch.set_default_dtype(torch.float64)
+    config = change(optim={"steps": steps, "lr": 0.05, "labelled": 5, "unlabelled": 8, "clip_norm": 5.0})
+    config = config.model_copy(
+        update={"augment": config.augment.model_copy(update={"turn": 30.0, "jitter": 0.05, "mask_joints": 0.1})}
+    )
+    with open_store(data) as store:
+        clips = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+        pools = api._pools(store, Split.load(split), config)
+    clips = RaggedClips(**{**vars(clips), "joint": clips.joint.double(), "motion": clips.motion.double()})
+    torch.manual_seed(0 if ranks.first else 1)  # the first one's weights must reach the others
+    model = PSPNet(config.model, UCLA20, 10)
+    if ranks.size > 1:
+        synchronize_norms(model)
+        ranks.same_weights(model)
+    persons: list[int] = []
+    plain = loop.objective
+
+    def spy(model: PSPNet, streams: object, *rest: object) -> object:
+        persons.append(len(streams.joint.x))  # type: ignore[attr-defined]
+        return plain(model, streams, *rest)  # type: ignore[arg-type]
+
+    loop.objective = spy  # type: ignore[assignment]
+    losses: list[dict[str, float]] = []
+    plain_step = loop.Loop._step
+
+    def step(self: loop.Loop, *arguments: object) -> dict[str, torch.Tensor]:
+        terms = plain_step(self, *arguments)  # type: ignore[arg-type]
+        losses.append({name: float(value) for name, value in terms.items()})
+        return terms
+
+    loop.Loop._step = step  # type: ignore[method-assign, assignment]
+    loop.Loop(model, Batcher(clips, config.sampling, config.augment), pools, config, 0, torch.float64, ranks).run(
+        lambda progress: None
+    )
+    # The moments that batch norms keep: what evaluation rests on.
+    kept = {name: x.flatten().tolist() for name, x in model.state_dict().items()}
+    out.with_name(f"{out.name}-{ranks.rank}of{ranks.size}.json").write_text(
+        json.dumps({"losses": losses, "persons": persons, "state": kept})
+    )
+
+
+if __name__ == "__main__":
+    with join() as ranks:
+        follow(*map(Path, sys.argv[1:4]), int(sys.argv[4]), ranks)  # type: ignore[misc, arg-type]

@@ -1,0 +1,98 @@
+"""Training over several processes follows one process on the same global batch; their ends are one end."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from psptool.model.synced_norm import SyncedNorm, synchronize_norms
+from psptool.train.ranks import ALONE, Ranks, join, own_device
+
+from ..stores import make_clip, write_ucla
+from ..trained import make_split
+from .tiny import NAMES, PARTS
+
+STEPS = 50
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=check, env=environment, cwd=ROOT, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Clips of one, two or three persons, some of them absent now and then, so that shares are unequal."""
+    folder = tmp_path_factory.mktemp("ranks")
+    two, three = ((True,) * 6, (True, False) * 3), ((True,) * 6, (False, True) * 3, (True,) * 6)
+    clips = [
+        make_clip(name, seed, (((True,) * 6,), two, three)[seed % 3], lift=float(name[1:3]))
+        for seed, name in enumerate(NAMES)
+    ]
+    make_split(folder / "s0.json", write_ucla(folder / "ucla.h5", clips), PARTS)
+    return folder / "ucla.h5", folder / "s0.json"
+
+
+@pytest.mark.slow
+def test_two_processes_follow_one_on_the_same_global_batch(files: tuple[Path, Path]) -> None:
+    out = files[0].with_name("losses")
+    script = ("-m", "tests.train.following", *files, out, STEPS)
+    run(sys.executable, *script)
+    run(*TORCHRUN, 2, *script)
+    one, first, second = (
+        json.loads(out.with_name(f"losses-{which}.json").read_text()) for which in ("0of1", "0of2", "1of2")
+    )
+    assert len(one["losses"]) == STEPS
+    assert any(here != there for here, there in zip(first["persons"], second["persons"], strict=True))
+    for part in (first, second):
+        worst = max(
+            abs(value - alone[name]) / abs(alone[name])
+            for alone, found in zip(one["losses"], part["losses"], strict=True)
+            for name, value in found.items()
+        )
+        assert worst < 1e-5
+        assert part["state"].keys() == one["state"].keys()
+        assert all(part["state"][name] == pytest.approx(x, rel=1e-6, abs=1e-9) for name, x in one["state"].items())
+    print(f"largest relative difference of a term: {worst:.2g}")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("labelled", "pool"), [(1, 0), (1, 4), (3, 4), (4, 4), (7, 9), (9, 90)])
+def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int) -> None:
+    ranks = [Ranks(number, size) for number in range(size)]
+    dealt = [
+        [*range(labelled)[one.share()], *range(labelled, labelled + pool)[one.share(backwards=True)]] for one in ranks
+    ]
+    assert sorted(clip for share in dealt for clip in share) == list(range(labelled + pool))
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+def test_without_torchrun_a_process_is_alone() -> None:
+    with join() as ranks:
+        assert ranks == ALONE
+    assert own_device(torch.device("cpu"), ALONE) == torch.device("cpu")
+    assert ALONE.any(True)
+    assert not ALONE.any(False)
+
+
+def test_batch_norms_change_their_kind_and_keep_their_state() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Sequential(nn.BatchNorm2d(3)))
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    parameters = [*model.parameters()]
+    synchronize_norms(model)
+    assert isinstance(model[1][0], SyncedNorm)  # type: ignore[index]
+    assert [*map(id, model.parameters())] == [*map(id, parameters)]
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert math.isclose(float(model.eval()(torch.zeros(1, 2, 1, 1)).sum()), float(before["0.bias"].sum()), rel_tol=1e-3)

@@ -63,7 +63,11 @@ class _Normalize(torch.autograd.Function):
         every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(every, own)
         table = torch.stack(every)
-        means, spreads, counts = table[:, :channels], table[:, channels:-1], table[:, -1:]  # (W, C), (W, C), (W, 1)
+        means, spreads, counts = (
+            table[:, :channels],
+            table[:, channels:-1],
+            table[:, -1:],
+        )  # (W, C), (W, C), (W, 1)
         count = counts.sum()
         mean = (counts * means).sum(0) / count
         variance = (spreads + counts * (means - mean).square()).sum(0) / count

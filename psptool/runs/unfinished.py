@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -17,7 +17,7 @@ _FREE = ("data_path", "split_path", "split_name", "training.checkpoint_every")
 """What may differ: where files lie, which fingerprints and the digest know by content, and how often is saved."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Place:
     """Where a training writes, and from where it goes on.
 
@@ -72,9 +72,9 @@ def find_place(config: RunConfig, out: Path | None, runs: Path, resume: Resume) 
         reasons = differences(there, config)
         if not reasons:
             try:
-                return _there(folder, config, "required")
+                return replace(_there(folder, config, "required"), passed_by=tuple(passed_by))
             except PspError as error:  # In other hands, or finished since.
-                reasons = [error.what]
+                reasons = [error.what.removeprefix(f"{folder.path}: ")]
         passed_by.append((folder.path, "; ".join(reasons)))
     if resume == "required":
         raise PspError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,10 +97,24 @@ def train(
         config = _run_config(store, draw, data, split, recipe, device)
         clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
     place = _place(config, out, runs, resume, ranks, say)
-    folder = place.folder
-    if place.finished:
-        return _from_log(folder, config)
-    begun(folder.path, config)
+    with place.held or nullcontext():
+        if place.finished:
+            return _from_log(place.folder, config)
+        begun(place.folder.path, config)
+        return _run(place, config, clips, pools, ranks, device, tell)
+
+
+def _run(
+    place: Place,
+    config: RunConfig,
+    clips: RaggedClips,
+    pools: Pools,
+    ranks: Ranks,
+    device: torch.device,
+    tell: Callable[[Progress], None],
+) -> Trained:
+    """The training itself, in its folder."""
+    folder, recipe = place.folder, config.training
     torch.manual_seed(config.seed)  # of the weights; draws have generators of their own
     model = PSPNet(
         recipe.model,

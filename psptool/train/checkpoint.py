@@ -6,7 +6,6 @@ The streams of clip numbers are not in it: they follow from the seed and the num
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +70,7 @@ class Standing:
             self.optimizer.load_state_dict(state["optimizer"])
             for generator, kept in zip(self._generators(), state["random"], strict=True):
                 generator.set_state(kept)
-        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # Damaged bytes end in errors of any kind.
             raise PspError(
                 f"resume.pt: damaged, or not of this training ({' '.join(str(error).split())[:200]})",
                 way_out="Train anew with --resume off.",

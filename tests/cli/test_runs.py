@@ -65,7 +65,25 @@ def test_next_training_gets_a_folder_of_its_own(here):
 
 
 def test_given_folder_that_holds_a_run_is_refused(here):
-    assert "not empty" in here("train", "--preset", "small", "--out", RUN, code=2).err
+    assert "not empty" in here("train", "--out", RUN, "--resume", "off", code=2).err
+    ran = here("train", "--set", "optim.lr=0.5", "--preset", "small", "--out", RUN, code=2)
+    assert "a run of another training: found optim.lr is 0.01 there, 0.5 here" in ran.err
+
+
+def test_given_folder_that_holds_this_very_run_is_left_and_said(here):
+    before = (RUN / "last.safetensors").stat().st_mtime_ns
+    assert "trained to its end already" in here("train", "--out", RUN).err
+    assert (RUN / "last.safetensors").stat().st_mtime_ns == before
+
+
+def test_resume_is_off_required_or_auto(here):
+    assert "Did you mean required?" in here("train", "--resume", "requird", code=2).err
+    assert "has no unfinished run" in here("train", "--resume", "required", code=2).err
+
+
+def test_a_run_leaves_its_curves_and_nothing_to_resume(here):
+    assert (RUN / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not (RUN / "resume.pt").exists()
 
 
 def test_set_goes_over_the_file_and_the_file_over_the_preset(here):

@@ -27,7 +27,9 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None
     torch.set_default_dtype(torch.float64)
     config = change(optim={"steps": steps, "lr": 0.05, "labelled": 5, "unlabelled": 8, "clip_norm": 5.0})
     config = config.model_copy(
-        update={"augment": config.augment.model_copy(update={"turn": 30.0, "jitter": 0.05, "mask_joints": 0.1})}
+        update={
+            "augment": config.augment.model_copy(update={"turn": 30.0, "jitter": 0.05, "mask_joints": 0.1})
+        }
     )
     with open_store(data) as store:
         clips = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
@@ -55,9 +57,9 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None
         return terms
 
     loop.Loop._step = step  # type: ignore[method-assign, assignment]
-    loop.Loop(model, Batcher(clips, config.sampling, config.augment), pools, config, 0, torch.float64, ranks).run(
-        lambda progress: None
-    )
+    loop.Loop(
+        model, Batcher(clips, config.sampling, config.augment), pools, config, 0, torch.float64, ranks
+    ).run(lambda progress: None)
     # The moments that batch norms keep: what evaluation rests on.
     kept = {name: x.flatten().tolist() for name, x in model.state_dict().items()}
     out.with_name(f"{out.name}-{ranks.rank}of{ranks.size}.json").write_text(

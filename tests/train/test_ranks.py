@@ -28,7 +28,13 @@ ROOT = Path(__file__).parents[2]
 def run(*command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=check, env=environment, cwd=ROOT, timeout=300
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        check=check,
+        env=environment,
+        cwd=ROOT,
+        timeout=300,
     )
 
 
@@ -64,7 +70,9 @@ def test_two_processes_follow_one_on_the_same_global_batch(files: tuple[Path, Pa
         )
         assert worst < 1e-5
         assert part["state"].keys() == one["state"].keys()
-        assert all(part["state"][name] == pytest.approx(x, rel=1e-6, abs=1e-9) for name, x in one["state"].items())
+        assert all(
+            part["state"][name] == pytest.approx(x, rel=1e-6, abs=1e-9) for name, x in one["state"].items()
+        )
     print(f"largest relative difference of a term: {worst:.2g}")
 
 
@@ -73,7 +81,8 @@ def test_two_processes_follow_one_on_the_same_global_batch(files: tuple[Path, Pa
 def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int) -> None:
     ranks = [Ranks(number, size) for number in range(size)]
     dealt = [
-        [*range(labelled)[one.share()], *range(labelled, labelled + pool)[one.share(backwards=True)]] for one in ranks
+        [*range(labelled)[one.share()], *range(labelled, labelled + pool)[one.share(backwards=True)]]
+        for one in ranks
     ]
     assert sorted(clip for share in dealt for clip in share) == list(range(labelled + pool))
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
@@ -95,4 +104,6 @@ def test_batch_norms_change_their_kind_and_keep_their_state() -> None:
     assert isinstance(model[1][0], SyncedNorm)  # type: ignore[index]
     assert [*map(id, model.parameters())] == [*map(id, parameters)]
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
-    assert math.isclose(float(model.eval()(torch.zeros(1, 2, 1, 1)).sum()), float(before["0.bias"].sum()), rel_tol=1e-3)
+    assert math.isclose(
+        float(model.eval()(torch.zeros(1, 2, 1, 1)).sum()), float(before["0.bias"].sum()), rel_tol=1e-3
+    )

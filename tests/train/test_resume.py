@@ -1,0 +1,247 @@
+"""A training that is killed or stopped ends, gone on with, as an undisturbed one; nothing else is gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from psptool.errors import PspError
+from psptool.runs.folder import RunFolder
+from psptool.schemas.run import RunConfig
+from psptool.schemas.training import TrainingConfig
+from psptool.train import loop
+from psptool.train.api import Trained, train
+from psptool.train.stopping import Stopped, requests
+
+from .tiny import Files, change, equal, make_files, weights
+
+KILLS = int(os.environ.get("PSPTOOL_KILLS", "3"))
+STEPS = 40
+# Noise, dropout and a window of the log that checkpoints cut: all that could go another way after a break.
+RECIPE = change(
+    precision="float32", optim={"steps": STEPS, "clip_norm": 5.0}, validate_every=8, checkpoint_every=3
+)
+RECIPE = RECIPE.model_copy(
+    update={
+        "augment": RECIPE.augment.model_copy(update={"turn": 30.0, "jitter": 0.1, "mask_joints": 0.1}),
+        "model": RECIPE.model.model_copy(update={"dropout": 0.2}),
+    }
+)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return make_files(tmp_path)
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    """The entries without their times."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def process(files: Files, signal: str, step: int, *more: object) -> subprocess.CompletedProcess[str]:
+    folder = files.data.parent
+    (folder / "recipe.yaml").write_text(json.dumps(RECIPE.model_dump(mode="json")))
+    command = [sys.executable, "-m", "tests.train.dying", signal, step, "train", "--device", "cpu"]
+    command += ["--data", files.data, "--split", files.split, "--config", folder / "recipe.yaml", *more]
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, cwd=root, env=environment, check=False
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_random_steps_and_gone_on_with_it_ends_with_the_same_bits(files: Files) -> None:
+    there, undisturbed = files.data.parent / "killed", files.train(RECIPE, "undisturbed")
+    draw, at = random.Random(int(os.environ.get("PSPTOOL_KILL_SEED", "0"))), []
+    for _ in range(KILLS):
+        at.append(draw.randint(1, max(2, 2 * STEPS // KILLS)))
+        ran = process(files, "SIGKILL", at[-1], "--out", there)
+        assert ran.returncode in (-9, 0), ran.stderr  # 0: it reached its end before
+    ran = process(files, "SIGKILL", 0, "--out", there)
+    assert ran.returncode == 0, ran.stderr
+    for which in ("last", "best"):
+        assert equal(weights(undisturbed, which), load_file(there / f"{which}.safetensors")), at
+    assert log(there) == log(undisturbed.folder)
+    assert not (there / "resume.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_asked_to_stop_it_ends_its_step_saves_and_says_how_to_go_on(files: Files, signal: str) -> None:
+    undisturbed = files.train(RECIPE, "undisturbed")
+    there = files.data.parent / "stopped"
+    ran = process(files, signal, 13, "--out", there)
+    assert ran.returncode == 130
+    way = f"psptool train --resume required --out {there}"
+    assert f"Stopped after step 13 of 40; saved in {there}. Go on with: {way}\n" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (there / "last.safetensors").exists()
+    # The very command that it names, which repeats no other option.
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", *way.split()]
+    again = subprocess.run(command, capture_output=True, text=True, cwd=there, env=environment, check=False)
+    assert again.returncode == 0, again.stderr
+    assert equal(weights(undisturbed), load_file(there / "last.safetensors"))
+    assert log(there) == log(undisturbed.folder)
+
+
+def go(files: Files, recipe: TrainingConfig = RECIPE, **options: object) -> Trained:
+    return train(files.data, files.split, recipe, device=CPU, runs=files.data.parent / "runs", **options)  # type: ignore[arg-type]
+
+
+def stopped(files: Files, step: int = 7, recipe: TrainingConfig = RECIPE) -> RunFolder:
+    """A run that was stopped after a step, in a folder of its own under ``runs``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_stops", lambda self, asked, done: done == step)
+        with pytest.raises(Stopped) as caught:
+            go(files, recipe)
+    return RunFolder(caught.value.folder)
+
+
+@pytest.mark.parametrize("resume", ["auto", "required"])
+def test_the_newest_unfinished_run_of_the_same_training_is_gone_on_with(files: Files, resume: str) -> None:
+    stopped(files, 5)
+    newest = stopped(files, 7)
+    other = stopped(files, 3, change(RECIPE, optim={"lr": 0.5}))
+    said: list[str] = []
+    done = go(files, resume=resume, say=said.append)
+    assert done.folder == newest.path
+    assert f"going on with {newest.path} (--resume off trains anew)" in said
+    assert f"not gone on with the unfinished run {other.path}: optim.lr is 0.5 there, 0.02 here" in said
+    assert equal(weights(done), weights(go(files)))
+
+
+def test_off_begins_anew(files: Files) -> None:
+    there = stopped(files)
+    assert go(files, resume="off").folder == Path(f"{there.path}-2")
+    assert there.resume.exists()
+
+
+def test_required_without_an_unfinished_run_of_it_says_what_differs(files: Files) -> None:
+    with pytest.raises(PspError, match=r"--resume required: .*runs has no unfinished run.*--resume auto"):
+        go(files, resume="required")
+    stopped(files)
+    with pytest.raises(PspError, match=r"found .*: optim\.labelled is 3 there, 2 here"):
+        go(files, change(RECIPE, optim={"labelled": 2}), resume="required")
+
+
+@pytest.mark.parametrize("resume", ["auto", "required"])
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"split_digest": "a" * 64}, r"split_digest is aaaaaaaaaaaa… there"),
+        ({"content_fingerprint": "b" * 64}, r"content_fingerprint is bbbbbbbbbbbb… there"),
+        ({"seed": 9}, r"seed is 9 there, 0 here"),
+        ({"tool_version": "0.0.1"}, r"tool_version is 0\.0\.1 there"),
+        ({"device": "cuda:1"}, r"device is cuda there, cpu here"),
+    ],
+)
+def test_a_named_run_of_another_training_is_refused_with_what_differs(
+    files: Files, update: dict[str, object], said: str, resume: str
+) -> None:
+    there = stopped(files)
+    RunConfig.load(there.config).model_copy(update=update).save(there.config)
+    with pytest.raises(PspError, match=f"a run of another training: found {said}"):
+        go(files, out=there.path, resume=resume)
+
+
+def test_where_files_lie_and_how_often_is_saved_may_change(files: Files) -> None:
+    there = stopped(files)
+    moved = {"data_path": "elsewhere.h5", "split_path": "elsewhere.json"}
+    RunConfig.load(there.config).model_copy(update=moved).save(there.config)
+    assert go(files, change(RECIPE, checkpoint_every=0), resume="required").folder == there.path
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_begins_again_in_its_folder(files: Files) -> None:
+    there = stopped(files)
+    there.resume.unlink()
+    with pytest.raises(PspError, match=r"nothing to go on from: found no resume\.pt"):
+        go(files, out=there.path, resume="required")
+    done = go(files, out=there.path, resume="auto")
+    assert [entry["step"] for entry in log(done.folder)] == [8, 10, 16, 20, 24, 30, 32, 40]
+
+
+def test_a_finished_run_is_left_as_it_is_and_said(files: Files) -> None:
+    done = go(files)
+    before = (done.folder / "last.safetensors").stat().st_mtime_ns
+    said: list[str] = []
+    again = go(files, out=done.folder, resume="auto", say=said.append)
+    assert (again.final, again.best) == (done.final, done.best)
+    assert "trained to its end already" in said[0]
+    assert (done.folder / "last.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(PspError, match=r"trained to its end already.*psptool evaluate"):
+        go(files, out=done.folder, resume="required")
+
+
+def test_a_run_in_other_hands_is_not_touched(files: Files) -> None:
+    there = stopped(files)
+    with there.hold():
+        with pytest.raises(PspError, match="another psptool process is training in this folder"):
+            go(files, out=there.path, resume="required")
+        said: list[str] = []
+        assert go(files, resume="auto", say=said.append).folder == Path(f"{there.path}-2")
+        assert "another psptool process" in said[0]
+    assert go(files, resume="auto").folder == there.path
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\x80\x04."], ids=["empty", "no archive", "a pickle"])
+def test_a_damaged_state_is_an_error_that_names_it(files: Files, damage: bytes) -> None:
+    there = stopped(files)
+    there.resume.write_bytes(damage)
+    with pytest.raises(PspError, match=r"resume\.pt: damaged.*--resume off"):
+        go(files, resume="required")
+
+
+def test_a_state_that_would_run_code_does_not(files: Files, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'owned'}",)
+
+    there = stopped(files)
+    torch.save({"format": 1, "model": Evil()}, there.resume)
+    with pytest.raises(PspError, match=r"resume\.pt: damaged"):
+        go(files, resume="required")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_lines_of_later_steps_and_a_torn_one_are_dropped(files: Files) -> None:
+    there = stopped(files, 12)
+    with there.log.open("a", encoding="utf-8") as file:
+        file.write('{"step": 16, "loss": 1.0}\n{"step": 20, "lo')
+    done = go(files, resume="required")
+    assert log(done.folder) == log(go(files).folder)
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    with requests() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_stream_is_found_again_at_its_place(files: Files) -> None:
+    stream = [
+        x.tolist() for x in islice(loop.endless(torch.arange(7), 3, torch.Generator().manual_seed(1)), 20)
+    ]
+    late = islice(loop.endless(torch.arange(7), 3, torch.Generator().manual_seed(1)), 9, 20)
+    assert [x.tolist() for x in late] == stream[9:]

@@ -1,6 +1,7 @@
-"""A training that kills itself without warning, or asks itself to stop, in the middle of a step.
+"""A training that kills itself without warning, asks itself to stop, or fails, in the middle of a step.
 
-Usage: ``dying.py SIGNAL STEP train ARGUMENTS…``; STEP counts this process's own steps, 0 lets it live.
+Usage: ``dying.py SIGNAL STEP train ARGUMENTS…``; SIGNAL may be ERROR; STEP counts this process's own steps, 0 lets it
+live. Of several ranks, it is the second one's fate.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import signal
 import sys
 
 from psptool.cli.main import app
+from psptool.errors import PspError
 from psptool.train import loop
 
-number, at = getattr(signal, sys.argv[1]), int(sys.argv[2])
+name, at = sys.argv[1], int(sys.argv[2])
 plain, taken = loop.objective, iter(range(1, 10**6))
 
 
 def objective(*arguments: object) -> object:
-    if next(taken) == at:
-        os.kill(os.getpid(), number)
+    if next(taken) == at and os.environ.get("RANK", "1") == "1":
+        if name == "ERROR":
+            raise PspError("this rank has had enough")
+        os.kill(os.getpid(), getattr(signal, name))
     return plain(*arguments)  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from psptool.train.ranks import ALONE, Ranks, join, own_device
 
 from ..stores import make_clip, write_ucla
 from ..trained import make_split
-from .tiny import NAMES, PARTS
+from .tiny import NAMES, PARTS, RECIPE
 
 STEPS = 50
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -74,6 +74,27 @@ def test_two_processes_follow_one_on_the_same_global_batch(files: tuple[Path, Pa
             part["state"][name] == pytest.approx(x, rel=1e-6, abs=1e-9) for name, x in one["state"].items()
         )
     print(f"largest relative difference of a term: {worst:.2g}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fate", "said"), [("SIGKILL", "process 0 of 2 lost the others"), ("ERROR", "this rank has had enough")]
+)
+def test_the_end_of_one_process_is_the_end_of_all_with_one_message(
+    files: tuple[Path, Path], tmp_path: Path, fate: str, said: str
+) -> None:
+    train = ["train", "--data", files[0], "--split", files[1], "--out", tmp_path / "run", "--device", "cpu"]
+    recipe = RECIPE.model_dump(mode="json") | {"checkpoint_every": 2}
+    recipe["optim"]["steps"] = 1000
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    dying = ("-m", "tests.train.dying", fate, 25, *train, "--config", tmp_path / "recipe.yaml")
+    ran = run(*TORCHRUN, 2, *dying, check=False)
+    assert ran.returncode != 0
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, ran.stderr
+    assert said in errors[0]
+    assert "in psptool/" not in ran.stderr  # torchrun's own traceback is not ours
+    assert {path.name for path in (tmp_path / "run").iterdir()} > {"config.json", "log.jsonl", "resume.pt"}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])

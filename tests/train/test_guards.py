@@ -1,0 +1,123 @@
+"""What is said before the first step, and what stops a training with a word on what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from psptool.errors import PspError
+from psptool.schemas.split import Split
+from psptool.schemas.training import TrainingConfig
+from psptool.train import guards, loop
+from psptool.train.api import train
+from psptool.train.guards import check_terms, check_weights, doubts, memory_named
+
+from .tiny import PARTS, change, make_files
+
+CPU = torch.device("cpu")
+
+
+def said(tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], classes: int = 3) -> str:
+    return "\n".join(doubts(Split.load(make_files(tmp_path, parts).split), recipe, classes))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parts", "classes", "words"),
+    [
+        (change(), PARTS, 3, ""),
+        (change(optim={"labelled": 7}), PARTS, 3, "7 labelled clips a step, but the split has 6"),
+        (change(), PARTS, 10, "6 labelled clips for 10 classes"),
+        (change(), {**PARTS, "unlabelled": []}, 3, "no unlabelled clips"),
+        (change(optim={"unlabelled": 99}), PARTS, 3, "draws 15 clips a step, not 99"),
+        (change(method="supervised", optim={"unlabelled": 99}), PARTS, 3, ""),
+    ],
+)
+def test_what_is_not_as_it_was_meant_is_said(
+    tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], classes: int, words: str
+) -> None:
+    found = said(tmp_path, recipe, parts, classes)
+    assert words in found
+    assert bool(found) == bool(words)
+
+
+def test_it_is_said_before_the_first_step(tmp_path: Path) -> None:
+    files, order = make_files(tmp_path), []
+    train(
+        files.data, files.split, change(optim={"labelled": 7}), device=CPU, out=tmp_path / "run",
+        warn=lambda words: order.append(words), tell=lambda word: order.append(str(word.step)),
+    )  # fmt: skip
+    assert order[0].startswith("optim.labelled: 7 labelled clips a step")
+    assert order[-1] == "6"
+
+
+def test_the_step_and_the_term_that_broke_are_found_in_the_window() -> None:
+    window = torch.tensor([[1.0, 2.0], [3.0, 4.0], [torch.inf, torch.inf], [torch.nan, torch.nan]])
+    assert check_terms(window[:2], ("loss", "ce"), 12, "") == {"loss": 2.0, "ce": 3.0}
+    with pytest.raises(PspError, match=r"term ce is not finite at step 13: found inf.*Back to 10\.$"):
+        check_terms(window, ("loss", "ce"), 14, "Back to 10.")
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = nn.Linear(2, 1)
+    check_weights(model, 3, "")
+    with torch.no_grad():
+        model.bias.fill_(torch.inf)
+    with pytest.raises(PspError, match="1 of 2 weights are not finite after step 3, first bias"):
+        check_weights(model, 3, "")
+
+
+def test_a_checkpoint_never_holds_weights_that_are_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, steps, plain = make_files(tmp_path), iter(range(1, 100)), loop.objective
+
+    def poisoned(model: nn.Module, *rest: object) -> dict[str, Tensor]:
+        terms = plain(model, *rest)  # type: ignore[arg-type]
+        if next(steps) == 5:
+            # A finite loss whose gradient is not: the square root's at zero.
+            terms["loss"] = terms["loss"] + (next(model.parameters()) * 0).sum().sqrt()
+        return terms
+
+    monkeypatch.setattr(loop, "objective", poisoned)
+    recipe = change(optim={"steps": 9}, checkpoint_every=1, validate_every=9)
+    with pytest.raises(PspError, match=r"not finite after step 5.*last good checkpoint is that of step 4"):
+        files.train(recipe)
+    kept = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
+    assert kept["step"] == 4
+    assert all(x.isfinite().all() for x in kept["model"].values())
+
+
+def fail(recipe: TrainingConfig, error: Exception) -> str:
+    with pytest.raises(PspError) as caught, memory_named(recipe, CPU):
+        raise error
+    return str(caught.value)
+
+
+def test_memory_that_is_not_there_names_the_option_and_by_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 2**30
+    monkeypatch.setattr(guards, "_in_use", lambda device: next(use))
+    recipe = change(optim={"labelled": 10, "unlabelled": 90})
+    frames = recipe.sampling.frames
+    cuda = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has …")
+    use = iter(
+        [1 * gib, 4 * gib, 4 * gib]
+    )  # 3 GiB of the step fitted, and 1 GiB did not: three quarters at most
+    words = fail(recipe, cuda)
+    assert "1,024 MiB asked for beyond 4,096 MiB in use" in words
+    assert f"optim.unlabelled from 90 to 65 or less, or sampling.frames from {frames} to 3 or less" in words
+    supervised = change(recipe, method="supervised")
+    use = iter([1 * gib] * 3)  # nothing is known: half
+    assert "Lower optim.labelled from 10 to 5 or less" in fail(supervised, MemoryError())
+
+
+def test_the_processors_own_refusal_is_known() -> None:
+    with pytest.raises(PspError, match="out of memory on cpu"), memory_named(change(), CPU):
+        torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), memory_named(change(), CPU):
+        raise RuntimeError("shapes differ")

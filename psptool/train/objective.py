@@ -45,11 +45,15 @@ def objective(
         if config.contrast_levels:
             first = model.embeddings(joint, streams.joint.average)
             second = model.embeddings(motion, streams.motion.average)
-    of_own = F.cross_entropy(
-        _exact(logits[:labelled]), labels, label_smoothing=config.loss.label_smoothing, reduction="sum"
+    # A rank may hold none of the labelled clips: with several, the mean is taken over those of all.
+    several = ranks.size > 1
+    ce = F.cross_entropy(
+        _exact(logits[:labelled]),
+        labels,
+        label_smoothing=config.loss.label_smoothing,
+        reduction="sum" if several else "mean",
     )
-    # A rank may hold none of the labelled clips: the mean is taken over those of all.
-    ce = ranks.sum(of_own / (labelled if ranks.size == 1 else config.optim.labelled))
+    ce = ranks.sum(ce / config.optim.labelled) if several else ce
     terms = {"ce": ce}
     total = ce
     if config.contrast_levels:

@@ -4,7 +4,7 @@
 #   workflows/ucla.sh RAW [OUT] [train options, such as --set optim.steps=300]
 #
 # RAW holds the recordings (all_sqe). Everything lands in OUT (ucla-draws by default). A run whose scores.json is
-# there is not made again, so that a stopped grid goes on where it was; another recipe needs another OUT.
+# there is not made again and a stopped training goes on where it was; another recipe needs another OUT.
 set -euo pipefail
 
 if [[ $# -lt 1 ]]; then
@@ -25,7 +25,6 @@ for seed in 0 1 2 3 4; do
             echo "$run: scored already" >&2
             continue
         fi
-        rm -rf "$run" # what a stopped training left
         psptool train --method "$method" --split "$split" --data "$out/data/ucla.h5" --out "$run" "$@"
         psptool evaluate "$run" >/dev/null
     done

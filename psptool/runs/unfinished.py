@@ -13,8 +13,12 @@ from psptool.schemas.run import RunConfig
 
 Resume = Literal["off", "required", "auto"]
 
-_FREE = ("data_path", "split_path", "split_name", "training.checkpoint_every")
-"""What may differ: where files lie, which fingerprints and the digest know by content, and how often is saved."""
+_FREE = (
+    *("data_path", "split_path", "split_name"),
+    *("training.checkpoint_every", "training.precision", "training.seed"),
+)
+"""What may differ: where files lie, which fingerprints and the digest know by content; how often is saved; what the
+recipe left open and the run's own ``precision`` and ``seed`` decide."""
 
 
 @dataclass(frozen=True)

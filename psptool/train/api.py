@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,8 +136,8 @@ def _run(
             record.add(progress)
         tell(progress)
 
-    with requests() as asked, memory_named(recipe, device):
-        begin = record.begin if record is not None else lambda step: None
+    begin = record.begin if record is not None else lambda step: None
+    with requests() as asked, memory_named(recipe, device), closing(record) if record else nullcontext():
         done = loop.run(told, begin=begin, keep=folder.save_resume, asked_to_stop=asked, state=place.state)
     if done < recipe.optim.steps:
         raise Stopped(folder.path, done, recipe.optim.steps)

@@ -56,6 +56,9 @@ class Record:
         write_whole(self.folder.curves, curves_png(self.folder.read_log(), self.folder.path.name))
         self.folder.save_weights("last", self.model.state_dict())
         self.folder.resume.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Write what TensorBoard's writer still holds."""
         if self._events is not None:
             self._events.close()
 

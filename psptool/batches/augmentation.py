@@ -21,6 +21,7 @@ class Augmentation:
     Attributes:
         matrix: (N, 3, 3), turn, shear and scale in one; row vectors are multiplied from the left.
         masked: bool (N, V), joints set to zero.
+        masked_frames: bool (N, T), frames set to zero; None where none are.
         mirrored: bool (N,), left and right swapped.
         jitter: Standard deviation of the noise to add.
     """
@@ -29,24 +30,33 @@ class Augmentation:
     masked: Tensor
     mirrored: Tensor
     jitter: float
+    masked_frames: Tensor | None = None
 
 
 def draw_augmentation(
-    clips: int, joints: int, settings: AugmentSettings, generator: torch.Generator, device: torch.device
+    clips: int,
+    joints: int,
+    settings: AugmentSettings,
+    generator: torch.Generator,
+    device: torch.device,
+    frames: int = 0,
 ) -> Augmentation:
-    """Draw one augmentation a clip; the same generator state gives the same draw."""
+    """Draw one augmentation a clip, of ``frames`` frames; the same generator state gives the same draw."""
 
     def uniform(*shape: int) -> Tensor:
         return 2 * torch.rand(clips, *shape, generator=generator, device=device) - 1
 
-    degrees = torch.tensor([settings.tilt, settings.tilt, settings.turn], device=device)
+    degrees = torch.tensor([settings.tilt, settings.tilt, settings.turn]).to(device, non_blocking=True)
     turn = _rotation(uniform(3) * degrees * (math.pi / 180))
     identity = torch.eye(3, device=device)
     shear = identity + settings.shear * uniform(3, 3) * (1 - identity)
     scale = 1 + settings.scale * uniform(1, 1)
     masked = torch.rand(clips, joints, generator=generator, device=device) < settings.mask_joints
     mirrored = torch.rand(clips, generator=generator, device=device) < settings.mirror
-    return Augmentation(turn @ shear * scale, masked, mirrored, settings.jitter)
+    masked_frames = None
+    if settings.mask_frames:
+        masked_frames = torch.rand(clips, frames, generator=generator, device=device) < settings.mask_frames
+    return Augmentation(turn @ shear * scale, masked, mirrored, settings.jitter, masked_frames)
 
 
 def augment(
@@ -71,12 +81,18 @@ def augment(
         (P, T, V, 3).
     """
     flip = drawn.mirrored[owner][:, None, None, None]
-    x = torch.where(flip, x[:, :, mirror] * x.new_tensor([-1.0, 1.0, 1.0]), x)
+    x = torch.where(flip, x[:, :, mirror] * _flip_x(x), x)
     x = (x.flatten(1, 2) @ drawn.matrix[owner]).view(x.shape)
     if drawn.jitter:
         x = x + drawn.jitter * torch.randn(x.shape, generator=generator, device=x.device)
+    if drawn.masked_frames is not None:
+        present = present & ~drawn.masked_frames[owner]
     kept = present[:, :, None] & ~drawn.masked[owner][:, None, :]
     return x * kept[..., None]
+
+
+def _flip_x(x: Tensor) -> Tensor:
+    return torch.tensor([-1.0, 1.0, 1.0], dtype=x.dtype).to(x.device, non_blocking=True)
 
 
 def _rotation(angles: Tensor) -> Tensor:

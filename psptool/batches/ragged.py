@@ -1,5 +1,8 @@
 """A dataset's clips on the device as one ragged tensor, and batches gathered from it without any worker process.
 
+Which frames and persons a batch has is worked out on the host, in small integer tables: the sizes of all that the
+device is asked for are known without waiting for it.
+
 Notation for tensor shapes: n clips of the dataset, N clips of a batch, P persons of all clips of a batch, T frames
 drawn, V joints, R stored rows (one frame of one person each).
 """
@@ -7,6 +10,7 @@ drawn, V joints, R stored rows (one frame of one person each).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,15 +24,20 @@ from psptool.schemas.training import AugmentSettings, SamplingSettings
 from psptool.store.reading import Store
 
 NO_CHANGE = AugmentSettings()
+DEVICE_SHARE = 0.5
+"""Of the device's free memory, what clips may take; the step's activations need the rest."""
 
 
 @dataclass(frozen=True)
 class RaggedClips:
     """Clips as rows of one person and frame each, person-major within a clip, as the store has them.
 
+    All but `joint` and `motion` lie on the host.
+
     Attributes:
-        joint: float32 (R, V, 3), positions.
-        motion: float32 (R, V, 3), differences.
+        joint: float32 or float16 (R, V, 3), positions; on `device`, or on the host where they do not fit there.
+        motion: The same for differences.
+        device: Where batches go.
         present: bool (R,).
         label: int64 (n,).
         first_row: int64 (n,), the clip's first row.
@@ -42,6 +51,7 @@ class RaggedClips:
 
     joint: Tensor
     motion: Tensor
+    device: torch.device
     present: Tensor
     label: Tensor
     first_row: Tensor
@@ -53,13 +63,22 @@ class RaggedClips:
     mirror: Tensor
 
     @property
-    def device(self) -> torch.device:
-        """Where the tensors are."""
-        return self.joint.device
+    def place(self) -> Literal["device", "host"]:
+        """Whether positions and motion lie on the device, or are gathered on the host."""
+        return "device" if self.joint.device.type == self.device.type else "host"
 
     @classmethod
-    def from_store(cls, store: Store, mirror: tuple[int, ...], device: torch.device) -> RaggedClips:
-        """Load a whole prepared dataset onto ``device``."""
+    def from_store(
+        cls, store: Store, mirror: tuple[int, ...], device: torch.device, storage: torch.dtype = torch.float32
+    ) -> RaggedClips:
+        """Load a whole prepared dataset, onto ``device`` where it takes no more than `DEVICE_SHARE` of what is free.
+
+        Args:
+            store: The dataset.
+            mirror: For each joint the one on the other side.
+            device: Where batches go.
+            storage: float32, or float16 for half the memory; batches are float32 in any case.
+        """
         rows, table = store.rows(), store.table
         shown = [
             np.flatnonzero(rows.present[first : first + frames * persons].reshape(persons, frames).any(0))
@@ -68,12 +87,15 @@ class RaggedClips:
         count = np.array([len(frames) for frames in shown], dtype=np.int64)
 
         def integers(values: NDArray[np.integer]) -> Tensor:
-            return torch.as_tensor(np.asarray(values, dtype=np.int64), device=device)
+            return torch.as_tensor(np.asarray(values, dtype=np.int64))
 
+        size = 2 * rows.joint.size * storage.itemsize
+        place = device if _fits(size, device) else torch.device("cpu")
         return cls(
-            joint=torch.as_tensor(rows.joint, device=device),
-            motion=torch.as_tensor(rows.motion, device=device),
-            present=torch.as_tensor(rows.present, device=device),
+            joint=torch.as_tensor(rows.joint).to(place, storage),
+            motion=torch.as_tensor(rows.motion).to(place, storage),
+            device=device,
+            present=torch.as_tensor(rows.present),
             label=integers(table.label),
             first_row=integers(table.first_row),
             frames=integers(table.frames),
@@ -81,8 +103,22 @@ class RaggedClips:
             visible=integers(np.concatenate(shown)),
             first_visible=integers(np.cumsum(count) - count),
             visible_count=integers(count),
-            mirror=torch.tensor(mirror, device=device),
+            mirror=torch.tensor(mirror),
         )
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    """Whether ``size`` bytes of clips leave the step enough of the device's free memory."""
+    return device.type != "cuda" or size <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+@dataclass(frozen=True)
+class _Persons:
+    """The P persons of the chosen clips, int64 (P,) each: their clip in the batch, number in it, and first row."""
+
+    owner: Tensor
+    number: Tensor
+    first_row: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,37 +140,57 @@ class Batcher:
     slots: int = 2
 
     def train(self, chosen: Tensor, generator: torch.Generator) -> Streams:
-        """A training batch of the clips ``chosen``, int64 (N,): frames and augmentations are drawn."""
+        """A training batch: frames and augmentations are drawn.
+
+        Args:
+            chosen: int64 (N,), clip numbers, on the host.
+            generator: Of the host. On another device the augmentations come from a generator there, which this one
+                seeds, so that its state is all there is to keep.
+        """
         clips, settings = self.clips, self.augmentation
 
         def draw() -> Tensor:
             return self._visible_frames(chosen, draw_frames(self._counts(chosen), self.sampling, generator))
 
-        def change() -> Augmentation:
-            return draw_augmentation(len(chosen), len(clips.mirror), settings, generator, clips.device)
+        frames = draw()
+        on_device = self._device_generator(generator)
 
-        frames, changes = draw(), change()
+        def change() -> Augmentation:
+            return draw_augmentation(
+                len(chosen), len(clips.mirror), settings, on_device, clips.device, self.sampling.frames
+            )
+
+        changes = change()
         frames_of_motion = frames if self.sampling.shared else draw()
         changes_of_motion = changes if settings.shared else change()
+        persons, mirror = self._persons(chosen), clips.mirror.to(clips.device, non_blocking=True)
         streams = []
         for data, drawn, changed in (
             (clips.joint, frames, changes),
             # Noise is for positions: at a high frame rate it would drown their differences.
             (clips.motion, frames_of_motion, replace(changes_of_motion, jitter=0.0)),
         ):
-            x, present, owner = self._gather(data, chosen, drawn)
-            x = augment(x, owner, changed, clips.mirror, generator, present)
+            x, present, owner = self._gather(data, persons, drawn)
+            owner_there, shown = (part.to(clips.device, non_blocking=True) for part in (owner, present))
+            x = augment(x, owner_there, changed, mirror, on_device, shown)
             streams.append(self._stream(x, owner, len(chosen)))
         return Streams(*streams)
 
     def test(self, chosen: Tensor) -> Streams:
         """A test batch of the clips ``chosen``, int64 (N,): evenly spaced frames, nothing drawn, nothing changed."""
         frames = self._visible_frames(chosen, even_frames(self._counts(chosen), self.sampling.frames))
+        persons = self._persons(chosen)
         streams = []
         for data in (self.clips.joint, self.clips.motion):
-            x, _, owner = self._gather(data, chosen, frames)
+            x, _, owner = self._gather(data, persons, frames)
             streams.append(self._stream(x, owner, len(chosen)))
         return Streams(*streams)
+
+    def _device_generator(self, generator: torch.Generator) -> torch.Generator:
+        if self.clips.device.type == "cpu":
+            return generator
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return torch.Generator(self.clips.device).manual_seed(seed)
 
     def _counts(self, chosen: Tensor) -> Tensor:
         return self.clips.visible_count[chosen]
@@ -143,26 +199,42 @@ class Batcher:
         """(N, T) positions among the visible frames -> frame numbers in the clip."""
         return self.clips.visible[self.clips.first_visible[chosen][:, None] + drawn]
 
-    def _gather(self, data: Tensor, chosen: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions or motion (P, T, V, 3), presence (P, T), and the clip of each person (P,)."""
-        persons = self.clips.persons[chosen]
-        owner = torch.repeat_interleave(torch.arange(len(chosen), device=data.device), persons)
-        first_person = (persons.cumsum(0) - persons)[owner]
-        number = torch.arange(len(owner), device=data.device) - first_person
-        rows = self.clips.first_row[chosen][owner] + number * self.clips.frames[chosen][owner]
-        rows = rows[:, None] + frames[owner]  # (P, T)
-        x, present = data[rows], self.clips.present[rows]
+    def _persons(self, chosen: Tensor) -> _Persons:
+        count = self.clips.persons[chosen]
+        owner = torch.repeat_interleave(torch.arange(len(chosen)), count)
+        number = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
+        first_row = self.clips.first_row[chosen][owner] + number * self.clips.frames[chosen][owner]
+        return _Persons(owner, number, first_row)
+
+    def _gather(self, data: Tensor, persons: _Persons, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions or motion, float32 (P, T, V, 3) on the device; on the host presence (P, T) and clips (P,)."""
+        owner = persons.owner
+        rows = persons.first_row[:, None] + frames[owner]  # (P, T)
+        present = self.clips.present[rows]
         if self.absent_persons == "zeros":
             # Every clip gets the same number of persons; the missing ones are zeros throughout.
-            slot = owner * self.slots + number
-            padded = x.new_zeros(len(chosen) * self.slots, *x.shape[1:])
+            clips = len(frames)
+            slot = owner * self.slots + persons.number
+            x = self._fetch(data, rows)
+            padded = x.new_zeros(clips * self.slots, *x.shape[1:])
             shown = present.new_zeros(len(padded), present.shape[1])
-            owner = torch.arange(len(chosen), device=data.device).repeat_interleave(self.slots)
-            return padded.index_copy(0, slot, x), shown.index_copy(0, slot, present), owner
+            owner = torch.arange(clips).repeat_interleave(self.slots)
+            x = padded.index_copy(0, slot.to(x.device, non_blocking=True), x)
+            return x, shown.index_copy(0, slot, present), owner
         # A person who is absent from all frames drawn takes no part either.
         seen = present.any(1)
-        return x[seen], present[seen], owner[seen]
+        return self._fetch(data, rows[seen]), present[seen], owner[seen]
+
+    def _fetch(self, data: Tensor, rows: Tensor) -> Tensor:
+        """The rows (P, T) of ``data``, float32 (P, T, V, 3) on the device."""
+        device = self.clips.device
+        if self.clips.place == "device":
+            return data[rows.to(device, non_blocking=True)].float()
+        batch = torch.empty(rows.numel(), *data.shape[1:], dtype=data.dtype, pin_memory=device.type == "cuda")
+        torch.index_select(data, 0, rows.flatten(), out=batch)
+        return batch.to(device, non_blocking=True).float().view(*rows.shape, *data.shape[1:])
 
     def _stream(self, x: Tensor, owner: Tensor, clips: int) -> Stream:
-        one_hot = (owner[None, :] == torch.arange(clips, device=x.device)[:, None]).to(x.dtype)  # (N, P)
-        return Stream(x.permute(0, 3, 1, 2), one_hot / one_hot.sum(1, keepdim=True))
+        one_hot = (owner[None, :] == torch.arange(clips)[:, None]).float()  # (N, P)
+        average = one_hot / one_hot.sum(1, keepdim=True)
+        return Stream(x.permute(0, 3, 1, 2), average.to(x.device, non_blocking=True))

@@ -38,10 +38,13 @@ def draw_released(counts: Tensor, frames: int, generator: torch.Generator) -> Te
     return chosen // repeats[:, None]
 
 
-def draw_crop(counts: Tensor, frames: int, shortest: float, generator: torch.Generator) -> Tensor:
+def draw_crop(
+    counts: Tensor, frames: int, shortest: float, generator: torch.Generator, speed: float = 0.0
+) -> Tensor:
     """One jittered frame from each of ``frames`` equal stretches of a random crop, in order.
 
-    The crop's length is uniform between ``shortest`` and all of the clip, its place uniform.
+    The crop's length is uniform between ``shortest`` and all of the clip, its place uniform. With ``speed`` the pace
+    runs evenly from 1 + a to 1 - a within the crop, a uniform between -``speed`` and ``speed``.
     Arguments and result as in `even_frames`.
     """
     clips, device = len(counts), counts.device
@@ -50,7 +53,11 @@ def draw_crop(counts: Tensor, frames: int, shortest: float, generator: torch.Gen
     within = torch.arange(frames, device=device) + torch.rand(
         clips, frames, generator=generator, device=device
     )
-    chosen = (start[:, None] + within / frames * length[:, None]).long()
+    share = within / frames
+    if speed:
+        pace = speed * (2 * torch.rand(clips, 1, generator=generator, device=device) - 1)
+        share = share + pace * share * (1 - share)
+    chosen = (start[:, None] + share * length[:, None]).long()
     return torch.minimum(chosen, counts[:, None] - 1)
 
 
@@ -58,4 +65,4 @@ def draw_frames(counts: Tensor, settings: SamplingSettings, generator: torch.Gen
     """A training draw as the settings say; int64 (N, T), positions among the clip's frames."""
     if settings.draw == "released":
         return draw_released(counts, settings.frames, generator)
-    return draw_crop(counts, settings.frames, settings.crop, generator)
+    return draw_crop(counts, settings.frames, settings.crop, generator, settings.speed)

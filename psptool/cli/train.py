@@ -27,6 +27,7 @@ EXAMPLES = examples(
     "psptool train",
     "psptool train --method supervised --set optim.lr=0.05",
     "psptool train --resume off",
+    "psptool train --precision float32",
     "psptool train --split splits/ucla-xview-0.05-s0.json --preset small --device cpu",
 )
 
@@ -48,6 +49,9 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="One recipe value, over the file; repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="auto, float32 or bfloat16; the recipe's by default.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and draws; the split's by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default named in runs/.")] = None,
     resume: Annotated[
@@ -70,7 +74,7 @@ def train(
         if known is not None and device == "auto":
             device = known.device
         computing_on = own_device(choose_device(device), ranks)
-        if known is not None and not (method or preset or config or changes or seed is not None):
+        if known is not None and not (method or preset or config or changes or precision or seed is not None):
             # The run's folder says all of it: no option need be repeated to go on.
             recipe = known.training
         else:
@@ -78,7 +82,7 @@ def train(
                 method=None if method is None else cast(Method, choice(method, get_args(Method), "--method")),
                 preset=preset,
                 file=config,
-                changes=changes or (),
+                changes=[*(changes or ()), *_precision(precision)],
                 seed=seed,
                 default_preset="paper" if computing_on.type == "cuda" else "small",
             )
@@ -103,6 +107,12 @@ def _known(out: Path | None) -> RunConfig | None:
     if out is None or not RunFolder(out).config.exists():
         return None
     return RunConfig.load(RunFolder(out).config)
+
+
+def _precision(name: str | None) -> list[str]:
+    """The option as a change of the recipe."""
+    known = ("auto", "float32", "bfloat16")
+    return [] if name is None else [f"precision={choice(name, known, '--precision')}"]
 
 
 def run_training(

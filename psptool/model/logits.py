@@ -18,7 +18,7 @@ def clip_logits(
     Args:
         model: Left in the mode, training or evaluation, that it came in.
         batcher: Gathers the clips.
-        chosen: int64 (N,), clip numbers.
+        chosen: int64 (N,), clip numbers, on the host.
         precision: Of the forward pass.
         batch: Clips computed at once.
 
@@ -30,7 +30,7 @@ def clip_logits(
     device = batcher.clips.device
     parts: list[tuple[Tensor, Tensor]] = []
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        for some in torch.split(chosen.to(device), batch):
+        for some in torch.split(chosen, batch):
             joint, motion = model(batcher.test(some))
             parts.append((joint.float(), motion.float()))
     model.train(was_training)

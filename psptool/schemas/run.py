@@ -34,6 +34,10 @@ class RunConfig(Artefact):
     device: str
     hardware: str | None = Field(None, description="The processor with the threads used, or the GPU")
     precision: Literal["float32", "bfloat16"]
+    clips_on: Literal["device", "host"] = Field(
+        "device",
+        description="Where the clips lay: on the device, or in host memory where they did not fit there",
+    )
     training: TrainingConfig
     tool_version: str
     commit: str | None = Field(

@@ -77,6 +77,9 @@ class SamplingSettings(Strict):
         description="Frames at training: any T of them in order, or T jittered ones spread over a random crop",
     )
     crop: Share = Field(0.6, description="Shortest crop as a share of the clip, for `crop`")
+    speed: Share = Field(
+        0.0, description="Largest change of pace within a crop, as a share, for `crop`; 0 is an even pace"
+    )
     shared: bool = Field(False, description="Joint and motion see the same frames, or each its own draw")
 
 
@@ -91,6 +94,9 @@ class AugmentSettings(Strict):
         0.0, description="Standard deviation of noise on the joint stream, in units of the spine"
     )
     mask_joints: float = Field(0.0, ge=0, lt=1, description="Share of joints set to zero for the whole clip")
+    mask_frames: float = Field(
+        0.0, ge=0, lt=1, description="Share of frames set to zero, for all persons of a clip"
+    )
     mirror: Share = Field(0.0, description="Chance that left and right are swapped")
     shared: bool = Field(False, description="Joint and motion of a clip get the same draw")
 
@@ -135,6 +141,10 @@ class TrainingConfig(Artefact):
     seed: int | None = Field(None, ge=0, description="Of weights and draws; null means the split's")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32", description="Of the forward pass; auto means bfloat16 where the hardware computes in it"
+    )
+    storage: Literal["float32", "float16"] = Field(
+        "float32",
+        description="Of the clips held on the device; float16 takes half the memory and rounds positions to 0.1 %",
     )
     validate_every: int = Field(
         0, ge=0, description="Steps between looks at the validation clips; 0: about 20 looks"

@@ -23,7 +23,7 @@ from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.topologies import TOPOLOGIES
 from psptool.store.reading import Store, open_store
 from psptool.train.curves import NO_TERMS
-from psptool.train.device import PRECISIONS, choose_precision
+from psptool.train.device import PRECISIONS, STORAGES, choose_precision
 from psptool.train.guards import doubts, memory_named
 from psptool.train.loop import Loop, Pools, Progress
 from psptool.train.ranks import ALONE, Ranks
@@ -95,7 +95,12 @@ def train(
         recipe = _fitting(recipe, pools)
         _check_share(recipe, ranks)
         config = _run_config(store, draw, data, split, recipe, device)
-        clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
+        clips = RaggedClips.from_store(
+            store, TOPOLOGIES[config.topology].mirror, device, STORAGES[recipe.storage]
+        )
+        config = config.model_copy(update={"clips_on": clips.place})
+        if clips.place == "host":
+            say("the clips do not fit on the device: batches are gathered in host memory")
     place = _place(config, out, runs, resume, ranks, say)
     with place.held or nullcontext():
         if place.finished:

@@ -24,7 +24,7 @@ class Standing:
     Attributes:
         model: With its weights and the statistics of its batch norms.
         optimizer: With its momentum.
-        generator: Of frames, augmentations and noise, on the device.
+        generator: Of frames, augmentations and noise, on the host; that of another device is seeded from it.
         step: Steps done.
         seconds: Spent on them, pauses left out.
         best: The best accuracy on the validation clips so far; -1 where none was taken.
@@ -61,7 +61,6 @@ class Standing:
         Raises:
             PspError: The bytes are damaged, or another network's. They are read as tensors and numbers, never as code.
         """
-        device = self.generator.device
         try:
             state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             if state["format"] != FORMAT:
@@ -76,7 +75,11 @@ class Standing:
                 way_out="Train anew with --resume off.",
             ) from error
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        self.window = list(state["window"].to(device).unbind())
+        self.window = list(state["window"].to(self._device).unbind())
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def _random_states(self) -> list[Tensor]:
         return [generator.get_state() for generator in self._generators()]
@@ -84,8 +87,8 @@ class Standing:
     def _generators(self) -> list[torch.Generator]:
         """The device's own generators come after the training's: dropout draws from them."""
         generators = [self.generator, torch.default_generator]
-        if self.generator.device.type == "cuda":
-            number = self.generator.device.index
+        if self._device.type == "cuda":
+            number = self._device.index
             index = torch.cuda.current_device() if number is None else number
             generators.append(torch.cuda.default_generators[index])
         return generators

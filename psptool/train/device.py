@@ -10,6 +10,7 @@ from psptool.errors import PspError, suggest
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STORAGES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:

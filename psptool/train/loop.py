@@ -114,7 +114,7 @@ class Loop:
         """
         optim, device = self.config.optim, self.batcher.clips.device
         optimizer = build_optimizer(self.model, optim)
-        now = Standing(self.model, optimizer, torch.Generator(device).manual_seed(self.seed))
+        now = Standing(self.model, optimizer, torch.Generator().manual_seed(self.seed))
         if state is not None:
             now.unpack(state)
             self.kept = _kept(now.step)
@@ -161,9 +161,9 @@ class Loop:
         lr = learning_rate(now.step, optim)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        chosen = chosen.to(self.batcher.clips.device)
         streams = self.batcher.train(chosen, now.generator)
         labels, pool = self.batcher.clips.label[chosen[: optim.labelled]], len(chosen) - optim.labelled
+        labels = labels.to(self.batcher.clips.device, non_blocking=True)
         if self.ranks.size > 1:
             streams, labels = self._share(streams, labels, now.step)
         terms = objective(self.model, streams, labels, config, self.precision, self.ranks, pool)
@@ -230,7 +230,7 @@ class Loop:
     def _validate(self) -> float:
         """Top-1 of both streams on the validation clips."""
         joint, motion = clip_logits(self.model, self.batcher, self.pools.validation, self.precision)
-        labels = self.batcher.clips.label[self.pools.validation.to(joint.device)]
+        labels = self.batcher.clips.label[self.pools.validation].to(joint.device)
         return float(((joint + motion).argmax(1) == labels).float().mean())
 
 

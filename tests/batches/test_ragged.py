@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.batches.ragged import Batcher, RaggedClips, _fits
 from psptool.batches.streams import Streams
 from psptool.schemas.training import AugmentSettings, SamplingSettings
 from psptool.skeletons.topologies import UCLA20
@@ -190,3 +190,29 @@ def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
     together, apart = numbers(True), numbers(False)
     assert together[0] == together[1] == apart[0]
     assert apart[0] != apart[1]
+
+
+def test_half_precision_storage_halves_the_memory_and_gives_float32_batches(store: Store) -> None:
+    half = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"), torch.float16)
+    full = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+    assert 2 * half.joint.nbytes == full.joint.nbytes
+    found, expected = (Batcher(clips, EVEN).test(everything(clips)).joint.x for clips in (half, full))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected.half().float())
+
+
+@pytest.mark.parametrize("mode", ["skip", "zeros"])
+def test_batches_gathered_on_the_host_are_the_same(
+    clips: RaggedClips, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    batcher = Batcher(clips, SamplingSettings(frames=2, draw="crop"), CHANGES, mode)
+    expected = batcher.train(everything(clips), seeded())
+    monkeypatch.setattr(RaggedClips, "place", "host")
+    assert same(batcher.train(everything(clips), seeded()), expected)
+
+
+def test_clips_lie_on_the_device_where_they_leave_the_step_its_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 5000))
+    assert _fits(500, torch.device("cuda"))
+    assert not _fits(501, torch.device("cuda"))
+    assert _fits(10**15, torch.device("cpu"))

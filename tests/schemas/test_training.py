@@ -34,9 +34,11 @@ def test_paper_is_the_released_recipe_value_by_value() -> None:
     assert not model.own_input
     assert model.levels == ("body", "part", "joint")
     assert model.polymerize == "raw"
-    assert (sampling.frames, sampling.draw, sampling.shared) == (50, "released", False)
+    assert (sampling.frames, sampling.draw, sampling.speed, sampling.shared) == (50, "released", 0, False)
     changes = paper.augment.model_dump(exclude={"shared"})
-    assert changes == dict.fromkeys(("turn", "tilt", "shear", "scale", "jitter", "mask_joints", "mirror"), 0)
+    assert changes == dict.fromkeys(
+        ("turn", "tilt", "shear", "scale", "jitter", "mask_joints", "mask_frames", "mirror"), 0
+    )
     assert (loss.contrast_weight, loss.temperature, loss.label_smoothing) == (0.2, 0.07, 0)
     assert paper.contrast_levels == ("body", "part", "joint")
     assert loss.contrast_labelled

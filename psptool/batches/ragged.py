@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.profiler import record_function
 
 from psptool.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.batches.sampling import draw_frames, even_frames
@@ -24,6 +25,8 @@ from psptool.schemas.training import AugmentSettings, SamplingSettings
 from psptool.store.reading import Store
 
 NO_CHANGE = AugmentSettings()
+DRAWING, AUGMENTING = "psptool: drawing", "psptool: augmenting"
+"""What `psptool train --profile` calls these parts of a step."""
 DEVICE_SHARE = 0.5
 """Of the device's free memory, what clips may take; the step's activations need the rest."""
 
@@ -150,15 +153,18 @@ class Batcher:
         clips, settings = self.clips, self.augmentation
 
         def draw() -> Tensor:
-            return self._visible_frames(chosen, draw_frames(self._counts(chosen), self.sampling, generator))
+            with record_function(DRAWING):
+                return self._visible_frames(
+                    chosen, draw_frames(self._counts(chosen), self.sampling, generator)
+                )
 
         frames = draw()
         on_device = self._device_generator(generator)
 
         def change() -> Augmentation:
-            return draw_augmentation(
-                len(chosen), len(clips.mirror), settings, on_device, clips.device, self.sampling.frames
-            )
+            size = (len(chosen), len(clips.mirror), settings, on_device, clips.device, self.sampling.frames)
+            with record_function(AUGMENTING):
+                return draw_augmentation(*size)
 
         changes = change()
         frames_of_motion = frames if self.sampling.shared else draw()
@@ -170,9 +176,11 @@ class Batcher:
             # Noise is for positions: at a high frame rate it would drown their differences.
             (clips.motion, frames_of_motion, replace(changes_of_motion, jitter=0.0)),
         ):
-            x, present, owner = self._gather(data, persons, drawn)
+            with record_function(DRAWING):
+                x, present, owner = self._gather(data, persons, drawn)
             owner_there, shown = (part.to(clips.device, non_blocking=True) for part in (owner, present))
-            x = augment(x, owner_there, changed, mirror, on_device, shown)
+            with record_function(AUGMENTING):
+                x = augment(x, owner_there, changed, mirror, on_device, shown)
             streams.append(self._stream(x, owner, len(chosen)))
         return Streams(*streams)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from psptool.cli.artefacts import DATASET, SPLIT, choose
-from psptool.cli.console import choice, examples, mute, next_step, note, progress, say_json, table, warn
+from psptool.cli.console import choice, examples, grid, mute, next_step, note, progress, say_json, table, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ EXAMPLES = examples(
     "psptool train --method supervised --set optim.lr=0.05",
     "psptool train --resume off",
     "psptool train --precision float32",
+    "psptool train --profile 5",
     "psptool train --split splits/ucla-xview-0.05-s0.json --preset small --device cpu",
 )
 
@@ -53,6 +54,9 @@ def train(
         str | None, typer.Option(help="auto, float32 or bfloat16; the recipe's by default.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and draws; the split's by default.")] = None,
+    profile: Annotated[
+        int, typer.Option(metavar="STEPS", help="Show where so many steps' time goes, and leave no run.")
+    ] = 0,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default named in runs/.")] = None,
     resume: Annotated[
         str, typer.Option(help="auto goes on with an unfinished run; required: or fails; off.")
@@ -90,6 +94,9 @@ def train(
             split, data = split or Path(known.split_path), data or Path(known.data_path)
         split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
         data_path = choose(DATASET, data, Split.load(split_path).dataset)
+        if profile:
+            _say_profile(data_path, split_path, recipe, computing_on, profile, as_json)
+            return
         done = run_training(data_path, split_path, recipe, computing_on, out, resume=how, ranks=ranks)
     if as_json:
         say_json(_summary(done))
@@ -107,6 +114,29 @@ def _known(out: Path | None) -> RunConfig | None:
     if out is None or not RunFolder(out).config.exists():
         return None
     return RunConfig.load(RunFolder(out).config)
+
+
+def _say_profile(
+    data: Path, split: Path, recipe: TrainingConfig, device: torch.device, steps: int, as_json: bool
+) -> None:
+    from dataclasses import asdict
+
+    from psptool.train.profiling import profile_training
+
+    found = profile_training(data, split, recipe, device, steps)
+    if as_json:
+        say_json(asdict(found))
+        return
+    grid(
+        f"{steps} steps, {steps / found.seconds:.2f} steps/s with the profiler at work",
+        ("part of a step", "ms"),
+        [(part, round(milliseconds, 1)) for part, milliseconds in found.parts.items()],
+    )
+    grid(
+        "",
+        ("operator", "ms a step", "calls"),
+        [(name, round(spent, 1), round(calls, 1)) for name, spent, calls in found.operators],
+    )
 
 
 def _precision(name: str | None) -> list[str]:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from psptool.batches.streams import Streams
 from psptool.model.encoder import ConvBN, Encoder, rows
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import Topology
+
+ENCODING, POLYMERIZING = "psptool: encoder", "psptool: pyramid"
+"""What `psptool train --profile` calls these parts of a step."""
 
 
 class PSPNet(nn.Module):
@@ -47,6 +51,7 @@ class PSPNet(nn.Module):
             self.pyramid.apply(_initialize)
             self.projection.apply(_initialize)
 
+    @record_function(ENCODING)
     def features(self, streams: Streams) -> tuple[Tensor, Tensor]:
         """Encoder features (P, C, T', V) of the joint and of the motion stream."""
         joint, motion = streams.joint.x, streams.motion.x
@@ -64,6 +69,7 @@ class PSPNet(nn.Module):
         """One stream's logits (N, classes): the linear layer on the mean over persons, frames and joints."""
         return self.classifier(self.dropout(average @ features.mean((2, 3)).to(average.dtype)))  # type: ignore[no-any-return]
 
+    @record_function(POLYMERIZING)
     def embeddings(self, features: Tensor, average: Tensor) -> dict[Level, Tensor]:
         """By level the projected vectors (N, C) that the contrast compares; needs ``contrast=True``."""
         assert self.pyramid is not None

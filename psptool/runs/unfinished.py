@@ -14,10 +14,11 @@ from psptool.schemas.run import RunConfig
 Resume = Literal["off", "required", "auto"]
 
 _FREE = (
-    *("data_path", "split_path", "split_name"),
+    *("data_path", "split_path", "split_name", "clips_on"),
     *("training.checkpoint_every", "training.precision", "training.seed"),
 )
-"""What may differ: where files lie, which fingerprints and the digest know by content; how often is saved; what the
+"""What may differ: where files lie, which fingerprints and the digest know by content, and whether
+the device has room for the clips; how often is saved; what the
 recipe left open and the run's own ``precision`` and ``seed`` decide."""
 
 

@@ -112,7 +112,7 @@ class Loop:
         Raises:
             PspError: The loss or a weight is not finite; says at which step and which term.
         """
-        optim, device = self.config.optim, self.batcher.clips.device
+        optim = self.config.optim
         optimizer = build_optimizer(self.model, optim)
         now = Standing(self.model, optimizer, torch.Generator().manual_seed(self.seed))
         if state is not None:

@@ -234,15 +234,16 @@ class Batcher:
         return self._fetch(data, rows[seen]), present[seen], owner[seen]
 
     def _fetch(self, data: Tensor, rows: Tensor) -> Tensor:
-        """The rows (P, T) of ``data``, float32 (P, T, V, 3) on the device."""
+        """The rows (P, T) of ``data``, (P, T, V, 3) on the device, of torch's default type, float32 as a rule."""
         device = self.clips.device
         if self.clips.place == "device":
-            return data[rows.to(device, non_blocking=True)].float()
+            return data[rows.to(device, non_blocking=True)].to(torch.get_default_dtype())
         batch = torch.empty(rows.numel(), *data.shape[1:], dtype=data.dtype, pin_memory=device.type == "cuda")
         torch.index_select(data, 0, rows.flatten(), out=batch)
-        return batch.to(device, non_blocking=True).float().view(*rows.shape, *data.shape[1:])
+        batch = batch.to(device, non_blocking=True).to(torch.get_default_dtype())
+        return batch.view(*rows.shape, *data.shape[1:])
 
     def _stream(self, x: Tensor, owner: Tensor, clips: int) -> Stream:
-        one_hot = (owner[None, :] == torch.arange(clips)[:, None]).float()  # (N, P)
+        one_hot = (owner[None, :] == torch.arange(clips)[:, None]).to(torch.get_default_dtype())  # (N, P)
         average = one_hot / one_hot.sum(1, keepdim=True)
         return Stream(x.permute(0, 3, 1, 2), average.to(x.device, non_blocking=True))

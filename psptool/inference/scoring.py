@@ -88,8 +88,8 @@ def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet
     try:
         # First without memory: a configuration may ask for any size, and the file's tensors tell the true one.
         with torch.device("meta"):
-            _network(config).load_state_dict(kept, assign=True)
-        model = _network(config)
+            network(config).load_state_dict(kept, assign=True)
+        model = network(config)
         model.load_state_dict(kept)
     except RuntimeError as error:
         raise PspError(
@@ -99,7 +99,8 @@ def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet
     return model.to(device).eval()
 
 
-def _network(config: RunConfig) -> PSPNet:
+def network(config: RunConfig) -> PSPNet:
+    """The run's network with fresh weights, without the contrastive loss's branch."""
     topology = TOPOLOGIES[config.topology]
     return PSPNet(config.training.model, topology, len(config.class_names), contrast=False)
 

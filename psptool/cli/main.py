@@ -8,6 +8,18 @@ import typer
 
 from psptool import __version__
 from psptool.cli import (
+    (,
+    demo,
+    embed,
+    evaluate,
+    export,
+    look,
+    predict,
+    prepare,
+    schemas,
+    split,
+    train,
+)
     demo,
     doctor,
     evaluate,
@@ -56,6 +68,8 @@ app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=table.EXAMPLES)(table.table)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
+app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=embed.EXAMPLES)(embed.embed)
 app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
 app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
 app.command(epilog=demo.EXAMPLES)(demo.demo)

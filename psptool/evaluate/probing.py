@@ -39,7 +39,8 @@ def nearest_neighbours(
     votes = np.zeros((len(queries), int(labels.max()) + 1))
     weights = np.take_along_axis(similarity, nearest, axis=1) + 1
     np.add.at(votes, (np.arange(len(queries))[:, None], labels[nearest]), weights)
-    return votes.argmax(axis=1)
+    chosen: NDArray[np.int64] = votes.argmax(axis=1).astype(np.int64)
+    return chosen
 
 
 def linear_probe(train: Features, labels: Labels, queries: Features) -> NDArray[np.int64]:

@@ -70,7 +70,7 @@ class PlainNet(nn.Module):
         return of_joint + of_motion, of_joint, of_motion
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def inputs_at_test(model: TrainedModel, clips: RaggedClips, chosen: Sequence[int]) -> Inputs:
     """What the network sees of clips at test: joint, motion (P, 3, T, V) and average (N, P), on the CPU."""
     training = model.config.training

@@ -50,7 +50,7 @@ def test_the_classifier_on_the_features_gives_the_logits(made: tuple[TrainedMode
 
 def test_parts_are_the_splits(made: tuple[TrainedModel, ClipFeatures]) -> None:
     _, features = made
-    order = {name: part for name, part in zip(features.names, features.parts, strict=True)}
+    order = dict(zip(features.names, features.parts, strict=True))
     assert [order[name] for name in NAMES] == ["labelled", "unlabelled", "test", "test", ""]
     assert [features.names[n] for n in features.within("test")] == sorted(NAMES[2:4])
     assert features.both.shape == (5, 2 * features.joint.shape[1])

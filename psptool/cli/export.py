@@ -15,7 +15,7 @@ from psptool.errors import PspError
 if TYPE_CHECKING:
     from psptool.inference.exporting import Format
     from psptool.inference.models import TrainedModel, Weights
-    from psptool.store.writing import PackedClip
+    from psptool.store.arrays import PreparedClip
 
 EXAMPLES = examples(
     "psptool export --safetensors",
@@ -85,12 +85,11 @@ def export(
     next_step(f"read {card}")
 
 
-def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PackedClip], str, str | None]:
+def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], str, str | None]:
     """Clips to compare on, what they are, and the name of one of a dataset; made-up ones where that is not there."""
     from psptool.evaluate.api import check_dataset
     from psptool.store.arrays import PreparedClip
     from psptool.store.reading import open_store
-    from psptool.store.writing import pack
 
     path = data or Path(model.config.data_path)
     if data is None and not path.exists():
@@ -103,11 +102,11 @@ def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PackedClip], st
         for stored in map(store.clip, chosen):
             transform = (stored.origin, stored.scale, stored.rotation)
             arrays = (stored.joint, stored.present, stored.state)
-            clips.append(pack(PreparedClip(stored.name, stored.key, *arrays, *transform)))
-    return clips, f"{len(clips)} clips of {path}", clips[0].clip.name
+            clips.append(PreparedClip(stored.name, stored.key, *arrays, *transform))
+    return clips, f"{len(clips)} clips of {path}", clips[0].name
 
 
-def _made_up(model: TrainedModel) -> list[PackedClip]:
+def _made_up(model: TrainedModel) -> list[PreparedClip]:
     """Made-up recordings in the model's format, prepared as its clips were."""
     from psptool.inference.predicting import find_recordings
     from psptool.prepare.working import prepare_clip
@@ -125,4 +124,4 @@ def _made_up(model: TrainedModel) -> list[PackedClip]:
             for reader, sources in found
             for source in sources
         ]
-    return [outcome.packed for outcome in outcomes if outcome.packed is not None]
+    return [outcome.clip for outcome in outcomes if outcome.clip is not None]

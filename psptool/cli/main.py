@@ -8,21 +8,11 @@ import typer
 
 from psptool import __version__
 from psptool.cli import (
-    (,
     demo,
+    doctor,
     embed,
     evaluate,
     export,
-    look,
-    predict,
-    prepare,
-    schemas,
-    split,
-    train,
-)
-    demo,
-    doctor,
-    evaluate,
     look,
     predict,
     prepare,

@@ -6,11 +6,10 @@ their number. Notation for array shapes: N clips of a batch, K classes, M person
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from psptool import __version__
 from psptool.batches.ragged import RaggedClips
@@ -18,18 +17,22 @@ from psptool.errors import PspError
 from psptool.inference.models import TrainedModel
 from psptool.inference.scoring import score_ragged, softmax
 from psptool.prepare.gathering import ANY_NAME
-from psptool.prepare.working import batches, prepare_batch
+from psptool.prepare.working import prepare_clip
 from psptool.readers.base import ClipSource, FileRef, Reader
 from psptool.readers.sources import clips_among, list_files
 from psptool.schemas.prediction import Guess, PredictedClip, Prediction
 from psptool.schemas.report import LeftOut
 from psptool.skeletons.topologies import TOPOLOGIES
+from psptool.store.arrays import PreparedClip
+from psptool.store.layout import KEY_COLUMNS
 from psptool.store.reading import Rows
-from psptool.store.writing import PackedClip
+from psptool.store.writing import pack
 
 Progress = Callable[[int, int], None]
 """Called with recordings done and recordings in all."""
 
+BATCH = 64
+"""Recordings prepared and computed at once."""
 OTHER_FORMAT = "another format"
 
 
@@ -59,13 +62,14 @@ def predict(
     total, done = sum(len(sources) for _, sources in found), 0
     clips: list[PredictedClip] = []
     for reader, sources in found:
-        for batch in batches([(source,) for source in sources]):
-            outcomes = prepare_batch(batch, reader, model.config.preparation)
+        for first in range(0, len(sources), BATCH):
+            batch = sources[first : first + BATCH]
+            outcomes = [prepare_clip((source,), reader, model.config.preparation) for source in batch]
             unusable += [outcome.left_out for outcome in outcomes if outcome.left_out is not None]
             usable = [
-                (source, outcome.packed)
-                for (source,), outcome in zip(batch, outcomes, strict=True)
-                if outcome.packed is not None
+                (source, outcome.clip)
+                for source, outcome in zip(batch, outcomes, strict=True)
+                if outcome.clip is not None
             ]
             clips += _predicted(model, usable, top, logits)
             done += len(batch)
@@ -120,35 +124,23 @@ def find_recordings(
     return found, unusable
 
 
-def ragged(packed: Sequence[PackedClip], model: TrainedModel) -> RaggedClips:
+def ragged(clips: Sequence[PreparedClip], model: TrainedModel) -> RaggedClips:
     """Prepared clips on the model's device, without a file in between."""
-    clips = [one.clip for one in packed]
-    joints = TOPOLOGIES[model.config.topology].size
-    rows = Rows(
-        np.concatenate([clip.joint.reshape(-1, joints, 3) for clip in clips]),
-        np.concatenate([one.motion.reshape(-1, joints, 3) for one in packed]),
-        np.concatenate([clip.present.reshape(-1) for clip in clips]),
-    )
-
-    def integers(values: Iterator[int]) -> NDArray[np.int64]:
-        return np.fromiter(values, dtype=np.int64)
-
+    topology = TOPOLOGIES[model.config.topology]
+    packed = pack(clips, topology.size)
+    table = dict(zip((*KEY_COLUMNS, "frames", "persons"), packed.numbers.T, strict=True))
+    rows = Rows(packed.joint, packed.motion, packed.present)
     return RaggedClips.from_rows(
-        rows,
-        integers(clip.key.label for clip in clips),
-        integers(clip.frames for clip in clips),
-        integers(clip.persons for clip in clips),
-        TOPOLOGIES[model.config.topology].mirror,
-        model.device,
+        rows, table["label"], table["frames"], table["persons"], topology.mirror, model.device
     )
 
 
 def _predicted(
-    model: TrainedModel, usable: Sequence[tuple[ClipSource, PackedClip]], top: int, keep: bool
+    model: TrainedModel, usable: Sequence[tuple[ClipSource, PreparedClip]], top: int, keep: bool
 ) -> list[PredictedClip]:
     if not usable:
         return []
-    clips = ragged([packed for _, packed in usable], model)
+    clips = ragged([clip for _, clip in usable], model)
     names = [source.name for source, _ in usable]
     both = score_ragged(model.net, model.config, clips, np.arange(len(names)), names).both
     probabilities = softmax(both)
@@ -157,8 +149,8 @@ def _predicted(
         PredictedClip(
             name=source.name,
             source=str(source.files[0]),
-            frames=packed.clip.frames,
-            persons=packed.clip.persons,
+            frames=clip.frames,
+            persons=clip.persons,
             top=tuple(
                 Guess(
                     class_name=model.config.class_names[label],
@@ -169,7 +161,7 @@ def _predicted(
             ),
             logits=tuple(both[n].tolist()) if keep else None,
         )
-        for n, (source, packed) in enumerate(usable)
+        for n, (source, clip) in enumerate(usable)
     ]
 
 

@@ -35,7 +35,6 @@ def test_every_planned_command_is_there():
         "table",
         "doctor",
     }
-    planned = {"prepare", "split", "train", "evaluate", "inspect", "validate", "demo", "schemas"}
     planned |= {"predict", "export", "embed"}
     assert set(COMMANDS) == planned
 

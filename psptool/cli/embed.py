@@ -20,6 +20,7 @@ EXAMPLES = examples(
     "psptool embed runs/ucla-xview-0.05-s0-psp-small --out features.npz --json",
     "psptool embed --neighbours 1",
 )
+NEIGHBOURS = 5
 
 
 def embed(
@@ -27,7 +28,9 @@ def embed(
     out: Annotated[
         Path | None, typer.Option(help="A .npz or .parquet file to write; RUN/features.npz.")
     ] = None,
-    neighbours: Annotated[int, typer.Option(help="Nearest train clips that vote.")] = 5,
+    neighbours: Annotated[
+        int | None, typer.Option(help="Nearest train clips that vote; 5, or all where there are fewer.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
     data: Annotated[Path | None, typer.Option(help="The dataset; by default where it lay.")] = None,
     split: Annotated[Path | None, typer.Option(help="The split; by default where it lay.")] = None,
@@ -57,19 +60,24 @@ def embed(
     measures = _measures(found, neighbours)
     write_whole(target, content)
     if as_json:
-        sizes = {"clips": len(found.names), "features": int(found.both.shape[1]), "neighbours": neighbours}
+        sizes = {"clips": len(found.names), "features": int(found.both.shape[1])}
         say_json({"file": str(target), "weights": which, **sizes, "measures": measures})
         return
     say(f"{target}: {len(found.names)} clips, {found.joint.shape[1]} features a stream")
     rows = [
-        (f"{one['labels']} ({one['clips']})", percent(one["nearest"]), percent(one["linear"]))
+        (
+            f"{one['labels']} ({one['clips']})",
+            one["neighbours"],
+            percent(one["nearest"]),
+            percent(one["linear"]),
+        )
         for one in measures
     ]
-    grid("", ("train labels used", f"{neighbours} nearest %", "linear probe %"), rows)
+    grid("", ("train labels used", "neighbours", "their vote %", "linear probe %"), rows)
     next_step(f"psptool evaluate {folder}")
 
 
-def _measures(found: ClipFeatures, neighbours: int) -> list[dict[str, Any]]:
+def _measures(found: ClipFeatures, neighbours: int | None) -> list[dict[str, Any]]:
     """Top-1 on the test clips, with the labels that training saw and with those of all train clips."""
     from psptool.evaluate.probing import linear_probe, nearest_neighbours
 
@@ -77,12 +85,14 @@ def _measures(found: ClipFeatures, neighbours: int) -> list[dict[str, Any]]:
     measured = []
     for labels, parts in (("labelled", ("labelled",)), ("all", ("labelled", "unlabelled"))):
         train = found.within(*parts)
-        near = nearest_neighbours(x[train], y[train], x[test], neighbours)
+        voting = min(NEIGHBOURS, len(train)) if neighbours is None else neighbours
+        near = nearest_neighbours(x[train], y[train], x[test], voting)
         linear = linear_probe(x[train], y[train], x[test])
         measured.append(
             {
                 "labels": labels,
                 "clips": len(train),
+                "neighbours": voting,
                 "nearest": float((near == y[test]).mean()),
                 "linear": float((linear == y[test]).mean()),
             }

@@ -22,7 +22,7 @@ from psptool.batches.augmentation import Augmentation, augment, draw_augmentatio
 from psptool.batches.sampling import draw_frames, even_frames
 from psptool.batches.streams import Stream, Streams
 from psptool.schemas.training import AugmentSettings, SamplingSettings
-from psptool.store.reading import Store
+from psptool.store.reading import Rows, Store
 
 NO_CHANGE = AugmentSettings()
 DRAWING, AUGMENTING = "psptool: drawing", "psptool: augmenting"
@@ -74,20 +74,39 @@ class RaggedClips:
     def from_store(
         cls, store: Store, mirror: tuple[int, ...], device: torch.device, storage: torch.dtype = torch.float32
     ) -> RaggedClips:
-        """Load a whole prepared dataset, onto ``device`` where it takes no more than `DEVICE_SHARE` of what is free.
+        """Load a whole prepared dataset; arguments as for `from_rows`."""
+        table = store.table
+        return cls.from_rows(store.rows(), table.label, table.frames, table.persons, mirror, device, storage)
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Rows,
+        label: NDArray[np.integer],
+        frames: NDArray[np.integer],
+        persons: NDArray[np.integer],
+        mirror: tuple[int, ...],
+        device: torch.device,
+        storage: torch.dtype = torch.float32,
+    ) -> RaggedClips:
+        """Clips onto ``device`` where they take no more than `DEVICE_SHARE` of what is free there.
 
         Args:
-            store: The dataset.
+            rows: Of all clips, one after the other, as the store has them.
+            label: int (n,).
+            frames: int (n,).
+            persons: int (n,).
             mirror: For each joint the one on the other side.
             device: Where batches go.
             storage: float32, or float16 for half the memory; batches are float32 in any case.
         """
-        rows, table = store.rows(), store.table
+        sizes = frames * persons
+        first_row = np.cumsum(sizes) - sizes
         shown = [
-            np.flatnonzero(rows.present[first : first + frames * persons].reshape(persons, frames).any(0))
-            for first, frames, persons in zip(table.first_row, table.frames, table.persons, strict=True)
+            np.flatnonzero(rows.present[first : first + t * m].reshape(m, t).any(0))
+            for first, t, m in zip(first_row, frames, persons, strict=True)
         ]
-        count = np.array([len(frames) for frames in shown], dtype=np.int64)
+        count = np.array([len(visible) for visible in shown], dtype=np.int64)
 
         def integers(values: NDArray[np.integer]) -> Tensor:
             return torch.as_tensor(np.asarray(values, dtype=np.int64))
@@ -99,10 +118,10 @@ class RaggedClips:
             motion=torch.as_tensor(rows.motion).to(place, storage),
             device=device,
             present=torch.as_tensor(rows.present),
-            label=integers(table.label),
-            first_row=integers(table.first_row),
-            frames=integers(table.frames),
-            persons=integers(table.persons),
+            label=integers(label),
+            first_row=integers(first_row),
+            frames=integers(frames),
+            persons=integers(persons),
             visible=integers(np.concatenate(shown)),
             first_visible=integers(np.cumsum(count) - count),
             visible_count=integers(count),

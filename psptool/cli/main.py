@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from psptool import __version__
-from psptool.cli import demo, doctor, evaluate, look, prepare, schemas, split, table, train
+from psptool.cli import (
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    look,
+    predict,
+    prepare,
+    schemas,
+    split,
+    table,
+    train,
+)
 from psptool.cli.console import Commands, examples, quietable
 
 app = typer.Typer(
@@ -44,6 +57,9 @@ app.command(epilog=split.EXAMPLES)(split.split)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=table.EXAMPLES)(table.table)
+app.command(epilog=predict.EXAMPLES)(predict.predict)
+app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=embed.EXAMPLES)(embed.embed)
 app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
 app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
 app.command(epilog=demo.EXAMPLES)(demo.demo)

@@ -22,7 +22,7 @@ def schemas(
     ] = False,
     show: Annotated[
         str | None,
-        typer.Option(help="List the keys of dataset, report, run, scores, split, table or training."),
+        typer.Option(help="List the keys of one, such as training, run or prediction."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the schemas.")] = Path("schemas"),
 ) -> None:

@@ -53,9 +53,9 @@ def evaluate(
     device = device or torch.device("cpu")
     folder = RunFolder(run_folder)
     config = RunConfig.load(folder.config)
-    split_path = split or _where_it_lay(run_folder, config.split_path, "split")
+    split_path = split or where_it_lay(run_folder, config.split_path, "split")
     chosen_split = Split.load(split_path)
-    with open_store(data or _where_it_lay(run_folder, config.data_path, "data")) as store:
+    with open_store(data or where_it_lay(run_folder, config.data_path, "data")) as store:
         check_dataset(run_folder, config, store)
         check_split(run_folder, config, split_path, chosen_split)
         names: tuple[str, ...] = getattr(chosen_split, part)
@@ -178,7 +178,7 @@ def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -
         )
 
 
-def _where_it_lay(run_folder: Path, recorded: str, option: str) -> Path:
+def where_it_lay(run_folder: Path, recorded: str, option: str) -> Path:
     """The path that the run was trained from, which counts from the folder that training was started in."""
     path = Path(recorded)
     if not path.exists():

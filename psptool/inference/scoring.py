@@ -5,6 +5,7 @@ Notation for array shapes: N clips, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +77,19 @@ def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet
             f"{weights}: cannot be read as safetensors ({error})",
             way_out="Copy it again from its source, or train again.",
         ) from error
-    settings = config.training.model
-    model = PSPNet(settings, TOPOLOGIES[config.topology], len(config.class_names), contrast=False)
+    if config.topology not in TOPOLOGIES:
+        raise PspError(
+            "config.json: topology",
+            repr(config.topology),
+            f"one of {', '.join(TOPOLOGIES)}",
+            "Put back the config.json and the weights of one run.",
+        )
     kept = {name: x for name, x in tensors.items() if not name.startswith(CONTRAST_BRANCH)}
     try:
+        # First without memory: a configuration may ask for any size, and the file's tensors tell the true one.
+        with torch.device("meta"):
+            network(config).load_state_dict(kept, assign=True)
+        model = network(config)
         model.load_state_dict(kept)
     except RuntimeError as error:
         raise PspError(
@@ -87,6 +97,12 @@ def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet
             way_out="Put back the config.json and the weights of one run.",
         ) from error
     return model.to(device).eval()
+
+
+def network(config: RunConfig) -> PSPNet:
+    """The run's network with fresh weights, without the contrastive loss's branch."""
+    topology = TOPOLOGIES[config.topology]
+    return PSPNet(config.training.model, topology, len(config.class_names), contrast=False)
 
 
 def score_clips(
@@ -107,6 +123,28 @@ def score_clips(
         PspError: A logit is not finite; or the store is damaged.
     """
     clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
+    return score_ragged(model, config, clips, chosen, [store.names[n] for n in chosen])
+
+
+def score_ragged(
+    model: PSPNet,
+    config: RunConfig,
+    clips: RaggedClips,
+    chosen: NDArray[np.integer],
+    names: Sequence[str],
+) -> StreamLogits:
+    """As `score_clips`, for clips that lie on the model's device already.
+
+    Args:
+        model: As `load_model` gives it.
+        config: Whose sampling and treatment of absent persons hold.
+        clips: Where the clips are.
+        chosen: int (N,), clip numbers.
+        names: Of the N clips, for the error.
+
+    Raises:
+        PspError: A logit is not finite.
+    """
     training = config.training
     batcher = Batcher(clips, training.sampling, absent_persons=training.model.absent_persons)
     numbers = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
@@ -116,7 +154,7 @@ def score_clips(
     if len(broken):
         raise PspError(
             f"{len(broken)} of {len(chosen)} clips get logits that are not finite, the first is "
-            f"{store.names[int(chosen[broken[0]])]}",
+            f"{names[int(broken[0])]}",
             way_out="The training broke down: train again with a lower optim.lr or with optim.clip_norm=5.",
         )
     return scored

@@ -63,7 +63,8 @@ class PSPNet(nn.Module):
         else:
             mapped = (self.joint_encoder.input_map(rows(joint)), self.motion_input(rows(motion)))
             both = self.joint_encoder.deepen(torch.cat(mapped))
-        return both[: len(joint)], both[len(joint) :]
+        persons = joint.shape[0]  # len() would make it a constant of an exported model
+        return both[:persons], both[persons:]
 
     def logits(self, features: Tensor, average: Tensor) -> Tensor:
         """One stream's logits (N, classes): the linear layer on the mean over persons, frames and joints."""

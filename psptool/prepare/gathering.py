@@ -16,13 +16,19 @@ from psptool.errors import PspError
 from psptool.readers.base import ClipSource, FileRef, Reader, Stray
 from psptool.readers.ntu import NtuReader
 from psptool.readers.sources import clips_among, list_files
-from psptool.readers.ucla import ucla_reader_for
+from psptool.readers.ucla import UclaJsonReader, UclaTextReader, ucla_reader_for
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import LeftOut
 from psptool.skeletons.datasets import NTU60, NTU120, UCLA, Dataset
 from psptool.skeletons.missing import missing_clips
 
 Kind = Literal["ntu", "ucla"]
+ANY_NAME: tuple[Reader, ...] = (
+    NtuReader(any_name=True),
+    UclaJsonReader(any_name=True),
+    UclaTextReader(any_name=True),
+)
+"""Every format's reader, for recordings that are to be recognized and whose names may be any."""
 Copies = tuple[ClipSource, ...]
 """One clip, and further files of the same name."""
 

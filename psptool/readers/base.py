@@ -101,6 +101,9 @@ class RawClip:
 class Reader(Protocol):
     """One raw format. To add a format, write one such class and inherit the conformance tests.
 
+    Its constructor's ``any_name`` lets it find recordings whose names are not the dataset's, for prediction alone:
+    without a key there is no label.
+
     Attributes:
         format: Short name, such as ``ntu-skeleton``.
         topology: The joints it yields.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from psptool.errors import RawFormatError
 from psptool.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.readers.text import excerpt, no_body, number_error, require_text
-from psptool.skeletons.datasets import parse_ntu
+from psptool.skeletons.datasets import UNNAMED, parse_ntu
 from psptool.skeletons.topologies import NTU25
 
 if TYPE_CHECKING:
@@ -29,10 +29,17 @@ _FIELD = re.compile(rb"[^ \t\r\n]+")
 
 
 class NtuReader:
-    """Reads NTU RGB+D clips; see `psptool.readers.base.Reader`."""
+    """Reads NTU RGB+D clips; see `psptool.readers.base.Reader`.
+
+    Args:
+        any_name: Take recordings of other names too, whose key is `UNNAMED`.
+    """
 
     format = "ntu-skeleton"
     topology = NTU25
+
+    def __init__(self, any_name: bool = False) -> None:
+        self.any_name = any_name
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """A clip is a ``SsssCcccPpppRrrrAaaa.skeleton``; a `.skeleton` of another name is a stray."""
@@ -42,7 +49,7 @@ class NtuReader:
                 continue
             name = file.name
             stem = name[: -len(SUFFIX)]
-            key = parse_ntu(stem)
+            key = parse_ntu(stem) or (UNNAMED if self.any_name else None)
             if key is None:
                 strays.append(Stray(name, str(file), "the name is not SsssCcccPpppRrrrAaaa"))
             else:

@@ -28,7 +28,7 @@ from psptool.readers.text import (
     require_size,
     require_text,
 )
-from psptool.skeletons.datasets import parse_ucla
+from psptool.skeletons.datasets import UNNAMED, ClipKey, parse_ucla
 from psptool.skeletons.topologies import UCLA20
 
 MAX_JSON_BYTES = 4 * 2**20
@@ -50,10 +50,17 @@ class UclaJsonReader:
 
     The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly (0, 0, 0) are
     passed on as they are; it is the preparation that takes them for missing.
+
+    Args:
+        any_name: Take recordings of other names too, whose key is `UNNAMED`; of any file only ``skeletons`` is
+            then looked at.
     """
 
     format = "ucla-json"
     topology = UCLA20
+
+    def __init__(self, any_name: bool = False) -> None:
+        self.any_name = any_name
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """A clip is an ``aNN_sNN_eNN_vNN.json`` of a known action; a `.json` of another name is a stray."""
@@ -61,7 +68,7 @@ class UclaJsonReader:
         for file in files:
             if not file.path.lower().endswith(".json"):
                 continue
-            key = parse_ucla(file.place.stem)
+            key = parse_ucla(file.place.stem) or (UNNAMED if self.any_name else None)
             if key is None:
                 reason = "the name is not aNN_sNN_eNN_vNN of a known action"
                 strays.append(Stray(file.place.name, str(file), reason))
@@ -77,11 +84,11 @@ class UclaJsonReader:
         """
         (blob,), (file,) = blobs, source.files
         content = _load_json(file, blob)
-        for key, expected in (("file_name", source.name), ("label", source.key.label + 1)):
-            if type(content[key]) is not type(expected) or content[key] != expected:
-                raise RawFormatError(
-                    key.replace("_", " "), f"{file}, {key}", excerpt(content[key]), repr(expected)
-                )
+        if self.any_name:
+            if "skeletons" not in content:
+                raise RawFormatError("keys", str(file), excerpt(sorted(content)), "the key skeletons")
+        else:
+            _check_keys(source, file, content)
         xyz = _json_positions(file, content["skeletons"])
         state = np.full(xyz.shape[:2], STATE_UNKNOWN, np.uint8)
         return _one_person(source, len(xyz), np.arange(len(xyz), dtype=np.int32), xyz, state)
@@ -107,10 +114,16 @@ class UclaTextReader:
       these are not Kinect-v1 joints.
     - *The first line* is an integer without known meaning; it must be there and is not looked at further.
     - Pictures and all other files are not the reader's.
+
+    Args:
+        any_name: Take frame files in any folder, whose name is the clip's and whose key is `UNNAMED`.
     """
 
     format = "ucla-text"
     topology = UCLA20
+
+    def __init__(self, any_name: bool = False) -> None:
+        self.any_name = any_name
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """A clip is a folder ``view_<n>/aNN_sNN_eNN`` with frame files; such files elsewhere are strays."""
@@ -121,7 +134,7 @@ class UclaTextReader:
                 continue
             place = file.place
             is_list = place.name == _FILE_LIST
-            if parse_ucla(_clip_name(place.parent)) is None:
+            if self._named(place.parent) is None:
                 reason = None if is_list else "not in a folder view_<n>/aNN_sNN_eNN of a known action"
             elif is_list or _FRAME.fullmatch(place.name):
                 folders[file.archive, place.parent].append(file)
@@ -130,8 +143,25 @@ class UclaTextReader:
                 reason = "the name is not frame_<index>_tc_<timestamp>_skeletons.txt"
             if reason is not None:
                 strays.append(Stray(place.name, str(file), reason))
-        clips = [_clip_of(folder, members) for (_, folder), members in folders.items()]
+        clips = [self._clip_of(folder, members) for (_, folder), members in folders.items()]
         return [clip for clip in clips if clip is not None], strays
+
+    def _named(self, folder: PurePath) -> tuple[str, ClipKey] | None:
+        """The clip that a folder's name says; None where it says none."""
+        name = _clip_name(folder)
+        key = parse_ucla(name)
+        if key is not None:
+            return name, key
+        return (folder.name or ".", UNNAMED) if self.any_name else None
+
+    def _clip_of(self, folder: PurePath, members: list[FileRef]) -> ClipSource | None:
+        """The clip of one folder's frame files and `fileList.txt`, the latter last; None without a frame file."""
+        named = self._named(folder)
+        lists = [file for file in members if file.place.name == _FILE_LIST]
+        frames = [file for file in members if file.place.name != _FILE_LIST]
+        if named is None or not frames:
+            return None
+        return ClipSource(*named, (*sorted(frames, key=_order), *lists))
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """Turn the frame files' bytes, and `fileList.txt`'s where there is one, into a clip.
@@ -195,7 +225,7 @@ def _one_person(
 
 
 def _load_json(file: FileRef, blob: bytes) -> dict[str, Any]:
-    """The object in a file, which has exactly the form's keys."""
+    """The object in a file."""
     require_size(file, blob, MAX_JSON_BYTES)
     require_text(file, blob)
     text = blob.decode("ascii")
@@ -211,9 +241,18 @@ def _load_json(file: FileRef, blob: bytes) -> dict[str, Any]:
         raise RawFormatError("not JSON", str(file), "very many nested brackets", "four at most") from None
     if not isinstance(content, dict):
         raise RawFormatError("not an object", str(file), excerpt(content), "a JSON object")
+    return content
+
+
+def _check_keys(source: ClipSource, file: FileRef, content: dict[str, Any]) -> None:
+    """The form's keys and no others; what they say of the clip is what its name says."""
     if sorted(content) != sorted(_KEYS):
         raise RawFormatError("keys", str(file), excerpt(sorted(content)), f"exactly {', '.join(_KEYS)}")
-    return content
+    for key, expected in (("file_name", source.name), ("label", source.key.label + 1)):
+        if type(content[key]) is not type(expected) or content[key] != expected:
+            raise RawFormatError(
+                key.replace("_", " "), f"{file}, {key}", excerpt(content[key]), repr(expected)
+            )
 
 
 class _Constant(str):
@@ -258,17 +297,6 @@ def _clip_name(folder: PurePath) -> str:
     """The clip's name of a folder such as ``view_1/a01_s01_e00``; empty for a folder elsewhere."""
     view = _VIEW.fullmatch(folder.parent.name)
     return f"{folder.name}_v{int(view[1]):02d}" if view else ""
-
-
-def _clip_of(folder: PurePath, members: list[FileRef]) -> ClipSource | None:
-    """The clip of one folder's frame files and `fileList.txt`, the latter last; None without a frame file."""
-    name = _clip_name(folder)
-    key = parse_ucla(name)
-    lists = [file for file in members if file.place.name == _FILE_LIST]
-    frames = [file for file in members if file.place.name != _FILE_LIST]
-    if key is None or not frames:
-        return None
-    return ClipSource(name, key, (*sorted(frames, key=_order), *lists))
 
 
 def _order(file: FileRef) -> tuple[int, int]:

@@ -43,7 +43,7 @@ class Artefact(Strict):
 
     def dump(self) -> str:
         """The artefact as indented JSON text that ends in a newline."""
-        return self.model_dump_json(indent=2) + "\n"
+        return self.model_dump_json(indent=2, by_alias=True) + "\n"
 
     def save(self, path: Path) -> None:
         """Write ``path`` whole or not at all, making its folder where that is absent.

@@ -26,6 +26,10 @@ class ClipKey:
     repetition: int = -1
 
 
+UNNAMED = ClipKey(-1)
+"""The key of a recording whose name says nothing."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Who is trained on and who is tested on.

@@ -35,6 +35,7 @@ def test_every_planned_command_is_there():
         "table",
         "doctor",
     }
+    planned |= {"predict", "export", "embed"}
     assert set(COMMANDS) == planned
 
 

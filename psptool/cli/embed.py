@@ -1,0 +1,100 @@
+"""``psptool embed``: a run's features of all clips, and what they tell without the classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+
+from psptool.cli.artefacts import RUN, choose
+from psptool.cli.console import choice, examples, grid, next_step, say, say_json
+from psptool.cli.evaluate import percent
+
+if TYPE_CHECKING:
+    from psptool.inference.features import ClipFeatures
+    from psptool.inference.models import Weights
+
+EXAMPLES = examples(
+    "psptool embed",
+    "psptool embed runs/ucla-xview-0.05-s0-psp-small --out features.npz --json",
+    "psptool embed --neighbours 1",
+)
+NEIGHBOURS = 5
+
+
+def embed(
+    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest of runs/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .npz or .parquet file to write; RUN/features.npz.")
+    ] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(help="Nearest train clips that vote; 5, or all where there are fewer.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
+    data: Annotated[Path | None, typer.Option(help="The dataset; by default where it lay.")] = None,
+    split: Annotated[Path | None, typer.Option(help="The split; by default where it lay.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write the encoder's features of all clips, and measure them on the test clips."""
+    from psptool.evaluate.api import check_dataset, check_split, where_it_lay
+    from psptool.inference import features, models
+    from psptool.replacing import write_whole
+    from psptool.schemas.split import Split
+    from psptool.store.reading import open_store
+    from psptool.train.device import choose_device
+
+    which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
+    computing_on = choose_device(device)
+    folder = choose(RUN, run)
+    model = models.open_model(folder, which, computing_on)
+    target = out or folder / "features.npz"
+    split_path = split or where_it_lay(folder, model.config.split_path, "split")
+    draw = Split.load(split_path)
+    with open_store(data or where_it_lay(folder, model.config.data_path, "data")) as store:
+        check_dataset(folder, model.config, store)
+        check_split(folder, model.config, split_path, draw)
+        found = features.embed(model, store, draw)
+    content = features.features_file(found, model.config.class_names, target)
+    measures = _measures(found, neighbours)
+    write_whole(target, content)
+    if as_json:
+        sizes = {"clips": len(found.names), "features": int(found.both.shape[1])}
+        say_json({"file": str(target), "weights": which, **sizes, "measures": measures})
+        return
+    say(f"{target}: {len(found.names)} clips, {found.joint.shape[1]} features a stream")
+    rows = [
+        (
+            f"{one['labels']} ({one['clips']})",
+            one["neighbours"],
+            percent(one["nearest"]),
+            percent(one["linear"]),
+        )
+        for one in measures
+    ]
+    grid("", ("train labels used", "neighbours", "their vote %", "linear probe %"), rows)
+    next_step(f"psptool evaluate {folder}")
+
+
+def _measures(found: ClipFeatures, neighbours: int | None) -> list[dict[str, Any]]:
+    """Top-1 on the test clips, with the labels that training saw and with those of all train clips."""
+    from psptool.evaluate.probing import linear_probe, nearest_neighbours
+
+    test, x, y = found.within("test"), found.both, found.labels
+    measured = []
+    for labels, parts in (("labelled", ("labelled",)), ("all", ("labelled", "unlabelled"))):
+        train = found.within(*parts)
+        voting = min(NEIGHBOURS, len(train)) if neighbours is None else neighbours
+        near = nearest_neighbours(x[train], y[train], x[test], voting)
+        linear = linear_probe(x[train], y[train], x[test])
+        measured.append(
+            {
+                "labels": labels,
+                "clips": len(train),
+                "neighbours": voting,
+                "nearest": float((near == y[test]).mean()),
+                "linear": float((linear == y[test]).mean()),
+            }
+        )
+    return measured

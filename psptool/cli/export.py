@@ -1,0 +1,127 @@
+"""``psptool export``: a run for other programs, with a model card."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from psptool.cli.artefacts import RUN, choose
+from psptool.cli.console import choice, examples, grid, next_step, note, say_json
+from psptool.errors import PspError
+
+if TYPE_CHECKING:
+    from psptool.inference.exporting import Format
+    from psptool.inference.models import TrainedModel, Weights
+    from psptool.store.arrays import PreparedClip
+
+EXAMPLES = examples(
+    "psptool export --safetensors",
+    "psptool export runs/ucla-xview-0.05-s0-psp-small --torch-export --out exported",
+    "psptool export --onnx --safetensors --json",
+)
+CLIPS = 20
+"""Clips that a file's answers are compared on."""
+
+
+def export(
+    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest of runs/.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="For onnxruntime and others; a .onnx file.")] = False,
+    torch_export: Annotated[
+        bool, typer.Option("--torch-export", help="For PyTorch without psptool; a .pt2 file.")
+    ] = False,
+    safetensors: Annotated[
+        bool, typer.Option("--safetensors", help="Weights alone, in one file that predict takes as --model.")
+    ] = False,
+    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
+    data: Annotated[
+        Path | None, typer.Option(help="The dataset whose clips to compare on; by default where it lay.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; RUN/export.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write a run's model for other programs, and a card beside it.
+
+    Each file's answers are compared with the live model's before it is written.
+    """
+    from psptool.inference import exporting, models
+    from psptool.inference.card import model_card
+    from psptool.inference.predicting import ragged
+    from psptool.replacing import write_whole
+
+    asked = {"onnx": onnx, "torch-export": torch_export, "safetensors": safetensors}
+    formats = [cast("Format", name) for name, wanted in asked.items() if wanted]
+    if not formats:
+        raise PspError(
+            "no format", expected="--onnx, --torch-export or --safetensors", way_out="Name one or more."
+        )
+    which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
+    folder = choose(RUN, run)
+    if folder.is_file():
+        raise PspError(f"{folder}: is a file", expected="a run's folder", way_out="Name the run's folder.")
+    model = models.open_model(folder, which)
+    clips, compared, clip = _clips(model, data)
+    inputs = exporting.inputs_at_test(model, ragged(clips, model), range(len(clips)))
+    done = exporting.export(model, formats, inputs)
+    target, stem = out or folder / "export", folder.resolve().name
+    paths = [exporting.file_of(target, stem, one.format) for one in done]
+    for path, one in zip(paths, done, strict=True):
+        write_whole(path, one.content)
+    card = target / f"{stem}.md"
+    write_whole(card, model_card(model, stem, done, compared, clip))
+    if as_json:
+        files = [
+            {"file": str(path), "format": one.format, "bytes": len(one.content), "difference": one.difference}
+            for path, one in zip(paths, done, strict=True)
+        ]
+        say_json({"files": files, "card": str(card), "compared_on": compared})
+        return
+    rows = [
+        (str(path), len(one.content), f"{one.difference:.1e}") for path, one in zip(paths, done, strict=True)
+    ]
+    grid(f"compared on {compared}", ("file", "bytes", "difference"), rows)
+    next_step(f"read {card}")
+
+
+def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], str, str | None]:
+    """Clips to compare on, what they are, and the name of one of a dataset; made-up ones where that is not there."""
+    from psptool.evaluate.api import check_dataset
+    from psptool.store.arrays import PreparedClip
+    from psptool.store.reading import open_store
+
+    path = data or Path(model.config.data_path)
+    if data is None and not path.exists():
+        note(f"{path}: the run's dataset is not there; comparing on made-up recordings")
+        return _made_up(model), f"{CLIPS} made-up recordings", None
+    with open_store(path) as store:
+        check_dataset(model.path, model.config, store)
+        chosen = sorted({n * len(store) // CLIPS for n in range(CLIPS)})
+        clips = []
+        for stored in map(store.clip, chosen):
+            transform = (stored.origin, stored.scale, stored.rotation)
+            arrays = (stored.joint, stored.present, stored.state)
+            clips.append(PreparedClip(stored.name, stored.key, *arrays, *transform))
+    return clips, f"{len(clips)} clips of {path}", clips[0].name
+
+
+def _made_up(model: TrainedModel) -> list[PreparedClip]:
+    """Made-up recordings in the model's format, prepared as its clips were."""
+    from psptool.inference.predicting import find_recordings
+    from psptool.prepare.working import prepare_clip
+    from psptool.synthesis.names import clip_names
+    from psptool.synthesis.writing import write_ntu, write_ucla
+
+    with tempfile.TemporaryDirectory() as folder:
+        if model.config.dataset == "ucla":
+            write_ucla(Path(folder), [f"a01_s01_e{n:02d}_v01" for n in range(CLIPS)])
+        else:
+            write_ntu(Path(folder), clip_names((7, 24, 50), 4, 1, (1,))[:CLIPS])
+        found, _ = find_recordings([Path(folder)], model.config.topology)
+        outcomes = [
+            prepare_clip((source,), reader, model.config.preparation)
+            for reader, sources in found
+            for source in sources
+        ]
+    return [outcome.clip for outcome in outcomes if outcome.clip is not None]

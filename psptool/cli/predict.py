@@ -1,0 +1,93 @@
+"""``psptool predict``: the actions in raw recordings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from psptool.cli.artefacts import RUN, choose
+from psptool.cli.console import FOUND, choice, examples, grid, next_step, progress, say, say_json, warn
+from psptool.errors import PspError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psptool.inference.models import TrainedModel, Weights
+    from psptool.schemas.prediction import Prediction
+
+EXAMPLES = examples(
+    "psptool predict all_sqe",
+    "psptool predict --model runs/ucla-xview-0.05-s0-psp-small --top 3 all_sqe/a01_s01_e00_v01.json",
+    "psptool predict all_sqe --json --out predictions.json",
+)
+
+
+def predict(
+    files: Annotated[
+        list[Path], typer.Argument(help="Recordings: files, folders and zip archives.", show_default=False)
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A run's folder or an exported .safetensors; the newest run of runs/."),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Actions to name for each recording.")] = 5,
+    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
+    logits: Annotated[bool, typer.Option("--logits", help="Keep the logits of all classes in JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the answers to this JSON file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
+) -> None:
+    """Name the actions in raw recordings, prepared as the model's own.
+
+    A recording may have any name. Code 1 where some could not be used.
+    """
+    from psptool.inference import models
+    from psptool.train.device import choose_device
+
+    which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
+    computing_on = choose_device(device)
+    if out is not None and out.is_dir():
+        raise PspError(f"{out}: is a folder", expected="a file to write", way_out="Name a file with --out.")
+    chosen = choose(RUN, model)
+    opened = models.open_model(chosen, which, computing_on)
+    done = _run(opened, files, top, logits)
+    if out is not None:
+        done.save(out)
+    if as_json:
+        say_json(json.loads(done.dump()))
+    else:
+        _show(done)
+        if out is not None:
+            say(f"Written: {out}")
+        next_step(f"psptool evaluate {chosen}" if chosen.is_dir() else "psptool predict --help")
+    if done.unusable:
+        raise typer.Exit(FOUND)
+
+
+def _run(model: TrainedModel, files: Sequence[Path], top: int, logits: bool) -> Prediction:
+    from psptool.inference import predicting
+
+    with progress() as bar:
+        task = bar.add_task("recordings", total=None, said="")
+        done = predicting.predict(
+            model,
+            files,
+            top=top,
+            logits=logits,
+            progress=lambda count, total: bar.update(task, completed=count, total=total),
+        )
+    for clip in done.unusable:
+        warn(f"not used: {clip.detail or f'{clip.source}: {clip.reason}'}")
+    return done
+
+
+def _show(done: Prediction) -> None:
+    rows = [
+        (clip.name if place == 0 else "", guess.class_name, round(100 * guess.probability, 1))
+        for clip in done.clips
+        for place, guess in enumerate(clip.top)
+    ]
+    grid(f"{len(done.clips)} recordings by {done.model}", ("recording", "action", "%"), rows)

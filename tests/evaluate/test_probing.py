@@ -1,0 +1,54 @@
+"""Nearest neighbours by hand, and the linear probe against its own conditions for a minimum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from psptool.errors import PspError
+from psptool.evaluate.probing import _objective, linear_probe, nearest_neighbours
+
+TRAIN = np.array([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0], [-1.0, 0.0]])
+LABELS = np.array([0, 0, 3, 1])
+
+
+def test_the_nearest_by_angle_wins_whatever_its_length() -> None:
+    queries = np.array([[100.0, 1.0], [0.0, 0.01], [-3.0, 0.1]])
+    assert nearest_neighbours(TRAIN, LABELS, queries, 1).tolist() == [0, 3, 1]
+
+
+def test_several_neighbours_outvote_a_single_nearer_one() -> None:
+    query = np.array([[0.6, 0.8]])  # similarities 0.6, 0.68, 0.8, -0.6
+    assert nearest_neighbours(TRAIN, LABELS, query, 1).tolist() == [3]
+    assert nearest_neighbours(TRAIN, LABELS, query, 3).tolist() == [0]
+
+
+@pytest.mark.parametrize("neighbours", [0, 5])
+def test_more_neighbours_than_clips_are_refused(neighbours: int) -> None:
+    with pytest.raises(PspError, match=r"--neighbours: found . *.*expected 1 to 4"):
+        nearest_neighbours(TRAIN, LABELS, TRAIN, neighbours)
+
+
+def test_the_probes_gradient_is_its_losss() -> None:
+    generator = np.random.default_rng(0)
+    x, target, flat = (
+        generator.normal(size=(7, 3)),
+        np.array([0, 1, 2, 0, 1, 2, 0]),
+        generator.normal(size=12),
+    )
+    _, gradient = _objective(flat, x, target)
+    for n in range(len(flat)):
+        step = np.zeros(len(flat))
+        step[n] = 1e-6
+        rise = _objective(flat + step, x, target)[0] - _objective(flat - step, x, target)[0]
+        assert gradient[n] == pytest.approx(rise / 2e-6, abs=1e-5)
+
+
+def test_the_probe_separates_what_a_line_separates_with_labels_that_leave_numbers_out() -> None:
+    generator = np.random.default_rng(1)
+    centres = {2: (0.0, 0.0), 5: (9.0, 0.0), 9: (0.0, 9.0)}
+    x = np.concatenate([generator.normal(centre, 1, (20, 2)) for centre in centres.values()])
+    y = np.repeat(list(centres), 20)
+    # A feature that never changes must not divide by zero.
+    x = np.concatenate((1000 * x, np.ones((60, 1))), axis=1)
+    np.testing.assert_array_equal(linear_probe(x[::2], y[::2], x[1::2]), y[1::2])

@@ -1,0 +1,142 @@
+"""Exported files answer as the live model, for any number of clips and persons; what is off is never written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from psptool.batches.ragged import RaggedClips
+from psptool.errors import PspError
+from psptool.inference import exporting
+from psptool.inference.card import model_card
+from psptool.inference.exporting import Exported, Inputs, PlainNet, export, inputs_at_test
+from psptool.inference.models import TrainedModel, open_model
+from psptool.prepare.pipeline import prepare
+from psptool.schemas.dataset import DatasetManifest
+from psptool.skeletons.topologies import UCLA20
+from psptool.store.reading import open_store
+
+from ..stores import make_clip, write_ucla
+from ..train.tiny import Files
+from ..trained import make_network, make_run, make_split
+
+CPU = torch.device("cpu")
+ONE, TWO = ((True,) * 6,), ((True,) * 6, (True,) * 6)
+NAMES = [f"a01_s01_e{n:02}_v01" for n in range(20)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, Inputs]:
+    """A run on twenty clips, every third of two persons."""
+    there = tmp_path_factory.mktemp("export")
+    clips = [make_clip(name, n, TWO if n % 3 == 0 else ONE) for n, name in enumerate(NAMES)]
+    return run_on(there, write_ucla(there / "ucla.h5", clips), range(20))
+
+
+def run_on(there: Path, manifest: DatasetManifest, chosen: Sequence[int]) -> tuple[TrainedModel, Inputs]:
+    make_split(there / "split.json", manifest, {})
+    make_run(there / "run", manifest, there / "ucla.h5", there / "split.json")
+    return opened(there, chosen)
+
+
+def opened(there: Path, chosen: Sequence[int]) -> tuple[TrainedModel, Inputs]:
+    model = open_model(there / "run")
+    with open_store(there / "ucla.h5") as store:
+        clips = RaggedClips.from_store(store, UCLA20.mirror, CPU)
+    return model, inputs_at_test(model, clips, chosen)
+
+
+@torch.inference_mode()
+def live(model: TrainedModel, inputs: Inputs) -> np.ndarray:
+    return PlainNet(model.net)(*inputs)[0].numpy()
+
+
+def test_a_torch_export_answers_as_the_model(made: tuple[TrainedModel, Inputs]) -> None:
+    model, inputs = made
+    (done,) = export(model, ["torch-export"], inputs)
+    program = torch.export.load(io.BytesIO(done.content)).module()
+    for some in (inputs, (inputs[0][:2], inputs[1][:2], torch.eye(2))):
+        np.testing.assert_allclose(program(*some)[0].detach().numpy(), live(model, some), atol=1e-4)
+    assert done.difference <= 1e-4
+
+
+def assert_onnx_answers(model: TrainedModel, inputs: Inputs) -> bytes:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    (done,) = export(model, ["onnx"], inputs)
+    session = runtime.InferenceSession(done.content, providers=["CPUExecutionProvider"])
+    feed = {name: x.numpy() for name, x in zip(("joint", "motion", "average"), inputs, strict=True)}
+    both, joint, motion = session.run(["logits", "joint_logits", "motion_logits"], feed)
+    assert len(both) == 20
+    np.testing.assert_allclose(both, live(model, inputs), atol=1e-4)
+    np.testing.assert_allclose(both, joint + motion, atol=1e-5)
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["classes"]) == list(model.config.class_names)
+    assert (told["topology"], told["frames"]) == ("ucla20", "4")
+    return done.content
+
+
+def test_onnx_answers_as_the_model_on_twenty_clips_and_the_cards_example_runs(
+    made: tuple[TrainedModel, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = made
+    content = assert_onnx_answers(model, inputs)
+    (tmp_path / "model.onnx").write_bytes(content)
+    card = model_card(model, "model", [Exported("onnx", content, 0.0)], "20 clips", NAMES[3])
+    monkeypatch.chdir(tmp_path)
+    said: dict[str, np.ndarray] = {}
+    exec(card.split("```python\n")[1].split("```")[0], said)
+    np.testing.assert_allclose(said["logits"][0], live(model, inputs)[3], atol=1e-4)
+
+
+def test_a_file_whose_answers_are_off_is_an_error(
+    made: tuple[TrainedModel, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = made
+    other = TrainedModel(model.path, "last", model.config, make_network(seed=9, contrast=False), CPU)
+    real = exporting.model_bytes
+    monkeypatch.setattr(exporting, "model_bytes", lambda _: real(other))
+    with pytest.raises(
+        PspError, match=r"safetensors: its logits are not the live model's.*Nothing was written"
+    ):
+        export(model, ["safetensors"], inputs)
+
+
+def test_a_missing_package_names_the_way_to_get_it(
+    made: tuple[TrainedModel, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    with pytest.raises(PspError, match=r"pip install 'psptool\[export\]'"):
+        export(made[0], ["onnx"], made[1])
+
+
+def test_the_card_says_what_is_measured_and_what_is_not(made: tuple[TrainedModel, Inputs]) -> None:
+    model, _ = made
+    card = model_card(model, "model", [Exported("safetensors", b"1234", 0.0)], "20 made-up recordings")
+    assert "Not measured" in card
+    assert "on 20 made-up recordings" in card
+    assert model.config.content_fingerprint in card
+    assert "(P, 3, 4, 20)" in card
+    assert "```python" not in card
+
+
+@pytest.mark.real
+@pytest.mark.skipif("PSPTOOL_UCLA_RAW" not in os.environ, reason="PSPTOOL_UCLA_RAW names no folder")
+def test_onnx_answers_as_the_model_on_twenty_real_test_clips(tmp_path: Path) -> None:
+    prepare("ucla", [Path(os.environ["PSPTOOL_UCLA_RAW"])], tmp_path / "ucla.h5")
+    with open_store(tmp_path / "ucla.h5") as store:
+        chosen = np.flatnonzero(store.table.camera == 3)[:460:23].tolist()
+        train = [name for name in store.names if not name.endswith("_v03")]
+        make_split(
+            tmp_path / "split.json", store.manifest, {"labelled": train[::20], "unlabelled": train[1::20]}
+        )
+    # A few steps, so that the batch norms know the real clips and the logits have a trained network's size.
+    Files(tmp_path / "ucla.h5", tmp_path / "split.json").train()
+    assert_onnx_answers(*opened(tmp_path, chosen))

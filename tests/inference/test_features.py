@@ -1,0 +1,78 @@
+"""Features of clips: the classifier on them gives the logits, and files hold them without a pickle."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from psptool.errors import PspError
+from psptool.inference.features import ClipFeatures, embed, features_file
+from psptool.inference.models import TrainedModel, open_model
+from psptool.inference.scoring import score_clips
+from psptool.schemas.split import Split
+from psptool.store.reading import open_store
+
+from ..stores import make_clip, write_ucla
+from ..trained import make_run, make_split
+
+NAMES = [f"a01_s01_e0{n}_v0{1 + n % 3}" for n in range(5)]
+CLASSES = [str(n) for n in range(10)]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[TrainedModel, ClipFeatures]:
+    """A run on five clips, one of them of two persons, and their features."""
+    persons = [((True,) * 6,), ((True,) * 6, (False,) * 3 + (True,) * 3), *[((True,) * 6,)] * 3]
+    clips = [
+        make_clip(name, n, present) for n, (name, present) in enumerate(zip(NAMES, persons, strict=True))
+    ]
+    manifest = write_ucla(tmp_path / "ucla.h5", clips)
+    parts = {"labelled": NAMES[:1], "unlabelled": NAMES[1:2], "test": NAMES[2:4]}
+    split: Split = make_split(tmp_path / "split.json", manifest, parts)
+    make_run(tmp_path / "run", manifest, tmp_path / "ucla.h5", tmp_path / "split.json")
+    model = open_model(tmp_path / "run")
+    with open_store(tmp_path / "ucla.h5") as store:
+        return model, embed(model, store, split)
+
+
+def test_the_classifier_on_the_features_gives_the_logits(made: tuple[TrainedModel, ClipFeatures]) -> None:
+    model, features = made
+    with open_store(model.config.data_path) as store:
+        scored = score_clips(model.net, model.config, store, np.arange(5), torch.device("cpu"))
+    for own, wanted in ((features.joint, scored.joint), (features.motion, scored.motion)):
+        found = model.net.classifier(torch.from_numpy(own)).detach().numpy()
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_parts_are_the_splits(made: tuple[TrainedModel, ClipFeatures]) -> None:
+    _, features = made
+    order = dict(zip(features.names, features.parts, strict=True))
+    assert [order[name] for name in NAMES] == ["labelled", "unlabelled", "test", "test", ""]
+    assert [features.names[n] for n in features.within("test")] == sorted(NAMES[2:4])
+    assert features.both.shape == (5, 2 * features.joint.shape[1])
+
+
+def test_an_npz_holds_them_without_a_pickle(made: tuple[TrainedModel, ClipFeatures]) -> None:
+    _, features = made
+    blob = features_file(features, CLASSES, Path("x.npz"))
+    with np.load(io.BytesIO(blob), allow_pickle=False) as read:
+        assert read["names"].tolist() == list(features.names)
+        np.testing.assert_array_equal(read["motion"], features.motion)
+        np.testing.assert_array_equal(read["labels"], features.labels)
+
+
+def test_parquet_holds_them_a_row_a_clip(made: tuple[TrainedModel, ClipFeatures]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    _, features = made
+    read = parquet.read_table(io.BytesIO(features_file(features, CLASSES, Path("x.parquet"))))
+    assert read["part"].to_pylist() == list(features.parts)
+    np.testing.assert_array_equal(np.array(read["joint"].to_pylist(), np.float32), features.joint)
+
+
+def test_another_ending_is_refused(made: tuple[TrainedModel, ClipFeatures]) -> None:
+    with pytest.raises(PspError, match=r"x\.csv.*\.npz or \.parquet"):
+        features_file(made[1], CLASSES, Path("x.csv"))

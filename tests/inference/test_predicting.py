@@ -1,0 +1,214 @@
+"""Raw recordings of any name to actions: the logits are evaluation's, and what cannot be used is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from psptool.errors import PspError
+from psptool.inference.models import model_bytes, open_model
+from psptool.inference.predicting import predict
+from psptool.inference.scoring import score_clips, softmax
+from psptool.prepare.pipeline import prepare
+from psptool.schemas.prediction import Prediction
+from psptool.skeletons.datasets import UNNAMED
+from psptool.store.reading import open_store
+from psptool.synthesis.names import clip_names
+from psptool.synthesis.writing import write_ntu, write_ucla
+
+from ..trained import make_network, make_run, make_split
+
+CPU = torch.device("cpu")
+NAMES = [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in (1, 5) for s in (1, 2) for v in (1, 3)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw recordings, the dataset made of them, and a run on it."""
+    there = tmp_path_factory.mktemp("predict")
+    write_ucla(there / "raw", NAMES)
+    prepare("ucla", [there / "raw"], there / "ucla.h5")
+    with open_store(there / "ucla.h5") as store:
+        make_split(there / "split.json", store.manifest, {"test": NAMES})
+        make_run(there / "run", store.manifest, there / "ucla.h5", there / "split.json")
+    return there
+
+
+def expected(folder: Path) -> dict[str, np.ndarray]:
+    model = open_model(folder / "run")
+    with open_store(folder / "ucla.h5") as store:
+        scored = score_clips(model.net, model.config, store, np.arange(len(store)), CPU)
+        return dict(zip(store.names, scored.both, strict=True))
+
+
+def logits(found: Prediction) -> dict[str, np.ndarray]:
+    return {clip.name: np.array(clip.logits) for clip in found.clips}
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted((folder / "raw").rglob("*.json"))
+
+
+@pytest.mark.parametrize("form", ["folder", "files", "zip"])
+def test_a_prediction_on_raw_files_is_evaluations_on_the_same_clips(
+    folder: Path, tmp_path: Path, form: str
+) -> None:
+    paths = {"folder": [folder / "raw"], "files": files_of(folder), "zip": [tmp_path / "raw.zip"]}[form]
+    with zipfile.ZipFile(tmp_path / "raw.zip", "w") as archive:
+        for file in files_of(folder):
+            archive.write(file, f"some/where/{file.name}")
+    found = predict(open_model(folder / "run"), paths, top=10, logits=True)
+    wanted = expected(folder)
+    assert [clip.name for clip in found.clips] == sorted(NAMES)
+    assert found.unusable == ()
+    for clip in found.clips:
+        both = wanted[clip.name]
+        np.testing.assert_allclose(clip.logits, both, atol=1e-5)
+        assert [guess.label for guess in clip.top] == np.argsort(-both, kind="stable").tolist()
+        np.testing.assert_allclose(
+            [guess.probability for guess in clip.top], -np.sort(-softmax(both[None])[0]), atol=1e-6
+        )
+        assert clip.top[0].class_name == found.classes[clip.top[0].label]
+
+
+def test_recordings_of_any_name_and_without_a_label_are_recognized(folder: Path, tmp_path: Path) -> None:
+    content = json.loads(files_of(folder)[0].read_text())
+    (tmp_path / "my own.json").write_text(json.dumps({"skeletons": content["skeletons"], "who": "me"}))
+    found = predict(open_model(folder / "run"), [tmp_path / "my own.json"], logits=True)
+    np.testing.assert_allclose(logits(found)["my own"], expected(folder)[content["file_name"]], atol=1e-5)
+
+
+def test_the_text_form_in_a_folder_of_any_name_is_recognized(folder: Path, tmp_path: Path) -> None:
+    write_ucla(tmp_path / "text", [NAMES[0]], form="text")
+    (original,) = {file.parent for file in tmp_path.rglob("frame_*_skeletons.txt")}
+    shutil.copytree(original, tmp_path / "kitchen")
+    model = open_model(folder / "run")
+    straight = predict(model, [tmp_path / "text"], logits=True)
+    renamed = predict(model, [tmp_path / "kitchen"], logits=True)
+    assert [clip.name for clip in straight.clips + renamed.clips] == [NAMES[0], "kitchen"]
+    assert renamed.clips[0].logits == straight.clips[0].logits
+
+
+def test_what_cannot_be_used_is_told_and_the_rest_goes_on(folder: Path, tmp_path: Path) -> None:
+    good = shutil.copy(files_of(folder)[0], tmp_path)
+    (tmp_path / "cut.json").write_bytes(Path(good).read_bytes()[:500])
+    (tmp_path / "notes.md").write_text("mine")
+    write_ntu(tmp_path / "ntu", clip_names((7,), 1, 1, (1,))[:1])
+    (skeleton,) = (tmp_path / "ntu").rglob("*.skeleton")
+    paths = [Path(good), tmp_path / "cut.json", skeleton, tmp_path / "notes.md"]
+    found = predict(open_model(folder / "run"), paths)
+    assert [clip.name for clip in found.clips] == [NAMES[0]]
+    told = {clip.name: (clip.reason, clip.detail) for clip in found.unusable}
+    assert told["cut.json"[:3]][0] == "truncated"
+    assert told[skeleton.name][0] == told["notes.md"][0] == "another format"
+    assert "ntu-skeleton, 25 joints" in told[skeleton.name][1]
+
+
+def test_the_other_datasets_recordings_are_refused(folder: Path, tmp_path: Path) -> None:
+    write_ntu(tmp_path / "ntu", clip_names((7,), 1, 1, (1,))[:2])
+    with pytest.raises(PspError, match=r"20 joints of ucla20.*ntu-skeleton, 25 joints.*--model"):
+        predict(open_model(folder / "run"), [tmp_path / "ntu"])
+
+
+def test_nothing_usable_at_all_is_an_error_that_says_why(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text("{")
+    with pytest.raises(PspError, match=r"none of 1 recordings.*cut\.json.*truncated"):
+        predict(open_model(folder / "run"), [tmp_path / "cut.json"])
+
+
+def test_a_model_file_predicts_as_the_run_it_came_from(folder: Path, tmp_path: Path) -> None:
+    run = open_model(folder / "run")
+    (tmp_path / "model.safetensors").write_bytes(model_bytes(run))
+    one = open_model(tmp_path / "model.safetensors")
+    assert (one.config, one.weights) == (run.config, "last")
+    paths = [folder / "raw"]
+    assert predict(one, paths, logits=True).clips == predict(run, paths, logits=True).clips
+
+
+def test_weights_that_do_not_say_what_they_are_are_refused(tmp_path: Path) -> None:
+    save_file(make_network().state_dict(), tmp_path / "bare.safetensors")
+    with pytest.raises(PspError, match=r"does not say which network.*export --safetensors"):
+        open_model(tmp_path / "bare.safetensors")
+    save_file(
+        make_network().state_dict(),
+        tmp_path / "odd.safetensors",
+        metadata={"psptool.config": "{}", "psptool.weights": "last"},
+    )
+    with pytest.raises(
+        PspError, match=r"odd\.safetensors.*not a run's configuration.*dataset: Field required"
+    ):
+        open_model(tmp_path / "odd.safetensors")
+
+
+class _Trap:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
+    torch.save(_Trap(tmp_path / "sprung"), tmp_path / name)
+    with pytest.raises(PspError, match=r"cannot be read as safetensors.*may hold code"):
+        open_model(tmp_path / name)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"topology": "octopus"}, "octopus.*ucla20"),
+        ({"class_names": 3}, "class_names"),
+        ({"class_names": ["one"]}, "not the weights of the network"),
+        ({"preparation": {"align": "__import__"}}, "preparation.align"),
+        ({"huge": True}, "not the weights of the network"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_configuration_of_wrong_content_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    if change.pop("huge", False):
+        # Terabytes of weights, which must not be made before they are compared with the file's.
+        content["training"]["model"]["channels"] = [1_000_000, 1_000_000]
+    path.write_text(json.dumps({**content, **change}))
+    with pytest.raises(PspError, match=message):
+        open_model(tmp_path / "run")
+
+
+def test_a_key_of_no_name_is_no_class() -> None:
+    assert UNNAMED.label == -1
+
+
+@pytest.mark.real
+@pytest.mark.skipif("PSPTOOL_UCLA_RAW" not in os.environ, reason="PSPTOOL_UCLA_RAW names no folder")
+def test_all_real_test_clips_get_evaluations_logits(tmp_path: Path) -> None:
+    raw = Path(os.environ["PSPTOOL_UCLA_RAW"])
+    prepare("ucla", [raw], tmp_path / "ucla.h5")
+    with open_store(tmp_path / "ucla.h5") as store:
+        make_split(tmp_path / "split.json", store.manifest, {})
+        make_run(tmp_path / "run", store.manifest, tmp_path / "ucla.h5", tmp_path / "split.json")
+        chosen = np.flatnonzero(store.table.camera == 3)
+        model = open_model(tmp_path / "run")
+        wanted = score_clips(model.net, model.config, store, chosen, CPU).both
+        names = [store.names[n] for n in chosen]
+    files = sorted(raw.rglob("*_v03.json"))
+    found = predict(model, files, top=1, logits=True)
+    assert [clip.name for clip in found.clips] == names
+    np.testing.assert_allclose([clip.logits for clip in found.clips], wanted, atol=1e-5)
+    assert [clip.top[0].label for clip in found.clips] == wanted.argmax(axis=1).tolist()

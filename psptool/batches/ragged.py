@@ -17,7 +17,7 @@ from psptool.batches.augmentation import Augmentation, augment, draw_augmentatio
 from psptool.batches.sampling import draw_frames, even_frames
 from psptool.batches.streams import Stream, Streams
 from psptool.schemas.training import AugmentSettings, SamplingSettings
-from psptool.store.reading import Store
+from psptool.store.reading import Rows, Store
 
 NO_CHANGE = AugmentSettings()
 
@@ -60,12 +60,27 @@ class RaggedClips:
     @classmethod
     def from_store(cls, store: Store, mirror: tuple[int, ...], device: torch.device) -> RaggedClips:
         """Load a whole prepared dataset onto ``device``."""
-        rows, table = store.rows(), store.table
+        table = store.table
+        return cls.from_rows(store.rows(), table.label, table.frames, table.persons, mirror, device)
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Rows,
+        label: NDArray[np.integer],
+        frames: NDArray[np.integer],
+        persons: NDArray[np.integer],
+        mirror: tuple[int, ...],
+        device: torch.device,
+    ) -> RaggedClips:
+        """Clips whose rows follow each other, as the store has them; label, frames and persons are int (n,)."""
+        sizes = frames * persons
+        first_row = np.cumsum(sizes) - sizes
         shown = [
-            np.flatnonzero(rows.present[first : first + frames * persons].reshape(persons, frames).any(0))
-            for first, frames, persons in zip(table.first_row, table.frames, table.persons, strict=True)
+            np.flatnonzero(rows.present[first : first + t * m].reshape(m, t).any(0))
+            for first, t, m in zip(first_row, frames, persons, strict=True)
         ]
-        count = np.array([len(frames) for frames in shown], dtype=np.int64)
+        count = np.array([len(visible) for visible in shown], dtype=np.int64)
 
         def integers(values: NDArray[np.integer]) -> Tensor:
             return torch.as_tensor(np.asarray(values, dtype=np.int64), device=device)
@@ -74,10 +89,10 @@ class RaggedClips:
             joint=torch.as_tensor(rows.joint, device=device),
             motion=torch.as_tensor(rows.motion, device=device),
             present=torch.as_tensor(rows.present, device=device),
-            label=integers(table.label),
-            first_row=integers(table.first_row),
-            frames=integers(table.frames),
-            persons=integers(table.persons),
+            label=integers(label),
+            first_row=integers(first_row),
+            frames=integers(frames),
+            persons=integers(persons),
             visible=integers(np.concatenate(shown)),
             first_visible=integers(np.cumsum(count) - count),
             visible_count=integers(count),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from psptool import __version__
-from psptool.cli import demo, doctor, evaluate, look, prepare, schemas, split, table, train
+from psptool.cli import demo, doctor, evaluate, look, prepare, schemas, split, table, train, view
 from psptool.cli.console import Commands, examples, quietable
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=table.EXAMPLES)(table.table)
 app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
+app.command(epilog=view.EXAMPLES)(view.view)
 app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)

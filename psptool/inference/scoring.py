@@ -52,16 +52,18 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return probabilities
 
 
-def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet:
-    """The run's network with its trained weights, ready to predict; without the contrastive loss's branch.
+def load_model(config: RunConfig, weights: Path, device: torch.device, contrast: bool = False) -> PSPNet:
+    """The run's network with its trained weights, ready to predict.
 
     Args:
         config: What was trained.
         weights: The safetensors file; only tensors are read from it, never code.
         device: Where the network goes.
+        contrast: Load the contrastive loss's branch too, which holds the attention maps.
 
     Raises:
-        PspError: The file is absent, damaged, or holds another network's weights.
+        PspError: The file is absent, damaged, or holds another network's weights; or ``contrast``, and the run
+            was trained without.
     """
     if not weights.is_file():
         raise PspError(
@@ -77,10 +79,15 @@ def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet
             way_out="Copy it again from its source, or train again.",
         ) from error
     settings = config.training.model
-    model = PSPNet(settings, TOPOLOGIES[config.topology], len(config.class_names), contrast=False)
     kept = {name: x for name, x in tensors.items() if not name.startswith(CONTRAST_BRANCH)}
+    if contrast and len(kept) == len(tensors):
+        raise PspError(
+            f"{weights}: has no attention maps, as {config.training.method} trained it without the contrast",
+            way_out="Name a run of psptool train --method psp whose loss.contrast_weight is above 0.",
+        )
+    model = PSPNet(settings, TOPOLOGIES[config.topology], len(config.class_names), contrast=contrast)
     try:
-        model.load_state_dict(kept)
+        model.load_state_dict(tensors if contrast else kept)
     except RuntimeError as error:
         raise PspError(
             f"{weights}: not the weights of the network in config.json: {' '.join(str(error).split())}",

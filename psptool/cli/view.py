@@ -43,7 +43,7 @@ def view(
     """Look at clips: a page in which skeletons play, turn and scrub."""
     from psptool.view import drawing, finding
     from psptool.view.attention import with_attention
-    from psptool.view.viewer import viewer_page
+    from psptool.view.viewer import heading, viewer_page
 
     config = None if model is None else _config(model)
     found = finding.find(file, clips or (), None if config is None else config.preparation)
@@ -60,7 +60,7 @@ def view(
     if not gif and not png:
         lead = str(file) + (f", predicted by {found.model}" if found.model else "")
         lead += f", with the attention of {model}" if model is not None else ""
-        title = f"{shown[0].name}: {shown[0].action}" if len(shown) == 1 else f"{len(shown)} clips"
+        title = heading(shown[0]) if len(shown) == 1 else f"{len(shown)} clips"
         _write(path, viewer_page(title, lead, shown))
 
 

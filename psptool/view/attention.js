@@ -71,7 +71,8 @@ class Attention {
   }
 
   draw_matrix() {
-    const names = this.groups().map(([name]) => name), size = names.length, side = size > 12 ? 15 : 26, left = 150, top = 132;
+    const names = this.groups().map(([name]) => name), size = names.length, side = size > 12 ? 15 : 26;
+    const longest = Math.max(...names.map((name) => name.length)), left = longest * 6.6 + 14, top = longest * 5.8 + 16;
     const parts = [];
     const text = (x, y, more) => `<text x="${x}" y="${y}" ${more}></text>`;
     names.forEach((name, u) => {
@@ -83,7 +84,8 @@ class Attention {
       const faded = this.chosen.row >= 0 && this.chosen.row !== u ? 0.25 : 1;
       parts.push(`<rect class="cell" x="${left + v * side}" y="${top + u * side}" width="${side - 1}" height="${side - 1}" rx="2" fill="${ink}" fill-opacity="${((Math.abs(value) / this.largest) * faded).toFixed(3)}" data-u="${u}" data-v="${v}" stroke="${inks.line}" stroke-width="0.5"/>`);
     }));
-    this.matrix.innerHTML = `<svg viewBox="0 0 ${left + size * side + 60} ${top + size * side + 4}" role="img">${parts.join("")}</svg>`;
+    const wide = left + size * side + longest * 3.4, tall = top + size * side + 4;
+    this.matrix.innerHTML = `<svg viewBox="0 0 ${wide} ${tall}" style="width:${wide}px" role="img">${parts.join("")}</svg>`;
     // Names come from the file, so they go in as text, never as markup.
     this.matrix.querySelectorAll("text").forEach((label, n) => { label.textContent = names[Math.floor(n / 2)]; });
     this.matrix.querySelectorAll("rect").forEach((rect) => {

@@ -53,7 +53,7 @@ class ViewedClip:
 
     Attributes:
         topology: Its joints.
-        action: The class that its name says.
+        action: The class that its name says; empty where it says none.
         prepared: As the network gets it.
         scenes: As recorded, then normalized; the same T frames each.
         top: Predicted (class, probability), the most probable first.

@@ -108,7 +108,11 @@ def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSe
     scenes = (recorded, normalized_scene(prepared, settings.align))
     names = UCLA.class_names if reader.topology is UCLA.topology else NTU120.class_names
     return ViewedClip(
-        reader.topology, names[raw.key.label], prepared, scenes, said=_said(raw, is_kept, prepared)
+        reader.topology,
+        names[raw.key.label] if raw.key.label >= 0 else "",
+        prepared,
+        scenes,
+        said=_said(raw, is_kept, prepared),
     )
 
 

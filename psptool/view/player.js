@@ -139,7 +139,9 @@ class Stage {
     const points = bodies.map((person) => this.scene.topology.joints.map((_, joint) => this.scene.point(person, frame, joint)));
     points.forEach((body) => this.shadow(body));
     const limbs = points.flatMap((body, number) => this.limbs(body, bodies[number], frame));
+    this.pen.globalAlpha = overlay ? 0.4 : 1; // attention stands out from a paler body
     limbs.sort((a, b) => b.depth - a.depth).forEach((limb) => limb.draw());
+    this.pen.globalAlpha = 1;
     if (overlay) points.forEach((body, number) => overlay.draw(this, body, bodies[number]));
     const absent = this.scene.kept.map((kept, person) => (kept && !bodies.includes(person) ? person + 1 : 0)).filter(Boolean);
     const nobody = absent.length && !bodies.length;

@@ -33,11 +33,16 @@ def viewer_page(title: str, lead: str, clips: Sequence[ViewedClip]) -> str:
         clips: In the order shown.
     """
     sections = [Section("", legend(clips) + note(clips))]
-    sections += [Section(f"{clip.name}: {clip.action}", card(clip, n)) for n, clip in enumerate(clips)]
+    sections += [Section(heading(clip), card(clip, n)) for n, clip in enumerate(clips)]
     scripts = [PLAYER]
     if any(clip.attention is not None for clip in clips):
         scripts.append(ATTENTION)
     return page(title, sections, lead=lead, scripts=scripts, data=page_data(clips))
+
+
+def heading(clip: ViewedClip) -> str:
+    """The clip's name, and its action where the name says one."""
+    return f"{clip.name}: {clip.action}" if clip.action else clip.name
 
 
 def card(clip: ViewedClip, number: int) -> str:

@@ -19,7 +19,7 @@ EXAMPLES = examples(
     "psptool view data/ucla.h5",
     "psptool view data/ucla.h5 a01_s01_e00_v01 --model runs/ucla-xview-0.05-s0-psp-small",
     "psptool view all_sqe/a01_s01_e00_v01.json --gif --png",
-    "psptool view nturgbd_skeletons_s001_to_s017.zip S001C001P001R001A007 --out throw.html",
+    "psptool view nturgbd_skeletons_s001_to_s017.zip --out some.html",
 )
 
 

@@ -104,7 +104,8 @@ class _Drawer:
         half = np.maximum((self.high - self.low) / 2, 1e-3)
         across = float(np.hypot(half[0], half[2]))
         self.scale = FINER * min(height * 0.42 / (half[1] + across * 0.16), width * 0.46 / across)
-        self.thick = max(3.0, self.scale * float(np.linalg.norm(half)) / 24)
+        # A tenth of the spine, which is a normalized clip's unit.
+        self.thick = max(1.5 * FINER, 0.1 * self.scale)
 
     def frame(self, number: int, caption: str = "") -> Image.Image:
         """The picture of one frame."""
@@ -143,7 +144,7 @@ class _Drawer:
         head = self.topology.joints.index("head")
         for bone in sorted(bones, key=lambda bone: -float(points[list(bone), 2].sum())):
             ends = [tuple(points[joint, :2]) for joint in bone]
-            for ink, wide in ((PAPER, self.thick + 2 * FINER), (colour, self.thick)):
+            for ink, wide in ((PAPER, self.thick + FINER), (colour, self.thick)):
                 pen.line(ends, ink, round(wide))
                 for end in ends:
                     _disc(pen, end, wide / 2, ink)

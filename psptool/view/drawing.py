@@ -104,6 +104,10 @@ class _Drawer:
         half = np.maximum((self.high - self.low) / 2, 1e-3)
         across = float(np.hypot(half[0], half[2]))
         self.scale = FINER * min(height * 0.42 / (half[1] + across * 0.16), width * 0.46 / across)
+        neck, head = next(bone for bone in self.topology.bones if self.topology.joints[bone[1]] == "head")
+        lengths = np.linalg.norm(seen[..., neck, :] - seen[..., head, :], axis=-1)
+        # A head keeps its size though its joint jitters.
+        self.head, self.skull = head, 0.55 * self.scale * float(np.nanmedian(lengths))
         # A tenth of the spine, which is a normalized clip's unit.
         self.thick = max(1.5 * FINER, 0.1 * self.scale)
 
@@ -141,16 +145,14 @@ class _Drawer:
     def _body(self, pen: ImageDraw.ImageDraw, body: NDArray[np.float64], colour: str) -> None:
         points = self._project(body)
         bones = [bone for bone in self.topology.bones if np.isfinite(points[list(bone)]).all()]
-        head = self.topology.joints.index("head")
         for bone in sorted(bones, key=lambda bone: -float(points[list(bone), 2].sum())):
             ends = [tuple(points[joint, :2]) for joint in bone]
             for ink, wide in ((PAPER, self.thick + FINER), (colour, self.thick)):
                 pen.line(ends, ink, round(wide))
                 for end in ends:
                     _disc(pen, end, wide / 2, ink)
-            if bone[1] == head:
-                radius = 0.55 * self.scale * float(np.linalg.norm(body[bone[0]] - body[head]))
-                _disc(pen, ends[1], radius, colour)
+            if bone[1] == self.head:
+                _disc(pen, ends[1], self.skull, colour)
 
 
 def _disc(pen: ImageDraw.ImageDraw, at: tuple[float, ...], radius: float, ink: str) -> None:

@@ -133,8 +133,11 @@ def _recordings(path: Path) -> tuple[Reader, list[ClipSource]]:
     # A text recording is known by its folder and the one above, which a relative path may not name.
     files = list_files([path.resolve() if path.is_dir() else path])
     is_ntu = any(file.path.lower().endswith(SUFFIX) for file in files)
-    reader: Reader = NtuReader() if is_ntu else ucla_reader_for(files)
-    sources, strays = clips_among(files, reader)
+    try:
+        reader: Reader = NtuReader() if is_ntu else ucla_reader_for(files)
+        sources, strays = clips_among(files, reader)
+    except PspError:
+        sources, strays = [], []  # The error speaks of --raw, which is not here.
     if not sources:
         raise PspError(
             f"{path}: no recording here",

@@ -80,6 +80,18 @@ class Scene {
     this.centre = low.map((l, a) => (l + high[a]) / 2);
     this.half = low.map((l, a) => Math.max((high[a] - l) / 2, 1e-3));
     this.reach = Math.hypot(...this.half);
+    this.skull = this.headSize();
+  }
+
+  // Half the median length of the neck: a head keeps its size though its joint jitters.
+  headSize() {
+    const [neck] = this.topology.bones.find(([, child]) => child === this.topology.head), lengths = [];
+    for (let person = 0; person < this.persons; person++)
+      for (let frame = 0; frame < this.frames; frame++) {
+        const [a, b] = [neck, this.topology.head].map((joint) => this.isPresent(person, frame) && this.point(person, frame, joint));
+        if (a && b) lengths.push(Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]));
+      }
+    return 0.55 * (lengths.sort((a, b) => a - b)[lengths.length >> 1] ?? 0);
   }
 }
 
@@ -185,7 +197,7 @@ class Stage {
         pen.lineWidth = thick * from.size;
         pen.strokeStyle = shade(depth, ink);
         this.line(from, to);
-        if (isHead) this.disc(to, Math.hypot(...body[a].map((v, axis) => v - body[b][axis])) * 0.55 * this.scale, shade(depth, ink));
+        if (isHead) this.disc(to, scene.skull * this.scale, shade(depth, ink));
       } });
     }
     scene.topology.joints.forEach((_, joint) => {

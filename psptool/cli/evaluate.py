@@ -11,6 +11,7 @@ from psptool.cli.artefacts import RUN, choose
 from psptool.cli.console import choice, examples, grid, next_step, say, say_json
 
 if TYPE_CHECKING:
+    from psptool.evaluate.api import Scored
     from psptool.schemas.scores import Scores
 
 EXAMPLES = examples(
@@ -29,6 +30,7 @@ def evaluate(
         bool, typer.Option("--validation", help="Score the validation clips, not the test clips.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Measure a run on the test clips, and write scores and pictures."""
@@ -41,12 +43,33 @@ def evaluate(
     computing_on = choose_device(device)
     folder = choose(RUN, run)
     part: Part = "validation" if validation else "test"
-    scores = api.evaluate(folder, data=data, split=split, weights=which, part=part, device=computing_on)
+    found: list[Scored] = []
+    scores = api.evaluate(
+        folder, data=data, split=split, weights=which, part=part, device=computing_on, tell=found.append
+    )
+    if report:
+        write_report(folder, scores, found[0])
     if as_json:
         say_json(scores.model_dump(mode="json"))
         return
     show(folder, scores)
-    next_step(f"look at {folder}/confusion.png; psptool inspect {folder}")
+    looked_at = report_beside(folder, scores) if report else folder / "confusion.png"
+    next_step(f"look at {looked_at}; psptool inspect {folder}")
+
+
+def write_report(folder: Path, scores: Scores, scored: Scored) -> None:
+    """Write ``report.html``, under a name like that of the scores."""
+    from psptool.replacing import write_whole
+    from psptool.view.report import report_page
+
+    write_whole(report_beside(folder, scores), report_page(folder, scores, scored))
+
+
+def report_beside(folder: Path, scores: Scores) -> Path:
+    """Where the report of these scores stands."""
+    from psptool.schemas.scores import file_name
+
+    return folder / file_name("report", ".html", scores.part, scores.weights)
 
 
 def show(folder: Path, scores: Scores) -> None:

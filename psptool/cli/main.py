@@ -20,6 +20,7 @@ from psptool.cli import (
     split,
     table,
     train,
+    view,
 )
 from psptool.cli.console import Commands, examples, quietable
 
@@ -61,6 +62,7 @@ app.command(epilog=predict.EXAMPLES)(predict.predict)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=embed.EXAMPLES)(embed.embed)
 app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
+app.command(epilog=view.EXAMPLES)(view.view)
 app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -5,6 +5,8 @@ Notation for array shapes: N clips of the part that is scored, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,23 @@ from psptool.schemas.split import Split
 from psptool.store.reading import Store, open_store
 
 
+@dataclass(frozen=True)
+class Scored:
+    """The N clips behind some scores, for those who show them one by one.
+
+    Attributes:
+        data: The dataset.
+        names: N clip names.
+        labels: int (N,), from 0.
+        logits: Of the N clips.
+    """
+
+    data: Path
+    names: tuple[str, ...]
+    labels: NDArray[np.integer]
+    logits: StreamLogits
+
+
 def evaluate(
     run_folder: Path,
     *,
@@ -33,6 +52,7 @@ def evaluate(
     weights: Weights = "last",
     part: Part = "test",
     device: torch.device | None = None,
+    tell: Callable[[Scored], None] | None = None,
 ) -> Scores:
     """Score a run's test clips, and write the scores and the picture of the confusion into its folder.
 
@@ -45,6 +65,7 @@ def evaluate(
         weights: The last ones, or the best on the validation clips.
         part: The clips to score.
         device: Where to compute; the CPU if None.
+        tell: Is told of the clips, once the scores are written.
 
     Raises:
         PspError: A file is absent or damaged; dataset or split are not those the run was trained on; the
@@ -71,12 +92,15 @@ def evaluate(
         logits = score_clips(model, config, store, chosen, device)
         new = unseen(store.digests(chosen.tolist()), store.digests(_train_clips(store, chosen_split, part)))
         labels = store.table.label[chosen]
+        scored = Scored(store.path, names, labels, logits)
     measured = measure(config, split_path.name, logits, labels, new, weights, part)
     scores = measured.model_copy(update=provenance(folder, config, chosen_split, part))
     title = f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {scores.clips} {part} clips"
     picture = confusion_png(np.array(scores.confusion), config.class_names, title)
     write_whole(run_folder / file_name("confusion", ".png", part, weights), picture)
     scores.save(run_folder / file_name("scores", ".json", part, weights))
+    if tell is not None:
+        tell(scored)
     return scores
 
 

@@ -53,16 +53,18 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return probabilities
 
 
-def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet:
-    """The run's network with its trained weights, ready to predict; without the contrastive loss's branch.
+def load_model(config: RunConfig, weights: Path, device: torch.device, contrast: bool = False) -> PSPNet:
+    """The run's network with its trained weights, ready to predict.
 
     Args:
         config: What was trained.
         weights: The safetensors file; only tensors are read from it, never code.
         device: Where the network goes.
+        contrast: Load the contrastive loss's branch too, which holds the attention maps.
 
     Raises:
-        PspError: The file is absent, damaged, or holds another network's weights.
+        PspError: The file is absent, damaged, or holds another network's weights; or ``contrast``, and the run
+            was trained without.
     """
     if not weights.is_file():
         raise PspError(
@@ -85,11 +87,17 @@ def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet
             "Put back the config.json and the weights of one run.",
         )
     kept = {name: x for name, x in tensors.items() if not name.startswith(CONTRAST_BRANCH)}
+    if contrast and len(kept) == len(tensors):
+        raise PspError(
+            f"{weights}: has no attention maps, as {config.training.method} trained it without the contrast",
+            way_out="Name a run of psptool train --method psp whose loss.contrast_weight is above 0.",
+        )
+    kept = tensors if contrast else kept
     try:
         # First without memory: a configuration may ask for any size, and the file's tensors tell the true one.
         with torch.device("meta"):
-            network(config).load_state_dict(kept, assign=True)
-        model = network(config)
+            network(config, contrast).load_state_dict(kept, assign=True)
+        model = network(config, contrast)
         model.load_state_dict(kept)
     except RuntimeError as error:
         raise PspError(
@@ -99,10 +107,10 @@ def load_model(config: RunConfig, weights: Path, device: torch.device) -> PSPNet
     return model.to(device).eval()
 
 
-def network(config: RunConfig) -> PSPNet:
-    """The run's network with fresh weights, without the contrastive loss's branch."""
+def network(config: RunConfig, contrast: bool = False) -> PSPNet:
+    """The run's network with fresh weights; with the contrastive loss's branch where ``contrast``."""
     topology = TOPOLOGIES[config.topology]
-    return PSPNet(config.training.model, topology, len(config.class_names), contrast=False)
+    return PSPNet(config.training.model, topology, len(config.class_names), contrast=contrast)
 
 
 def score_clips(

@@ -34,6 +34,7 @@ def test_every_planned_command_is_there():
         "schemas",
         "table",
         "doctor",
+        "view",
     }
     planned |= {"predict", "export", "embed"}
     assert set(COMMANDS) == planned

@@ -1,0 +1,78 @@
+"""``psptool view``: clips as skeletons that play, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from psptool.cli.console import examples, note, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psptool.schemas.run import RunConfig
+    from psptool.view.clips import ViewedClip
+
+EXAMPLES = examples(
+    "psptool view data/ucla.h5",
+    "psptool view data/ucla.h5 a01_s01_e00_v01 --model runs/ucla-xview-0.05-s0-psp-small",
+    "psptool view all_sqe/a01_s01_e00_v01.json --gif --png",
+    "psptool view nturgbd_skeletons_s001_to_s017.zip --out some.html",
+)
+
+
+def view(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A dataset (.h5), raw file, folder or zip, or predict's JSON.", show_default=False
+        ),
+    ],
+    clips: Annotated[
+        list[str] | None, typer.Argument(metavar="[CLIP]...", help="Clip names; by default some of them.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A run of psp, whose attention is drawn on the body.")
+    ] = None,
+    gif: Annotated[bool, typer.Option("--gif", help="Write a moving picture instead of the page.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="Write a sheet of frames instead of the page.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The file; by default named after the clip.")] = None,
+) -> None:
+    """Look at clips: a page in which skeletons play, turn and scrub."""
+    from psptool.view import drawing, finding
+    from psptool.view.attention import with_attention
+    from psptool.view.viewer import heading, viewer_page
+
+    config = None if model is None else _config(model)
+    found = finding.find(file, clips or (), None if config is None else config.preparation)
+    shown: Sequence[ViewedClip] = found.clips
+    if not clips and found.of > 1:
+        note(f"{file}: {len(shown)} of {found.of} clips: {' '.join(clip.name for clip in shown)}")
+    if model is not None and config is not None:
+        shown = with_attention(model, config, shown, found.settings)
+    path = out or Path(f"{shown[0].name if len(shown) == 1 else file.stem}.html")
+    if gif:
+        _write(path.with_suffix(".gif"), drawing.moving_gif(shown))
+    if png:
+        _write(path.with_suffix(".png"), drawing.contact_sheet(shown))
+    if not gif and not png:
+        lead = str(file) + (f", predicted by {found.model}" if found.model else "")
+        lead += f", with the attention of {model}" if model is not None else ""
+        title = heading(shown[0]) if len(shown) == 1 else f"{len(shown)} clips"
+        _write(path, viewer_page(title, lead, shown))
+
+
+def _config(run: Path) -> RunConfig:
+    from psptool.runs.folder import RunFolder
+    from psptool.schemas.run import RunConfig
+
+    return RunConfig.load(RunFolder(run).config)
+
+
+def _write(path: Path, data: str | bytes) -> None:
+    from psptool.replacing import write_whole
+
+    write_whole(path, data)
+    say(f"{path} ({path.stat().st_size / 1000:,.0f} kB)")

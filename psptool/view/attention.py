@@ -1,0 +1,154 @@
+"""The attention maps of a trained run on clips: which body regions, parts and joints attend to which.
+
+Notation for array shapes: P persons of a clip that the network saw, M persons of a clip, T frames, S heads,
+G groups of a level.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.errors import PspError
+from psptool.skeletons.topology import Topology
+from psptool.store.arrays import PreparedClip, motion
+
+if TYPE_CHECKING:
+    import torch
+
+    from psptool.model.classifier import PSPNet
+    from psptool.schemas.dataset import PreparationSettings
+    from psptool.schemas.run import RunConfig
+    from psptool.view.clips import ViewedClip
+
+STREAMS = ("joint", "motion")
+
+
+@dataclass(frozen=True)
+class ClipAttention:
+    """The polymerized maps of one clip (PSP Learning, arXiv 2302.02327, section 3); sums over time, so one a clip.
+
+    Attributes:
+        persons: The P persons' numbers in the clip.
+        maps: By stream and level float32 (P, S, G, G); row u says how group u attends to each group.
+    """
+
+    persons: tuple[int, ...]
+    maps: Mapping[str, Mapping[str, NDArray[np.float32]]]
+
+
+def with_attention(
+    run: Path, config: RunConfig, clips: Sequence[ViewedClip], settings: PreparationSettings
+) -> list[ViewedClip]:
+    """``clips`` with the attention maps of a run, each clip alone, on test frames.
+
+    Args:
+        run: The run's folder.
+        config: The run's.
+        clips: Prepared as the run's dataset was.
+        settings: How they were prepared.
+
+    Raises:
+        PspError: The clips are not prepared as the run's; the run has no attention maps, as it was trained
+            without the contrast, or cannot be read.
+    """
+    import torch
+
+    from psptool.inference.scoring import load_model
+    from psptool.runs.folder import RunFolder
+
+    check_same_preparation(run, config, clips, settings)
+    device = torch.device("cpu")
+    model = load_model(config, RunFolder(run).weights("last"), device, contrast=True)
+    with torch.inference_mode():
+        return [replace(clip, attention=_of_clip(model, config, clip.prepared, device)) for clip in clips]
+
+
+def _of_clip(model: PSPNet, config: RunConfig, clip: PreparedClip, device: torch.device) -> ClipAttention:
+    import torch
+
+    from psptool.batches.ragged import Batcher, RaggedClips
+    from psptool.batches.sampling import even_frames
+    from psptool.skeletons.topologies import TOPOLOGIES
+    from psptool.store.reading import Rows
+
+    assert model.pyramid is not None
+    joints, moved = clip.joint.shape[2:], motion(clip.joint, clip.present)
+    rows = Rows(clip.joint.reshape(-1, *joints), moved.reshape(-1, *joints), clip.present.reshape(-1))
+    label, frames, persons = (np.array([n]) for n in (clip.key.label, clip.frames, clip.persons))
+    mirror = TOPOLOGIES[config.topology].mirror
+    ragged = RaggedClips.from_rows(rows, label, frames, persons, mirror, device)
+    absent = config.training.model.absent_persons
+    batcher = Batcher(ragged, config.training.sampling, absent_persons=absent)
+    features = model.features(batcher.test(torch.tensor([0])))
+    # Of the persons those that stand in the frames drawn; under `zeros` all have their slot.
+    drawn = ragged.visible[even_frames(ragged.visible_count, config.training.sampling.frames)[0]].numpy()
+    seen = clip.present[:, drawn].any(axis=1) | (absent == "zeros")
+    who = tuple(np.flatnonzero(seen).tolist())
+    maps = {
+        stream: {str(level): maps[: len(who)].numpy() for level, maps in model.pyramid.maps(x).items()}
+        for stream, x in zip(STREAMS, features, strict=True)
+    }
+    return ClipAttention(who, maps)
+
+
+def check_same_preparation(
+    run: Path, config: RunConfig, clips: Sequence[ViewedClip], settings: PreparationSettings
+) -> None:
+    """Refuse clips that the run cannot look at as it looked at its own.
+
+    Raises:
+        PspError: Other joints, or another preparation.
+    """
+    for clip in clips:
+        if clip.topology.name != config.topology:
+            raise PspError(
+                f"{clip.name}: not the joints that {run} was trained on",
+                clip.topology.name,
+                config.topology,
+                "Name a run of this dataset with --model.",
+            )
+    if settings != config.preparation:
+        raise PspError(
+            f"{clips[0].name}: not prepared as the dataset that {run} was trained on",
+            str(settings),
+            str(config.preparation),
+            "Name the run's own dataset, or a raw file, which is then prepared as the run says.",
+        )
+
+
+def level_groups_of(topology: Topology) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+    """By level each group's name and joints, in the order of the maps' rows."""
+    groups = {"body": topology.bodies, "part": topology.parts}
+    named: dict[str, list[tuple[str, tuple[int, ...]]]] = {
+        level: [(group.name, group.joints) for group in found] for level, found in groups.items()
+    }
+    named["joint"] = [(name, (number,)) for number, name in enumerate(topology.joints)]
+    return named
+
+
+def packed_attention(attention: ClipAttention) -> dict[str, Any]:
+    """What `attention.js` reads: values in steps of a 32,767th of the map's largest."""
+    first = next(iter(attention.maps.values()))
+    return {
+        "persons": attention.persons,
+        "streams": list(attention.maps),
+        "levels": list(first),
+        "heads": next(iter(first.values())).shape[1],
+        "maps": {
+            stream: {level: _packed(values) for level, values in levels.items()}
+            for stream, levels in attention.maps.items()
+        },
+    }
+
+
+def _packed(values: NDArray[np.float32]) -> dict[str, Any]:
+    step = max(float(np.abs(values).max()), 1e-9) / 32767
+    numbers = np.rint(values / step).astype("<i2")
+    return {"step": step, "values": base64.b64encode(numbers.tobytes()).decode("ascii")}

@@ -1,0 +1,215 @@
+"""From what a user names to clips to look at: a prepared dataset, raw recordings, or a prediction on some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from psptool.errors import PspError, suggest
+from psptool.prepare.gathering import ANY_NAME
+from psptool.prepare.normalize import normalize
+from psptool.prepare.tracks import fill_missing_joints, place, select, split_tracks
+from psptool.readers.base import ClipSource, RawClip, Reader, Stray
+from psptool.readers.ntu import NtuReader
+from psptool.readers.sources import clips_among, list_files, read_clip
+from psptool.readers.ucla import UclaJsonReader, UclaTextReader
+from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.prediction import Prediction
+from psptool.skeletons.datasets import NTU120, UCLA
+from psptool.skeletons.topologies import TOPOLOGIES
+from psptool.store.arrays import PreparedClip
+from psptool.store.reading import Store, open_store
+from psptool.view.clips import Scene, ViewedClip, normalized_scene, recorded_scene
+
+FEW = 6
+"""Clips taken where none is named."""
+DATASET_SUFFIXES = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The clips to look at.
+
+    Attributes:
+        clips: In the order asked for.
+        of: How many there were to choose from.
+        settings: How they were prepared.
+        model: The run behind a prediction.
+    """
+
+    clips: tuple[ViewedClip, ...]
+    of: int
+    settings: PreparationSettings
+    model: str | None = None
+
+
+def find(file: Path, names: Sequence[str] = (), settings: PreparationSettings | None = None) -> Found:
+    """The clips ``names`` of ``file``; without names up to `FEW`, evenly spaced.
+
+    Args:
+        file: A prepared dataset; a raw file, folder or zip archive of either dataset; or the JSON of
+            ``psptool predict``.
+        names: Clip names.
+        settings: How raw recordings are prepared.
+
+    Raises:
+        PspError: The file is absent or of no kind known here, has no such clip, or a recording is damaged.
+    """
+    settings = settings or PreparationSettings()
+    if file.suffix.lower() in DATASET_SUFFIXES:
+        with open_store(file) as store:
+            return stored(store, names)
+    if file.suffix.lower() == ".json" and not _is_recording(file):
+        return _predicted(file, names, settings)
+    reader, sources = _recordings(file)
+    chosen = _choose(file, tuple(source.name for source in sources), names)
+    by_name = {source.name: source for source in sources}
+    clips = tuple(viewed_recording(reader, by_name[name], settings) for name in chosen)
+    return Found(clips, len(sources), settings)
+
+
+def stored(store: Store, names: Sequence[str] = ()) -> Found:
+    """Clips of a prepared dataset; arguments and errors as for `find`."""
+    manifest = store.manifest
+    chosen = names or _spaced(store.names)
+    clips = []
+    for name in chosen:
+        clip = store.clip(name)
+        prepared = PreparedClip(
+            name, clip.key, clip.joint, clip.present, clip.state, clip.origin, clip.scale, clip.rotation
+        )
+        scenes = (recorded_scene(prepared), normalized_scene(prepared, manifest.settings.align))
+        action = manifest.class_names[clip.key.label]
+        clips.append(ViewedClip(TOPOLOGIES[manifest.topology], action, prepared, scenes))
+    return Found(tuple(clips), len(store), manifest.settings)
+
+
+def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSettings) -> ViewedClip:
+    """One raw recording: every body as the file has it, and the persons as they are prepared.
+
+    Raises:
+        PspError: The recording cannot be read or prepared.
+    """
+    raw = reader.parse(source, read_clip(source))
+    tracks, _ = split_tracks(raw)
+    filled = [fill_missing_joints(track, reader.topology) for track in tracks]
+    kept = select(filled, reader.topology.center, settings)
+    prepared = normalize(raw.name, raw.key, place(kept, raw.frames), reader.topology, settings)
+    # Persons first, in their order, so that a person has one colour in both scenes; filling keeps `frame`.
+    order = [next(n for n, track in enumerate(filled) if track is person) for person in kept]
+    order += [n for n in range(len(tracks)) if n not in order]
+    laid = place([tracks[n] for n in order], raw.frames)
+    # A joint at exactly (0, 0, 0) is one that the recording lacks.
+    xyz = np.where(laid.xyz.any(axis=-1, keepdims=True), laid.xyz, np.nan)
+    is_kept = tuple(n < len(kept) for n in range(len(order)))
+    recorded = Scene("recorded", "y", "m", xyz, laid.present, laid.state, is_kept)
+    scenes = (recorded, normalized_scene(prepared, settings.align))
+    names = UCLA.class_names if reader.topology is UCLA.topology else NTU120.class_names
+    return ViewedClip(
+        reader.topology,
+        names[raw.key.label] if raw.key.label >= 0 else "",
+        prepared,
+        scenes,
+        said=_said(raw, is_kept, prepared),
+    )
+
+
+def _said(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[str, ...]:
+    left_out, empty = len(kept) - sum(kept), raw.frames - len(np.unique(raw.frame))
+    said = list(prepared.notes)
+    if left_out:
+        said.append(f"{left_out} of {len(kept)} bodies not taken for persons (grey)")
+    if empty:
+        said.append(f"{empty} frames without a body")
+    if prepared.interpolated:
+        said.append(f"{prepared.interpolated} missing joints interpolated")
+    return tuple(said)
+
+
+def _recordings(path: Path) -> tuple[Reader, list[ClipSource]]:
+    """The reader for what lies at ``path``, and the clips there, by name; of two with one name the first."""
+    # A text recording is known by its folder and the one above, which a relative path may not name.
+    files = list_files([path.resolve() if path.is_dir() else path])
+    strays: list[Stray] = []
+    readers: tuple[Reader, ...] = (NtuReader(), UclaJsonReader(), UclaTextReader(), *ANY_NAME)
+    for reader in readers:
+        sources, more = clips_among(files, reader)
+        if sources:
+            return reader, list({source.name: source for source in reversed(sources)}.values())[::-1]
+        strays += more
+    raise PspError(
+        f"{path}: no recording here",
+        f"{strays[0].name}: {strays[0].reason}" if strays else f"{len(files)} files of other kinds",
+        "a prepared dataset (.h5), a .skeleton, an NW-UCLA JSON or text folder, a zip of such, or a prediction",
+    )
+
+
+def _is_recording(file: Path) -> bool:
+    """Whether a JSON file has NW-UCLA's key, which stands before the one long value that there is."""
+    try:
+        with file.open("rb") as opened:
+            return b'"skeletons"' in opened.read(4096)
+    except OSError:
+        return False  # Whoever reads it whole says why that fails.
+
+
+def _choose(file: Path, there: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    known = frozenset(there)
+    for name in names:
+        if name not in known:
+            raise PspError(
+                f"{file}: has no clip {name!r}",
+                way_out=suggest(name, there) or "Without names psptool view shows some of them.",
+            )
+    return names or _spaced(there)
+
+
+def _spaced(there: Sequence[str]) -> list[str]:
+    count = min(FEW, len(there))
+    return [there[n * len(there) // count] for n in range(count)]
+
+
+def _predicted(file: Path, names: Sequence[str], settings: PreparationSettings) -> Found:
+    """A prediction's recordings, looked up where it says that they lie, with their most probable actions."""
+    prediction = Prediction.load(file)
+    by_name = {clip.name: clip for clip in prediction.clips}
+    chosen = _choose(file, tuple(by_name), names)
+    look = _Lookup()
+    clips = []
+    for name in chosen:
+        guessed = by_name[name]
+        reader, source = look(guessed.source, name)
+        top = tuple((guess.class_name, guess.probability) for guess in guessed.top)
+        clips.append(replace(viewed_recording(reader, source, settings), top=top))
+    return Found(tuple(clips), len(by_name), settings, prediction.model)
+
+
+class _Lookup:
+    """Finds recordings by the source that a prediction names; each archive is listed once."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, tuple[Reader, list[ClipSource]]] = {}
+
+    def __call__(self, source: str, name: str) -> tuple[Reader, ClipSource]:
+        place = _place_of(source)
+        if place not in self._listed:
+            self._listed[place] = _recordings(place)
+        reader, sources = self._listed[place]
+        for found in sources:
+            if found.name == name:
+                return reader, found
+        raise PspError(
+            f"{source}: the recording {name} is no longer there",
+            way_out="Put it back, or predict again.",
+        )
+
+
+def _place_of(source: str) -> Path:
+    """What to list for a prediction's source: the archive, the folder of a text recording, or the file."""
+    archive, colon, _ = source.partition(".zip:")
+    if colon:
+        return Path(f"{archive}.zip")
+    return Path(source).parent if source.endswith("_skeletons.txt") else Path(source)

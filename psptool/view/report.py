@@ -1,0 +1,202 @@
+"""``report.html`` in a run's folder: what `psptool evaluate` measured, as a page to look at.
+
+Notation for array shapes: N clips of the part that was scored, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psptool.errors import PspError
+from psptool.evaluate.api import Scored
+from psptool.inference.scoring import softmax
+from psptool.runs.folder import RunFolder
+from psptool.schemas.run import RunConfig
+from psptool.schemas.scores import Scores
+from psptool.store.reading import open_store
+from psptool.view.charts import bars, curves, heat_map
+from psptool.view.clips import ViewedClip, page_data
+from psptool.view.finding import stored
+from psptool.view.page import Section, page, table
+from psptool.view.viewer import PLAYER, legend
+
+MISTAKES = 6
+"""Wrong clips that are shown, the surest first."""
+LOGGED = {"loss": "loss", "ce": "cross-entropy", "body": "body contrast", "part": "part contrast"}
+LOGGED["joint"] = "joint contrast"
+
+
+def report_page(run: Path, scores: Scores, scored: Scored) -> str:
+    """The report of one evaluation.
+
+    Args:
+        run: The run's folder.
+        scores: As written to it.
+        scored: The clips behind them.
+
+    Raises:
+        PspError: A file of the run, or the dataset, cannot be read.
+    """
+    config = RunConfig.load(RunFolder(run).config)
+    mistakes = _mistakes(scored, config)
+    sections = [
+        Section("", _accuracy(scores) + _draws(run, config, scores)),
+        Section("Confusion", heat_map(np.array(scores.confusion), config.class_names), wide=False),
+        Section("Accuracy by class", _by_class(scores), wide=False),
+        Section("Training", _curves(RunFolder(run).log)),
+        Section("Surest mistakes", _shown(mistakes)),
+        Section("Recipe", table((), _flat(config.training.model_dump(mode="json"))), wide=False),
+        Section("What it rests on", table((), _fingerprints(config, scores)), wide=False),
+    ]
+    title = f"{run.resolve().name}: {_percent(scores.top1)} %"
+    lead = (
+        f"{scores.clips} {scores.part} clips of {scores.dataset}, {scores.weights} weights, {scores.method}"
+    )
+    data = page_data(mistakes) if mistakes else None
+    return page(title, sections, lead=lead, scripts=[PLAYER] if mistakes else [], data=data)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _accuracy(scores: Scores) -> str:
+    tiles = [(_percent(scores.top1), "top-1 %, both streams"), (_percent(scores.top5), "top-5 %")]
+    if scores.top1_unseen is not None:
+        said = f"top-1 % on the {scores.clips_unseen} unseen clips of {len(scores.classes_unseen)} classes"
+        tiles.append((_percent(scores.top1_unseen), said))
+    shown = "".join(f'<div class="tile"><b>{value}</b><span>{said}</span></div>' for value, said in tiles)
+    rows = [
+        ("both streams", _percent(scores.top1), _percent(scores.top5)),
+        ("joint stream", _percent(scores.top1_joint), _percent(scores.top5_joint)),
+        ("motion stream", _percent(scores.top1_motion), _percent(scores.top5_motion)),
+    ]
+    note = "Unseen clips are those whose coordinates stand nowhere in the train set."
+    return (
+        f'<div class="tiles">{shown}</div>{table(("", "top-1 %", "top-5 %"), rows)}<p class="note">{note}</p>'
+    )
+
+
+def _draws(run: Path, config: RunConfig, scores: Scores) -> str:
+    """This run among those beside it that differ from it in the draw alone."""
+    found = {config.split_name: scores.top1}
+    for path in sorted(run.resolve().parent.glob("*/config.json")):
+        try:
+            other, measured = RunConfig.load(path), Scores.load(path.with_name("scores.json"))
+        except PspError:
+            continue  # Not evaluated yet, or no run.
+        if path.parent != run.resolve() and _family(other) == _family(config) and scores.part == "test":
+            found.setdefault(other.split_name, measured.top1)
+    if len(found) < 2:
+        return "<p>One draw of the labels: another draw may come out several points higher or lower.</p>"
+    mean, spread = statistics.mean(found.values()), statistics.stdev(found.values())
+    draws = ", ".join(f"{escape(name)} {_percent(top1)}" for name, top1 in sorted(found.items()))
+    return f"<p>Over {len(found)} draws: top-1 {_percent(mean)} ± {_percent(spread)} % ({draws}).</p>"
+
+
+def _family(config: RunConfig) -> tuple[Any, ...]:
+    """What runs share that differ in the draw and the seed alone."""
+    recipe = config.training.model_copy(update={"seed": None})
+    return (
+        config.content_fingerprint,
+        re.sub(r"-s\d+(?=-|$)", "", config.split_name),
+        recipe,
+        config.precision,
+    )
+
+
+def _by_class(scores: Scores) -> str:
+    return bars([(name, share, True) for name, share in scores.per_class.items()])
+
+
+def _curves(log: Path) -> str:
+    try:
+        text = log.read_text(encoding="utf-8")
+        entries: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError):
+        return "<p>The run's log is absent or cannot be read.</p>"
+
+    def line(key: str) -> list[tuple[float, float]]:
+        return [(entry["step"], entry[key]) for entry in entries if isinstance(entry.get(key), (int, float))]
+
+    losses = {said: line(key) for key, said in LOGGED.items() if line(key)}
+    charts = [curves("loss and its terms", losses), curves("learning rate", {"lr": line("lr")})]
+    charts.append(curves("validation accuracy", {"validation": line("validation")}))
+    return f'<div class="cards charts">{"".join(charts)}</div>'
+
+
+def _mistakes(scored: Scored, config: RunConfig) -> list[ViewedClip]:
+    """The clips with the largest probability of a wrong class, the surest first."""
+    shares = softmax(scored.logits.both)
+    guessed = shares.argmax(axis=1)
+    wrong = np.flatnonzero(guessed != scored.labels)
+    chosen = wrong[np.argsort(-shares[wrong, guessed[wrong]], kind="stable")][:MISTAKES].tolist()
+    if not chosen:
+        return []
+    with open_store(scored.data) as store:
+        clips = stored(store, [scored.names[n] for n in chosen]).clips
+    return [
+        # The camera's view is left out: the mistake was made on the normalized clip.
+        replace(clip, scenes=clip.scenes[-1:], top=_top(shares[n], config.class_names, int(scored.labels[n])))
+        for n, clip in zip(chosen, clips, strict=True)
+    ]
+
+
+def _top(shares: Any, names: Sequence[str], label: int) -> tuple[tuple[str, float], ...]:
+    """The three most probable classes, and the true one."""
+    order = np.argsort(-shares, kind="stable").tolist()
+    chosen = order[:3] if label in order[:3] else [*order[:2], label]
+    return tuple((names[n], float(shares[n])) for n in chosen)
+
+
+def _shown(mistakes: Sequence[ViewedClip]) -> str:
+    if not mistakes:
+        return "<p>Every clip was predicted right.</p>"
+    cards = "".join(
+        f'<div class="card"><h3>{escape(clip.name)}</h3>'
+        f'<p class="meta">is <b class="right">{escape(clip.action)}</b>, '
+        f'taken for <b class="wrong">{escape(clip.top[0][0])}</b></p>'
+        f"{bars([(name, share, name == clip.action) for name, share in clip.top])}"
+        f'<div class="player" data-compact data-clip="{number}"></div></div>'
+        for number, clip in enumerate(mistakes)
+    )
+    said = (
+        "The wrong clips whose wrong class has the highest probability; the coloured bar is the true class."
+    )
+    return f'<p class="note">{said}</p>{legend(mistakes)}<div class="cards">{cards}</div>'
+
+
+def _fingerprints(config: RunConfig, scores: Scores) -> list[tuple[str, str]]:
+    rows = [
+        ("dataset", f"{config.dataset}, {config.data_path}"),
+        ("split", f"{scores.split}, {config.split_path}"),
+        ("clips fingerprint", config.clips_fingerprint),
+        ("content fingerprint", config.content_fingerprint),
+        ("split digest", config.split_digest),
+        ("seed", str(config.seed)),
+        ("trained on", f"{config.device}, {config.precision}"),
+        ("trained with", f"psptool {config.tool_version}"),
+        ("evaluated with", f"psptool {scores.tool_version}"),
+    ]
+    return rows + [(f"preparation {key}", str(value)) for key, value in config.preparation]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        elif value is not None and not (isinstance(value, float) and math.isnan(value)):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append((f"{prefix}{key}", text))
+    return rows

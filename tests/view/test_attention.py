@@ -1,0 +1,97 @@
+"""A run's attention maps on clips, and the report of an evaluation."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.errors import PspError
+from psptool.evaluate.api import evaluate
+from psptool.schemas.run import RunConfig
+from psptool.skeletons.topologies import UCLA20
+from psptool.store.reading import open_store
+from psptool.view.attention import with_attention
+from psptool.view.finding import find
+from psptool.view.report import report_page
+
+from ..stores import make_clip, write_ucla
+from ..trained import make_network, make_run, make_split
+
+TEST = ["a01_s01_e00_v03", "a06_s01_e00_v03"]
+NAMES = ["a01_s01_e00_v01", "a02_s01_e00_v01", *TEST]
+# The second person stands in none of the frames that the network draws of eight: 0, 2, 4, 6.
+HIDDEN = ((True,) * 8, (False, True) * 4)
+
+
+@pytest.fixture
+def run(tmp_path):
+    data, split, folder = tmp_path / "u.h5", tmp_path / "s0.json", tmp_path / "run"
+    clips = [make_clip(name, n, HIDDEN if n == 3 else ((True,) * 6,) * 2) for n, name in enumerate(NAMES)]
+    manifest = write_ucla(data, clips)
+    make_split(split, manifest, {"labelled": NAMES[:1], "unlabelled": NAMES[1:2], "test": TEST})
+    make_run(folder, manifest, data, split)
+    return folder
+
+
+def test_maps_are_those_of_the_model_on_test_frames(run):
+    config = RunConfig.load(run / "config.json")
+    found = find(run.parent / "u.h5", TEST)
+    shown = with_attention(run, config, found.clips, found.settings)
+    assert [clip.attention.persons for clip in shown] == [(0, 1), (0,)]
+    with open_store(run.parent / "u.h5") as store:
+        clips = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+        chosen = torch.tensor([store.index(name) for name in TEST])
+    model = make_network()
+    with torch.inference_mode():
+        features = model.features(Batcher(clips, config.training.sampling).test(chosen))
+        for stream, x in zip(("joint", "motion"), features, strict=True):
+            for level, maps in model.pyramid.maps(x).items():
+                ours = np.concatenate([clip.attention.maps[stream][level] for clip in shown])
+                np.testing.assert_allclose(ours, maps.numpy(), atol=1e-5)
+
+
+def test_a_run_without_the_contrast_says_that_it_has_no_maps(run):
+    config = RunConfig.load(run / "config.json")
+    save_file(make_network(contrast=False).state_dict(), run / "last.safetensors")
+    found = find(run.parent / "u.h5", TEST)
+    with pytest.raises(PspError, match="no attention maps"):
+        with_attention(run, config, found.clips, found.settings)
+
+
+def test_clips_of_another_preparation_are_refused(run):
+    config = RunConfig.load(run / "config.json")
+    found = find(run.parent / "u.h5", TEST)
+    with pytest.raises(PspError, match="not prepared as"):
+        with_attention(run, config, found.clips, found.settings.model_copy(update={"align": "none"}))
+
+
+def test_report_says_the_scores_the_surest_mistakes_and_what_they_rest_on(run):
+    told = []
+    scores = evaluate(run, tell=told.append)
+    (run / "log.jsonl").write_text('{"step": 10, "loss": 2.5, "ce": 2.5, "lr": 0.1}\n')
+    text = report_page(run, scores, told[0])
+    wrong = told[0].logits.both.argmax(1) != told[0].labels
+    assert wrong.any()
+    for name, is_wrong in zip(told[0].names, wrong, strict=True):
+        assert (f"<h3>{name}</h3>" in text) == is_wrong
+    assert scores.content_fingerprint in text
+    assert "One draw of the labels" in text
+    assert "loss and its terms" in text
+
+
+def test_report_gives_the_mean_over_draws_of_one_recipe(run):
+    import shutil
+
+    told = []
+    scores = evaluate(run, tell=told.append)
+    other = run.parent / "other"
+    shutil.copytree(run, other)
+    config = RunConfig.load(run / "config.json")
+    config.model_copy(update={"split_name": "s1"}).save(other / "config.json")
+    text = report_page(run, scores, told[0])
+    assert "Over 2 draws" not in text  # s0 and s1 have no common name before the seed's
+    config.model_copy(update={"split_name": "ucla-s0"}).save(run / "config.json")
+    config.model_copy(update={"split_name": "ucla-s1"}).save(other / "config.json")
+    scores.model_copy(update={"top1": min(1.0, scores.top1 + 0.1)}).save(other / "scores.json")
+    assert f"Over 2 draws: top-1 {100 * scores.top1 + 5:.1f} ± 7.1 %" in report_page(run, scores, told[0])

@@ -1,0 +1,110 @@
+"""Pages in a real browser: skeletons play, the slider moves them, nothing complains, nothing leaves the file."""
+
+import json
+import shutil
+import time
+
+import pytest
+
+from psptool.evaluate.api import evaluate
+from psptool.schemas.run import RunConfig
+from psptool.view.attention import with_attention
+from psptool.view.finding import find
+from psptool.view.report import report_page
+from psptool.view.viewer import viewer_page
+
+from .test_attention import TEST, run  # noqa: F401
+
+webdriver = pytest.importorskip("selenium.webdriver")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+FLAGS = """
+--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync --window-size=1200,1000
+"""
+INKED = "return document.querySelector('.stage canvas').toDataURL()"
+
+
+@pytest.fixture
+def browser(tmp_path):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def frame(browser):
+    return browser.execute_script("return psptool.players[0].frame")
+
+
+def check_quiet(browser):
+    """No word on the console, and every request is for the file itself or for data in it."""
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    # What the browser's own empty first page asked for, before the file was opened, is not the file's.
+    asked = asked[asked.index(browser.current_url) :]
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def check_plays(browser):
+    before = browser.execute_script("return psptool.players[0].at")
+    time.sleep(0.4)
+    assert browser.execute_script("return psptool.players[0].at") != before
+
+
+def test_viewer_plays_scrubs_turns_and_shows_attention(run, browser, tmp_path):  # noqa: F811
+    found = find(run.parent / "u.h5", TEST)
+    clips = with_attention(run, RunConfig.load(run / "config.json"), found.clips, found.settings)
+    file = tmp_path / "view.html"
+    file.write_text(viewer_page("clips", "", clips), encoding="utf-8")
+    browser.get(file.as_uri())
+    check_plays(browser)
+    slider = browser.find_element("css selector", "input[type=range]")
+    move = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))"
+    pictures = []
+    for wanted in (1, 4):
+        browser.execute_script(move, slider, wanted)
+        time.sleep(0.2)
+        assert frame(browser) == wanted
+        pictures.append(browser.execute_script(INKED))
+    assert pictures[0] != pictures[1]
+    canvas = browser.find_element("css selector", ".stage canvas")
+    webdriver.ActionChains(browser).drag_and_drop_by_offset(canvas, 80, 10).perform()
+    time.sleep(0.2)
+    assert browser.execute_script(INKED) != pictures[1]
+    assert frame(browser) == 4
+    webdriver.ActionChains(browser).send_keys_to_element(
+        browser.find_element("css selector", ".player"), "\ue012"
+    ).perform()
+    time.sleep(0.2)
+    assert frame(browser) == 3
+    assert len(browser.find_elements("css selector", ".attention")) == 2
+    # Five body regions: 25 cells for each of the two clips.
+    assert len(browser.find_elements("css selector", ".attention rect.cell")) == 2 * 25
+    check_quiet(browser)
+
+
+def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
+    told = []
+    scores = evaluate(run, tell=told.append)
+    (run / "report.html").write_text(report_page(run, scores, told[0]), encoding="utf-8")
+    browser.get((run / "report.html").as_uri())
+    browser.execute_script("document.querySelector('.player').scrollIntoView()")
+    time.sleep(0.2)
+    check_plays(browser)
+    check_quiet(browser)
+
+
+def test_script_that_came_with_a_file_does_not_run(browser, tmp_path):
+    from psptool.view.page import Section, page
+
+    file = tmp_path / "hostile.html"
+    # Unescaped on purpose: the policy is the second wall.
+    file.write_text(page("t", [Section("", "<script>window.harmed = 1</script>")]), encoding="utf-8")
+    browser.get(file.as_uri())
+    assert browser.execute_script("return window.harmed ?? 0") == 0

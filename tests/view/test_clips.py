@@ -1,0 +1,120 @@
+"""Clips on their way into a page: found, laid out in two coordinate systems, packed."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from psptool.errors import PspError
+from psptool.schemas.prediction import Guess, PredictedClip, Prediction
+from psptool.synthesis.writing import write_ntu, write_ucla
+from psptool.view.clips import NOWHERE, page_data, rounding
+from psptool.view.drawing import contact_sheet, moving_gif
+from psptool.view.finding import FEW, find
+
+from .. import stores
+
+PAIR = "S001C001P001R001A050"
+
+
+def unpacked(scene, clip, topology):
+    numbers = np.frombuffer(base64.b64decode(scene["xyz"]), "<i2")
+    shape = (scene["persons"], clip["frames"], len(topology["joints"]), 3)
+    return np.where(numbers == NOWHERE, np.nan, numbers * scene["step"]).reshape(shape) + scene["middle"]
+
+
+def test_positions_in_a_page_are_those_of_the_file_within_half_a_step(tmp_path):
+    write_ntu(tmp_path, [PAIR])
+    clip = find(tmp_path / f"{PAIR}.skeleton").clips[0]
+    data = page_data([clip])
+    for scene, packed in zip(clip.scenes, data["clips"][0]["scenes"], strict=True):
+        got = unpacked(packed, data["clips"][0], data["topologies"]["ntu25"])
+        np.testing.assert_allclose(got, scene.xyz, atol=packed["step"] * 0.501, rtol=0)
+    assert rounding([clip]) < 0.0002
+
+
+def test_recorded_positions_of_a_raw_file_and_of_its_dataset_agree(tmp_path):
+    from psptool.prepare.pipeline import prepare
+
+    write_ucla(tmp_path, ["a01_s01_e00_v01"])
+    raw = find(tmp_path / "all_sqe" / "a01_s01_e00_v01.json").clips[0]
+    done = prepare("ucla", [tmp_path / "all_sqe"], tmp_path / "u.h5")
+    kept = find(done.path).clips[0]
+    for ours, stored in zip(raw.scenes, kept.scenes, strict=True):
+        np.testing.assert_allclose(ours.xyz, stored.xyz, atol=1e-5)
+    assert raw.action == kept.action == "pick up with one hand"
+
+
+def test_a_person_who_is_absent_has_no_positions(tmp_path):
+    names = "a01_s01_e00_v01"
+    clip = stores.make_clip(names, 1, present=((True, False, True), (True, True, True)))
+    stores.write_ucla(tmp_path / "u.h5", [clip])
+    for scene in find(tmp_path / "u.h5").clips[0].scenes:
+        assert np.isnan(scene.xyz[0, 1]).all()
+        assert np.isfinite(scene.xyz[1]).all()
+        assert scene.present.tolist() == [[True, False, True], [True, True, True]]
+
+
+def test_without_names_some_are_taken_from_all_over(tmp_path):
+    clips = [stores.make_clip(f"a01_s01_e{n:02}_v01", n) for n in range(2 * FEW)]
+    stores.write_ucla(tmp_path / "u.h5", clips)
+    found = find(tmp_path / "u.h5")
+    assert [clip.name for clip in found.clips] == [clip.name for clip in clips[::2]]
+    assert found.of == 2 * FEW
+    with pytest.raises(PspError, match="Did you mean a01_s01_e00_v01"):
+        find(tmp_path / "u.h5", ["a01_s01_e00_v0"])
+
+
+def test_text_folder_and_zip_are_found_by_clip(tmp_path):
+    write_ntu(tmp_path / "all.zip", [PAIR, "S001C001P001R001A007"])
+    assert find(tmp_path / "all.zip", [PAIR]).clips[0].prepared.persons == 2
+    with pytest.raises(PspError, match="has no clip"):
+        find(tmp_path / "all.zip", ["S001C001P001R001A008"])
+
+
+def test_a_file_of_no_known_kind_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no recording")
+    with pytest.raises(PspError, match="expected a prepared dataset"):
+        find(tmp_path / "notes.txt")
+
+
+def test_a_prediction_shows_its_recordings_with_their_guesses(tmp_path):
+    write_ntu(tmp_path / "all.zip", [PAIR])
+    guess = Guess(class_name="hugging other person", label=54, probability=0.75)
+    source = f"{tmp_path / 'all.zip'}:{PAIR}.skeleton"
+    clip = PredictedClip(name=PAIR, source=source, frames=51, persons=2, top=(guess,))
+    Prediction(
+        model="run",
+        weights="last",
+        dataset="ntu60",
+        topology="ntu25",
+        classes=("a",),
+        clips=(clip,),
+        tool_version="0",
+    ).save(tmp_path / "p.json")
+    found = find(tmp_path / "p.json")
+    assert found.clips[0].top == (("hugging other person", 0.75),)
+    assert found.model == "run"
+
+
+def test_recordings_of_any_name_are_found(tmp_path):
+    write_ntu(tmp_path / "named", [PAIR])
+    (tmp_path / "mine.skeleton").write_bytes((tmp_path / "named" / f"{PAIR}.skeleton").read_bytes())
+    (clip,) = find(tmp_path / "mine.skeleton").clips
+    assert clip.name == "mine"
+
+
+def test_gif_plays_at_the_recordings_speed_and_the_sheet_has_a_row_a_clip(tmp_path):
+    write_ntu(tmp_path, [PAIR])
+    clip = find(tmp_path, [PAIR]).clips[0]
+    with Image.open(io.BytesIO(moving_gif([clip], size=80))) as gif:
+        total = 0
+        for n in range(gif.n_frames):
+            gif.seek(n)
+            total += gif.info["duration"]
+    assert total == pytest.approx(1000 * clip.frames / 30, abs=40)
+    one, two = (Image.open(io.BytesIO(contact_sheet([clip] * n, 4, 60))) for n in (1, 2))
+    assert two.size == (one.width, 2 * one.height) == (240, 2 * one.height)
+    assert len(one.getcolors(10**6)) > 20

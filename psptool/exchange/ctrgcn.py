@@ -8,9 +8,9 @@ too, and puts the origin at the second joint of the first person's first frame.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -32,7 +32,9 @@ def names_beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.names.txt")
 
 
-def write_ctrgcn(store: Store, parts: Mapping[str, Sequence[str]], coordinates: Coordinates, path: Path) -> None:
+def write_ctrgcn(
+    store: Store, parts: Mapping[str, Sequence[str]], coordinates: Coordinates, path: Path
+) -> None:
     """Write the clips of each part (``train``, ``test``, …) in the order given.
 
     Raises:
@@ -64,7 +66,7 @@ def _member(
     """One array of the archive, row by row; with a fixed time, so that the same clips give the same bytes."""
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(cast("IO[bytes]", file), header)
+        npy.write_array_header_1_0(file, header)
         for row in rows:
             file.write(row.astype("<f4", copy=False).tobytes())
 
@@ -113,16 +115,18 @@ def _checked(
             f"{names_beside(path)}: names of part {part}",
             str(named),
             f"{len(x)}, one for each row of x_{part}",
-            f"The format has no names: write a line a clip, 'PART<tab>NAME', in the order of the rows.",
+            "The format has no names: write a line a clip, 'PART<tab>NAME', in the order of the rows.",
         )
     if y.ndim != 2 or len(y) != len(x) or not ((y != 0).sum(axis=1) == 1).all():
-        raise PspError(f"{path}: y_{part}", f"shape {y.shape}", f"({len(x)}, classes), a single one in each row")
+        raise PspError(
+            f"{path}: y_{part}", f"shape {y.shape}", f"({len(x)}, classes), a single one in each row"
+        )
     return x, np.argmax(y != 0, axis=1).tolist()
 
 
 def _clip(x: NDArray[Any], row: int) -> NDArray[Any]:
     """The positions of a row (M, T, V, 3) without its padding."""
-    xyz = x[row].reshape(-1, PERSONS, JOINTS, 3).transpose(1, 0, 2, 3)
+    xyz: NDArray[Any] = x[row].reshape(-1, PERSONS, JOINTS, 3).transpose(1, 0, 2, 3)
     filled = np.flatnonzero(seen(xyz).any(axis=0))
     return xyz[:, : filled[-1] + 1] if filled.size else xyz
 

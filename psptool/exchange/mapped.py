@@ -59,9 +59,7 @@ def map_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise _damaged(str(path), error) from error
 
 
-def _member(
-    path: Path, file: IO[bytes], archive: zipfile.ZipFile, member: zipfile.ZipInfo
-) -> NDArray[Any]:
+def _member(path: Path, file: IO[bytes], archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     where = f"{path}:{member.filename}"
     if member.compress_type == zipfile.ZIP_STORED:
         file.seek(member.header_offset)

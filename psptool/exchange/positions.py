@@ -49,8 +49,7 @@ def positions(clip: StoredClip, coordinates: Coordinates) -> NDArray[np.float32]
 
 def seen(xyz: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where somebody is, bool (..., T), in positions (..., T, V, 3): where a joint is not at exactly zero."""
-    there: NDArray[np.bool_] = xyz.any(axis=(-2, -1))
-    return there
+    return np.asarray(xyz.any(axis=(-2, -1)))
 
 
 def prepared(

@@ -1,8 +1,8 @@
 """The pickle of PYSKL and MMAction2: named lists of clips, and each clip's positions as they are.
 
-``{"split": {name: [frame_dir, …]}, "annotations": [{frame_dir, total_frames, label, keypoint (M, T, V, 3)}, …]}``. Their
-loader takes the annotations whose frame_dir stands in the list it is told, and its own PreNormalize3D then expects
-camera coordinates with zeros where a person is absent.
+``{"split": {name: [frame_dir, …]}, "annotations": [{frame_dir, total_frames, label, keypoint (M, T, V, 3)}, …]}``.
+Their loader takes the annotations whose frame_dir stands in the list it is told; PreNormalize3D then expects camera
+coordinates with zeros where a person is absent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _NEW_MODULE, _OLD_MODULE = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarra
 _BATCH = 1000
 
 
-def write_pyskl(store: Store, lists: Mapping[str, Sequence[str]], coordinates: Coordinates, path: Path) -> None:
+def write_pyskl(
+    store: Store, lists: Mapping[str, Sequence[str]], coordinates: Coordinates, path: Path
+) -> None:
     """Write all clips of ``store`` and ``lists`` of their names.
 
     Raises:
@@ -111,17 +113,25 @@ def _keypoint(path: Path, number: int, item: Any) -> NDArray[Any]:
         raise PspError(f"{where}: keypoint", type(keypoint).__name__, "an array (M, T, V, 3)")
     shape = keypoint.values.shape
     if shape[3] == 2:
-        raise PspError(f"{where}: keypoint", f"shape {shape}: joints in a picture", "positions in space (M, T, V, 3)")
+        raise PspError(
+            f"{where}: keypoint", f"shape {shape}: joints in a picture", "positions in space (M, T, V, 3)"
+        )
     if shape[3] != 3 or min(shape) < 1 or item.get("total_frames", shape[1]) != shape[1]:
         frames = item.get("total_frames")
-        raise PspError(f"{where}: keypoint", f"shape {shape}, total_frames {frames!r:.20}", "shape (M, total_frames, V, 3)")
+        raise PspError(
+            f"{where}: keypoint",
+            f"shape {shape}, total_frames {frames!r:.20}",
+            "shape (M, total_frames, V, 3)",
+        )
     check_floats(where, keypoint.values.dtype)
     return keypoint.values
 
 
 def _lists(path: Path, found: Any) -> dict[str, frozenset[str]]:
     plain = isinstance(found, dict) and all(
-        isinstance(name, str) and isinstance(clips, (list, tuple)) and all(isinstance(clip, str) for clip in clips)
+        isinstance(name, str)
+        and isinstance(clips, (list, tuple))
+        and all(isinstance(clip, str) for clip in clips)
         for name, clips in found.items()
     )
     if not plain:

@@ -26,7 +26,9 @@ FRAMES, PERSONS = 300, 2
 _DATA, _LABEL = "_data.npy", "_label.pkl"
 
 
-def write_stgcn(store: Store, parts: Mapping[str, Sequence[str]], coordinates: Coordinates, folder: Path) -> None:
+def write_stgcn(
+    store: Store, parts: Mapping[str, Sequence[str]], coordinates: Coordinates, folder: Path
+) -> None:
     """Write the clips of each part in the order given.
 
     Raises:
@@ -107,6 +109,6 @@ def _names_and_labels(path: Path, clips: int) -> tuple[list[str], list[int]]:
 
 def _clip(array: NDArray[Any], row: int) -> NDArray[Any]:
     """The positions of a row (M, T, V, 3) without its padding."""
-    xyz = array[row].transpose(3, 1, 2, 0)
+    xyz: NDArray[Any] = array[row].transpose(3, 1, 2, 0)
     filled = np.flatnonzero(seen(xyz).any(axis=0))
     return xyz[:, : filled[-1] + 1] if filled.size else xyz

@@ -13,7 +13,7 @@ import math
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,9 @@ def load_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _Unpickler(_Bounded(file, path.stat().st_size)).load()
     except OSError as error:
-        raise PspError(f"{path}: cannot be read ({error.strerror or error})", way_out="Check the path.") from error
+        raise PspError(
+            f"{path}: cannot be read ({error.strerror or error})", way_out="Check the path."
+        ) from error
     except Refused as error:
         raise PspError(
             f"{path}: refused",
@@ -212,8 +214,8 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ig
     def get_extension(self, code: int) -> None:
         raise Refused(f"the registered extension {code}")
 
-    def load_bytearray8(self) -> None:
+    def load_bytearray8(self: Any) -> None:
         # The library's own sets memory aside before it looks whether there is anything to read.
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # type: ignore[attr-defined,unused-ignore]  # noqa: RUF012
+    dispatch: ClassVar[Any] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # type: ignore[attr-defined,unused-ignore]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from psptool import __version__
-from psptool.cli import demo, doctor, evaluate, look, prepare, schemas, split, table, train
+from psptool.cli import demo, doctor, evaluate, exchange, look, prepare, schemas, split, table, train
 from psptool.cli.console import Commands, examples, quietable
 
 app = typer.Typer(
@@ -46,6 +46,8 @@ app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=table.EXAMPLES)(table.table)
 app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
 app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
+app.command(epilog=exchange.EXPORT_EXAMPLES)(exchange.export_data)
+app.command("import", epilog=exchange.IMPORT_EXAMPLES)(exchange.import_data)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=schemas.EXAMPLES)(schemas.schemas)

@@ -60,7 +60,8 @@ def prepared(
     topology: Topology,
     settings: PreparationSettings,
 ) -> PreparedClip:
-    """A clip of another tool's file as the store takes it; persons who are never seen are left out.
+    """A clip of another tool's file as the store takes it; persons who are never seen are left out, and those after
+    ``settings.max_persons``.
 
     Recorded and centred positions are normalized as those of raw clips are, and the first person leads.
     Normalized ones are stored as they are. A joint at exactly zero is missing only in recorded positions: in the
@@ -83,9 +84,12 @@ def prepared(
     tracks = [_track(n, xyz[n], present[n]) for n in np.flatnonzero(present.any(axis=1)).tolist()]
     if not tracks:
         raise RawFormatError("no body", name, f"{xyz.shape[1]} frames without a body", "at least one body")
+    notes = () if len(tracks) <= settings.max_persons else (f"{len(tracks)} persons; the first stay",)
+    tracks = tracks[: settings.max_persons]
     if coordinates == "recorded":
         tracks = [fill_missing_joints(track, topology) for track in tracks]
     persons = place(tracks, xyz.shape[1])
+    persons = persons._replace(notes=(*notes, *persons.notes))
     if coordinates == "normalized":
         return _as_it_is(name, key, persons)
     return normalize(name, key, persons, topology, settings)
@@ -99,4 +103,6 @@ def _track(number: int, xyz: NDArray[np.float32], present: NDArray[np.bool_]) ->
 
 def _as_it_is(name: str, key: ClipKey, persons: Persons) -> PreparedClip:
     nowhere, upright = np.zeros(3), np.eye(3)
-    return PreparedClip(name, key, persons.xyz, persons.present, persons.state, nowhere, 1.0, upright)
+    return PreparedClip(
+        name, key, persons.xyz, persons.present, persons.state, nowhere, 1.0, upright, persons.notes
+    )

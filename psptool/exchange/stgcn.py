@@ -39,8 +39,7 @@ def write_stgcn(
         raise PspError(
             f"{folder}: has other parts already", ", ".join(odd), way_out="Name an empty folder with --out."
         )
-    files = [folder / f"{part}{ending}" for part in parts for ending in (_DATA, _LABEL)]
-    with replacing(files) as partials:
+    with replacing(files_of(folder, list(parts))) as partials:
         for clips, data, label in zip(parts.values(), partials[::2], partials[1::2], strict=True):
             joints = int(store.array("joint").shape[1])
             array = open_memmap(data, "w+", np.dtype("<f4"), (len(clips), 3, FRAMES, joints, PERSONS))
@@ -50,6 +49,11 @@ def write_stgcn(
             array.flush()
             labels = [store.key(store.index(name)).label for name in clips]
             label.write_bytes(pickle.dumps((list(clips), labels), 4))
+
+
+def files_of(folder: Path, parts: Sequence[str]) -> list[Path]:
+    """The files of each part, data and label by turns."""
+    return [folder / f"{part}{ending}" for part in parts for ending in (_DATA, _LABEL)]
 
 
 def read_stgcn(path: Path) -> Contents:

@@ -66,7 +66,7 @@ def export_data(
     chosen = FORMATS[choice(form, list(FORMATS), "--format")]
     positions = _coordinates(coordinates, chosen)
     wanted = None if split is None else _split(split)
-    with open_store(choose(DATASET, data, wanted and wanted.dataset)) as store:
+    with open_store(choose(DATASET, data, None if wanted is None else wanted.dataset)) as store:
         if wanted is not None:
             _check_bound(wanted, split, store.manifest.fingerprints.clips)
         parts = parts_of(store, chosen, wanted)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from psptool.errors import PspError
 from psptool.exchange.formats import Format
 from psptool.exchange.positions import Coordinates
 from psptool.schemas.split import Split
+from psptool.skeletons.topologies import NTU25
 from psptool.store.reading import Store
 
 
@@ -48,6 +50,8 @@ def losses(
     everything = form.name == "pyskl"
     rows = np.arange(len(store)) if everything else np.array([store.index(name) for name in own], np.int64)
     lines = _cuts(store, form, rows, lossy)
+    if form.name == "stgcn" and topology != NTU25.name:
+        lines.append(f"a graph of {joints} joints ({topology}), which its tools need to be given")
     if form.name == "ctrgcn" and (empty := _empty(store, rows)):
         lines.append(
             f"{empty} frames in which nobody is seen: left out, as its feeder takes them for padding"
@@ -66,9 +70,7 @@ def losses(
     return [*lines, "the joints' tracking states"]
 
 
-def _cuts(
-    store: Store, form: Format, rows: np.ndarray[tuple[int], np.dtype[np.int64]], lossy: bool
-) -> list[str]:
+def _cuts(store: Store, form: Format, rows: NDArray[np.int64], lossy: bool) -> list[str]:
     if form.most is None:
         return []
     most_frames, most_persons = form.most
@@ -88,20 +90,17 @@ def _cuts(
 
 
 def _length(store: Store, index: int, form: Format) -> int:
-    there = store.clip(index).present.any(axis=0)
-    return int(there.sum()) if form.name == "ctrgcn" else len(there)
+    clip = store.clip(index)
+    return int(clip.present.any(axis=0).sum()) if form.name == "ctrgcn" else clip.joint.shape[1]
 
 
-def _empty(store: Store, rows: np.ndarray[tuple[int], np.dtype[np.int64]], ends: bool = False) -> int:
+def _empty(store: Store, rows: NDArray[np.int64], ends: bool = False) -> int:
     """Frames without anybody; only those after a clip's last body where ``ends``."""
     present = store.array("present")[:]
-    empty = 0
-    for n in rows.tolist():
-        first, frames, persons = (int(column[n]) for column in (store.table.first_row, *_sizes(store)))
+    table, empty = store.table, 0
+    for first, frames, persons in zip(
+        table.first_row[rows], table.frames[rows], table.persons[rows], strict=True
+    ):
         there = present[first : first + frames * persons].reshape(persons, frames).any(axis=0)
         empty += int(np.argmax(there[::-1])) if ends else int((~there).sum())
     return empty
-
-
-def _sizes(store: Store) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...]:
-    return store.table.frames, store.table.persons

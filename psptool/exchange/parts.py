@@ -75,7 +75,7 @@ def splits_of(store: Store, contents: Sequence[Contents]) -> tuple[list[Split], 
             else:
                 kept[split.digest] = split
         single = sorted(set(one.lists) - {name for pair in one.pairs for name in pair})
-        lost += [f"{one.path}: {name}: a list without its counterpart is no split" for name in single]
+        lost += [f"{one.path}: {name}: stands alone; a split has a train and a test list" for name in single]
     return list(kept.values()), lost
 
 

@@ -157,7 +157,7 @@ def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
             replacement.commit()
     except OSError as error:
         raise PspError(
-            f"{error.filename or paths[0]}: cannot be written ({error.strerror or error})",
+            f"{error.filename2 or error.filename or paths[0]}: cannot be written ({error.strerror or error})",
             way_out="Free space on the disk, mend the folder's permissions, or name another place.",
         ) from error
     finally:

@@ -61,14 +61,16 @@ def export_data(
     from psptool.exchange.formats import FORMATS
     from psptool.exchange.losses import losses
     from psptool.exchange.parts import parts_of
+    from psptool.schemas.split import Split
+    from psptool.splits.stored import check_bound
     from psptool.store.reading import open_store
 
     chosen = FORMATS[choice(form, list(FORMATS), "--format")]
     positions = _coordinates(coordinates, chosen)
-    wanted = None if split is None else _split(split)
+    wanted = None if split is None else Split.load(split)
     with open_store(choose(DATASET, data, None if wanted is None else wanted.dataset)) as store:
-        if wanted is not None:
-            _check_bound(wanted, split, store.manifest.fingerprints.clips)
+        if split is not None and wanted is not None:
+            check_bound(store, split, wanted)
         parts = parts_of(store, chosen, wanted)
         path = out if out is not None else _named(store.manifest.dataset, chosen, wanted)
         lost = losses(store, chosen, parts, positions, wanted, lossy)
@@ -133,20 +135,6 @@ def _coordinates(asked: str | None, form: Format) -> Coordinates:
     from psptool.exchange.positions import Coordinates
 
     return cast("Coordinates", choice(asked or form.coordinates, get_args(Coordinates), "--coordinates"))
-
-
-def _split(path: Path) -> Split:
-    from psptool.schemas.split import Split
-
-    return Split.load(path)
-
-
-def _check_bound(split: Split, path: Path | None, fingerprint: str) -> None:
-    if split.clips_fingerprint != fingerprint:
-        raise PspError(
-            f"{path}: made for other clips than the dataset has",
-            way_out="Make it again with psptool split, or name its dataset with --data.",
-        )
 
 
 def _named(dataset: str, form: Format, split: Split | None) -> Path:

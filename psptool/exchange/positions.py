@@ -84,8 +84,9 @@ def prepared(
     tracks = [_track(n, xyz[n], present[n]) for n in np.flatnonzero(present.any(axis=1)).tolist()]
     if not tracks:
         raise RawFormatError("no body", name, f"{xyz.shape[1]} frames without a body", "at least one body")
-    notes = () if len(tracks) <= settings.max_persons else (f"{len(tracks)} persons; the first stay",)
-    tracks = tracks[: settings.max_persons]
+    most = settings.max_persons
+    notes = () if len(tracks) <= most else (f"{len(tracks)} persons; the first {most} stay",)
+    tracks = tracks[:most]
     if coordinates == "recorded":
         tracks = [fill_missing_joints(track, topology) for track in tracks]
     persons = place(tracks, xyz.shape[1])

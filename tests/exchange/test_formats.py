@@ -155,6 +155,21 @@ def test_a_packed_archive_is_read_and_a_bomb_is_refused_before_it_takes_memory(s
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
+def test_a_member_that_holds_more_than_it_states_is_refused(store, tmp_path):
+    parts, path = parts_of(store, "train", "test"), tmp_path / "a.npz"
+    write_ctrgcn(store, parts, "centred", path)
+    np.savez_compressed(path, **np.load(path))
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("x_train.npy").file_size.to_bytes(4, "little")
+    data = path.read_bytes()
+    place = data.rindex(size, 0, data.rindex(b"x_train.npy"))
+    path.write_bytes(data[:place] + (10**5).to_bytes(4, "little") + data[place + 4 :])
+    with zipfile.ZipFile(path) as archive:
+        assert archive.getinfo("x_train.npy").file_size == 10**5
+    with pytest.raises(PspError, match=r"a\.npz: cannot be read \((Bad CRC|shape .* there are)"):
+        read_ctrgcn(path)
+
+
 def test_an_array_that_claims_ten_gigabytes_is_refused(tmp_path):
     with (tmp_path / "train_data.npy").open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (20000, 3, 300, 25, 6)}

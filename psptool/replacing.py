@@ -1,12 +1,14 @@
 """Putting a new file in an old one's place: a reader sees the old or the whole new one, whatever happens.
 
-`write_whole` serves all that fits in memory (texts, pictures, weights); `Replacement` what grows on the disk.
+`write_whole` serves all that fits in memory (texts, pictures, weights); `Replacement` what grows on the disk, and
+`replacing` several files that belong together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -131,6 +133,37 @@ def write_whole(path: Path, data: str | bytes) -> None:
             f"{path}: cannot be written ({error.strerror or error})",
             way_out="Free space on the disk, mend the folder's permissions, or name another place.",
         ) from error
+
+
+@contextlib.contextmanager
+def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Partial files to fill that take the names of ``paths`` together at the end, or leave nothing behind.
+
+    All of their bytes are on the disk before the first takes its name.
+
+    Raises:
+        PspError: A file cannot be written, or another process is writing it.
+    """
+    held: list[Replacement] = []
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.append(Replacement(path))
+            held[-1].partial.write_bytes(b"")
+        yield [replacement.partial for replacement in held]
+        for replacement in held:
+            replacement.sync()
+        for replacement in held:
+            replacement.commit()
+    except OSError as error:
+        raise PspError(
+            f"{error.filename2 or error.filename or paths[0]}: cannot be written ({error.strerror or error})",
+            way_out="Free space on the disk, mend the folder's permissions, or name another place.",
+        ) from error
+    finally:
+        for replacement in held:
+            if not replacement.done:
+                replacement.abandon()
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from psptool.errors import PspError
-from psptool.replacing import Replacement, write_whole
+from psptool.replacing import Replacement, replacing, write_whole
 
 FORK = multiprocessing.get_context("fork")
 
@@ -154,3 +154,34 @@ def test_a_short_write_waits_for_another_process_and_a_long_one_is_refused(tmp_p
     holder.join(60)
     assert path.read_text() == "text"
     assert left(tmp_path) == ["file", "holding"]
+
+
+def test_of_several_files_none_stands_where_the_second_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "a" / "first", tmp_path / "b" / "second"
+    second.parent.mkdir()
+    second.write_text("old")
+    sync = Replacement.sync
+
+    def full(self: Replacement) -> None:
+        if self.partial.name == ".second.partial":
+            raise OSError(errno.ENOSPC, "No space left on device", str(second))
+        sync(self)
+
+    monkeypatch.setattr(Replacement, "sync", full)
+    together = replacing([first, second])
+    for partial in together.__enter__():
+        partial.write_text("new")
+    with pytest.raises(PspError, match=r"second: cannot be written \(No space left"):
+        together.__exit__(None, None, None)
+    assert (left(first.parent), left(second.parent)) == ([], ["second"])
+    assert second.read_text() == "old"
+
+
+def test_several_files_take_their_names_together(tmp_path: Path) -> None:
+    with replacing([tmp_path / "a", tmp_path / "b"]) as partials:
+        for partial in partials:
+            partial.write_text(partial.name)
+        assert left(tmp_path) == [".a.partial", ".b.partial"]
+    assert left(tmp_path) == ["a", "b"]

@@ -12,6 +12,7 @@ from psptool.cli import (
     doctor,
     embed,
     evaluate,
+    exchange,
     export,
     look,
     predict,
@@ -64,6 +65,8 @@ app.command(epilog=embed.EXAMPLES)(embed.embed)
 app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
 app.command(epilog=view.EXAMPLES)(view.view)
 app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
+app.command(epilog=exchange.EXPORT_EXAMPLES)(exchange.export_data)
+app.command("import", epilog=exchange.IMPORT_EXAMPLES)(exchange.import_data)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=schemas.EXAMPLES)(schemas.schemas)

@@ -5,14 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from psptool import __version__
-from psptool.prepare.gathering import Gathered
 from psptool.prepare.normalize import UNSCALED
 from psptool.prepare.working import BatchOutcome
 from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
+from psptool.skeletons.datasets import Dataset
 from psptool.store.writing import StoreWriter
+
+
+class Work(Protocol):
+    """What an account is given of: the clips gathered from raw files, or collected from another tool's."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """Which dataset the clips make."""
+        ...
+
+    @property
+    def skipped(self) -> tuple[LeftOut, ...]:
+        """Clips that were not looked at."""
+        ...
+
+    @property
+    def found(self) -> int:
+        """All clips, copies counted."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Equal where the input is; empty where that cannot be told."""
+        ...
 
 
 @dataclass
@@ -53,7 +78,7 @@ class Account:
 
 
 def make_manifest(
-    gathered: Gathered, settings: PreparationSettings, writer: StoreWriter, account: Account
+    gathered: Work, settings: PreparationSettings, writer: StoreWriter, account: Account
 ) -> DatasetManifest:
     """What the dataset will say of itself, once all clips are added."""
     counts = Counts(
@@ -79,7 +104,7 @@ def make_manifest(
 
 def make_report(
     raw: Sequence[Path],
-    gathered: Gathered,
+    gathered: Work,
     settings: PreparationSettings,
     manifest: DatasetManifest,
     account: Account,

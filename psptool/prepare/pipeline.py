@@ -121,7 +121,7 @@ def prepare(
     if report is not None:
         _check_strict(strict, path, report.quarantined)
         return Preparation(path, report_path, report, True, time.perf_counter() - began, gathered.raw_bytes)
-    _make_folder(path)
+    make_folder(path)
     needed, estimated = take_sample(gathered, settings).scaled_to(gathered)
     check_disk(path, needed)
     if workers is None and (estimated or 0.0) < WORTH_WORKERS:
@@ -217,7 +217,12 @@ def _of(left_out: Sequence[LeftOut]) -> str:
     return f"{len(left_out)} clips ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common())})"
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make the folder of the dataset ``path``.
+
+    Raises:
+        PspError: It cannot be made.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

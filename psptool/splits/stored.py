@@ -44,6 +44,23 @@ def check_split(store: Store, split: Split) -> list[str]:
     return differences(split, made)
 
 
+def check_bound(store: Store, path: Path, split: Split) -> None:
+    """Raise where ``split``, of the file ``path``, was made for other clips than the dataset's.
+
+    Raises:
+        PspError: It was.
+    """
+    manifest = store.manifest
+    if split.dataset != manifest.dataset or split.clips_fingerprint != manifest.fingerprints.clips:
+        raise PspError(
+            f"{path}: a split of other clips than those of {store.path}",
+            f"{split.dataset}, clips fingerprint {split.clips_fingerprint[:12]}…",
+            f"{manifest.dataset}, {manifest.fingerprints.clips[:12]}…",
+            f"Name the right dataset with --data, or make a split of this one: "
+            f"psptool split --ratio 0.05 --data {store.path}.",
+        )
+
+
 def save_split(split: Split, path: Path) -> bool:
     """Write a split whole or not at all; one that already says the same is only marked as the newest.
 

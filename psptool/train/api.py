@@ -21,6 +21,7 @@ from psptool.schemas.run import RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.topologies import TOPOLOGIES
+from psptool.splits.stored import check_bound
 from psptool.store.reading import Store, open_store
 from psptool.train.curves import NO_TERMS
 from psptool.train.device import PRECISIONS, STORAGES, choose_precision
@@ -88,7 +89,7 @@ def train(
     """
     draw = Split.load(split)
     with open_store(data) as store:
-        _check_split(store, split, draw)
+        check_bound(store, split, draw)
         pools = _pools(store, draw, recipe)
         for doubt in doubts(draw, recipe, len(store.manifest.class_names)):
             warn(doubt)
@@ -178,18 +179,6 @@ def _from_log(folder: RunFolder, config: RunConfig) -> Trained:
     best = max((entry["validation"] for entry in entries if "validation" in entry), default=None)
     final = Progress(last["step"], steps, terms, last["lr"], last["seconds"], last.get("validation"))
     return Trained(folder.path, config, final, best)
-
-
-def _check_split(store: Store, path: Path, split: Split) -> None:
-    manifest = store.manifest
-    if split.dataset != manifest.dataset or split.clips_fingerprint != manifest.fingerprints.clips:
-        raise PspError(
-            f"{path}: a split of other clips than those of {store.path}",
-            f"{split.dataset}, clips fingerprint {split.clips_fingerprint[:12]}…",
-            f"{manifest.dataset}, {manifest.fingerprints.clips[:12]}…",
-            f"Name the right dataset with --data, or make a split of this one: "
-            f"psptool split --ratio 0.05 --data {store.path}.",
-        )
 
 
 def _pools(store: Store, split: Split, recipe: TrainingConfig) -> Pools:

@@ -1,0 +1,195 @@
+"""``psptool export-data`` and ``psptool import``: datasets for PYSKL, CTR-GCN and ST-GCN, and from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+
+from psptool.cli.artefacts import DATASET, choose
+from psptool.cli.console import choice, examples, next_step, note, progress, say_json, table, warn
+from psptool.errors import PspError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psptool.exchange.contents import Contents
+    from psptool.exchange.formats import Format
+    from psptool.exchange.importing import Imported
+    from psptool.exchange.positions import Coordinates
+    from psptool.schemas.split import Split
+
+EXPORT_EXAMPLES = examples(
+    "psptool export-data --format pyskl",
+    "psptool export-data --format stgcn --split splits/ucla-xview-0.05-s0.json --out stgcn/xview",
+    "psptool export-data --format pyskl --coordinates normalized --out normalized.pkl",
+)
+IMPORT_EXAMPLES = examples(
+    "psptool import exchange/ucla.pkl --out data/imported.h5",
+    "psptool import exchange/ucla --format stgcn --out data/imported.h5",
+)
+_AUTO = "auto"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+Positions = Annotated[
+    str | None,
+    typer.Option(help="recorded (camera, metres), centred or normalized; the format's own by default."),
+]
+
+
+def export_data(
+    form: Annotated[str, typer.Option("--format", metavar="pyskl|ctrgcn|stgcn", help="Whose format.")],
+    data: Annotated[Path | None, typer.Option(help="The dataset; the newest of data/.")] = None,
+    split: Annotated[
+        Path | None,
+        typer.Option(help="Who is trained on; by default every protocol (pyskl) or the first."),
+    ] = None,
+    coordinates: Positions = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file or folder to write; by default named in exchange/.")
+    ] = None,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Cut frames over 300 and persons over two (ctrgcn, stgcn).")
+    ] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a dataset in the format of PYSKL, CTR-GCN or ST-GCN."""
+    from psptool.exchange.formats import FORMATS
+    from psptool.exchange.losses import losses
+    from psptool.exchange.parts import parts_of
+    from psptool.schemas.split import Split
+    from psptool.splits.stored import check_bound
+    from psptool.store.reading import open_store
+
+    chosen = FORMATS[choice(form, list(FORMATS), "--format")]
+    positions = _coordinates(coordinates, chosen)
+    wanted = None if split is None else Split.load(split)
+    with open_store(choose(DATASET, data, None if wanted is None else wanted.dataset)) as store:
+        if split is not None and wanted is not None:
+            check_bound(store, split, wanted)
+        parts = parts_of(store, chosen, wanted)
+        path = out if out is not None else _named(store.manifest.dataset, chosen, wanted)
+        lost = losses(store, chosen, parts, positions, wanted, lossy)
+        files = chosen.files(path, list(parts))
+        _check_free(files, force)
+        for line in lost:
+            warn(f"not in the {chosen.name} format: {line}")
+        chosen.write(store, parts, positions, path)
+    sizes = {part: len(clips) for part, clips in parts.items()}
+    if as_json:
+        said = {"format": chosen.name, "coordinates": positions, "parts": sizes, "lost": lost}
+        say_json({"files": list(map(str, files)), **said})
+        return
+    for file in files:
+        note(f"{file}: written")
+    table(f"{path}: {positions} positions", list(sizes.items()))
+
+
+def import_data(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Files, or folders of ST-GCN's.", show_default=False),
+    ],
+    form: Annotated[
+        str, typer.Option("--format", help="pyskl, ctrgcn or stgcn; auto goes by the name.")
+    ] = _AUTO,
+    coordinates: Positions = None,
+    align: Annotated[str, typer.Option(help="The axes to turn bodies to: body, released or none.")] = "body",
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default named in data/.")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a dataset of the files of PYSKL, CTR-GCN or ST-GCN, and of their lists splits."""
+    from psptool.exchange.formats import FORMATS, format_of
+    from psptool.exchange.importing import import_clips
+    from psptool.schemas.dataset import Align, PreparationSettings
+
+    asked = choice(form, [_AUTO, *FORMATS], "--format")
+    settings = PreparationSettings(align=cast(Align, choice(align, get_args(Align), "--align")))
+    # Also where a format is named: a path that is absent is said as such.
+    formats = [format_of(file) if asked == _AUTO or not file.exists() else FORMATS[asked] for file in files]
+    if len({one.name for one in formats}) > 1:
+        found = ", ".join(f"{file} ({one.name})" for file, one in zip(files, formats, strict=True))
+        raise PspError("files of different formats", found, "one format", "Import them one by one.")
+    positions = _coordinates(coordinates, formats[0])
+    contents = [one.read(file) for file, one in zip(files, formats, strict=True)]
+    with progress() as bar:
+        task = bar.add_task("importing", total=None, said="")
+        done = import_clips(
+            contents,
+            out,
+            positions,
+            settings,
+            force=force,
+            progress=lambda clips, total: bar.update(task, completed=clips, total=total),
+        )
+    kept, lost = _save_splits(done.path, contents)
+    _tell(done, formats[0], positions, kept, lost, as_json)
+
+
+def _coordinates(asked: str | None, form: Format) -> Coordinates:
+    from psptool.exchange.positions import Coordinates
+
+    return cast("Coordinates", choice(asked or form.coordinates, get_args(Coordinates), "--coordinates"))
+
+
+def _named(dataset: str, form: Format, split: Split | None) -> Path:
+    from psptool.splits.making import split_name
+
+    return Path("exchange") / f"{dataset if split is None else split_name(split)}{form.ending}"
+
+
+def _check_free(files: Sequence[Path], force: bool) -> None:
+    there = [file for file in files if file.exists()]
+    if there and not force:
+        raise PspError(f"{there[0]}: is there already", way_out="Name another with --out, or say --force.")
+
+
+def _save_splits(path: Path, contents: Sequence[Contents]) -> tuple[list[Path], list[str]]:
+    """The split files written, and what lists of the files became none and why."""
+    from psptool.exchange.parts import splits_of
+    from psptool.splits.making import split_name
+    from psptool.splits.stored import save_split
+    from psptool.store.reading import open_store
+
+    with open_store(path) as store:
+        splits, lost = splits_of(store, contents)
+    paths = [Path("splits") / f"{split_name(split)}.json" for split in splits]
+    for split, file in zip(splits, paths, strict=True):
+        save_split(split, file)
+    return paths, lost
+
+
+def _tell(
+    done: Imported, form: Format, coordinates: str, kept: list[Path], lost: list[str], as_json: bool
+) -> None:
+    report, counts = done.report, done.report.counts
+    for line in lost:
+        warn(f"not kept as a split: {line}")
+    if counts.quarantined:
+        warn(
+            f"clips that cannot be used: {counts.quarantined}; {done.report_path} names each with its reason"
+        )
+    reasons = Counter(clip.reason for clip in (*report.skipped, *report.quarantined))
+    numbers: dict[str, Any] = {
+        "read": report.found,
+        "kept": counts.clips,
+        "skipped": counts.skipped,
+        "quarantined": counts.quarantined,
+        "further copies": report.repeated,
+        "frames": counts.frames,
+    }
+    if as_json:
+        said = {"format": form.name, "coordinates": coordinates, "dataset": report.dataset, **numbers}
+        said |= {"left_out_by_reason": dict(reasons), "splits": list(map(str, kept)), "splits_not_kept": lost}
+        say_json({"file": str(done.path), "report": str(done.report_path), **said})
+        return
+    rows = [*numbers.items(), *((f"left out: {reason}", n) for reason, n in reasons.most_common())]
+    table(f"{done.path}: {report.dataset}, from {coordinates} positions", rows)
+    for file in kept:
+        note(f"{file}: the file's lists, with all labels")
+    next_step(f"psptool split --ratio 0.05 --data {done.path}")

@@ -1,0 +1,1 @@
+"""The formats of PYSKL, CTR-GCN and ST-GCN, both ways."""

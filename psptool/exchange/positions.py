@@ -1,0 +1,109 @@
+"""A stored clip's positions as another tool's file has them, and such positions as a stored clip.
+
+Notation for array shapes: M persons, T frames, V joints.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.errors import RawFormatError
+from psptool.prepare.normalize import normalize
+from psptool.prepare.tracks import Persons, Track, fill_missing_joints, place
+from psptool.readers.base import STATE_UNKNOWN
+from psptool.schemas.dataset import PreparationSettings
+from psptool.skeletons.datasets import ClipKey
+from psptool.skeletons.topology import Topology
+from psptool.store.arrays import PreparedClip
+from psptool.store.reading import StoredClip
+
+Coordinates = Literal["recorded", "centred", "normalized"]
+"""The camera's, in metres; the camera's, from the leading person's second joint in its first frame, as CTR-GCN
+prepares them; the store's own."""
+
+_CENTRED_ON = 1
+"""The second joint is the middle of the spine in both topologies."""
+
+
+def positions(clip: StoredClip, coordinates: Coordinates) -> NDArray[np.float32]:
+    """A clip's positions, float32 (M, T, V, 3); zero where a person is absent.
+
+    Raises:
+        RawFormatError: A person who is there has every joint at exactly zero, which means absence in each format.
+    """
+    if coordinates == "normalized":
+        xyz = clip.joint
+    else:
+        recorded = clip.recorded()
+        if coordinates == "centred":
+            recorded -= recorded[0, np.argmax(clip.present[0]), _CENTRED_ON]
+        recorded[~clip.present] = 0
+        xyz = recorded.astype(np.float32)
+    if not np.array_equal(seen(xyz), clip.present):
+        raise RawFormatError("every joint at zero", clip.name, "a person in the origin", "absence to be told")
+    return xyz
+
+
+def seen(xyz: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where somebody is, bool (..., T), in positions (..., T, V, 3): where a joint is not at exactly zero."""
+    return np.asarray(xyz.any(axis=(-2, -1)))
+
+
+def prepared(
+    name: str,
+    key: ClipKey,
+    xyz: NDArray[np.float32],
+    coordinates: Coordinates,
+    topology: Topology,
+    settings: PreparationSettings,
+) -> PreparedClip:
+    """A clip of another tool's file as the store takes it; persons who are never seen are left out, and those after
+    ``settings.max_persons``.
+
+    Recorded and centred positions are normalized as those of raw clips are, and the first person leads.
+    Normalized ones are stored as they are. A joint at exactly zero is missing only in recorded positions: in the
+    others it is where a joint may well be.
+
+    Args:
+        name: The clip's name.
+        key: What the name says.
+        xyz: float32 (M, T, V, 3), zero where a person is absent.
+        coordinates: What they are.
+        topology: The dataset's joints.
+        settings: How recorded and centred positions are normalized.
+
+    Raises:
+        RawFormatError: Nobody is in the clip, or positions are not finite or out of range.
+    """
+    if not np.isfinite(xyz).all():
+        raise RawFormatError("not finite", name, "NaN or infinity", "positions")
+    present = seen(xyz)
+    tracks = [_track(n, xyz[n], present[n]) for n in np.flatnonzero(present.any(axis=1)).tolist()]
+    if not tracks:
+        raise RawFormatError("no body", name, f"{xyz.shape[1]} frames without a body", "at least one body")
+    most = settings.max_persons
+    notes = () if len(tracks) <= most else (f"{len(tracks)} persons; the first {most} stay",)
+    tracks = tracks[:most]
+    if coordinates == "recorded":
+        tracks = [fill_missing_joints(track, topology) for track in tracks]
+    persons = place(tracks, xyz.shape[1])
+    persons = persons._replace(notes=(*notes, *persons.notes))
+    if coordinates == "normalized":
+        return _as_it_is(name, key, persons)
+    return normalize(name, key, persons, topology, settings)
+
+
+def _track(number: int, xyz: NDArray[np.float32], present: NDArray[np.bool_]) -> Track:
+    frames = np.flatnonzero(present).astype(np.int32)
+    state = np.full((len(frames), xyz.shape[1]), STATE_UNKNOWN, np.uint8)
+    return Track(number, frames, np.ascontiguousarray(xyz[frames]), state)
+
+
+def _as_it_is(name: str, key: ClipKey, persons: Persons) -> PreparedClip:
+    nowhere, upright = np.zeros(3), np.eye(3)
+    return PreparedClip(
+        name, key, persons.xyz, persons.present, persons.state, nowhere, 1.0, upright, persons.notes
+    )

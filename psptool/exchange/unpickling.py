@@ -1,0 +1,221 @@
+"""Pickles of a file that one was handed: numpy arrays, numbers, text, lists, tuples and dicts, and nothing else.
+
+A pickle is a program that may call whatever can be imported. Here every name that it asks for is looked up in a
+list of a few, and what stands there are stand-ins of this module: a pickle reaches neither numpy nor any other
+library. Their arguments are checked, so that an array cannot be larger than the bytes that the file has for it.
+The interpreter is the standard library's one in Python, since the one in C keeps a table as large as the
+largest number in the file.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.errors import PspError
+
+_KINDS = "fiub"
+"""Kinds of numbers that arrays may hold: floats, integers with and without sign, truth values."""
+
+
+class Refused(Exception):
+    """What a pickle asks for that is neither an array nor built in."""
+
+
+def load_pickle(path: Path) -> Any:
+    """What a pickle holds, with a `PickledArray` in the place of each array.
+
+    Raises:
+        PspError: The file cannot be read, is no whole pickle, or asks for anything but arrays and what is built in.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Unpickler(_Bounded(file, path.stat().st_size)).load()
+    except OSError as error:
+        raise PspError(
+            f"{path}: cannot be read ({error.strerror or error})", way_out="Check the path."
+        ) from error
+    except Refused as error:
+        raise PspError(
+            f"{path}: refused",
+            f"a pickle that asks for {error}",
+            "arrays, numbers, text, lists and dicts only",
+            "Other pickles can run any program: have whoever wrote the file save it without its own classes.",
+        ) from error
+    except Exception as error:
+        # Damaged bytes may raise about anything, and none of it says more than this.
+        raise PspError(
+            f"{path}: not a pickle that can be read ({type(error).__name__}: {error})",
+            way_out="Copy it again from its source.",
+        ) from error
+
+
+class _Bounded:
+    """A file that gives no more bytes than it has, so that nobody sets memory aside for more."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._left = file, size
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self._left:
+            raise EOFError(f"{size} bytes announced, {self._left} left in the file")
+        self._left -= size
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        line = self._file.readline()
+        self._left -= len(line)
+        return line
+
+
+class _StandIn:
+    """A function that a pickle may call, and of which it can change nothing."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise Refused("a change of a function")
+
+
+class _Dtype:
+    """A dtype of plain numbers."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: object, *_: object) -> None:
+        dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 3 else None
+        if dtype is None or dtype.kind not in _KINDS:
+            raise Refused(f"an array of {code!r:.40}")
+        self.code = dtype.str
+
+    def __setstate__(self, state: Any) -> None:
+        # (version, byte order, subarray, names, fields, size, alignment, flags); a simple number has none of it
+        # but the order.
+        _, order, *parts = state
+        if order not in ("<", ">", "=", "|") or any(part is not None for part in parts[:3]):
+            raise Refused("an array with fields")
+        if order in ("<", ">"):
+            self.code = order + self.code[1:]
+
+
+class PickledArray:
+    """An array of a pickle.
+
+    Attributes:
+        values: It; it shares the memory of the bytes that were read and cannot be changed.
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        self.values: NDArray[Any] = np.empty(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.values = _array(_bytes(data), dtype, shape, "F" if fortran else "C")
+
+
+def _array(data: object, dtype: object, shape: object, order: object) -> NDArray[Any]:
+    """An array over ``data``.
+
+    Raises:
+        Refused: These are not the bytes of numbers in that shape.
+    """
+    if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, bytearray)):
+        raise Refused(f"an array of {type(data).__name__}")
+    plain = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+    if not plain or order not in ("C", "F"):
+        raise Refused(f"an array of shape {shape!r:.40}")
+    assert isinstance(shape, tuple)
+    if math.prod(shape) * np.dtype(dtype.code).itemsize != len(data):
+        raise Refused(f"an array of shape {shape} in {len(data)} bytes")
+    values = np.frombuffer(data, dtype.code)
+    values.flags.writeable = False
+    return values.reshape(shape, order="F" if order == "F" else "C")
+
+
+def _reconstruct(kind: object, shape: object, _: object) -> PickledArray:
+    if kind is not _NDARRAY or shape != (0,):
+        raise Refused(f"an empty array of shape {shape!r:.40}")
+    return PickledArray()
+
+
+def _from_buffer(data: object, dtype: object, shape: object, order: object) -> PickledArray:
+    array = PickledArray()
+    array.values = _array(data, dtype, shape, order)
+    return array
+
+
+def _scalar(dtype: object, data: object) -> Any:
+    return _array(_bytes(data), dtype, (), "C").item()
+
+
+def _bytes(data: object) -> object:
+    """Pickles of Python 2 have bytes as text."""
+    return data.encode("latin1") if isinstance(data, str) else data
+
+
+def _encoded(text: object, encoding: object) -> object:
+    """How bytes stand in pickles of the protocols 0 to 2."""
+    if encoding != "latin1":
+        raise Refused(f"text encoded as {encoding!r:.40}")
+    return _bytes(text)
+
+
+def _class(*_: object) -> None:
+    raise Refused("an array made anew")
+
+
+_NDARRAY = _StandIn(_class)
+_STAND_INS: Mapping[tuple[str, str], _StandIn] = {
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _StandIn(_Dtype),
+    ("_codecs", "encode"): _StandIn(_encoded),
+    # NumPy 2 moved its inner modules.
+    **{
+        (f"numpy.{core}.{module}", name): stand_in
+        for core in ("core", "_core")
+        for module, name, stand_in in (
+            ("multiarray", "_reconstruct", _StandIn(_reconstruct)),
+            ("multiarray", "scalar", _StandIn(_scalar)),
+            ("numeric", "_frombuffer", _StandIn(_from_buffer)),
+        )
+    },
+}
+
+
+class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ignore]
+    """The standard library's interpreter with a short list of names."""
+
+    def __init__(self, file: _Bounded) -> None:
+        super().__init__(file, encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _STAND_INS[module, name]
+        except KeyError:
+            raise Refused(f"{module}.{name}") from None
+
+    def persistent_load(self, _: object) -> Any:
+        raise Refused("an object outside the file")
+
+    def get_extension(self, code: int) -> None:
+        raise Refused(f"the registered extension {code}")
+
+    def load_bytearray8(self: Any) -> None:
+        # The library's own sets memory aside before it looks whether there is anything to read.
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+
+    dispatch: ClassVar[Any] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # type: ignore[attr-defined,unused-ignore]

@@ -1,0 +1,112 @@
+"""Datasets for other tools and from them, as a user meets the two commands."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psptool.store.reading import open_store
+from tests.cli.conftest import files
+
+
+@pytest.fixture
+def ntu(psptool, ntu_raw):
+    psptool("prepare", "ntu", "--raw", ntu_raw, "--jobs", 1)
+    return Path("data/ntu60.h5")
+
+
+@pytest.fixture
+def ucla(psptool, ucla_raw):
+    psptool("prepare", "ucla", "--raw", ucla_raw, "--jobs", 1)
+    return Path("data/ucla.h5")
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "splits"),
+    [
+        ("pyskl", "ntu60.pkl", ["ntu60-xsub-1-s0", "ntu60-xview-1-s0"]),
+        ("ctrgcn", "ntu60.npz", ["ntu60-xsub-1-s0"]),
+        ("stgcn", "ntu60", ["ntu60-xsub-1-s0"]),
+    ],
+)
+def test_a_dataset_goes_out_and_comes_back_with_its_splits(psptool, ntu, kind, file, splits):
+    out = psptool("export-data", "--format", kind, "--coordinates", "normalized")
+    assert "warning: not in the" in out.err
+    assert "the joints' tracking states" in out.err
+    said = json.loads(
+        psptool("import", f"exchange/{file}", "--coordinates", "normalized", "--out", "back.h5", "--json").out
+    )
+    assert (said["format"], said["read"], said["kept"]) == (kind, 24, 24)
+    assert said["splits"] == [f"splits/{name}.json" for name in splits]
+    assert said["splits_not_kept"] == []
+    with open_store(ntu) as store, open_store("back.h5") as back:
+        assert store.manifest.fingerprints.clips == back.manifest.fingerprints.clips
+        # Of the frames that hold somebody: CTR-GCN's file has no others.
+        old, new = store.rows(), back.rows()
+        np.testing.assert_array_equal(old.joint[old.present], new.joint[new.present])
+    for name in splits:
+        # Bound to the clips that it names, so that it serves the dataset it came from as well.
+        psptool("split", "--check", f"splits/{name}.json", "--data", ntu)
+        psptool("split", "--check", f"splits/{name}.json", "--data", "back.h5")
+
+
+def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_not_kept(psptool, ucla):
+    psptool("split", "--count", 1)
+    split = "splits/ucla-xview-k1-s0.json"
+    psptool("export-data", "--format", "pyskl", "--split", split, "--out", "a.pkl")
+    with Path("a.pkl").open("rb") as file:
+        lists = pickle.load(file)["split"]
+    assert lists["xview_labelled"] == json.loads(Path(split).read_text())["labelled"]
+    ran = psptool("import", "a.pkl", "--out", "a.h5")
+    assert "not kept as a split: a.pkl: xview_labelled: stands alone" in ran.err
+    assert "splits/ucla-xview-1-s0.json" in ran.err
+    ran = psptool("export-data", "--format", "stgcn", "--split", split, "--data", "data/ucla.h5")
+    assert "which 2 clips of the train part are labelled" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("export-data", "--format", "ctrgnc"), "Did you mean ctrgcn?"),
+        (("export-data", "--format", "ctrgcn"), "20 joints (ucla20), expected 25"),
+        (("export-data", "--format", "pyskl", "--coordinates", "raw"), "recorded, centred, normalized"),
+        (("export-data", "--format", "pyskl", "--split", "other.json"), "a split of other clips"),
+        (("import", "absent.pkl"), "absent.pkl: there is no such file"),
+        (("import", "data/ucla.h5"), "Name the format with --format"),
+        (("import", "data/ucla.h5", "--format", "ctrgcn"), "File is not a zip file"),
+        (("import", "data"), "no ST-GCN data"),
+        (("import", "bad.pkl"), "bad.pkl: refused: found a pickle that asks for posix.system"),
+        (("import", "good.pkl"), "data/ucla.h5: is there already"),
+        (("import", "good.pkl", "data", "--out", "b.h5"), "files of different formats"),
+        (("import", "named.pkl", "--out", "b.h5"), "clip names: found 'somebody'"),
+        (("import", "joints.pkl", "--out", "b.h5"), "joints: found 17, expected 20, as ucla has"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_and_leaves_nothing(psptool, ucla, arguments, said):
+    psptool("split", "--count", 1)
+    split = json.loads(Path("splits/ucla-xview-k1-s0.json").read_text())
+    Path("other.json").write_text(json.dumps({**split, "clips_fingerprint": "0" * 64}))
+    for path, name, joints in (("named", "somebody", 20), ("joints", "a01_s01_e00_v01", 17)):
+        keypoint = np.ones((1, 4, joints, 3), np.float32)
+        items = [{"frame_dir": name, "total_frames": 4, "label": 0, "keypoint": keypoint}]
+        Path(f"{path}.pkl").write_bytes(pickle.dumps(items))
+
+    class Command:
+        def __reduce__(self):
+            return os.system, ("touch here",)
+
+    Path("bad.pkl").write_bytes(pickle.dumps({"annotations": [Command()]}))
+    psptool("export-data", "--format", "pyskl", "--out", "good.pkl")
+    before = files()
+    assert said in psptool(*arguments, code=2).err
+    assert files() == before
+
+
+def test_an_export_is_replaced_with_force_alone(psptool, ucla):
+    psptool("export-data", "--format", "stgcn")
+    ran = psptool("export-data", "--format", "stgcn", code=2)
+    assert "exchange/ucla/train_data.npy: is there already" in ran.err
+    psptool("export-data", "--format", "stgcn", "--force")

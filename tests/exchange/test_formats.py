@@ -1,0 +1,192 @@
+"""What the loaders of PYSKL, CTR-GCN and ST-GCN would read out of the written files is what the store holds."""
+
+import pickle
+import resource
+import zipfile
+
+import numpy as np
+import pytest
+
+from psptool.errors import PspError
+from psptool.exchange.ctrgcn import names_beside, read_ctrgcn, write_ctrgcn
+from psptool.exchange.pyskl import read_pyskl, write_pyskl
+from psptool.exchange.stgcn import read_stgcn, write_stgcn
+from psptool.prepare.pipeline import prepare
+from psptool.store.reading import open_store
+from psptool.synthesis.recording import Faults
+from psptool.synthesis.writing import write_ntu
+
+NAMES = [f"S001C00{c}P00{p}R001A{a:03}" for c in (1, 2, 3) for p in (1, 3) for a in (7, 58)]
+# Many gaps, ghosts and empty beginnings, so that persons and whole frames are absent.
+FAULTY = Faults(gap=0.9, new_id=0.0, ghost=0.3, empty_start=0.5)
+COORDINATES = ("recorded", "centred", "normalized")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ntu")
+    write_ntu(folder / "raw", NAMES, faults=FAULTY)
+    done = prepare("ntu", [folder / "raw"], folder / "ntu60.h5")
+    with open_store(done.path) as opened:
+        clips = [opened.clip(n) for n in range(len(opened))]
+        assert {len(clip.joint) for clip in clips} == {1, 2}
+        assert any((~clip.present).all(axis=0).any() for clip in clips)
+        assert any((clip.present.any(axis=0) & ~clip.present.all(axis=0)).any() for clip in clips)
+        yield opened
+
+
+def expected(clip, coordinates):
+    """The clip's positions from the store's definition: recorded = joint * scale @ rotation + origin."""
+    if coordinates == "normalized":
+        return clip.joint
+    xyz = clip.joint.astype(float) * clip.scale @ clip.rotation + clip.origin
+    if coordinates == "centred":
+        first = next(t for t in range(xyz.shape[1]) if clip.present[0, t])
+        xyz = xyz - xyz[0, first, 1]
+    return np.where(clip.present[..., None, None], xyz, 0).astype(np.float32)
+
+
+def parts_of(store, train, test):
+    names = {side: [n for n in store.names if store.clip(n).key.camera in views]
+             for side, views in ((train, (2, 3)), (test, (1,)))}  # fmt: skip
+    assert all(names.values())
+    return names
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_pyskl_loads_the_clips_of_a_list_with_every_position(store, tmp_path, coordinates):
+    lists = parts_of(store, "xview_train", "xview_val")
+    write_pyskl(store, lists, coordinates, tmp_path / "a.pkl")
+    with (tmp_path / "a.pkl").open("rb") as file:
+        data = pickle.load(file)
+    for name, clips in lists.items():
+        loaded = [item for item in data["annotations"] if item["frame_dir"] in data["split"][name]]
+        assert [item["frame_dir"] for item in loaded] == clips
+        for item in loaded:
+            clip = store.clip(item["frame_dir"])
+            keypoint = item["keypoint"][:, np.arange(item["total_frames"])]
+            assert (keypoint.dtype, item["label"]) == (np.float32, clip.key.label)
+            np.testing.assert_array_equal(keypoint, expected(clip, coordinates))
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_ctrgcn_feeds_every_frame_in_which_somebody_is_seen(store, tmp_path, coordinates):
+    parts = parts_of(store, "train", "test")
+    write_ctrgcn(store, parts, coordinates, tmp_path / "a.npz")
+    arrays = np.load(tmp_path / "a.npz", allow_pickle=False)
+    for part, clips in parts.items():
+        data, labels = arrays[f"x_{part}"], np.where(arrays[f"y_{part}"] > 0)[1]
+        assert (data.shape, data.dtype) == ((len(clips), 300, 150), np.float32)
+        data = data.reshape(len(clips), 300, 2, 25, 3).transpose(0, 4, 1, 3, 2)
+        for row, name in enumerate(clips):
+            clip = store.clip(name)
+            there = clip.present.any(axis=0)
+            # As the feeder counts the frames that it takes from the beginning.
+            valid = np.sum(data[row].sum(0).sum(-1).sum(-1) != 0)
+            assert (valid, labels[row]) == (there.sum(), clip.key.label)
+            fed = data[row, :, :valid].transpose(3, 1, 2, 0)[: len(clip.joint)]
+            np.testing.assert_array_equal(fed, expected(clip, coordinates)[:, there])
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_stgcn_feeds_every_frame_in_its_place(store, tmp_path, coordinates):
+    parts = parts_of(store, "train", "val")
+    write_stgcn(store, parts, coordinates, tmp_path)
+    for part, clips in parts.items():
+        data = np.load(tmp_path / f"{part}_data.npy", mmap_mode="r")
+        with (tmp_path / f"{part}_label.pkl").open("rb") as file:
+            names, labels = pickle.load(file)
+        assert (data.shape, data.dtype, names) == ((len(clips), 3, 300, 25, 2), np.float32, clips)
+        for row, name in enumerate(clips):
+            clip = store.clip(name)
+            wanted = np.zeros((3, 300, 25, 2), np.float32)
+            wanted[:, : clip.joint.shape[1], :, : len(clip.joint)] = expected(clip, coordinates).transpose(
+                3, 1, 2, 0
+            )
+            np.testing.assert_array_equal(data[row], wanted)
+            assert labels[row] == clip.key.label
+
+
+@pytest.mark.parametrize("kind", ["pyskl", "ctrgcn", "stgcn"])
+def test_names_labels_lists_and_positions_are_read_back(store, tmp_path, kind):
+    sides = {"pyskl": ("xview_train", "xview_val"), "ctrgcn": ("train", "test"), "stgcn": ("train", "val")}[
+        kind
+    ]
+    parts = parts_of(store, *sides)
+    write = {"pyskl": write_pyskl, "ctrgcn": write_ctrgcn, "stgcn": write_stgcn}[kind]
+    read = {"pyskl": read_pyskl, "ctrgcn": read_ctrgcn, "stgcn": read_stgcn}[kind]
+    path = tmp_path / {"pyskl": "a.pkl", "ctrgcn": "a.npz", "stgcn": "a"}[kind]
+    write(store, parts, "normalized", path)
+    found = read(path)
+    assert sorted(found.names) == list(store.names)
+    assert found.pairs == (sides,)
+    assert {name: set(clips) for name, clips in found.lists.items()} == {n: set(c) for n, c in parts.items()}
+    for place, name in enumerate(found.names):
+        clip, xyz = store.clip(name), found.read(place)
+        kept = clip.present.any(axis=0)
+        if kind != "ctrgcn":
+            # What a format cannot tell from its padding is the end alone, or for PYSKL nothing.
+            kept[: np.flatnonzero(kept)[-1] + 1] = True
+            kept |= kind == "pyskl"
+        assert found.labels[place] == clip.key.label
+        np.testing.assert_array_equal(xyz[: len(clip.joint)], clip.joint[:, kept])
+        assert not xyz[len(clip.joint) :].any()
+
+
+def test_a_packed_archive_is_read_and_a_bomb_is_refused_before_it_takes_memory(store, tmp_path):
+    parts = parts_of(store, "train", "test")
+    write_ctrgcn(store, parts, "centred", tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "b.npz", **np.load(tmp_path / "a.npz"))
+    names_beside(tmp_path / "b.npz").write_bytes(names_beside(tmp_path / "a.npz").read_bytes())
+    stored, packed = read_ctrgcn(tmp_path / "a.npz"), read_ctrgcn(tmp_path / "b.npz")
+    for place in range(len(stored.names)):
+        np.testing.assert_array_equal(stored.read(place), packed.read(place))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        zipfile.ZipFile(tmp_path / "c.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("x_train.npy", "w", force_zip64=True) as file,
+    ):
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1500, 300, 150)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(270):
+            file.write(bytes(10**6))
+    with pytest.raises(PspError, match=r"c\.npz:x_train\.npy: refused: found 27\d+ bytes packed into"):
+        read_ctrgcn(tmp_path / "c.npz")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def test_a_member_that_holds_more_than_it_states_is_refused(store, tmp_path):
+    parts, path = parts_of(store, "train", "test"), tmp_path / "a.npz"
+    write_ctrgcn(store, parts, "centred", path)
+    np.savez_compressed(path, **np.load(path))
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("x_train.npy").file_size.to_bytes(4, "little")
+    data = path.read_bytes()
+    place = data.rindex(size, 0, data.rindex(b"x_train.npy"))
+    path.write_bytes(data[:place] + (10**5).to_bytes(4, "little") + data[place + 4 :])
+    with zipfile.ZipFile(path) as archive:
+        assert archive.getinfo("x_train.npy").file_size == 10**5
+    with pytest.raises(PspError, match=r"a\.npz: cannot be read \((Bad CRC|shape .* there are)"):
+        read_ctrgcn(path)
+
+
+def test_an_array_that_claims_ten_gigabytes_is_refused(tmp_path):
+    with (tmp_path / "train_data.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (20000, 3, 300, 25, 6)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(PspError, match=r"train_data\.npy: cannot be read \(shape .* takes 10800000000 bytes"):
+        read_stgcn(tmp_path)
+
+
+def test_an_npz_without_names_says_what_to_write(store, tmp_path):
+    write_ctrgcn(store, parts_of(store, "train", "test"), "centred", tmp_path / "a.npz")
+    names_beside(tmp_path / "a.npz").unlink()
+    with pytest.raises(PspError, match=r"a\.names\.txt.*PART<tab>NAME"):
+        read_ctrgcn(tmp_path / "a.npz")
+
+
+def test_a_clip_that_cannot_stand_leaves_nothing(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("psptool.exchange.ctrgcn.seen", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_ctrgcn(store, parts_of(store, "train", "test"), "centred", tmp_path / "a.npz")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,221 @@
+"""Store to format to store loses nothing that the format can hold; what it cannot hold is said or refused."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from psptool.errors import PspError
+from psptool.exchange.formats import FORMATS, format_of
+from psptool.exchange.importing import import_clips
+from psptool.exchange.losses import losses
+from psptool.exchange.parts import full_splits, parts_of, splits_of
+from psptool.prepare.pipeline import prepare
+from psptool.schemas.dataset import PreparationSettings
+from psptool.splits.making import SplitRequest
+from psptool.splits.stored import split_store
+from psptool.store.reading import open_store
+from psptool.store.validating import validate
+from psptool.synthesis.recording import Faults
+from psptool.synthesis.writing import write_ntu
+from tests.stores import make_clip, write_ucla
+
+NAMES = [f"S001C00{c}P00{p}R001A{a:03}" for c in (1, 2, 3) for p in (1, 3) for a in (7, 58)]
+FAULTY = Faults(gap=0.9, new_id=0.0, ghost=0.3, empty_start=0.5)
+SETTINGS = PreparationSettings()
+UCLA_NAMES = [f"a01_s01_e00_v{v:02}" for v in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ntu")
+    write_ntu(folder / "raw", NAMES, faults=FAULTY)
+    with open_store(prepare("ntu", [folder / "raw"], folder / "ntu60.h5").path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ucla(tmp_path):
+    def write(**shapes):
+        clips = [
+            make_clip(name, n, shapes.get(name[-3:], ((True,) * 6,))) for n, name in enumerate(UCLA_NAMES)
+        ]
+        write_ucla(tmp_path / "u.h5", clips)
+        return open_store(tmp_path / "u.h5")
+
+    return write
+
+
+def there_and_back(store, kind, folder, coordinates):
+    form = FORMATS[kind]
+    path = folder / f"written{form.ending}"
+    form.write(store, parts_of(store, form, None), coordinates, path)
+    contents = [format_of(path).read(path)]
+    done = import_clips(contents, folder / "back.h5", coordinates, SETTINGS)
+    return open_store(done.path), contents
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("coordinates", ["normalized", "recorded", "centred"])
+def test_what_a_format_holds_comes_back(store, tmp_path, kind, coordinates):
+    back, contents = there_and_back(store, kind, tmp_path, coordinates)
+    with back:
+        assert validate(back.path) == []
+        assert back.manifest.fingerprints.clips == store.manifest.fingerprints.clips
+        for index, name in enumerate(store.names):
+            clip, found = store.clip(index), back.clip(name)
+            kept = clip.present.any(axis=0)
+            if kind != "ctrgcn":
+                kept[: np.flatnonzero(kept)[-1] + 1] = True
+                kept |= kind == "pyskl"
+            assert found.key == clip.key
+            np.testing.assert_array_equal(found.present, clip.present[:, kept])
+            if coordinates == "normalized":
+                np.testing.assert_array_equal(found.joint, clip.joint[:, kept])
+            else:
+                # Normalized again, from positions of a few metres in float32.
+                np.testing.assert_allclose(found.joint, clip.joint[:, kept], atol=1e-5)
+        splits, lost = splits_of(back, contents)
+        wanted = (
+            list(full_splits(store)) if kind == "pyskl" else [split_store(store, SplitRequest(1.0)).split]
+        )
+        assert (splits, lost) == (wanted, [])
+
+
+def test_a_clip_in_two_files_is_counted_once_and_two_that_differ_are_refused(store, tmp_path):
+    form = FORMATS["pyskl"]
+    for name, coordinates in (("a", "normalized"), ("b", "normalized"), ("c", "recorded")):
+        form.write(store, {}, coordinates, tmp_path / f"{name}.pkl")
+    a, b, c = (form.read(tmp_path / f"{name}.pkl") for name in "abc")
+    done = import_clips([a, b], tmp_path / "ab.h5", "normalized", SETTINGS)
+    assert (done.report.found, done.report.repeated, done.report.counts.clips) == (24, 12, 12)
+    with pytest.raises(PspError, match=r"two different recordings .*a\.pkl and .*c\.pkl"):
+        import_clips([a, c], tmp_path / "ac.h5", "normalized", SETTINGS)
+    assert not list(tmp_path.glob("*ac*"))
+
+
+def annotation(name, label, keypoint):
+    return {"frame_dir": name, "total_frames": keypoint.shape[1], "label": label, "keypoint": keypoint}
+
+
+def test_clips_that_cannot_be_used_are_left_out_with_their_reasons(tmp_path):
+    fine = np.random.default_rng(0).normal(size=(1, 6, 20, 3)).astype(np.float32)
+    broken = fine.copy()
+    broken[0, 2, 3, 1] = np.nan
+    items = [
+        annotation("a01_s01_e00_v01", 0, fine),
+        annotation("a01_s01_e00_v02", 1, fine),
+        annotation("a01_s01_e00_v03", 0, broken),
+        annotation("a01_s02_e00_v01", 0, np.zeros_like(fine)),
+        annotation("a01_s02_e00_v02", 0, np.repeat(fine, 2, axis=2)),
+        annotation("a01_s02_e00_v03", 0, np.repeat(fine, 3, axis=0)),
+        annotation("somebody", 0, fine),
+        annotation("S001C002P005R002A008", 7, fine),
+    ]
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {}, "annotations": items}))
+    contents = [FORMATS["pyskl"].read(tmp_path / "a.pkl")]
+    report = import_clips(contents, tmp_path / "a.h5", "recorded", SETTINGS).report
+    assert {clip.name: clip.reason for clip in report.quarantined} == {
+        "a01_s01_e00_v02": "label",
+        "a01_s01_e00_v03": "not finite",
+        "a01_s02_e00_v01": "no body",
+        "a01_s02_e00_v02": "joint count",
+    }
+    assert {clip.name: clip.reason for clip in report.skipped} == {
+        "somebody": "name",
+        "S001C002P005R002A008": "name",
+    }
+    assert ("a01_s02_e00_v03", "3 persons; the first 2 stay") in {(n.name, n.note) for n in report.notes}
+    counts = report.counts
+    assert report.found == counts.clips + counts.skipped + counts.quarantined + report.repeated
+    assert json.loads((tmp_path / "a.report.json").read_text())["counts"]["clips"] == 2
+    with open_store(tmp_path / "a.h5") as store:
+        assert store.clip("a01_s02_e00_v03").joint.shape[0] == 2
+
+
+def test_clips_on_the_missing_skeleton_list_are_skipped(tmp_path):
+    xyz = np.ones((1, 3, 25, 3), np.float32) * np.arange(1, 26)[:, None]
+    items = [annotation(name, int(name[-3:]) - 1, xyz) for name in ("S001C002P005R002A008", NAMES[0])]
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(items))
+    contents = [FORMATS["pyskl"].read(tmp_path / "a.pkl")]
+    report = import_clips(contents, tmp_path / "a.h5", "recorded", SETTINGS).report
+    assert [(clip.name, clip.reason) for clip in report.skipped] == [
+        ("S001C002P005R002A008", "missing-skeleton list")
+    ]
+
+
+def test_a_file_that_is_there_stays_unless_force_is_said_and_nothing_usable_leaves_nothing(store, tmp_path):
+    form, path = FORMATS["pyskl"], tmp_path / "a.h5"
+    form.write(store, {}, "normalized", tmp_path / "a.pkl")
+    contents = [form.read(tmp_path / "a.pkl")]
+    path.write_text("mine")
+    with pytest.raises(PspError, match=r"a\.h5: is there already"):
+        import_clips(contents, path, "normalized", SETTINGS)
+    assert path.read_text() == "mine"
+    import_clips(contents, path, "normalized", SETTINGS, force=True)
+    assert validate(path) == []
+    nobody = annotation(NAMES[0], 6, np.zeros((1, 3, 25, 3), np.float32))
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps([nobody]))
+    with pytest.raises(PspError, match=r"no clip can be used: 1 left out \(1 no body\)"):
+        import_clips([form.read(tmp_path / "b.pkl")], tmp_path / "b.h5", "recorded", SETTINGS)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.pkl", "a.report.json", "b.pkl"]
+
+
+def test_lists_that_no_protocol_makes_are_said_and_not_kept(store, tmp_path):
+    form = FORMATS["pyskl"]
+    split = split_store(store, SplitRequest(count=1, protocol="xview")).split
+    parts = parts_of(store, form, split)
+    moved = {**parts, "xview_train": parts["xview_train"][1:]}
+    form.write(store, moved, "normalized", tmp_path / "a.pkl")
+    kept, lost = splits_of(store, [form.read(tmp_path / "a.pkl")])
+    assert kept == []
+    assert "the nearest, xview, differs in 1 places" in lost[0]
+    assert "xview_labelled: stands alone" in lost[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "lost"),
+    [
+        (((True,) * 301,), "frames after number 300, cut off 1 clips"),
+        (((True,) * 6,) * 3, "persons after number 2, cut out of 1 clips"),
+    ],
+    ids=["frames", "persons"],
+)
+def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
+    form = FORMATS["stgcn"]
+    with ucla(v02=shape) as store:
+        parts = parts_of(store, form, None)
+        with pytest.raises(PspError, match=rf"stgcn would lose {lost}.*--lossy"):
+            losses(store, form, parts, "normalized", None)
+        assert lost in losses(store, form, parts, "normalized", None, lossy=True)
+        assert losses(store, FORMATS["pyskl"], parts, "recorded", None) == ["the joints' tracking states"]
+        form.write(store, parts, "normalized", tmp_path / "w")
+        back = form.read(tmp_path / "w")
+        clip = store.clip(UCLA_NAMES[1])
+        np.testing.assert_array_equal(
+            back.read(back.names.index(clip.name))[: len(clip.joint)], clip.joint[:2, :300]
+        )
+
+
+def test_joints_that_an_npz_has_no_place_for_are_refused_lossy_or_not(ucla):
+    form = FORMATS["ctrgcn"]
+    with ucla() as store, pytest.raises(PspError, match=r"found 20 joints \(ucla20\), expected 25"):
+        losses(store, form, parts_of(store, form, None), "centred", None, lossy=True)
+
+
+def test_what_is_lost_is_counted(store):
+    split = split_store(store, SplitRequest(count=1, validation="view=2", protocol="xview")).split
+    empty = [(~store.clip(n).present).all(axis=0) for n in range(len(store))]
+    form = FORMATS["ctrgcn"]
+    assert losses(store, form, parts_of(store, form, split), "centred", split) == [
+        f"{sum(map(sum, empty))} frames in which nobody is seen: left out, as its feeder takes them for padding",
+        "which 2 clips of the train part are labelled",
+        "where each clip's body stands before the camera",
+        "the joints' tracking states",
+    ]
+    ends = sum(int(np.argmax(~one[::-1])) for one in empty)
+    form = FORMATS["stgcn"]
+    lines = losses(store, form, parts_of(store, form, None), "normalized", None)
+    assert [line.split()[0] for line in lines if "padding" in line] == ([str(ends)] if ends else [])
+    assert "each clip's place before the camera, its scale and its axes" in lines

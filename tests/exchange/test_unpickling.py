@@ -1,0 +1,104 @@
+"""Pickles: arrays of every protocol come back, and all else is refused by name before it can do anything."""
+
+import builtins
+import os
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from psptool.errors import PspError
+from psptool.exchange.unpickling import PickledArray, load_pickle
+
+
+class Calls:
+    """Pickles as a call of ``function``."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def saved(path, value, protocol=pickle.DEFAULT_PROTOCOL):
+    path.write_bytes(value if isinstance(value, bytes) else pickle.dumps(value, protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("dtype", ["f2", "<f4", ">f4", "i8", "?"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_come_back_from_every_protocol(tmp_path, protocol, dtype, order):
+    array = np.asarray(np.arange(6).reshape(1, 2, 3), dtype, order=order)
+    found = load_pickle(saved(tmp_path / "a.pkl", {"x": array, "n": np.float32(0.5)}, protocol))
+    assert isinstance(found["x"], PickledArray)
+    np.testing.assert_array_equal(found["x"].values, array)
+    assert found["x"].values.dtype == array.dtype
+    assert found["n"] == 0.5
+
+
+def test_arrays_under_the_modules_names_of_numpy_1_come_back(tmp_path):
+    old = pickle.dumps(np.arange(3.0), 2).replace(b"numpy._core.", b"numpy.core.")
+    np.testing.assert_array_equal(load_pickle(saved(tmp_path / "a.pkl", old)).values, np.arange(3.0))
+
+
+@pytest.mark.parametrize(
+    ("value", "wants"),
+    [
+        (lambda mark: Calls(os.system, f"touch {mark}"), r"system"),
+        (lambda _: [{"annotations": Calls(eval, "1")}], r"builtins\.eval"),
+        (lambda _: Calls(getattr, 1, "real"), r"builtins\.getattr"),
+        (lambda _: Calls(builtins.__import__, "os"), r"builtins\.__import__"),
+        (lambda _: Calls(np.load, "x.npy"), r"numpy\.load"),
+        (lambda _: Calls(np.ndarray, (10**10,)), "an array made anew"),
+        (lambda _: np.array([{}], dtype=object), "an array of 'O"),
+        (lambda _: b"cnumpy._core.multiarray\n_reconstruct\n}b.", "a change of a function"),
+        (lambda _: b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I9999999999\ntS'b'\ntR.", "shape"),
+        (lambda _: b"\x80\x02\x82\x01.", "extension 1"),
+        (lambda _: b"Psomewhere\n.", "an object outside the file"),
+    ],
+    ids=[
+        "a shell command", "eval, deep inside", "getattr", "an import", "a function of numpy that loads",
+        "a large array", "an array of objects", "a changed function", "a large empty array", "an extension",
+        "a persistent id",
+    ],
+)  # fmt: skip
+def test_a_hostile_pickle_is_refused_naming_what_it_wants(tmp_path, value, wants):
+    path = saved(tmp_path / "a.pkl", value(tmp_path / "mark"))
+    with pytest.raises(PspError, match=rf"a\.pkl: refused: found a pickle that asks for .*{wants}"):
+        load_pickle(path)
+    assert not (tmp_path / "mark").exists()
+
+
+def most_memory(function):
+    """Bytes that ``function`` had at most."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("opcode", [b"\x8e", b"\x96", b"\x95"], ids=["bytes", "bytearray", "frame"])
+def test_a_file_that_claims_ten_gigabytes_is_refused_before_it_takes_memory(tmp_path, opcode):
+    path = saved(tmp_path / "a.pkl", b"\x80\x05" + opcode + (10**10).to_bytes(8, "little") + b"x.")
+
+    def load():
+        with pytest.raises(PspError, match="10000000000 bytes announced, 2 left"):
+            load_pickle(path)
+
+    assert most_memory(load) < 5_000_000
+
+
+def test_a_far_place_in_the_memo_takes_no_memory(tmp_path):
+    path = saved(tmp_path / "a.pkl", b"\x80\x02Nr\xff\xff\xff\xf0.")
+    assert most_memory(lambda: load_pickle(path)) < 5_000_000
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04", b"not a pickle", b"\x80\x09N."])
+def test_what_is_no_pickle_is_refused_by_name(tmp_path, content):
+    with pytest.raises(PspError, match=r"a\.pkl: not a pickle"):
+        load_pickle(saved(tmp_path / "a.pkl", content))

@@ -75,7 +75,7 @@ def inputs_at_test(model: TrainedModel, clips: RaggedClips, chosen: Sequence[int
     """What the network sees of clips at test: joint, motion (P, 3, T, V) and average (N, P), on the CPU."""
     training = model.config.training
     batcher = Batcher(clips, training.sampling, absent_persons=training.model.absent_persons)
-    streams = batcher.test(torch.tensor(chosen, device=clips.device))
+    streams = batcher.test(torch.tensor(chosen))
     # Nothing is drawn at test, so that both streams see the same frames and persons.
     tensors = (streams.joint.x, streams.motion.x, streams.joint.average)
     return tuple(x.cpu().contiguous().clone() for x in tensors)  # type: ignore[return-value]

@@ -70,7 +70,7 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
     training = model.config.training
     batcher = Batcher(clips, training.sampling, absent_persons=training.model.absent_persons)
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for some in torch.split(torch.arange(len(store), device=model.device), BATCH):
+    for some in torch.split(torch.arange(len(store)), BATCH):
         streams = batcher.test(some)
         joint, motion = model.net.features(streams)
         parts.append(

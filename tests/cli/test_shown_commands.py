@@ -47,6 +47,12 @@ def test_readme_commands_run_in_the_order_shown(recordings, small, tmp_path, mon
 
 @pytest.mark.parametrize("command", help_commands())
 def test_help_example_runs(worked_in, tmp_path, monkeypatch, command):
+    if "--onnx" in command:
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
     shutil.copytree(worked_in, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    if command.startswith("psptool export-data"):
+        # What `psptool import` reads would be in the way.
+        shutil.rmtree("exchange")
     run_line(command)

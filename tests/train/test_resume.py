@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -40,8 +41,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return make_files(tmp_path)
+def files(tmp_path: Path) -> Iterator[Files]:
+    # The same sums in the same order as the processes that are killed, which have one thread.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield make_files(tmp_path)
+    torch.set_num_threads(threads)
 
 
 def log(folder: Path) -> list[dict[str, float]]:

@@ -9,14 +9,14 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from psptool.skeletons.names import NTU_CLASSES, UCLA_CLASSES
 from psptool.skeletons.topologies import NTU25, UCLA20
 from psptool.skeletons.topology import Topology
 
 
-@dataclass(frozen=True, slots=True)
-class ClipKey:
+class ClipKey(NamedTuple):
     """What a clip's name says. Labels count from 0, all else as the dataset counts; -1 where it has no such field."""
 
     label: int

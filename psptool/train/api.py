@@ -7,6 +7,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from psptool import __version__
@@ -91,7 +92,8 @@ def train(
     with open_store(data) as store:
         check_bound(store, split, draw)
         pools = _pools(store, draw, recipe)
-        for doubt in doubts(draw, recipe, len(store.manifest.class_names)):
+        train_set = [store.index(name) for name in draw.labelled + draw.unlabelled]
+        for doubt in doubts(draw, recipe, len(np.unique(store.table.label[train_set]))):
             warn(doubt)
         recipe = _fitting(recipe, pools)
         _check_share(recipe, ranks)

@@ -25,7 +25,7 @@ def doubts(split: Split, recipe: TrainingConfig, classes: int) -> Iterator[str]:
     Args:
         split: Whose clips are trained on.
         recipe: As it was asked for.
-        classes: The dataset's.
+        classes: Of the train set.
     """
     optim, labelled = recipe.optim, len(split.labelled)
     if optim.labelled > labelled:

@@ -49,6 +49,25 @@ result = prepare("ntu", [Path(sys.argv[1])], Path(sys.argv[2]), jobs=int(sys.arg
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"clips": result.report.counts.clips, "kilobytes": peak, "seconds": result.seconds}))
 """
+HALF_CHILD = """
+import os, sys, time
+from pathlib import Path
+core, raw, out, repeats = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, [core])
+from psptool.prepare.pipeline import prepare
+files = sorted(raw.iterdir())
+prepare("ntu", files[:1], out)
+print("ready", flush=True)
+sys.stdin.readline()
+times = []
+for _ in range(repeats):
+    out.unlink()
+    begin = time.perf_counter()
+    prepare("ntu", [raw], out)
+    times.append(time.perf_counter() - begin)
+print(min(times))
+"""
 
 
 def main() -> None:
@@ -146,9 +165,7 @@ def compile_times(folder: Path) -> None:
 def run_child(raw: Path, out: Path, environment: dict[str, str], jobs: int = 1) -> dict[str, float]:
     """Prepare in a process of its own: clips, kilobytes of peak memory, seconds."""
     command = [sys.executable, "-c", MEMORY_CHILD, str(raw), str(out), str(jobs)]
-    # The package of this checkout, also where psptool is not installed.
-    paths = [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]
-    environment = {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = with_checkout(environment)
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(output)
     return found
@@ -180,6 +197,7 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
     scanned = best(lambda: [floor.scan_file(path) for path in files], arguments.repeats) / len(files)
     one, two = run(1, "one.h5") / len(files), run(2, "two.h5") / len(files)
     pin(len(ALLOWED))
+    apart = side_by_side(folder, files, arguments.repeats) / len(files)
     rows = (
         ("plain reader", plain),
         ("psptool, 1 core", one),
@@ -191,9 +209,42 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
     say(f"psptool over plain reader  {plain / one:6.1f}  (at least 25)")
     say(f"psptool over floor         {scanned / one:6.2f}  (at least 0.5)")
     say(f"two cores over one         {one / two:6.2f}  (at least 1.7)")
+    say(f"two preparations of half the files each, side by side, over one {one / apart:.2f}")
     compare(folder, some)
     same = (folder / "one.h5").read_bytes() == (folder / "two.h5").read_bytes()
     say(f"one and two cores wrote {'the same bytes' if same else 'DIFFERENT BYTES'}")
+
+
+def side_by_side(folder: Path, files: list[Path], repeats: int) -> float:
+    """Seconds of two processes that prepare half of the files each at once: what the machine's second core can give."""
+    children = []
+    for core, half in zip(sorted(ALLOWED), (files[::2], files[1::2]), strict=False):
+        raw = folder / f"half-{core}"
+        raw.mkdir()
+        for path in half:
+            (raw / path.name).hardlink_to(path)
+        command = [sys.executable, "-c", HALF_CHILD, str(core), str(raw), str(folder / f"half-{core}.h5")]
+        children.append(start([*command, str(repeats)]))
+    for child in children:
+        child.stdout.readline()
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+    return max(float(child.communicate()[0]) for child in children)
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    """A child that takes and gives lines of text."""
+    environment = with_checkout(dict(os.environ))
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def with_checkout(environment: dict[str, str]) -> dict[str, str]:
+    """The environment with the package of this checkout, also where psptool is not installed."""
+    paths = [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def compare(folder: Path, some: list[Path]) -> None:

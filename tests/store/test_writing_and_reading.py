@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 
 import psptool
 from psptool.errors import PspError
+from psptool.store import guarded
 from psptool.store.arrays import motion
 from psptool.store.reading import open_store
 from psptool.store.writing import StoreWriter, pack
@@ -165,6 +168,25 @@ def test_an_error_between_clips_leaves_the_old_file_and_no_other(path, clips):
 
     with pytest.raises(KeyError):
         add_all(path, broken())
+    assert [file.name for file in path.parent.iterdir()] == ["ucla.h5"]
+    assert path.read_bytes() == before
+
+
+def test_bytes_that_do_not_reach_the_disk_are_an_error_though_a_later_sync_succeeds(path, clips, monkeypatch):
+    before = path.read_bytes()
+    monkeypatch.setattr(guarded, "SETTLED_BYTES", 1)
+    really, refused = os.fsync, []
+
+    def once(descriptor):
+        if refused:
+            return really(descriptor)
+        refused.append(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", once)
+    with pytest.raises(PspError, match=r"ucla\.h5: cannot be written \(Input/output error\)"):
+        write_ucla(path, clips)
+    assert refused
     assert [file.name for file in path.parent.iterdir()] == ["ucla.h5"]
     assert path.read_bytes() == before
 

@@ -6,8 +6,10 @@ recipe. So questions that ask for the same run share it, and a recipe that chang
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +22,11 @@ from typing_extensions import Self
 from psptool.errors import PspError, suggest
 from psptool.replacing import lock, write_whole
 from psptool.schemas.base import Strict, describe
-from psptool.schemas.dataset import DatasetName
 from psptool.schemas.scores import Part, file_name
 from psptool.schemas.split import Family, ProtocolName
 from psptool.schemas.training import Method, TrainingConfig, resolve
+from psptool.skeletons.datasets import DATASETS
+from psptool.splits.making import SplitRequest, default_view, request_name
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -36,7 +39,9 @@ class Resources(Strict):
 
     threads: int = Field(2, ge=1, description="Cores")
     mem_mb: int = Field(4000, ge=1, description="Memory, MB")
-    runtime: int = Field(60, ge=1, description="Minutes; a training that takes longer goes on in a second job")
+    runtime: int = Field(
+        60, ge=1, description="Minutes; a training that takes longer goes on in a second job"
+    )
     gpu: int = Field(0, ge=0, description="Graphics cards")
 
 
@@ -79,11 +84,15 @@ class GridSettings(Strict):
     protocols: Annotated[tuple[ProtocolName, ...], Words] = Field(min_length=1, description="A table each")
     test_view: int | None = None
     family: Family = "per-class"
-    validation: str | None = Field(None, description="A rule such as view=2: its clips are scored, no test clip")
+    validation: str | None = Field(
+        None, description="A rule such as view=2: its clips are scored, no test clip"
+    )
     ratios: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
     draws: tuple[int, ...] = Field(min_length=1)
-    set: Annotated[tuple[str, ...], Words] = Field((), description="Changes of every method's recipe, under its own")
+    set: Annotated[tuple[str, ...], Words] = Field(
+        (), description="Changes of every method's recipe, under its own"
+    )
     methods: dict[str, MethodSettings] = Field(min_length=1)
     against: str | None = Field(None, description="The row to compare with, by its name in the table")
     device: str = "auto"
@@ -225,7 +234,13 @@ def read_grid(config: Mapping[str, Any]) -> Grid:
 
 
 def _table_name(settings: GridSettings, protocol: str) -> str:
-    return settings.question if len(settings.protocols) == 1 else f"{settings.question}-{protocol}"
+    """A table holds runs that may be compared: of one protocol, and scored on the same clips."""
+    parts = [settings.question]
+    if len(settings.protocols) > 1:
+        parts.append(protocol)
+    if settings.validation is not None:
+        parts.append(f"val-{re.sub(r'[^0-9a-z.]', '-', settings.validation)}")
+    return "-".join(parts)
 
 
 def _cells(settings: GridSettings, protocol: str) -> Iterator[tuple[Draw, Run]]:
@@ -265,21 +280,21 @@ def _digest(recipe: TrainingConfig) -> str:
 
 
 def _draw(settings: GridSettings, protocol: str, labels: float | int, seed: int) -> Draw:
-    """A split's name, in the manner of ``psptool split``, and its arguments."""
-    counted = isinstance(labels, int)
-    size = f"k{labels}" if counted else f"{labels:g}"
-    name = [settings.data, protocol, size, f"s{seed}"]
-    arguments = ["--count" if counted else "--ratio", f"{labels:g}", "--seed", str(seed), "--protocol", protocol]
-    if settings.family != "per-class":
-        name.append(settings.family)
-        arguments += ["--family", settings.family]
-    if settings.test_view is not None:
-        name.append(f"test{settings.test_view}")
-        arguments += ["--test-view", str(settings.test_view)]
-    if settings.validation is not None:
-        name.append("val-" + settings.validation.replace("=", "-").replace(",", "-"))
-        arguments += ["--validation", settings.validation]
-    return Draw("-".join(name), tuple(arguments))
+    """A split's name and arguments."""
+    request = SplitRequest(
+        ratio=None if isinstance(labels, int) else labels,
+        count=labels if isinstance(labels, int) else None,
+        protocol=protocol,
+        family=settings.family,
+        seed=seed,
+        test_view=settings.test_view,
+        validation=settings.validation,
+    )
+    dataset = DATASETS.get(settings.dataset)
+    name = request_name(settings.data, request, None if dataset is None else default_view(dataset))
+    asked = dataclasses.asdict(request).items()
+    words = ((f"--{key.replace('_', '-')}", str(value)) for key, value in asked if value is not None)
+    return Draw(name, tuple(word for pair in words for word in pair))
 
 
 def make_up(made_up: MadeUp, target: Path) -> None:

@@ -20,9 +20,10 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from psptool.errors import PspError, suggest
+from psptool.evaluate.table import Scored
 from psptool.replacing import lock, write_whole
 from psptool.schemas.base import Strict, describe
-from psptool.schemas.scores import Part, file_name
+from psptool.schemas.scores import Part, Scores, file_name
 from psptool.schemas.split import Family, ProtocolName
 from psptool.schemas.training import Method, TrainingConfig, resolve
 from psptool.skeletons.datasets import DATASETS
@@ -94,7 +95,7 @@ class GridSettings(Strict):
         (), description="Changes of every method's recipe, under its own"
     )
     methods: dict[str, MethodSettings] = Field(min_length=1)
-    against: str | None = Field(None, description="The row to compare with, by its name in the table")
+    against: str | None = Field(None, description="The method to compare the others with")
     device: str = "auto"
     resources: RuleResources = RuleResources()
     known: Annotated[tuple[str, ...], Words] = Field(
@@ -112,6 +113,13 @@ class GridSettings(Strict):
     def _labels_are_counted(self) -> Self:
         if not (self.ratios or self.counts):
             raise ValueError("give ratios or counts of labels")
+        return self
+
+    @model_validator(mode="after")
+    def _compared_with_one_of_the_methods(self) -> Self:
+        if self.against is not None and self.against not in self.methods:
+            near = suggest(self.against, self.methods)
+            raise ValueError(f"against names no method: {self.against!r}" + (f" ({near})" if near else ""))
         return self
 
 
@@ -151,13 +159,13 @@ class Grid:
         settings: What was asked.
         draws: By name.
         runs: By name.
-        tables: By the table's name, its runs' names in the order of the settings.
+        tables: By the table's name and the method's, the names of its runs.
     """
 
     settings: GridSettings
     draws: Mapping[str, Draw]
     runs: Mapping[str, Run]
-    tables: Mapping[str, tuple[str, ...]]
+    tables: Mapping[str, Mapping[str, tuple[str, ...]]]
 
     @property
     def part(self) -> Part:
@@ -199,9 +207,20 @@ class Grid:
         known = (Path(folder) / f"{name}.json" for folder in self.settings.known)
         return str(next((path for path in known if path.exists()), own))
 
+    def table(self, name: str) -> list[str]:
+        """The names of a table's runs, each once, row by row."""
+        return list(dict.fromkeys(run for runs in self.tables[name].values() for run in runs))
+
     def finished(self, table: str) -> list[str]:
         """Runs of a table that have scores."""
-        return [name for name in self.tables[table] if Path(self.scores(name)).exists()]
+        return [name for name in self.table(table) if Path(self.scores(name)).exists()]
+
+    def base(self, table: str) -> str | None:
+        """Scores of a run of the row to compare with: finished ones where there are some."""
+        if self.settings.against is None:
+            return None
+        found = [self.scores(name) for name in self.tables[table][self.settings.against]]
+        return next((scores for scores in found if Path(scores).exists()), found[0])
 
 
 def read_grid(config: Mapping[str, Any]) -> Grid:
@@ -224,12 +243,15 @@ def read_grid(config: Mapping[str, Any]) -> Grid:
         settings = GridSettings.model_validate(dict(config))
     except ValidationError as error:
         raise PspError(f"settings: {describe(error)}", way_out="Mend the values named here.") from error
-    draws, runs, tables = dict[str, Draw](), dict[str, Run](), dict[str, tuple[str, ...]]()
+    recipes = {name: _recipe(name, method, settings.set) for name, method in settings.methods.items()}
+    draws, runs, tables = dict[str, Draw](), dict[str, Run](), dict[str, dict[str, tuple[str, ...]]]()
     for protocol in settings.protocols:
-        asked = list(_cells(settings, protocol))
-        draws.update({draw.name: draw for draw, _ in asked})
-        runs.update({run.name: run for _, run in asked})
-        tables[_table_name(settings, protocol)] = tuple(dict.fromkeys(run.name for _, run in asked))
+        rows = tables[_table_name(settings, protocol)] = {}
+        for name, method in settings.methods.items():
+            cells = list(_cells(settings, method, protocol, *recipes[name]))
+            draws.update({draw.name: draw for draw, _ in cells})
+            runs.update({run.name: run for _, run in cells})
+            rows[name] = tuple(run.name for _, run in cells)
     return Grid(settings, draws, runs, tables)
 
 
@@ -243,16 +265,15 @@ def _table_name(settings: GridSettings, protocol: str) -> str:
     return "-".join(parts)
 
 
-def _cells(settings: GridSettings, protocol: str) -> Iterator[tuple[Draw, Run]]:
-    """Every draw and run of one protocol, row by row of the table."""
-    recipes = {name: _recipe(name, method, settings.set) for name, method in settings.methods.items()}
-    for name, method in settings.methods.items():
-        arguments, digest = recipes[name]
-        for labels in _labels(settings, method):
-            for seed in settings.draws if method.draws is None else method.draws:
-                draw = _draw(settings, protocol, labels, seed)
-                run = f"{draw.name}-{method.method}-{method.preset}-{digest[:8]}"
-                yield draw, Run(run, draw.name, arguments)
+def _cells(
+    settings: GridSettings, method: MethodSettings, protocol: str, arguments: tuple[str, ...], digest: str
+) -> Iterator[tuple[Draw, Run]]:
+    """The draws and runs of a table's row; its recipe as arguments of ``psptool train``, and their digest."""
+    for labels in _labels(settings, method):
+        for seed in settings.draws if method.draws is None else method.draws:
+            draw = _draw(settings, protocol, labels, seed)
+            run = f"{draw.name}-{method.method}-{method.preset}-{digest[:8]}"
+            yield draw, Run(run, draw.name, arguments)
 
 
 def _labels(settings: GridSettings, method: MethodSettings) -> list[float | int]:
@@ -326,7 +347,7 @@ def collect(grid: Grid, table: str) -> tuple[Path, list[Path]]:
     strays = sorted({path.name for path in folder.glob("*.json")} - {copy.name for copy in copies})
     if strays:
         print(f"{folder}: not of this grid: {', '.join(strays)}", file=sys.stderr)
-    print(f"{folder}: scores of {len(copies)} of {len(grid.tables[table])} runs")
+    print(f"{folder}: scores of {len(copies)} of {len(grid.table(table))} runs")
     return folder, copies
 
 
@@ -341,5 +362,15 @@ def wait_for(run: Path) -> None:
             lock(held, wait=True)
 
 
+def row(scores: Path) -> str:
+    """What the table calls the row that these scores belong to."""
+    return Scored(scores, Scores.load(scores)).name
+
+
 if __name__ == "__main__":
-    wait_for(Path(sys.argv[1]))
+    # For the Snakefile's shell commands.
+    called, path = sys.argv[1], Path(sys.argv[2])
+    if called == "wait":
+        wait_for(path)
+    elif called == "row":
+        print(row(path))

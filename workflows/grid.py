@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from psptool.errors import PspError, suggest
@@ -33,6 +33,8 @@ RESULTS = Path(__file__).parent / "results"
 
 # The command line gives one path or protocol as a word.
 Words = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+# The shell leaves the ~ of raw=~/all_sqe to us.
+Place = Annotated[str, AfterValidator(lambda value: str(Path(value).expanduser()))]
 
 
 class Resources(Strict):
@@ -79,9 +81,9 @@ class GridSettings(Strict):
     question: str = Field(description="Names the tables, and the folder of the scores collected")
     dataset: str = Field(pattern="^(ucla|ntu)$", description="What psptool prepare calls the recordings")
     data: str = Field(description="Name of the prepared dataset's file, without .h5")
-    raw: Annotated[tuple[str, ...], Words] = Field((), description="Folders and archives of recordings")
+    raw: Annotated[tuple[Place, ...], Words] = Field((), description="Folders and archives of recordings")
     made_up: MadeUp | None = Field(None, description="Recordings to make up, in place of `raw`")
-    out: str = Field("grids", description="Where all goes; questions may share it, and then share runs")
+    out: Place = Field("grids", description="Where all goes; questions may share it, and then share runs")
     protocols: Annotated[tuple[ProtocolName, ...], Words] = Field(min_length=1, description="A table each")
     test_view: int | None = None
     family: Family = "per-class"
@@ -95,13 +97,14 @@ class GridSettings(Strict):
         (), description="Changes of every method's recipe, under its own"
     )
     methods: dict[str, MethodSettings] = Field(min_length=1)
+    only: Annotated[tuple[str, ...], Words] = Field((), description="Methods to take; all by default")
     against: str | None = Field(None, description="The method to compare the others with")
     device: str = "auto"
     resources: RuleResources = RuleResources()
-    known: Annotated[tuple[str, ...], Words] = Field(
+    known: Annotated[tuple[Place, ...], Words] = Field(
         (), description="Folders of collected scores, whose runs count as finished"
     )
-    results: str = Field(str(RESULTS), description="Where `collect` puts scores")
+    results: Place = Field(str(RESULTS), description="Where `collect` puts scores")
 
     @model_validator(mode="after")
     def _recordings_come_from_somewhere(self) -> Self:
@@ -116,11 +119,17 @@ class GridSettings(Strict):
         return self
 
     @model_validator(mode="after")
-    def _compared_with_one_of_the_methods(self) -> Self:
-        if self.against is not None and self.against not in self.methods:
-            near = suggest(self.against, self.methods)
-            raise ValueError(f"against names no method: {self.against!r}" + (f" ({near})" if near else ""))
+    def _names_methods_that_there_are(self) -> Self:
+        for key, name in [("against", self.against), *(("only", name) for name in self.only)]:
+            if name is not None and name not in self.methods:
+                near = suggest(name, self.methods)
+                raise ValueError(f"{key} names no method: {name!r}" + (f" ({near})" if near else ""))
         return self
+
+    @property
+    def chosen(self) -> dict[str, MethodSettings]:
+        """The methods to take, by name."""
+        return {name: method for name, method in self.methods.items() if name in (self.only or self.methods)}
 
 
 @dataclass(frozen=True)
@@ -215,12 +224,9 @@ class Grid:
         """Runs of a table that have scores."""
         return [name for name in self.table(table) if Path(self.scores(name)).exists()]
 
-    def base(self, table: str) -> str | None:
-        """Scores of a run of the row to compare with: finished ones where there are some."""
-        if self.settings.against is None:
-            return None
-        found = [self.scores(name) for name in self.tables[table][self.settings.against]]
-        return next((scores for scores in found if Path(scores).exists()), found[0])
+    def base(self, table: str) -> list[str]:
+        """Scores of the row to compare with; none where there is nothing to compare."""
+        return [self.scores(name) for name in self.tables[table].get(self.settings.against or "", ())]
 
 
 def read_grid(config: Mapping[str, Any]) -> Grid:
@@ -243,11 +249,11 @@ def read_grid(config: Mapping[str, Any]) -> Grid:
         settings = GridSettings.model_validate(dict(config))
     except ValidationError as error:
         raise PspError(f"settings: {describe(error)}", way_out="Mend the values named here.") from error
-    recipes = {name: _recipe(name, method, settings.set) for name, method in settings.methods.items()}
+    recipes = {name: _recipe(name, method, settings.set) for name, method in settings.chosen.items()}
     draws, runs, tables = dict[str, Draw](), dict[str, Run](), dict[str, dict[str, tuple[str, ...]]]()
     for protocol in settings.protocols:
         rows = tables[_table_name(settings, protocol)] = {}
-        for name, method in settings.methods.items():
+        for name, method in settings.chosen.items():
             cells = list(_cells(settings, method, protocol, *recipes[name]))
             draws.update({draw.name: draw for draw, _ in cells})
             runs.update({run.name: run for _, run in cells})

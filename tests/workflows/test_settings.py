@@ -68,6 +68,20 @@ def test_the_command_line_gives_words_where_a_file_gives_lists_and_numbers(grids
     assert all("optim.steps=5" in run.arguments for run in grid.runs.values())
 
 
+def test_some_methods_are_taken_alone_and_compared_where_the_row_to_compare_with_is_among_them(grids) -> None:
+    grid = grids.read_grid(settings("rq4", only=["labels-only", "psp"], ratios=[0.05]))
+    assert len(grid.runs) == 10
+    assert grid.base("rq4") == [grid.own_scores(name) for name in grid.tables["rq4"]["labels-only"]]
+    assert grids.read_grid(settings("rq4", only="psp")).base("rq4") == []
+
+
+def test_a_home_folder_is_found(grids, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    grid = grids.read_grid(settings("rq1", raw="~/all_sqe", out="~/grids"))
+    assert grid.raw == ["/home/someone/all_sqe"]
+    assert grid.data == "/home/someone/grids/data/ucla.h5"
+
+
 def test_every_protocol_has_a_table_of_its_own(grids) -> None:
     tables = grids.read_grid(settings("ntu60")).tables
     assert set(tables) == {"ntu60-xsub", "ntu60-xview"}
@@ -93,6 +107,7 @@ def test_with_a_validation_rule_its_clips_are_scored_and_nothing_takes_the_place
         ({"draws": []}, "draws"),
         ({"protocols": "xsubb"}, "protocols"),
         ({"against": "jiont"}, "no method: 'jiont' .Did you mean joint"),
+        ({"only": ["joint", "prat-joint"]}, "no method: 'prat-joint' .Did you mean part-joint"),
         ({"set": "optim.stes=3"}, "methods.joint: .*Did you mean optim.steps"),
         (
             {"methods": {"a": {"method": "psp", "preset": "smal"}}, "against": None},
@@ -121,12 +136,11 @@ def test_known_scores_count_until_the_run_has_its_own(grids, tmp_path: Path) -> 
 
 def test_the_row_to_compare_with_is_called_what_the_table_calls_it(grids, tmp_path: Path) -> None:
     grid = grids.read_grid(settings("rq1", out=str(tmp_path)))
-    first, second, *_ = grid.tables["rq1"]["joint"]
-    assert grid.base("rq1") == grid.own_scores(first)
-    scores(0.5, changes=('model.levels=["joint"]',)).save(Path(grid.own_scores(second)))
+    base = grid.base("rq1")
+    assert base == [grid.own_scores(run) for run in grid.tables["rq1"]["joint"]]
+    scores(0.5, changes=('model.levels=["joint"]',)).save(Path(base[0]))
     scores(0.5).save(Path(grid.own_scores(grid.tables["rq1"]["body-part-joint"][0])))
-    assert grid.base("rq1") == grid.own_scores(second)  # that one is there
-    found = build_table(gather([tmp_path / "runs"]), grids.row(Path(grid.base("rq1"))))
+    found = build_table(gather([tmp_path / "runs"]), grids.row(Path(base[0])))
     assert [difference.against for difference in found.differences] == ['psp/small model.levels=["joint"]']
 
 

@@ -19,6 +19,8 @@ try:
 except ImportError:  # Windows has no flock; two writers of one file are then not told apart.
     fcntl = None  # type: ignore[assignment]
 
+_PARTIAL = ".partial"
+
 
 class Replacement:
     """A partial file beside ``path`` that one process at a time may fill, and that then takes its name.
@@ -40,7 +42,7 @@ class Replacement:
 
     def __init__(self, path: Path, wait: bool = False) -> None:
         self._path, self._wait = path, wait
-        self.partial = path.with_name(f".{path.name}.partial")
+        self.partial = path.with_name(f".{path.name}{_PARTIAL}")
         self.done = False
         self._held = self._hold()
 
@@ -87,6 +89,11 @@ class Replacement:
             self.partial.unlink(missing_ok=True)
         finally:
             self._held.close()
+
+
+def is_partial(path: Path) -> bool:
+    """Whether this is a file that is being written, or whose writer was killed."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 def lock(file: IO[bytes], wait: bool = False) -> bool:

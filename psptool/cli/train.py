@@ -40,7 +40,8 @@ def train(
         str | None, typer.Option(help="psp, or supervised: labels only with the same encoder.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="small, or paper: the released recipe; small on a CPU.")
+        str | None,
+        typer.Option(help="small (the default on a CPU), paper: the released recipe, or paper-short."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file of recipe values, over the preset.")

@@ -39,8 +39,12 @@ class Scored:
 
     @property
     def draw(self) -> str:
-        """Which draw: what the split holds, or its file name in scores that do not say."""
-        return self.scores.split_digest or self.scores.split
+        """Which draw: what the split holds and its seed, or its file name in scores that do not say.
+
+        Splits that keep all labels hold the same; their seeds still tell trainings apart.
+        """
+        scores = self.scores
+        return scores.split if scores.split_digest is None else f"{scores.split_digest} {scores.draw}"
 
     @property
     def labels(self) -> str:

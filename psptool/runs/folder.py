@@ -19,7 +19,7 @@ from typing import IO, Any
 from torch import Tensor
 
 from psptool.errors import PspError
-from psptool.replacing import lock, write_whole
+from psptool.replacing import is_partial, lock, write_whole
 from psptool.schemas.run import RunConfig
 
 
@@ -78,7 +78,8 @@ class RunFolder:
                 path = _new_folder(runs, config)
             else:
                 out.mkdir(parents=True, exist_ok=True)
-                if any(out.iterdir()):
+                # A partial file alone is what stays of a process that was killed before its configuration stood.
+                if not all(is_partial(path) for path in out.iterdir()):
                     raise PspError(
                         f"{out}: the folder is not empty",
                         way_out="Name a new folder with --out, or leave --out away.",

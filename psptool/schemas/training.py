@@ -20,7 +20,7 @@ from psptool.schemas.base import Artefact, Strict, describe
 
 Level = Literal["body", "part", "joint"]
 Method = Literal["psp", "supervised"]
-Preset = Literal["paper", "small", "demo"]
+Preset = Literal["paper", "paper-short", "small", "demo"]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -199,6 +199,16 @@ _SMALL: Mapping[str, Any] = {
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"model": {"polymerize": "raw"}},
+    # Released maps, frames, input map, loss, optimizer and schedule; width, frames, clips and steps of `small`.
+    "paper-short": {
+        "precision": _SMALL["precision"],
+        "model": {
+            "polymerize": "raw",
+            **{key: _SMALL["model"][key] for key in ("channels", "inter", "strides", "heads")},
+        },
+        "sampling": {"frames": _SMALL["sampling"]["frames"]},
+        "optim": {key: _SMALL["optim"][key] for key in ("steps", "labelled", "unlabelled")},
+    },
     "small": _SMALL,
     "demo": {
         **_SMALL,
@@ -214,8 +224,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optim": {**_SMALL["optim"], "steps": 150, "labelled": 24},
     },
 }
-"""What each preset changes of the defaults: the released recipe, one for two CPU cores (chosen on NW-UCLA's first two
-views alone, one for training and the other for validation), and one for the demo (chosen on recordings of seed 1)."""
+"""What each preset changes of the defaults: the released recipe; the same mathematics with the budget of `small`, its
+baseline; one for two CPU cores (chosen on NW-UCLA's first two views alone, one for training and the other for
+validation); and one for the demo (chosen on recordings of seed 1)."""
 
 
 def resolve(

@@ -157,14 +157,25 @@ def choose_protocol(dataset: Dataset, name: str | None, test_view: int | None) -
 
 def split_name(split: Split) -> str:
     """The split's file name without its ending; all that a request can ask for differs in it."""
-    size = f"k{split.count}" if split.ratio is None else repr(split.ratio).removesuffix(".0")
-    parts = [split.dataset, split.protocol, size, f"s{split.seed}"]
-    if split.family != "per-class":
-        parts.append(split.family)
-    if split.test_view != default_view(DATASETS[split.dataset]):
-        parts.append(f"test{split.test_view}")
-    if split.validation_rule is not None:
-        parts.append("val-" + split.validation_rule.replace("=", "-").replace(",", "-"))
+    return request_name(split.dataset, SplitRequest.of(split), default_view(DATASETS[split.dataset]))
+
+
+def request_name(data: str, request: SplitRequest, usual_view: int | None = None) -> str:
+    """What the file of the split that is asked for is called, without its ending.
+
+    Args:
+        data: What the dataset is called.
+        request: With its protocol.
+        usual_view: The test view that goes without saying.
+    """
+    size = f"k{request.count}" if request.ratio is None else repr(request.ratio).removesuffix(".0")
+    parts = [data, str(request.protocol), size, f"s{request.seed}"]
+    if request.family != "per-class":
+        parts.append(request.family)
+    if request.test_view not in (None, usual_view):
+        parts.append(f"test{request.test_view}")
+    if request.validation is not None:
+        parts.append("val-" + request.validation.replace("=", "-").replace(",", "-"))
     return "-".join(parts)
 
 

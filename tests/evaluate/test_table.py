@@ -106,6 +106,14 @@ def test_draw_that_repeats_counts_once_and_is_warned_of(tmp_path: Path) -> None:
     assert str(tmp_path / "runs" / "b") in warning
 
 
+def test_trainings_on_all_labels_are_told_apart_by_their_seed(tmp_path: Path) -> None:
+    runs = {f"s{n}": scores(top1, n, ratio=1.0, split_digest="0" * 64) for n, top1 in enumerate((0.5, 1.0))}
+    found = table(tmp_path, runs)
+    assert found.groups[0].draws == ("0", "1")
+    assert found.groups[0].measures["top1"].values == (0.5, 1.0)
+    assert found.warnings == ()
+
+
 def test_seeds_that_differ_between_groups_are_warned_of(tmp_path: Path) -> None:
     runs = {"p": scores(0.5, 0), "s": scores(0.25, 0, method="supervised", seed=7)}
     assert any(

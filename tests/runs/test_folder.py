@@ -73,6 +73,14 @@ def test_a_named_folder_that_is_not_empty_is_refused_and_left_as_it_is() -> None
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
+def test_a_folder_where_a_process_was_killed_before_it_had_written_its_configuration_is_taken() -> None:
+    out = Path("run")
+    out.mkdir()
+    (out / ".config.json.partial").write_text('{"format')
+    assert RunConfig.load(RunFolder.create(CONFIG, out).config) == CONFIG
+    assert [path.name for path in out.iterdir()] == ["config.json"]
+
+
 @pytest.mark.parametrize("out", [Path("file"), Path("file/run"), None], ids=["file", "below a file", "runs"])
 def test_a_folder_that_cannot_be_made_is_an_error_with_the_way_out(out: Path | None) -> None:
     Path("file").write_text("")

@@ -54,6 +54,17 @@ def test_every_preset_is_a_recipe_that_bears_its_name(name: str) -> None:
     assert resolve(preset=name).preset == name
 
 
+def test_paper_short_is_the_papers_mathematics_within_the_budget_of_small() -> None:
+    short, paper, small = (resolve(preset=name) for name in ("paper-short", "paper", "small"))
+    assert (short.augment, short.loss) == (paper.augment, paper.loss)
+    assert (short.model.polymerize, short.model.own_input, short.sampling.draw) == ("raw", False, "released")
+    released = ("schedule", "lr", "momentum", "nesterov", "weight_decay", "clip_norm")
+    assert all(getattr(short.optim, key) == getattr(paper.optim, key) for key in released)
+    budget = ("steps", "labelled", "unlabelled")
+    assert all(getattr(short.optim, key) == getattr(small.optim, key) for key in budget)
+    assert (short.model.channels, short.sampling.frames) == (small.model.channels, small.sampling.frames)
+
+
 def test_changes_win_over_the_file_which_wins_over_the_preset(recipe) -> None:
     file = recipe("model:\n  polymerize: off\noptim:\n  lr: 0.3\n  momentum: 0.5\nseed: 4\n")
     found = resolve(preset="paper", file=file, changes=["optim.lr=0.7", "optim.lr=0.8"])

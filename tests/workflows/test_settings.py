@@ -1,0 +1,158 @@
+"""Settings files: what they ask for, what they share, and what is refused before anything is made."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from psptool.errors import PspError
+from psptool.evaluate.table import build_table, gather
+from psptool.replacing import lock
+
+from ..evaluate.test_table import scores
+from .conftest import WORKFLOWS
+
+FILES = sorted(WORKFLOWS.glob("*.yaml"))
+
+
+def settings(name: str, **other: Any) -> dict[str, Any]:
+    """A settings file as Snakemake reads it, with changes as of its command line."""
+    return {**yaml.safe_load((WORKFLOWS / f"{name}.yaml").read_text(encoding="utf-8")), **other}
+
+
+def test_there_is_a_file_for_each_question() -> None:
+    assert {path.stem for path in FILES} == {"rq1", "rq2", "rq3", "rq4", "ntu60", "ntu120", "smoke"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_settings_file_bears_its_question_and_states_as_many_runs_as_it_asks_for(path, grids) -> None:
+    grid = grids.read_grid(settings(path.stem))
+    assert grid.settings.question == path.stem
+    (stated,) = re.findall(r"^# (?:.* )?(\d+) runs of", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(grid.runs) == int(stated)
+
+
+def test_questions_share_the_runs_that_both_ask_for(grids) -> None:
+    rq1, rq2, rq3, rq4 = (set(grids.read_grid(settings(f"rq{n}")).runs) for n in (1, 2, 3, 4))
+    assert len(rq1 & rq2 & rq3 & rq4) == 6  # psp: two shares of labels, three draws
+    assert len(rq4 & (rq1 | rq2 | rq3)) == 18  # and joint alone, and labels alone
+
+
+def test_a_run_is_named_by_its_split_method_preset_and_recipe(grids) -> None:
+    grid = grids.read_grid(settings("rq1"))
+    assert {run.split for run in grid.runs.values()} == set(grid.draws)
+    assert "ucla-xview-0.05-s0" in grid.draws  # as psptool split names it
+    assert all(re.fullmatch(rf"{run.split}-psp-small-[0-9a-f]{{8}}", run.name) for run in grid.runs.values())
+
+
+def test_a_changed_recipe_makes_other_runs_and_one_that_says_what_holds_anyway_does_not(grids) -> None:
+    usual = grids.read_grid(settings("rq1")).runs.keys()
+    assert not usual & grids.read_grid(settings("rq1", set=["optim.steps=300"])).runs.keys()
+    assert (
+        usual == grids.read_grid(settings("rq1", set=["optim.steps=600", "optim.momentum=0.9"])).runs.keys()
+    )
+
+
+def test_the_command_line_gives_words_where_a_file_gives_lists_and_numbers(grids) -> None:
+    asked = settings(
+        "ntu60", raw="a.zip", protocols="xview", draws=["1"], ratios=["0.1"], set="optim.steps=5"
+    )
+    grid = grids.read_grid(asked)
+    assert grid.raw == ["a.zip"]
+    assert set(grid.draws) == {"ntu60-xview-0.1-s1", "ntu60-xview-1-s1"}
+    assert all("optim.steps=5" in run.arguments for run in grid.runs.values())
+
+
+def test_some_methods_are_taken_alone_and_compared_where_the_row_to_compare_with_is_among_them(grids) -> None:
+    grid = grids.read_grid(settings("rq4", only=["labels-only", "psp"], ratios=[0.05]))
+    assert len(grid.runs) == 10
+    assert grid.base("rq4") == [grid.own_scores(name) for name in grid.tables["rq4"]["labels-only"]]
+    assert grids.read_grid(settings("rq4", only="psp")).base("rq4") == []
+
+
+def test_a_home_folder_is_found(grids, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    grid = grids.read_grid(settings("rq1", raw="~/all_sqe", out="~/grids"))
+    assert grid.raw == ["/home/someone/all_sqe"]
+    assert grid.data == "/home/someone/grids/data/ucla.h5"
+
+
+def test_every_protocol_has_a_table_of_its_own(grids) -> None:
+    tables = grids.read_grid(settings("ntu60")).tables
+    assert set(tables) == {"ntu60-xsub", "ntu60-xview"}
+    assert all("-xsub-" in run for runs in tables["ntu60-xsub"].values() for run in runs)
+
+
+def test_with_a_validation_rule_its_clips_are_scored_and_nothing_takes_the_place_of_the_result(grids) -> None:
+    grid, usual = grids.read_grid(settings("rq1", validation="view=2")), grids.read_grid(settings("rq1"))
+    assert grid.scores_name == "scores-validation.json"
+    assert not grid.runs.keys() & usual.runs.keys()
+    assert not grid.tables.keys() & usual.tables.keys()
+    assert all(draw.arguments[-2:] == ("--validation", "view=2") for draw in grid.draws.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"methds": {}}, "no key 'methds'.*Did you mean methods"),
+        ({"raw": []}, "raw=PATH"),
+        ({"made_up": {"actions": [7], "train_subjects": 1, "test_subjects": 1}}, "one of the two"),
+        ({"ratios": []}, "ratios or counts"),
+        ({"ratios": [5]}, "--ratio.*5"),
+        ({"draws": []}, "draws"),
+        ({"protocols": "xsubb"}, "protocols"),
+        ({"against": "jiont"}, "no method: 'jiont' .Did you mean joint"),
+        ({"only": ["joint", "prat-joint"]}, "no method: 'prat-joint' .Did you mean part-joint"),
+        ({"set": "optim.stes=3"}, "methods.joint: .*Did you mean optim.steps"),
+        (
+            {"methods": {"a": {"method": "psp", "preset": "smal"}}, "against": None},
+            "methods.a: .*Did you mean small",
+        ),
+        ({"resources": {"run": {"threads": 0}}}, "resources.run.threads"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_settings_that_do_not_fit_are_refused_by_name(grids, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(PspError, match=said):
+        grids.read_grid(settings("rq1", **change))
+
+
+def test_known_scores_count_until_the_run_has_its_own(grids, tmp_path: Path) -> None:
+    known = tmp_path / "known"
+    grid = grids.read_grid(settings("rq1", out=str(tmp_path / "out"), known=str(known)))
+    first, second, *_ = grid.runs
+    scores(0.5).save(known / f"{first}.json")
+    assert grid.scores(first) == str(known / f"{first}.json")
+    assert grid.scores(second) == grid.own_scores(second)
+    assert grid.finished("rq1") == [first]
+    scores(0.5).save(Path(grid.own_scores(first)))
+    assert grid.scores(first) == grid.own_scores(first)
+
+
+def test_the_row_to_compare_with_is_called_what_the_table_calls_it(grids, tmp_path: Path) -> None:
+    grid = grids.read_grid(settings("rq1", out=str(tmp_path)))
+    base = grid.base("rq1")
+    assert base == [grid.own_scores(run) for run in grid.tables["rq1"]["joint"]]
+    scores(0.5, changes=('model.levels=["joint"]',)).save(Path(base[0]))
+    scores(0.5).save(Path(grid.own_scores(grid.tables["rq1"]["body-part-joint"][0])))
+    found = build_table(gather([tmp_path / "runs"]), grids.row(Path(base[0])))
+    assert [difference.against for difference in found.differences] == ['psp/small model.levels=["joint"]']
+
+
+def test_who_finds_another_process_training_in_the_folder_waits_for_its_end(grids, tmp_path: Path) -> None:
+    grids.wait_for(tmp_path / "absent")  # nobody to wait for
+    (tmp_path / "config.json").write_text("{}")
+    held = (tmp_path / "config.json").open("r+b")
+    assert lock(held)
+    waiting = threading.Thread(target=grids.wait_for, args=(tmp_path,))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    held.close()
+    waiting.join(5)
+    assert not waiting.is_alive()

@@ -1,0 +1,183 @@
+"""A whole grid on made-up recordings: planned, killed twice, gone on with, done once, collected."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from psptool.schemas.scores import Scores
+from psptool.schemas.table import ScoreTable
+
+from .conftest import WORKFLOWS
+
+pytest.importorskip("snakemake")
+pytestmark = pytest.mark.slow
+
+ROOT = WORKFLOWS.parent
+# Every step leaves a checkpoint, and there are enough of them to be killed between two.
+LONGER = "set=[sampling.frames=16,optim.steps=25,optim.labelled=8,optim.unlabelled=16,checkpoint_every=1]"
+
+
+@dataclass
+class Grid:
+    """A grid in a folder of its own.
+
+    Attributes:
+        folder: Where Snakemake runs.
+        plan: What ``-n`` printed before all else.
+        before: Times of change of the finished runs' files, when it was killed last.
+        unfinished: Runs that had a checkpoint then, and no scores.
+    """
+
+    folder: Path
+    plan: str = ""
+    before: dict[Path, int] = field(default_factory=dict)
+    unfinished: list[Path] = field(default_factory=list)
+
+    def command(self, *options: str, config: tuple[str, ...] = (), question: str = "smoke") -> list[str]:
+        file = str(WORKFLOWS / f"{question}.yaml")
+        call = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "-s",
+            str(WORKFLOWS / "Snakefile"),
+            *options,
+            "--cores",
+            "2",
+        ]
+        return [*call, "--configfile", file, "--config", LONGER, *config]
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(), cwd=self.folder, env=environment(), text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def call(self, *options: str, config: tuple[str, ...] = (), question: str = "smoke") -> str:
+        """What a call printed; one that fails fails the test."""
+        ran = subprocess.run(
+            self.command(*options, config=config, question=question), cwd=self.folder, env=environment(),
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=170, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stdout
+        return ran.stdout
+
+    def runs(self, *holding: str, lacking: str = "scores.json") -> list[Path]:
+        found = (self.folder / "smoke-grid" / "runs").glob("*")
+        return [
+            run for run in found
+            if all((run / name).exists() for name in holding) and not (run / lacking).exists()
+        ]  # fmt: skip
+
+    @property
+    def finished(self) -> list[Path]:
+        return self.runs("scores.json", lacking="none")
+
+    def log(self, run: Path) -> str:
+        return (self.folder / "smoke-grid" / "logs" / f"{run.name}.log").read_text(encoding="utf-8")
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def until(holds: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def changed(runs: list[Path]) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """Planned; Snakemake killed while its trainings live on; all killed at once; then run to its end."""
+    grid = Grid(tmp_path_factory.mktemp("grid"))
+    grid.plan = grid.call("-n")
+    first = grid.start()
+    until(lambda: bool(grid.runs("resume.pt")), first)
+    first.kill()
+    second = grid.start()
+    until(lambda: bool(grid.finished) and bool(grid.runs("resume.pt", lacking="last.safetensors")), second)
+    for process in (first, second):
+        os.killpg(process.pid, signal.SIGKILL)
+    grid.before = changed(grid.finished)
+    grid.unfinished = grid.runs("resume.pt", lacking="last.safetensors")
+    grid.call()
+    return grid
+
+
+def test_the_plan_names_every_rule_with_its_jobs_and_makes_nothing(grid: Grid) -> None:
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", grid.plan, re.MULTILINE))
+    asked = {"recordings": "1", "prepare": "1", "split": "3", "run": "6", "table": "1", "all": "1"}
+    assert jobs == {**asked, "total": "13"}
+
+
+def test_the_table_has_every_row_with_its_draws_and_the_difference_to_labels_alone(grid: Grid) -> None:
+    table = ScoreTable.load(grid.folder / "smoke-grid" / "smoke.json")
+    assert (table.dataset, table.protocol, table.part) == ("ntu60", "xsub", "test")
+    rows = [(group.labels, group.name.partition(" ")[0], len(group.draws)) for group in table.groups]
+    assert sorted(rows) == [
+        ("100 %", "supervised/demo", 1), ("2 a class", "psp/demo", 1), ("2 a class", "psp/demo", 2),
+        ("2 a class", "supervised/demo", 2),
+    ]  # fmt: skip
+    assert {found.against.partition(" ")[0] for found in table.differences} == {"supervised/demo"}
+    assert len(table.differences) == 2
+    page = (grid.folder / "smoke-grid" / "smoke.md").read_text(encoding="utf-8")
+    assert page.count("| 2 a class |") == 5
+    assert page.count("| 100 % |") == 1
+
+
+def test_runs_that_were_finished_when_the_grid_was_killed_are_not_made_again(grid: Grid) -> None:
+    assert grid.before
+    assert {path: path.stat().st_mtime_ns for path in grid.before} == grid.before
+
+
+def test_a_training_that_was_killed_goes_on_where_it_was(grid: Grid) -> None:
+    assert grid.unfinished
+    assert all("going on with" in grid.log(run) for run in grid.unfinished)
+    assert all(Scores.load(run / "scores.json") for run in grid.unfinished)
+
+
+def test_a_second_call_does_nothing(grid: Grid) -> None:
+    assert "Nothing to be done" in grid.call()
+
+
+def test_nothing_that_is_newer_or_forced_makes_a_finished_run_again(grid: Grid) -> None:
+    made = grid.folder / "smoke-grid"
+    for path in (*made.glob("recordings/*"), *made.glob("data/*"), *made.glob("splits/*")):
+        path.touch()
+    assert "Nothing to be done" in grid.call()
+    forced = grid.call("-n", "--forceall")
+    assert set(re.findall(r"^(?:local)?rule (\w+):", forced, re.MULTILINE)) == {"table", "all"}
+
+
+def test_the_resources_of_a_run_are_stated_for_slurm(grid: Grid) -> None:
+    plan = grid.call("-n", question="ntu60", config=(f"raw={grid.folder}", "draws=[0]", "protocols=xsub"))
+    (stated, *_) = re.findall(r"^rule run:\n(?:    .*\n)*?    resources: (.*)", plan, re.MULTILINE)
+    assert {"runtime=120", "gpu=1", "mem_mb=32000"} <= set(stated.split(", "))
+
+
+def test_scores_are_collected_and_a_grid_elsewhere_takes_them_as_finished(grid: Grid) -> None:
+    results = grid.folder / "results"
+    said = grid.call("collect", config=(f"results={results}",))
+    assert "scores of 6 of 6 runs" in said
+    assert {path.stem for path in (results / "smoke").glob("*.json")} == {run.name for run in grid.finished}
+    grid.call(config=("out=elsewhere", f"known={results}/smoke"))
+    elsewhere = grid.folder / "elsewhere"
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["smoke.json", "smoke.md"]
+    assert (elsewhere / "smoke.md").read_text() == (results / "smoke" / "table.md").read_text()

@@ -29,11 +29,9 @@ _ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".txt": "text"}
 def table(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Runs' folders, scores files, or folders of either; runs/.", show_default=False),
+        typer.Argument(help="Runs, scores files, or folders of either; runs/.", show_default=False),
     ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Also compare with this method or method/preset, draw by draw.")
-    ] = None,
+    against: Annotated[str | None, typer.Option(help="Also compare with this method, draw by draw.")] = None,
     form: Annotated[
         str | None, typer.Option("--format", help="text, markdown, csv or json; by default as --out ends.")
     ] = None,

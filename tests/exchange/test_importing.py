@@ -13,6 +13,7 @@ from psptool.exchange.losses import losses
 from psptool.exchange.parts import full_splits, parts_of, splits_of
 from psptool.prepare.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
+from psptool.skeletons.datasets import NTU60
 from psptool.splits.making import SplitRequest
 from psptool.splits.stored import split_store
 from psptool.store.reading import open_store
@@ -210,6 +211,35 @@ def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
         np.testing.assert_array_equal(
             back.read(back.names.index(clip.name))[: len(clip.joint)], clip.joint[:2, :300]
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "lost"),
+    [
+        (((True,) * 301,), "frames after number 300, cut off 1 clips"),
+        # What nobody is seen in does not stand in the npz, so it takes no place there.
+        (((True,) * 300 + (False,) * 20,), None),
+        (((True,) * 6,) * 3, "persons after number 2, cut out of 1 clips"),
+    ],
+    ids=["frames", "empty frames", "persons"],
+)
+def test_an_npz_is_written_whole_or_with_cuts_that_were_asked_for(shape, lost, tmp_path):
+    form, name = FORMATS["ctrgcn"], NAMES[0]
+    clips = [make_clip(name, 1, shape, dataset=NTU60), make_clip(NAMES[2], 2, dataset=NTU60)]
+    write_ucla(tmp_path / "n.h5", clips, NTU60)
+    with open_store(tmp_path / "n.h5") as store:
+        parts = {"train": (name,), "test": (NAMES[2],)}
+        if lost is None:
+            assert losses(store, form, parts, "normalized", None)[0].startswith("20 frames in which nobody")
+        else:
+            with pytest.raises(PspError, match=rf"ctrgcn would lose {lost}.*--lossy"):
+                losses(store, form, parts, "normalized", None)
+            assert lost in losses(store, form, parts, "normalized", None, lossy=True)
+        form.write(store, parts, "normalized", tmp_path / "w.npz")
+        found = form.read(tmp_path / "w.npz").read(0)
+        wanted = store.clip(name).joint[:2, :300]
+        np.testing.assert_array_equal(found[: len(wanted)], wanted)
+        assert not found[len(wanted) :].any()
 
 
 def test_joints_that_an_npz_has_no_place_for_are_refused_lossy_or_not(ucla):

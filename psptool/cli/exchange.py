@@ -113,6 +113,9 @@ def import_data(
         raise PspError("files of different formats", found, "one format", "Import them one by one.")
     positions = _coordinates(coordinates, formats[0])
     contents = [one.read(file) for file, one in zip(files, formats, strict=True)]
+    for one in contents:
+        if one.dtype.itemsize == 2:
+            warn(f"{one.path}: positions in float16, which at three metres are exact to a millimetre")
     with progress() as bar:
         task = bar.add_task("importing", total=None, said="")
         done = import_clips(

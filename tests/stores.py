@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from psptool.schemas.dataset import Counts, DatasetManifest, Fingerprints, PreparationSettings
-from psptool.skeletons.datasets import UCLA
+from psptool.skeletons.datasets import UCLA, Dataset
 from psptool.store.arrays import PreparedClip
 from psptool.store.writing import write_store
 
@@ -16,39 +16,47 @@ JOINTS = UCLA.topology.size
 
 
 def make_clip(
-    name: str, seed: int, present: Sequence[Sequence[bool]] = ((True,) * 6,), lift: float = 0.0
+    name: str,
+    seed: int,
+    present: Sequence[Sequence[bool]] = ((True,) * 6,),
+    lift: float = 0.0,
+    dataset: Dataset = UCLA,
 ) -> PreparedClip:
     """A clip of random positions that follow from ``seed``, ``lift`` higher up; absent rows are zero.
 
     Args:
-        name: A NW-UCLA clip name, which says its label.
+        name: A clip name of the dataset, which says its label.
         seed: Of the positions: the same seed gives a person the same ones, whoever else is there.
         present: (M, T).
         lift: Added to z, so that classes can be told apart.
+        dataset: Whose joints there are.
     """
     shown = np.array(present, dtype=bool)
     persons, frames = shown.shape
+    joints = dataset.topology.size
     joint = np.stack(
-        [np.random.default_rng((seed, m)).normal(size=(frames, JOINTS, 3)) for m in range(persons)]
+        [np.random.default_rng((seed, m)).normal(size=(frames, joints, 3)) for m in range(persons)]
     ).astype(np.float32)
     joint[..., 2] += lift
     joint[~shown] = 0
-    key = UCLA.parse(name)
+    key = dataset.parse(name)
     assert key is not None
-    state = np.where(shown[..., None], 2, 0).astype(np.uint8) * np.ones(JOINTS, np.uint8)
+    state = np.where(shown[..., None], 2, 0).astype(np.uint8) * np.ones(joints, np.uint8)
     return PreparedClip(name, key, joint, shown, state, np.zeros(3), 1.0, np.eye(3))
 
 
-def write_ucla(path: Path, clips: Mapping[str, PreparedClip] | Sequence[PreparedClip]) -> DatasetManifest:
-    """Write ``clips`` to ``path`` as an NW-UCLA dataset."""
+def write_ucla(
+    path: Path, clips: Mapping[str, PreparedClip] | Sequence[PreparedClip], dataset: Dataset = UCLA
+) -> DatasetManifest:
+    """Write ``clips`` to ``path`` as an NW-UCLA dataset, or as another one."""
     chosen = sorted(clips.values() if isinstance(clips, Mapping) else clips, key=lambda clip: clip.name)
     draft = DatasetManifest(
-        dataset="ucla",
-        topology=UCLA.topology.name,
-        class_names=UCLA.class_names,
+        dataset=dataset.name,
+        topology=dataset.topology.name,
+        class_names=dataset.class_names,
         settings=PreparationSettings(),
         fingerprints=Fingerprints(clips="0" * 64, content="0" * 64),
         counts=Counts(clips=0, frames=0, rows=0, quarantined=0, skipped=0, duplicates=0),
         tool_version="test",
     )
-    return write_store(path, chosen, JOINTS, draft)
+    return write_store(path, chosen, dataset.topology.size, draft)

@@ -37,7 +37,7 @@ class Finding:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Show versions, devices and space, and how to mend what is missing."""
+    """Show versions, devices and space, and say what is missing."""
     versions, findings = _packages()
     values: dict[str, Any] = {"versions": versions, **_machine()}
     findings += _broken_torch(values) + _space(values) + _numba_cache()

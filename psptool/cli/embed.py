@@ -29,7 +29,7 @@ def embed(
         Path | None, typer.Option(help="A .npz or .parquet file to write; RUN/features.npz.")
     ] = None,
     neighbours: Annotated[
-        int | None, typer.Option(help="Nearest train clips that vote; 5, or all where there are fewer.")
+        int | None, typer.Option(help="Nearest train clips that vote; 5, or all of fewer.")
     ] = None,
     weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
     data: Annotated[Path | None, typer.Option(help="The dataset; by default where it lay.")] = None,
@@ -37,7 +37,7 @@ def embed(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the encoder's features of all clips, and measure them on the test clips."""
+    """Write a model's features of all clips, and measure them."""
     from psptool.evaluate.api import check_dataset, check_split, where_it_lay
     from psptool.inference import features, models
     from psptool.replacing import write_whole

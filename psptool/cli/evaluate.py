@@ -23,7 +23,7 @@ EXAMPLES = examples(
 
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest of runs/.")] = None,
-    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
+    weights: Annotated[str, typer.Option(help="last, or best on validation clips.")] = "last",
     data: Annotated[Path | None, typer.Option(help="The dataset; by default where it lay.")] = None,
     split: Annotated[Path | None, typer.Option(help="The split; by default where it lay.")] = None,
     validation: Annotated[
@@ -33,7 +33,7 @@ def evaluate(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
-    """Measure a run on the test clips, and write scores and pictures."""
+    """Measure a run on the test clips; write scores and pictures."""
     from psptool.evaluate import api
     from psptool.schemas.scores import Part, Weights
     from psptool.train.device import choose_device

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 EXPORT_EXAMPLES = examples(
     "psptool export-data --format pyskl",
-    "psptool export-data --format stgcn --split splits/ucla-xview-0.05-s0.json --out stgcn/xview",
-    "psptool export-data --format pyskl --coordinates normalized --out normalized.pkl",
+    "psptool export-data --format stgcn --split splits/ucla-xview-0.05-s0.json",
+    "psptool export-data --format pyskl --coordinates normalized --out n.pkl",
 )
 IMPORT_EXAMPLES = examples(
     "psptool import exchange/ucla.pkl --out data/imported.h5",
@@ -36,7 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 Positions = Annotated[
     str | None,
-    typer.Option(help="recorded (camera, metres), centred or normalized; the format's own by default."),
+    typer.Option(help="recorded, centred or normalized; the format's own."),
 ]
 
 
@@ -45,15 +45,13 @@ def export_data(
     data: Annotated[Path | None, typer.Option(help="The dataset; the newest of data/.")] = None,
     split: Annotated[
         Path | None,
-        typer.Option(help="Who is trained on; by default every protocol (pyskl) or the first."),
+        typer.Option(help="Trained and tested on; all protocols, or the first."),
     ] = None,
     coordinates: Positions = None,
     out: Annotated[
         Path | None, typer.Option(help="The file or folder to write; by default named in exchange/.")
     ] = None,
-    lossy: Annotated[
-        bool, typer.Option("--lossy", help="Cut frames over 300 and persons over two (ctrgcn, stgcn).")
-    ] = False,
+    lossy: Annotated[bool, typer.Option("--lossy", help="Cut to 300 frames and two persons.")] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -94,16 +92,14 @@ def import_data(
         list[Path],
         typer.Argument(metavar="FILE...", help="Files, or folders of ST-GCN's.", show_default=False),
     ],
-    form: Annotated[
-        str, typer.Option("--format", help="pyskl, ctrgcn or stgcn; auto goes by the name.")
-    ] = _AUTO,
+    form: Annotated[str, typer.Option("--format", help="pyskl, ctrgcn or stgcn; auto: by the name.")] = _AUTO,
     coordinates: Positions = None,
     align: Annotated[str, typer.Option(help="The axes to turn bodies to: body, released or none.")] = "body",
     out: Annotated[Path | None, typer.Option(help="The file to write; by default named in data/.")] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a dataset of the files of PYSKL, CTR-GCN or ST-GCN, and of their lists splits."""
+    """Make a dataset of files of PYSKL, CTR-GCN or ST-GCN. Splits of their lists stand beside."""
     from psptool.exchange.formats import FORMATS, format_of
     from psptool.exchange.importing import import_clips
     from psptool.schemas.dataset import Align, PreparationSettings
@@ -117,6 +113,9 @@ def import_data(
         raise PspError("files of different formats", found, "one format", "Import them one by one.")
     positions = _coordinates(coordinates, formats[0])
     contents = [one.read(file) for file, one in zip(files, formats, strict=True)]
+    for one in contents:
+        if one.dtype.itemsize == 2:
+            warn(f"{one.path}: positions in float16, which at three metres are exact to a millimetre")
     with progress() as bar:
         task = bar.add_task("importing", total=None, said="")
         done = import_clips(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool export --safetensors",
-    "psptool export runs/ucla-xview-0.05-s0-psp-small --torch-export --out exported",
+    "psptool export runs/ucla-xview-0.05-s0-psp-small --torch-export --out pt2",
     "psptool export --onnx --safetensors --json",
 )
 CLIPS = 20
@@ -37,7 +37,7 @@ def export(
     ] = False,
     weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
     data: Annotated[
-        Path | None, typer.Option(help="The dataset whose clips to compare on; by default where it lay.")
+        Path | None, typer.Option(help="The dataset to compare on; by default where it lay.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; RUN/export.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -102,7 +102,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
 
 
 def validate(file: File, as_json: AsJson = False) -> None:
-    """Check all that a dataset's format promises; code 1 on findings."""
+    """Check all that a dataset's format promises. Code 1 on findings."""
     from psptool.store.validating import validate as check
 
     if not file.exists():

@@ -33,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=examples(
         "psptool demo",
-        "psptool prepare ucla --raw PATH && psptool split --ratio 0.05 && psptool train && psptool evaluate",
+        "psptool prepare ucla --raw PATH && psptool split --ratio 0.05",
+        "psptool train && psptool evaluate",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )

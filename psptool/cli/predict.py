@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool predict all_sqe",
-    "psptool predict --model runs/ucla-xview-0.05-s0-psp-small --top 3 all_sqe/a01_s01_e00_v01.json",
-    "psptool predict all_sqe --json --out predictions.json",
+    "psptool predict --model runs/ucla-xview-0.05-s0-psp-small all_sqe",
+    "psptool predict all_sqe --top 3 --out predictions.json",
 )
 
 
 def predict(
     files: Annotated[
-        list[Path], typer.Argument(help="Recordings: files, folders and zip archives.", show_default=False)
+        list[Path], typer.Argument(help="Recordings, folders and zip archives.", show_default=False)
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="A run's folder or an exported .safetensors; the newest run of runs/."),
+        typer.Option(help="A run's folder or exported .safetensors; the newest run."),
     ] = None,
     top: Annotated[int, typer.Option(help="Actions to name for each recording.")] = 5,
     weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
@@ -40,9 +40,9 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
-    """Name the actions in raw recordings, prepared as the model's own.
+    """Name the actions in raw recordings.
 
-    A recording may have any name. Code 1 where some could not be used.
+    They are prepared as the model's own, and may have any name. Code 1 where some could not be used.
     """
     from psptool.inference import models
     from psptool.train.device import choose_device

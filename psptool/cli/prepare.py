@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from psptool.schemas.report import LeftOut
 
 EXAMPLES = examples(
-    "psptool prepare ntu --raw nturgb+d_skeletons",
-    "psptool prepare ntu --raw nturgbd_skeletons_s001_to_s017.zip nturgbd_skeletons_s018_to_s032.zip",
-    "psptool prepare ucla --raw all_sqe --align released --out data/ucla-released.h5",
+    "psptool prepare ntu --raw nturgbd_skeletons_s001_to_s017.zip",
+    "psptool prepare ucla --raw all_sqe --align released --out data/released.h5",
     "psptool prepare ntu --raw nturgb+d_skeletons --dry-run",
 )
 
@@ -38,7 +37,7 @@ def prepare(
     out: Annotated[Path | None, typer.Option(help="The file to write; by default named in data/.")] = None,
     align: Annotated[
         str,
-        typer.Option(help="The body's axes, the released code's, or the camera's: body, released or none."),
+        typer.Option(help="Axes: body (default), released (as its code) or none.", show_default=False),
     ] = "body",
     jobs: Annotated[int | None, typer.Option(help="Workers; by default one for each core.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to work on.")] = None,
@@ -47,7 +46,7 @@ def prepare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Prepare raw recordings: normalized joints and motion in one file."""
+    """Turn raw recordings into one file of joints and motion."""
     from psptool.prepare import gathering, pipeline
 
     chosen = cast("Kind", choice(kind, get_args(gathering.Kind), "dataset"))

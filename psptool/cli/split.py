@@ -25,20 +25,20 @@ def split(
     ratio: Annotated[float | None, typer.Option(help="Share of labels kept, over 0 and at most 1.")] = None,
     count: Annotated[int | None, typer.Option(help="Labelled clips a class, instead of a ratio.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="xsub or xview (NTU 60), xsub or xset (NTU 120), xview (NW-UCLA).")
+        str | None, typer.Option(help="NTU 60: xsub, xview; NTU 120: xsub, xset; NW-UCLA: xview.")
     ] = None,
     family: Annotated[
-        str, typer.Option(help="How labels are counted: per-class, per-class-ratio or global.")
+        str, typer.Option(help="Labels per-class (default), per-class-ratio or global.", show_default=False)
     ] = "per-class",
     seed: Annotated[int, typer.Option(help="Number of the draw.")] = 0,
     test_view: Annotated[int | None, typer.Option(help="NW-UCLA: the camera kept for test (3).")] = None,
     validation: Annotated[
-        str | None, typer.Option(help="Take clips out for validation: view=2, subject=3,7 or fraction=0.1.")
+        str | None, typer.Option(help="Clips kept out: view=2, subject=3,7 or fraction=0.1.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The dataset; the newest of data/.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default named in splits/.")] = None,
     check: Annotated[
-        Path | None, typer.Option(help="Make this split again and end with code 1 where it differs.")
+        Path | None, typer.Option(help="Make this split again; code 1 where it differs.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, say, warn
+from psptool.cli.console import choice, examples, grid, note, say, warn
 from psptool.errors import PspError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psptool.evaluate.table import Scored
     from psptool.schemas.table import ScoreTable
 
 EXAMPLES = examples(
     "psptool table runs",
+    "psptool table runs --html table.html",
     "psptool table runs --format markdown --out table.md",
     "psptool table runs/ucla-xview-0.05-s0-psp-small --json",
 )
@@ -25,15 +29,14 @@ _ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".txt": "text"}
 def table(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Runs' folders, scores files, or folders of either; runs/.", show_default=False),
+        typer.Argument(help="Runs, scores files, or folders of either; runs/.", show_default=False),
     ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Also compare with this method or method/preset, draw by draw.")
-    ] = None,
+    against: Annotated[str | None, typer.Option(help="Also compare with this method, draw by draw.")] = None,
     form: Annotated[
         str | None, typer.Option("--format", help="text, markdown, csv or json; by default as --out ends.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write instead of stdout.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with charts to this file.")] = None,
     weights: Annotated[str, typer.Option(help="Scores of last weights, or of the best.")] = "last",
     validation: Annotated[
         bool, typer.Option("--validation", help="Take the scores on validation clips.")
@@ -48,9 +51,12 @@ def table(
     chosen = _format(form, out, as_json)
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     part: Part = "validation" if validation else "test"
-    found = build_table(gather(runs or [Path("runs")], part, which), against)
+    scored = gather(runs or [Path("runs")], part, which)
+    found = build_table(scored, against)
     for warning in found.warnings:
         warn(warning)
+    if html is not None:
+        _write_page(html, found, scored)
     if out is not None:
         write_whole(out, _text(found, chosen))
         say(str(out))
@@ -60,9 +66,20 @@ def table(
         typer.echo(_text(found, chosen), nl=False)
 
 
+def _write_page(path: Path, found: ScoreTable, scored: Sequence[Scored]) -> None:
+    from psptool.replacing import write_whole
+    from psptool.view.comparison import table_page
+
+    write_whole(path, table_page(found, scored))
+    # On stderr: stdout may be a table for a program.
+    note(f"{path} ({path.stat().st_size / 1000:,.0f} kB)")
+
+
 def _format(form: str | None, out: Path | None, as_json: bool) -> str:
     if as_json and form not in (None, "json"):
         raise PspError("--json", f"--format {form} too", "one of the two", "Leave one of them away.")
+    if out is not None and out.suffix.lower() in (".html", ".htm"):
+        raise PspError("--out", str(out), "a text file", f"A page is written by --html {out}.")
     usual = "text" if out is None else _ENDINGS.get(out.suffix.lower(), "text")
     return "json" if as_json else choice(form or usual, FORMATS, "--format")
 

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "psptool train",
     "psptool train --method supervised --set optim.lr=0.05",
-    "psptool train --resume off",
-    "psptool train --precision float32",
     "psptool train --profile 5",
-    "psptool train --split splits/ucla-xview-0.05-s0.json --preset small --device cpu",
+    "psptool train --split splits/ucla-xview-0.05-s0.json --preset small",
 )
 
 
@@ -56,11 +54,12 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and draws; the split's by default.")] = None,
     profile: Annotated[
-        int, typer.Option(metavar="STEPS", help="Show where so many steps' time goes, and leave no run.")
+        int,
+        typer.Option(metavar="STEPS", help="Show where their time goes; leave no run.", show_default=False),
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default named in runs/.")] = None,
     resume: Annotated[
-        str, typer.Option(help="auto goes on with an unfinished run; required: or fails; off.")
+        str, typer.Option(help="An unfinished run: auto (default), required or off.", show_default=False)
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

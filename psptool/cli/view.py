@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool view data/ucla.h5",
-    "psptool view data/ucla.h5 a01_s01_e00_v01 --model runs/ucla-xview-0.05-s0-psp-small",
-    "psptool view all_sqe/a01_s01_e00_v01.json --gif --png",
+    "psptool view data/ucla.h5 --model runs/ucla-xview-0.05-s0-psp-small",
+    "psptool view all_sqe a01_s01_e00_v01 a05_s01_e00_v01 --gif --png",
     "psptool view nturgbd_skeletons_s001_to_s017.zip --out some.html",
 )
 
@@ -40,7 +40,7 @@ def view(
     png: Annotated[bool, typer.Option("--png", help="Write a sheet of frames instead of the page.")] = False,
     out: Annotated[Path | None, typer.Option(help="The file; by default named after the clip.")] = None,
 ) -> None:
-    """Look at clips: a page in which skeletons play, turn and scrub."""
+    """Look at clips in a page: skeletons that play, turn and scrub."""
     from psptool.view import drawing, finding
     from psptool.view.attention import with_attention
     from psptool.view.viewer import heading, viewer_page

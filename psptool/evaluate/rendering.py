@@ -37,7 +37,7 @@ def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
             group.labels,
             group.name,
             str(len(group.draws)),
-            *(_cell(group.measures.get(measure)) for measure in MEASURES),
+            *(cell(group.measures.get(measure)) for measure in MEASURES),
             "" if group.seconds is None else f"{group.seconds:.0f}",
         ]
         for group in table.groups
@@ -53,7 +53,7 @@ def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
             found.labels,
             found.name,
             str(len(found.draws)),
-            *(_difference_cell(found.measures.get(measure)) for measure in MEASURES),
+            *(difference_cell(found.measures.get(measure)) for measure in MEASURES),
         ]
         for found in table.differences
     ]
@@ -91,13 +91,15 @@ def as_csv(table: ScoreTable) -> str:
     return file.getvalue()
 
 
-def _cell(found: Spread | None) -> str:
+def cell(found: Spread | None) -> str:
+    """Mean and standard deviation in per cent; empty for a measure that is lacking."""
     if found is None:
         return ""
     return f"{100 * found.mean:.1f}" + ("" if found.deviation is None else f" ± {100 * found.deviation:.1f}")
 
 
-def _difference_cell(found: Spread | None) -> str:
+def difference_cell(found: Spread | None) -> str:
+    """Mean difference in points and its standard error; empty for a measure that is lacking."""
     if found is None:
         return ""
     return f"{100 * found.mean:+.1f}" + ("" if found.error is None else f" ± {100 * found.error:.1f}")

@@ -48,12 +48,17 @@ class Scored:
 
     @property
     def labels(self) -> str:
-        """How many labels were kept; in scores that do not say, the split's name without its seed."""
+        """How many labels were kept; in scores that do not say, the split's name without its seed.
+
+        Where clips were kept from training for validation, test scores say so: they are other trainings.
+        """
         scores = self.scores
+        held_out = scores.validation_rule if scores.part == "test" else None
+        kept = "" if held_out is None else f", without {held_out}"
         if scores.ratio is not None:
-            return f"{100 * scores.ratio:g} %"
+            return f"{100 * scores.ratio:g} %{kept}"
         if scores.count is not None:
-            return f"{scores.count} a class"
+            return f"{scores.count} a class{kept}"
         return re.sub(r"-s\d+(?=-|$)", "", Path(scores.split).stem)
 
     @property
@@ -123,9 +128,7 @@ def build_table(runs: Sequence[Scored], against: str | None = None) -> ScoreTabl
         PspError: Runs that may not be compared; or no group, or more than one, is called ``against``.
     """
     _check_comparable(runs)
-    members: dict[tuple[str, str], list[Scored]] = {}
-    for run in sorted(runs, key=_labels_first):
-        members.setdefault((run.labels, run.name), []).append(run)
+    members = grouped(runs)
     groups = {key: _group(*key, inside) for key, inside in members.items()}
     warnings = [word for inside in members.values() for word in _odd_within(inside)]
     differences: list[Difference] = []
@@ -149,6 +152,30 @@ def build_table(runs: Sequence[Scored], against: str | None = None) -> ScoreTabl
     )
 
 
+def grouped(runs: Sequence[Scored]) -> dict[tuple[str, str], list[Scored]]:
+    """``runs`` by their labels and name, fewest labels first: those of one group differ in their draw alone."""
+    members: dict[tuple[str, str], list[Scored]] = {}
+    for run in sorted(runs, key=_labels_first):
+        members.setdefault((run.labels, run.name), []).append(run)
+    return members
+
+
+def beside(own: Scored) -> list[Scored]:
+    """``own`` and the runs in folders beside its own that stand in its group of a table with it.
+
+    Folders without such scores, or with scores that cannot be read, are left out.
+    """
+    folder, found = own.path.resolve().parent, [own]
+    for path in sorted(folder.parent.glob(f"*/{own.path.name}")):
+        try:
+            other = Scored(path, Scores.load(path))
+        except PspError:
+            continue
+        if path.parent != folder and not _unlike([own, other]) and len(grouped([own, other])) == 1:
+            found.append(other)
+    return found
+
+
 def spread(values: Sequence[float]) -> Spread:
     """Mean, sample standard deviation and standard error of one value a draw; the latter two need two draws."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
@@ -161,7 +188,16 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def _check_comparable(runs: Sequence[Scored]) -> None:
-    """Refuse runs that differ in what a table's runs share; every such thing is named with its runs."""
+    problems = _unlike(runs)
+    if problems:
+        raise PspError(
+            "these runs cannot stand in one table, they differ in " + ". In ".join(problems),
+            way_out="Name the runs of one kind, and make a table for each.",
+        )
+
+
+def _unlike(runs: Sequence[Scored]) -> list[str]:
+    """In what ``runs`` differ that a table's runs share; every such thing is named with its runs."""
     problems = []
     for what, value_of in _SHARED.items():
         by_value: dict[object, list[str]] = defaultdict(list)
@@ -173,11 +209,7 @@ def _check_comparable(runs: Sequence[Scored]) -> None:
             problems.append(
                 f"{what}: " + "; ".join(f"{v} in {_some(names)}" for v, names in by_value.items())
             )
-    if problems:
-        raise PspError(
-            "these runs cannot stand in one table, they differ in " + ". In ".join(problems),
-            way_out="Name the runs of one kind, and make a table for each.",
-        )
+    return problems
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.errors import PspError
+from psptool.exchange.unpickling import shown
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def plain_labels(path: Path, labels: Any) -> tuple[int, ...]:
     """
     for label in labels:
         if type(label) is not int:
-            raise PspError(f"{path}: labels", f"{label!r:.40}", "integers from 0")
+            raise PspError(f"{path}: labels", shown(label), "integers from 0")
     return tuple(labels)
 
 

@@ -11,7 +11,6 @@ import math
 import shutil
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +25,6 @@ MOST_RATIO = 200
 
 _PIECE = 2**20
 _LOCAL_HEADER = 30
-_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
 def map_npy(path: Path) -> NDArray[Any]:
@@ -38,7 +36,10 @@ def map_npy(path: Path) -> NDArray[Any]:
     try:
         with path.open("rb") as file:
             return _map(path, str(path), file, 0, path.stat().st_size)
-    except _DAMAGE as error:
+    except PspError:
+        raise
+    except Exception as error:
+        # Damaged bytes may raise about anything, in zipfile, zlib or NumPy's parser of headers.
         raise _damaged(str(path), error) from error
 
 
@@ -55,7 +56,10 @@ def map_npz(path: Path) -> dict[str, NDArray[Any]]:
                 member.filename.removesuffix(".npy"): _member(path, file, archive, member)
                 for member in archive.infolist()
             }
-    except _DAMAGE as error:
+    except PspError:
+        raise
+    except Exception as error:
+        # Damaged bytes may raise about anything, in zipfile, zlib or NumPy's parser of headers.
         raise _damaged(str(path), error) from error
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from psptool.errors import PspError
 from psptool.exchange.contents import Contents, check_floats, plain_labels, stem
 from psptool.exchange.positions import Coordinates, positions
-from psptool.exchange.unpickling import PickledArray, load_pickle
+from psptool.exchange.unpickling import PickledArray, load_pickle, shown
 from psptool.replacing import replacing
 from psptool.store.reading import Store
 
@@ -120,7 +120,7 @@ def _keypoint(path: Path, number: int, item: Any) -> NDArray[Any]:
         frames = item.get("total_frames")
         raise PspError(
             f"{where}: keypoint",
-            f"shape {shape}, total_frames {frames!r:.20}",
+            f"shape {shape}, total_frames {shown(frames)}",
             "shape (M, total_frames, V, 3)",
         )
     check_floats(where, keypoint.values.dtype)

@@ -2,7 +2,8 @@
 
 A pickle is a program that may call whatever can be imported. Here every name that it asks for is looked up in a
 list of a few, and what stands there are stand-ins of this module: a pickle reaches neither numpy nor any other
-library. Their arguments are checked, so that an array cannot be larger than the bytes that the file has for it.
+library. Their arguments are checked, so that an array cannot be larger than the bytes that the file has for it,
+and that all arrays together are not.
 The interpreter is the standard library's one in Python, since the one in C keeps a table as large as the
 largest number in the file.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -22,6 +24,15 @@ from psptool.errors import PspError
 
 _KINDS = "fiub"
 """Kinds of numbers that arrays may hold: floats, integers with and without sign, truth values."""
+_PLAIN = (str, bytes, int, float, type(None))
+_KEYS = {
+    pickle.SETITEM: slice(-2, -1),
+    pickle.SETITEMS: slice(0, None, 2),
+    pickle.DICT: slice(0, None, 2),
+    pickle.ADDITEMS: slice(None),
+    pickle.FROZENSET: slice(None),
+}
+"""Codes that hash values, and where these lie."""
 
 
 class Refused(Exception):
@@ -97,7 +108,7 @@ class _Dtype:
     def __init__(self, code: object, *_: object) -> None:
         dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 3 else None
         if dtype is None or dtype.kind not in _KINDS:
-            raise Refused(f"an array of {code!r:.40}")
+            raise Refused(f"an array of {shown(code)}")
         self.code = dtype.str
 
     def __setstate__(self, state: Any) -> None:
@@ -110,6 +121,23 @@ class _Dtype:
             self.code = order + self.code[1:]
 
 
+class _Texts:
+    """Bytes that stand as text, as in pickles of the protocols 0 to 2.
+
+    One text is turned into bytes once: else a file could ask for many copies of its longest one.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, bytes] = {}
+
+    def bytes_of(self, data: object) -> object:
+        if not isinstance(data, str):
+            return data
+        if data not in self._known:
+            self._known[data] = data.encode("latin1")
+        return self._known[data]
+
+
 class PickledArray:
     """An array of a pickle.
 
@@ -117,14 +145,15 @@ class PickledArray:
         values: It; it shares the memory of the bytes that were read and cannot be changed.
     """
 
-    __slots__ = ("values",)
+    __slots__ = ("_texts", "values")
 
-    def __init__(self) -> None:
-        self.values: NDArray[Any] = np.empty(0)
+    def __init__(self, texts: _Texts, values: NDArray[Any] | None = None) -> None:
+        self._texts = texts
+        self.values: NDArray[Any] = np.empty(0) if values is None else values
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
-        self.values = _array(_bytes(data), dtype, shape, "F" if fortran else "C")
+        self.values = _array(self._texts.bytes_of(data), dtype, shape, "F" if fortran else "C")
 
 
 def _array(data: object, dtype: object, shape: object, order: object) -> NDArray[Any]:
@@ -137,7 +166,7 @@ def _array(data: object, dtype: object, shape: object, order: object) -> NDArray
         raise Refused(f"an array of {type(data).__name__}")
     plain = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
     if not plain or order not in ("C", "F"):
-        raise Refused(f"an array of shape {shape!r:.40}")
+        raise Refused(f"an array of shape {shown(shape)}")
     assert isinstance(shape, tuple)
     if math.prod(shape) * np.dtype(dtype.code).itemsize != len(data):
         raise Refused(f"an array of shape {shape} in {len(data)} bytes")
@@ -146,54 +175,74 @@ def _array(data: object, dtype: object, shape: object, order: object) -> NDArray
     return values.reshape(shape, order="F" if order == "F" else "C")
 
 
-def _reconstruct(kind: object, shape: object, _: object) -> PickledArray:
-    if kind is not _NDARRAY or shape != (0,):
-        raise Refused(f"an empty array of shape {shape!r:.40}")
-    return PickledArray()
-
-
-def _from_buffer(data: object, dtype: object, shape: object, order: object) -> PickledArray:
-    array = PickledArray()
-    array.values = _array(data, dtype, shape, order)
-    return array
-
-
-def _scalar(dtype: object, data: object) -> Any:
-    return _array(_bytes(data), dtype, (), "C").item()
-
-
-def _bytes(data: object) -> object:
-    """Pickles of Python 2 have bytes as text."""
-    return data.encode("latin1") if isinstance(data, str) else data
-
-
-def _encoded(text: object, encoding: object) -> object:
-    """How bytes stand in pickles of the protocols 0 to 2."""
-    if encoding != "latin1":
-        raise Refused(f"text encoded as {encoding!r:.40}")
-    return _bytes(text)
-
-
 def _class(*_: object) -> None:
     raise Refused("an array made anew")
 
 
-_NDARRAY = _StandIn(_class)
-_STAND_INS: Mapping[tuple[str, str], _StandIn] = {
-    ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _StandIn(_Dtype),
-    ("_codecs", "encode"): _StandIn(_encoded),
-    # NumPy 2 moved its inner modules.
-    **{
-        (f"numpy.{core}.{module}", name): stand_in
-        for core in ("core", "_core")
-        for module, name, stand_in in (
-            ("multiarray", "_reconstruct", _StandIn(_reconstruct)),
-            ("multiarray", "scalar", _StandIn(_scalar)),
-            ("numeric", "_frombuffer", _StandIn(_from_buffer)),
-        )
-    },
-}
+def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
+    """What a pickle may ask for, by module and name."""
+    ndarray = _StandIn(_class)
+
+    def reconstruct(kind: object, shape: object, _: object) -> PickledArray:
+        if kind is not ndarray or shape != (0,):
+            raise Refused(f"an empty array of shape {shown(shape)}")
+        return PickledArray(texts)
+
+    def from_buffer(data: object, dtype: object, shape: object, order: object) -> PickledArray:
+        return PickledArray(texts, _array(data, dtype, shape, order))
+
+    def scalar(dtype: object, data: object) -> Any:
+        return _array(texts.bytes_of(data), dtype, (), "C").item()
+
+    def encoded(text: object, encoding: object) -> object:
+        if encoding != "latin1":
+            raise Refused(f"text encoded as {shown(encoding)}")
+        return texts.bytes_of(text)
+
+    functions: dict[tuple[str, str], Callable[..., Any]] = {
+        ("multiarray", "_reconstruct"): reconstruct,
+        ("multiarray", "scalar"): scalar,
+        ("numeric", "_frombuffer"): from_buffer,
+    }
+    return {
+        ("numpy", "ndarray"): ndarray,
+        ("numpy", "dtype"): _StandIn(_Dtype),
+        ("_codecs", "encode"): _StandIn(encoded),
+        # NumPy 2 moved its inner modules.
+        **{
+            (f"numpy.{core}.{module}", name): _StandIn(function)
+            for core in ("core", "_core")
+            for (module, name), function in functions.items()
+        },
+    }
+
+
+def shown(value: object) -> str:
+    """A value in few words, however deep it is nested."""
+    return f"{reprlib.repr(value):.40}"
+
+
+def _check_keys(keys: Iterable[object]) -> None:
+    """Refuse keys of dicts and sets that are no plain values: Python's hash of a deep one ends the process."""
+    for key in keys:
+        if not isinstance(key, _PLAIN):
+            raise Refused(f"a {type(key).__name__} as a key")
+
+
+def _with_plain_keys(code: bytes, which: slice) -> Callable[[Any], None]:
+    """The library's function for a code that makes or fills dicts or sets, which looks at their keys first.
+
+    Args:
+        code: Of the pickle's language.
+        which: Where the keys lie among the values since the last mark.
+    """
+    usual: Callable[[Any], None] = pickle._Unpickler.dispatch[code[0]]  # type: ignore[attr-defined,unused-ignore]
+
+    def load(self: Any) -> None:
+        _check_keys(self.stack[which])
+        usual(self)
+
+    return load
 
 
 class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ignore]
@@ -201,10 +250,11 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ig
 
     def __init__(self, file: _Bounded) -> None:
         super().__init__(file, encoding="latin1")
+        self._stand_ins = _stand_ins(_Texts())
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _STAND_INS[module, name]
+            return self._stand_ins[module, name]
         except KeyError:
             raise Refused(f"{module}.{name}") from None
 
@@ -218,4 +268,8 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ig
         # The library's own sets memory aside before it looks whether there is anything to read.
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
-    dispatch: ClassVar[Any] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # type: ignore[attr-defined,unused-ignore]
+    dispatch: ClassVar[Any] = {
+        **pickle._Unpickler.dispatch,  # type: ignore[attr-defined,unused-ignore]
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+        **{code[0]: _with_plain_keys(code, which) for code, which in _KEYS.items()},
+    }

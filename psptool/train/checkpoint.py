@@ -6,6 +6,7 @@ The streams of clip numbers are not in it: they follow from the seed and the num
 from __future__ import annotations
 
 import io
+import pickle
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,8 +71,11 @@ class Standing:
             for generator, kept in zip(self._generators(), state["random"], strict=True):
                 generator.set_state(kept)
         except Exception as error:  # Damaged bytes end in errors of any kind.
+            # Of code in a file PyTorch says at length how to run it.
+            is_code = isinstance(error, pickle.UnpicklingError)
+            why = "more than tensors and numbers" if is_code else " ".join(str(error).split())[:200]
             raise PspError(
-                f"resume.pt: damaged, or not of this training ({' '.join(str(error).split())[:200]})",
+                f"resume.pt: damaged, or not of this training ({why})",
                 way_out="Train anew with --resume off.",
             ) from error
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]

@@ -59,7 +59,7 @@ class Attention {
 
   tell(cell = null) {
     const names = this.groups().map(([name]) => name), { row } = this.chosen;
-    const sign = (value) => `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(3)}`;
+    const sign = (value) => `${value >= 0 ? "+" : "−"}${Number(Math.abs(value).toPrecision(2))}`;
     const [strongest] = this.arrows;
     const shown = cell ?? strongest;
     this.said.textContent = "";

@@ -1,9 +1,10 @@
-"""Small charts as HTML and SVG text: bars, curves, and a matrix as a heat map. All names are escaped."""
+"""Small charts as HTML and SVG text: bars, dots over draws, curves, matrices as heat maps. All names are escaped."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -11,7 +12,32 @@ from numpy.typing import NDArray
 
 WRITTEN_OUT = 20
 """Up to so many classes the cells of a heat map say their percentage."""
+DARK = 0.75
+"""A cell with a larger share is written in white."""
 INKS = ("--person0", "--person1", "--person2", "--person3", "--plus", "--minus")
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A row of `dots`: one value a draw, as fractions.
+
+    Attributes:
+        name: Stands to the left.
+        points: What each is, and its value.
+        mean: Of the points.
+        reach: How far the pale band goes from the mean to both sides; no band if None.
+        said: Stands to the right.
+        ink: Number of the row's colour.
+        strong: What the point is that is to stand out; none if None.
+    """
+
+    name: str
+    points: Sequence[tuple[str, float]]
+    mean: float
+    reach: float | None
+    said: str
+    ink: int = 0
+    strong: str | None = None
 
 
 def bars(rows: Sequence[tuple[str, float, bool]]) -> str:
@@ -25,6 +51,82 @@ def bars(rows: Sequence[tuple[str, float, bool]]) -> str:
         for name, share, strong in rows
     )
     return f'<div class="bars">{cells}</div>'
+
+
+def dots(rows: Sequence[Dots | str], zero: bool = False) -> str:
+    """Rows of dots over one axis in per cent, the mean as a stroke and a band around it; empty for no rows.
+
+    Args:
+        rows: A plain text is a heading over the rows that follow.
+        zero: Whether they are differences, in points: their axis has a line at zero.
+    """
+    shown = [row for row in rows if isinstance(row, Dots)]
+    if not shown:
+        return ""
+    ends = [end for row in shown for end in (*_band(row, zero), *(share for _, share in row.points))]
+    ends += [0.0] if zero else []
+    ticks = _ticks(100 * min(ends), 100 * max(ends))
+    low, high = ticks[0], ticks[-1]
+
+    def place(share: float) -> float:
+        return 100 * (100 * share - low) / (high - low)
+
+    lines = "".join(
+        f'<u{" class=zero" if zero and not tick else ""} style="left:{place(tick / 100):.2f}%"></u>'
+        for tick in ticks
+    )
+    parts = [
+        f"<h3>{escape(row)}</h3>"
+        if isinstance(row, str)
+        else f'<span>{escape(row.name)}</span><span class="track" style="--row:var({INKS[row.ink % len(INKS)]})">'
+        f"{lines}{_dots(row, place, *_band(row, zero))}</span><span>{escape(row.said)}</span>"
+        for row in rows
+    ]
+    unit = f"<span>{'points' if zero else '%'}</span>"
+    labels = "".join(f'<em style="left:{place(tick / 100):.2f}%">{tick:g}</em>' for tick in ticks)
+    return f'<div class="dots">{"".join(parts)}<span></span><span class="axis">{labels}</span>{unit}</div>'
+
+
+def _band(row: Dots, signed: bool) -> tuple[float, float]:
+    """The band's ends; an accuracy's stay within what an accuracy can be."""
+    low, high = row.mean - (row.reach or 0), row.mean + (row.reach or 0)
+    return (low, high) if signed else (max(low, 0.0), min(high, 1.0))
+
+
+def _dots(row: Dots, place: Callable[[float], float], low: float, high: float) -> str:
+    """The marks of one row; ``place`` gives the per cent of the track's width at which a value stands."""
+    parts = (
+        [f'<b style="left:{place(low):.2f}%;width:{place(high) - place(low):.2f}%"></b>'] if row.reach else []
+    )
+    parts.append(f'<s style="left:{place(row.mean):.2f}%"></s>')
+    parts += [
+        f'<i{" class=strong" if what == row.strong else ""} style="left:{place(share):.2f}%" '
+        f'title="{escape(what)}: {100 * share:.1f}"></i>'
+        for what, share in row.points
+    ]
+    return "".join(parts)
+
+
+def shares(header: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]]) -> str:
+    """A table of shares from 0 to 1 in per cent, each cell as dark as its share is large.
+
+    Args:
+        header: One name a column; the first is that of the rows' names.
+        rows: A name and its shares; a cell without one is empty.
+    """
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    lines = "".join(
+        f"<tr><td>{escape(name)}</td>{''.join(map(_share_cell, found))}</tr>" for name, found in rows
+    )
+    whole = f'<table class="shares"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
+    return f'<div class="scroll">{whole}</div>'
+
+
+def _share_cell(share: float | None) -> str:
+    if share is None:
+        return "<td></td>"
+    ink = ";color:#fff" if share > DARK else ""
+    return f'<td class=number style="background:rgba(var(--heat),{0.92 * share:.3f}){ink}">{100 * share:.1f}</td>'
 
 
 def curves(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], unit: str = "") -> str:
@@ -124,7 +226,7 @@ def _cell(x: float, y: float, side: int, count: int, percent: float, written: bo
     )
     if not written or not count:
         return rect
-    ink = ' style="fill:#fff"' if percent > 45 else ""
+    ink = ' style="fill:#fff"' if percent > 100 * DARK else ""
     text = f"{percent:.0f}" if percent >= 0.5 else "&lt;1"
     return (
         f'{rect}<text x="{x + side / 2 - 0.5}" y="{y + side / 2 + 4}" text-anchor="middle"{ink}>{text}</text>'

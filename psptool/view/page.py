@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +17,9 @@ from importlib.resources import files
 from typing import Any
 
 from psptool import __version__
+
+# Signed, with a fraction, with another after ±; or nothing, where a table has no value.
+_NUMBER = re.compile(r"([+−-]?[\d,]+(\.\d+)?( ± [\d.]+)?)?")
 
 
 @dataclass(frozen=True)
@@ -77,27 +81,35 @@ def page(
     )
 
 
-def table(header: Sequence[object], rows: Sequence[Sequence[object]], bold: Sequence[int] = ()) -> str:
-    """An HTML table; numbers stand to the right, and all text is escaped.
+def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """An HTML table; columns of numbers stand to the right, and all text is escaped.
+
+    A number may be written out, such as ``"67.4 ± 5.2"``.
 
     Args:
         header: The columns' names; no head where empty.
         rows: Each as long as the header.
-        bold: Numbers of rows to stress, from 0.
     """
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in header)
-    lines = "".join(
-        f"<tr{' class=strong' if number in bold else ''}>{''.join(_cell(value) for value in row)}</tr>"
-        for number, row in enumerate(rows)
-    )
+    columns = [[*column] for column in zip(*rows, strict=True)]
+    right = [bool(header) and all(map(_is_number, column)) for column in columns] or [False] * len(header)
+    head = "".join(map(_head, header, right))
+    lines = "".join(f"<tr>{''.join(map(_cell, row, right))}</tr>" for row in rows)
     top = f"<thead><tr>{head}</tr></thead>" if header else ""
     return f'<div class="scroll"><table>{top}<tbody>{lines}</tbody></table></div>'
 
 
-def _cell(value: object) -> str:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    text = f"{value:,}" if isinstance(value, int) and number else str(value)
-    return f"<td{' class=number' if number else ''}>{escape(text)}</td>"
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and _NUMBER.fullmatch(str(value)) is not None
+
+
+def _head(name: object, right: bool) -> str:
+    return f"<th{' class=number' if right else ''}>{escape(str(name))}</th>"
+
+
+def _cell(value: object, right: bool) -> str:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    text = f"{value:,}" if is_whole else str(value)
+    return f"<td{' class=number' if right else ''}>{escape(text)}</td>"
 
 
 def _section(section: Section) -> str:

@@ -204,6 +204,7 @@ class Stage {
       if (!body[joint]) return;
       const at = this.project(body[joint]), state = scene.stateOf(person, frame, joint);
       const odd = state === 0 || state === 1;
+      if (joint === scene.topology.head && !odd) return; // a dot in the middle of a head looks like an eye
       found.push({ depth: at.depth - 0.04, draw: () => this.disc(at, thick * (odd ? 0.66 : 0.46), kept ? inks[STATES[state] ?? "unknown"] : ink) });
     });
     return found;

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
@@ -17,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from psptool.errors import PspError
+from psptool.evaluate import table as tables
 from psptool.evaluate.api import Scored
+from psptool.evaluate.rendering import TITLES, cell
 from psptool.inference.scoring import softmax
 from psptool.runs.folder import RunFolder
 from psptool.schemas.run import RunConfig
-from psptool.schemas.scores import Scores
+from psptool.schemas.scores import Scores, file_name
 from psptool.store.reading import open_store
-from psptool.view.charts import bars, curves, heat_map
+from psptool.view.charts import Dots, bars, curves, dots, heat_map
 from psptool.view.clips import ViewedClip, page_data
 from psptool.view.finding import stored
 from psptool.view.page import Section, page, table
@@ -50,7 +49,7 @@ def report_page(run: Path, scores: Scores, scored: Scored) -> str:
     config = RunConfig.load(RunFolder(run).config)
     mistakes = _mistakes(scored, config)
     sections = [
-        Section("", _accuracy(scores) + _draws(run, config, scores)),
+        Section("", _accuracy(scores) + _draws(run, scores)),
         Section("Confusion", heat_map(np.array(scores.confusion), config.class_names), wide=False),
         Section("Accuracy by class", _by_class(scores), wide=False),
         Section("Training", _curves(RunFolder(run).log)),
@@ -87,32 +86,28 @@ def _accuracy(scores: Scores) -> str:
     )
 
 
-def _draws(run: Path, config: RunConfig, scores: Scores) -> str:
+def _draws(run: Path, scores: Scores) -> str:
     """This run among those beside it that differ from it in the draw alone."""
-    found = {config.split_name: scores.top1}
-    for path in sorted(run.resolve().parent.glob("*/config.json")):
-        try:
-            other, measured = RunConfig.load(path), Scores.load(path.with_name("scores.json"))
-        except PspError:
-            continue  # Not evaluated yet, or no run.
-        if path.parent != run.resolve() and _family(other) == _family(config) and scores.part == "test":
-            found.setdefault(other.split_name, measured.top1)
-    if len(found) < 2:
+    own = tables.Scored(run / file_name("scores", ".json", scores.part, scores.weights), scores)
+    found = tables.build_table(tables.beside(own))
+    (group,) = found.groups
+    if len(group.draws) < 2:
         return "<p>One draw of the labels: another draw may come out several points higher or lower.</p>"
-    mean, spread = statistics.mean(found.values()), statistics.stdev(found.values())
-    draws = ", ".join(f"{escape(name)} {_percent(top1)}" for name, top1 in sorted(found.items()))
-    return f"<p>Over {len(found)} draws: top-1 {_percent(mean)} ± {_percent(spread)} % ({draws}).</p>"
-
-
-def _family(config: RunConfig) -> tuple[Any, ...]:
-    """What runs share that differ in the draw and the seed alone."""
-    recipe = config.training.model_copy(update={"seed": None})
-    return (
-        config.content_fingerprint,
-        re.sub(r"-s\d+(?=-|$)", "", config.split_name),
-        recipe,
-        config.precision,
-    )
+    own_draw = scores.split if scores.draw is None else str(scores.draw)
+    rows = [
+        Dots(
+            TITLES[measure],
+            [*zip((f"draw {draw}" for draw in group.draws), spread.values, strict=True)],
+            spread.mean,
+            spread.deviation,
+            cell(spread),
+            strong=f"draw {own_draw}",
+        )
+        for measure, spread in group.measures.items()
+    ]
+    warned = "".join(f'<p class="note">{escape(warning)}</p>' for warning in found.warnings)
+    said = f"Over {len(group.draws)} draws, those of the runs beside this one that differ from it in the draw alone:"
+    return f"<p>{said}</p>{dots(rows)}{warned}"
 
 
 def _by_class(scores: Scores) -> str:

@@ -105,6 +105,17 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(psptool, ucla, arguments
     assert files() == before
 
 
+def test_half_precision_is_said(psptool):
+    keypoint = (np.ones((1, 4, 20, 3)) * np.arange(1, 21)[:, None]).astype(np.float16)
+    items = [{"frame_dir": "a01_s01_e00_v01", "total_frames": 4, "label": 0, "keypoint": keypoint}]
+    Path("a.pkl").write_bytes(pickle.dumps(items))
+    # Every joint on one line: no body has axes so, but its positions stay.
+    ran = psptool("import", "a.pkl", "--out", "a.h5", "--coordinates", "normalized")
+    assert "a.pkl: positions in float16" in ran.err
+    with open_store("a.h5") as store:
+        np.testing.assert_array_equal(store.rows().joint[0, :, 0], np.arange(1, 21))
+
+
 def test_an_export_is_replaced_with_force_alone(psptool, ucla):
     psptool("export-data", "--format", "stgcn")
     ran = psptool("export-data", "--format", "stgcn", code=2)

@@ -45,14 +45,22 @@ def test_every_planned_command_is_there():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_a_screen_and_shows_examples(psptool, command):
-    out = psptool(command, "--help").out
-    lines = out.splitlines()
-    assert len(lines) <= 40
-    assert max(map(len, lines)) <= 100
+def test_help_fits_a_screen_and_shows_examples(psptool, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = psptool(command, "--help").out.splitlines()
+    assert len(lines) <= 26
+    assert max(map(len, lines)) <= 80
     examples = lines[lines.index("  Examples:") + 1 :]
     assert examples
     assert all(line.strip().startswith(f"psptool {command}") for line in examples if line.strip())
+
+
+def test_list_of_commands_fits_a_screen_and_cuts_no_sentence(psptool, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = psptool("--help").out.splitlines()
+    assert len(lines) <= 34
+    assert max(map(len, lines)) <= 80
+    assert not any(line.endswith("...") for line in lines[lines.index("Commands:") :])
 
 
 def test_help_says_every_choice_that_is_accepted(psptool):

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,14 +41,14 @@ def zeros_deflated(size: int) -> bytes:
     return once * (size // block + 1) + packer.flush()
 
 
-def bomb(path: Path, stated: int) -> None:
+def bomb(path: Path, stated: int, evil: str = f"{EVIL}.skeleton") -> None:
     """A zip archive with a good clip and one whose file unpacks to 10 GB, whatever size is stated."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{GOOD}.skeleton", skeleton_text(record(GOOD)))
-        archive.writestr(f"{EVIL}.skeleton", zeros_deflated(TEN_GB))
-    packed = zipfile.ZipFile(path).getinfo(f"{EVIL}.skeleton")
+        archive.writestr(evil, zeros_deflated(TEN_GB))
+    packed = zipfile.ZipFile(path).getinfo(evil)
     blob = bytearray(path.read_bytes())
-    listed = blob.rindex(b"PK\x01\x02", 0, blob.rindex(EVIL.encode()))
+    listed = blob.rindex(b"PK\x01\x02", 0, blob.rindex(evil.encode()))
     # Both headers are told that what was stored is deflated: the method, and the size unpacked.
     for method, size in ((packed.header_offset + 8, packed.header_offset + 22), (listed + 10, listed + 24)):
         assert struct.unpack_from("<L", blob, size)[0] == packed.file_size
@@ -116,13 +117,100 @@ def test_yaml_nested_deeper_than_the_stack_is_refused(psptool, text):
     assert "deep.yaml" in psptool("train", "--config", "deep.yaml", code=2).err
 
 
-def test_weights_with_code_in_them_are_refused_unread(worked_in, psptool):
+HARMFUL = {
+    "a pickle": lambda path: path.write_bytes(pickle.dumps(Harm())),
+    "torch's": lambda path: torch.save(Harm(), path),
+}
+
+
+@pytest.fixture
+def here(worked_in, psptool):
+    """A folder with a dataset, splits and runs."""
     shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    for write in (lambda path: path.write_bytes(pickle.dumps(Harm())), lambda path: torch.save(Harm(), path)):
-        write(RUN / "last.safetensors")
-        ran = psptool("evaluate", RUN, code=2)
-        assert f"{RUN}/last.safetensors: cannot be read as safetensors" in ran.err
-        assert not Path("owned").exists()
+    return psptool
+
+
+@pytest.mark.parametrize("write", HARMFUL.values(), ids=HARMFUL)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", RUN),
+        ("predict", "all_sqe", "--model", RUN),
+        ("predict", "all_sqe", "--model", RUN / "last.safetensors"),
+        ("export", RUN, "--safetensors"),
+        ("embed", RUN),
+        ("view", "data/ucla.h5", "--model", RUN),
+    ],
+    ids=lambda command: command[0],
+)
+def test_weights_with_code_in_them_are_refused_unread(here, command, write):
+    write(RUN / "last.safetensors")
+    before = files()
+    ran = here(*command, code=2)
+    assert f"{RUN}/last.safetensors: cannot be read as safetensors" in ran.err
+    assert files() == before
+
+
+def test_a_state_to_go_on_from_with_code_in_it_is_refused_unread(here):
+    (RUN / "last.safetensors").unlink()
+    torch.save({"format": 1, "model": Harm()}, RUN / "resume.pt")
+    before = files()
+    ran = here("train", "--out", RUN, "--resume", "required", code=2)
+    assert "resume.pt: damaged, or not of this training (more than tensors and numbers)" in ran.err
+    assert files() == before
+
+
+def hostile_exchange(kind):
+    """Files of the three formats with code in them; what to import, and what is said of it."""
+    fine = np.ones((1, 3, 4, 20, 2), np.float32)
+    if kind == "pyskl":
+        Path("x.pkl").write_bytes(pickle.dumps({"annotations": [{"frame_dir": "a", "keypoint": Harm()}]}))
+        return "x.pkl", "refused: found a pickle that asks for pathlib.Path"
+    if kind == "stgcn":
+        Path("x").mkdir()
+        np.save("x/train_data.npy", fine)
+        Path("x/train_label.pkl").write_bytes(pickle.dumps((["a01_s01_e00_v01"], [Harm()])))
+        return "x", "x/train_label.pkl: refused: found a pickle that asks for pathlib.Path"
+    if kind == "stgcn's array":
+        Path("x").mkdir()
+        np.save("x/train_data.npy", np.array([Harm()], dtype=object), allow_pickle=True)
+        return "x", "x/train_data.npy: refused: found an array of object"
+    np.savez("x.npz", x_train=np.array([Harm()], dtype=object), y_train=np.eye(2))
+    return "x.npz", "x.npz:x_train.npy: refused: found an array of object"
+
+
+@pytest.mark.parametrize("kind", ["pyskl", "ctrgcn", "stgcn", "stgcn's array"])
+def test_another_tools_file_with_code_in_it_is_refused(psptool, kind):
+    path, said = hostile_exchange(kind)
+    before = files()
+    assert said in psptool("import", path, code=2).err
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    "command", [("prepare", "ucla", "--raw"), ("predict",), ("view",)], ids=lambda command: command[0]
+)
+def test_an_archive_of_nothing_but_climbing_names_is_an_error(here, command):
+    with zipfile.ZipFile("raw.zip", "w") as archive:
+        archive.write("all_sqe/a01_s01_e00_v01.json", "../../a01_s01_e09_v01.json")
+    before = files()
+    ran = here(*command, "raw.zip", code=2)
+    assert "points out of the archive" in ran.err
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "evil"),
+    # The model knows the other dataset's format; view goes by that of the good clip.
+    [(("predict", "raw.zip"), "a01_s01_e09_v01.json"), (("view", "raw.zip", EVIL), f"{EVIL}.skeleton")],
+    ids=["predict", "view"],
+)
+@pytest.mark.parametrize("stated", [2**32 - 2, 1000], ids=["says it is huge", "says it is small"])
+def test_a_bomb_is_an_error_where_clips_are_looked_at_one_by_one(here, command, evil, stated):
+    bomb(Path("raw.zip"), stated, evil)
+    before = files()
+    assert re.search("too large|damaged in the archive", here(*command, code=2).err)
+    assert files() == before
 
 
 @pytest.mark.parametrize("name", ["scores.json", "x.json"])

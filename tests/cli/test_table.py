@@ -25,9 +25,17 @@ def test_json_alone_on_stdout(psptool):
     assert json.loads(psptool("table", RESULTS, "--json").out)["clips"] == 464
 
 
+def test_page_is_written_beside_what_is_printed(psptool):
+    ran = psptool("table", RESULTS, "--against", "supervised", "--html", "t.html", "--json")
+    assert len(json.loads(ran.out)["groups"]) == 2
+    assert "t.html (" in ran.err
+    assert "+3.1 ± 0.2" in Path("t.html").read_text()
+
+
 def test_mistakes_end_in_code_2_with_the_way_out(psptool):
     assert "psptool evaluate RUN" in psptool("table", ".", code=2).err
     assert "Did you mean markdown?" in psptool("table", RESULTS, "--format", "markdwn", code=2).err
     assert "Did you mean supervised" in psptool("table", RESULTS, "--against", "supervise", code=2).err
+    assert "--html t.html" in psptool("table", RESULTS, "--out", "t.html", code=2).err
     Path("x.json").write_text("{}")
     assert "x.json: not a valid Scores file" in psptool("table", "x.json", code=2).err

@@ -10,7 +10,7 @@ import pytest
 
 from psptool.errors import PspError
 from psptool.evaluate.rendering import as_csv, markdown
-from psptool.evaluate.table import build_table, gather, spread
+from psptool.evaluate.table import Scored, beside, build_table, gather, spread
 from psptool.schemas.scores import Scores
 from psptool.schemas.table import ScoreTable
 
@@ -73,6 +73,30 @@ def test_labels_method_preset_and_changes_make_groups_fewest_labels_first(tmp_pa
         ("5 %", "psp/paper"),
         ("15 %", "psp/small"),
     ]
+
+
+def test_trainings_without_the_validation_clips_are_a_group_of_their_own(tmp_path: Path) -> None:
+    runs = {"a": scores(0.25), "b": scores(0.5, validation_rule="view=2")}
+    assert [group.labels for group in table(tmp_path, runs).groups] == ["5 %", "5 %, without view=2"]
+    # Where the validation clips themselves are scored, all runs keep the same ones.
+    assert Scored(tmp_path, scores(0.5, validation_rule="view=2", part="validation")).labels == "5 %"
+
+
+def test_runs_beside_one_are_those_of_its_group(tmp_path: Path) -> None:
+    runs = {
+        "own": scores(0.2, 0),
+        "other draw": scores(0.4, 1),
+        "other method": scores(0.4, 2, method="supervised"),
+        "other data": scores(0.4, 3, content_fingerprint="0" * 64),
+        "other labels": scores(0.4, 4, ratio=0.15),
+    }
+    for name, found in runs.items():
+        found.save(tmp_path / name / "scores.json")
+    scores(0.4, 5).save(tmp_path / "other weights" / "scores-best.json")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "scores.json").write_text("{")
+    found = beside(Scored(tmp_path / "own" / "scores.json", runs["own"]))
+    assert [run.path.parent.name for run in found] == ["own", "other draw"]
 
 
 def test_difference_is_taken_draw_by_draw(tmp_path: Path) -> None:

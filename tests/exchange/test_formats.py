@@ -14,7 +14,7 @@ from psptool.exchange.stgcn import read_stgcn, write_stgcn
 from psptool.prepare.pipeline import prepare
 from psptool.store.reading import open_store
 from psptool.synthesis.recording import Faults
-from psptool.synthesis.writing import write_ntu
+from psptool.synthesis.writing import write_ntu, write_ucla
 
 NAMES = [f"S001C00{c}P00{p}R001A{a:03}" for c in (1, 2, 3) for p in (1, 3) for a in (7, 58)]
 # Many gaps, ghosts and empty beginnings, so that persons and whole frames are absent.
@@ -28,11 +28,27 @@ def store(tmp_path_factory):
     write_ntu(folder / "raw", NAMES, faults=FAULTY)
     done = prepare("ntu", [folder / "raw"], folder / "ntu60.h5")
     with open_store(done.path) as opened:
+        assert opened.manifest.topology == "ntu25"
         clips = [opened.clip(n) for n in range(len(opened))]
         assert {len(clip.joint) for clip in clips} == {1, 2}
         assert any((~clip.present).all(axis=0).any() for clip in clips)
         assert any((clip.present.any(axis=0) & ~clip.present.all(axis=0)).any() for clip in clips)
         yield opened
+
+
+@pytest.fixture(scope="module")
+def ucla(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ucla")
+    write_ucla(folder, [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in (1, 11) for s in (1, 2) for v in (1, 2, 3)])
+    with open_store(prepare("ucla", [folder / "all_sqe"], folder / "ucla.h5").path) as opened:
+        assert opened.manifest.topology == "ucla20"
+        yield opened
+
+
+@pytest.fixture(params=["store", "ucla"], ids=["25 joints", "20 joints"])
+def either(request):
+    """A dataset of each topology, for the formats that hold both."""
+    return request.getfixturevalue(request.param)
 
 
 def expected(clip, coordinates):
@@ -54,16 +70,16 @@ def parts_of(store, train, test):
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
-def test_pyskl_loads_the_clips_of_a_list_with_every_position(store, tmp_path, coordinates):
-    lists = parts_of(store, "xview_train", "xview_val")
-    write_pyskl(store, lists, coordinates, tmp_path / "a.pkl")
+def test_pyskl_loads_the_clips_of_a_list_with_every_position(either, tmp_path, coordinates):
+    lists = parts_of(either, "xview_train", "xview_val")
+    write_pyskl(either, lists, coordinates, tmp_path / "a.pkl")
     with (tmp_path / "a.pkl").open("rb") as file:
         data = pickle.load(file)
     for name, clips in lists.items():
         loaded = [item for item in data["annotations"] if item["frame_dir"] in data["split"][name]]
         assert [item["frame_dir"] for item in loaded] == clips
         for item in loaded:
-            clip = store.clip(item["frame_dir"])
+            clip = either.clip(item["frame_dir"])
             keypoint = item["keypoint"][:, np.arange(item["total_frames"])]
             assert (keypoint.dtype, item["label"]) == (np.float32, clip.key.label)
             np.testing.assert_array_equal(keypoint, expected(clip, coordinates))
@@ -89,17 +105,18 @@ def test_ctrgcn_feeds_every_frame_in_which_somebody_is_seen(store, tmp_path, coo
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
-def test_stgcn_feeds_every_frame_in_its_place(store, tmp_path, coordinates):
-    parts = parts_of(store, "train", "val")
-    write_stgcn(store, parts, coordinates, tmp_path)
+def test_stgcn_feeds_every_frame_in_its_place(either, tmp_path, coordinates):
+    joints = either.array("joint").shape[1]
+    parts = parts_of(either, "train", "val")
+    write_stgcn(either, parts, coordinates, tmp_path)
     for part, clips in parts.items():
         data = np.load(tmp_path / f"{part}_data.npy", mmap_mode="r")
         with (tmp_path / f"{part}_label.pkl").open("rb") as file:
             names, labels = pickle.load(file)
-        assert (data.shape, data.dtype, names) == ((len(clips), 3, 300, 25, 2), np.float32, clips)
+        assert (data.shape, data.dtype, names) == ((len(clips), 3, 300, joints, 2), np.float32, clips)
         for row, name in enumerate(clips):
-            clip = store.clip(name)
-            wanted = np.zeros((3, 300, 25, 2), np.float32)
+            clip = either.clip(name)
+            wanted = np.zeros((3, 300, joints, 2), np.float32)
             wanted[:, : clip.joint.shape[1], :, : len(clip.joint)] = expected(clip, coordinates).transpose(
                 3, 1, 2, 0
             )

@@ -13,12 +13,14 @@ from psptool.exchange.losses import losses
 from psptool.exchange.parts import full_splits, parts_of, splits_of
 from psptool.prepare.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
+from psptool.skeletons.datasets import NTU60
 from psptool.splits.making import SplitRequest
 from psptool.splits.stored import split_store
 from psptool.store.reading import open_store
 from psptool.store.validating import validate
 from psptool.synthesis.recording import Faults
 from psptool.synthesis.writing import write_ntu
+from psptool.synthesis.writing import write_ucla as write_raw_ucla
 from tests.stores import make_clip, write_ucla
 
 NAMES = [f"S001C00{c}P00{p}R001A{a:03}" for c in (1, 2, 3) for p in (1, 3) for a in (7, 58)]
@@ -56,9 +58,22 @@ def there_and_back(store, kind, folder, coordinates):
     return open_store(done.path), contents
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.fixture(scope="module")
+def recorded_ucla(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ucla")
+    names = [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in (1, 11) for s in (1, 2) for v in (1, 2, 3)]
+    write_raw_ucla(folder, names)
+    with open_store(prepare("ucla", [folder / "all_sqe"], folder / "ucla.h5").path) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind"),
+    [*(("store", kind) for kind in FORMATS), ("recorded_ucla", "pyskl"), ("recorded_ucla", "stgcn")],
+)
 @pytest.mark.parametrize("coordinates", ["normalized", "recorded", "centred"])
-def test_what_a_format_holds_comes_back(store, tmp_path, kind, coordinates):
+def test_what_a_format_holds_comes_back(request, tmp_path, dataset, kind, coordinates):
+    store = request.getfixturevalue(dataset)
     back, contents = there_and_back(store, kind, tmp_path, coordinates)
     with back:
         assert validate(back.path) == []
@@ -77,9 +92,9 @@ def test_what_a_format_holds_comes_back(store, tmp_path, kind, coordinates):
                 # Normalized again, from positions of a few metres in float32.
                 np.testing.assert_allclose(found.joint, clip.joint[:, kept], atol=1e-5)
         splits, lost = splits_of(back, contents)
-        wanted = (
-            list(full_splits(store)) if kind == "pyskl" else [split_store(store, SplitRequest(1.0)).split]
-        )
+        # Of NW-UCLA's cameras the usual one is for test; PYSKL's file holds every protocol of NTU.
+        every = kind == "pyskl" and dataset == "store"
+        wanted = list(full_splits(store)) if every else [split_store(store, SplitRequest(1.0)).split]
         assert (splits, lost) == (wanted, [])
 
 
@@ -196,6 +211,35 @@ def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
         np.testing.assert_array_equal(
             back.read(back.names.index(clip.name))[: len(clip.joint)], clip.joint[:2, :300]
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "lost"),
+    [
+        (((True,) * 301,), "frames after number 300, cut off 1 clips"),
+        # What nobody is seen in does not stand in the npz, so it takes no place there.
+        (((True,) * 300 + (False,) * 20,), None),
+        (((True,) * 6,) * 3, "persons after number 2, cut out of 1 clips"),
+    ],
+    ids=["frames", "empty frames", "persons"],
+)
+def test_an_npz_is_written_whole_or_with_cuts_that_were_asked_for(shape, lost, tmp_path):
+    form, name = FORMATS["ctrgcn"], NAMES[0]
+    clips = [make_clip(name, 1, shape, dataset=NTU60), make_clip(NAMES[2], 2, dataset=NTU60)]
+    write_ucla(tmp_path / "n.h5", clips, NTU60)
+    with open_store(tmp_path / "n.h5") as store:
+        parts = {"train": (name,), "test": (NAMES[2],)}
+        if lost is None:
+            assert losses(store, form, parts, "normalized", None)[0].startswith("20 frames in which nobody")
+        else:
+            with pytest.raises(PspError, match=rf"ctrgcn would lose {lost}.*--lossy"):
+                losses(store, form, parts, "normalized", None)
+            assert lost in losses(store, form, parts, "normalized", None, lossy=True)
+        form.write(store, parts, "normalized", tmp_path / "w.npz")
+        found = form.read(tmp_path / "w.npz").read(0)
+        wanted = store.clip(name).joint[:2, :300]
+        np.testing.assert_array_equal(found[: len(wanted)], wanted)
+        assert not found[len(wanted) :].any()
 
 
 def test_joints_that_an_npz_has_no_place_for_are_refused_lossy_or_not(ucla):

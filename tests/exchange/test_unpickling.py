@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from psptool.errors import PspError
+from psptool.exchange.pyskl import read_pyskl
 from psptool.exchange.unpickling import PickledArray, load_pickle
 
 
@@ -96,6 +97,35 @@ def test_a_file_that_claims_ten_gigabytes_is_refused_before_it_takes_memory(tmp_
 def test_a_far_place_in_the_memo_takes_no_memory(tmp_path):
     path = saved(tmp_path / "a.pkl", b"\x80\x02Nr\xff\xff\xff\xf0.")
     assert most_memory(lambda: load_pickle(path)) < 5_000_000
+
+
+def test_many_arrays_of_one_text_share_its_bytes(tmp_path):
+    # The text is read once, named, and turned into bytes 500 times.
+    text = b"X" + (10**6).to_bytes(4, "little") + b"a" * 10**6 + b"q\x02"
+    latin = b"X\x06\x00\x00\x00latin1q\x03\x86q\x04R"
+    calls = b"h\x01h\x04R" * 500
+    path = saved(tmp_path / "a.pkl", b"\x80\x02](c_codecs\nencode\nq\x01" + text + latin + calls + b"e.")
+    assert most_memory(lambda: load_pickle(path)) < 10_000_000
+
+
+@pytest.mark.parametrize(
+    "filled",
+    [b"}%bNs.", b"}(%bNu.", b"(%bNd.", b"\x8f(%b\x90.", b"(%b\x91."],
+    ids=["an item", "items", "a dict", "a set", "a frozen set"],
+)
+def test_a_key_whose_hash_would_end_the_process_is_refused(tmp_path, filled):
+    # Deep enough where it is hashed; not so deep here that this test would end with it.
+    path = saved(tmp_path / "a.pkl", b"\x80\x04" + filled.replace(b"%b", b")" + b"\x85" * 100))
+    with pytest.raises(PspError, match="a tuple as a key"):
+        load_pickle(path)
+
+
+def test_values_too_deep_to_show_are_refused_all_the_same(tmp_path):
+    deep = b"]" * 200_000 + b"a" * 199_999
+    wanted = b"\x80\x04](}(X\x09\x00\x00\x00frame_dirX\x01\x00\x00\x00aX\x05\x00\x00\x00label" + deep
+    value = wanted + b"X\x08\x00\x00\x00keypoint" + pickle.dumps(np.ones((1, 2, 20, 3)), 4)[2:-1] + b"ue."
+    with pytest.raises(PspError, match=r"labels: found \[\[\["):
+        read_pyskl(saved(tmp_path / "a.pkl", value))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"not a pickle", b"\x80\x09N."])

@@ -1,5 +1,7 @@
 """A run's attention maps on clips, and the report of an evaluation."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -81,17 +83,19 @@ def test_report_says_the_scores_the_surest_mistakes_and_what_they_rest_on(run):
 
 
 def test_report_gives_the_mean_over_draws_of_one_recipe(run):
-    import shutil
-
     told = []
     scores = evaluate(run, tell=told.append)
-    other = run.parent / "other"
-    shutil.copytree(run, other)
-    config = RunConfig.load(run / "config.json")
-    config.model_copy(update={"split_name": "s1"}).save(other / "config.json")
+    other = scores.model_copy(
+        update={"draw": 1, "split_digest": "1" * 64, "top1": min(1.0, scores.top1 + 0.1)}
+    )
+    other.save(run.parent / "another" / "scores.json")
     text = report_page(run, scores, told[0])
-    assert "Over 2 draws" not in text  # s0 and s1 have no common name before the seed's
-    config.model_copy(update={"split_name": "ucla-s0"}).save(run / "config.json")
-    config.model_copy(update={"split_name": "ucla-s1"}).save(other / "config.json")
-    scores.model_copy(update={"top1": min(1.0, scores.top1 + 0.1)}).save(other / "scores.json")
-    assert f"Over 2 draws: top-1 {100 * scores.top1 + 5:.1f} ± 7.1 %" in report_page(run, scores, told[0])
+    assert "Over 2 draws" in text
+    assert f"{100 * scores.top1 + 5:.1f} ± 7.1</span>" in text
+    assert re.search(r'<i class=strong style="[^"]*" title="draw 0: ', text)
+    assert f'title="draw 1: {100 * other.top1:.1f}"' in text
+    # Another recipe is no other draw, and what cannot be read is none either.
+    other.model_copy(update={"changes": ("optim.lr=9",)}).save(run.parent / "another" / "scores.json")
+    (run.parent / "broken").mkdir()
+    (run.parent / "broken" / "scores.json").write_text("{")
+    assert "One draw of the labels" in report_page(run, scores, told[0])

@@ -45,10 +45,11 @@ def check_quiet(browser):
     """No word on the console, and every request is for the file itself or for data in it."""
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    # What the browser's own empty first page asked for, before the file was opened, is not the file's.
-    asked = asked[asked.index(browser.current_url) :]
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    asked = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    # What the browser's own first page asks for, before the file or still after it, is not the file's.
+    urls = [a["request"]["url"] for a in asked if not a["documentURL"].startswith(("chrome:", "chrome-"))]
+    urls = urls[urls.index(browser.current_url) :]
+    assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
 
 
 def check_plays(browser):
@@ -97,6 +98,25 @@ def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
     browser.execute_script("document.querySelector('.player').scrollIntoView()")
     time.sleep(0.2)
     check_plays(browser)
+    check_quiet(browser)
+
+
+def test_page_over_many_runs_draws_its_dots_inside_their_track(browser, tmp_path):
+    from psptool.evaluate.table import build_table, gather
+    from psptool.view.comparison import table_page
+
+    from ..evaluate.test_table import OLD
+
+    runs, file = gather([OLD]), tmp_path / "table.html"
+    file.write_text(table_page(build_table(runs, "supervised"), runs), encoding="utf-8")
+    browser.get(file.as_uri())
+    dots = browser.find_elements("css selector", ".track i")
+    # Five draws of two groups in five measures, and of one difference.
+    assert len(dots) == 5 * (2 * 5 + 1)
+    for dot in dots:
+        track = dot.find_element("xpath", "..").rect
+        assert track["x"] - 6 <= dot.rect["x"] <= track["x"] + track["width"]
+        assert track["y"] < dot.rect["y"] < track["y"] + track["height"]
     check_quiet(browser)
 
 

@@ -39,8 +39,16 @@ def test_policy_admits_no_address_and_only_the_scripts_put_in():
     assert "script-src" not in page("t", [])
 
 
-def test_numbers_of_a_table_stand_to_the_right():
-    assert "<td class=number>1,234</td><td class=number>0.5</td><td>a</td>" in table((), [(1234, 0.5, "a")])
+def test_columns_of_numbers_stand_to_the_right():
+    shown = table(("n", "x", "mean", "name"), [(1234, 0.5, "67.4 ± 5.2", "a"), (1, 2.0, "", 3)])
+    assert "<th class=number>n</th>" in shown
+    assert (
+        "<td class=number>1,234</td><td class=number>0.5</td><td class=number>67.4 ± 5.2</td><td>a</td>"
+        in shown
+    )
+    assert "<td class=number></td><td>3</td>" in shown
+    # In a list of facts numbers and texts stand in one column.
+    assert "number" not in table((), [("seed", 3)])
 
 
 def test_heat_map_leaves_out_classes_that_do_not_occur_and_says_shares():

@@ -1,0 +1,86 @@
+"""Damaged files of the three formats: each is read or refused by name, and nothing else happens."""
+
+import random
+
+import numpy as np
+import pytest
+
+from psptool.errors import PspError
+from psptool.exchange.ctrgcn import names_beside
+from psptool.exchange.formats import FORMATS
+from psptool.exchange.importing import collect
+from psptool.exchange.parts import parts_of
+from psptool.prepare.pipeline import prepare
+from psptool.store.reading import open_store
+from psptool.synthesis.writing import write_ntu
+
+ROUNDS = 150
+NAMES = [f"S001C00{c}P00{p}R001A007" for c in (1, 2, 3) for p in (1, 3)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A file of each format, and a packed one."""
+    folder = tmp_path_factory.mktemp("good")
+    write_ntu(folder / "raw", NAMES)
+    with open_store(prepare("ntu", [folder / "raw"], folder / "n.h5").path) as store:
+        for form in FORMATS.values():
+            form.write(store, parts_of(store, form, None), "normalized", folder / f"good{form.ending}")
+    np.savez_compressed(folder / "packed.npz", **np.load(folder / "good.npz"))
+    names_beside(folder / "packed.npz").write_bytes(names_beside(folder / "good.npz").read_bytes())
+    return folder
+
+
+def damaged(data, chance):
+    """``data`` with a few bytes changed, taken out or put in, most of them where a file says what it holds."""
+    found = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        size = max(len(found), 1)
+        place = chance.choice(
+            (
+                chance.randrange(min(size, 400)),
+                size - 1 - chance.randrange(min(size, 600)),
+                chance.randrange(size),
+            )
+        )
+        what = chance.random()
+        if what < 0.6:
+            found[place : place + 1] = bytes([chance.randrange(256)])
+        elif what < 0.8:
+            del found[place : place + chance.choice((1, 4, 50))]
+        elif what < 0.95:
+            found[place:place] = bytes([chance.randrange(256)]) * chance.choice((1, 4, 8))
+        else:
+            del found[place:]
+    return bytes(found)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "whole", "part"),
+    [
+        ("pyskl", "good.pkl", "good.pkl"),
+        ("ctrgcn", "good.npz", "good.npz"),
+        ("ctrgcn", "packed.npz", "packed.npz"),
+        ("ctrgcn", "good.npz", "good.names.txt"),
+        ("stgcn", "good", "good/train_data.npy"),
+        ("stgcn", "good", "good/train_label.pkl"),
+    ],
+)
+def test_a_damaged_file_is_read_or_refused(folder, kind, whole, part):
+    chance, refused = random.Random(part), []
+    good = (folder / part).read_bytes()
+    try:
+        for _ in range(ROUNDS):
+            (folder / part).write_bytes(damaged(good, chance))
+            try:
+                contents = FORMATS[kind].read(folder / whole)
+                collect([contents])
+                for place in range(len(contents.names)):
+                    contents.read(place)
+            except PspError as error:
+                refused.append(str(error))
+    finally:
+        (folder / part).write_bytes(good)
+    assert len(refused) > ROUNDS // 4
+    assert all(str(folder) in said for said in refused)

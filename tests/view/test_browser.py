@@ -3,11 +3,14 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
 from psptool.evaluate.api import evaluate
 from psptool.schemas.run import RunConfig
+from psptool.synthesis.recording import Faults
+from psptool.synthesis.writing import write_ntu
 from psptool.view.attention import with_attention
 from psptool.view.finding import find
 from psptool.view.report import report_page
@@ -52,10 +55,20 @@ def check_quiet(browser):
     assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
 
 
+def redrawn(browser):
+    """Wait until what was changed before is on the screen."""
+    browser.execute_async_script(
+        "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+    )
+
+
 def check_plays(browser):
-    before = browser.execute_script("return psptool.players[0].at")
-    time.sleep(0.4)
-    assert browser.execute_script("return psptool.players[0].at") != before
+    """The first clip moves by itself; on a busy machine after a while."""
+    at = "return psptool.players[0].at"
+    before, end = browser.execute_script(at), time.monotonic() + 20
+    while browser.execute_script(at) == before:
+        assert time.monotonic() < end, "the clip stands still"
+        time.sleep(0.05)
 
 
 def test_viewer_plays_scrubs_turns_and_shows_attention(run, browser, tmp_path):  # noqa: F811
@@ -70,23 +83,45 @@ def test_viewer_plays_scrubs_turns_and_shows_attention(run, browser, tmp_path): 
     pictures = []
     for wanted in (1, 4):
         browser.execute_script(move, slider, wanted)
-        time.sleep(0.2)
+        redrawn(browser)
         assert frame(browser) == wanted
         pictures.append(browser.execute_script(INKED))
     assert pictures[0] != pictures[1]
     canvas = browser.find_element("css selector", ".stage canvas")
     webdriver.ActionChains(browser).drag_and_drop_by_offset(canvas, 80, 10).perform()
-    time.sleep(0.2)
+    redrawn(browser)
     assert browser.execute_script(INKED) != pictures[1]
     assert frame(browser) == 4
     webdriver.ActionChains(browser).send_keys_to_element(
         browser.find_element("css selector", ".player"), "\ue012"
     ).perform()
-    time.sleep(0.2)
+    redrawn(browser)
     assert frame(browser) == 3
     assert len(browser.find_elements("css selector", ".attention")) == 2
     # Five body regions: 25 cells for each of the two clips.
     assert len(browser.find_elements("css selector", ".attention rect.cell")) == 2 * 25
+    check_quiet(browser)
+
+
+def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(browser, tmp_path):
+    names = [f"S001C001P00{p}R001A0{a}" for p in (1, 2, 3) for a in ("07", "50")]
+    write_ntu(tmp_path / "raw.zip", names, faults=Faults(gap=0.9, new_id=0.0, ghost=0.7, empty_start=0.5))
+    found = find(tmp_path / "raw.zip")
+    assert any(not all(clip.scenes[0].kept) for clip in found.clips)
+    guessed = [replace(clip, top=(("falling down", 0.75), (clip.action, 0.25))) for clip in found.clips]
+    file = tmp_path / "view.html"
+    file.write_text(viewer_page("recordings", "", guessed), encoding="utf-8")
+    browser.get(file.as_uri())
+    check_plays(browser)
+    # Every frame of every clip is drawn once.
+    browser.execute_script("""
+        for (const player of psptool.players)
+          for (let frame = 0; frame < player.frames; frame++) {
+            player.shown = true; player.seek(frame); player.advance(0);
+          }
+    """)
+    titles = [title.text for title in browser.find_elements("css selector", ".stage .name")]
+    assert titles == ["recorded", "normalized"] * len(names)
     check_quiet(browser)
 
 
@@ -96,7 +131,7 @@ def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
     (run / "report.html").write_text(report_page(run, scores, told[0]), encoding="utf-8")
     browser.get((run / "report.html").as_uri())
     browser.execute_script("document.querySelector('.player').scrollIntoView()")
-    time.sleep(0.2)
+    redrawn(browser)
     check_plays(browser)
     check_quiet(browser)
 

@@ -39,7 +39,7 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="small (the default on a CPU), paper: the released recipe, or paper-short."),
+        typer.Option(help="small (on a CPU), paper (as released) or paper-short."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file of recipe values, over the preset.")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -119,22 +117,9 @@ def _digest(
     digest = hashlib.sha256(f"psptool-input-1\n{__version__}\n{settings.model_dump_json()}\n".encode())
     if not all(path.is_absolute() for path in raw):
         digest.update(f"{Path.cwd()}\n".encode())
-    # An archive's time stands for all of its members.
-    changed = functools.cache(_changed)
     for source in sources:
         for file in source.files:
-            time = _changed(file.path) if file.archive is None else changed(file.archive)
-            digest.update(f"{file}\t{file.size}\t{time}\n".encode())
+            digest.update(f"{file}\t{file.size}\t{file.changed}\n".encode())
     for stray in strays:
         digest.update(f"{stray.source}\t{stray.reason}\n".encode())
     return digest.hexdigest()
-
-
-def _changed(path: Path | str) -> int:
-    try:
-        # Not `Path`'s, as making one for each of very many files takes longer than asking.
-        return os.stat(path).st_mtime_ns  # noqa: PTH116
-    except OSError as error:
-        raise PspError(
-            f"{path}: cannot be read ({error.strerror or error})", way_out="Was it just removed? Run again."
-        ) from error

@@ -1,32 +1,57 @@
-"""Running tasks in parallel, in order, with a bounded number of results waiting: joblib here, Dask on a cluster."""
+"""Running tasks in parallel, in order, with a bounded number of results waiting: processes or threads here, Dask on a
+cluster.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import BrokenExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import count, cycle, islice
-from typing import Any, Literal, TypeVar
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-import joblib
+from joblib.externals.loky import get_reusable_executor
 
 from psptool.errors import PspError
 from psptool.prepare.slots import Shipping, Slots
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Given = TypeVar("Given", covariant=True)
 Workers = Literal["threads", "processes"]
-HandOut = Callable[[list[Task]], Iterator[Result]]
-"""Hands a window of tasks out at once, and gives their results in order."""
 
-# joblib hands out new tasks when others end, not when their results are taken, so that a slow taker would
-# meet ever more of them. So it is given a window of tasks at a time, and a second one beside it, lest the
-# workers wait while the last results of the first are taken.
-WINDOW = 2
-"""Tasks a worker in a window."""
-LANES = 2
-"""Windows under way at once."""
+AHEAD = 3
+"""Tasks that each worker has: enough that none waits, few enough that all end at about the same time."""
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class Handed(Protocol[Given]):
+    """A task that was handed out, as `concurrent.futures.Future` has it."""
+
+    def done(self) -> bool:
+        """Whether there is a result, or an error."""
+
+    def result(self) -> Given:
+        """The result; waits for it."""
+
+
+@dataclass(frozen=True)
+class _Team(Generic[Task, Result]):
+    """Who works.
+
+    Attributes:
+        workers: How many beside this process.
+        hand_out: Gives one of them a task.
+        unpack: Makes a result of what comes back.
+        with_us: Whether this process does tasks too while it has no result to take.
+    """
+
+    workers: int
+    hand_out: Callable[[Task], Handed[Any]]
+    unpack: Callable[[Any], Result]
+    with_us: bool
 
 
 def run_ordered(
@@ -40,8 +65,8 @@ def run_ordered(
 
     Args:
         function: Pickled where workers are processes.
-        tasks: Taken a window at a time.
-        jobs: Workers; 1 without a scheduler runs everything here.
+        tasks: Taken a few at a time.
+        jobs: Workers, this process among them where they are processes; 1 without a scheduler runs everything here.
         workers: What the workers of this machine are.
         scheduler: Address of a Dask scheduler whose workers are taken in their place.
 
@@ -53,53 +78,72 @@ def run_ordered(
     if jobs == 1 and scheduler is None:
         yield from map(function, tasks)
         return
-    here = scheduler is None
-    pool = _on_this_machine(function, jobs, workers) if here else _on_a_cluster(function, str(scheduler))
-    with _lost_workers_explained(scheduler), pool as (width, hand_out):
-        running: deque[Iterator[Result]] = deque()
-        remaining = iter(tasks)
-        while window := list(islice(remaining, WINDOW * width)):
-            if len(running) == LANES:
-                yield from running.popleft()
-            running.append(hand_out(window))
-        while running:
-            yield from running.popleft()
+    if scheduler is not None:
+        joining = _cluster(function, scheduler)
+    else:
+        joining = _processes(function, jobs) if workers == "processes" else _threads(function, jobs)
+    with _lost_workers_explained(scheduler), joining as team:
+        yield from _in_order(function, iter(tasks), team)
 
 
-@contextmanager
-def _on_this_machine(
-    function: Callable[[Task], Result], jobs: int, workers: Workers
-) -> Iterator[tuple[int, HandOut[Task, Result]]]:
-    """Joblib's workers; the results of processes come through shared memory."""
-    with ExitStack() as stack:
-        lanes = cycle(
-            [
-                stack.enter_context(
-                    joblib.Parallel(
-                        jobs, prefer=workers, return_as="generator", batch_size=1, pre_dispatch="all"
-                    )
-                )
-                for _ in range(LANES)
-            ]
-        )
-        if workers == "threads":
-            yield jobs, lambda window: next(lanes)(joblib.delayed(function)(task) for task in window)
+def _in_order(
+    function: Callable[[Task], Result], remaining: Iterator[Task], team: _Team[Task, Result]
+) -> Iterator[Result]:
+    most, away = AHEAD * team.workers, 0
+    waiting: deque[tuple[Handed[Any] | None, Any]] = deque()  # handed out, or done here with its result
+    while True:
+        for task in islice(remaining, most - away):
+            waiting.append((team.hand_out(task), None))
+            away += 1
+        if not waiting:
             return
-        shipping, numbers = Shipping(function), count()
-        # A slot is filled anew two windows later, when the results of its own have all been taken.
-        slots = Slots(LANES * WINDOW * jobs)
-
-        def hand_out(window: list[Task]) -> Iterator[Result]:
-            calls = (joblib.delayed(shipping)(slots.slot(next(numbers)), task) for task in window)
-            return map(slots.unpack, next(lanes)(calls))
-
-        yield jobs, hand_out
+        handed, own = waiting[0]
+        if team.with_us and handed is not None and not handed.done() and len(waiting) < 2 * most:
+            done_here = [(None, function(task)) for task in islice(remaining, 1)]
+            waiting.extend(done_here)
+            if done_here:
+                continue
+        waiting.popleft()
+        if handed is not None:
+            away -= 1
+        yield own if handed is None else team.unpack(handed.result())
 
 
 @contextmanager
-def _on_a_cluster(
-    function: Callable[[Task], Result], scheduler: str
-) -> Iterator[tuple[int, HandOut[Task, Result]]]:
+def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[Task, Result]]:
+    """Processes that live on for the next preparation; their results come through shared memory.
+
+    This one is among them: it writes, which leaves it most of a core to work with, and what it does itself it need not
+    be sent.
+    """
+    workers = jobs - 1
+    executor = get_reusable_executor(max_workers=workers, env=_ONE_THREAD)
+    # As many as tasks are out at once: a slot is filled anew only after its last result was taken.
+    slots, shipping, numbers = Slots(AHEAD * workers), Shipping(function), count()
+
+    def hand_out(task: Task) -> Handed[Any]:
+        handed: Handed[Any] = executor.submit(shipping, slots.slot(next(numbers)), task)
+        return handed
+
+    try:
+        yield _Team(workers, hand_out, slots.unpack, True)
+    except BaseException:
+        # Nobody waits any more for what they are at.
+        executor.shutdown(wait=False, kill_workers=True)
+        raise
+
+
+@contextmanager
+def _threads(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[Task, Result]]:
+    with ThreadPoolExecutor(jobs) as executor:
+        try:
+            yield _Team(jobs, lambda task: executor.submit(function, task), _as_it_is, False)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _cluster(function: Callable[[Task], Result], scheduler: str) -> Iterator[_Team[Task, Result]]:
     """A Dask cluster's workers, asked without joblib: its Dask backend waits for ever for a worker that is lost,
     where Dask itself lets another one do the task.
     """
@@ -109,12 +153,11 @@ def _on_a_cluster(
             raise PspError(
                 f"the Dask scheduler {scheduler} has no workers", way_out="Start some: dask worker."
             )
+        yield _Team(threads, lambda task: client.submit(function, task, pure=False), _as_it_is, False)
 
-        def hand_out(window: list[Task]) -> Iterator[Result]:
-            futures = [client.submit(function, task, pure=False) for task in window]
-            return (future.result() for future in futures)
 
-        yield threads, hand_out
+def _as_it_is(result: Result) -> Result:
+    return result
 
 
 @contextmanager

@@ -28,11 +28,13 @@ class FileRef(NamedTuple):
         path: The file's path on disk, or the member's name in the archive.
         archive: The zip file, or None.
         size: Bytes (uncompressed).
+        changed: When the file, or the archive, was changed; nanoseconds since 1970.
     """
 
     path: str
     archive: Path | None
     size: int
+    changed: int = 0
 
     @property
     def place(self) -> PurePath:
@@ -68,7 +70,7 @@ class ClipSource(NamedTuple):
         return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files])
 
 
-def _unpickled(name: str, key: tuple[int, ...], files: list[tuple[str, Path | None, int]]) -> ClipSource:
+def _unpickled(name: str, key: tuple[int, ...], files: list[tuple[str, Path | None, int, int]]) -> ClipSource:
     return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files))
 
 

@@ -142,7 +142,7 @@ def _named(path: Path, seen: _Seen) -> Iterator[FileRef]:
                 f"{path}: archives other than zip are not read", way_out="Unpack it and name the folder."
             )
         elif stat.S_ISREG(status.st_mode):
-            yield FileRef(str(path), None, status.st_size)
+            yield FileRef(str(path), None, status.st_size, status.st_mtime_ns)
         else:
             raise PspError(f"{path}: not a file, folder or archive", way_out="Check the path.")
     except OSError as error:
@@ -188,7 +188,8 @@ def _in_folder(folder: Path, seen: _Seen) -> Iterator[FileRef]:
         elif entry.is_file() and entry.name.lower().endswith(".zip"):
             yield from _in_archive(Path(entry.path), seen)
         elif entry.is_file():
-            yield FileRef(entry.path, None, entry.stat().st_size)
+            status = entry.stat()
+            yield FileRef(entry.path, None, status.st_size, status.st_mtime_ns)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -203,5 +204,6 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
 
 def _in_archive(path: Path, seen: _Seen) -> Iterator[FileRef]:
     if _is_new(path, seen):
+        changed = path.stat().st_mtime_ns
         for name, size in archives.members(path):
-            yield FileRef(name, path, size)
+            yield FileRef(name, path, size, changed)

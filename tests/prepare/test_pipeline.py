@@ -67,7 +67,6 @@ def test_without_a_name_the_dataset_goes_to_the_data_folder(raw, tmp_path, monke
 @pytest.mark.parametrize("workers", ["threads", "processes"])
 def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, workers):
     monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 2)
-    monkeypatch.setattr("psptool.prepare.parallel.WINDOW", 2)
     (raw / "a01_s05_e00_v01.json").write_text("{")
     one = run(raw, tmp_path / "one" / "u.h5")
     two = run(raw, tmp_path / "two" / "u.h5", jobs=2, workers=workers)

@@ -99,7 +99,7 @@ def test_several_paths_are_listed_in_turn_and_the_same_one_once(tmp_path: Path) 
 
 def test_a_single_file_may_be_named(tmp_path: Path) -> None:
     path = write(tmp_path / "x.skeleton", b"123")
-    assert list_files([path]) == [FileRef(str(path), None, 3)]
+    assert list_files([path]) == [FileRef(str(path), None, 3, path.stat().st_mtime_ns)]
 
 
 def test_what_macos_puts_beside_files_is_left_out(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class LossSettings(Strict):
 
 
 class OptimSettings(Strict):
-    """Stochastic gradient descent and its schedule."""
+    """The optimizer and its schedule."""
 
     steps: int = Field(60_000, ge=1, description="Steps of the whole training")
     labelled: int = Field(9, ge=1, description="Labelled clips a step")
@@ -125,10 +125,11 @@ class OptimSettings(Strict):
         "released",
         description="The released step function over 120 equal epochs, or a warm-up and a cosine to zero",
     )
+    kind: Literal["sgd", "adamw"] = Field("sgd", description="SGD (released recipe), or AdamW")
     lr: float = Field(0.01, gt=0, description="Largest learning rate")
     warmup: Share = Field(0.1, description="Share of the steps that warm up, for `one-cycle`")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD")
+    nesterov: bool = Field(True, description="Of SGD")
     weight_decay: NonNegative = 4e-4
     clip_norm: NonNegative = Field(0.0, description="Largest norm of the gradient; 0 leaves it as it is")
 

@@ -32,8 +32,10 @@ def learning_rate(step: int, settings: OptimSettings) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, settings.steps - warmup)))
 
 
-def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.SGD:
-    """SGD over every parameter, weight decay included (released recipe)."""
+def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
+    """The optimizer over every parameter, weight decay included (released recipe)."""
+    if settings.kind == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.SGD(
         model.parameters(),
         lr=settings.lr,

@@ -60,3 +60,12 @@ def test_settings_of_sgd_reach_the_optimizer() -> None:
 def test_without_momentum_there_is_no_nesterov() -> None:
     (group,) = build_optimizer(torch.nn.Linear(1, 1), OptimSettings(momentum=0)).param_groups
     assert (group["momentum"], group["nesterov"]) == (0, False)
+
+
+def test_settings_of_adamw_reach_the_optimizer() -> None:
+    model = torch.nn.Linear(2, 3)
+    optimizer = build_optimizer(model, OptimSettings(kind="adamw", lr=0.02, weight_decay=0.3))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.3)
+    assert {id(p) for p in group["params"]} == {id(p) for p in model.parameters()}

@@ -130,6 +130,13 @@ def test_the_newest_unfinished_run_of_the_same_training_is_gone_on_with(files: F
     assert equal(weights(done), weights(go(files)))
 
 
+def test_adamw_goes_on_with_the_same_bits_too(files: Files) -> None:
+    recipe = change(RECIPE, optim={"kind": "adamw", "steps": 12, "lr": 0.01, "weight_decay": 0.1})
+    undisturbed = files.train(recipe, "undisturbed")
+    stopped(files, 7, recipe)
+    assert equal(weights(undisturbed), weights(go(files, recipe, resume="required")))
+
+
 def test_off_begins_anew(files: Files) -> None:
     there = stopped(files)
     assert go(files, resume="off").folder == Path(f"{there.path}-2")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from joblib.externals.loky import get_reusable_executor
+from joblib.executor import get_memmapping_executor
 
 from psptool.errors import PspError
 from psptool.prepare.slots import Shipping, Slots
@@ -117,7 +117,8 @@ def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[
     be sent.
     """
     workers = jobs - 1
-    executor = get_reusable_executor(max_workers=workers, env=_ONE_THREAD)
+    # joblib's own, since a process has one pool of loky's, and joblib takes it as it finds it.
+    executor = get_memmapping_executor(workers, env=_ONE_THREAD)
     # As many as tasks are out at once: a slot is filled anew only after its last result was taken.
     slots, shipping, numbers = Slots(AHEAD * workers), Shipping(function), count()
 

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 
@@ -72,6 +73,12 @@ def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, 
     two = run(raw, tmp_path / "two" / "u.h5", jobs=2, workers=workers)
     assert one.path.read_bytes() == two.path.read_bytes()
     assert one.report_path.read_bytes() == two.report_path.read_bytes()
+
+
+def test_processes_of_a_preparation_serve_joblib_too_and_the_other_way_round(raw, tmp_path):
+    for name in ("one", "two"):
+        run(raw, tmp_path / name / "u.h5", jobs=2, workers="processes")
+        assert joblib.Parallel(2)(joblib.delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
 
 
 def test_processes_that_were_started_in_another_folder_find_relative_paths(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 Given = TypeVar("Given", covariant=True)
 Workers = Literal["threads", "processes"]
 
-AHEAD = 3
+AHEAD = 2
 """Tasks that each worker has: enough that none waits, few enough that all end at about the same time."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 

@@ -18,8 +18,10 @@ from psptool.store.writing import PackedClips, pack
 
 # A task long enough that handing it over costs nothing, and short enough that its results fit many times in memory.
 TASK_BYTES, TASK_CLIPS = 16 * 2**20, 256
-# What is packed at once: its arrays fit a processor's cache.
+# What is packed at once: its arrays fit a processor's cache. No task is shorter but the last.
 PACK_BYTES, PACK_CLIPS = 4 * 2**20, 64
+SHARE_OF_THE_REST = 8
+"""Towards the end a task is this part of what is left, so that all workers end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,13 @@ class BatchOutcome:
 
 
 def tasks(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
-    """What workers get at a time: clips of about `TASK_BYTES`, in order."""
-    return _runs(clips, TASK_BYTES, TASK_CLIPS)
+    """What workers get at a time: clips of about `TASK_BYTES`, in order, and fewer towards the end."""
+    left, first = sum(map(raw_size, clips)), 0
+    while first < len(clips):
+        most = max(PACK_BYTES, min(TASK_BYTES, left // SHARE_OF_THE_REST))
+        task = next(_runs(clips[first : first + TASK_CLIPS], most, TASK_CLIPS))
+        yield task
+        left, first = left - sum(map(raw_size, task)), first + len(task)
 
 
 def prepare_task(

@@ -3,7 +3,7 @@
 import pickle
 from pathlib import Path
 
-from psptool.prepare.working import TASK_BYTES, TASK_CLIPS, tasks
+from psptool.prepare.working import PACK_BYTES, TASK_BYTES, TASK_CLIPS, tasks
 from psptool.readers.base import ClipSource, FileRef
 from psptool.skeletons.datasets import UNNAMED
 
@@ -12,11 +12,17 @@ def copies(name: str, size: int) -> tuple[ClipSource, ...]:
     return (ClipSource(name, UNNAMED, (FileRef(name, None, size),)),)
 
 
-def test_a_task_is_of_so_many_bytes_or_clips_and_all_clips_come_in_order():
-    clips = [copies(f"{n:04}", 250_000) for n in range(500)]
+def test_tasks_are_all_clips_in_order_and_get_shorter_towards_the_end():
+    clips = [copies(f"{n:04}", 250_000) for n in range(1000)]
     found = list(tasks(clips))
     assert [clip for task in found for clip in task] == clips
-    assert {len(task) for task in found[:-1]} == {-(-TASK_BYTES // 250_000)}
+    most, least = (-(-size // 250_000) for size in (TASK_BYTES, PACK_BYTES))
+    lengths = [len(task) for task in found]
+    assert (lengths[0], lengths[-2]) == (most, least)
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_task_has_a_clip_however_long_and_no_more_than_so_many_however_short():
     short = [copies(f"{n:04}", 1) for n in range(TASK_CLIPS + 1)]
     assert [len(task) for task in tasks(short)] == [TASK_CLIPS, 1]
     assert [len(task) for task in tasks([copies(f"{n}", 10 * TASK_BYTES) for n in range(3)])] == [1, 1, 1]

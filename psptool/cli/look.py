@@ -27,6 +27,8 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     """Show what a dataset, a split or a run holds."""
     if not file.exists():
         raise PspError(f"{file}: there is no such file", way_out="Check the path.")
+    from psptool.schemas.base import flat
+
     if file.is_dir():
         values, following = _run(file), f"psptool evaluate {file}"
     elif file.suffix == ".json":
@@ -36,7 +38,7 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     if as_json:
         say_json(values)
         return
-    table(str(file), list(_flat(values)))
+    table(str(file), [(key, value) for key, value in flat(values) if value is not None])
     next_step(following)
 
 
@@ -88,17 +90,6 @@ def _run(folder: Path) -> dict[str, Any]:
         found = Scores.load(scores)
         values["scores"] = {"top1": found.top1, "top5": found.top5, "top1_unseen": found.top1_unseen}
     return values
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
-    """Rows of a table: nested keys dotted, numbers as they are."""
-    rows: list[tuple[str, object]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            rows.append((f"{prefix}{key}", value))
-    return rows
 
 
 def validate(file: File, as_json: AsJson = False) -> None:

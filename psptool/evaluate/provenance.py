@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psptool.errors import PspError
 from psptool.runs.folder import RunFolder
+from psptool.schemas.base import flat
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Part
 from psptool.schemas.split import Split
@@ -53,21 +53,13 @@ def changes(recipe: TrainingConfig) -> tuple[str, ...] | None:
         preset = resolve(method=recipe.method, preset=recipe.preset)
     except PspError:
         return None
-    usual = dict(_flat(preset.model_dump(mode="json", exclude=_NAMED_ELSEWHERE)))
-    own = dict(_flat(recipe.model_dump(mode="json", exclude=_NAMED_ELSEWHERE)))
+    usual = dict(flat(preset.model_dump(mode="json", exclude=_NAMED_ELSEWHERE)))
+    own = dict(flat(recipe.model_dump(mode="json", exclude=_NAMED_ELSEWHERE)))
     return tuple(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in own.items()
         if value != usual[key]
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _digest(value: object) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from psptool.errors import PspError
 from psptool.runs.folder import RunFolder
+from psptool.schemas.base import flat
 from psptool.schemas.run import RunConfig
 
 Resume = Literal["off", "required", "auto"]
@@ -44,7 +45,7 @@ class Place:
 
 def differences(there: RunConfig, asked: RunConfig) -> list[str]:
     """What keeps the run ``there`` from being gone on with as ``asked``, a line each."""
-    old, new = (dict(_flat(config.model_dump(mode="json"))) for config in (there, asked))
+    old, new = (dict(flat(config.model_dump(mode="json"))) for config in (there, asked))
     for values in (old, new):
         values["device"] = values["device"].partition(":")[0]  # cuda:0 draws what cuda:1 draws
     return [
@@ -135,14 +136,6 @@ def _unfinished(runs: Path, config: RunConfig) -> Iterator[tuple[RunFolder, RunC
 
 def _kind(config: RunConfig) -> tuple[str, str, str]:
     return config.split_digest, config.training.method, config.training.preset
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _short(value: object) -> str:

@@ -1,23 +1,18 @@
-"""The attention maps of a trained run on clips: which body regions, parts and joints attend to which.
-
-Notation for array shapes: P persons of a clip that the network saw, M persons of a clip, T frames, S heads,
-G groups of a level.
-"""
+"""The attention maps of a trained run on clips."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from psptool.errors import PspError
-from psptool.skeletons.topology import Topology
 from psptool.store.arrays import PreparedClip, motion
+from psptool.view.clips import ViewedClip
+from psptool.view.maps import ClipAttention
 
 if TYPE_CHECKING:
     import torch
@@ -25,22 +20,8 @@ if TYPE_CHECKING:
     from psptool.model.classifier import PSPNet
     from psptool.schemas.dataset import PreparationSettings
     from psptool.schemas.run import RunConfig
-    from psptool.view.clips import ViewedClip
 
 STREAMS = ("joint", "motion")
-
-
-@dataclass(frozen=True)
-class ClipAttention:
-    """The polymerized maps of one clip (PSP Learning, arXiv 2302.02327, section 3); sums over time, so one a clip.
-
-    Attributes:
-        persons: The P persons' numbers in the clip.
-        maps: By stream and level float32 (P, S, G, G); row u says how group u attends to each group.
-    """
-
-    persons: tuple[int, ...]
-    maps: Mapping[str, Mapping[str, NDArray[np.float32]]]
 
 
 def with_attention(
@@ -121,34 +102,3 @@ def check_same_preparation(
             str(config.preparation),
             "Name the run's own dataset, or a raw file, which is then prepared as the run says.",
         )
-
-
-def level_groups_of(topology: Topology) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
-    """By level each group's name and joints, in the order of the maps' rows."""
-    groups = {"body": topology.bodies, "part": topology.parts}
-    named: dict[str, list[tuple[str, tuple[int, ...]]]] = {
-        level: [(group.name, group.joints) for group in found] for level, found in groups.items()
-    }
-    named["joint"] = [(name, (number,)) for number, name in enumerate(topology.joints)]
-    return named
-
-
-def packed_attention(attention: ClipAttention) -> dict[str, Any]:
-    """What `attention.js` reads: values in steps of a 32,767th of the map's largest."""
-    first = next(iter(attention.maps.values()))
-    return {
-        "persons": attention.persons,
-        "streams": list(attention.maps),
-        "levels": list(first),
-        "heads": next(iter(first.values())).shape[1],
-        "maps": {
-            stream: {level: _packed(values) for level, values in levels.items()}
-            for stream, levels in attention.maps.items()
-        },
-    }
-
-
-def _packed(values: NDArray[np.float32]) -> dict[str, Any]:
-    step = max(float(np.abs(values).max()), 1e-9) / 32767
-    numbers = np.rint(values / step).astype("<i2")
-    return {"step": step, "values": base64.b64encode(numbers.tobytes()).decode("ascii")}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from psptool.skeletons.topology import Topology
 from psptool.store.arrays import PreparedClip
-from psptool.view.attention import ClipAttention, level_groups_of, packed_attention
+from psptool.view.maps import ClipAttention, level_groups_of, packed_attention
 
 FPS = 30
 """Frames a second of both Kinects."""

@@ -20,6 +20,7 @@ from psptool.evaluate.api import Scored
 from psptool.evaluate.rendering import TITLES, cell
 from psptool.inference.scoring import softmax
 from psptool.runs.folder import RunFolder
+from psptool.schemas.base import flat
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores, file_name
 from psptool.store.reading import open_store
@@ -54,7 +55,7 @@ def report_page(run: Path, scores: Scores, scored: Scored) -> str:
         Section("Accuracy by class", _by_class(scores), wide=False),
         Section("Training", _curves(RunFolder(run).log)),
         Section("Surest mistakes", _shown(mistakes)),
-        Section("Recipe", table((), _flat(config.training.model_dump(mode="json"))), wide=False),
+        Section("Recipe", table((), _recipe(config)), wide=False),
         Section("What it rests on", table((), _fingerprints(config, scores)), wide=False),
     ]
     title = f"{run.resolve().name}: {_percent(scores.top1)} %"
@@ -186,12 +187,9 @@ def _fingerprints(config: RunConfig, scores: Scores) -> list[tuple[str, str]]:
     return rows + [(f"preparation {key}", str(value)) for key, value in config.preparation]
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif value is not None and not (isinstance(value, float) and math.isnan(value)):
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append((f"{prefix}{key}", text))
-    return rows
+def _recipe(config: RunConfig) -> list[tuple[str, str]]:
+    return [
+        (key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for key, value in flat(config.training.model_dump(mode="json"))
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from psptool.cli.console import note
@@ -54,6 +54,7 @@ def _dataset_of_run(path: Path) -> str | None:
 DATASET = Stage("dataset", "data/*.h5", "--data", "psptool prepare ntu|ucla --raw PATH", _dataset_of_store)
 SPLIT = Stage("split", "splits/*.json", "--split", "psptool split --ratio 0.05", _dataset_of_json)
 RUN = Stage("run", "runs/*/last.safetensors", "RUN", "psptool train", _dataset_of_run)
+MODEL = replace(RUN, option="--model")
 
 
 def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) -> Path:
@@ -94,4 +95,4 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
 
 def _artefact(stage: Stage, path: Path) -> Path:
     """A run is the folder of the file it is known by."""
-    return path.parent if stage is RUN else path
+    return path.parent if stage.noun == RUN.noun else path

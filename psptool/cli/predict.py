@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.artefacts import RUN, choose
+from psptool.cli.artefacts import MODEL, choose
 from psptool.cli.console import FOUND, choice, examples, grid, next_step, progress, say, say_json, warn
 from psptool.errors import PspError
 
@@ -51,7 +51,7 @@ def predict(
     computing_on = choose_device(device)
     if out is not None and out.is_dir():
         raise PspError(f"{out}: is a folder", expected="a file to write", way_out="Name a file with --out.")
-    chosen = choose(RUN, model)
+    chosen = choose(MODEL, model)
     opened = models.open_model(chosen, which, computing_on)
     done = _run(opened, files, top, logits)
     if out is not None:

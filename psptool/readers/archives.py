@@ -106,7 +106,8 @@ class _Contents:
             values = [getattr(members[name], slot, None) for name in self._names]
             if all(isinstance(value, int) for value in values):
                 column = np.array(values, np.int64)
-                self._columns[slot] = column[:1] if (column == column[:1]).all() else column
+                # A copy, since a view would keep the whole column.
+                self._columns[slot] = column[:1].copy() if (column == column[:1]).all() else column
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """(name, size as stated) of each member, sorted by name."""

@@ -16,15 +16,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.profiler import record_function
 
 from psptool.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.batches.sampling import draw_frames, even_frames
 from psptool.batches.streams import Stream, Streams
-from psptool.schemas.training import AugmentSettings, SamplingSettings
+from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings, TrainingConfig
+from psptool.skeletons.topology import Topology
 from psptool.store.reading import Rows, Store
 
 NO_CHANGE = AugmentSettings()
+AS_RELEASED = StreamSettings()
 DRAWING, AUGMENTING = "psptool: drawing", "psptool: augmenting"
 """What `psptool train --profile` calls these parts of a step."""
 DEVICE_SHARE = 0.5
@@ -49,7 +52,7 @@ class RaggedClips:
         visible: int64 (F,), for each clip the frames in which somebody is present, clip by clip.
         first_visible: int64 (n,), the clip's first entry in `visible`.
         visible_count: int64 (n,), its number of entries there.
-        mirror: int64 (V,), for each joint the one on the other side.
+        topology: The V joints.
     """
 
     joint: Tensor
@@ -63,7 +66,7 @@ class RaggedClips:
     visible: Tensor
     first_visible: Tensor
     visible_count: Tensor
-    mirror: Tensor
+    topology: Topology
 
     @property
     def place(self) -> Literal["device", "host"]:
@@ -72,11 +75,13 @@ class RaggedClips:
 
     @classmethod
     def from_store(
-        cls, store: Store, mirror: tuple[int, ...], device: torch.device, storage: torch.dtype = torch.float32
+        cls, store: Store, topology: Topology, device: torch.device, storage: torch.dtype = torch.float32
     ) -> RaggedClips:
         """Load a whole prepared dataset; arguments as for `from_rows`."""
         table = store.table
-        return cls.from_rows(store.rows(), table.label, table.frames, table.persons, mirror, device, storage)
+        return cls.from_rows(
+            store.rows(), table.label, table.frames, table.persons, topology, device, storage
+        )
 
     @classmethod
     def from_rows(
@@ -85,7 +90,7 @@ class RaggedClips:
         label: NDArray[np.integer],
         frames: NDArray[np.integer],
         persons: NDArray[np.integer],
-        mirror: tuple[int, ...],
+        topology: Topology,
         device: torch.device,
         storage: torch.dtype = torch.float32,
     ) -> RaggedClips:
@@ -96,7 +101,7 @@ class RaggedClips:
             label: int (n,).
             frames: int (n,).
             persons: int (n,).
-            mirror: For each joint the one on the other side.
+            topology: The V joints.
             device: Where batches go.
             storage: float32, or float16 for half the memory; batches are float32 in any case.
         """
@@ -125,7 +130,7 @@ class RaggedClips:
             visible=integers(np.concatenate(shown)),
             first_visible=integers(np.cumsum(count) - count),
             visible_count=integers(count),
-            mirror=torch.tensor(mirror),
+            topology=topology,
         )
 
 
@@ -153,6 +158,7 @@ class Batcher:
         augmentation: What changes at training.
         absent_persons: ``skip`` leaves absent persons out; ``zeros`` computes on `slots` persons a clip.
         slots: Persons a clip under ``zeros``, at most two in the released code.
+        streams: What the two streams say of the frames drawn.
     """
 
     clips: RaggedClips
@@ -160,6 +166,18 @@ class Batcher:
     augmentation: AugmentSettings = NO_CHANGE
     absent_persons: str = "skip"
     slots: int = 2
+    streams: StreamSettings = AS_RELEASED
+
+    @classmethod
+    def of(cls, clips: RaggedClips, recipe: TrainingConfig) -> Batcher:
+        """As the recipe asks."""
+        return cls(
+            clips,
+            recipe.sampling,
+            recipe.augment,
+            recipe.model.absent_persons,
+            streams=recipe.streams,
+        )
 
     def train(self, chosen: Tensor, generator: torch.Generator) -> Streams:
         """A training batch: frames and augmentations are drawn.
@@ -181,22 +199,23 @@ class Batcher:
         on_device = self._device_generator(generator)
 
         def change() -> Augmentation:
-            size = (len(chosen), len(clips.mirror), settings, on_device, clips.device, self.sampling.frames)
+            size = (len(chosen), clips.topology.size, settings, on_device, clips.device, self.sampling.frames)
             with record_function(AUGMENTING):
                 return draw_augmentation(*size)
 
         changes = change()
         frames_of_motion = frames if self.sampling.shared else draw()
         changes_of_motion = changes if settings.shared else change()
-        persons, mirror = self._persons(chosen), clips.mirror.to(clips.device, non_blocking=True)
+        persons = self._persons(chosen)
+        mirror = torch.tensor(clips.topology.mirror).to(clips.device, non_blocking=True)
         streams = []
-        for data, drawn, changed in (
-            (clips.joint, frames, changes),
+        for name, drawn, changed in (
+            ("joint", frames, changes),
             # Noise is for positions: at a high frame rate it would drown their differences.
-            (clips.motion, frames_of_motion, replace(changes_of_motion, jitter=0.0)),
+            ("motion", frames_of_motion, replace(changes_of_motion, jitter=0.0)),
         ):
             with record_function(DRAWING):
-                x, present, owner = self._gather(data, persons, drawn)
+                x, present, owner = self._content(name, persons, drawn)
             owner_there, shown = (part.to(clips.device, non_blocking=True) for part in (owner, present))
             with record_function(AUGMENTING):
                 x = augment(x, owner_there, changed, mirror, on_device, shown)
@@ -208,8 +227,8 @@ class Batcher:
         frames = self._visible_frames(chosen, even_frames(self._counts(chosen), self.sampling.frames))
         persons = self._persons(chosen)
         streams = []
-        for data in (self.clips.joint, self.clips.motion):
-            x, _, owner = self._gather(data, persons, frames)
+        for name in ("joint", "motion"):
+            x, _, owner = self._content(name, persons, frames)
             streams.append(self._stream(x, owner, len(chosen)))
         return Streams(*streams)
 
@@ -232,6 +251,16 @@ class Batcher:
         number = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
         first_row = self.clips.first_row[chosen][owner] + number * self.clips.frames[chosen][owner]
         return _Persons(owner, number, first_row)
+
+    def _content(self, stream: str, persons: _Persons, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the stream ``joint`` or ``motion`` says of these frames; the result is that of `_gather`."""
+        recorded = stream == "motion" and self.streams.motion == "recorded"
+        x, present, owner = self._gather(self.clips.motion if recorded else self.clips.joint, persons, frames)
+        if stream == "motion" and not recorded:
+            x, present = between_neighbours(x, present)
+        if self.streams.origin == "frame":
+            x = from_center(x, self.clips.topology.center)
+        return x, present, owner
 
     def _gather(self, data: Tensor, persons: _Persons, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Positions or motion, float32 (P, T, V, 3) on the device; on the host presence (P, T) and clips (P,)."""
@@ -266,3 +295,29 @@ class Batcher:
         one_hot = (owner[None, :] == torch.arange(clips)[:, None]).to(torch.get_default_dtype())  # (N, P)
         average = one_hot / one_hot.sum(1, keepdim=True)
         return Stream(x.permute(0, 3, 1, 2), average.to(x.device, non_blocking=True))
+
+
+def between_neighbours(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """The drawn frame after minus the one before, zero where either is not there.
+
+    Args:
+        x: (P, T, V, 3), positions, on any device.
+        present: bool (P, T), on the host.
+
+    Returns:
+        (P, T, V, 3), and bool (P, T), where it is a difference.
+    """
+    known = torch.zeros_like(present)
+    known[:, 1:-1] = present[:, 2:] & present[:, :-2]
+    change = F.pad(x[:, 2:] - x[:, :-2], (0, 0, 0, 0, 1, 1)) if x.shape[1] > 2 else torch.zeros_like(x)
+    return change * known[:, :, None, None].to(x.device, non_blocking=True), known
+
+
+def from_center(x: Tensor, center: int) -> Tensor:
+    """Joints (P, T, V, 3) relative to the center joint of their frame, which alone is as it was.
+
+    Positions can be had back from the result by adding up; of absent frames, which are zero, it is zero.
+    """
+    moved = x - x[:, :, center : center + 1]
+    moved[:, :, center] = x[:, :, center]
+    return moved

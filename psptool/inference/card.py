@@ -25,16 +25,29 @@ shown = np.flatnonzero(clip.present.any(axis=0))  # frames in which somebody is 
 frames = shown[np.arange({frames}) * len(shown) // {frames}]
 present = clip.present[:, frames].any(axis=1)  # persons who are there in these frames
 persons = int(present.sum())
+{streams}
 session = onnxruntime.InferenceSession("{file}")
 logits, of_joint, of_motion = session.run(
     ["logits", "joint_logits", "motion_logits"],
     {{
-        "joint": clip.joint[present][:, frames].transpose(0, 3, 1, 2),
-        "motion": clip.motion[present][:, frames].transpose(0, 3, 1, 2),
+        "joint": joint.transpose(0, 3, 1, 2),
+        "motion": motion.transpose(0, 3, 1, 2),
         "average": np.full((1, persons), 1 / persons, np.float32),
     }},
 )
 """
+
+RECORDED_MOTION = """\
+joint, motion = clip.joint[present][:, frames], clip.motion[present][:, frames]"""
+DRAWN_MOTION = """\
+joint, there = clip.joint[present][:, frames], clip.present[present][:, frames]
+motion = np.zeros_like(joint)
+both = there[:, 2:] & there[:, :-2]
+motion[:, 1:-1] = (joint[:, 2:] - joint[:, :-2]) * both[:, :, None, None]"""
+FROM_CENTER = """
+others = np.arange(joint.shape[2]) != {center}
+for x in (joint, motion):
+    x[:, :, others] -= x[:, :, [{center}]]"""
 
 
 def model_card(
@@ -65,9 +78,18 @@ def model_card(
     ]
     if any(one.format == "onnx" for one in exported) and config.training.model.absent_persons == "skip":
         names = {"data": config.data_path, "clip": clip or "CLIP", "file": f"{stem}.onnx"}
-        code = SNIPPET.format(frames=config.training.sampling.frames, **names)
+        code = SNIPPET.format(frames=config.training.sampling.frames, streams=_streams(config), **names)
         parts += ["", "```python", code.rstrip(), "```"]
     return "\n".join(parts) + "\n"
+
+
+def _streams(config: RunConfig) -> str:
+    """Code that makes both streams of a clip."""
+    settings = config.training.streams
+    code = DRAWN_MOTION if settings.motion == "drawn" else RECORDED_MOTION
+    if settings.origin == "frame":
+        code += FROM_CENTER.format(center=TOPOLOGIES[config.topology].center)
+    return code
 
 
 def _files(stem: str, exported: Sequence[Exported], compared: str) -> list[str]:
@@ -174,6 +196,15 @@ def _input(config: RunConfig) -> list[str]:
         if config.training.model.absent_persons == "skip"
         else "each clip has two person slots, absent persons are zeros and count in the average"
     )
+    settings = config.training.streams
+    motion = (
+        "next frame minus this one, taken at the full frame rate"
+        if settings.motion == "recorded"
+        else "of the frames taken, the one after minus the one before; zero at both ends"
+    )
+    if settings.origin == "frame":
+        center = TOPOLOGIES[config.topology].joints[TOPOLOGIES[config.topology].center]
+        motion += f"; of all joints but the {center}, in both inputs, relative to it"
     return [
         "## Input and output",
         "",
@@ -182,7 +213,7 @@ def _input(config: RunConfig) -> list[str]:
         "| name | shape | what |",
         "|---|---|---|",
         f"| `joint` | (P, 3, {frames}, {joints}) | normalized positions, one entry a person |",
-        f"| `motion` | (P, 3, {frames}, {joints}) | next frame minus this one, taken at the full frame rate |",
+        f"| `motion` | (P, 3, {frames}, {joints}) | {motion} |",
         "| `average` | (N, P) | row n holds 1 / M for the M persons of clip n, else 0 |",
         f"| `logits` (out) | (N, {len(config.class_names)}) | both streams, the prediction |",
         f"| `joint_logits`, `motion_logits` (out) | (N, {len(config.class_names)}) | each stream |",

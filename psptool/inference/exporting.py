@@ -74,7 +74,7 @@ class PlainNet(nn.Module):
 def inputs_at_test(model: TrainedModel, clips: RaggedClips, chosen: Sequence[int]) -> Inputs:
     """What the network sees of clips at test: joint, motion (P, 3, T, V) and average (N, P), on the CPU."""
     training = model.config.training
-    batcher = Batcher(clips, training.sampling, absent_persons=training.model.absent_persons)
+    batcher = Batcher.of(clips, training)
     streams = batcher.test(torch.tensor(chosen))
     # Nothing is drawn at test, so that both streams see the same frames and persons.
     tensors = (streams.joint.x, streams.motion.x, streams.joint.average)

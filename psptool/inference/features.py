@@ -66,9 +66,9 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
     Raises:
         PspError: A feature is not finite, or the store is damaged.
     """
-    clips = RaggedClips.from_store(store, TOPOLOGIES[model.config.topology].mirror, model.device)
+    clips = RaggedClips.from_store(store, TOPOLOGIES[model.config.topology], model.device)
     training = model.config.training
-    batcher = Batcher(clips, training.sampling, absent_persons=training.model.absent_persons)
+    batcher = Batcher.of(clips, training)
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
     for some in torch.split(torch.arange(len(store)), BATCH):
         streams = batcher.test(some)

@@ -131,7 +131,7 @@ def ragged(clips: Sequence[PreparedClip], model: TrainedModel) -> RaggedClips:
     table = dict(zip((*KEY_COLUMNS, "frames", "persons"), packed.numbers.T, strict=True))
     rows = Rows(packed.joint, packed.motion, packed.present)
     return RaggedClips.from_rows(
-        rows, table["label"], table["frames"], table["persons"], topology.mirror, model.device
+        rows, table["label"], table["frames"], table["persons"], topology, model.device
     )
 
 

@@ -130,7 +130,7 @@ def score_clips(
     Raises:
         PspError: A logit is not finite; or the store is damaged.
     """
-    clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology].mirror, device)
+    clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device)
     return score_ragged(model, config, clips, chosen, [store.names[n] for n in chosen])
 
 
@@ -154,7 +154,7 @@ def score_ragged(
         PspError: A logit is not finite.
     """
     training = config.training
-    batcher = Batcher(clips, training.sampling, absent_persons=training.model.absent_persons)
+    batcher = Batcher.of(clips, training)
     numbers = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
     joint, motion = (x.cpu().numpy() for x in clip_logits(model, batcher, numbers))
     scored = StreamLogits(joint, motion)

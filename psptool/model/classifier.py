@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from psptool.batches.streams import Streams
-from psptool.model.encoder import ConvBN, Encoder, rows
+from psptool.model.encoder import ConvBN, Encoder, input_map, rows
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import Topology
@@ -38,7 +38,7 @@ class PSPNet(nn.Module):
         self.motion_encoder = None if settings.share_encoder else Encoder(settings, topology.size)
         self.motion_input: ConvBN | None = None
         if settings.share_encoder and settings.own_input:
-            self.motion_input = ConvBN(3, settings.channels[0])
+            self.motion_input = input_map(settings, topology.size)
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, classes)
         # Before the contrast's branch is made, so that one seed gives the same encoder with and without it.

@@ -65,6 +65,32 @@ class ConvBN(nn.Sequential):
         return self[1](y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
+class BodyMap(ConvBN):
+    """One linear map of all joints' coordinates in a frame to all joints' features, and batch norm.
+
+    (P, V, T, 3) -> (P, V, T, C). A joint's features then tell from the start which joint it is and how it lies to the
+    others; the released input map, the same for every joint, leaves that to the attention.
+    """
+
+    def __init__(self, outputs: int, joints: int) -> None:
+        super().__init__(joints * 3, joints * outputs)
+        self[1] = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        persons, joints, frames, _ = x.shape
+        conv = self.conv
+        frame = x.permute(0, 2, 1, 3).flatten(2)  # (P, T, V*3)
+        y = F.linear(frame, conv.weight.flatten(1), conv.bias).view(persons, frames, joints, -1)
+        return self.normalize(y.permute(0, 2, 1, 3))
+
+
+def input_map(settings: ModelSettings, joints: int) -> ConvBN:
+    """The first layer, (P, V, T, 3) -> (P, V, T, C)."""
+    width = settings.channels[0]
+    return BodyMap(width, joints) if settings.input_map == "body" else ConvBN(3, width)
+
+
 class Block(nn.Module):
     """One block, (P, V, T, C) -> (P, V, ceil(T / stride), C').
 
@@ -134,7 +160,7 @@ class Encoder(nn.Module):
     def __init__(self, settings: ModelSettings, joints: int) -> None:
         super().__init__()
         width = settings.channels[0]
-        self.input_map = ConvBN(3, width)
+        self.input_map = input_map(settings, joints)
         self.blocks = nn.ModuleList()
         for outputs, inter, stride in zip(settings.channels, settings.inter, settings.strides, strict=True):
             self.blocks.append(

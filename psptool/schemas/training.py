@@ -20,7 +20,7 @@ from psptool.schemas.base import Artefact, Strict, describe
 
 Level = Literal["body", "part", "joint"]
 Method = Literal["psp", "supervised"]
-Preset = Literal["paper", "paper-short", "small", "demo"]
+Preset = Literal["paper", "paper-short", "small", "best", "demo"]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -41,6 +41,11 @@ class ModelSettings(Strict):
     own_input: bool = Field(
         False,
         description="A shared encoder has one input map a stream, whose batch norms bring both to one size",
+    )
+    input_map: Literal["joint", "body"] = Field(
+        "joint",
+        description="The first layer sees one joint at a time, all by the same weights (released code), or all "
+        "joints of a frame at once",
     )
     levels: tuple[Level, ...] = Field(("body", "part", "joint"), description="Levels of the pyramid")
     polymerize: Literal["raw", "chained", "off"] = Field(
@@ -66,6 +71,21 @@ class ModelSettings(Strict):
         if len(set(self.levels)) != len(self.levels):
             raise ValueError("levels names a level twice")
         return self
+
+
+class StreamSettings(Strict):
+    """What the two streams say of the frames drawn."""
+
+    motion: Literal["recorded", "drawn"] = Field(
+        "recorded",
+        description="Differences of frames as recorded, taken before the draw (released code), or between the "
+        "drawn frames on both sides",
+    )
+    origin: Literal["clip", "frame"] = Field(
+        "clip",
+        description="Joints relative to the clip's beginning (released code), or to the center joint of their own "
+        "frame, which alone keeps its way through the clip",
+    )
 
 
 class SamplingSettings(Strict):
@@ -113,6 +133,23 @@ class LossSettings(Strict):
     contrast_labelled: bool = Field(True, description="Labelled clips stand in the contrast's pool too")
 
 
+class TeacherSettings(Strict):
+    """A teacher, whose weights are the running mean of the network's, labels the pool's clips as training goes on.
+
+    Mean Teacher (Tarvainen and Valpola 2017), with labels sharpened as in MixMatch (Berthelot et al. 2019) and balanced
+    as in ReMixMatch (Berthelot et al. 2020). It sees a clip as evaluation does, the network an augmented draw of it.
+    """
+
+    weight: NonNegative = Field(0.0, description="Of the cross-entropy with its labels; 0: no teacher")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Share of the old weights in the mean at each step")
+    temperature: float = Field(0.5, gt=0, description="Sharpens its labels; 1 leaves them as they are")
+    balance: bool = Field(
+        True, description="Divide by the mean label, for classes that are about equally frequent"
+    )
+    start: Share = Field(0.2, description="Share of the steps before the first label")
+    ramp: Share = Field(0.2, description="Share of the steps in which the weight then rises")
+
+
 class OptimSettings(Strict):
     """The optimizer and its schedule."""
 
@@ -155,8 +192,10 @@ class TrainingConfig(Artefact):
     )
     model: ModelSettings = ModelSettings()
     sampling: SamplingSettings = SamplingSettings()
+    streams: StreamSettings = StreamSettings()
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
+    teacher: TeacherSettings = TeacherSettings()
     optim: OptimSettings = OptimSettings()
 
     @model_validator(mode="after")
@@ -174,6 +213,16 @@ class TrainingConfig(Artefact):
         if self.method == "supervised" or self.loss.contrast_weight == 0:
             return ()
         return self.model.levels if self.loss.contrast_levels is None else self.loss.contrast_levels
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a teacher labels the pool's clips; never for `supervised`."""
+        return self.method != "supervised" and self.teacher.weight > 0
+
+    @property
+    def needs_pool(self) -> bool:
+        """Whether clips are drawn without their labels, for the contrast or the teacher."""
+        return bool(self.contrast_levels) or self.has_teacher
 
 
 _SMALL: Mapping[str, Any] = {
@@ -198,6 +247,21 @@ _SMALL: Mapping[str, Any] = {
     },
 }
 
+_BEST: Mapping[str, Any] = {
+    **_SMALL,
+    "model": {
+        "channels": (16, 32, 64),
+        "inter": (4, 8, 16),
+        "strides": (2, 2, 1),
+        "heads": 2,
+        "own_input": True,
+        "input_map": "body",
+    },
+    "streams": {"motion": "drawn", "origin": "frame"},
+    "teacher": {"weight": 1.0},
+    "optim": {**_SMALL["optim"], "steps": 800, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
+}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"model": {"polymerize": "raw"}},
     # Released maps, frames, input map, loss, optimizer and schedule; width, frames, clips and steps of `small`.
@@ -211,6 +275,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optim": {key: _SMALL["optim"][key] for key in ("steps", "labelled", "unlabelled")},
     },
     "small": _SMALL,
+    "best": _BEST,
     "demo": {
         **_SMALL,
         "model": {

@@ -67,7 +67,7 @@ def train(
 ) -> Trained:
     """Train a model and leave it in a run folder. The test clips are never looked at.
 
-    Where the contrast has fewer clips than the recipe draws a step, it draws them all; the run's configuration says so.
+    Where the pool has fewer clips than the recipe draws a step, all are drawn; the run's configuration says so.
 
     Args:
         data: The dataset.
@@ -98,9 +98,7 @@ def train(
         recipe = _fitting(recipe, pools)
         _check_share(recipe, ranks)
         config = _run_config(store, draw, data, split, recipe, device)
-        clips = RaggedClips.from_store(
-            store, TOPOLOGIES[config.topology].mirror, device, STORAGES[recipe.storage]
-        )
+        clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device, STORAGES[recipe.storage])
         config = config.model_copy(update={"clips_on": clips.place})
         if clips.place == "host":
             say("the clips do not fit on the device: batches are gathered in host memory")
@@ -133,7 +131,7 @@ def _run(
     if ranks.size > 1:
         synchronize_norms(model)
         ranks.same_weights(model)
-    batcher = Batcher(clips, recipe.sampling, recipe.augment, recipe.model.absent_persons)
+    batcher = Batcher.of(clips, recipe)
     loop = Loop(model, batcher, pools, recipe, config.seed, PRECISIONS[config.precision], ranks)
     record = Record(folder, model) if ranks.first else None
     latest: list[Progress] = []
@@ -184,7 +182,7 @@ def _from_log(folder: RunFolder, config: RunConfig) -> Trained:
 
 
 def _pools(store: Store, split: Split, recipe: TrainingConfig) -> Pools:
-    """The clips by number; the contrast draws from the whole train set, or from the unlabelled clips alone."""
+    """The clips by number; the pool is the whole train set, or the unlabelled clips alone."""
 
     def numbers(names: tuple[str, ...]) -> torch.Tensor:
         return torch.tensor([store.index(name) for name in sorted(names)], dtype=torch.int64)
@@ -193,29 +191,29 @@ def _pools(store: Store, split: Split, recipe: TrainingConfig) -> Pools:
         raise PspError(
             "the split has no labelled clips", way_out="Make one that has with psptool split --ratio 0.05."
         )
-    contrast: tuple[str, ...] = ()
-    if recipe.contrast_levels:
-        contrast = split.unlabelled + (split.labelled if recipe.loss.contrast_labelled else ())
-        if min(recipe.optim.unlabelled, len(contrast)) < 2:
+    pool: tuple[str, ...] = ()
+    if recipe.needs_pool:
+        pool = split.unlabelled + (split.labelled if recipe.loss.contrast_labelled else ())
+        if min(recipe.optim.unlabelled, len(pool)) < 2:
             raise PspError(
                 "optim.unlabelled: the contrast compares clips with each other",
-                f"{recipe.optim.unlabelled} clips a step of {len(contrast)}",
+                f"{recipe.optim.unlabelled} clips a step of {len(pool)}",
                 "2 or more",
                 "Raise it, or train with --method supervised.",
             )
-    return Pools(numbers(split.labelled), numbers(contrast), numbers(split.validation))
+    return Pools(numbers(split.labelled), numbers(pool), numbers(split.validation))
 
 
 def _fitting(recipe: TrainingConfig, pools: Pools) -> TrainingConfig:
-    """The recipe with no more clips a step than the contrast has, so that a preset serves a small dataset too."""
-    most = len(pools.contrast)
-    if not recipe.contrast_levels or recipe.optim.unlabelled <= most:
+    """The recipe with no more clips a step than the pool has, so that a preset serves a small dataset too."""
+    most = len(pools.unlabelled)
+    if not recipe.needs_pool or recipe.optim.unlabelled <= most:
         return recipe
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"unlabelled": most})})
 
 
 def _check_share(recipe: TrainingConfig, ranks: Ranks) -> None:
-    clips = recipe.optim.labelled + (recipe.optim.unlabelled if recipe.contrast_levels else 0)
+    clips = recipe.optim.labelled + (recipe.optim.unlabelled if recipe.needs_pool else 0)
     if clips < ranks.size:
         raise PspError(
             f"{ranks.size} processes for {clips} clips a step",

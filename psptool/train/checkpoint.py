@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from psptool.errors import PspError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Standing:
         seconds: Spent on them, pauses left out.
         best: The best accuracy on the validation clips so far; -1 where none was taken.
         window: The loss and its terms, (terms,), a step since the last word; on the device.
+        teacher: With its weights and mean label; None where there is none.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class Standing:
     seconds: float = 0.0
     best: float = -1.0
     window: list[Tensor] = field(default_factory=list)
+    teacher: nn.Module | None = None
 
     def pack(self) -> bytes:
         """All of it, for `unpack` in another process."""
@@ -51,6 +53,7 @@ class Standing:
             "window": torch.stack(self.window) if self.window else torch.zeros(0, 0),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "teacher": {} if self.teacher is None else self.teacher.state_dict(),
             "random": self._random_states(),
         }
         torch.save(state, file)
@@ -68,6 +71,8 @@ class Standing:
                 raise ValueError(f"format {state['format']}")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.teacher is not None:
+                self.teacher.load_state_dict(state["teacher"])
             for generator, kept in zip(self._generators(), state["random"], strict=True):
                 generator.set_state(kept)
         except Exception as error:  # Damaged bytes end in errors of any kind.

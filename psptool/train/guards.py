@@ -35,13 +35,13 @@ def doubts(split: Split, recipe: TrainingConfig, classes: int) -> Iterator[str]:
         )
     if labelled < classes:
         yield f"{labelled} labelled clips for {classes} classes: some classes cannot be learned"
-    if not recipe.contrast_levels:
+    if not recipe.needs_pool:
         return
     if not split.unlabelled:
-        yield "the split has no unlabelled clips: the contrast sees the labelled ones alone"
+        yield "the split has no unlabelled clips: contrast and teacher see the labelled ones alone"
     pool = len(split.unlabelled) + (labelled if recipe.loss.contrast_labelled else 0)
     if optim.unlabelled > pool:
-        yield f"optim.unlabelled: the contrast draws {pool} clips a step, not {optim.unlabelled}: it has no more"
+        yield f"optim.unlabelled: {pool} clips are drawn a step, not {optim.unlabelled}: there are no more"
 
 
 def check_terms(window: Tensor, names: tuple[str, ...], done: int, kept: str) -> dict[str, float]:
@@ -134,12 +134,12 @@ def _smaller(recipe: TrainingConfig, share: float) -> str:
     """The options that make a step need ``share`` of its memory."""
     optim, frames = recipe.optim, recipe.sampling.frames
     fewer = f"sampling.frames from {frames} to {max(1, int(frames * share))} or less"
-    contrast = bool(recipe.contrast_levels)
-    most = int((optim.labelled + optim.unlabelled * contrast) * share)
-    if contrast and most - optim.labelled >= 2:
+    pool = recipe.needs_pool
+    most = int((optim.labelled + optim.unlabelled * pool) * share)
+    if pool and most - optim.labelled >= 2:
         return (
             f"Lower optim.unlabelled from {optim.unlabelled} to {most - optim.labelled} or less, or {fewer}."
         )
-    if not contrast and most >= 1:
+    if not pool and most >= 1:
         return f"Lower optim.labelled from {optim.labelled} to {most} or less, or {fewer}."
     return f"Lower {fewer}."

@@ -22,6 +22,7 @@ from psptool.train.guards import check_terms, check_weights
 from psptool.train.objective import objective
 from psptool.train.optimization import build_optimizer, learning_rate
 from psptool.train.ranks import ALONE, Ranks
+from psptool.train.teacher import Teacher
 
 LOG_EVERY = 10
 VALIDATION_LOOKS = 20
@@ -57,12 +58,12 @@ class Pools:
 
     Attributes:
         labelled: Whose labels are used.
-        contrast: What the contrast draws from; empty for labels only.
+        unlabelled: Seen without their labels, by the contrast and the teacher; empty for labels only.
         validation: Looked at now and then to keep the best weights; may be empty.
     """
 
     labelled: Tensor
-    contrast: Tensor
+    unlabelled: Tensor
     validation: Tensor
 
 
@@ -114,17 +115,18 @@ class Loop:
         """
         optim = self.config.optim
         optimizer = build_optimizer(self.model, optim)
-        now = Standing(self.model, optimizer, torch.Generator().manual_seed(self.seed))
+        teacher = self._teacher()
+        now = Standing(self.model, optimizer, torch.Generator().manual_seed(self.seed), teacher=teacher)
         if state is not None:
             now.unpack(state)
             self.kept = _kept(now.step)
         begin(now.step)
-        labelled, contrast = self._draws(now.step)
+        labelled, unlabelled = self._draws(now.step)
         begun = time.perf_counter() - now.seconds
         saved = time.perf_counter()
         self.model.train()
         while now.step < optim.steps:
-            terms = self._step(optimizer, torch.cat((next(labelled), next(contrast))), now)
+            terms = self._step(optimizer, torch.cat((next(labelled), next(unlabelled))), now, teacher)
             now.window.append(torch.stack([value.detach() for value in terms.values()]))
             now.step += 1
             names, last = tuple(terms), now.step == optim.steps
@@ -155,7 +157,14 @@ class Loop:
         tell(Progress(now.step, steps, means, lr, now.seconds, validation, best))
         return best
 
-    def _step(self, optimizer: torch.optim.Optimizer, chosen: Tensor, now: Standing) -> dict[str, Tensor]:
+    def _teacher(self) -> Teacher | None:
+        if not self.config.has_teacher:
+            return None
+        return Teacher(self.model, self.config.teacher, self.config.optim.steps, self.precision)
+
+    def _step(
+        self, optimizer: torch.optim.Optimizer, chosen: Tensor, now: Standing, teacher: Teacher | None
+    ) -> dict[str, Tensor]:
         """One step on this rank's share of the global batch ``chosen``; the loss and its terms."""
         config, optim = self.config, self.config.optim
         lr = learning_rate(now.step, optim)
@@ -166,14 +175,27 @@ class Loop:
         labels = labels.to(self.batcher.clips.device, non_blocking=True)
         if self.ranks.size > 1:
             streams, labels = self._share(streams, labels, now.step)
-        terms = objective(self.model, streams, labels, config, self.precision, self.ranks, pool)
+        taught = None if teacher is None else self._taught(teacher, chosen[optim.labelled :], now.step)
+        weight = 0.0 if teacher is None else teacher.weight(now.step)
+        terms = objective(
+            self.model, streams, labels, config, self.precision, self.ranks, pool, taught, weight
+        )
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()  # type: ignore[no-untyped-call]
         self.ranks.add_gradients(self.model.parameters())
         if optim.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
         optimizer.step()
+        if teacher is not None:
+            teacher.follow(self.model, now.step)
         return terms
+
+    def _taught(self, teacher: Teacher, pool: Tensor, step: int) -> Tensor | None:
+        """The teacher's labels of this rank's share of the pool; None before the first."""
+        if teacher.weight(step) == 0:
+            return None
+        own = pool[self.ranks.share(backwards=True)] if self.ranks.size > 1 else pool
+        return teacher.label(self.batcher.test(own), self.ranks, len(pool))
 
     def _share(self, streams: Streams, labels: Tensor, step: int) -> tuple[Streams, Tensor]:
         """This rank's clips of a global batch, and the labels of the labelled ones among them.
@@ -211,16 +233,16 @@ class Loop:
         return done % LOG_EVERY == 0 and self.ranks.any(asked())
 
     def _draws(self, done: int) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-        """Endless batches of labelled clips and of the contrast's pool; the latter are empty where there is none.
+        """Endless batches of labelled clips and of the pool; the latter are empty where there is none.
 
         Those of the ``done`` steps before are drawn again and left: a stream's place in its pass needs no saving.
         """
         of_labelled = torch.Generator().manual_seed(self.seed)
-        of_contrast = torch.Generator().manual_seed(self.seed + 1)
-        size = self.config.optim.unlabelled if len(self.pools.contrast) else 0
+        of_pool = torch.Generator().manual_seed(self.seed + 1)
+        size = self.config.optim.unlabelled if len(self.pools.unlabelled) else 0
         return (
             islice(endless(self.pools.labelled, self.config.optim.labelled, of_labelled), done, None),
-            islice(endless(self.pools.contrast, size, of_contrast), done, None),
+            islice(endless(self.pools.unlabelled, size, of_pool), done, None),
         )
 
     def _looks_at(self, done: int) -> bool:

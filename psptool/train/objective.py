@@ -1,4 +1,4 @@
-"""One step's loss: cross-entropy on the labelled clips and the coarse-to-fine contrast on the pool."""
+"""One step's loss: cross-entropy on the labelled clips; coarse-to-fine contrast and a teacher's labels on the pool."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ def objective(
     precision: torch.dtype,
     ranks: Ranks = ALONE,
     pool: int = 0,
+    taught: Tensor | None = None,
+    weight: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The loss and its terms by name (``loss``, ``ce``, and one a contrasted level), scalars.
+    """The loss and its terms by name (``loss``, ``ce``, one a contrasted level, ``teacher``), scalars.
 
     Over several ranks they are those of the global batch, the same on each; the gradients are to be added up.
 
     Args:
         model: In training mode.
-        streams: The labelled clips first, then the contrast's pool.
+        streams: The labelled clips first, then the pool.
         labels: int64 (labelled,).
         config: The recipe.
         precision: Of the forward pass; losses are float32.
         ranks: The processes among which the clips are dealt.
-        pool: The contrast's clips on all ranks; needed where there are several.
+        pool: The pool's clips on all ranks; needed where there are several.
+        taught: The teacher's labels (n, K) of this rank's n clips of the pool; None where there are none yet.
+        weight: Of the cross-entropy with them.
     """
     labelled = len(labels)
     device = streams.joint.x.device.type
@@ -65,7 +69,19 @@ def objective(
         )
         total = total + config.loss.contrast_weight * torch.stack(list(contrast.values())).sum()
         terms |= contrast
+    if config.has_teacher:
+        terms["teacher"] = _from_teacher(logits[labelled:], taught, ranks, pool)
+        total = total + weight * terms["teacher"]
     return {"loss": total, **terms}
+
+
+def _from_teacher(logits: Tensor, taught: Tensor | None, ranks: Ranks, pool: int) -> Tensor:
+    """The mean cross-entropy with the teacher's labels over the pool's clips of all ranks."""
+    if taught is None:
+        return logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
+    if ranks.size == 1:
+        return F.cross_entropy(_exact(logits), taught)
+    return ranks.sum(F.cross_entropy(_exact(logits), taught, reduction="sum") / pool)
 
 
 def _exact(x: Tensor) -> Tensor:

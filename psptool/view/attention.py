@@ -63,10 +63,9 @@ def _of_clip(model: PSPNet, config: RunConfig, clip: PreparedClip, device: torch
     joints, moved = clip.joint.shape[2:], motion(clip.joint, clip.present)
     rows = Rows(clip.joint.reshape(-1, *joints), moved.reshape(-1, *joints), clip.present.reshape(-1))
     label, frames, persons = (np.array([n]) for n in (clip.key.label, clip.frames, clip.persons))
-    mirror = TOPOLOGIES[config.topology].mirror
-    ragged = RaggedClips.from_rows(rows, label, frames, persons, mirror, device)
+    ragged = RaggedClips.from_rows(rows, label, frames, persons, TOPOLOGIES[config.topology], device)
     absent = config.training.model.absent_persons
-    batcher = Batcher(ragged, config.training.sampling, absent_persons=absent)
+    batcher = Batcher.of(ragged, config.training)
     features = model.features(batcher.test(torch.tensor([0])))
     # Of the persons those that stand in the frames drawn; under `zeros` all have their slot.
     drawn = ragged.visible[even_frames(ragged.visible_count, config.training.sampling.frames)[0]].numpy()

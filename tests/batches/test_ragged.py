@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.batches.ragged import Batcher, RaggedClips, _fits
+from psptool.batches.ragged import Batcher, RaggedClips, _fits, between_neighbours, from_center
 from psptool.batches.streams import Streams
-from psptool.schemas.training import AugmentSettings, SamplingSettings
+from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings, resolve
 from psptool.skeletons.topologies import UCLA20
 from psptool.store.reading import Store, open_store
 
@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def clips(store: Store) -> RaggedClips:
-    return RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+    return RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -193,8 +193,8 @@ def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
 
 
 def test_half_precision_storage_halves_the_memory_and_gives_float32_batches(store: Store) -> None:
-    half = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"), torch.float16)
-    full = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+    half = RaggedClips.from_store(store, UCLA20, torch.device("cpu"), torch.float16)
+    full = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
     assert 2 * half.joint.nbytes == full.joint.nbytes
     found, expected = (Batcher(clips, EVEN).test(everything(clips)).joint.x for clips in (half, full))
     assert found.dtype == torch.float32
@@ -216,3 +216,58 @@ def test_clips_lie_on_the_device_where_they_leave_the_step_its_half(monkeypatch:
     assert _fits(500, torch.device("cuda"))
     assert not _fits(501, torch.device("cuda"))
     assert _fits(10**15, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 6])
+def test_drawn_motion_is_the_frame_after_minus_the_one_before_where_both_are_there(frames: int) -> None:
+    x, present = (
+        torch.randn(4, frames, 3, 3, generator=seeded()),
+        torch.rand(4, frames, generator=seeded(1)) < 0.7,
+    )
+    found, known = between_neighbours(x, present)
+    for person in range(4):
+        for frame in range(frames):
+            inner = 0 < frame < frames - 1
+            both = inner and bool(present[person, frame - 1] and present[person, frame + 1])
+            expected = x[person, frame + 1] - x[person, frame - 1] if both else torch.zeros(3, 3)
+            assert torch.equal(found[person, frame], expected)
+            assert known[person, frame] == both
+
+
+def test_from_the_center_only_the_center_keeps_its_way() -> None:
+    x = torch.randn(2, 4, 5, 3, generator=seeded())
+    found = from_center(x, 1)
+    assert torch.equal(found[:, :, 1], x[:, :, 1])
+    for joint in (0, 2, 3, 4):
+        assert torch.equal(found[:, :, joint], x[:, :, joint] - x[:, :, 1])
+
+
+def test_streams_are_made_of_the_test_frames_positions(clips: RaggedClips) -> None:
+    settings, chosen = StreamSettings(motion="drawn", origin="frame"), everything(clips)
+    plain, found = Batcher(clips, EVEN).test(chosen), Batcher(clips, EVEN, streams=settings).test(chosen)
+    positions = plain.joint.x.permute(0, 2, 3, 1)
+    assert torch.equal(found.joint.x.permute(0, 2, 3, 1), from_center(positions, UCLA20.center))
+    first = positions[0, 2] - positions[0, 0]
+    moved = first - first[UCLA20.center]
+    moved[UCLA20.center] = first[UCLA20.center]
+    torch.testing.assert_close(found.motion.x.permute(0, 2, 3, 1)[0, 1], moved)
+    assert not found.motion.x[:, :, [0, -1]].any()
+
+
+def test_a_joint_that_is_masked_is_zero_in_drawn_motion_too(clips: RaggedClips) -> None:
+    changes = AugmentSettings(mask_joints=0.5)
+    streams = StreamSettings(motion="drawn", origin="frame")
+    x = Batcher(clips, EVEN, changes, streams=streams).train(torch.tensor([0] * 40), seeded()).motion.x
+    still = (x == 0).all(2).all(1)  # (P, V)
+    assert 0.3 < still.float().mean() < 0.7
+
+
+def test_a_batcher_of_a_recipe_has_all_that_the_recipe_says_of_batches(clips: RaggedClips) -> None:
+    recipe = resolve(preset="best", changes=["model.absent_persons=zeros"])
+    found = Batcher.of(clips, recipe)
+    assert (found.sampling, found.augmentation, found.streams) == (
+        recipe.sampling,
+        recipe.augment,
+        recipe.streams,
+    )
+    assert found.absent_persons == "zeros"

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ import torch
 from psptool.batches.ragged import RaggedClips
 from psptool.errors import PspError
 from psptool.inference import exporting
-from psptool.inference.card import model_card
+from psptool.inference.card import _streams, model_card
 from psptool.inference.exporting import Exported, Inputs, PlainNet, export, inputs_at_test
 from psptool.inference.models import TrainedModel, open_model
 from psptool.prepare.pipeline import prepare
 from psptool.schemas.dataset import DatasetManifest
+from psptool.schemas.training import StreamSettings
 from psptool.skeletons.topologies import UCLA20
 from psptool.store.reading import open_store
 
@@ -49,7 +51,7 @@ def run_on(there: Path, manifest: DatasetManifest, chosen: Sequence[int]) -> tup
 def opened(there: Path, chosen: Sequence[int]) -> tuple[TrainedModel, Inputs]:
     model = open_model(there / "run")
     with open_store(there / "ucla.h5") as store:
-        clips = RaggedClips.from_store(store, UCLA20.mirror, CPU)
+        clips = RaggedClips.from_store(store, UCLA20, CPU)
     return model, inputs_at_test(model, clips, chosen)
 
 
@@ -115,6 +117,26 @@ def test_a_missing_package_names_the_way_to_get_it(
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(PspError, match=r"pip install 'psptool\[export\]'"):
         export(made[0], ["onnx"], made[1])
+
+
+@pytest.mark.parametrize("origin", ["clip", "frame"])
+@pytest.mark.parametrize("motion", ["recorded", "drawn"])
+def test_the_cards_example_makes_the_streams_that_the_model_was_trained_on(
+    made: tuple[TrainedModel, Inputs], motion: str, origin: str
+) -> None:
+    settings = StreamSettings.model_validate({"motion": motion, "origin": origin})
+    training = made[0].config.training.model_copy(update={"streams": settings})
+    model = replace(made[0], config=made[0].config.model_copy(update={"training": training}))
+    with open_store(Path(model.config.data_path)) as store:
+        inputs = inputs_at_test(model, RaggedClips.from_store(store, UCLA20, CPU), [3])
+        clip = store.clip(3)
+    frames = np.arange(4) * clip.present.shape[1] // 4
+    names = {"np": np, "clip": clip, "present": clip.present[:, frames].any(axis=1), "frames": frames}
+    exec(_streams(model.config), names)
+    np.testing.assert_array_equal(names["joint"].transpose(0, 3, 1, 2), inputs[0])  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(names["motion"].transpose(0, 3, 1, 2), inputs[1])  # type: ignore[attr-defined]
+    card = model_card(model, "model", [Exported("onnx", b"", 0.0)], "20 clips", NAMES[3])
+    assert ("hip centre" in card) == (origin == "frame")
 
 
 def test_the_card_says_what_is_measured_and_what_is_not(made: tuple[TrainedModel, Inputs]) -> None:

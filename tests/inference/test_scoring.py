@@ -50,7 +50,7 @@ def score(run: tuple[Path, RunConfig, Store], chosen: list[int]) -> tuple[np.nda
 
 def test_logits_are_those_of_the_trained_network_on_test_frames(run: tuple[Path, RunConfig, Store]) -> None:
     weights, config, store = run
-    batcher = Batcher(RaggedClips.from_store(store, UCLA20.mirror, CPU), TRAINING.sampling)
+    batcher = Batcher(RaggedClips.from_store(store, UCLA20, CPU), TRAINING.sampling)
     with torch.no_grad():
         expected = make_network()(batcher.test(torch.arange(5)))
     scored = score_clips(load_model(config, weights, CPU), config, store, np.arange(5), CPU)
@@ -72,7 +72,7 @@ def test_scores_do_not_depend_on_the_clips_computed_at_once(
     run: tuple[Path, RunConfig, Store], batch: int
 ) -> None:
     _, _, store = run
-    batcher = Batcher(RaggedClips.from_store(store, UCLA20.mirror, CPU), TRAINING.sampling)
+    batcher = Batcher(RaggedClips.from_store(store, UCLA20, CPU), TRAINING.sampling)
     whole = clip_logits(make_network(), batcher, torch.arange(5))
     parts = clip_logits(make_network(), batcher, torch.arange(5), batch=batch)
     for one, other in zip(whole, parts, strict=True):
@@ -81,7 +81,7 @@ def test_scores_do_not_depend_on_the_clips_computed_at_once(
 
 def test_scoring_leaves_a_network_in_training_in_training(run: tuple[Path, RunConfig, Store]) -> None:
     _, _, store = run
-    batcher = Batcher(RaggedClips.from_store(store, UCLA20.mirror, CPU), TRAINING.sampling)
+    batcher = Batcher(RaggedClips.from_store(store, UCLA20, CPU), TRAINING.sampling)
     model = make_network().train()
     before = {name: x.clone() for name, x in model.state_dict().items()}
     clip_logits(model, batcher, torch.arange(5))

@@ -29,7 +29,7 @@ SETTINGS = ModelSettings(channels=(4, 4), inter=(2, 2), strides=(1, 2), heads=2)
 def batcher(path: Path, clips: list[PreparedClip], absent_persons: str = "skip") -> Batcher:
     write_ucla(path, clips)
     with open_store(path) as store:
-        ragged = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+        ragged = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
     return Batcher(ragged, SamplingSettings(frames=len(DRAWN)), absent_persons=absent_persons)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from psptool.model.classifier import PSPNet
-from psptool.model.encoder import Block, Encoder, joint_encoding
+from psptool.model.encoder import Block, BodyMap, Encoder, joint_encoding
 from psptool.schemas.training import ModelSettings
 from psptool.skeletons.topologies import NTU25
 
@@ -77,6 +77,30 @@ def test_encoder_equals_input_map_and_blocks(training: bool) -> None:
     tables = [translate.encoding(block) for block in encoder.blocks]
     encoder.train(training)
     translate.close(encoder(x), literal.encoder(translate.array(x), entry, blocks, training, tables))
+
+
+def test_body_map_is_one_product_of_a_frames_coordinates_and_a_batch_norm() -> None:
+    with translate.doubles(seed=3):
+        layer = BodyMap(4, JOINTS)
+        x = torch.randn(3, JOINTS, 6, 3)
+        found = layer(x)
+    weight, bias = (p.detach().numpy() for p in (layer.conv.weight[:, :, 0, 0], layer.conv.bias))
+    expected = np.zeros((3, JOINTS, 6, 4))
+    for person, frame in np.ndindex(3, 6):
+        coordinates = [x[person, joint, frame, axis] for joint in range(JOINTS) for axis in range(3)]
+        features = weight @ np.array(coordinates) + bias
+        for joint in range(JOINTS):
+            expected[person, joint, frame] = features[4 * joint : 4 * joint + 4]
+    # Each feature's moments are over persons, joints and frames.
+    expected -= expected.mean((0, 1, 2))
+    expected /= np.sqrt(expected.var((0, 1, 2)) + 1e-5)
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-12)
+
+
+def test_either_stream_has_a_body_map_where_the_recipe_asks_for_them() -> None:
+    model = PSPNet(ModelSettings(input_map="body", own_input=True), NTU25, classes=3)
+    assert isinstance(model.joint_encoder.input_map, BodyMap)
+    assert isinstance(model.motion_input, BodyMap)
 
 
 @pytest.mark.parametrize(("frames", "after"), [(1, 1), (2, 1), (5, 3), (50, 25)])

@@ -15,6 +15,7 @@ from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.model.classifier import PSPNet
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.split import Split
+from psptool.schemas.training import TeacherSettings
 from psptool.skeletons.topologies import UCLA20
 from psptool.store.reading import open_store
 from psptool.train import api, loop
@@ -28,11 +29,12 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None
     config = change(optim={"steps": steps, "lr": 0.05, "labelled": 5, "unlabelled": 8, "clip_norm": 5.0})
     config = config.model_copy(
         update={
-            "augment": config.augment.model_copy(update={"turn": 30.0, "jitter": 0.05, "mask_joints": 0.1})
+            "teacher": TeacherSettings(weight=0.5, momentum=0.9, start=0.0, ramp=0.0),
+            "augment": config.augment.model_copy(update={"turn": 30.0, "jitter": 0.05, "mask_joints": 0.1}),
         }
     )
     with open_store(data) as store:
-        clips = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+        clips = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
         pools = api._pools(store, Split.load(split), config)
     clips = RaggedClips(**{**vars(clips), "joint": clips.joint.double(), "motion": clips.motion.double()})
     torch.manual_seed(0 if ranks.first else 1)  # the first one's weights must reach the others

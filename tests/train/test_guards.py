@@ -31,7 +31,7 @@ def said(tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], cl
         (change(optim={"labelled": 7}), PARTS, 3, "7 labelled clips a step, but the split has 6"),
         (change(), PARTS, 10, "6 labelled clips for 10 classes"),
         (change(), {**PARTS, "unlabelled": []}, 3, "no unlabelled clips"),
-        (change(optim={"unlabelled": 99}), PARTS, 3, "draws 15 clips a step, not 99"),
+        (change(optim={"unlabelled": 99}), PARTS, 3, "15 clips are drawn a step, not 99"),
         (change(method="supervised", optim={"unlabelled": 99}), PARTS, 3, ""),
     ],
 )

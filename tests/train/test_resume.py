@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from psptool.errors import PspError
 from psptool.runs.folder import RunFolder
 from psptool.schemas.run import RunConfig
-from psptool.schemas.training import TrainingConfig
+from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.train import loop
 from psptool.train.api import Trained, train
 from psptool.train.stopping import Stopped, requests
@@ -27,7 +27,7 @@ from .tiny import Files, change, equal, make_files, weights
 
 KILLS = int(os.environ.get("PSPTOOL_KILLS", "3"))
 STEPS = 40
-# Noise, dropout and a window of the log that checkpoints cut: all that could go another way after a break.
+# Noise, dropout, a teacher and a window of the log that checkpoints cut: all that could go another way after a break.
 RECIPE = change(
     precision="float32", optim={"steps": STEPS, "clip_norm": 5.0}, validate_every=8, checkpoint_every=3
 )
@@ -35,6 +35,7 @@ RECIPE = RECIPE.model_copy(
     update={
         "augment": RECIPE.augment.model_copy(update={"turn": 30.0, "jitter": 0.1, "mask_joints": 0.1}),
         "model": RECIPE.model.model_copy(update={"dropout": 0.2}),
+        "teacher": TeacherSettings(weight=0.5, momentum=0.9),
     }
 )
 CPU = torch.device("cpu")

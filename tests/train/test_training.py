@@ -113,7 +113,7 @@ def test_pools_are_the_splits_parts_and_the_test_clips_stand_in_none(
     for run in begins:
         assert names(run.pools.labelled) == sorted(PARTS["labelled"])
         assert names(run.pools.validation) == sorted(PARTS["validation"])
-    contrasts = [names(run.pools.contrast) for run in begins]
+    contrasts = [names(run.pools.unlabelled) for run in begins]
     assert contrasts == [sorted(PARTS["labelled"] + PARTS["unlabelled"]), sorted(PARTS["unlabelled"]), [], []]
 
 

@@ -42,7 +42,7 @@ def test_maps_are_those_of_the_model_on_test_frames(run):
     shown = with_attention(run, config, found.clips, found.settings)
     assert [clip.attention.persons for clip in shown] == [(0, 1), (0,)]
     with open_store(run.parent / "u.h5") as store:
-        clips = RaggedClips.from_store(store, UCLA20.mirror, torch.device("cpu"))
+        clips = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
         chosen = torch.tensor([store.index(name) for name in TEST])
     model = make_network()
     with torch.inference_mode():

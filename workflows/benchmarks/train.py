@@ -108,7 +108,7 @@ def make_clips(count: int, joints: int, device: torch.device) -> RaggedClips:
         visible=torch.as_tensor(np.concatenate([np.arange(n) for n in frames])),
         first_visible=torch.as_tensor(frames.cumsum() - frames),
         visible_count=torch.as_tensor(frames),
-        mirror=torch.tensor(TOPOLOGY[joints].mirror),
+        topology=TOPOLOGY[joints],
     )
 
 
@@ -142,7 +142,7 @@ def engine_step(
 ) -> tuple[Step, PSPNet]:
     """A step of psptool."""
     config = recipe(frames, absent)
-    model = network(config.model, TOPOLOGY[len(clips.mirror)], clips.device)
+    model = network(config.model, clips.topology, clips.device)
     optimizer = build_optimizer(model, config.optim)
     batcher = Batcher(clips, config.sampling, config.augment, absent)
     generator = torch.Generator().manual_seed(SEED)

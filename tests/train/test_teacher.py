@@ -1,0 +1,155 @@
+"""The teacher against the words of its papers: its weights, its labels, and its term of the loss."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from psptool.batches.streams import Stream, Streams
+from psptool.model.classifier import PSPNet
+from psptool.schemas.training import TeacherSettings, TrainingConfig
+from psptool.train.objective import objective
+from psptool.train.teacher import OLD_LABELS, Teacher
+
+from ..trained import TRAINING, make_network
+from .tiny import RECIPE, change, make_files
+
+TAUGHT = TRAINING.model_copy(update={"teacher": TeacherSettings(weight=0.7)})
+
+
+def make_streams(clips: int = 6, seed: int = 0) -> Streams:
+    x = torch.randn(2, clips, 3, 4, 20, generator=torch.Generator().manual_seed(seed))
+    return Streams(Stream(x[0], torch.eye(clips)), Stream(x[1], torch.eye(clips)))
+
+
+def unsure() -> PSPNet:
+    """A network whose probabilities are none of them zero."""
+    model = make_network()
+    with torch.no_grad():
+        model.classifier.weight.mul_(0.01)
+    return model
+
+
+def probabilities(model: PSPNet, streams: Streams) -> Tensor:
+    with torch.no_grad():
+        joint, motion = model(streams)
+    return (joint + motion).softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("step", "weight"), [(0, 0.0), (19, 0.0), (20, 0.0), (30, 0.35), (40, 0.7), (99, 0.7)]
+)
+def test_its_labels_weigh_nothing_at_first_and_then_rise(step: int, weight: float) -> None:
+    assert Teacher(make_network(), TAUGHT.teacher, 100).weight(step) == pytest.approx(weight)
+
+
+def test_without_a_ramp_its_labels_weigh_all_at_once() -> None:
+    teacher = Teacher(make_network(), TeacherSettings(weight=0.7, start=0.5, ramp=0), 100)
+    assert [teacher.weight(step) for step in (49, 50)] == [0, 0.7]
+
+
+def test_its_weights_are_the_running_mean_of_the_networks() -> None:
+    model = make_network(1)
+    teacher = Teacher(model, TeacherSettings(weight=1, momentum=0.3), 100)
+    mean = {name: x.clone() for name, x in model.state_dict().items()}
+    for step in range(4):
+        for seed, x in enumerate(model.state_dict().values()):
+            if x.is_floating_point():
+                x.add_(torch.randn(x.shape, generator=torch.Generator().manual_seed(100 * step + seed)))
+        teacher.follow(model, step)
+        momentum = min(0.3, (1 + step) / (10 + step))
+        for name, x in model.state_dict().items():
+            mean[name] = momentum * mean[name] + (1 - momentum) * x if x.is_floating_point() else x
+    for name, x in teacher.model.state_dict().items():
+        torch.testing.assert_close(x, mean[name], msg=name)
+
+
+def test_it_keeps_no_branch_of_the_contrast_and_leaves_the_network_as_it_is() -> None:
+    model = make_network().train()
+    teacher = Teacher(model, TAUGHT.teacher, 100)
+    assert not any(name.startswith(("model.pyramid", "model.projection")) for name in teacher.state_dict())
+    assert model.pyramid is not None
+    assert model.training
+    assert not teacher.model.training
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("balance", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.01])
+def test_its_labels_are_its_probabilities_balanced_and_sharpened(temperature: float, balance: bool) -> None:
+    model = unsure()
+    teacher = Teacher(model, TeacherSettings(weight=1, temperature=temperature, balance=balance), 100)
+    mean = np.full(10, 0.1)
+    for seed in range(3):
+        streams = make_streams(seed=seed)
+        found = teacher.label(streams)
+        p = probabilities(model, streams).double().numpy()
+        mean = OLD_LABELS * mean + (1 - OLD_LABELS) * p.mean(0)
+        for row, own in zip(found, p, strict=True):
+            powers = [(x / m if balance else x) ** (1 / temperature) for x, m in zip(own, mean, strict=True)]
+            expected = np.array(powers) / sum(powers)
+            np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
+def test_a_class_that_it_names_too_often_is_named_less_once_balanced() -> None:
+    model = unsure()
+    with torch.no_grad():
+        model.classifier.bias[3] += 2
+    plain, balanced = (
+        Teacher(model, TeacherSettings(weight=1, temperature=1, balance=balance), 100)
+        for balance in (False, True)
+    )
+    for seed in range(40):
+        often, less = (one.label(make_streams(seed=seed)).mean(0)[3] for one in (plain, balanced))
+    assert often > 0.5
+    assert less < 0.25
+
+
+def test_its_term_is_the_cross_entropy_with_its_labels_on_the_pool_alone() -> None:
+    model, streams, labels = unsure(), make_streams(), torch.tensor([0, 1])
+    taught = torch.rand(4, 10, generator=torch.Generator().manual_seed(1)).softmax(1)
+    terms = objective(model, streams, labels, TAUGHT, torch.float32, taught=taught, weight=0.3)
+    p = probabilities(model, streams)[2:]
+    expected = -sum(
+        float(t * math.log(q))
+        for row, own in zip(taught, p, strict=True)
+        for t, q in zip(row, own, strict=True)
+    )
+    assert float(terms["teacher"].detach()) == pytest.approx(expected / 4, rel=1e-5)
+    rest = terms["ce"] + TAUGHT.loss.contrast_weight * sum(terms[level] for level in TAUGHT.contrast_levels)
+    assert float(terms["loss"]) == pytest.approx(float(rest + 0.3 * terms["teacher"]), rel=1e-6)
+
+
+def test_before_its_first_label_its_term_is_zero() -> None:
+    terms = objective(make_network(), make_streams(), torch.tensor([0, 1]), TAUGHT, torch.float32)
+    assert float(terms["teacher"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (TAUGHT, {"loss", "ce", "body", "part", "joint", "teacher"}),
+        (TRAINING, {"loss", "ce", "body", "part", "joint"}),
+        (TAUGHT.model_copy(update={"method": "supervised"}), {"loss", "ce"}),
+    ],
+)
+def test_there_is_a_term_of_the_teacher_where_there_is_a_teacher(
+    config: TrainingConfig, names: set[str]
+) -> None:
+    terms = objective(make_network(), make_streams(), torch.tensor([0, 1]), config, torch.float32)
+    assert terms.keys() == names
+
+
+def test_a_teacher_alone_trains_on_the_pool_without_the_contrast(tmp_path: Path) -> None:
+    recipe = change(RECIPE, loss={"contrast_weight": 0.0}, teacher=TeacherSettings(weight=1, start=0, ramp=0))
+    trained = make_files(tmp_path).train(recipe)
+    assert trained.final.terms.keys() == {"loss", "ce", "teacher"}
+    assert trained.final.terms["teacher"] > 0
+    assert trained.final.terms["loss"] == pytest.approx(
+        trained.final.terms["ce"] + trained.final.terms["teacher"], rel=1e-5
+    )

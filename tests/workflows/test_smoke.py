@@ -157,6 +157,15 @@ def test_a_second_call_does_nothing(grid: Grid) -> None:
     assert "Nothing to be done" in grid.call()
 
 
+def test_a_table_of_fewer_runs_does_not_stand_for_one_of_more_where_snakemake_knows_nothing(
+    grid: Grid, tmp_path: Path
+) -> None:
+    elsewhere, there = Grid(tmp_path), f"out={grid.folder / 'smoke-grid'}"
+    assert "Nothing to be done" in elsewhere.call("-n", config=(there,))
+    plan = elsewhere.call("-n", config=(there, "draws=[0,7]"))
+    assert re.search(r"^run +[1-9]", plan, re.MULTILINE), plan
+
+
 def test_nothing_that_is_newer_or_forced_makes_a_finished_run_again(grid: Grid) -> None:
     made = grid.folder / "smoke-grid"
     for path in (*made.glob("recordings/*"), *made.glob("data/*"), *made.glob("splits/*")):

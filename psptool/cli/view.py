@@ -66,9 +66,8 @@ def view(
 
 def _config(run: Path) -> RunConfig:
     from psptool.runs.folder import RunFolder
-    from psptool.schemas.run import RunConfig
 
-    return RunConfig.load(RunFolder(run).config)
+    return RunFolder(run).read_config()
 
 
 def _write(path: Path, data: str | bytes) -> None:

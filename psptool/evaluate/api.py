@@ -73,7 +73,7 @@ def evaluate(
     """
     device = device or torch.device("cpu")
     folder = RunFolder(run_folder)
-    config = RunConfig.load(folder.config)
+    config = folder.read_config()
     split_path = split or where_it_lay(run_folder, config.split_path, "split")
     chosen_split = Split.load(split_path)
     with open_store(data or where_it_lay(run_folder, config.data_path, "data")) as store:

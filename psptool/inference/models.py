@@ -58,7 +58,7 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
         config, which = _described(path)
         return TrainedModel(path, which, config, load_model(config, path, device), device)
     folder = RunFolder(path)
-    config = RunConfig.load(folder.config)
+    config = folder.read_config()
     return TrainedModel(path, weights, config, load_model(config, folder.weights(weights), device), device)
 
 

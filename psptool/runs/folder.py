@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from psptool.errors import PspError
+from psptool.errors import PspError, suggest
 from psptool.replacing import is_partial, lock, write_whole
 from psptool.schemas.run import RunConfig
 
@@ -57,6 +57,27 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the training reached its end."""
         return self.weights("last").exists()
+
+    def read_config(self) -> RunConfig:
+        """What stands in `config`.
+
+        Raises:
+            PspError: There is no such folder, it is none of a run, or the file is damaged.
+        """
+        if not self.path.is_dir():
+            names = [path.name for path in _entries(self.path.parent) if path.is_dir()]
+            raise PspError(
+                f"{self.path}: there is no such run",
+                way_out=suggest(self.path.name, names) or "Train one with psptool train, or check the path.",
+            )
+        if not self.config.exists():
+            raise PspError(
+                f"{self.path}: not a run's folder",
+                "no config.json in it",
+                "a folder that psptool train made",
+                "Check the path.",
+            )
+        return RunConfig.load(self.config)
 
     @classmethod
     def create(cls, config: RunConfig, out: Path | None = None, runs: Path = Path("runs")) -> RunFolder:
@@ -166,6 +187,13 @@ class RunFolder:
 
         ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_whole(self.weights(which), save(ready))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _new_folder(runs: Path, config: RunConfig) -> Path:

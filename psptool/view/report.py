@@ -47,7 +47,7 @@ def report_page(run: Path, scores: Scores, scored: Scored) -> str:
     Raises:
         PspError: A file of the run, or the dataset, cannot be read.
     """
-    config = RunConfig.load(RunFolder(run).config)
+    config = RunFolder(run).read_config()
     mistakes = _mistakes(scored, config)
     sections = [
         Section("", _accuracy(scores) + _draws(run, scores)),

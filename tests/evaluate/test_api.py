@@ -185,7 +185,7 @@ def test_a_part_without_clips_is_refused_with_the_way_to_get_one(run: Trained) -
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PspError, match=r"config\.json: cannot be read"):
+    with pytest.raises(PspError, match=r"not a run"):
         evaluate(tmp_path)
 
 

@@ -133,3 +133,13 @@ def test_weights_that_cannot_be_written_leave_the_old_ones_and_nothing_else(
             folder.save_weights("best", {"a": torch.zeros(2)})
     assert folder.weights("best").read_bytes() == before
     assert {path.name for path in folder.path.iterdir()} == {"config.json", "best.safetensors"}
+
+
+def test_a_run_that_is_not_there_is_named_with_the_nearest_that_is(tmp_path: Path) -> None:
+    (tmp_path / "ucla-s0-psp").mkdir()
+    with pytest.raises(PspError, match=r"ucla-s1-psp: there is no such run.*Did you mean ucla-s0-psp\?"):
+        RunFolder(tmp_path / "ucla-s1-psp").read_config()
+    with pytest.raises(PspError, match=r"there is no such run.*psptool train"):
+        RunFolder(tmp_path / "none" / "x").read_config()
+    with pytest.raises(PspError, match=r"ucla-s0-psp: not a run's folder.*no config.json"):
+        RunFolder(tmp_path / "ucla-s0-psp").read_config()

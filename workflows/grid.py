@@ -23,9 +23,10 @@ from psptool.errors import PspError, suggest
 from psptool.evaluate.table import Scored
 from psptool.replacing import lock, write_whole
 from psptool.schemas.base import Strict, describe
+from psptool.schemas.recipes import resolve
 from psptool.schemas.scores import Part, Scores, file_name
 from psptool.schemas.split import Family, ProtocolName
-from psptool.schemas.training import Method, TrainingConfig, resolve
+from psptool.schemas.training import Method, TrainingConfig
 from psptool.skeletons.datasets import DATASETS
 from psptool.splits.making import SplitRequest, default_view, request_name
 

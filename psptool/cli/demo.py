@@ -97,7 +97,7 @@ def _trained(
     out: Path, data: Path, split: Path, method: Method, changes: Sequence[str], device: torch.device
 ) -> Path:
     from psptool.cli.train import run_training
-    from psptool.schemas.training import resolve
+    from psptool.schemas.recipes import resolve
 
     said = "".join(f" --set {change}" for change in changes)
     note(f"4 of 5  psptool train --method {method} --preset demo --split {split} --data {data}{said}")

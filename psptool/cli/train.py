@@ -65,8 +65,9 @@ def train(
 ) -> None:
     """Train a model. psptool schemas --show training lists the keys of --set."""
     from psptool.runs.unfinished import Resume
+    from psptool.schemas.recipes import resolve
     from psptool.schemas.split import Split
-    from psptool.schemas.training import Method, resolve
+    from psptool.schemas.training import Method
     from psptool.train.device import choose_device
     from psptool.train.ranks import join, own_device
 

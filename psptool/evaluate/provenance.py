@@ -9,10 +9,11 @@ from typing import Any
 from psptool.errors import PspError
 from psptool.runs.folder import RunFolder
 from psptool.schemas.base import flat
+from psptool.schemas.recipes import resolve
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Part
 from psptool.schemas.split import Split
-from psptool.schemas.training import TrainingConfig, resolve
+from psptool.schemas.training import TrainingConfig
 
 _NAMED_ELSEWHERE = {"format_version", "method", "preset", "seed"}
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from psptool.batches.ragged import Batcher, RaggedClips, _fits, between_neighbours, from_center
 from psptool.batches.streams import Streams
-from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings, resolve
+from psptool.schemas.recipes import resolve
+from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings
 from psptool.skeletons.topologies import UCLA20
 from psptool.store.reading import Store, open_store
 

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from psptool.errors import PspError
-from psptool.schemas.training import PRESETS, LossSettings, ModelSettings, TrainingConfig, all_keys, resolve
+from psptool.schemas.recipes import PRESETS, all_keys, resolve
+from psptool.schemas.training import LossSettings, ModelSettings, TrainingConfig
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.model.classifier import PSPNet
 from psptool.model.encoder import Block
-from psptool.schemas.training import ModelSettings, SamplingSettings, TrainingConfig, resolve
+from psptool.schemas.recipes import resolve
+from psptool.schemas.training import ModelSettings, SamplingSettings, TrainingConfig
 from psptool.skeletons.topologies import NTU25, UCLA20
 from psptool.skeletons.topology import Topology
 from psptool.train.device import PRECISIONS, choose_device, choose_precision

@@ -1,0 +1,235 @@
+"""Presets, and how a recipe is put together: from one, a YAML file over it, and ``key=value`` changes over both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from psptool.errors import PspError, suggest
+from psptool.schemas.base import describe
+from psptool.schemas.training import Method, TrainingConfig
+
+_SMALL: Mapping[str, Any] = {
+    "precision": "auto",
+    "model": {
+        "channels": (32, 64, 64, 128),
+        "inter": (8, 16, 16, 32),
+        "strides": (2, 1, 2, 1),
+        "heads": 2,
+        "own_input": True,
+    },
+    "sampling": {"frames": 32, "draw": "crop"},
+    "augment": {"turn": 90.0, "tilt": 25.0, "shear": 0.2, "scale": 0.2, "jitter": 0.02, "mask_joints": 0.1},
+    "loss": {"contrast_weight": 0.6, "temperature": 0.2, "label_smoothing": 0.1},
+    "optim": {
+        "steps": 600,
+        "labelled": 32,
+        "unlabelled": 48,
+        "schedule": "one-cycle",
+        "lr": 0.1,
+        "weight_decay": 5e-4,
+    },
+}
+
+_BEST: Mapping[str, Any] = {
+    **_SMALL,
+    "model": {
+        "channels": (16, 32, 64),
+        "inter": (4, 8, 16),
+        "strides": (2, 2, 1),
+        "heads": 2,
+        "own_input": True,
+        "input_map": "body",
+    },
+    "streams": {"motion": "drawn", "origin": "frame"},
+    "teacher": {"weight": 1.0},
+    "optim": {**_SMALL["optim"], "steps": 800, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"model": {"polymerize": "raw"}},
+    # Released maps, frames, input map, loss, optimizer and schedule; width, frames, clips and steps of `small`.
+    "paper-short": {
+        "precision": _SMALL["precision"],
+        "model": {
+            "polymerize": "raw",
+            **{key: _SMALL["model"][key] for key in ("channels", "inter", "strides", "heads")},
+        },
+        "sampling": {"frames": _SMALL["sampling"]["frames"]},
+        "optim": {key: _SMALL["optim"][key] for key in ("steps", "labelled", "unlabelled")},
+    },
+    "small": _SMALL,
+    "best": _BEST,
+    "demo": {
+        **_SMALL,
+        "model": {
+            "channels": (24, 48, 96),
+            "inter": (6, 12, 24),
+            "strides": (2, 2, 1),
+            "heads": 2,
+            "own_input": True,
+        },
+        # The made-up recordings bring their own noise, and their views differ less once aligned.
+        "augment": {**_SMALL["augment"], "turn": 45.0, "tilt": 15.0, "jitter": 0.0},
+        "optim": {**_SMALL["optim"], "steps": 150, "labelled": 24},
+    },
+}
+"""What each preset changes of the defaults: the released recipe; the same mathematics with the budget of `small`; one
+for two CPU cores, the baseline of the rest; the one that does most with few labels (both chosen on NW-UCLA's first
+two views alone, one for training and the other for validation); one for the demo (chosen on recordings of seed 1)."""
+
+
+def resolve(
+    *,
+    method: Method | None = None,
+    preset: str | None = None,
+    file: Path | None = None,
+    changes: Sequence[str] = (),
+    seed: int | None = None,
+    default_preset: str = "small",
+) -> TrainingConfig:
+    """Put a configuration together: preset, then YAML file, then ``key=value`` changes, each over the one before.
+
+    Args:
+        method: Wins over all of them, as do `seed` and `preset` where given.
+        preset: A name in `PRESETS`.
+        file: A YAML mapping with any keys of `TrainingConfig`.
+        changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.05``), values are YAML.
+        seed: Training seed.
+        default_preset: The preset where neither `preset` nor the file names one.
+
+    Raises:
+        PspError: A key that does not exist (near misses are suggested), a value that does not fit, a file that
+            cannot be read; all findings at once.
+    """
+    values = read_yaml(file) if file is not None else {}
+    named = preset or str(values.get("preset", default_preset))
+    if named not in PRESETS:
+        raise PspError(
+            f"preset {named!r} does not exist",
+            expected=f"one of {', '.join(PRESETS)}",
+            way_out=suggest(named, PRESETS),
+        )
+    merged: dict[str, Any] = {}
+    _merge(merged, PRESETS[named])
+    where = str(file) if file is not None else "--set"
+    problems = list(_unknown(values, TrainingConfig))
+    _merge(merged, values)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise PspError(
+                "--set: not a key=value", found=repr(change), way_out="Write for example --set optim.lr=0.05."
+            )
+        if key == "preset":
+            problems.append("the preset comes before all changes: choose it with --preset")
+        nested: Any = _parse_value(key, text)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        problems += _unknown(nested, TrainingConfig)
+        _merge(merged, nested)
+    if problems:
+        raise PspError(
+            f"{where}: {'; '.join(problems)}", way_out="psptool schemas --show training lists all keys."
+        )
+    merged["preset"] = named
+    if method is not None:
+        merged["method"] = method
+    if seed is not None:
+        merged["seed"] = seed
+    try:
+        return TrainingConfig.model_validate(merged)
+    except ValidationError as error:
+        raise PspError(
+            f"training configuration: {describe(error)}", way_out="Mend the values named here."
+        ) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping; YAML tags that would run code are refused.
+
+    Raises:
+        PspError: The file cannot be read, is not YAML, or holds no mapping.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PspError(
+            f"{path}: cannot be read ({error})", way_out="Check the path given to --config."
+        ) from error
+    except yaml.YAMLError as error:
+        raise PspError(f"{path}: not plain YAML: {error}", way_out="Write key: value lines only.") from error
+    except RecursionError as error:
+        raise PspError(
+            f"{path}: not plain YAML: nested too deep", way_out="Write key: value lines only."
+        ) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise PspError(f"{path}: not a mapping", found=type(values).__name__, expected="key: value lines")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: ``off`` is a word and 1e-3 a number, which YAML 1.1 has the other way round."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("bool", "float"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|false|False)$"), list("tTfF")
+)
+# Where a word is both, what was added first wins: whole numbers stay whole.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"),
+    list("-+.0123456789"),
+)
+
+
+def _parse_value(key: str, text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise PspError(f"--set {key}: not a YAML value", found=repr(text)) from error
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        elif isinstance(value, Mapping):
+            into[key] = {}
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        known = model.model_fields.get(str(key))
+        if known is None:
+            near = suggest(f"{prefix}{key}", tuple(all_keys(TrainingConfig)))
+            yield f"no key {prefix}{key}" + (f" ({near})" if near else "")
+        elif isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
+            if isinstance(value, Mapping):
+                yield from _unknown(value, known.annotation, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key} is a group of keys, not a value"
+
+
+def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values in ``model``."""
+    for key, known in model.model_fields.items():
+        if isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
+            yield from all_keys(known.annotation, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from psptool.cli.main import app
-from psptool.schemas import training
+from psptool.schemas import recipes
 from psptool.synthesis import names
 from psptool.synthesis.names import clip_names
 from psptool.synthesis.writing import write_ntu, write_ucla
@@ -110,7 +110,7 @@ def small() -> Iterator[None]:
     """Trains with a tiny recipe, and makes up few clips for the demo."""
     demo = clip_names(ACTIONS, 1, 1, (1,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "PRESETS", dict.fromkeys(training.PRESETS, TINY))
+        patch.setattr(recipes, "PRESETS", dict.fromkeys(recipes.PRESETS, TINY))
         patch.setattr(names, "demo_names", lambda: demo)
         yield
 

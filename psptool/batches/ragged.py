@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 from torch.profiler import record_function
 
 from psptool.batches.augmentation import Augmentation, augment, draw_augmentation
@@ -171,13 +170,8 @@ class Batcher:
     @classmethod
     def of(cls, clips: RaggedClips, recipe: TrainingConfig) -> Batcher:
         """As the recipe asks."""
-        return cls(
-            clips,
-            recipe.sampling,
-            recipe.augment,
-            recipe.model.absent_persons,
-            streams=recipe.streams,
-        )
+        absent = recipe.model.absent_persons
+        return cls(clips, recipe.sampling, recipe.augment, absent, streams=recipe.streams)
 
     def train(self, chosen: Tensor, generator: torch.Generator) -> Streams:
         """A training batch: frames and augmentations are drawn.
@@ -254,9 +248,11 @@ class Batcher:
 
     def _content(self, stream: str, persons: _Persons, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the stream ``joint`` or ``motion`` says of these frames; the result is that of `_gather`."""
-        recorded = stream == "motion" and self.streams.motion == "recorded"
-        x, present, owner = self._gather(self.clips.motion if recorded else self.clips.joint, persons, frames)
-        if stream == "motion" and not recorded:
+        if stream == "motion" and self.streams.motion == "recorded":
+            x, present, owner = self._gather(self.clips.motion, persons, frames)
+        else:
+            x, present, owner = self._gather(self.clips.joint, persons, frames)
+        if stream == "motion" and self.streams.motion == "drawn":
             x, present = between_neighbours(x, present)
         if self.streams.origin == "frame":
             x = from_center(x, self.clips.topology.center)
@@ -307,9 +303,9 @@ def between_neighbours(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (P, T, V, 3), and bool (P, T), where it is a difference.
     """
-    known = torch.zeros_like(present)
+    known, change = torch.zeros_like(present), torch.zeros_like(x)
     known[:, 1:-1] = present[:, 2:] & present[:, :-2]
-    change = F.pad(x[:, 2:] - x[:, :-2], (0, 0, 0, 0, 1, 1)) if x.shape[1] > 2 else torch.zeros_like(x)
+    change[:, 1:-1] = x[:, 2:] - x[:, :-2]
     return change * known[:, :, None, None].to(x.device, non_blocking=True), known
 
 

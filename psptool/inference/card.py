@@ -190,7 +190,8 @@ def _limits(config: RunConfig) -> list[str]:
 
 
 def _input(config: RunConfig) -> list[str]:
-    frames, joints = config.training.sampling.frames, TOPOLOGIES[config.topology].size
+    topology = TOPOLOGIES[config.topology]
+    frames, joints = config.training.sampling.frames, topology.size
     absent = (
         "persons who are in none of these frames are left out"
         if config.training.model.absent_persons == "skip"
@@ -203,8 +204,9 @@ def _input(config: RunConfig) -> list[str]:
         else "of the frames taken, the one after minus the one before; zero at both ends"
     )
     if settings.origin == "frame":
-        center = TOPOLOGIES[config.topology].joints[TOPOLOGIES[config.topology].center]
-        motion += f"; of all joints but the {center}, in both inputs, relative to it"
+        motion += (
+            f"; of all joints but the {topology.joints[topology.center]}, in both inputs, relative to it"
+        )
     return [
         "## Input and output",
         "",

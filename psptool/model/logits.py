@@ -9,6 +9,11 @@ from psptool.batches.ragged import Batcher
 from psptool.model.classifier import PSPNet
 
 
+def computing_in(precision: torch.dtype, device: torch.device) -> torch.autocast:
+    """A forward pass within it computes in bfloat16 where ``precision`` is that, else in the weights' own type."""
+    return torch.autocast(device.type, precision, enabled=precision == torch.bfloat16)
+
+
 @torch.inference_mode()
 def clip_logits(
     model: PSPNet, batcher: Batcher, chosen: Tensor, precision: torch.dtype = torch.float32, batch: int = 64
@@ -27,9 +32,8 @@ def clip_logits(
     """
     was_training = model.training
     model.eval()
-    device = batcher.clips.device
     parts: list[tuple[Tensor, Tensor]] = []
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+    with computing_in(precision, batcher.clips.device):
         for some in torch.split(chosen, batch):
             joint, motion = model(batcher.test(some))
             parts.append((joint.float(), motion.float()))

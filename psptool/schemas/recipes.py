@@ -36,21 +36,6 @@ _SMALL: Mapping[str, Any] = {
     },
 }
 
-_BEST: Mapping[str, Any] = {
-    **_SMALL,
-    "model": {
-        "channels": (16, 32, 64),
-        "inter": (4, 8, 16),
-        "strides": (2, 2, 1),
-        "heads": 2,
-        "own_input": True,
-        "input_map": "body",
-    },
-    "streams": {"motion": "drawn", "origin": "frame"},
-    "teacher": {"weight": 1.0},
-    "optim": {**_SMALL["optim"], "steps": 800, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
-}
-
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"model": {"polymerize": "raw"}},
     # Released maps, frames, input map, loss, optimizer and schedule; width, frames, clips and steps of `small`.
@@ -64,7 +49,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optim": {key: _SMALL["optim"][key] for key in ("steps", "labelled", "unlabelled")},
     },
     "small": _SMALL,
-    "best": _BEST,
+    "best": {
+        **_SMALL,
+        "model": {
+            "channels": (16, 32, 64),
+            "inter": (4, 8, 16),
+            "strides": (2, 2, 1),
+            "heads": 2,
+            "own_input": True,
+            "input_map": "body",
+        },
+        "streams": {"motion": "drawn", "origin": "frame"},
+        "teacher": {"weight": 1.0},
+        "optim": {**_SMALL["optim"], "steps": 800, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
+    },
     "demo": {
         **_SMALL,
         "model": {

@@ -125,7 +125,7 @@ class LossSettings(Strict):
     )
     temperature: float = Field(0.07, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    contrast_labelled: bool = Field(True, description="Labelled clips stand in the contrast's pool too")
+    contrast_labelled: bool = Field(True, description="Labelled clips stand in the pool too")
 
 
 class TeacherSettings(Strict):
@@ -151,7 +151,9 @@ class OptimSettings(Strict):
     steps: int = Field(60_000, ge=1, description="Steps of the whole training")
     labelled: int = Field(9, ge=1, description="Labelled clips a step")
     unlabelled: int = Field(
-        90, ge=0, description="Clips of the contrast's pool a step; unused by `supervised`"
+        90,
+        ge=0,
+        description="Clips of the pool a step, seen without labels by contrast and teacher; unused by `supervised`",
     )
     schedule: Literal["released", "one-cycle"] = Field(
         "released",

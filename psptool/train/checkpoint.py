@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from psptool.errors import PspError
+from psptool.train.teacher import Teacher
 
 FORMAT = 2
 
@@ -40,7 +41,7 @@ class Standing:
     seconds: float = 0.0
     best: float = -1.0
     window: list[Tensor] = field(default_factory=list)
-    teacher: nn.Module | None = None
+    teacher: Teacher | None = None
 
     def pack(self) -> bytes:
         """All of it, for `unpack` in another process."""

@@ -115,8 +115,8 @@ class Loop:
         """
         optim = self.config.optim
         optimizer = build_optimizer(self.model, optim)
-        teacher = self._teacher()
-        now = Standing(self.model, optimizer, torch.Generator().manual_seed(self.seed), teacher=teacher)
+        generator = torch.Generator().manual_seed(self.seed)
+        now = Standing(self.model, optimizer, generator, teacher=self._teacher())
         if state is not None:
             now.unpack(state)
             self.kept = _kept(now.step)
@@ -126,7 +126,7 @@ class Loop:
         saved = time.perf_counter()
         self.model.train()
         while now.step < optim.steps:
-            terms = self._step(optimizer, torch.cat((next(labelled), next(unlabelled))), now, teacher)
+            terms = self._step(optimizer, torch.cat((next(labelled), next(unlabelled))), now)
             now.window.append(torch.stack([value.detach() for value in terms.values()]))
             now.step += 1
             names, last = tuple(terms), now.step == optim.steps
@@ -162,9 +162,7 @@ class Loop:
             return None
         return Teacher(self.model, self.config.teacher, self.config.optim.steps, self.precision)
 
-    def _step(
-        self, optimizer: torch.optim.Optimizer, chosen: Tensor, now: Standing, teacher: Teacher | None
-    ) -> dict[str, Tensor]:
+    def _step(self, optimizer: torch.optim.Optimizer, chosen: Tensor, now: Standing) -> dict[str, Tensor]:
         """One step on this rank's share of the global batch ``chosen``; the loss and its terms."""
         config, optim = self.config, self.config.optim
         lr = learning_rate(now.step, optim)
@@ -175,8 +173,7 @@ class Loop:
         labels = labels.to(self.batcher.clips.device, non_blocking=True)
         if self.ranks.size > 1:
             streams, labels = self._share(streams, labels, now.step)
-        taught = None if teacher is None else self._taught(teacher, chosen[optim.labelled :], now.step)
-        weight = 0.0 if teacher is None else teacher.weight(now.step)
+        weight, taught = self._taught(now, chosen[optim.labelled :])
         terms = objective(
             self.model, streams, labels, config, self.precision, self.ranks, pool, taught, weight
         )
@@ -186,16 +183,17 @@ class Loop:
         if optim.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
         optimizer.step()
-        if teacher is not None:
-            teacher.follow(self.model, now.step)
+        if now.teacher is not None:
+            now.teacher.follow(self.model, now.step)
         return terms
 
-    def _taught(self, teacher: Teacher, pool: Tensor, step: int) -> Tensor | None:
-        """The teacher's labels of this rank's share of the pool; None before the first."""
-        if teacher.weight(step) == 0:
-            return None
-        own = pool[self.ranks.share(backwards=True)] if self.ranks.size > 1 else pool
-        return teacher.label(self.batcher.test(own), self.ranks, len(pool))
+    def _taught(self, now: Standing, pool: Tensor) -> tuple[float, Tensor | None]:
+        """The weight of the teacher's labels in this step, and its labels of this rank's share of the pool."""
+        weight = now.teacher.weight(now.step) if now.teacher is not None else 0.0
+        if now.teacher is None or weight == 0:
+            return 0.0, None
+        own = pool[self.ranks.share(backwards=True)]
+        return weight, now.teacher.label(self.batcher.test(own), self.ranks, len(pool))
 
     def _share(self, streams: Streams, labels: Tensor, step: int) -> tuple[Streams, Tensor]:
         """This rank's clips of a global batch, and the labels of the labelled ones among them.

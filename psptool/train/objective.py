@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from psptool.batches.streams import Streams
 from psptool.losses.contrast import coarse_to_fine
 from psptool.model.classifier import PSPNet
+from psptool.model.logits import computing_in
 from psptool.schemas.training import Level, TrainingConfig
 from psptool.train.ranks import ALONE, Ranks
 
@@ -40,8 +41,7 @@ def objective(
         weight: Of the cross-entropy with them.
     """
     labelled = len(labels)
-    device = streams.joint.x.device.type
-    with torch.autocast(device, precision, enabled=precision == torch.bfloat16):
+    with computing_in(precision, streams.joint.x.device):
         joint, motion = model.features(streams)
         logits = model.logits(joint, streams.joint.average) + model.logits(motion, streams.motion.average)
         first: dict[Level, Tensor] = {}
@@ -49,15 +49,8 @@ def objective(
         if config.contrast_levels:
             first = model.embeddings(joint, streams.joint.average)
             second = model.embeddings(motion, streams.motion.average)
-    # A rank may hold none of the labelled clips: with several, the mean is taken over those of all.
-    several = ranks.size > 1
-    ce = F.cross_entropy(
-        _exact(logits[:labelled]),
-        labels,
-        label_smoothing=config.loss.label_smoothing,
-        reduction="sum" if several else "mean",
-    )
-    ce = ranks.sum(ce / config.optim.labelled) if several else ce
+    smoothing = config.loss.label_smoothing
+    ce = _mean_cross_entropy(logits[:labelled], labels, config.optim.labelled, ranks, smoothing)
     terms = {"ce": ce}
     total = ce
     if config.contrast_levels:
@@ -70,18 +63,23 @@ def objective(
         total = total + config.loss.contrast_weight * torch.stack(list(contrast.values())).sum()
         terms |= contrast
     if config.has_teacher:
-        terms["teacher"] = _from_teacher(logits[labelled:], taught, ranks, pool)
+        terms["teacher"] = (
+            torch.zeros_like(ce)
+            if taught is None
+            else _mean_cross_entropy(logits[labelled:], taught, pool, ranks)
+        )
         total = total + weight * terms["teacher"]
     return {"loss": total, **terms}
 
 
-def _from_teacher(logits: Tensor, taught: Tensor | None, ranks: Ranks, pool: int) -> Tensor:
-    """The mean cross-entropy with the teacher's labels over the pool's clips of all ranks."""
-    if taught is None:
-        return logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
+def _mean_cross_entropy(
+    logits: Tensor, target: Tensor, clips: int, ranks: Ranks, smoothing: float = 0.0
+) -> Tensor:
+    """The mean over the clips of all ranks, of which there are ``clips``; a rank may hold none of them."""
+    exact = _exact(logits)
     if ranks.size == 1:
-        return F.cross_entropy(_exact(logits), taught)
-    return ranks.sum(F.cross_entropy(_exact(logits), taught, reduction="sum") / pool)
+        return F.cross_entropy(exact, target, label_smoothing=smoothing)
+    return ranks.sum(F.cross_entropy(exact, target, label_smoothing=smoothing, reduction="sum") / clips)
 
 
 def _exact(x: Tensor) -> Tensor:

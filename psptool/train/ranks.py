@@ -59,7 +59,7 @@ class Ranks:
         return slice(self.size - 1 - self.rank if backwards else self.rank, None, self.size)
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of all ranks' scalars; the gradient goes to each rank's own term."""
+        """The sum over all ranks; the gradient goes to each rank's own term."""
         return x if self.size == 1 else _Sum.apply(x)  # type: ignore[no-untyped-call]
 
     def gather(self, x: Tensor, total: int) -> Tensor:

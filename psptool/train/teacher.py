@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from psptool.batches.streams import Streams
 from psptool.model.classifier import PSPNet
+from psptool.model.logits import computing_in
 from psptool.schemas.training import TeacherSettings
 from psptool.train.ranks import ALONE, Ranks
 
@@ -64,7 +65,7 @@ class Teacher(nn.Module):
             ranks: Among which the clips are dealt.
             clips: N; needed where there are several ranks.
         """
-        with torch.autocast(streams.joint.x.device.type, self.precision, enabled=_halved(self.precision)):
+        with computing_in(self.precision, streams.joint.x.device):
             joint, motion = self.model(streams)
         probabilities = (joint + motion).to(self.mean_label.dtype).softmax(1)
         total = ranks.sum(probabilities.sum(0))
@@ -85,7 +86,3 @@ class Teacher(nn.Module):
                 own.lerp_(theirs[name], 1 - momentum)
             else:
                 own.copy_(theirs[name])
-
-
-def _halved(precision: torch.dtype) -> bool:
-    return precision == torch.bfloat16

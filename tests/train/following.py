@@ -59,9 +59,8 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None
         return terms
 
     loop.Loop._step = step  # type: ignore[method-assign, assignment]
-    loop.Loop(
-        model, Batcher(clips, config.sampling, config.augment), pools, config, 0, torch.float64, ranks
-    ).run(lambda progress: None)
+    batcher = Batcher.of(clips, config)
+    loop.Loop(model, batcher, pools, config, 0, torch.float64, ranks).run(lambda progress: None)
     # The moments that batch norms keep: what evaluation rests on.
     kept = {name: x.flatten().tolist() for name, x in model.state_dict().items()}
     out.with_name(f"{out.name}-{ranks.rank}of{ranks.size}.json").write_text(

@@ -145,7 +145,7 @@ def engine_step(
     config = recipe(frames, absent)
     model = network(config.model, clips.topology, clips.device)
     optimizer = build_optimizer(model, config.optim)
-    batcher = Batcher(clips, config.sampling, config.augment, absent)
+    batcher = Batcher.of(clips, config)
     generator = torch.Generator().manual_seed(SEED)
     taken = 0
 

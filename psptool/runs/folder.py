@@ -64,7 +64,7 @@ class RunFolder:
         Raises:
             PspError: There is no such folder, it is none of a run, or the file is damaged.
         """
-        if not self.path.is_dir():
+        if not self.path.exists():
             names = [path.name for path in _entries(self.path.parent) if path.is_dir()]
             raise PspError(
                 f"{self.path}: there is no such run",

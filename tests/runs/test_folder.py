@@ -143,3 +143,6 @@ def test_a_run_that_is_not_there_is_named_with_the_nearest_that_is(tmp_path: Pat
         RunFolder(tmp_path / "none" / "x").read_config()
     with pytest.raises(PspError, match=r"ucla-s0-psp: not a run's folder.*no config.json"):
         RunFolder(tmp_path / "ucla-s0-psp").read_config()
+    (tmp_path / "a.h5").touch()
+    with pytest.raises(PspError, match=r"a\.h5: not a run's folder"):
+        RunFolder(tmp_path / "a.h5").read_config()

@@ -22,6 +22,9 @@ from psptool.errors import PspError, suggest
 from psptool.replacing import is_partial, lock, write_whole
 from psptool.schemas.run import RunConfig
 
+NO_TERMS = ("step", "lr", "seconds", "validation")
+"""What stands in an entry of the log beside the loss and its terms."""
+
 
 @dataclass(frozen=True)
 class RunFolder:

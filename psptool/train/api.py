@@ -16,7 +16,7 @@ from psptool.errors import PspError
 from psptool.machine import commit, hardware
 from psptool.model.classifier import PSPNet
 from psptool.model.synced_norm import synchronize_norms
-from psptool.runs.folder import RunFolder
+from psptool.runs.folder import NO_TERMS, RunFolder
 from psptool.runs.unfinished import Place, Resume, find_place
 from psptool.schemas.run import RunConfig
 from psptool.schemas.split import Split
@@ -24,7 +24,6 @@ from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.topologies import TOPOLOGIES
 from psptool.splits.stored import check_bound
 from psptool.store.reading import Store, open_store
-from psptool.train.curves import NO_TERMS
 from psptool.train.device import PRECISIONS, STORAGES, choose_precision
 from psptool.train.guards import doubts, memory_named
 from psptool.train.loop import Loop, Pools, Progress

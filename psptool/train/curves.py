@@ -6,11 +6,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from psptool.runs.folder import NO_TERMS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-NO_TERMS = ("step", "lr", "seconds", "validation")
-"""What else stands in an entry of the log."""
 
 
 def curves_png(entries: Sequence[Mapping[str, Any]], title: str) -> bytes:

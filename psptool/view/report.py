@@ -19,7 +19,7 @@ from psptool.evaluate import table as tables
 from psptool.evaluate.api import Scored
 from psptool.evaluate.rendering import TITLES, cell
 from psptool.inference.scoring import softmax
-from psptool.runs.folder import RunFolder
+from psptool.runs.folder import NO_TERMS, RunFolder
 from psptool.schemas.base import flat
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores, file_name
@@ -32,8 +32,14 @@ from psptool.view.viewer import PLAYER, legend
 
 MISTAKES = 6
 """Wrong clips that are shown, the surest first."""
-LOGGED = {"loss": "loss", "ce": "cross-entropy", "body": "body contrast", "part": "part contrast"}
-LOGGED["joint"] = "joint contrast"
+TERMS = {
+    "ce": "cross-entropy",
+    "body": "body contrast",
+    "part": "part contrast",
+    "joint": "joint contrast",
+    "teacher": "teacher's labels",
+}
+"""What the terms of the loss are called; others by their names in the log."""
 
 
 def report_page(run: Path, scores: Scores, scored: Scored) -> str:
@@ -125,7 +131,8 @@ def _curves(log: Path) -> str:
     def line(key: str) -> list[tuple[float, float]]:
         return [(entry["step"], entry[key]) for entry in entries if isinstance(entry.get(key), (int, float))]
 
-    losses = {said: line(key) for key, said in LOGGED.items() if line(key)}
+    names = dict.fromkeys(name for entry in entries for name in entry if name not in NO_TERMS)
+    losses = {TERMS.get(name, name): line(name) for name in names if line(name)}
     charts = [curves("loss and its terms", losses), curves("learning rate", {"lr": line("lr")})]
     charts.append(curves("validation accuracy", {"validation": line("validation")}))
     return f'<div class="cards charts">{"".join(charts)}</div>'

@@ -82,6 +82,19 @@ def test_report_says_the_scores_the_surest_mistakes_and_what_they_rest_on(run):
     assert "loss and its terms" in text
 
 
+def test_report_draws_every_term_of_the_loss_that_the_log_has(run):
+    told = []
+    scores = evaluate(run, tell=told.append)
+    terms = (
+        '"loss": 2.5, "ce": 1.5, "body": 0.3, "part": 0.3, "joint": 0.2, "teacher": 0.2, "unheard of": 0.1'
+    )
+    (run / "log.jsonl").write_text(f'{{"step": 10, {terms}, "lr": 0.1, "seconds": 1.0}}\n')
+    text = report_page(run, scores, told[0])
+    for name in ("cross-entropy", "joint contrast", "teacher&#x27;s labels", "unheard of"):
+        assert name in text
+    assert "seconds" not in text.partition("loss and its terms")[2].partition("learning rate")[0]
+
+
 def test_report_gives_the_mean_over_draws_of_one_recipe(run):
     told = []
     scores = evaluate(run, tell=told.append)

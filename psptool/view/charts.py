@@ -14,7 +14,8 @@ WRITTEN_OUT = 20
 """Up to so many classes the cells of a heat map say their percentage."""
 DARK = 0.75
 """A cell with a larger share is written in white."""
-INKS = ("--person0", "--person1", "--person2", "--person3", "--plus", "--minus")
+# Told apart side by side: of the two blues, one.
+INKS = ("--person0", "--person1", "--person2", "--person3", "--plus", "--brown")
 
 
 @dataclass(frozen=True)

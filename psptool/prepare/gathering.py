@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -64,6 +66,11 @@ def gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Ga
     Raises:
         PspError: A path is absent or unreadable, or there is no clip in any.
     """
+    with _collector_at_rest():
+        return _gather(kind, raw, settings)
+
+
+def _gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Gathered:
     files = list_files(raw)
     reader: Reader = NtuReader() if kind == "ntu" else ucla_reader_for(files)
     sources, strays = clips_among(files, reader)
@@ -83,6 +90,20 @@ def gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Ga
         sum(raw_size(clip) for clip in copies),
         _digest(raw, sources, strays, settings),
     )
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Without Python's garbage collector, which goes over all records again each time a quarter has come to them: a
+    third of the time that listing them takes, and none of them is garbage.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def raw_size(copies: Copies) -> int:

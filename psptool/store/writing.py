@@ -269,6 +269,11 @@ class _Rows:
         """Take rows (R, ...) of each array, in the order of `ROW_ARRAYS`."""
         rows, taken = len(values[0]), 0
         while taken < rows:
+            if not self._filled and rows - taken >= CHUNK_ROWS:
+                # From where they lie.
+                self._write([array[taken : taken + CHUNK_ROWS] for array in values])
+                taken += CHUNK_ROWS
+                continue
             start = self._filled
             count = min(rows - taken, CHUNK_ROWS - start)
             for buffer, array in zip(self._buffers, values, strict=True):
@@ -278,18 +283,22 @@ class _Rows:
                 self.flush()
 
     def flush(self) -> None:
-        if not self._filled:
-            return
-        start, end = self._written, self._written + self._filled
-        for dataset, buffer in zip(self._datasets, self._buffers, strict=True):
-            row = buffer.shape[1:]
+        if self._filled:
+            self._write([buffer[: self._filled] for buffer in self._buffers])
+            self._filled = 0
+
+    def _write(self, values: Sequence[NDArray[Any]]) -> None:
+        """Append at most a chunk of rows of each array; all but the last of a file are whole chunks."""
+        start, end = self._written, self._written + len(values[0])
+        for dataset, array in zip(self._datasets, values, strict=True):
+            row = array.shape[1:]
             dataset.id.set_extent((end, *row))
-            if self._filled == CHUNK_ROWS:
+            if len(array) == CHUNK_ROWS:
                 # Past HDF5's chunk cache: several times as fast, and the same bytes.
-                dataset.id.write_direct_chunk((start, *(0 for _ in row)), buffer)
+                dataset.id.write_direct_chunk((start, *(0 for _ in row)), array)
             else:
-                dataset[start:end] = buffer[: self._filled]
-        self._written, self._filled = end, 0
+                dataset[start:end] = array
+        self._written = end
 
 
 class _Table:

@@ -126,6 +126,21 @@ def test_the_same_clips_give_the_same_bytes_at_another_time(tmp_path, clips):
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
 
 
+def test_clips_give_the_same_bytes_one_by_one_and_all_at_once(tmp_path, monkeypatch):
+    """At once, whole chunks go to the file from where they lie; one by one, hardly any does."""
+    monkeypatch.setattr("psptool.store.writing.CHUNK_ROWS", 7)
+    clips = [make_clip(f"a01_s01_e{episode:02}_v01", episode, GAP) for episode in range(10)]
+    manifest, contents = write_ucla(tmp_path / "manifest.h5", clips), []
+    for number, parts in enumerate(([[clip] for clip in clips], [clips])):
+        path = tmp_path / f"{number}.h5"
+        with StoreWriter(path, JOINTS) as writer:
+            for part in parts:
+                writer.add(pack(part, JOINTS))
+            writer.finish(manifest)
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+
+
 def test_fingerprints_follow_what_they_say_they_follow(tmp_path, clips):
     first = write_ucla(tmp_path / "a.h5", clips).fingerprints
     moved = [make_clip(NAMES[0], 9), *clips[1:]]

@@ -184,13 +184,10 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
     megabytes = sum(path.stat().st_size for path in files) / 1e6
 
     def run(cores: int, name: str) -> float:
-        def once() -> object:
-            # Anew each time: taking an old file's place also takes removing it.
-            (folder / name).unlink(missing_ok=True)
-            return prepare("ntu", [raw], folder / name, jobs=cores, workers="processes")
-
+        # Anew each time: taking an old file's place also takes removing it.
+        (folder / name).unlink(missing_ok=True)
         pin(cores)
-        return best(once, arguments.repeats)
+        return best(lambda: prepare("ntu", [raw], folder / name, jobs=cores, workers="processes"), 1)
 
     pin(1)
     floor.scan_file(files[0])
@@ -198,7 +195,9 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
     some = files[:: max(len(files) // arguments.plain_clips, 1)][: arguments.plain_clips]
     plain = best(lambda: [plain_reader.prepare(path) for path in some], 1) / len(some)
     scanned = best(lambda: [floor.scan_file(path) for path in files], arguments.repeats) / len(files)
-    one, two = run(1, "one.h5") / len(files), run(2, "two.h5") / len(files)
+    # In turn, so that a machine that others slow down for a while slows down both.
+    runs = [(run(1, "one.h5"), run(2, "two.h5")) for _ in range(arguments.repeats)]
+    one, two = (min(times) / len(files) for times in zip(*runs, strict=True))
     pin(len(ALLOWED))
     apart = side_by_side(folder, files, arguments.repeats) / len(files)
     rows = (

@@ -56,7 +56,7 @@ class ClipFeatures:
 
 @torch.inference_mode()
 def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
-    """The features of all clips of a dataset, from test frames and in evaluation mode, as prediction sees them.
+    """The encoder's features of all clips of a dataset, from test frames and in evaluation mode, as in prediction.
 
     Args:
         model: The model.

@@ -11,6 +11,7 @@ from torch.profiler import record_function
 
 from psptool.batches.streams import Streams
 from psptool.model.encoder import ConvBN, Encoder, input_map, rows
+from psptool.model.pose import PoseBranch
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import Topology
@@ -41,8 +42,15 @@ class PSPNet(nn.Module):
             self.motion_input = input_map(settings, topology.size)
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, classes)
-        # Before the contrast's branch is made, so that one seed gives the same encoder with and without it.
+        # Before the branches are made, so that one seed gives the same encoder with and without each.
         self.apply(_initialize)
+        self.pose_branch: PoseBranch | None = None
+        self.pose_classifier: nn.Linear | None = None
+        if settings.pose_width:
+            self.pose_branch = PoseBranch(topology.size, settings.pose_width, settings.pose_dropout)
+            self.pose_classifier = nn.Linear(2 * settings.pose_width, classes)
+            self.pose_branch.apply(_initialize)
+            self.pose_classifier.apply(_initialize)
         self.pyramid: Pyramid | None = None
         self.projection: nn.Sequential | None = None
         if contrast:
@@ -66,9 +74,18 @@ class PSPNet(nn.Module):
         persons = joint.shape[0]  # len() would make it a constant of an exported model
         return both[:persons], both[persons:]
 
-    def logits(self, features: Tensor, average: Tensor) -> Tensor:
-        """One stream's logits (N, classes): the linear layer on the mean over persons, frames and joints."""
-        return self.classifier(self.dropout(average @ features.mean((2, 3)).to(average.dtype)))  # type: ignore[no-any-return]
+    def logits(self, joint: Tensor, motion: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Both streams' logits (N, classes) of their features: the linear layer on the mean over persons, frames and
+        joints. The pose branch, where there is one, adds its own to the joint stream's.
+        """
+        of_joint, of_motion = (
+            self.classifier(self.dropout(_mean_person(x.mean((2, 3)), stream.average)))
+            for x, stream in ((joint, streams.joint), (motion, streams.motion))
+        )
+        if self.pose_branch is not None and self.pose_classifier is not None:
+            seen = _mean_person(self.pose_branch(streams.joint.x), streams.joint.average)
+            of_joint = of_joint + self.pose_classifier(self.dropout(seen))
+        return of_joint, of_motion
 
     @record_function(POLYMERIZING)
     def embeddings(self, features: Tensor, average: Tensor) -> dict[Level, Tensor]:
@@ -76,12 +93,16 @@ class PSPNet(nn.Module):
         assert self.pyramid is not None
         assert self.projection is not None
         vectors: dict[Level, Tensor] = self.pyramid(features)
-        return {level: self.projection(average @ x.to(average.dtype)) for level, x in vectors.items()}
+        return {level: self.projection(_mean_person(x, average)) for level, x in vectors.items()}
 
     def forward(self, streams: Streams) -> tuple[Tensor, Tensor]:
         """Logits (N, classes) of the joint and of the motion stream; their sum is the prediction."""
-        joint, motion = self.features(streams)
-        return self.logits(joint, streams.joint.average), self.logits(motion, streams.motion.average)
+        return self.logits(*self.features(streams), streams)
+
+
+def _mean_person(x: Tensor, average: Tensor) -> Tensor:
+    """Persons' vectors (P, C) as their clips' (N, C)."""
+    return average @ x.to(average.dtype)
 
 
 def _initialize(module: nn.Module) -> None:

@@ -52,6 +52,18 @@ class ModelSettings(Strict):
         description="Leave absent persons out, or compute on two slots a clip as the released code does",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="On the classifier's input")
+    pose_width: int = Field(
+        0,
+        ge=0,
+        description="Channels of the pose branch of the joint stream, convolutions over time that see all joints and "
+        "their differences at once; 0: none",
+    )
+    pose_dropout: float = Field(0.3, ge=0, lt=1, description="Within the pose branch")
+
+    @property
+    def draws(self) -> bool:
+        """Whether a forward pass at training draws at random."""
+        return self.dropout > 0 or (self.pose_width > 0 and self.pose_dropout > 0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

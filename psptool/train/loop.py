@@ -201,7 +201,7 @@ class Loop:
         The whole batch is drawn and gathered on every rank, so that all draw alike: that is little work beside the
         network's. Dropout alone must differ from rank to rank.
         """
-        if self.config.model.dropout:
+        if self.config.model.draws:
             torch.manual_seed(hash((self.seed, self.ranks.rank, step)))
         numbers = torch.arange(len(streams.joint.average), device=labels.device)
         own = torch.cat(

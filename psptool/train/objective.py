@@ -43,7 +43,7 @@ def objective(
     labelled = len(labels)
     with computing_in(precision, streams.joint.x.device):
         joint, motion = model.features(streams)
-        logits = model.logits(joint, streams.joint.average) + model.logits(motion, streams.motion.average)
+        logits = torch.add(*model.logits(joint, motion, streams))
         first: dict[Level, Tensor] = {}
         second: dict[Level, Tensor] = {}
         if config.contrast_levels:

@@ -19,6 +19,7 @@ from psptool.inference import exporting
 from psptool.inference.card import _streams, model_card
 from psptool.inference.exporting import Exported, Inputs, PlainNet, export, inputs_at_test
 from psptool.inference.models import TrainedModel, open_model
+from psptool.inference.scoring import network
 from psptool.prepare.pipeline import prepare
 from psptool.schemas.dataset import DatasetManifest
 from psptool.schemas.training import StreamSettings
@@ -67,6 +68,20 @@ def test_a_torch_export_answers_as_the_model(made: tuple[TrainedModel, Inputs]) 
     for some in (inputs, (inputs[0][:2], inputs[1][:2], torch.eye(2))):
         np.testing.assert_allclose(program(*some)[0].detach().numpy(), live(model, some), atol=1e-4)
     assert done.difference <= 1e-4
+
+
+def test_every_format_has_the_pose_branch(made: tuple[TrainedModel, Inputs]) -> None:
+    pytest.importorskip("onnxscript")
+    training = made[0].config.training
+    settings = training.model.model_copy(update={"pose_width": 4})
+    config = made[0].config.model_copy(update={"training": training.model_copy(update={"model": settings})})
+    net = network(config).eval()
+    model = replace(made[0], config=config, net=net)
+    for done in export(model, ["onnx", "torch-export", "safetensors"], made[1]):
+        assert done.difference <= 1e-4
+    with_branch = live(model, made[1])
+    net.pose_classifier.weight.data.zero_()  # type: ignore[union-attr]
+    assert np.abs(live(model, made[1]) - with_branch).max() > 0.01
 
 
 def assert_onnx_answers(model: TrainedModel, inputs: Inputs) -> bytes:

@@ -45,7 +45,7 @@ def test_loss_is_ce_of_the_labelled_plus_weighted_contrast_of_the_pool(
     model, streams = make()
     joint, motion = model.features(streams)
     own = streams.joint.average
-    logits = (model.logits(joint, own) + model.logits(motion, own)).detach().numpy()
+    logits = sum(model.logits(joint, motion, streams)).detach().numpy()
     ce = literal.cross_entropy(logits[: len(LABELS)], LABELS)
     vectors = []
     for features in (joint, motion):

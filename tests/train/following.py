@@ -29,6 +29,7 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None
     config = change(optim={"steps": steps, "lr": 0.05, "labelled": 5, "unlabelled": 8, "clip_norm": 5.0})
     config = config.model_copy(
         update={
+            "model": config.model.model_copy(update={"pose_width": 4, "pose_dropout": 0.0}),
             "teacher": TeacherSettings(weight=0.5, momentum=0.9, start=0.0, ramp=0.0),
             "augment": config.augment.model_copy(update={"turn": 30.0, "jitter": 0.05, "mask_joints": 0.1}),
         }

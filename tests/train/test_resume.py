@@ -34,7 +34,7 @@ RECIPE = change(
 RECIPE = RECIPE.model_copy(
     update={
         "augment": RECIPE.augment.model_copy(update={"turn": 30.0, "jitter": 0.1, "mask_joints": 0.1}),
-        "model": RECIPE.model.model_copy(update={"dropout": 0.2}),
+        "model": RECIPE.model.model_copy(update={"dropout": 0.2, "pose_width": 4}),
         "teacher": TeacherSettings(weight=0.5, momentum=0.9),
     }
 )

@@ -36,33 +36,36 @@ _SMALL: Mapping[str, Any] = {
     },
 }
 
+# What `best` is without what the paper does not have beside the contrast.
+_CORE: Mapping[str, Any] = {
+    **_SMALL,
+    "model": {
+        "channels": (16, 32, 64),
+        "inter": (4, 8, 16),
+        "strides": (2, 2, 1),
+        "heads": 2,
+        "own_input": True,
+        "input_map": "body",
+    },
+    "streams": {"motion": "drawn", "origin": "frame"},
+    "optim": {**_SMALL["optim"], "steps": 800, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
+}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"model": {"polymerize": "raw"}},
-    # Released maps, frames, input map, loss, optimizer and schedule; width, frames, clips and steps of `small`.
+    # Released maps, input map, loss, optimizer and schedule; width, frames, clips and steps of `best`.
     "paper-short": {
-        "precision": _SMALL["precision"],
+        "precision": _CORE["precision"],
         "model": {
             "polymerize": "raw",
-            **{key: _SMALL["model"][key] for key in ("channels", "inter", "strides", "heads")},
+            **{key: _CORE["model"][key] for key in ("channels", "inter", "strides", "heads")},
         },
-        "sampling": {"frames": _SMALL["sampling"]["frames"]},
-        "optim": {key: _SMALL["optim"][key] for key in ("steps", "labelled", "unlabelled")},
+        "sampling": {"frames": _CORE["sampling"]["frames"]},
+        "optim": {key: _CORE["optim"][key] for key in ("steps", "labelled", "unlabelled")},
     },
     "small": _SMALL,
-    "best": {
-        **_SMALL,
-        "model": {
-            "channels": (16, 32, 64),
-            "inter": (4, 8, 16),
-            "strides": (2, 2, 1),
-            "heads": 2,
-            "own_input": True,
-            "input_map": "body",
-        },
-        "streams": {"motion": "drawn", "origin": "frame"},
-        "teacher": {"weight": 1.0},
-        "optim": {**_SMALL["optim"], "steps": 800, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
-    },
+    "lean": {**_CORE, "optim": {**_CORE["optim"], "steps": 400, "labelled": 24, "unlabelled": 32}},
+    "best": {**_CORE, "model": {**_CORE["model"], "pose_width": 128}, "teacher": {"weight": 1.0}},
     "demo": {
         **_SMALL,
         "model": {
@@ -77,9 +80,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optim": {**_SMALL["optim"], "steps": 150, "labelled": 24},
     },
 }
-"""What each preset changes of the defaults: the released recipe; the same mathematics with the budget of `small`; one
-for two CPU cores, the baseline of the rest; the one that does most with few labels (both chosen on NW-UCLA's first
-two views alone, one for training and the other for validation); one for the demo (chosen on recordings of seed 1)."""
+"""What each preset changes of the defaults: the released recipe; the same mathematics with the budget of `best`; one
+for two CPU cores; the network of `best` without teacher and pose branch and with a third of its budget, for comparisons
+of many rows; the one that does most with few labels (`small` and `best` were chosen on NW-UCLA's first two views alone,
+one for training and the other for validation); one for the demo (chosen on recordings of seed 1)."""
 
 
 def resolve(

@@ -15,7 +15,7 @@ from psptool.schemas.base import Artefact, Strict
 
 Level = Literal["body", "part", "joint"]
 Method = Literal["psp", "supervised"]
-Preset = Literal["paper", "paper-short", "small", "best", "demo"]
+Preset = Literal["paper", "paper-short", "small", "lean", "best", "demo"]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 

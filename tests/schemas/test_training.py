@@ -55,15 +55,15 @@ def test_every_preset_is_a_recipe_that_bears_its_name(name: str) -> None:
     assert resolve(preset=name).preset == name
 
 
-def test_paper_short_is_the_papers_mathematics_within_the_budget_of_small() -> None:
-    short, paper, small = (resolve(preset=name) for name in ("paper-short", "paper", "small"))
+def test_paper_short_is_the_papers_mathematics_within_the_budget_of_best() -> None:
+    short, paper, best = (resolve(preset=name) for name in ("paper-short", "paper", "best"))
     assert (short.augment, short.loss) == (paper.augment, paper.loss)
     assert (short.model.polymerize, short.model.own_input, short.sampling.draw) == ("raw", False, "released")
     released = ("schedule", "lr", "momentum", "nesterov", "weight_decay", "clip_norm")
     assert all(getattr(short.optim, key) == getattr(paper.optim, key) for key in released)
     budget = ("steps", "labelled", "unlabelled")
-    assert all(getattr(short.optim, key) == getattr(small.optim, key) for key in budget)
-    assert (short.model.channels, short.sampling.frames) == (small.model.channels, small.sampling.frames)
+    assert all(getattr(short.optim, key) == getattr(best.optim, key) for key in budget)
+    assert (short.model.channels, short.sampling.frames) == (best.model.channels, best.sampling.frames)
 
 
 def test_changes_win_over_the_file_which_wins_over_the_preset(recipe) -> None:

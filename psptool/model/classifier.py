@@ -74,18 +74,16 @@ class PSPNet(nn.Module):
         persons = joint.shape[0]  # len() would make it a constant of an exported model
         return both[:persons], both[persons:]
 
-    def logits(self, joint: Tensor, motion: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
-        """Both streams' logits (N, classes) of their features: the linear layer on the mean over persons, frames and
-        joints. The pose branch, where there is one, adds its own to the joint stream's.
-        """
-        of_joint, of_motion = (
-            self.classifier(self.dropout(_mean_person(x.mean((2, 3)), stream.average)))
-            for x, stream in ((joint, streams.joint), (motion, streams.motion))
-        )
-        if self.pose_branch is not None and self.pose_classifier is not None:
-            seen = _mean_person(self.pose_branch(streams.joint.x), streams.joint.average)
-            of_joint = of_joint + self.pose_classifier(self.dropout(seen))
-        return of_joint, of_motion
+    def logits(self, features: Tensor, average: Tensor) -> Tensor:
+        """One stream's logits (N, classes): the linear layer on the mean over persons, frames and joints."""
+        return self.classifier(self.dropout(_mean_person(features.mean((2, 3)), average)))  # type: ignore[no-any-return]
+
+    def pose_logits(self, streams: Streams) -> Tensor | None:
+        """The pose branch's logits (N, classes) of the joint stream's positions, where there is such a branch."""
+        if self.pose_branch is None or self.pose_classifier is None:
+            return None
+        seen = _mean_person(self.pose_branch(streams.joint.x), streams.joint.average)
+        return self.pose_classifier(self.dropout(seen))  # type: ignore[no-any-return]
 
     @record_function(POLYMERIZING)
     def embeddings(self, features: Tensor, average: Tensor) -> dict[Level, Tensor]:
@@ -96,8 +94,14 @@ class PSPNet(nn.Module):
         return {level: self.projection(_mean_person(x, average)) for level, x in vectors.items()}
 
     def forward(self, streams: Streams) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes) of the joint and of the motion stream; their sum is the prediction."""
-        return self.logits(*self.features(streams), streams)
+        """Logits (N, classes) of the joint and of the motion stream; their sum is the prediction.
+
+        The pose branch's are part of the joint stream's.
+        """
+        joint, motion = self.features(streams)
+        of_joint, of_pose = self.logits(joint, streams.joint.average), self.pose_logits(streams)
+        of_joint = of_joint if of_pose is None else of_joint + of_pose
+        return of_joint, self.logits(motion, streams.motion.average)
 
 
 def _mean_person(x: Tensor, average: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,6 +29,7 @@ def objective(
 ) -> dict[str, Tensor]:
     """The loss and its terms by name (``loss``, ``ce``, one a contrasted level, ``teacher``), scalars.
 
+    ``ce`` and ``teacher`` are cross-entropies of both streams' summed logits, and of the pose branch's beside it.
     Over several ranks they are those of the global batch, the same on each; the gradients are to be added up.
 
     Args:
@@ -43,14 +46,20 @@ def objective(
     labelled = len(labels)
     with computing_in(precision, streams.joint.x.device):
         joint, motion = model.features(streams)
-        logits = torch.add(*model.logits(joint, motion, streams))
+        both = model.logits(joint, streams.joint.average) + model.logits(motion, streams.motion.average)
+        of_pose = model.pose_logits(streams)
+        # Each learns by itself: of a sum, the one that learns faster leaves the other nothing to learn.
+        heads = (both,) if of_pose is None else (both, of_pose)
         first: dict[Level, Tensor] = {}
         second: dict[Level, Tensor] = {}
         if config.contrast_levels:
             first = model.embeddings(joint, streams.joint.average)
             second = model.embeddings(motion, streams.motion.average)
     smoothing = config.loss.label_smoothing
-    ce = _mean_cross_entropy(logits[:labelled], labels, config.optim.labelled, ranks, smoothing)
+    ce = _sum(
+        _mean_cross_entropy(logits[:labelled], labels, config.optim.labelled, ranks, smoothing)
+        for logits in heads
+    )
     terms = {"ce": ce}
     total = ce
     if config.contrast_levels:
@@ -60,16 +69,20 @@ def objective(
             {level: ranks.gather(_exact(second[level][labelled:]), pool) for level in levels},
             config.loss.temperature,
         )
-        total = total + config.loss.contrast_weight * torch.stack(list(contrast.values())).sum()
+        total = total + config.loss.contrast_weight * _sum(contrast.values())
         terms |= contrast
     if config.has_teacher:
         terms["teacher"] = (
             torch.zeros_like(ce)
             if taught is None
-            else _mean_cross_entropy(logits[labelled:], taught, pool, ranks)
+            else _sum(_mean_cross_entropy(logits[labelled:], taught, pool, ranks) for logits in heads)
         )
         total = total + weight * terms["teacher"]
     return {"loss": total, **terms}
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum()
 
 
 def _mean_cross_entropy(

@@ -8,7 +8,7 @@ import torch
 
 from psptool.batches.streams import Stream, Streams
 from psptool.model.classifier import PSPNet
-from psptool.schemas.training import LossSettings, ModelSettings, TrainingConfig
+from psptool.schemas.training import LossSettings, ModelSettings, TeacherSettings, TrainingConfig
 from psptool.skeletons.topologies import UCLA20
 from psptool.train.objective import objective
 
@@ -45,7 +45,7 @@ def test_loss_is_ce_of_the_labelled_plus_weighted_contrast_of_the_pool(
     model, streams = make()
     joint, motion = model.features(streams)
     own = streams.joint.average
-    logits = sum(model.logits(joint, motion, streams)).detach().numpy()
+    logits = (model.logits(joint, own) + model.logits(motion, own)).detach().numpy()
     ce = literal.cross_entropy(logits[: len(LABELS)], LABELS)
     vectors = []
     for features in (joint, motion):
@@ -88,3 +88,31 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
     logits = (joint + motion).detach().numpy()[: len(LABELS)]
     uniform = np.mean([literal.cross_entropy(logits, [k] * len(LABELS)) for k in range(3)])
     assert terms(smooth)["ce"] == pytest.approx(0.7 * terms(plain)["ce"] + 0.3 * uniform, rel=1e-5)
+
+
+def test_the_pose_branch_has_cross_entropies_of_its_own_and_leaves_the_encoder_its_gradients() -> None:
+    settings = MODEL.model_copy(update={"pose_width": 3, "pose_dropout": 0.0})
+    config = TrainingConfig(method="psp", model=settings, teacher=TeacherSettings(weight=1))
+    taught = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
+
+    def step(model: PSPNet, streams: Streams) -> dict[str, float]:
+        found = objective(
+            model, streams, torch.tensor(LABELS), config, torch.float32, taught=taught, weight=0.5
+        )
+        found["loss"].backward()
+        return {name: value.item() for name, value in found.items()}
+
+    bare, streams = make()
+    with torch.random.fork_rng():
+        full = PSPNet(settings, UCLA20, classes=3).double()
+    full.load_state_dict(bare.state_dict(), strict=False)
+    of_pose = full.pose_logits(streams).detach()  # type: ignore[union-attr]
+    without, found = step(bare, streams), step(full, streams)
+    ce = literal.cross_entropy(of_pose[: len(LABELS)].numpy(), LABELS)
+    teacher = float(-(taught * of_pose[len(LABELS) :].log_softmax(1)).sum(1).mean())
+    assert found["ce"] - without["ce"] == pytest.approx(ce, rel=1e-5)
+    assert found["teacher"] - without["teacher"] == pytest.approx(teacher, rel=1e-5)
+    assert found["loss"] - without["loss"] == pytest.approx(ce + 0.5 * teacher, rel=1e-5)
+    theirs = dict(full.named_parameters())
+    for name, own in bare.named_parameters():
+        torch.testing.assert_close(theirs[name].grad, own.grad)

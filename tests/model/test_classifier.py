@@ -158,7 +158,7 @@ def test_dropout_changes_training_and_never_evaluation() -> None:
 def test_gradients_reach_every_parameter_of_the_network_through_both_terms() -> None:
     model, streams = make_model(share_encoder=False), make_streams()
     joint, motion = model.features(streams)
-    total = sum(logits.square().sum() for logits in model.logits(joint, motion, streams))
+    total = sum(model.logits(x, streams.joint.average).square().sum() for x in (joint, motion))
     for features in (joint, motion):
         total = total + sum(
             x.square().sum() for x in model.embeddings(features, streams.joint.average).values()

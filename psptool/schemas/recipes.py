@@ -36,7 +36,7 @@ _SMALL: Mapping[str, Any] = {
     },
 }
 
-# What `best` is without what the paper does not have beside the contrast.
+# What `best` is without its teacher.
 _CORE: Mapping[str, Any] = {
     **_SMALL,
     "model": {
@@ -64,8 +64,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optim": {key: _CORE["optim"][key] for key in ("steps", "labelled", "unlabelled")},
     },
     "small": _SMALL,
-    "lean": {**_CORE, "optim": {**_CORE["optim"], "steps": 400, "labelled": 24, "unlabelled": 32}},
-    "best": {**_CORE, "model": {**_CORE["model"], "pose_width": 128}, "teacher": {"weight": 1.0}},
+    "lean": {**_CORE, "optim": {**_CORE["optim"], "steps": 200, "labelled": 24, "unlabelled": 32}},
+    "best": {**_CORE, "teacher": {"weight": 1.0}},
     "demo": {
         **_SMALL,
         "model": {
@@ -81,9 +81,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What each preset changes of the defaults: the released recipe; the same mathematics with the budget of `best`; one
-for two CPU cores; the network of `best` without teacher and pose branch and with a third of its budget, for comparisons
-of many rows; the one that does most with few labels (`small` and `best` were chosen on NW-UCLA's first two views alone,
-one for training and the other for validation); one for the demo (chosen on recordings of seed 1)."""
+for two CPU cores; `best` without its teacher in a sixth of its budget, for comparisons of many rows; the one that does
+most with few labels (`small` and `best` were chosen on NW-UCLA's first two views alone, one for training and the other
+for validation); one for the demo (chosen on recordings of seed 1)."""
 
 
 def resolve(

@@ -195,7 +195,7 @@ def _pools(store: Store, split: Split, recipe: TrainingConfig) -> Pools:
         pool = split.unlabelled + (split.labelled if recipe.loss.contrast_labelled else ())
         if min(recipe.optim.unlabelled, len(pool)) < 2:
             raise PspError(
-                "optim.unlabelled: the contrast compares clips with each other",
+                "optim.unlabelled: too few clips of the pool for contrast or teacher",
                 f"{recipe.optim.unlabelled} clips a step of {len(pool)}",
                 "2 or more",
                 "Raise it, or train with --method supervised.",

@@ -268,7 +268,7 @@ REFUSED: dict[str, tuple[TrainingConfig, dict[str, list[str]], str]] = {
     "one clip has none to compare with": (
         change(optim={"unlabelled": 1}),
         PARTS,
-        r"optim\.unlabelled: the contrast compares clips.* found 1 clips a step of 15, expected 2 or more",
+        r"optim\.unlabelled: too few clips of the pool.* found 1 clips a step of 15, expected 2 or more",
     ),
     "no labelled clips": (RECIPE, {**PARTS, "labelled": []}, r"no labelled clips.*psptool split"),
     "a clip that the dataset has not": (

@@ -39,7 +39,7 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="small (on a CPU), best, paper (as released) or others."),
+        typer.Option(help="small, best, lean, paper (as released), paper-short."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file of recipe values, over the preset.")

@@ -110,7 +110,7 @@ def _mean_person(x: Tensor, average: Tensor) -> Tensor:
 
 
 def _initialize(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -29,7 +29,7 @@ class PoseBranch(nn.Module):
         super().__init__()
         inputs = 2 * 3 * joints
         self.input_map = nn.Sequential(
-            nn.BatchNorm2d(inputs), nn.Conv2d(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU()
+            nn.BatchNorm2d(inputs), TimeConv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU()
         )
         self.blocks = nn.ModuleList(_block(width, dropout) for _ in range(BLOCKS))
 
@@ -52,9 +52,20 @@ def poses(x: Tensor) -> Tensor:
     return torch.cat((x, change), 1).transpose(2, 3).flatten(1, 2)[..., None]
 
 
-def _block(width: int, dropout: float) -> nn.Sequential:
-    def convolution() -> nn.Conv2d:
-        return nn.Conv2d(width, width, (KERNEL, 1), padding=(KERNEL // 2, 0))
+class TimeConv(nn.Conv1d):
+    """Convolution over an odd number of frames, (P, C, T, 1) -> (P, C', T, 1).
 
-    inner = (convolution(), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout))
-    return nn.Sequential(*inner, convolution(), nn.BatchNorm2d(width))
+    In one dimension: on a CPU it takes two fifths of the time of one in two, of which one is empty.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return super().forward(x.squeeze(3)).unsqueeze(3)
+
+
+def _block(width: int, dropout: float) -> nn.Sequential:
+    inner = (TimeConv(width, width, KERNEL), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout))
+    return nn.Sequential(*inner, TimeConv(width, width, KERNEL), nn.BatchNorm2d(width))

@@ -72,8 +72,11 @@ def array(tensor: torch.Tensor) -> literal.Array:
     )  # a copy: batch norm moves its moments in place
 
 
-def conv(layer: nn.Conv2d) -> literal.Conv:
-    return literal.Conv(array(layer.weight)[..., 0], None if layer.bias is None else array(layer.bias))
+def conv(layer: nn.Conv1d | nn.Conv2d) -> literal.Conv:
+    weight = array(layer.weight)
+    return literal.Conv(
+        weight if weight.ndim == 3 else weight[..., 0], None if layer.bias is None else array(layer.bias)
+    )
 
 
 def norm(layer: nn.BatchNorm2d) -> literal.Norm:

@@ -99,7 +99,7 @@ class GridSettings(Strict):
     )
     methods: dict[str, MethodSettings] = Field(min_length=1)
     only: Annotated[tuple[str, ...], Words] = Field((), description="Methods to take; all by default")
-    against: str | None = Field(None, description="The method to compare the others with")
+    against: Annotated[tuple[str, ...], Words] = Field((), description="Methods to compare the others with")
     device: str = "auto"
     resources: RuleResources = RuleResources()
     known: Annotated[tuple[Place, ...], Words] = Field(
@@ -121,8 +121,9 @@ class GridSettings(Strict):
 
     @model_validator(mode="after")
     def _names_methods_that_there_are(self) -> Self:
-        for key, name in [("against", self.against), *(("only", name) for name in self.only)]:
-            if name is not None and name not in self.methods:
+        named = [*(("against", name) for name in self.against), *(("only", name) for name in self.only)]
+        for key, name in named:
+            if name not in self.methods:
                 near = suggest(name, self.methods)
                 raise ValueError(f"{key} names no method: {name!r}" + (f" ({near})" if near else ""))
         return self
@@ -225,9 +226,10 @@ class Grid:
         """Runs of a table that have scores."""
         return [name for name in self.table(table) if Path(self.scores(name)).exists()]
 
-    def base(self, table: str) -> list[str]:
-        """Scores of the row to compare with; none where there is nothing to compare."""
-        return [self.scores(name) for name in self.tables[table].get(self.settings.against or "", ())]
+    def bases(self, table: str) -> list[list[str]]:
+        """Scores of each row to compare with, of those that are taken."""
+        rows = self.tables[table]
+        return [[self.scores(run) for run in rows[name]] for name in self.settings.against if name in rows]
 
 
 def read_grid(config: Mapping[str, Any]) -> Grid:

@@ -31,7 +31,9 @@ def table(
         list[Path] | None,
         typer.Argument(help="Runs, scores files, or folders of either; runs/.", show_default=False),
     ] = None,
-    against: Annotated[str | None, typer.Option(help="Also compare with this method, draw by draw.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="Also compare with this method, draw by draw; may be repeated.")
+    ] = None,
     form: Annotated[
         str | None, typer.Option("--format", help="text, markdown, csv or json; by default as --out ends.")
     ] = None,
@@ -52,7 +54,7 @@ def table(
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     part: Part = "validation" if validation else "test"
     scored = gather(runs or [Path("runs")], part, which)
-    found = build_table(scored, against)
+    found = build_table(scored, *against or ())
     for warning in found.warnings:
         warn(warning)
     if html is not None:

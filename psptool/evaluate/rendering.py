@@ -15,6 +15,8 @@ TITLES = {
     "top1_motion": "motion",
     "top1_unseen": "unseen",
 }
+WORDS = ("labels", "method", "against")
+"""Columns that hold no numbers."""
 
 
 def title(table: ScoreTable) -> str:
@@ -47,22 +49,30 @@ def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
 
 def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the paired differences, in points, with their standard errors."""
-    header = ["labels", "method", "draws", *(TITLES[measure] for measure in MEASURES)]
+    header = ["labels", "method", "against", "draws", *(TITLES[measure] for measure in MEASURES)]
     rows = [
         [
             found.labels,
             found.name,
+            found.against,
             str(len(found.draws)),
             *(difference_cell(found.measures.get(measure)) for measure in MEASURES),
         ]
         for found in table.differences
     ]
+    if any(found.closed is not None for found in table.differences):
+        header.append("gap closed")
+        for row, found in zip(rows, table.differences, strict=True):
+            row.append("" if found.closed is None else f"{100 * found.closed:.0f} %")
     return header, rows
 
 
 def difference_title(table: ScoreTable) -> str:
     """What the differences are."""
-    return f"Against {table.differences[0].against}, draw by draw: mean difference in points ± its standard error"
+    said = "Draw by draw: mean difference in points ± its standard error"
+    if any(found.closed is not None for found in table.differences):
+        said += "; gap closed: its share of the gap in top-1 that all labels close"
+    return said
 
 
 def markdown(table: ScoreTable) -> str:
@@ -80,14 +90,14 @@ def as_csv(table: ScoreTable) -> str:
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     shared = ("dataset", "protocol", "test_view", "part", "weights", "clips")
-    lines.writerow([*shared, "labels", "method", "against", "draws", *columns, "seconds"])
+    lines.writerow([*shared, "labels", "method", "against", "draws", *columns, "seconds", "closed"])
     values = [getattr(table, key) for key in shared]
     rows: list[Group | Difference] = [*table.groups, *table.differences]
     for row in rows:
         spreads = [row.measures.get(measure) for measure in MEASURES]
         cells = [None if found is None else getattr(found, kind) for found in spreads for kind in kinds]
-        ends = getattr(row, "against", None), len(row.draws), *cells, getattr(row, "seconds", None)
-        lines.writerow([*values, row.labels, row.name, *ends])
+        against, seconds, closed = (getattr(row, key, None) for key in ("against", "seconds", "closed"))
+        lines.writerow([*values, row.labels, row.name, against, len(row.draws), *cells, seconds, closed])
     return file.getvalue()
 
 
@@ -106,5 +116,5 @@ def difference_cell(found: Spread | None) -> str:
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2), *rows]
+    lines = [header, ["---" if name in WORDS else "---:" for name in header], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

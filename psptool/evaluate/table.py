@@ -18,6 +18,8 @@ from psptool.schemas.scores import Part, Scores, Weights, file_name
 from psptool.schemas.table import MEASURES, Difference, Group, ScoreTable, Spread
 
 Value = TypeVar("Value")
+ALL_LABELS = "100 %"
+"""What a table calls the rows that keep all labels."""
 
 
 @dataclass(frozen=True)
@@ -117,24 +119,26 @@ def _files(path: Path, name: str) -> list[Path]:
     return below or [file for file in sorted(path.glob("*.json")) if file.name != "config.json"]
 
 
-def build_table(runs: Sequence[Scored], against: str | None = None) -> ScoreTable:
+def build_table(runs: Sequence[Scored], *against: str) -> ScoreTable:
     """The table of ``runs``.
 
     Args:
         runs: At least one.
-        against: Name of the group that all others of the same labels are compared with, or its method.
+        against: Names of groups that all others of the same labels are compared with, or their methods. Two of them
+            are compared once.
 
     Raises:
-        PspError: Runs that may not be compared; or no group, or more than one, is called ``against``.
+        PspError: Runs that may not be compared; or no group, or more than one, is called as one of ``against``.
     """
     _check_comparable(runs)
     members = grouped(runs)
     groups = {key: _group(*key, inside) for key, inside in members.items()}
     warnings = [word for inside in members.values() for word in _odd_within(inside)]
     differences: list[Difference] = []
-    if against is not None:
-        base = _named(against, [name for _, name in groups])
-        differences, more = _differences(members, base)
+    bases = list(dict.fromkeys(_named(name, [name for _, name in groups]) for name in against))
+    for number, base in enumerate(bases):
+        found, more = _differences(members, base, leave_out=bases[:number])
+        differences += found
         warnings += more
     first = runs[0].scores
     known = next((run.scores for run in runs if run.scores.protocol is not None), first)
@@ -303,11 +307,11 @@ def _named(against: str, names: Sequence[str]) -> str:
 
 
 def _differences(
-    members: Mapping[tuple[str, str], Sequence[Scored]], base: str
+    members: Mapping[tuple[str, str], Sequence[Scored]], base: str, leave_out: Sequence[str]
 ) -> tuple[list[Difference], list[str]]:
     differences, warnings = [], []
     for (labels, name), inside in members.items():
-        if name == base:
+        if name in (base, *leave_out):
             continue
         title = f"{labels}, {name} against {base}"
         other = members.get((labels, base), ())
@@ -321,7 +325,8 @@ def _differences(
             names = ", ".join(sorted(called[draw] for draw in alone))
             warnings.append(f"{title}: over {len(common)} draws that both have, without {names}")
         warnings += _odd_between(title, inside, other)
-        differences.append(_difference(labels, name, base, inside, other, common))
+        ceiling = members.get((re.sub("^[^,]*", ALL_LABELS, labels), base), ())
+        differences.append(_difference(labels, name, base, inside, other, common, ceiling))
     return differences, warnings
 
 
@@ -345,6 +350,7 @@ def _difference(
     inside: Sequence[Scored],
     other: Sequence[Scored],
     common: Sequence[str],
+    ceiling: Sequence[Scored],
 ) -> Difference:
     measures = {}
     for measure in MEASURES:
@@ -358,4 +364,17 @@ def _difference(
         against=base,
         draws=tuple(called[draw] for draw in common),
         measures=measures,
+        closed=_closed(inside, other, common, ceiling),
     )
+
+
+def _closed(
+    inside: Sequence[Scored], other: Sequence[Scored], common: Sequence[str], ceiling: Sequence[Scored]
+) -> float | None:
+    """The share of the gap from ``other`` to ``ceiling`` that ``inside`` closes, of mean top-1."""
+    own, theirs, most = (_by_draw(runs, "top1") or {} for runs in (inside, other, ceiling))
+    if not most or ceiling is other:
+        return None
+    base = statistics.fmean(theirs[draw] for draw in common)
+    gap = statistics.fmean(most.values()) - base
+    return (statistics.fmean(own[draw] for draw in common) - base) / gap if gap > 0 else None

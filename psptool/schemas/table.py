@@ -46,6 +46,11 @@ class Difference(Strict):
     against: str
     draws: tuple[str, ...]
     measures: dict[str, Spread]
+    closed: float | None = Field(
+        None,
+        description="Share of the gap between the mean top-1 of `against` and its mean with all labels that the mean "
+        "difference closes; null where there is no such gap",
+    )
 
 
 class ScoreTable(Artefact):

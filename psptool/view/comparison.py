@@ -81,6 +81,7 @@ def _dot_rows(
     """One row a group or difference that has the measure, under headings where there are several label counts."""
     names = list(dict.fromkeys(group.name for group in found.groups))
     several = len({group.labels for group in found.groups}) > 1
+    several_bases = len({difference.against for difference in found.differences}) > 1
     above = None
     for row in rows:
         spread = row.measures.get(measure)
@@ -91,7 +92,7 @@ def _dot_rows(
             yield row.labels
         is_difference = isinstance(row, Difference)
         yield Dots(
-            row.name,
+            f"{row.name} over {row.against}" if isinstance(row, Difference) and several_bases else row.name,
             [(f"draw {draw}", value) for draw, value in zip(row.draws, spread.values, strict=True)],
             spread.mean,
             spread.error if is_difference else spread.deviation,

@@ -31,10 +31,10 @@ def scores(top1: float, draw: int = 0, **other: object) -> Scores:
     return Scores.model_validate({**values, **other})
 
 
-def table(tmp_path: Path, runs: dict[str, Scores], against: str | None = None) -> ScoreTable:
+def table(tmp_path: Path, runs: dict[str, Scores], *against: str) -> ScoreTable:
     for name, found in runs.items():
         found.save(tmp_path / "runs" / name / "scores.json")
-    return build_table(gather([tmp_path / "runs"]), against)
+    return build_table(gather([tmp_path / "runs"]), *against)
 
 
 def test_mean_deviation_and_error_are_those_counted_by_hand() -> None:
@@ -120,6 +120,48 @@ def test_difference_is_over_common_draws_and_says_which_are_left_out(tmp_path: P
     )
     assert other.differences == ()
     assert any("no draw in common" in warning for warning in other.warnings)
+
+
+def test_two_that_all_others_are_compared_with_are_compared_once(tmp_path: Path) -> None:
+    methods = {"s": ("supervised", "best", 0.25), "p": ("psp", "paper", 0.5), "b": ("psp", "best", 0.75)}
+    runs = {
+        f"{key}{draw}": scores(top1, draw, method=method, preset=preset)
+        for key, (method, preset, top1) in methods.items()
+        for draw in (0, 1)
+    }
+    found = table(tmp_path, runs, "supervised", "psp/paper", "psp/paper").differences
+    assert {(other.name, other.against): other.measures["top1"].mean for other in found} == {
+        ("psp/paper", "supervised/best"): 0.25,
+        ("psp/best", "supervised/best"): 0.5,
+        ("psp/best", "psp/paper"): 0.25,
+    }
+
+
+def test_gap_closed_is_the_share_of_what_all_labels_bring_over_the_draws_in_common(tmp_path: Path) -> None:
+    labels_only = {"l0": 0.25, "l1": 0.5}
+    runs = {name: scores(top1, int(name[1]), method="supervised") for name, top1 in labels_only.items()}
+    runs |= {f"p{draw}": scores(top1, draw) for draw, top1 in enumerate((0.5, 0.5, 1.0))}
+    runs |= {
+        f"a{draw}": scores(top1, draw, method="supervised", ratio=1.0)
+        for draw, top1 in enumerate((0.75, 1.0))
+    }
+    runs["held"] = scores(1.0, validation_rule="view=2")
+    runs["held-labels"] = scores(0.5, method="supervised", validation_rule="view=2")
+    found = {other.labels: other for other in table(tmp_path, runs, "supervised").differences}
+    # Draws 0 and 1: from 0.375 to 0.5; all labels: 0.875.
+    assert found["5 %"].closed == pytest.approx(0.125 / 0.5)
+    assert found["5 %, without view=2"].closed is None, "the ceiling had clips that these trainings had not"
+    reached = table(
+        tmp_path / "reached",
+        {
+            **runs,
+            "a0": scores(0.0, method="supervised", ratio=1.0),
+            "a1": scores(0.5, 1, method="supervised", ratio=1.0),
+        },
+        "supervised",
+    )
+    assert reached.differences[0].closed is None, "no gap"
+    assert "| 25 % |" in markdown(table(tmp_path, runs, "supervised"))
 
 
 def test_draw_that_repeats_counts_once_and_is_warned_of(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from psptool.view.comparison import table_page
 from ..evaluate.test_table import OLD, scores
 
 
-def page_of(tmp_path, runs, against=None):
+def page_of(tmp_path, runs, *against):
     found = [Scored(tmp_path / name / "scores.json", run) for name, run in runs.items()]
-    return table_page(build_table(found, against), found)
+    return table_page(build_table(found, *against), found)
 
 
 def test_dots_stand_where_their_values_are_on_the_axis():

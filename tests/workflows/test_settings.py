@@ -71,8 +71,10 @@ def test_the_command_line_gives_words_where_a_file_gives_lists_and_numbers(grids
 def test_some_methods_are_taken_alone_and_compared_where_the_row_to_compare_with_is_among_them(grids) -> None:
     grid = grids.read_grid(settings("rq4", only=["labels-only", "best"], ratios=[0.05]))
     assert len(grid.runs) == 10
-    assert grid.base("rq4") == [grid.own_scores(name) for name in grid.tables["rq4"]["labels-only"]]
-    assert grids.read_grid(settings("rq4", only="best")).base("rq4") == []
+    labels_only = [grid.own_scores(run) for run in grid.tables["rq4"]["labels-only"]]
+    assert grid.bases("rq4") == [labels_only]
+    assert len(grids.read_grid(settings("rq4", ratios=[0.05])).bases("rq4")) == 2
+    assert grids.read_grid(settings("rq4", only="best")).bases("rq4") == []
 
 
 def test_a_home_folder_is_found(grids, monkeypatch) -> None:
@@ -110,7 +112,7 @@ def test_with_a_validation_rule_its_clips_are_scored_and_nothing_takes_the_place
         ({"only": ["joint", "prat-joint"]}, "no method: 'prat-joint' .Did you mean part-joint"),
         ({"set": "optim.stes=3"}, "methods.joint: .*Did you mean optim.steps"),
         (
-            {"methods": {"a": {"method": "psp", "preset": "smal"}}, "against": None},
+            {"methods": {"a": {"method": "psp", "preset": "smal"}}, "against": ()},
             "methods.a: .*Did you mean small",
         ),
         ({"resources": {"run": {"threads": 0}}}, "resources.run.threads"),
@@ -136,7 +138,7 @@ def test_known_scores_count_until_the_run_has_its_own(grids, tmp_path: Path) -> 
 
 def test_the_row_to_compare_with_is_called_what_the_table_calls_it(grids, tmp_path: Path) -> None:
     grid = grids.read_grid(settings("rq1", out=str(tmp_path)))
-    base = grid.base("rq1")
+    (base,) = grid.bases("rq1")
     assert base == [grid.own_scores(run) for run in grid.tables["rq1"]["joint"]]
     scores(0.5, changes=('model.levels=["joint"]',)).save(Path(base[0]))
     scores(0.5).save(Path(grid.own_scores(grid.tables["rq1"]["body-part-joint"][0])))

@@ -36,7 +36,7 @@ _SMALL: Mapping[str, Any] = {
     },
 }
 
-# What `best` is without its teacher.
+# What `best` is without its pose branch and its teacher.
 _CORE: Mapping[str, Any] = {
     **_SMALL,
     "model": {
@@ -48,7 +48,7 @@ _CORE: Mapping[str, Any] = {
         "input_map": "body",
     },
     "streams": {"motion": "drawn", "origin": "frame"},
-    "optim": {**_SMALL["optim"], "steps": 800, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
+    "optim": {**_SMALL["optim"], "steps": 400, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
 }
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -65,7 +65,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "small": _SMALL,
     "lean": {**_CORE, "optim": {**_CORE["optim"], "steps": 200, "labelled": 24, "unlabelled": 32}},
-    "best": {**_CORE, "teacher": {"weight": 1.0}},
+    "best": {
+        **_CORE,
+        "model": {**_CORE["model"], "pose_width": 128},
+        "teacher": {"weight": 1.0},
+    },
     "demo": {
         **_SMALL,
         "model": {
@@ -81,9 +85,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What each preset changes of the defaults: the released recipe; the same mathematics with the budget of `best`; one
-for two CPU cores; `best` without its teacher in a sixth of its budget, for comparisons of many rows; the one that does
-most with few labels (`small` and `best` were chosen on NW-UCLA's first two views alone, one for training and the other
-for validation); one for the demo (chosen on recordings of seed 1)."""
+for two CPU cores; the encoder of `best` alone with half the steps, for comparisons of many rows; the one that does most
+with few labels (`small` and `best` were chosen on NW-UCLA's first two views alone, one for training and the other for
+validation); one for the demo (chosen on recordings of seed 1)."""
 
 
 def resolve(

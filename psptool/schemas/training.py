@@ -155,9 +155,6 @@ class TeacherSettings(Strict):
     )
     start: Share = Field(0.2, description="Share of the steps before the first label")
     ramp: Share = Field(0.2, description="Share of the steps in which the weight then rises")
-    keep_labels: bool = Field(
-        False, description="Labelled clips of the pool have their own label in place of the teacher's"
-    )
 
 
 class OptimSettings(Strict):

@@ -10,7 +10,6 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from psptool.batches.ragged import Batcher
 from psptool.batches.streams import Streams
@@ -194,12 +193,7 @@ class Loop:
         if now.teacher is None or weight == 0:
             return 0.0, None
         own = pool[self.ranks.share(backwards=True)]
-        taught = now.teacher.label(self.batcher.test(own), self.ranks, len(pool))
-        if self.config.teacher.keep_labels:
-            known = torch.isin(own, self.pools.labelled).nonzero()[:, 0]
-            true = self.batcher.clips.label[own[known]]
-            taught[known.to(taught.device)] = F.one_hot(true, taught.shape[1]).to(taught)
-        return weight, taught
+        return weight, now.teacher.label(self.batcher.test(own), self.ranks, len(pool))
 
     def _share(self, streams: Streams, labels: Tensor, step: int) -> tuple[Streams, Tensor]:
         """This rank's clips of a global batch, and the labels of the labelled ones among them.

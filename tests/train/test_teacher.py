@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from torch import Tensor
 from psptool.batches.streams import Stream, Streams
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import TeacherSettings, TrainingConfig
-from psptool.train import loop
 from psptool.train.objective import objective
 from psptool.train.teacher import OLD_LABELS, Teacher
 
@@ -145,32 +143,6 @@ def test_there_is_a_term_of_the_teacher_where_there_is_a_teacher(
 ) -> None:
     terms = objective(make_network(), make_streams(), torch.tensor([0, 1]), config, torch.float32)
     assert terms.keys() == names
-
-
-@pytest.mark.parametrize("keep", [False, True])
-def test_labelled_clips_of_the_pool_keep_their_own_label_where_the_recipe_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
-) -> None:
-    seen: list[Tensor] = []
-
-    def watched(*arguments: Any) -> dict[str, Tensor]:
-        seen.append(arguments[-2])
-        return objective(*arguments)
-
-    def unsure(self: Teacher, streams: Streams, *_: object) -> Tensor:
-        return torch.full((len(streams.joint.average), 10), 0.1)
-
-    monkeypatch.setattr(loop, "objective", watched)
-    monkeypatch.setattr(Teacher, "label", unsure)
-    settings = TeacherSettings(weight=1, start=0, ramp=0, keep_labels=keep)
-    # The pool is six labelled and nine other clips of three classes; five steps are two passes over it.
-    recipe = change(RECIPE, teacher=settings, optim={"unlabelled": 6, "steps": 5})
-    make_files(tmp_path).train(recipe)
-    rows = torch.cat(seen)
-    own = rows[(rows == 1).any(1)]
-    assert sorted(own.argmax(1).tolist()) == (4 * [0] + 4 * [1] + 4 * [4] if keep else [])
-    assert len(rows) == 30
-    assert torch.equal(own.sum(1), torch.ones(len(own)))
 
 
 def test_a_teacher_alone_trains_on_the_pool_without_the_contrast(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A draw is the unit: of several runs of one draw the mean counts once. Standard d
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections import defaultdict
@@ -371,10 +372,15 @@ def _difference(
 def _closed(
     inside: Sequence[Scored], other: Sequence[Scored], common: Sequence[str], ceiling: Sequence[Scored]
 ) -> float | None:
-    """The share of the gap from ``other`` to ``ceiling`` that ``inside`` closes, of mean top-1."""
+    """The share of the gap from ``other`` to ``ceiling`` that ``inside`` closes, of mean top-1.
+
+    None where there is no ceiling, or no gap that can be told from none: twice its standard error or less.
+    """
     own, theirs, most = (_by_draw(runs, "top1") or {} for runs in (inside, other, ceiling))
     if not most or ceiling is other:
         return None
-    base = statistics.fmean(theirs[draw] for draw in common)
-    gap = statistics.fmean(most.values()) - base
-    return (statistics.fmean(own[draw] for draw in common) - base) / gap if gap > 0 else None
+    base, top = spread([theirs[draw] for draw in common]), spread(list(most.values()))
+    gap = top.mean - base.mean
+    if gap <= 2 * math.hypot(base.error or 0, top.error or 0):
+        return None
+    return (statistics.fmean(own[draw] for draw in common) - base.mean) / gap

@@ -49,7 +49,7 @@ class Difference(Strict):
     closed: float | None = Field(
         None,
         description="Share of the gap between the mean top-1 of `against` and its mean with all labels that the mean "
-        "difference closes; null where there is no such gap",
+        "difference closes; null where that gap is not over twice its standard error",
     )
 
 

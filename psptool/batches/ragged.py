@@ -288,9 +288,7 @@ class Batcher:
         return batch.view(*rows.shape, *data.shape[1:])
 
     def _stream(self, x: Tensor, owner: Tensor, clips: int) -> Stream:
-        one_hot = (owner[None, :] == torch.arange(clips)[:, None]).to(torch.get_default_dtype())  # (N, P)
-        average = one_hot / one_hot.sum(1, keepdim=True)
-        return Stream(x.permute(0, 3, 1, 2), average.to(x.device, non_blocking=True))
+        return Stream.of(x.permute(0, 3, 1, 2), torch.bincount(owner, minlength=clips))
 
 
 def between_neighbours(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch.profiler import record_function
 from psptool.batches.streams import Streams
 from psptool.model.encoder import ConvBN, Encoder, input_map, rows
 from psptool.model.pose import PoseBranch
+from psptool.model.precision import full_precision
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import Topology
@@ -75,23 +76,34 @@ class PSPNet(nn.Module):
         return both[:persons], both[persons:]
 
     def logits(self, features: Tensor, average: Tensor) -> Tensor:
-        """One stream's logits (N, classes): the linear layer on the mean over persons, frames and joints."""
-        return self.classifier(self.dropout(_mean_person(features.mean((2, 3)), average)))  # type: ignore[no-any-return]
+        """One stream's logits (N, classes): the linear layer on the mean over persons, frames and joints.
+
+        In full precision, also under autocast.
+        """
+        with full_precision(features.device):
+            means = features.mean((2, 3), dtype=average.dtype)  # (P, C)
+            return self.classifier(self.dropout(average @ means))  # type: ignore[no-any-return]
 
     def pose_logits(self, streams: Streams) -> Tensor | None:
         """The pose branch's logits (N, classes) of the joint stream's positions, where there is such a branch."""
         if self.pose_branch is None or self.pose_classifier is None:
             return None
-        seen = _mean_person(self.pose_branch(streams.joint.x), streams.joint.average)
-        return self.pose_classifier(self.dropout(seen))  # type: ignore[no-any-return]
+        poses, average = self.pose_branch(streams.joint.x), streams.joint.average
+        with full_precision(average.device):
+            return self.pose_classifier(self.dropout(average @ poses.to(average.dtype)))  # type: ignore[no-any-return]
 
     @record_function(POLYMERIZING)
     def embeddings(self, features: Tensor, average: Tensor) -> dict[Level, Tensor]:
-        """By level the projected vectors (N, C) that the contrast compares; needs ``contrast=True``."""
+        """By level the projected vectors (N, C) that the contrast compares; needs ``contrast=True``.
+
+        Mean over persons and projection are in full precision, also under autocast: the contrast's temperature
+        (0.07 as released) multiplies their rounding by 14.
+        """
         assert self.pyramid is not None
         assert self.projection is not None
-        vectors: dict[Level, Tensor] = self.pyramid(features)
-        return {level: self.projection(_mean_person(x, average)) for level, x in vectors.items()}
+        vectors: dict[Level, Tensor] = self.pyramid(features)  # (P, C) each
+        with full_precision(features.device):
+            return {level: self.projection(average @ x.to(average.dtype)) for level, x in vectors.items()}
 
     def forward(self, streams: Streams) -> tuple[Tensor, Tensor]:
         """Logits (N, classes) of the joint and of the motion stream; their sum is the prediction.
@@ -104,16 +116,10 @@ class PSPNet(nn.Module):
         return of_joint, self.logits(motion, streams.motion.average)
 
 
-def _mean_person(x: Tensor, average: Tensor) -> Tensor:
-    """Persons' vectors (P, C) as their clips' (N, C)."""
-    return average @ x.to(average.dtype)
-
-
 def _initialize(module: nn.Module) -> None:
+    """Initial weights as released; a convolution's bias keeps torch's default, uniform within 1 / sqrt(fan in)."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d)):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Linear):
         nn.init.xavier_normal_(module.weight)
         nn.init.zeros_(module.bias)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from psptool.model.batch_norm import BatchNorm
 from psptool.schemas.training import ModelSettings
 
 SLOPE = 0.1
@@ -36,7 +37,7 @@ class ConvBN(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, (kernel, 1), (stride, 1), (kernel // 2, 0)), nn.BatchNorm2d(outputs)
+            nn.Conv2d(inputs, outputs, (kernel, 1), (stride, 1), (kernel // 2, 0)), BatchNorm(outputs)
         )
         self.kernel, self.stride = kernel, stride
 
@@ -74,7 +75,7 @@ class BodyMap(ConvBN):
 
     def __init__(self, outputs: int, joints: int) -> None:
         super().__init__(joints * 3, joints * outputs)
-        self[1] = nn.BatchNorm2d(outputs)
+        self[1] = BatchNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -116,10 +117,11 @@ class Block(nn.Module):
         self.spatial = ConvBN(heads * inputs, outputs)
         self.feed_forward = ConvBN(outputs, outputs)
         self.temporal = ConvBN(outputs, outputs, kernel, stride)
-        widen = inputs != outputs
-        self.skip_spatial = ConvBN(inputs, outputs) if widen else nn.Identity()
-        self.skip_feed = ConvBN(inputs, outputs) if widen else nn.Identity()
-        self.skip_temporal = ConvBN(outputs, outputs, 1, stride) if stride != 1 else nn.Identity()
+        # One condition for all three residuals, as in the released code: also where a block is only strided or only wider.
+        changes = inputs != outputs or stride != 1
+        self.skip_spatial = ConvBN(inputs, outputs) if changes else nn.Identity()
+        self.skip_feed = ConvBN(inputs, outputs) if changes else nn.Identity()
+        self.skip_temporal = ConvBN(outputs, outputs, 1, stride) if changes else nn.Identity()
 
     def attention(self, x: Tensor) -> Tensor:
         """(P, V, T, C) -> (P, S, V, V); rows are queries. tanh, no softmax."""

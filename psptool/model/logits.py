@@ -7,11 +7,7 @@ from torch import Tensor
 
 from psptool.batches.ragged import Batcher
 from psptool.model.classifier import PSPNet
-
-
-def computing_in(precision: torch.dtype, device: torch.device) -> torch.autocast:
-    """A forward pass within it computes in bfloat16 where ``precision`` is that, else in the weights' own type."""
-    return torch.autocast(device.type, precision, enabled=precision == torch.bfloat16)
+from psptool.model.precision import computing_in
 
 
 @torch.inference_mode()

@@ -128,14 +128,19 @@ class Pyramid(nn.Module):
         return cast(dict[Level, Tensor], self.polymerize(maps))
 
     def forward(self, features: Tensor) -> dict[Level, Tensor]:
-        """(P, C, T, V) -> by level (P, C), the mean over frames and groups of the attended features."""
+        """(P, C, T, V) -> by level (P, C), the mean over frames and groups of the attended features.
+
+        The means are in the type of the parameters, also under autocast.
+        """
         pooled = self._pool(features)
         mapped = {level: self._attention(level).map(x) for level, x in pooled.items()}
         attention = self.polymerize({level: pair[0] for level, pair in mapped.items()})
-        return {
-            level: self._attention(level).apply_map(x, attention[level], mapped[level][1]).mean((1, 2))
-            for level, x in pooled.items()
-        }
+        vectors: dict[Level, Tensor] = {}
+        for level, x in pooled.items():
+            layer = self._attention(level)
+            attended = layer.apply_map(x, attention[level], mapped[level][1])  # (P, G, T, C)
+            vectors[level] = attended.mean((1, 2), dtype=layer.out.conv.weight.dtype)
+        return vectors
 
     def _pool(self, features: Tensor) -> dict[Level, Tensor]:
         """(P, C, T, V) -> by level (P, G, T, C)."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from psptool.batches.streams import Streams
+from psptool.batches.streams import Stream, Streams
 from psptool.losses.contrast import coarse_to_fine
 from psptool.model.classifier import PSPNet
-from psptool.model.logits import computing_in
+from psptool.model.precision import computing_in
 from psptool.schemas.training import Level, TrainingConfig
 from psptool.train.ranks import ALONE, Ranks
 
@@ -53,8 +53,8 @@ def objective(
         first: dict[Level, Tensor] = {}
         second: dict[Level, Tensor] = {}
         if config.contrast_levels:
-            first = model.embeddings(joint, streams.joint.average)
-            second = model.embeddings(motion, streams.motion.average)
+            first = model.embeddings(*_pool(joint, streams.joint, labelled))
+            second = model.embeddings(*_pool(motion, streams.motion, labelled))
     smoothing = config.loss.label_smoothing
     ce = _sum(
         _mean_cross_entropy(logits[:labelled], labels, config.optim.labelled, ranks, smoothing)
@@ -65,8 +65,8 @@ def objective(
     if config.contrast_levels:
         levels = config.contrast_levels
         contrast = coarse_to_fine(
-            {level: ranks.gather(_exact(first[level][labelled:]), pool) for level in levels},
-            {level: ranks.gather(_exact(second[level][labelled:]), pool) for level in levels},
+            {level: ranks.gather(_exact(first[level]), pool) for level in levels},
+            {level: ranks.gather(_exact(second[level]), pool) for level in levels},
             config.loss.temperature,
         )
         total = total + config.loss.contrast_weight * _sum(contrast.values())
@@ -79,6 +79,15 @@ def objective(
         )
         total = total + weight * terms["teacher"]
     return {"loss": total, **terms}
+
+
+def _pool(features: Tensor, stream: Stream, labelled: int) -> tuple[Tensor, Tensor]:
+    """The pool's persons of ``features`` (P, C, T, V), and their average over clips (N, P).
+
+    The pyramid must not see labelled clips: they would enter the statistics of its batch norms (released code).
+    """
+    first = stream.first_person(labelled)
+    return features[first:], stream.average[labelled:, first:]
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from psptool.batches.streams import Streams
 from psptool.model.classifier import PSPNet
-from psptool.model.logits import computing_in
+from psptool.model.precision import computing_in
 from psptool.schemas.training import TeacherSettings
 from psptool.train.ranks import ALONE, Ranks
 

@@ -74,10 +74,10 @@ class Block(nn.Module):
         self.spatial = conv_norm(heads * inputs, outputs)
         self.feed_forward = conv_norm(outputs, outputs)
         self.temporal = conv_norm(outputs, outputs, kernel, stride)
-        wider = inputs != outputs
-        self.skip_spatial = conv_norm(inputs, outputs) if wider else nn.Identity()
-        self.skip_feed = conv_norm(inputs, outputs) if wider else nn.Identity()
-        self.skip_temporal = conv_norm(outputs, outputs, 1, stride) if stride != 1 else nn.Identity()
+        changes = inputs != outputs or stride != 1
+        self.skip_spatial = conv_norm(inputs, outputs) if changes else nn.Identity()
+        self.skip_feed = conv_norm(inputs, outputs) if changes else nn.Identity()
+        self.skip_temporal = conv_norm(outputs, outputs, 1, stride) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(P, C, T, V) -> (P, C', T', V)."""
@@ -192,11 +192,10 @@ class PlainNet(nn.Module):
         features = features.view(2, clips, slots, *features.shape[1:])
         logits = self.classifier(features.mean((2, 4, 5))).sum(0)
         total = F.cross_entropy(logits[:labelled], label[:labelled])
-        first, second = (self.pyramid(stream.flatten(0, 1)) for stream in features)
+        # Only the pool passes through the pyramid.
+        first, second = (self.pyramid(stream[labelled:].flatten(0, 1)) for stream in features)
         for level in first:
-            vectors = [
-                self.projection(x[level].view(clips, slots, -1).mean(1))[labelled:] for x in (first, second)
-            ]
+            vectors = [self.projection(x[level].unflatten(0, (-1, slots)).mean(1)) for x in (first, second)]
             total = total + 0.2 * contrast(*vectors)
         return total
 

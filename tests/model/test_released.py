@@ -1,0 +1,75 @@
+"""Preset `paper` with empty person slots computed is the released network and loss, in training mode and float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from psptool.batches.streams import Stream, Streams
+from psptool.model.classifier import PSPNet
+from psptool.schemas.recipes import resolve
+from psptool.skeletons.topologies import NTU25
+from psptool.train.objective import objective
+
+from . import released, translate
+
+CLASSES, FRAMES = 6, 4
+# Channels, width of a head's q and k, and stride of each block; some blocks are only wider, or only strided.
+NETWORKS = {
+    "quarter width": ((16, 32, 64), (4, 8, 16), (2, 2, 1)),
+    "wider apart from strided": ((8, 8, 16), (2, 3, 4), (1, 2, 1)),
+    "strided first, then wider": ((8, 16, 16), (2, 4, 4), (2, 1, 1)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "labelled", "pool"),
+    [
+        ("quarter width", 9, 90),
+        ("quarter width", 32, 48),
+        ("wider apart from strided", 3, 6),
+        ("strided first, then wider", 3, 6),
+    ],
+)
+def test_paper_on_empty_slots_is_the_released_loss_and_its_gradients(
+    name: str, labelled: int, pool: int
+) -> None:
+    channels, inter, strides = NETWORKS[name]
+    changes = ["model.absent_persons=zeros", "optim.steps=1"]
+    sizes = (("channels", channels), ("inter", inter), ("strides", strides))
+    changes += [f"model.{key}={list(value)}" for key, value in sizes]
+    config = resolve(preset="paper", changes=changes)
+    clips = labelled + pool
+    with translate.doubles(seed=5):
+        model = PSPNet(config.model, NTU25, CLASSES).train()
+        joint, motion = torch.randn(2, clips, released.SLOTS, 3, FRAMES, NTU25.size)
+        labels = torch.randint(CLASSES, (labelled,))
+        joint[::3, 1] = motion[::3, 1] = 0  # every third clip has one person
+        counts = torch.full((clips,), released.SLOTS)
+        streams = Streams(*(Stream.of(x.flatten(0, 1), counts) for x in (joint, motion)))
+        found = objective(model, streams, labels, config, torch.float32)
+        weights = {key: value.detach().clone().requires_grad_() for key, value in model.named_parameters()}
+        expected = released.loss(joint, motion, labels, weights, list(zip(channels, strides, strict=True)))
+    assert found.keys() == expected.keys()
+    for term, value in expected.items():
+        assert abs(found[term].item() - value.item()) < 1e-10 * value.item(), term
+    found["loss"].backward()
+    expected["loss"].backward()
+    # Gradients are compared to the largest of their kind; those of biases before a batch norm are zero but for rounding.
+    largest = max(weight.grad.abs().max().item() for weight in weights.values())  # type: ignore[union-attr]
+    for key, parameter in model.named_parameters():
+        difference = (parameter.grad - weights[key].grad).abs().max().item()  # type: ignore[operator]
+        assert difference < 1e-10 * largest, key
+
+
+def test_convolution_biases_start_at_torchs_default_and_linear_ones_at_zero() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = PSPNet(resolve(preset="paper").model, NTU25, CLASSES)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            bound = (module.in_channels * module.kernel_size[0]) ** -0.5
+            # Uniform within the bound: its largest of many values comes near it.
+            assert 0.8 * bound < module.bias.abs().max() <= bound, name  # type: ignore[union-attr]
+        elif isinstance(module, torch.nn.Linear):
+            assert not module.bias.any(), name

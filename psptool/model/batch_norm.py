@@ -1,7 +1,7 @@
 """Batch norm whose statistics are exact to float32 on a CPU too.
 
-On channels-last memory, torch's CPU kernel adds up one row after the other in float32. At 250,000 rows, as in a batch of
-the released recipe, its mean and variance are off by up to 1e-4, and the encoder's output by about 1 %.
+On channels-last memory, torch's CPU kernel adds up one row after the other in float32. At 250,000 rows, as in a
+batch of the released recipe, its mean and variance are off by up to 1e-4, and the encoder's output by about 1 %.
 
 Notation for tensor shapes: B rows (persons), C channels, H and W (joints and frames), G = H * W.
 """

@@ -117,7 +117,7 @@ class Block(nn.Module):
         self.spatial = ConvBN(heads * inputs, outputs)
         self.feed_forward = ConvBN(outputs, outputs)
         self.temporal = ConvBN(outputs, outputs, kernel, stride)
-        # One condition for all three residuals, as in the released code: also where a block is only strided or only wider.
+        # One condition for all three residuals, as released: also where a block is only strided or only wider.
         changes = inputs != outputs or stride != 1
         self.skip_spatial = ConvBN(inputs, outputs) if changes else nn.Identity()
         self.skip_feed = ConvBN(inputs, outputs) if changes else nn.Identity()

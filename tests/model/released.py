@@ -1,7 +1,7 @@
-"""The released network and loss in training mode, from their description alone: plain tensor operations, no package code.
+"""The released network and loss in training mode, from their description alone: plain tensors, no package code.
 
-Weights come as a state dictionary with psptool's names. Tensors are (R, C, T, V): R person slots of all clips, two a clip,
-empty ones zero. Source: arXiv 2302.02327 and the facts of its released code.
+Weights come as a state dictionary with psptool's names. Tensors are (R, C, T, V): R person slots of all clips, two a
+clip, empty ones zero. Source: arXiv 2302.02327 and the facts of its released code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a forward pass loses to rounding: batch norm's statistics on a CPU, and what autocast leaves in full precision."""
+"""Rounding in a forward pass: batch norm's statistics on a CPU, and what stays in full precision under autocast."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_mean_over_persons_projection_and_classifier_are_float32_under_autocast(
         model = PSPNet(WIDE.model_copy(update={"pose_width": 8, "pose_dropout": 0.0}), NTU25, 5).train()
     streams, seen = batch(), {}
 
-    def note(name: str):  # noqa: ANN202
+    def note(name: str):
         def hook(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
             seen[name] = (inputs[0].dtype, output.dtype)
 

@@ -55,7 +55,7 @@ def test_paper_on_empty_slots_is_the_released_loss_and_its_gradients(
         assert abs(found[term].item() - value.item()) < 1e-10 * value.item(), term
     found["loss"].backward()
     expected["loss"].backward()
-    # Gradients are compared to the largest of their kind; those of biases before a batch norm are zero but for rounding.
+    # Compared to the largest gradient: those of biases before a batch norm are zero but for rounding.
     largest = max(weight.grad.abs().max().item() for weight in weights.values())  # type: ignore[union-attr]
     for key, parameter in model.named_parameters():
         difference = (parameter.grad - weights[key].grad).abs().max().item()  # type: ignore[operator]

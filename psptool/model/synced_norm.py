@@ -39,7 +39,7 @@ class SyncedNorm(nn.BatchNorm2d):
 def synchronize_norms(model: nn.Module) -> None:
     """Turn every batch norm of ``model`` into a `SyncedNorm` with the same parameters and statistics."""
     for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
+        if isinstance(module, nn.BatchNorm2d):
             # The same state and names under another forward pass: nothing to copy, and no parameter changes hands.
             module.__class__ = SyncedNorm
 

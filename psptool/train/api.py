@@ -24,7 +24,7 @@ from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.topologies import TOPOLOGIES
 from psptool.splits.stored import check_bound
 from psptool.store.reading import Store, open_store
-from psptool.train.device import PRECISIONS, STORAGES, choose_precision
+from psptool.train.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
 from psptool.train.guards import doubts, memory_named
 from psptool.train.loop import Loop, Pools, Progress
 from psptool.train.ranks import ALONE, Ranks
@@ -92,7 +92,8 @@ def train(
         check_bound(store, split, draw)
         pools = _pools(store, draw, recipe)
         train_set = [store.index(name) for name in draw.labelled + draw.unlabelled]
-        for doubt in doubts(draw, recipe, len(np.unique(store.table.label[train_set]))):
+        classes = len(np.unique(store.table.label[train_set]))
+        for doubt in (*precision_warnings(recipe.precision, device), *doubts(draw, recipe, classes)):
             warn(doubt)
         recipe = _fitting(recipe, pools)
         _check_share(recipe, ranks)

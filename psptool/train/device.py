@@ -60,7 +60,7 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         # PyTorch answers for the current GPU, and counts emulation as support unless told otherwise.
         with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _cpu_has_bfloat16()
 
 

@@ -27,6 +27,7 @@ from psptool.store.reading import Store, open_store
 from psptool.train.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
 from psptool.train.guards import doubts, memory_named
 from psptool.train.loop import Loop, Pools, Progress
+from psptool.train.memory import StepMemory
 from psptool.train.ranks import ALONE, Ranks
 from psptool.train.record import Record
 from psptool.train.stopping import Stopped, requests
@@ -143,7 +144,15 @@ def _run(
         tell(progress)
 
     begin = record.begin if record is not None else lambda step: None
-    with requests() as asked, memory_named(recipe, device), closing(record) if record else nullcontext():
+    memory = StepMemory(
+        joints=clips.topology.size,
+        persons=float(clips.persons.double().mean()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        itemsize=PRECISIONS[config.precision].itemsize,
+        processes=ranks.size,
+    )
+    watched = memory_named(recipe, device, memory)
+    with requests() as asked, watched, closing(record) if record else nullcontext():
         done = loop.run(told, begin=begin, keep=folder.save_resume, asked_to_stop=asked, state=place.state)
     if done < recipe.optim.steps:
         raise Stopped(folder.path, done, recipe.optim.steps)

@@ -39,7 +39,7 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="small, best, lean, paper (as released), paper-short."),
+        typer.Option(help="small (default), best, lean, paper, paper-short."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file of recipe values, over the preset.")
@@ -89,7 +89,6 @@ def train(
                 file=config,
                 changes=[*(changes or ()), *_precision(precision)],
                 seed=seed,
-                default_preset="paper" if computing_on.type == "cuda" else "small",
             )
         if known is not None:
             split, data = split or Path(known.split_path), data or Path(known.data_path)

@@ -7,41 +7,80 @@ Notation for tensor shapes: B rows of this process, C channels, W processes.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from psptool.errors import PspError
+
+KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+"""What is synchronized, subclasses included."""
 
 
-class SyncedNorm(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` whose moments at training are those of all processes together.
+class SyncedNorm(_BatchNorm):
+    """Batch norm whose moments at training are those of all processes together.
 
-    Running statistics follow as they would in one process with all rows. A process may hold none.
+    Running statistics follow as they would in one process with all rows. A process may hold none. It is mixed into a
+    class of `KINDS` or one derived from it (`_synced`), whose own forward pass serves outside of training.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same."""
+        """(B, C, ...) -> the same: any number of axes after the channels."""
         if not self.training:
             return super().forward(x)
-        out, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        # Without parameters of its own it scales by 1 and shifts by 0.
+        weight = torch.ones_like(self.running_mean) if self.weight is None else self.weight
+        bias = torch.zeros_like(self.running_mean) if self.bias is None else self.bias
+        out, mean, variance, count = _Normalize.apply(x, weight, bias, self.eps)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            # torch's meaning of a momentum of None: the plain mean over all batches so far.
+            momentum = (1 / self.num_batches_tracked).to(mean) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
         return out  # type: ignore[no-any-return]
 
 
 def synchronize_norms(model: nn.Module) -> None:
-    """Turn every batch norm of ``model`` into a `SyncedNorm` with the same parameters and statistics."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+    """Synchronize every batch norm of ``model`` in place; parameters and statistics stay the same tensors.
+
+    Raises:
+        PspError: A module keeps running statistics that this does not synchronize: they would differ between
+            processes. Names the module.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, SyncedNorm):
+            continue
+        if isinstance(module, KINDS) and module.running_mean is not None:
             # The same state and names under another forward pass: nothing to copy, and no parameter changes hands.
-            module.__class__ = SyncedNorm
+            module.__class__ = _synced(type(module))  # type: ignore[assignment, arg-type]
+        elif isinstance(module, KINDS) or _keeps_statistics(module):
+            raise PspError(
+                f"training over several processes: the statistics of module {name or 'model'} are not synchronized",
+                found=f"{type(module).__name__}"
+                + (" without running statistics" if isinstance(module, KINDS) else ""),
+                expected=f"{', '.join(kind.__name__ for kind in KINDS)} with running statistics, or a norm without any",
+                way_out="Replace the module, or train in one process.",
+            )
+
+
+@cache
+def _synced(kind: type[nn.Module]) -> type[nn.Module]:
+    """``kind``, a batch norm, with the training pass of `SyncedNorm`."""
+    return type(f"Synced{kind.__name__}", (SyncedNorm, kind), {})
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    """Whether ``module`` itself has buffers that torch's norms keep statistics in."""
+    buffers = dict(module.named_buffers(recurse=False))
+    return any(name.startswith("running_") or name == "num_batches_tracked" for name in buffers)
 
 
 class _Normalize(torch.autograd.Function):
@@ -57,8 +96,8 @@ class _Normalize(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = x.to(weight.dtype)
         channels, here = x.shape[1], x.numel() // x.shape[1]
-        mean = wide.sum((0, 2, 3)) / max(here, 1)
-        spread = (wide - _rows(mean)).square().sum((0, 2, 3))
+        mean = _over_rows(wide) / max(here, 1)
+        spread = _over_rows((wide - _rows(mean, x)).square())
         own = torch.cat((mean, spread, mean.new_full((1,), here)))
         every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(every, own)
@@ -74,22 +113,27 @@ class _Normalize(torch.autograd.Function):
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        out = (wide - _rows(mean)) * _rows(scale * weight) + _rows(bias)
+        out = (wide - _rows(mean, x)) * _rows(scale * weight, x) + _rows(bias, x)
         return out.to(x.dtype), mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, scale, count = ctx.saved_tensors
         wide = gradient.to(weight.dtype)
-        normal = (x.to(weight.dtype) - _rows(mean)) * _rows(scale)
+        normal = (x.to(weight.dtype) - _rows(mean, x)) * _rows(scale, x)
         # The parameters' gradients stay this process's own: the training adds those of all processes up.
-        of_bias, of_weight = wide.sum((0, 2, 3)), (wide * normal).sum((0, 2, 3))
+        of_bias, of_weight = _over_rows(wide), _over_rows(wide * normal)
         sums = torch.stack((of_bias, of_weight))
         dist.all_reduce(sums)
-        through = (wide - _rows(sums[0] / count) - normal * _rows(sums[1] / count)) * _rows(weight * scale)
-        return through.to(x.dtype), of_weight, of_bias, None
+        through = wide - _rows(sums[0] / count, x) - normal * _rows(sums[1] / count, x)
+        return (through * _rows(weight * scale, x)).to(x.dtype), of_weight, of_bias, None
 
 
-def _rows(x: Tensor) -> Tensor:
-    """(C,) against (B, C, H, W)."""
-    return x[:, None, None]
+def _over_rows(x: Tensor) -> Tensor:
+    """The sum over all axes but the channels, (B, C, ...) -> (C,)."""
+    return x.sum((0, *range(2, x.ndim)))
+
+
+def _rows(x: Tensor, like: Tensor) -> Tensor:
+    """(C,) against ``like``, (B, C, ...)."""
+    return x.view(-1, *(1,) * (like.ndim - 2))

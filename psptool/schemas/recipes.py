@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from psptool.errors import PspError, suggest
 from psptool.schemas.base import describe
-from psptool.schemas.training import Method, TrainingConfig
+from psptool.schemas.training import Method, Preset, TrainingConfig
 
 _SMALL: Mapping[str, Any] = {
     "precision": "auto",
@@ -89,6 +89,9 @@ for two CPU cores; the encoder of `best` alone with half the steps, for comparis
 with few labels (`small` and `best` were chosen on NW-UCLA's first two views alone, one for training and the other for
 validation); one for the demo (chosen on recordings of seed 1)."""
 
+DEFAULT_PRESET: Preset = "small"
+"""The same on every machine, so that one command gives one recipe."""
+
 
 def resolve(
     *,
@@ -97,24 +100,22 @@ def resolve(
     file: Path | None = None,
     changes: Sequence[str] = (),
     seed: int | None = None,
-    default_preset: str = "small",
 ) -> TrainingConfig:
     """Put a configuration together: preset, then YAML file, then ``key=value`` changes, each over the one before.
 
     Args:
         method: Wins over all of them, as do `seed` and `preset` where given.
-        preset: A name in `PRESETS`.
+        preset: A name in `PRESETS`; where neither this nor the file names one, `DEFAULT_PRESET`.
         file: A YAML mapping with any keys of `TrainingConfig`.
         changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.05``), values are YAML.
         seed: Training seed.
-        default_preset: The preset where neither `preset` nor the file names one.
 
     Raises:
         PspError: A key that does not exist (near misses are suggested), a value that does not fit, a file that
             cannot be read; all findings at once.
     """
     values = read_yaml(file) if file is not None else {}
-    named = preset or str(values.get("preset", default_preset))
+    named = preset or str(values.get("preset", DEFAULT_PRESET))
     if named not in PRESETS:
         raise PspError(
             f"preset {named!r} does not exist",

@@ -24,9 +24,10 @@ from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.topologies import TOPOLOGIES
 from psptool.splits.stored import check_bound
 from psptool.store.reading import Store, open_store
-from psptool.train.device import PRECISIONS, STORAGES, choose_precision
+from psptool.train.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
 from psptool.train.guards import doubts, memory_named
 from psptool.train.loop import Loop, Pools, Progress
+from psptool.train.memory import StepMemory
 from psptool.train.ranks import ALONE, Ranks
 from psptool.train.record import Record
 from psptool.train.stopping import Stopped, requests
@@ -92,7 +93,8 @@ def train(
         check_bound(store, split, draw)
         pools = _pools(store, draw, recipe)
         train_set = [store.index(name) for name in draw.labelled + draw.unlabelled]
-        for doubt in doubts(draw, recipe, len(np.unique(store.table.label[train_set]))):
+        classes = len(np.unique(store.table.label[train_set]))
+        for doubt in (*precision_warnings(recipe.precision, device), *doubts(draw, recipe, classes)):
             warn(doubt)
         recipe = _fitting(recipe, pools)
         _check_share(recipe, ranks)
@@ -142,7 +144,15 @@ def _run(
         tell(progress)
 
     begin = record.begin if record is not None else lambda step: None
-    with requests() as asked, memory_named(recipe, device), closing(record) if record else nullcontext():
+    memory = StepMemory(
+        joints=clips.topology.size,
+        persons=float(clips.persons.double().mean()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        itemsize=PRECISIONS[config.precision].itemsize,
+        processes=ranks.size,
+    )
+    watched = memory_named(recipe, device, memory)
+    with requests() as asked, watched, closing(record) if record else nullcontext():
         done = loop.run(told, begin=begin, keep=folder.save_resume, asked_to_stop=asked, state=place.state)
     if done < recipe.optim.steps:
         raise Stopped(folder.path, done, recipe.optim.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -45,14 +46,43 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """The forward pass's precision: ``auto`` means bfloat16 where the device computes in it, float32 elsewhere."""
+    """The forward pass's precision: ``auto`` is bfloat16 where `has_bfloat16` holds, and float32 elsewhere."""
     if name == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
-        return "bfloat16" if fast else "float32"
+        return "bfloat16" if has_bfloat16(device) else "float32"
     return "bfloat16" if name == "bfloat16" else "float32"
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 matrices in hardware; where not, PyTorch emulates it.
+
+    GPUs do from compute capability 8.0 (Ampere) on.
+    """
+    if device.type == "cuda":
+        # PyTorch answers for the current GPU, and counts emulation as support unless told otherwise.
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return _cpu_has_bfloat16()
+
+
+def precision_warnings(name: str, device: torch.device) -> Iterator[str]:
+    """A warning where the named precision is emulated on ``device``; ``auto`` never is.
+
+    Args:
+        name: ``auto``, ``float32`` or ``bfloat16``, as the recipe has it.
+        device: Where the training computes.
+    """
+    if name == "bfloat16" and not has_bfloat16(device):
+        yield (
+            f"precision=bfloat16: no hardware support for it was found on {device}, so it is emulated and slow; "
+            "float32 is faster there, and auto chooses it"
+        )
+
+
 def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware; elsewhere it is emulated and slow."""
+    """Whether the processor has AVX512-BF16 instructions, which every processor with AMX-BF16 has too.
+
+    Measured on a processor with AVX2 alone: a step in bfloat16 takes 5 (preset small) to 7 times (best) as long as
+    in float32.
+    """
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(asked and asked())

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from psptool.errors import PspError
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
+from psptool.train.memory import StepMemory, get_setting
 
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _ASKED = re.compile(r"(?:tried to allocate|Tried to allocate) ([\d.]+) (bytes|KiB|MiB|GiB)")
+SPARE = 0.9
+"""Of the memory that fits, what a step is planned to take: the estimate leaves the backward pass's own tensors out."""
 _WAY_OUT = "Lower optim.lr, or set optim.clip_norm=5."
 
 
@@ -88,8 +91,17 @@ def check_weights(model: nn.Module, done: int, kept: str) -> None:
 
 
 @contextmanager
-def memory_named(recipe: TrainingConfig, device: torch.device) -> Iterator[None]:
-    """Turn running out of memory into an error that names the option to lower, and by how much."""
+def memory_named(recipe: TrainingConfig, device: torch.device, memory: StepMemory) -> Iterator[None]:
+    """Turn running out of memory into an error that names the settings to lower, and by how much.
+
+    Args:
+        recipe: Of the training within.
+        device: Where it computes.
+        memory: What its steps take, as a function of the recipe.
+
+    Raises:
+        PspError: Memory ran out within.
+    """
     before = _in_use(device)
     try:
         yield
@@ -97,11 +109,11 @@ def memory_named(recipe: TrainingConfig, device: torch.device) -> Iterator[None]
         asked = _asked(error)
         if asked is None:
             raise
-        share = _share_that_fits(_in_use(device) - before, asked)
+        share = _share_that_fits(_in_use(device) - before, asked, memory.bytes(recipe))
         raise PspError(
             f"out of memory on {device}",
             f"{asked / 2**20:,.0f} MiB asked for beyond {_in_use(device) / 2**20:,.0f} MiB in use",
-            way_out=_smaller(recipe, share),
+            way_out=_smaller(recipe, memory, share),
         ) from error
 
 
@@ -125,21 +137,27 @@ def _in_use(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _share_that_fits(used: int, asked: int) -> float:
-    """How much of a step fits, at most: memory grows with the clips, and the step had not ended when it ran out."""
-    return min(0.9, max(0.1, used / (used + asked))) if used > 0 else 0.5
+def _share_that_fits(used: int, asked: int, estimate: float) -> float:
+    """How much of a step fits.
+
+    Args:
+        used: Bytes that the step had when it ran out; 0 or less where that is not known.
+        asked: Bytes that it asked for beyond them.
+        estimate: Bytes that it takes to its end. Where the step had more already, that counts.
+    """
+    if used <= 0:
+        return 0.5
+    return SPARE * min(1.0, max(0.1, used / max(estimate, used + asked)))
 
 
-def _smaller(recipe: TrainingConfig, share: float) -> str:
-    """The options that make a step need ``share`` of its memory."""
-    optim, frames = recipe.optim, recipe.sampling.frames
-    fewer = f"sampling.frames from {frames} to {max(1, int(frames * share))} or less"
-    pool = recipe.needs_pool
-    most = int((optim.labelled + optim.unlabelled * pool) * share)
-    if pool and most - optim.labelled >= 2:
-        return (
-            f"Lower optim.unlabelled from {optim.unlabelled} to {most - optim.labelled} or less, or {fewer}."
-        )
-    if not pool and most >= 1:
-        return f"Lower optim.labelled from {optim.labelled} to {most} or less, or {fewer}."
-    return f"Lower {fewer}."
+def _smaller(recipe: TrainingConfig, memory: StepMemory, share: float) -> str:
+    """The settings that make a step take ``share`` of its memory, the one with the largest share first."""
+    lowered = memory.lower(recipe, share)
+    values = [
+        (name, get_setting(recipe, name), get_setting(lowered, name)) for name in memory.largest_first(recipe)
+    ]
+    steps = [f"{name} from {before} to {after}" for name, before, after in values if after < before]
+    if memory.bytes(lowered) <= share * memory.bytes(recipe):
+        return f"Lower {' and '.join(steps)} or less."
+    network = "a smaller network (model.channels), or a device with more memory"
+    return f"Lower {' and '.join(steps)}, and choose {network}." if steps else f"Choose {network}."

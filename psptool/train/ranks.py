@@ -5,7 +5,7 @@ The sum of the ranks' gradients is the gradient of the global batch's loss:
 
 - the cross-entropy of a rank is the sum over its labelled clips, divided by the labelled clips of all ranks;
 - the contrast of a rank is that of all clips (`Ranks.gather`), differentiated with respect to the rank's own rows;
-- batch norm sees the persons of all ranks (`psptool.model.synced_norm`).
+- every batch norm sees the persons of all ranks (`psptool.model.synced_norm`); other running statistics are refused.
 
 Gradients are added up by one reduction of one flat tensor after the backward pass. DistributedDataParallel would divide
 by the number of ranks, and reduce while the backward pass runs, beside the reductions that batch norm makes there; what

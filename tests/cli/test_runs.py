@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from psptool.errors import PspError
 from psptool.schemas.scores import Scores
 
 
@@ -154,3 +155,20 @@ def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     assert shown["psp"]["clips"] > 0
     assert "is there already" in again.err
     assert len(list(Path("psptool-demo/runs").glob("*-psp-demo-2"))) == 1
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_default_preset_is_small_whatever_the_device(here, monkeypatch, device):
+    import torch
+
+    asked = []
+
+    def no_training(data, split, recipe, computing_on, *rest, **options):
+        asked.append((recipe.preset, computing_on.type))
+        raise PspError("enough seen")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    monkeypatch.setattr("psptool.cli.train.run_training", no_training)
+    here("train", code=2)
+    assert asked == [("small", device)]
+    assert "small (default)" in " ".join(here("train", "--help").out.split())

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from psptool.errors import PspError
-from psptool.schemas.recipes import PRESETS, all_keys, resolve
+from psptool.schemas.recipes import DEFAULT_PRESET, PRESETS, all_keys, resolve
 from psptool.schemas.training import LossSettings, ModelSettings, TrainingConfig
 
 
@@ -81,9 +81,9 @@ def test_changes_win_over_the_file_which_wins_over_the_preset(recipe) -> None:
 
 def test_the_preset_is_the_one_asked_for_then_the_files_then_the_default(recipe) -> None:
     file = recipe("preset: paper\n")
-    assert resolve(file=file, default_preset="demo").preset == "paper"
+    assert resolve(file=file).preset == "paper"
     assert resolve(file=file, preset="small").preset == "small"
-    assert resolve(default_preset="demo").preset == "demo"
+    assert resolve() == resolve(preset=DEFAULT_PRESET)
 
 
 def test_method_and_seed_given_apart_win_over_all(recipe) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.model.classifier import PSPNet
@@ -22,6 +23,17 @@ from psptool.train import api, loop
 from psptool.train.ranks import Ranks, join
 
 from .tiny import change
+
+
+class FlatNorm(nn.Module):
+    """`torch.nn.BatchNorm1d` in place of a batch norm over (P, C, T, 1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.squeeze(3)).unsqueeze(3)  # type: ignore[no-any-return]
 
 
 def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None:
@@ -40,6 +52,10 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None
     clips = RaggedClips(**{**vars(clips), "joint": clips.joint.double(), "motion": clips.motion.double()})
     torch.manual_seed(0 if ranks.first else 1)  # the first one's weights must reach the others
     model = PSPNet(config.model, UCLA20, 10)
+    assert model.pose_branch is not None
+    model.pose_branch.input_map[2] = FlatNorm(
+        config.model.pose_width
+    )  # both kinds of batch norm in one training
     if ranks.size > 1:
         synchronize_norms(model)
         ranks.same_weights(model)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from psptool.errors import PspError
-from psptool.train.device import PRECISIONS, choose_device, choose_precision
+from psptool.train.api import train
+from psptool.train.device import PRECISIONS, choose_device, choose_precision, precision_warnings
+
+from .tiny import change, make_files
 
 
 @pytest.fixture
@@ -45,12 +53,84 @@ def test_a_near_miss_is_suggested() -> None:
         choose_device("cudda")
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_auto_precision_is_bfloat16_where_the_hardware_computes_in_it(
-    monkeypatch: pytest.MonkeyPatch, fast: bool
+@pytest.fixture
+def capabilities(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """Stand-ins for torch.cuda's functions: the GPUs' major compute capabilities by index, GPU 0 the current one.
+
+    Every GPU emulates bfloat16, as PyTorch says of those before Ampere.
+    """
+    gpus, current = {0: 9}, [0]
+
+    @contextmanager
+    def selected(device: torch.device) -> Iterator[None]:
+        before, current[0] = current[0], current[0] if device.index is None else device.index
+        yield
+        current[0] = before
+
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", selected)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda number: SimpleNamespace(major=gpus[number])
+    )
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True, raising=False)
+    return gpus
+
+
+@pytest.mark.parametrize(
+    ("major", "chosen"), [(6, "float32"), (7, "float32"), (8, "bfloat16"), (9, "bfloat16")]
+)
+def test_auto_precision_is_never_emulated_bfloat16_on_a_gpu(
+    capabilities: dict[int, int], major: int, chosen: str
 ) -> None:
-    monkeypatch.setattr("psptool.train.device._cpu_has_bfloat16", lambda: fast)
-    assert choose_precision("auto", torch.device("cpu")) == ("bfloat16" if fast else "float32")
+    capabilities[0] = major
+    assert torch.cuda.is_bf16_supported()  # emulation included
+    assert choose_precision("auto", torch.device("cuda")) == chosen
+
+
+def test_auto_precision_asks_the_gpu_that_computes_not_the_current_one(capabilities: dict[int, int]) -> None:
+    capabilities.update({0: 9, 1: 7, 2: 8})
+    chosen = [choose_precision("auto", torch.device("cuda", number)) for number in capabilities]
+    assert chosen == ["bfloat16", "float32", "bfloat16"]
+
+
+@pytest.mark.parametrize(("instructions", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_on_a_cpu_is_bfloat16_only_with_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, instructions: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    assert choose_precision("auto", torch.device("cpu")) == chosen
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # a PyTorch that does not say
+    assert choose_precision("auto", torch.device("cpu")) == "float32"
+
+
+def test_a_named_bfloat16_is_warned_of_where_it_is_emulated(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[int, int]
+) -> None:
+    old, new, cpu = torch.device("cuda", 0), torch.device("cuda", 1), torch.device("cpu")
+    capabilities.update({0: 7, 1: 8})
+    for name in ("auto", "float32"):
+        assert not list(precision_warnings(name, old))
+    assert not list(precision_warnings("bfloat16", new))
+    (said,) = precision_warnings("bfloat16", old)
+    assert "on cuda:0, so it is emulated and slow; float32 is faster" in said
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert not list(precision_warnings("bfloat16", cpu))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    (said,) = precision_warnings("bfloat16", cpu)
+    assert "on cpu, so it is emulated and slow" in said
+
+
+def test_a_training_says_that_its_bfloat16_is_emulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    files, said = make_files(tmp_path), []
+    recipe = change(precision="bfloat16", optim={"steps": 1})
+    train(files.data, files.split, recipe, device=torch.device("cpu"), out=tmp_path / "run", warn=said.append)
+    assert len(said) == 1
+    assert "emulated and slow" in said[0]
 
 
 def test_a_named_precision_is_taken_as_it_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -13,11 +14,13 @@ import pytest
 import torch
 from torch import nn
 
+from psptool.errors import PspError
 from psptool.model.synced_norm import SyncedNorm, synchronize_norms
 from psptool.train.ranks import ALONE, Ranks, join, own_device
 
 from ..stores import make_clip, write_ucla
 from ..trained import make_split
+from .norming import CASES
 from .tiny import NAMES, PARTS, RECIPE
 
 STEPS = 50
@@ -36,6 +39,14 @@ def run(*command: object, check: bool = True) -> subprocess.CompletedProcess[str
         cwd=ROOT,
         timeout=300,
     )
+
+
+class Counting(nn.Module):
+    """A norm of somebody's own, with statistics under the usual names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(3))
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +128,58 @@ def test_without_torchrun_a_process_is_alone() -> None:
     assert not ALONE.any(False)
 
 
+@pytest.mark.slow
+def test_every_kind_of_batch_norm_over_two_processes_equals_one_process(tmp_path: Path) -> None:
+    script = ("-m", "tests.train.norming", tmp_path)
+    run(sys.executable, *script)
+    run(*TORCHRUN, 2, *script)
+    one = torch.load(tmp_path / "0of1.pt")
+    parts = [torch.load(tmp_path / f"{rank}of2.pt") for rank in (0, 1)]
+    assert one.keys() == CASES.keys()
+    for case, alone in one.items():
+        for rank, part in enumerate(parts):
+            for name in ("out", "gradient"):
+                expected = alone[name][Ranks(rank, 2).share()]
+                torch.testing.assert_close(
+                    part[case][name], expected, msg=lambda text, at=(case, name): f"{at}: {text}"
+                )
+            for name in alone.keys() - {"out", "gradient"}:  # parameters' gradients, statistics, evaluation
+                torch.testing.assert_close(
+                    part[case][name], alone[name], msg=lambda text, at=(case, name): f"{at}: {text}"
+                )
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.SyncBatchNorm(3),
+        nn.InstanceNorm1d(3, track_running_stats=True),
+        nn.LazyBatchNorm1d(),
+        nn.BatchNorm1d(3, track_running_stats=False),
+        Counting(),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_a_norm_whose_statistics_would_diverge_is_refused_by_name(norm: nn.Module) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.ModuleDict({"own": norm}))
+    with pytest.raises(PspError, match=rf"module 1\.own are not synchronized: found {type(norm).__name__}"):
+        synchronize_norms(model)
+
+
+def test_norms_without_statistics_are_left_as_they_are() -> None:
+    model = nn.Sequential(nn.LayerNorm(3), nn.GroupNorm(1, 3), nn.InstanceNorm1d(3))
+    kinds = [*map(type, model)]
+    synchronize_norms(model)
+    assert [*map(type, model)] == kinds
+
+
 def test_batch_norms_change_their_kind_and_keep_their_state() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Sequential(nn.BatchNorm2d(3)))
     before = {name: x.clone() for name, x in model.state_dict().items()}
     parameters = [*model.parameters()]
     synchronize_norms(model)
+    synchronize_norms(model)
+    assert isinstance(copy.deepcopy(model)[1][0], SyncedNorm)  # type: ignore[index]
     assert isinstance(model[1][0], SyncedNorm)  # type: ignore[index]
     assert [*map(id, model.parameters())] == [*map(id, parameters)]
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())

@@ -1,0 +1,173 @@
+"""The estimate of a step's memory, and that what is advised from it fits, under a stand-in for the allocator."""
+
+from __future__ import annotations
+
+import re
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from psptool.batches.streams import Stream, Streams
+from psptool.errors import PspError
+from psptool.model.classifier import PSPNet
+from psptool.schemas.recipes import resolve
+from psptool.schemas.training import TrainingConfig
+from psptool.skeletons.topologies import UCLA20
+from psptool.train import guards
+from psptool.train.guards import memory_named
+from psptool.train.memory import MINIMUM, StepMemory, get_setting
+from psptool.train.objective import objective
+
+CPU = torch.device("cpu")
+BEFORE = 2**30
+"""Bytes in use before the first step."""
+BACKWARD = 0.05
+"""What the backward pass takes beyond what was kept for it, as a share of that."""
+
+
+class Allocator:
+    """Counts what a step keeps, and runs out beyond ``budget`` bytes; nothing is computed."""
+
+    def __init__(self, budget: float = float("inf")) -> None:
+        self.budget, self.used = budget, 0
+        self.kept: dict[int, torch.UntypedStorage] = {}
+
+    def take(self, size: int) -> None:
+        if self.used + size > self.budget:
+            raise torch.OutOfMemoryError(
+                f"CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB. GPU 0 has …"
+            )
+        self.used += size
+
+    def keep(self, x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in self.kept:
+            self.take(storage.nbytes())
+            self.kept[storage._cdata] = storage
+        return x
+
+    def step(self, recipe: TrainingConfig) -> None:
+        """Forward and backward pass of one step, of one person a clip."""
+        self.used = 0
+        labelled, clips = recipe.optim.labelled, recipe.optim.labelled
+        clips += recipe.optim.unlabelled * recipe.needs_pool
+        with torch.device("meta"):
+            model = PSPNet(recipe.model, UCLA20, 10, contrast=bool(recipe.contrast_levels))
+            x, average = torch.empty(clips, 3, recipe.sampling.frames, 20), torch.empty(clips, clips)
+            streams = Streams(Stream(x, average), Stream(x, average))
+            # Weights are there before the step.
+            storages = [x.untyped_storage() for x in (*model.parameters(), *model.buffers())]
+            self.kept = {storage._cdata: storage for storage in storages}
+            labels = torch.empty(labelled, dtype=torch.int64)
+            with saved_tensors_hooks(self.keep, lambda kept: kept):
+                objective(model, streams, labels, recipe, torch.float32)
+        self.take(int(BACKWARD * self.used))
+
+
+@pytest.fixture(autouse=True)
+def meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device has shapes without values, and no autocast."""
+    monkeypatch.setattr("psptool.train.objective.computing_in", lambda precision, device: nullcontext())
+
+
+ESTIMATE = StepMemory(joints=20, persons=1.0, parameters=0)
+
+
+def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is said of a step that does not fit; nothing for one that does."""
+    monkeypatch.setattr(guards, "_in_use", lambda device: BEFORE + allocator.used)
+    allocator.used = 0
+    try:
+        with memory_named(recipe, CPU, ESTIMATE):
+            allocator.step(recipe)
+    except PspError as error:
+        return str(error)
+    return ""
+
+
+def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
+    changes = re.findall(r"([a-z]+)\.([a-z]+) from (\d+) to (\d+)", said)
+    assert changes, said
+    for group, key, before, after in changes:
+        name = f"{group}.{key}"
+        assert get_setting(recipe, name) == int(before) > int(after) >= MINIMUM[name]
+        recipe = recipe.model_copy(
+            update={group: getattr(recipe, group).model_copy(update={key: int(after)})}
+        )
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("small", ()),
+        ("small", ("optim.labelled=200",)),
+        ("small", ("sampling.frames=300",)),
+        ("small", ("model.heads=1", "model.strides=[1,1,1,1]", "model.levels=[joint]")),
+        ("best", ()),
+        ("best", ("method=supervised", "model.pose_width=512")),
+        ("paper", ()),
+    ],
+)
+def test_the_estimate_is_near_what_the_forward_pass_keeps(preset: str, changes: tuple[str, ...]) -> None:
+    recipe, allocator = resolve(preset=preset, changes=changes), Allocator()
+    allocator.step(recipe)
+    kept = allocator.used / (1 + BACKWARD)
+    assert ESTIMATE.bytes(recipe) == pytest.approx(kept, rel=0.2)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize(
+    ("preset", "changes", "first"),
+    [
+        ("small", ("optim.labelled=4000",), "optim.labelled"),
+        ("small", ("optim.labelled=4000", "method=supervised"), "optim.labelled"),
+        ("small", ("optim.unlabelled=4000",), "optim.unlabelled"),
+        ("small", ("optim.labelled=2000", "optim.unlabelled=3000"), "optim.unlabelled"),
+        ("small", ("sampling.frames=2000",), "sampling.frames"),
+        ("small", ("optim.labelled=1", "optim.unlabelled=2", "sampling.frames=500"), "sampling.frames"),
+        ("small", (), "optim.unlabelled"),
+        ("paper", (), "optim.unlabelled"),
+    ],
+)
+def test_following_the_advice_makes_the_step_fit(
+    monkeypatch: pytest.MonkeyPatch, preset: str, changes: tuple[str, ...], first: str, share: float
+) -> None:
+    recipe, allocator = resolve(preset=preset, changes=changes), Allocator()
+    allocator.step(recipe)
+    allocator.budget = share * allocator.used
+    said = advice(recipe, allocator, monkeypatch)
+    assert f"Lower {first} from" in said
+    for _ in range(2):
+        recipe = follow(recipe, said)
+        said = advice(recipe, allocator, monkeypatch)
+        if not said:
+            break
+    assert not said
+    assert allocator.used > 0.4 * allocator.budget  # no further than it must
+
+
+def test_settings_at_their_minimum_are_not_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    least = resolve(changes=["optim.labelled=1", "optim.unlabelled=2", "sampling.frames=1"])
+    said = advice(least, Allocator(1000), monkeypatch)
+    assert "Choose a smaller network (model.channels)" in said
+    assert "Lower" not in said
+    said = advice(resolve(changes=["optim.labelled=1", "optim.unlabelled=2"]), Allocator(1e6), monkeypatch)
+    assert re.findall(r"(\S+) from", said) == ["sampling.frames"]
+
+
+def test_what_no_setting_frees_is_said() -> None:
+    recipe = resolve()
+    memory = StepMemory(joints=20, persons=1.0, parameters=10**9)
+    with pytest.raises(PspError) as caught, memory_named(recipe, CPU, memory):
+        raise MemoryError
+    assert "sampling.frames from 32 to 1, and choose a smaller network" in str(caught.value)
+
+
+def test_processes_share_a_steps_clips() -> None:
+    recipe = resolve(changes=["optim.labelled=30", "optim.unlabelled=50"])
+    one, two = (StepMemory(20, 1.0, 0, processes=number).bytes(recipe) for number in (1, 2))
+    assert two == one / 2

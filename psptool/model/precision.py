@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 
-def computing_in(precision: torch.dtype, device: torch.device) -> torch.autocast:
+def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
     """A forward pass within it computes in bfloat16 where ``precision`` is that, else in the weights' own type."""
-    return torch.autocast(device.type, precision, enabled=precision == torch.bfloat16)
+    return torch.autocast(device.type, precision) if precision == torch.bfloat16 else nullcontext()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -17,6 +17,6 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
     A plain context where autocast is off keeps it out of exported graphs.
     """
-    if torch.is_autocast_enabled(device.type):
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

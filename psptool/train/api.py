@@ -145,9 +145,9 @@ def _run(
 
     begin = record.begin if record is not None else lambda step: None
     memory = StepMemory(
-        joints=clips.topology.size,
+        topology=clips.topology,
+        classes=len(config.class_names),
         persons=float(clips.persons.double().mean()),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
         itemsize=PRECISIONS[config.precision].itemsize,
         processes=ranks.size,
     )

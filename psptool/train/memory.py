@@ -1,10 +1,8 @@
 """How much memory a training step takes, and how far a recipe's settings must go down for it to take less.
 
-An estimate from sizes alone: what the forward pass keeps for the backward pass, which is nearly all of it, and the
-weights with what the optimizer keeps of them. Left out: the clips themselves, the backward pass's own tensors, the
-contrast's matrix of pool clips by pool clips, and what libraries take for themselves.
-
-Notation for tensor shapes: V joints, T frames, C channels, S heads, d width of a head, G groups of a pyramid level.
+The forward pass and its losses run on a few persons on the CPU, and what they keep for the backward pass is counted:
+that is nearly all that a step takes, and it grows with the persons. The weights and what the optimizer keeps of them
+are added. Left out: the clips themselves, the backward pass's own tensors, and what libraries take for themselves.
 """
 
 from __future__ import annotations
@@ -12,15 +10,25 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cache
 
-from psptool.model.pose import BLOCKS
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from psptool.batches.streams import Stream, Streams
+from psptool.model.classifier import PSPNet
 from psptool.schemas.recipes import resolve
-from psptool.schemas.training import ModelSettings, TrainingConfig
+from psptool.schemas.training import TrainingConfig
+from psptool.skeletons.topology import Topology
+from psptool.train.objective import objective
 
 MINIMUM = {"optim.unlabelled": 2, "optim.labelled": 1, "sampling.frames": 1}
 """The settings that memory grows with, without another network, and their least values."""
-GROUPS = {"body": 5, "part": 10}
-"""G of the pyramid's coarse levels; the joint level has V."""
+FEW_FRAMES = 16
+"""Frames of the short clips that are measured, and half of those of the longer ones."""
+Line = tuple[float, float]
+"""Bytes of one person: a constant, and the increase with each frame."""
 
 
 @dataclass(frozen=True)
@@ -28,30 +36,31 @@ class StepMemory:
     """The memory of a training's steps, as a function of its recipe.
 
     Attributes:
-        joints: V.
+        topology: The joints.
+        classes: Number of classes.
         persons: Mean number of persons per clip.
-        parameters: Number of the network's weights.
         itemsize: Bytes per value of the forward pass.
         processes: Among which the clips of a step are dealt.
     """
 
-    joints: int
+    topology: Topology
+    classes: int
     persons: float
-    parameters: int
     itemsize: int = 4
     processes: int = 1
 
     def bytes(self, recipe: TrainingConfig) -> float:
         """Estimate of what one step of ``recipe`` takes in one process."""
-        model, frames = recipe.model, recipe.sampling.frames
-        clips = recipe.optim.labelled + recipe.optim.unlabelled * recipe.needs_pool
-        persons = math.ceil(clips / self.processes) * (2 if model.absent_persons == "zeros" else self.persons)
-        encoded, left = _encoder_values(model, self.joints, frames)
-        pyramid = _pyramid_values(model, self.joints, left) if recipe.contrast_levels else 0
-        per_person = 2 * (encoded + pyramid) + _pose_values(model, self.joints, frames)
+        weights, of_labelled, of_pool = _measure(_shape(recipe), self.topology, self.classes)
+        persons = 2 if recipe.model.absent_persons == "zeros" else self.persons
+        clips = ((recipe.optim.labelled, of_labelled), (recipe.optim.unlabelled * recipe.needs_pool, of_pool))
+        kept = sum(  # in float32
+            math.ceil(number / self.processes) * persons * (constant + per_frame * recipe.sampling.frames)
+            for number, (constant, per_frame) in clips
+        )
         # Gradients, the optimizer's one or two means, the teacher's copy: float32.
         copies = 1 + (2 if recipe.optim.kind == "adamw" else 1) + recipe.has_teacher
-        return persons * per_person * self.itemsize + copies * self.parameters * 4
+        return kept * self.itemsize / 4 + copies * weights
 
     def lower(self, recipe: TrainingConfig, share: float) -> TrainingConfig:
         """The recipe with settings of `MINIMUM` lowered until a step takes ``share`` of the memory it takes now.
@@ -96,39 +105,50 @@ def _cap(recipe: TrainingConfig, name: str, most: int) -> TrainingConfig:
     return recipe.model_copy(update={group: getattr(recipe, group).model_copy(update={key: value})})
 
 
-def _encoder_values(model: ModelSettings, joints: int, frames: int) -> tuple[int, int]:
-    """Values that the encoder keeps for one person and stream, and the frames that it leaves."""
-    inputs, heads = model.channels[0], model.heads
-    values = 2 * joints * frames * inputs  # the input map's product, and its batch norm's output
-    for outputs, inter, stride in zip(model.channels, model.inter, model.strides, strict=True):
-        left = -(-frames // stride)
-        widened, strided = inputs != outputs, stride != 1
-        # The block's input and its encoded form, q and k; per head one share of the spatial convolution.
-        values += joints * frames * (2 * inputs + 2 * heads * inter + heads * outputs)
-        # Inputs of batch norm, activation and the convolution after it, for both convolutions and their residuals.
-        values += joints * frames * outputs * (2 * 3 + 2 * widened)
-        # The same of the temporal convolution; the activation's output is the next block's input.
-        values += joints * left * outputs * (2 + 2 * strided)
-        values += 3 * heads * joints**2  # attention: tanh, product with alpha, sum
-        inputs, frames = outputs, left
-    return values, frames
+def _shape(recipe: TrainingConfig) -> TrainingConfig:
+    """The recipe with one number of clips and frames: recipes that differ in nothing else are measured once."""
+    return recipe.model_copy(
+        update={
+            "optim": recipe.optim.model_copy(update={"labelled": 2, "unlabelled": 2}),
+            "sampling": recipe.sampling.model_copy(update={"frames": FEW_FRAMES}),
+        }
+    )
 
 
-def _pyramid_values(model: ModelSettings, joints: int, frames: int) -> int:
-    """Values that the pyramid keeps for one person and stream; ``frames`` are the encoder's."""
-    channels, heads = model.channels[-1], model.heads
-    groups = [GROUPS.get(level, joints) for level in model.levels]
-    # Of each group: its features, q, k and v, what was gathered, batch norm's and the activation's input.
-    return sum(7 * size * frames * channels + 3 * heads * size**2 for size in groups)
+@cache
+def _measure(recipe: TrainingConfig, topology: Topology, classes: int) -> tuple[int, Line, Line]:
+    """Bytes of the weights, and what a step keeps for each further person of a labelled clip and of the pool."""
+    model = PSPNet(recipe.model, topology, classes, contrast=bool(recipe.contrast_levels))
+    pool = 2 * recipe.needs_pool
+    kept = []  # for each number of frames: labelled person, pool person
+    for frames in (FEW_FRAMES, 2 * FEW_FRAMES):
+        fewest, *more = (
+            _kept(model, recipe, topology, frames, *clips) for clips in ((2, pool), (3, pool), (2, pool + 1))
+        )
+        kept.append([size - fewest for size in more])
+    # Linear in the frames but for attention maps, which are constant.
+    of_labelled, of_pool = (
+        (2 * few - many, (many - few) / FEW_FRAMES) for few, many in zip(*kept, strict=True)
+    )
+    return sum(parameter.nbytes for parameter in model.parameters()), of_labelled, of_pool
 
 
-def _pose_values(model: ModelSettings, joints: int, frames: int) -> int:
-    """Values that the pose branch keeps for one person; it sees the joint stream alone."""
-    width = model.pose_width
-    if not width:
-        return 0
-    values = frames * (2 * 6 * joints + 3 * width)
-    for _ in range(BLOCKS):
-        values += 7 * frames * width
-        frames = -(-frames // 2)
-    return values
+def _kept(
+    model: PSPNet, recipe: TrainingConfig, topology: Topology, frames: int, labelled: int, pool: int
+) -> int:
+    """Bytes that one step with so many clips of one person keeps for the backward pass, weights left out."""
+    # A storage may be kept more than once, in views of it.
+    weights = [x.untyped_storage()._cdata for x in (*model.parameters(), *model.buffers())]
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        storages[storage._cdata] = storage
+        return x
+
+    x = torch.zeros(labelled + pool, 3, frames, topology.size)
+    stream = Stream.of(x, torch.ones(len(x), dtype=torch.int64))
+    labels = torch.zeros(labelled, dtype=torch.int64)
+    with saved_tensors_hooks(keep, lambda kept: kept):
+        objective(model, Streams(stream, stream), labels, recipe, torch.float32)
+    return sum(storage.nbytes() for key, storage in storages.items() if key not in weights)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from psptool.errors import PspError
+from psptool.runs import folder as folder_module
 from psptool.runs.folder import RunFolder
 from psptool.schemas.run import RunConfig
 from psptool.schemas.training import TeacherSettings, TrainingConfig
-from psptool.train import loop
+from psptool.train import api, checkpoint, loop
 from psptool.train.api import Trained, train
 from psptool.train.stopping import Stopped, requests
 
@@ -109,6 +110,13 @@ def go(files: Files, recipe: TrainingConfig = RECIPE, **options: object) -> Trai
     return train(files.data, files.split, recipe, device=CPU, runs=files.data.parent / "runs", **options)  # type: ignore[arg-type]
 
 
+def change_provenance(folder: RunFolder, **values: object) -> None:
+    """Say that the run ran on something else so far."""
+    config = RunConfig.load(folder.config)
+    record = config.latest.model_copy(update=values)
+    config.model_copy(update={"provenance": (record,)}).save(folder.config)
+
+
 def stopped(files: Files, step: int = 7, recipe: TrainingConfig = RECIPE) -> RunFolder:
     """A run that was stopped after a step, in a folder of its own under ``runs``."""
     with pytest.MonkeyPatch.context() as patch:
@@ -159,8 +167,7 @@ def test_required_without_an_unfinished_run_of_it_says_what_differs(files: Files
         ({"split_digest": "a" * 64}, r"split_digest is aaaaaaaaaaaa… there"),
         ({"content_fingerprint": "b" * 64}, r"content_fingerprint is bbbbbbbbbbbb… there"),
         ({"seed": 9}, r"seed is 9 there, 0 here"),
-        ({"tool_version": "0.0.1"}, r"tool_version is 0\.0\.1 there"),
-        ({"device": "cuda:1"}, r"device is cuda there, cpu here"),
+        ({"precision": "bfloat16"}, r"precision is bfloat16 there, float32 here"),
     ],
 )
 def test_a_named_run_of_another_training_is_refused_with_what_differs(
@@ -174,15 +181,20 @@ def test_a_named_run_of_another_training_is_refused_with_what_differs(
 
 def test_where_files_lie_and_how_often_is_saved_may_change(files: Files) -> None:
     there = stopped(files)
-    moved = {"data_path": "elsewhere.h5", "split_path": "elsewhere.json"}
-    RunConfig.load(there.config).model_copy(update=moved).save(there.config)
-    assert go(files, change(RECIPE, checkpoint_every=0), resume="required").folder == there.path
+    change_provenance(there, data_path="elsewhere.h5", split_path="elsewhere.json")
+    warned: list[str] = []
+    done = go(files, change(RECIPE, checkpoint_every=0), resume="required", warn=warned.append)
+    assert done.folder == there.path
+    (words,) = warned
+    assert f"data_path: elsewhere.h5 -> {files.data}" in words
+    assert "rounding" not in words
+    assert RunConfig.load(there.config).latest.data_path == str(files.data)
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_begins_again_in_its_folder(files: Files) -> None:
     there = stopped(files)
     there.resume.unlink()
-    with pytest.raises(PspError, match=r"nothing to go on from: found no resume\.pt"):
+    with pytest.raises(PspError, match=r"nothing to resume: found no resume\.pt"):
         go(files, out=there.path, resume="required")
     done = go(files, out=there.path, resume="auto")
     assert [entry["step"] for entry in log(done.folder)] == [8, 10, 16, 20, 24, 30, 32, 40]
@@ -211,12 +223,22 @@ def test_a_run_in_other_hands_is_not_touched(files: Files) -> None:
     assert go(files, resume="auto").folder == there.path
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK", b"\x80\x04."], ids=["empty", "no archive", "a pickle"])
-def test_a_damaged_state_is_an_error_that_names_it(files: Files, damage: bytes) -> None:
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(b"", "the file is empty"), (b"PK", "damaged"), (b"\x80\x04.", "damaged")],
+    ids=["empty", "no archive", "a pickle"],
+)
+def test_a_damaged_state_is_an_error_that_names_its_path_and_what_helps(
+    files: Files, damage: bytes, words: str
+) -> None:
     there = stopped(files)
+    config = there.config.read_bytes()
     there.resume.write_bytes(damage)
-    with pytest.raises(PspError, match=r"resume\.pt: damaged.*--resume off"):
+    with pytest.raises(PspError, match=rf"{there.resume}: {words}.*Remove the file.*--resume off"):
         go(files, resume="required")
+    assert there.config.read_bytes() == config
+    there.resume.unlink()
+    assert equal(weights(go(files, out=there.path, resume="auto")), weights(go(files)))
 
 
 def test_a_state_that_would_run_code_does_not(files: Files, tmp_path: Path) -> None:
@@ -252,9 +274,167 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_stream_is_found_again_at_its_place(files: Files) -> None:
-    stream = [
-        x.tolist() for x in islice(loop.endless(torch.arange(7), 3, torch.Generator().manual_seed(1)), 20)
-    ]
-    late = islice(loop.endless(torch.arange(7), 3, torch.Generator().manual_seed(1)), 9, 20)
-    assert [x.tolist() for x in late] == stream[9:]
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        ({"hardware": "Abacus, 8 threads"}, "hardware: Abacus, 8 threads -> "),
+        ({"commit": "a" * 40}, f"commit: {'a' * 40} -> "),
+        ({"tool_version": "0.0.1"}, "tool_version: 0.0.1 -> "),
+        ({"torch_version": "1.0"}, "torch_version: 1.0 -> "),
+        ({"device": "cuda:1"}, "device: cuda:1 -> cpu"),
+        ({"processes": 4}, "processes: 4 -> 1"),
+        ({"clips_on": "host"}, "clips_on: host -> device"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(
+    files: Files, old: dict[str, object], words: str
+) -> None:
+    there, warned = stopped(files), list[str]()
+    change_provenance(there, **old)
+    done = go(files, resume="required", warn=warned.append)
+    assert done.folder == there.path
+    (warning,) = warned
+    assert f"{there.path}: resumed at step 7 with other provenance: {words}" in warning
+    assert "may differ in rounding" in warning
+    first, second = RunConfig.load(there.config).provenance
+    assert (first.from_step, second.from_step) == (0, 7)
+    assert {key: getattr(first, key) for key in old} == old
+    assert done.config == RunConfig.load(there.config)
+
+
+def test_a_run_of_one_thread_resumes_on_two(files: Files) -> None:
+    there, warned = stopped(files), list[str]()
+    torch.set_num_threads(2)
+    assert go(files, out=there.path, resume="required", warn=warned.append).folder == there.path
+    assert ", 1 thread -> " in warned[0]
+    assert ", 2 threads" in warned[0]
+
+
+def test_unchanged_provenance_warns_of_nothing_and_each_resume_is_recorded(files: Files) -> None:
+    undisturbed, warned = files.train(RECIPE, "undisturbed"), list[str]()
+    there = stopped(files, 7)
+    for step in (11, 13):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop.Loop, "_stops", lambda self, asked, done, at=step: done == at)
+            with pytest.raises(Stopped):
+                go(files, resume="required", warn=warned.append)
+    done = go(files, resume="required", warn=warned.append)
+    assert warned == []
+    assert [record.from_step for record in RunConfig.load(there.config).provenance] == [0, 7, 11, 13]
+    assert equal(weights(undisturbed), weights(done))
+    assert equal(weights(undisturbed, "best"), weights(done, "best"))
+
+
+def test_a_continuation_that_was_discarded_is_no_part_of_the_result(files: Files) -> None:
+    config = RunConfig.load(stopped(files).config)
+    steps = (0, 7, 7, 30, 12)
+    records = [config.latest.model_copy(update={"from_step": step}) for step in steps]
+    found = config.model_copy(update={"provenance": tuple(records)}).contributing
+    assert [record.from_step for record in found] == [0, 7, 12]
+
+
+def test_a_configuration_of_format_1_is_read_and_its_run_resumes(files: Files) -> None:
+    there, warned = stopped(files), list[str]()
+    values = json.loads(there.config.read_text())
+    (record,) = values.pop("provenance")
+    for key in ("from_step", "processes", "torch_version"):
+        del record[key]
+    there.config.write_text(json.dumps({**values, **record, "format_version": 1}))
+    assert go(files, resume="required", warn=warned.append).folder == there.path
+    assert warned == []
+    assert len(RunConfig.load(there.config).provenance) == 2
+
+
+def test_a_run_resumes_in_its_own_precision_where_auto_would_be_another(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, warned = change(RECIPE, precision="auto"), list[str]()
+    monkeypatch.setattr(api, "choose_precision", lambda name, device: "float32")
+    undisturbed = files.train(recipe, "undisturbed")
+    there = stopped(files, 7, recipe)
+    monkeypatch.setattr(api, "choose_precision", lambda name, device: "bfloat16")
+    done = go(files, recipe, resume="required", warn=warned.append)
+    assert (done.folder, done.config.precision) == (there.path, "float32")
+    assert warned == [f"{there.path}: resumed in its own float32; auto would be bfloat16 on cpu"]
+    assert equal(weights(undisturbed), weights(done))
+
+
+def test_a_precision_that_the_device_cannot_compute_is_refused(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = change(RECIPE, precision="auto")
+    monkeypatch.setattr(api, "choose_precision", lambda name, device: "bfloat16")
+    there = stopped(files, 7, recipe)
+    monkeypatch.setattr(api, "choose_precision", lambda name, device: "float32")
+    monkeypatch.setattr(api, "_computable", lambda device: ("float32",))
+    with pytest.raises(PspError, match=r"precision is bfloat16 there, which .* cannot compute"):
+        go(files, recipe, out=there.path, resume="required")
+
+
+def test_a_preset_is_a_name_and_no_identity(files: Files) -> None:
+    there = stopped(files)
+    assert go(files, change(RECIPE, preset="lean"), out=there.path, resume="required").folder == there.path
+
+
+@pytest.mark.parametrize("there", [2, 3], ids=["from a processor", "from a GPU"])
+def test_a_state_is_read_on_a_device_with_other_generators(
+    files: Files, monkeypatch: pytest.MonkeyPatch, there: int
+) -> None:
+    # A GPU has one generator more.
+    plain, extra = checkpoint.Standing._generators, torch.Generator()
+
+    def generators(count: int) -> None:
+        monkeypatch.setattr(checkpoint.Standing, "_generators", lambda self: [*plain(self), extra][:count])
+
+    generators(there)
+    stopped(files)
+    generators(5 - there)
+    begin = extra.manual_seed(0).get_state()
+    assert go(files, resume="required").final.step == STEPS
+    assert torch.equal(extra.get_state(), begin) == (there == 3)
+
+
+LOOKS = {2: 0.2, 4: 0.4, 6: 0.6}
+
+
+@pytest.mark.parametrize("writes", range(1, 11))
+def test_best_weights_belong_to_the_state_wherever_a_process_dies(
+    files: Files, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """The continuation finds no better weights, as it may on another device."""
+    recipe = change(RECIPE, optim={"steps": 6}, validate_every=2, checkpoint_every=3)
+    at, best = list[int](), dict[int, dict[str, torch.Tensor]]()
+    plain, write, count = loop.Loop._say, folder_module.write_whole, iter(range(1, 1000))
+
+    def say(self: loop.Loop, now: checkpoint.Standing, *rest: object) -> bool:
+        at[:] = [now.step]
+        found = plain(self, now, *rest)  # type: ignore[arg-type]
+        if found:
+            best[now.step] = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
+        return found
+
+    def dying(path: Path, data: str | bytes) -> None:
+        if next(count) == writes:
+            raise KeyboardInterrupt
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_say", say)
+        patch.setattr(loop.Loop, "_validate", lambda self: LOOKS[at[0]])
+        patch.setattr(folder_module, "write_whole", dying)
+        with contextlib.suppress(KeyboardInterrupt):
+            go(files, recipe, out=files.data.parent / "run")
+    there = RunFolder(files.data.parent / "run")
+    step = torch.load(there.resume, weights_only=True)["step"] if there.resume.exists() else 0
+    if not there.finished:
+        monkeypatch.setattr(loop.Loop, "_validate", lambda self: 0.0)
+        go(files, recipe, out=there.path, resume="auto")
+        last = max((number for number in best if number <= step), default=2 if step < 2 else None)
+        if step >= 2:
+            assert last is not None
+            assert equal(load_file(there.weights("best")), best[last]), (step, last)
+        else:
+            entries = {entry["step"]: entry["validation"] for entry in log(there.path)}
+            assert entries == {2: 0.0, 4: 0.0, 6: 0.0}
+            assert not equal(load_file(there.weights("best")), {})

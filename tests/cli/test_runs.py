@@ -173,7 +173,7 @@ def test_commands_on_an_interrupted_run_say_where_it_stands_and_how_to_resume(he
         ("evaluate", run),
         ("evaluate", run, "--weights", "best"),
         ("embed", run),
-        ("export", run),
+        ("export", run, "--safetensors"),
         ("predict", "all_sqe", "--model", run),
         ("view", "data/ucla.h5", "--model", run),
     ):

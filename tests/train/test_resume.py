@@ -39,6 +39,7 @@ RECIPE = RECIPE.model_copy(
         "teacher": TeacherSettings(weight=0.5, momentum=0.9),
     }
 )
+SHORT = change(RECIPE, optim={"steps": 12})
 CPU = torch.device("cpu")
 
 
@@ -231,14 +232,14 @@ def test_a_run_in_other_hands_is_not_touched(files: Files) -> None:
 def test_a_damaged_state_is_an_error_that_names_its_path_and_what_helps(
     files: Files, damage: bytes, words: str
 ) -> None:
-    there = stopped(files)
+    there = stopped(files, 7, SHORT)
     config = there.config.read_bytes()
     there.resume.write_bytes(damage)
     with pytest.raises(PspError, match=rf"{there.resume}: {words}.*Remove the file.*--resume off"):
-        go(files, resume="required")
+        go(files, SHORT, resume="required")
     assert there.config.read_bytes() == config
     there.resume.unlink()
-    assert equal(weights(go(files, out=there.path, resume="auto")), weights(go(files)))
+    assert equal(weights(go(files, SHORT, out=there.path, resume="auto")), weights(go(files, SHORT)))
 
 
 def test_a_state_that_would_run_code_does_not(files: Files, tmp_path: Path) -> None:
@@ -290,9 +291,9 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(
     files: Files, old: dict[str, object], words: str
 ) -> None:
-    there, warned = stopped(files), list[str]()
+    there, warned = stopped(files, 7, SHORT), list[str]()
     change_provenance(there, **old)
-    done = go(files, resume="required", warn=warned.append)
+    done = go(files, SHORT, resume="required", warn=warned.append)
     assert done.folder == there.path
     (warning,) = warned
     assert f"{there.path}: resumed at step 7 with other provenance: {words}" in warning
@@ -304,30 +305,30 @@ def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(
 
 
 def test_a_run_of_one_thread_resumes_on_two(files: Files) -> None:
-    there, warned = stopped(files), list[str]()
+    there, warned = stopped(files, 7, SHORT), list[str]()
     torch.set_num_threads(2)
-    assert go(files, out=there.path, resume="required", warn=warned.append).folder == there.path
+    assert go(files, SHORT, out=there.path, resume="required", warn=warned.append).folder == there.path
     assert ", 1 thread -> " in warned[0]
     assert ", 2 threads" in warned[0]
 
 
 def test_unchanged_provenance_warns_of_nothing_and_each_resume_is_recorded(files: Files) -> None:
-    undisturbed, warned = files.train(RECIPE, "undisturbed"), list[str]()
-    there = stopped(files, 7)
-    for step in (11, 13):
+    undisturbed, warned = files.train(SHORT, "undisturbed"), list[str]()
+    there = stopped(files, 7, SHORT)
+    for step in (9, 11):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop.Loop, "_stops", lambda self, asked, done, at=step: done == at)
             with pytest.raises(Stopped):
-                go(files, resume="required", warn=warned.append)
-    done = go(files, resume="required", warn=warned.append)
+                go(files, SHORT, resume="required", warn=warned.append)
+    done = go(files, SHORT, resume="required", warn=warned.append)
     assert warned == []
-    assert [record.from_step for record in RunConfig.load(there.config).provenance] == [0, 7, 11, 13]
+    assert [record.from_step for record in RunConfig.load(there.config).provenance] == [0, 7, 9, 11]
     assert equal(weights(undisturbed), weights(done))
     assert equal(weights(undisturbed, "best"), weights(done, "best"))
 
 
 def test_a_continuation_that_was_discarded_is_no_part_of_the_result(files: Files) -> None:
-    config = RunConfig.load(stopped(files).config)
+    config = RunConfig.load(stopped(files, 7, SHORT).config)
     steps = (0, 7, 7, 30, 12)
     records = [config.latest.model_copy(update={"from_step": step}) for step in steps]
     found = config.model_copy(update={"provenance": tuple(records)}).contributing
@@ -335,13 +336,13 @@ def test_a_continuation_that_was_discarded_is_no_part_of_the_result(files: Files
 
 
 def test_a_configuration_of_format_1_is_read_and_its_run_resumes(files: Files) -> None:
-    there, warned = stopped(files), list[str]()
+    there, warned = stopped(files, 7, SHORT), list[str]()
     values = json.loads(there.config.read_text())
     (record,) = values.pop("provenance")
     for key in ("from_step", "processes", "torch_version"):
         del record[key]
     there.config.write_text(json.dumps({**values, **record, "format_version": 1}))
-    assert go(files, resume="required", warn=warned.append).folder == there.path
+    assert go(files, SHORT, resume="required", warn=warned.append).folder == there.path
     assert warned == []
     assert len(RunConfig.load(there.config).provenance) == 2
 
@@ -349,7 +350,7 @@ def test_a_configuration_of_format_1_is_read_and_its_run_resumes(files: Files) -
 def test_a_run_resumes_in_its_own_precision_where_auto_would_be_another(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, warned = change(RECIPE, precision="auto"), list[str]()
+    recipe, warned = change(SHORT, precision="auto"), list[str]()
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "float32")
     undisturbed = files.train(recipe, "undisturbed")
     there = stopped(files, 7, recipe)
@@ -363,7 +364,7 @@ def test_a_run_resumes_in_its_own_precision_where_auto_would_be_another(
 def test_a_precision_that_the_device_cannot_compute_is_refused(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = change(RECIPE, precision="auto")
+    recipe = change(SHORT, precision="auto")
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "bfloat16")
     there = stopped(files, 7, recipe)
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "float32")
@@ -373,8 +374,8 @@ def test_a_precision_that_the_device_cannot_compute_is_refused(
 
 
 def test_a_preset_is_a_name_and_no_identity(files: Files) -> None:
-    there = stopped(files)
-    assert go(files, change(RECIPE, preset="lean"), out=there.path, resume="required").folder == there.path
+    there = stopped(files, 7, SHORT)
+    assert go(files, change(SHORT, preset="lean"), out=there.path, resume="required").folder == there.path
 
 
 @pytest.mark.parametrize("there", [2, 3], ids=["from a processor", "from a GPU"])
@@ -388,10 +389,10 @@ def test_a_state_is_read_on_a_device_with_other_generators(
         monkeypatch.setattr(checkpoint.Standing, "_generators", lambda self: [*plain(self), extra][:count])
 
     generators(there)
-    stopped(files)
+    stopped(files, 7, SHORT)
     generators(5 - there)
     begin = extra.manual_seed(0).get_state()
-    assert go(files, resume="required").final.step == STEPS
+    assert go(files, SHORT, resume="required").final.step == 12
     assert torch.equal(extra.get_state(), begin) == (there == 3)
 
 
@@ -403,7 +404,7 @@ def test_best_weights_belong_to_the_state_wherever_a_process_dies(
     files: Files, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     """The continuation finds no better weights, as it may on another device."""
-    recipe = change(RECIPE, optim={"steps": 6}, validate_every=2, checkpoint_every=3)
+    recipe = change(SHORT, optim={"steps": 6}, validate_every=2, checkpoint_every=3)
     at, best = list[int](), dict[int, dict[str, torch.Tensor]]()
     plain, write, count = loop.Loop._say, folder_module.write_whole, iter(range(1, 1000))
 

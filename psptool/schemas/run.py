@@ -56,7 +56,7 @@ class Provenance(Strict):
 class RunConfig(Artefact):
     """Written before the first step; a run is bound to its dataset's content and its split by fingerprints.
 
-    All but `provenance` and `split_name` is fixed when the run begins. Each resume appends to `provenance`.
+    All but `provenance` is fixed when the run begins; each resume appends to that.
     """
 
     format_version: Literal[2] = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def memory() -> tuple[int, int] | None:
         kilobytes = {key: int(value.split()[0]) for key, value in (line.split(":", 1) for line in lines)}
         return 1024 * kilobytes["MemAvailable"], 1024 * kilobytes["MemTotal"]
     return None
+
+
+def peak_memory() -> int | None:
+    """The most bytes of memory that this process ever held."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such count.
+        return None
+    # getrusage(2): KiB on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def commit() -> str | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from psptool import machine
+from psptool.train import guards
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -44,3 +47,13 @@ def test_processor_is_told_with_the_threads_used() -> None:
 def test_memory_that_is_free_is_part_of_all() -> None:
     room = machine.memory()
     assert room is None or 0 < room[0] <= room[1]
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_peak_memory_is_in_bytes_on_every_system(
+    monkeypatch: pytest.MonkeyPatch, system: str, unit: int
+) -> None:
+    counted = resource.getrusage(resource.RUSAGE_SELF)
+    monkeypatch.setattr(resource, "getrusage", lambda who: counted)
+    monkeypatch.setattr(sys, "platform", system)
+    assert guards._in_use(torch.device("cpu")) == machine.peak_memory() == counted.ru_maxrss * unit

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from psptool.model.classifier import PSPNet
 from psptool.schemas.dataset import DatasetManifest
-from psptool.schemas.run import RunConfig
+from psptool.schemas.run import Provenance, RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import ModelSettings, SamplingSettings, TrainingConfig
 from psptool.skeletons.topologies import UCLA20
@@ -63,17 +63,16 @@ def make_run(
         topology=manifest.topology,
         class_names=manifest.class_names,
         preparation=manifest.settings,
-        data_path=str(data),
-        split_path=str(split),
         split_name=split.stem,
         split_digest=Split.load(split).digest,
         clips_fingerprint=manifest.fingerprints.clips,
         content_fingerprint=manifest.fingerprints.content,
         seed=7,
-        device="cpu",
         precision="float32",
         training=TRAINING,
-        tool_version="test",
+        provenance=(
+            Provenance(device="cpu", data_path=str(data), split_path=str(split), tool_version="test"),
+        ),
     )
     config.save(folder / "config.json")
     save_file((model or make_network()).state_dict(), folder / "last.safetensors")

@@ -21,7 +21,8 @@ from typing_extensions import Self
 
 from psptool.errors import PspError, suggest
 from psptool.evaluate.table import Scored
-from psptool.replacing import lock, write_whole
+from psptool.replacing import write_whole
+from psptool.runs.folder import RunFolder
 from psptool.schemas.base import Strict, describe
 from psptool.schemas.recipes import resolve
 from psptool.schemas.scores import Part, Scores, file_name
@@ -365,10 +366,7 @@ def wait_for(run: Path) -> None:
 
     A training outlives a Snakemake that is killed; whoever comes next lets it end and takes what it made.
     """
-    config = run / "config.json"
-    if config.exists():
-        with config.open("r+b") as held:
-            lock(held, wait=True)
+    RunFolder(run).wait()
 
 
 def row(scores: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from psptool.cli.console import note
 from psptool.errors import PspError
+from psptool.listing import newest_first
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
         note(f"{path}: no {stage.noun} that psptool can read; left out")
     candidates = {path: name for path, name in found.items() if name is not None and dataset in (None, name)}
     if not candidates:
+        if stage.noun == RUN.noun:
+            _refuse_unfinished()
         of = f" of {dataset}" if dataset is not None else ""
         raise PspError(
             f"no {stage.noun}{of} in {Path(stage.pattern).parts[0]}/",
@@ -88,9 +91,21 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
             "one dataset",
             f"Name the one meant with {stage.option}.",
         )
-    newest = _artefact(stage, max(sorted(candidates), key=lambda path: path.stat().st_mtime_ns))
+    # One that vanished meanwhile is named all the same: who reads it says so.
+    first, *_ = newest_first(candidates) or sorted(candidates)
+    newest = _artefact(stage, first)
     note(f"{stage.noun}: {newest}" + (f" (the newest of {len(candidates)})" if len(candidates) > 1 else ""))
     return newest
+
+
+def _refuse_unfinished() -> None:
+    """Say where the newest run stands that was interrupted, where there is one."""
+    from psptool.runs.folder import RunFolder
+    from psptool.runs.unfinished import find_weights
+
+    for path in newest_first(Path().glob("runs/*/resume.pt"))[:1]:
+        folder = RunFolder(path.parent)
+        find_weights(folder, folder.read_config(), "last")
 
 
 def _artefact(stage: Stage, path: Path) -> Path:

@@ -50,9 +50,9 @@ def embed(
     folder = choose(RUN, run)
     model = models.open_model(folder, which, computing_on)
     target = out or folder / "features.npz"
-    split_path = split or where_it_lay(folder, model.config.split_path, "split")
+    split_path = split or where_it_lay(folder, model.config.latest.split_path, "split")
     draw = Split.load(split_path)
-    with open_store(data or where_it_lay(folder, model.config.data_path, "data")) as store:
+    with open_store(data or where_it_lay(folder, model.config.latest.data_path, "data")) as store:
         check_dataset(folder, model.config, store)
         check_split(folder, model.config, split_path, draw)
         found = features.embed(model, store, draw)

@@ -91,7 +91,7 @@ def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], 
     from psptool.store.arrays import PreparedClip
     from psptool.store.reading import open_store
 
-    path = data or Path(model.config.data_path)
+    path = data or Path(model.config.latest.data_path)
     if data is None and not path.exists():
         note(f"{path}: the run's dataset is not there; comparing on made-up recordings")
         return _made_up(model), f"{CLIPS} made-up recordings", None

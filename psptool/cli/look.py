@@ -82,6 +82,8 @@ def _run(folder: Path) -> dict[str, Any]:
     config = RunConfig.load(folder / "config.json").model_dump(
         mode="json", exclude={"class_names", "format_version"}
     )
+    # Numbered, so that each value has a key of its own.
+    config["provenance"] = dict(enumerate(config["provenance"], 1))
     training = config.pop("training")
     recipe = {key: training.pop(key) for key in ("method", "preset")}
     scores = folder / "scores.json"

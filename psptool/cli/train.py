@@ -10,6 +10,7 @@ import typer
 
 from psptool.cli.artefacts import DATASET, SPLIT, choose
 from psptool.cli.console import choice, examples, grid, mute, next_step, note, progress, say_json, table, warn
+from psptool.errors import PspError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,7 @@ def train(
             mute()
         known = _known(out) if how != "off" else None
         if known is not None and device == "auto":
-            device = known.device
+            device = _device_again(known)
         computing_on = own_device(choose_device(device), ranks)
         if known is not None and not (method or preset or config or changes or precision or seed is not None):
             # The run's folder says all of it: no option need be repeated to go on.
@@ -91,7 +92,7 @@ def train(
                 seed=seed,
             )
         if known is not None:
-            split, data = split or Path(known.split_path), data or Path(known.data_path)
+            split, data = split or Path(known.latest.split_path), data or Path(known.latest.data_path)
         split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
         data_path = choose(DATASET, data, Split.load(split_path).dataset)
         if profile:
@@ -114,6 +115,17 @@ def _known(out: Path | None) -> RunConfig | None:
     if out is None or not RunFolder(out).config.exists():
         return None
     return RunConfig.load(RunFolder(out).config)
+
+
+def _device_again(known: RunConfig) -> str:
+    """The device that a run ran on last, or ``auto`` where this machine has no such device."""
+    from psptool.train.device import choose_device
+
+    try:
+        choose_device(known.latest.device)
+    except PspError:
+        return "auto"
+    return known.latest.device
 
 
 def _say_profile(
@@ -187,7 +199,7 @@ def _tell_recipe(folder: Path, config: RunConfig) -> None:
     recipe: dict[str, Any] = config.training.model_dump(mode="json")
     groups = {key: value for key, value in recipe.items() if isinstance(value, dict)}
     rest = {key: value for key, value in recipe.items() if key not in groups}
-    note(f"run: {folder}, on {config.device} in {config.precision}, seed {config.seed}")
+    note(f"run: {folder}, on {config.latest.device} in {config.precision}, seed {config.seed}")
     for name, values in {"recipe": rest, **groups}.items():
         note(f"  {name}: " + " ".join(f"{key}={_short(value)}" for key, value in values.items()))
 
@@ -210,7 +222,7 @@ def _summary(done: Trained) -> dict[str, Any]:
         "method": recipe.method,
         "preset": recipe.preset,
         "seed": done.config.seed,
-        "device": done.config.device,
+        "device": done.config.latest.device,
         "precision": done.config.precision,
         "steps": final.steps,
         "seconds": round(final.seconds, 1),

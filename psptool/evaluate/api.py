@@ -21,6 +21,7 @@ from psptool.evaluate.provenance import provenance
 from psptool.inference.scoring import StreamLogits, load_model, score_clips
 from psptool.replacing import write_whole
 from psptool.runs.folder import RunFolder
+from psptool.runs.unfinished import find_weights
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Part, Scores, Weights, file_name
 from psptool.schemas.split import Split
@@ -74,9 +75,9 @@ def evaluate(
     device = device or torch.device("cpu")
     folder = RunFolder(run_folder)
     config = folder.read_config()
-    split_path = split or where_it_lay(run_folder, config.split_path, "split")
+    split_path = split or where_it_lay(run_folder, config.latest.split_path, "split")
     chosen_split = Split.load(split_path)
-    with open_store(data or where_it_lay(run_folder, config.data_path, "data")) as store:
+    with open_store(data or where_it_lay(run_folder, config.latest.data_path, "data")) as store:
         check_dataset(run_folder, config, store)
         check_split(run_folder, config, split_path, chosen_split)
         names: tuple[str, ...] = getattr(chosen_split, part)
@@ -87,7 +88,7 @@ def evaluate(
                 if part == "validation"
                 else "Make a split again with psptool split.",
             )
-        model = load_model(config, folder.weights(weights), device)
+        model = load_model(config, find_weights(folder, config, weights), device)
         chosen = np.array([store.index(name) for name in names])
         logits = score_clips(model, config, store, chosen, device)
         new = unseen(store.digests(chosen.tolist()), store.digests(_train_clips(store, chosen_split, part)))
@@ -175,7 +176,7 @@ def check_dataset(run_folder: Path, config: RunConfig, store: Store) -> None:
             f"content fingerprint {manifest.fingerprints.content[:12]}…",
             f"{config.content_fingerprint[:12]}…",
             "Name the right file with --data, prepare it again with its old settings, or train again. "
-            f"The run's dataset lay at {config.data_path}.",
+            f"The run's dataset lay at {config.latest.data_path}.",
         )
 
 
@@ -185,7 +186,7 @@ def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -
     Raises:
         PspError: The split belongs to other clips, or is another draw.
     """
-    way_out = f"Name the right one with --split; the run's lay at {config.split_path}."
+    way_out = f"Name the right one with --split; the run's lay at {config.latest.split_path}."
     if split.clips_fingerprint != config.clips_fingerprint:
         raise PspError(
             f"{path}: not a split of the clips that {run_folder} was trained on",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from psptool.errors import PspError
@@ -41,10 +42,10 @@ def provenance(folder: RunFolder, config: RunConfig, split: Split, part: Part) -
         "changes": changes(config.training),
         "recipe_digest": _digest(config.training.model_dump(mode="json", exclude={"seed"})),
         "seconds": _seconds(folder),
-        "device": config.device,
-        "hardware": config.hardware,
+        "device": _each(record.device for record in config.contributing),
+        "hardware": _each(record.hardware for record in config.contributing),
         "precision": config.precision,
-        "commit": config.commit,
+        "commit": _each(record.commit for record in config.contributing),
     }
 
 
@@ -61,6 +62,12 @@ def changes(recipe: TrainingConfig) -> tuple[str, ...] | None:
         for key, value in own.items()
         if value != usual[key]
     )
+
+
+def _each(values: Iterable[str | None]) -> str | None:
+    """Each value once, where a run was resumed with another; None where one is not known."""
+    found = list(dict.fromkeys(values))
+    return None if None in found else "; ".join(value for value in found if value is not None)
 
 
 def _digest(value: object) -> str:

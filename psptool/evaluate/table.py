@@ -242,7 +242,8 @@ def _group(labels: str, name: str, inside: Sequence[Scored]) -> Group:
         measures=measures,
         seconds=statistics.fmean(known) if len(known) == len(seconds) else None,
         computed_on=_distinct([_computed_on(run.scores) for run in inside]),
-        commits=_distinct([run.scores.commit for run in inside]),
+        # A run that was resumed from another commit names both.
+        commits=_distinct([one for run in inside for one in (run.scores.commit or "").split("; ") if one]),
     )
 
 

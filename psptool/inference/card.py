@@ -63,11 +63,12 @@ def model_card(
         clip: A clip of the dataset, for the example.
     """
     config = model.config
+    trained_by = ", ".join(dict.fromkeys(record.tool_version for record in config.contributing))
     parts = [
         f"# {stem}",
         "",
         f"Recognizes {len(config.class_names)} actions from skeleton recordings: PSP Learning's network "
-        f"(Xu and Shu, arXiv 2302.02327), exported by psptool {__version__}; trained by psptool {config.tool_version}.",
+        f"(Xu and Shu, arXiv 2302.02327), exported by psptool {__version__}; trained by psptool {trained_by}.",
         "",
         *_files(stem, exported, compared),
         *_data(config),
@@ -77,7 +78,7 @@ def model_card(
         *_input(config),
     ]
     if any(one.format == "onnx" for one in exported) and config.training.model.absent_persons == "skip":
-        names = {"data": config.data_path, "clip": clip or "CLIP", "file": f"{stem}.onnx"}
+        names = {"data": config.latest.data_path, "clip": clip or "CLIP", "file": f"{stem}.onnx"}
         code = SNIPPET.format(frames=config.training.sampling.frames, streams=_streams(config), **names)
         parts += ["", "```python", code.rstrip(), "```"]
     return "\n".join(parts) + "\n"
@@ -131,7 +132,7 @@ def _data(config: RunConfig) -> list[str]:
 def _split(config: RunConfig) -> Split | None:
     """The run's split, where it still lies where it lay."""
     try:
-        split = Split.load(Path(config.split_path))
+        split = Split.load(Path(config.latest.split_path))
     except PspError:
         return None
     return split if split.digest == config.split_digest else None

@@ -15,6 +15,7 @@ from psptool.errors import PspError
 from psptool.inference.scoring import CONTRAST_BRANCH, load_model
 from psptool.model.classifier import PSPNet
 from psptool.runs.folder import RunFolder
+from psptool.runs.unfinished import find_weights
 from psptool.schemas.base import describe
 from psptool.schemas.run import RunConfig
 
@@ -59,7 +60,9 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
         return TrainedModel(path, which, config, load_model(config, path, device), device)
     folder = RunFolder(path)
     config = folder.read_config()
-    return TrainedModel(path, weights, config, load_model(config, folder.weights(weights), device), device)
+    return TrainedModel(
+        path, weights, config, load_model(config, find_weights(folder, config, weights), device), device
+    )
 
 
 def model_bytes(model: TrainedModel) -> bytes:

@@ -69,8 +69,7 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
     if not weights.is_file():
         raise PspError(
             f"{weights}: there is no such file",
-            way_out="Train to the end, or take --weights last: there are best ones only where the split has "
-            "validation clips.",
+            way_out="Check the path.",
         )
     try:
         tensors = load_file(weights, device="cpu")

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
-
-from torch import Tensor
+from typing import IO, TYPE_CHECKING, Any
 
 from psptool.errors import PspError, suggest
 from psptool.replacing import is_partial, lock, write_whole
 from psptool.schemas.run import RunConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NO_TERMS = ("step", "lr", "seconds", "validation")
 """What stands in an entry of the log beside the loss and its terms."""
@@ -50,6 +51,11 @@ class RunFolder:
     def resume(self) -> Path:
         """Where a stopped training goes on from; gone once the training is done."""
         return self.path / "resume.pt"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that trains here; never replaced nor removed, so that all lock the same file."""
+        return self.path / ".lock"
 
     @property
     def curves(self) -> Path:
@@ -83,8 +89,10 @@ class RunFolder:
         return RunConfig.load(self.config)
 
     @classmethod
-    def create(cls, config: RunConfig, out: Path | None = None, runs: Path = Path("runs")) -> RunFolder:
-        """Make a new folder and write its configuration.
+    def create(
+        cls, config: RunConfig, out: Path | None = None, runs: Path = Path("runs")
+    ) -> tuple[RunFolder, IO[bytes]]:
+        """Make a new folder, lock it as `hold` does, and write its configuration.
 
         Args:
             config: The run's.
@@ -92,30 +100,53 @@ class RunFolder:
                 where that exists.
             runs: Where runs lie.
 
+        Returns:
+            The folder, and the file whose closing releases the lock.
+
         Raises:
-            PspError: ``out`` exists and is not empty, or the folder cannot be made.
+            PspError: ``out`` exists and is not empty, another process is training in it, or the folder cannot be made.
         """
-        path = out or runs
-        try:
-            if out is None:
+        if out is not None:
+            folder = cls(out)
+            held = folder.claim()
+            if folder.config.exists():
+                held.close()
+                raise _not_empty(out)
+        else:
+            with _named(runs):
                 runs.mkdir(parents=True, exist_ok=True)
-                path = _new_folder(runs, config)
-            else:
-                out.mkdir(parents=True, exist_ok=True)
-                # A partial file alone is what stays of a process that was killed before its configuration stood.
-                if not all(is_partial(path) for path in out.iterdir()):
-                    raise PspError(
-                        f"{out}: the folder is not empty",
-                        way_out="Name a new folder with --out, or leave --out away.",
-                    )
-        except OSError as error:
-            raise PspError(
-                f"{path}: the run's folder cannot be made ({error.strerror or error})",
-                way_out="Name a place that can be written with --out.",
-            ) from error
-        folder = cls(path)
-        config.save(folder.config)
-        return folder
+                folder = cls(_new_folder(runs, config))
+            held = folder.hold()
+        try:
+            config.save(folder.config)
+        except BaseException:
+            held.close()
+            raise
+        return folder, held
+
+    def claim(self) -> IO[bytes]:
+        """Make the folder where it is absent, and lock it as `hold` does before anything else is written.
+
+        Raises:
+            PspError: The folder holds other files than a run's, cannot be made, or another process is training in it.
+        """
+        with _named(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            # The lock and a partial file are what a process leaves that was killed before it wrote the configuration.
+            files = [path for path in self.path.iterdir() if path != self.lock and not is_partial(path)]
+            if files and not self.config.exists():
+                raise _not_empty(self.path)
+        return self.hold()
+
+    def restart(self, config: RunConfig) -> None:
+        """Remove what a training left that stopped before its first checkpoint, and write the configuration anew.
+
+        Raises:
+            PspError: A file cannot be written.
+        """
+        self.weights("best").unlink(missing_ok=True)
+        self.cut_log(0)
+        config.save(self.config)
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """Add one line to the log.
@@ -169,9 +200,10 @@ class RunFolder:
         """Keep other processes from training in this folder for as long as the file returned is open.
 
         Raises:
-            PspError: Another process is training here.
+            PspError: Another process is training here, or the folder is gone or cannot be written.
         """
-        held = self.config.open("r+b")
+        with _named(self.path):
+            held = self.lock.open("ab")
         if not lock(held):
             held.close()
             raise PspError(
@@ -179,6 +211,21 @@ class RunFolder:
                 way_out="Wait for it to end, or train elsewhere with --resume off.",
             )
         return held
+
+    def wait(self) -> None:
+        """Wait until no other process trains in this folder."""
+        # Opened for reading, which makes no file in a folder that is not a run's.
+        with suppress(FileNotFoundError), self.lock.open("rb") as held:
+            lock(held, wait=True)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether another process is training in this folder."""
+        try:
+            with self.lock.open("rb") as held:
+                return not lock(held)
+        except OSError:
+            return False
 
     def save_weights(self, which: str, tensors: Mapping[str, Tensor]) -> None:
         """Write weights whole or not at all.
@@ -190,6 +237,24 @@ class RunFolder:
 
         ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_whole(self.weights(which), save(ready))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn an error of the system into one that names the folder to be made."""
+    try:
+        yield
+    except OSError as error:
+        raise PspError(
+            f"{path}: the run's folder cannot be made ({error.strerror or error})",
+            way_out="Name a place that can be written with --out.",
+        ) from error
+
+
+def _not_empty(path: Path) -> PspError:
+    return PspError(
+        f"{path}: the folder is not empty", way_out="Name a new folder with --out, or leave --out away."
+    )
 
 
 def _entries(folder: Path) -> list[Path]:

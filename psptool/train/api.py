@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from psptool.machine import commit, hardware
 from psptool.model.classifier import PSPNet
 from psptool.model.synced_norm import synchronize_norms
 from psptool.runs.folder import NO_TERMS, RunFolder
+from psptool.runs.state import read_state
 from psptool.runs.unfinished import Place, Resume, find_place
-from psptool.schemas.run import RunConfig
+from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.topologies import TOPOLOGIES
@@ -39,7 +41,7 @@ class Trained:
 
     Attributes:
         folder: The run's folder.
-        config: What stands in its ``config.json``.
+        config: What stands in its ``config.json``, in the process that writes it.
         final: The last word of the loop.
         best: The best accuracy on the validation clips; None where the split has none.
     """
@@ -98,30 +100,55 @@ def train(
             warn(doubt)
         recipe = _fitting(recipe, pools)
         _check_share(recipe, ranks)
-        config = _run_config(store, draw, data, split, recipe, device)
+        config = _run_config(store, draw, data, split, recipe, device, ranks)
         clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device, STORAGES[recipe.storage])
-        config = config.model_copy(update={"clips_on": clips.place})
+        now = config.latest.model_copy(update={"clips_on": clips.place})
+        config = config.model_copy(update={"provenance": (now,)})
         if clips.place == "host":
             say("the clips do not fit on the device: batches are gathered in host memory")
-    place = _place(config, out, runs, resume, ranks, say)
+    place = _place(config, out, runs, resume, ranks, _computable(device), say, warn)
     with place.held or nullcontext():
         if place.finished:
-            return _from_log(place.folder, config)
+            return _from_log(place.folder, place.config)
+        state = None if place.state is None else read_state(place.state, str(place.folder.resume))
+        config = place.config if state is None else _resumed(place, now, recipe, state["step"], device, warn)
         begun(place.folder.path, config)
-        return _run(place, config, clips, pools, ranks, device, tell)
+        return _run(place.folder, config, clips, pools, ranks, device, tell, state)
+
+
+def _resumed(
+    place: Place,
+    now: Provenance,
+    recipe: TrainingConfig,
+    step: int,
+    device: torch.device,
+    warn: Callable[[str], None],
+) -> RunConfig:
+    """The run's configuration with what it runs on now; a difference is a warning."""
+    now = now.model_copy(update={"from_step": step})
+    words = provenance_warning(place.config, now)
+    if words:
+        warn(f"{place.folder.path}: {words}")
+    usual = choose_precision(recipe.precision, device)
+    if usual != place.config.precision:
+        warn(
+            f"{place.folder.path}: resumed in its own {place.config.precision}; auto would be {usual} on {device}"
+        )
+    return place.config.model_copy(update={"provenance": (*place.config.provenance, now)})
 
 
 def _run(
-    place: Place,
+    folder: RunFolder,
     config: RunConfig,
     clips: RaggedClips,
     pools: Pools,
     ranks: Ranks,
     device: torch.device,
     tell: Callable[[Progress], None],
+    state: Mapping[str, Any] | None,
 ) -> Trained:
     """The training itself, in its folder."""
-    folder, recipe = place.folder, config.training
+    recipe = config.training
     torch.manual_seed(config.seed)  # of the weights; draws have generators of their own
     model = PSPNet(
         recipe.model,
@@ -134,7 +161,7 @@ def _run(
         ranks.same_weights(model)
     batcher = Batcher.of(clips, recipe)
     loop = Loop(model, batcher, pools, recipe, config.seed, PRECISIONS[config.precision], ranks)
-    record = Record(folder, model) if ranks.first else None
+    record = Record(folder, model, config) if ranks.first else None
     latest: list[Progress] = []
 
     def told(progress: Progress) -> None:
@@ -152,23 +179,38 @@ def _run(
         processes=ranks.size,
     )
     watched = memory_named(recipe, device, memory)
+    watched = memory_named(recipe, device, memory)
     with requests() as asked, watched, closing(record) if record else nullcontext():
-        done = loop.run(told, begin=begin, keep=folder.save_resume, asked_to_stop=asked, state=place.state)
+        done = loop.run(
+            told, begin=begin, keep=folder.save_resume, asked_to_stop=asked, state=state, source=str(folder.resume),
+            keep_best=record.keep_best if record is not None else lambda: None,
+        )  # fmt: skip
     if done < recipe.optim.steps:
         raise Stopped(folder.path, done, recipe.optim.steps)
     if record is None:
-        return Trained(folder.path, config, latest[0], None)
+        # A state of the last step leaves nothing to say.
+        final = latest[0] if latest else Progress(done, done, {}, 0.0, 0.0)
+        return Trained(folder.path, config, final, None)
     record.finish()
     return _from_log(folder, config)
 
 
 def _place(
-    config: RunConfig, out: Path | None, runs: Path, resume: Resume, ranks: Ranks, say: Callable[[str], None]
+    config: RunConfig,
+    out: Path | None,
+    runs: Path,
+    resume: Resume,
+    ranks: Ranks,
+    precisions: Collection[str],
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Place:
     """The run's folder, which the first rank chooses for all, and what was decided about it, in words."""
-    place = find_place(config, out, runs, resume) if ranks.first else None
+    place = find_place(config, out, runs, resume, precisions) if ranks.first else None
     everyones = ranks.same(replace(place, held=None) if place is not None else place)
     assert everyones is not None
+    for path, reason in everyones.unreadable:
+        warn(f"not gone on with the unfinished run {path}: {reason}")
     for path, reason in everyones.passed_by[:1]:
         say(f"not gone on with the unfinished run {path}: {reason}")
     if everyones.finished:
@@ -176,6 +218,13 @@ def _place(
     elif everyones.state is not None:
         say(f"going on with {everyones.folder.path} (--resume off trains anew)")
     return everyones if place is None else place
+
+
+def _computable(device: torch.device) -> tuple[str, ...]:
+    """The precisions that the device can compute in, however slowly."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return ("float32",)
+    return tuple(PRECISIONS)
 
 
 def _from_log(folder: RunFolder, config: RunConfig) -> Trained:
@@ -232,25 +281,36 @@ def _check_share(recipe: TrainingConfig, ranks: Ranks) -> None:
 
 
 def _run_config(
-    store: Store, split: Split, data: Path, split_path: Path, recipe: TrainingConfig, device: torch.device
+    store: Store,
+    split: Split,
+    data: Path,
+    split_path: Path,
+    recipe: TrainingConfig,
+    device: torch.device,
+    ranks: Ranks,
 ) -> RunConfig:
     manifest = store.manifest
+    now = Provenance(
+        device=str(device),
+        hardware=hardware(str(device)),
+        processes=ranks.size,
+        data_path=str(data),
+        split_path=str(split_path),
+        tool_version=__version__,
+        torch_version=torch.__version__,
+        commit=commit(),
+    )
     return RunConfig(
         dataset=manifest.dataset,
         topology=manifest.topology,
         class_names=manifest.class_names,
         preparation=manifest.settings,
-        data_path=str(data),
-        split_path=str(split_path),
         split_name=split_path.stem,
         split_digest=split.digest,
         clips_fingerprint=manifest.fingerprints.clips,
         content_fingerprint=manifest.fingerprints.content,
         seed=split.seed if recipe.seed is None else recipe.seed,
-        device=str(device),
-        hardware=hardware(str(device)),
         precision=choose_precision(recipe.precision, device),
         training=recipe,
-        tool_version=__version__,
-        commit=commit(),
+        provenance=(now,),
     )

@@ -6,17 +6,15 @@ The streams of clip numbers are not in it: they follow from the seed and the num
 from __future__ import annotations
 
 import io
-import pickle
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from psptool.errors import PspError
+from psptool.runs.state import FORMAT, damaged
 from psptool.train.teacher import Teacher
-
-FORMAT = 2
 
 
 @dataclass
@@ -30,6 +28,7 @@ class Standing:
         step: Steps done.
         seconds: Spent on them, pauses left out.
         best: The best accuracy on the validation clips so far; -1 where none was taken.
+        best_step: Steps done when it was taken; 0 where none was.
         window: The loss and its terms, (terms,), a step since the last word; on the device.
         teacher: With its weights and mean label; None where there is none.
     """
@@ -40,6 +39,7 @@ class Standing:
     step: int = 0
     seconds: float = 0.0
     best: float = -1.0
+    best_step: int = 0
     window: list[Tensor] = field(default_factory=list)
     teacher: Teacher | None = None
 
@@ -51,6 +51,7 @@ class Standing:
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
+            "best_step": self.best_step,
             "window": torch.stack(self.window) if self.window else torch.zeros(0, 0),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -60,36 +61,43 @@ class Standing:
         torch.save(state, file)
         return file.getvalue()
 
-    def unpack(self, data: bytes) -> None:
-        """Stand where another process stood when it packed.
+    def unpack(self, state: Mapping[str, Any], source: str = "resume.pt") -> None:
+        """Stand where another process stood when it packed, on this device or another.
+
+        Args:
+            state: As `psptool.runs.state.read_state` gives it.
+            source: The file's path, for the error.
 
         Raises:
-            PspError: The bytes are damaged, or another network's. They are read as tensors and numbers, never as code.
+            PspError: The state is another network's, or lacks something.
         """
         try:
-            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            if state["format"] != FORMAT:
-                raise ValueError(f"format {state['format']}")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.teacher is not None:
                 self.teacher.load_state_dict(state["teacher"])
-            for generator, kept in zip(self._generators(), state["random"], strict=True):
-                generator.set_state(kept)
-        except Exception as error:  # Damaged bytes end in errors of any kind.
-            # Of code in a file PyTorch says at length how to run it.
-            is_code = isinstance(error, pickle.UnpicklingError)
-            why = "more than tensors and numbers" if is_code else " ".join(str(error).split())[:200]
-            raise PspError(
-                f"resume.pt: damaged, or not of this training ({why})",
-                way_out="Train anew with --resume off.",
-            ) from error
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        self.window = list(state["window"].to(self._device).unbind())
+            self._set_random_states(state["random"], state["step"])
+            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+            # States of earlier versions do not say it.
+            self.best_step = state.get("best_step", 0)
+            self.window = list(state["window"].to(self._device).unbind())
+        except Exception as error:  # Damaged states end in errors of any kind.
+            raise damaged(source, error) from error
 
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def _set_random_states(self, kept: Sequence[Tensor], step: int) -> None:
+        """Restore the generators; those that the other device had and this one lacks are left out.
+
+        A generator that the other device lacked is seeded by the step, so that it does not repeat its first numbers.
+        """
+        for number, generator in enumerate(self._generators()):
+            if number < len(kept):
+                generator.set_state(kept[number])
+            else:
+                generator.manual_seed(step)
 
     def _random_states(self) -> list[Tensor]:
         return [generator.get_state() for generator in self._generators()]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from psptool.errors import PspError
+from psptool.machine import peak_memory
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.train.memory import StepMemory, get_setting
@@ -130,11 +131,7 @@ def _in_use(device: torch.device) -> int:
     """Bytes: on the GPU what PyTorch holds now, on the CPU the most that the process ever held."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows has no such count.
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory() or 0
 
 
 def _share_that_fits(used: int, asked: int, estimate: float) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,9 @@ class Loop:
         begin: Callable[[int], None] = lambda step: None,
         keep: Callable[[bytes], None] = lambda state: None,
         asked_to_stop: Callable[[], bool] = lambda: False,
-        state: bytes | None = None,
+        keep_best: Callable[[], None] = lambda: None,
+        state: Mapping[str, Any] | None = None,
+        source: str = "resume.pt",
     ) -> int:
         """Train to the last step, or until asked to stop; the steps done.
 
@@ -108,7 +110,10 @@ class Loop:
             keep: Gets the state to go on from now and then; called on the first rank alone.
             asked_to_stop: Whether to keep the state and leave after this step; several ranks agree on it every
                 `LOG_EVERY` steps, since asking each other makes them wait.
+            keep_best: Called where the weights are the best so far, after their state was kept: whenever this process
+                is killed, the best weights are not of a later step than the state.
             state: Where to go on from; None for the first step.
+            source: The state's file, for an error.
 
         Raises:
             PspError: The loss or a weight is not finite; says at which step and which term.
@@ -118,9 +123,12 @@ class Loop:
         generator = torch.Generator().manual_seed(self.seed)
         now = Standing(self.model, optimizer, generator, teacher=self._teacher())
         if state is not None:
-            now.unpack(state)
+            now.unpack(state, source)
             self.kept = _kept(now.step)
         begin(now.step)
+        if 0 < now.step == now.best_step:
+            # Killed between the state and its best weights: theirs may be missing.
+            self._keep_best(keep_best)
         labelled, unlabelled = self._draws(now.step)
         begun = time.perf_counter() - now.seconds
         saved = time.perf_counter()
@@ -134,10 +142,12 @@ class Loop:
             look = self._looks_at(now.step)
             best = self._say(now, names, look, tell) if look or last or now.step % LOG_EVERY == 0 else False
             stop = self._stops(asked_to_stop, now.step) and not last
-            # Best weights and the state that knows of them belong together.
-            if stop or (not last and (best or self._keeps(now.step, saved))):
+            # Best weights and the state that knows of them belong together, at the last step too.
+            if stop or best or (not last and self._keeps(now.step, saved)):
                 self._keep(now, names, keep)
                 saved = time.perf_counter()
+            if best:
+                self._keep_best(keep_best)
             if stop:
                 break
         check_weights(self.model, now.step, self.kept)
@@ -152,7 +162,8 @@ class Loop:
         now.window.clear()
         validation = self._validate() if look else None
         best = validation is not None and validation > now.best
-        now.best = validation if validation is not None and best else now.best
+        if validation is not None and best:
+            now.best, now.best_step = validation, now.step
         lr = learning_rate(now.step - 1, self.config.optim)
         tell(Progress(now.step, steps, means, lr, now.seconds, validation, best))
         return best
@@ -221,6 +232,10 @@ class Loop:
             keep(now.pack())
         self.kept = _kept(now.step)
 
+    def _keep_best(self, keep_best: Callable[[], None]) -> None:
+        if self.ranks.first:
+            keep_best()
+
     def _keeps(self, done: int, saved: float) -> bool:
         every = self.config.checkpoint_every
         return done % every == 0 if every else time.perf_counter() - saved > CHECKPOINT_SECONDS
@@ -233,14 +248,14 @@ class Loop:
     def _draws(self, done: int) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
         """Endless batches of labelled clips and of the pool; the latter are empty where there is none.
 
-        Those of the ``done`` steps before are drawn again and left: a stream's place in its pass needs no saving.
+        Those of the ``done`` steps before are skipped: a stream's place in its pass needs no saving.
         """
         of_labelled = torch.Generator().manual_seed(self.seed)
         of_pool = torch.Generator().manual_seed(self.seed + 1)
         size = self.config.optim.unlabelled if len(self.pools.unlabelled) else 0
         return (
-            islice(endless(self.pools.labelled, self.config.optim.labelled, of_labelled), done, None),
-            islice(endless(self.pools.unlabelled, size, of_pool), done, None),
+            endless(self.pools.labelled, self.config.optim.labelled, of_labelled, done),
+            endless(self.pools.unlabelled, size, of_pool, done),
         )
 
     def _looks_at(self, done: int) -> bool:

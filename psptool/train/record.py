@@ -8,6 +8,7 @@ from torch import nn
 
 from psptool.replacing import write_whole
 from psptool.runs.folder import RunFolder
+from psptool.schemas.run import RunConfig
 from psptool.train.curves import curves_png
 from psptool.train.loop import Progress
 
@@ -21,20 +22,22 @@ class Record:
     Args:
         folder: The run's.
         model: Whose weights are kept.
+        config: The run's; replaces that in the folder where the training resumes.
     """
 
-    def __init__(self, folder: RunFolder, model: nn.Module) -> None:
-        self.folder, self.model = folder, model
+    def __init__(self, folder: RunFolder, model: nn.Module, config: RunConfig) -> None:
+        self.folder, self.model, self.config = folder, model, config
         self._events: SummaryWriter | None = None
 
     def begin(self, step: int) -> None:
         """Write on from ``step`` steps done: what was written of later ones, before the run was stopped, is dropped."""
         if step:
             self.folder.cut_log(step)
+            self.config.save(self.folder.config)
         self._events = _events(self.folder, step)
 
     def add(self, progress: Progress) -> None:
-        """Log one word of the loop; keep the weights where they are the best so far."""
+        """Log one word of the loop."""
         entry: dict[str, Any] = {
             "step": progress.step,
             **progress.terms,
@@ -48,8 +51,10 @@ class Record:
                 if name != "step":
                     self._events.add_scalar(name, value, progress.step)
         self.folder.append_log(entry)
-        if progress.best:
-            self.folder.save_weights("best", self.model.state_dict())
+
+    def keep_best(self) -> None:
+        """Keep the weights as the best so far."""
+        self.folder.save_weights("best", self.model.state_dict())
 
     def finish(self) -> None:
         """Write the last weights and the curves; what the training could have gone on from is not needed any more."""

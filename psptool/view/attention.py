@@ -43,10 +43,11 @@ def with_attention(
 
     from psptool.inference.scoring import load_model
     from psptool.runs.folder import RunFolder
+    from psptool.runs.unfinished import find_weights
 
     check_same_preparation(run, config, clips, settings)
     device = torch.device("cpu")
-    model = load_model(config, RunFolder(run).weights("last"), device, contrast=True)
+    model = load_model(config, find_weights(RunFolder(run), config, "last"), device, contrast=True)
     with torch.inference_mode():
         return [replace(clip, attention=_of_clip(model, config, clip.prepared, device)) for clip in clips]
 

@@ -21,7 +21,7 @@ from psptool.evaluate.rendering import TITLES, cell
 from psptool.inference.scoring import softmax
 from psptool.runs.folder import NO_TERMS, RunFolder
 from psptool.schemas.base import flat
-from psptool.schemas.run import RunConfig
+from psptool.schemas.run import Provenance, RunConfig
 from psptool.schemas.scores import Scores, file_name
 from psptool.store.reading import open_store
 from psptool.view.charts import Dots, bars, curves, dots, heat_map
@@ -181,17 +181,22 @@ def _shown(mistakes: Sequence[ViewedClip]) -> str:
 
 def _fingerprints(config: RunConfig, scores: Scores) -> list[tuple[str, str]]:
     rows = [
-        ("dataset", f"{config.dataset}, {config.data_path}"),
-        ("split", f"{scores.split}, {config.split_path}"),
+        ("dataset", f"{config.dataset}, {config.latest.data_path}"),
+        ("split", f"{scores.split}, {config.latest.split_path}"),
         ("clips fingerprint", config.clips_fingerprint),
         ("content fingerprint", config.content_fingerprint),
         ("split digest", config.split_digest),
         ("seed", str(config.seed)),
-        ("trained on", f"{config.device}, {config.precision}"),
-        ("trained with", f"psptool {config.tool_version}"),
+        *(_trained(record, config.precision) for record in config.contributing),
         ("evaluated with", f"psptool {scores.tool_version}"),
     ]
     return rows + [(f"preparation {key}", str(value)) for key, value in config.preparation]
+
+
+def _trained(record: Provenance, precision: str) -> tuple[str, str]:
+    since = f" from step {record.from_step}" if record.from_step else ""
+    source = "" if record.commit is None else f", commit {record.commit[:12]}"
+    return f"trained{since} on", f"{record.computed_on}, {precision}, psptool {record.tool_version}{source}"
 
 
 def _recipe(config: RunConfig) -> list[tuple[str, str]]:

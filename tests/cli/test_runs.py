@@ -8,6 +8,7 @@ import pytest
 
 from psptool.errors import PspError
 from psptool.schemas.scores import Scores
+from psptool.train import loop
 
 
 @pytest.fixture
@@ -172,3 +173,59 @@ def test_the_default_preset_is_small_whatever_the_device(here, monkeypatch, devi
     here("train", code=2)
     assert asked == [("small", device)]
     assert "small (default)" in " ".join(here("train", "--help").out.split())
+
+
+def interrupt(here) -> Path:
+    """The newest run, interrupted after its first step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_stops", lambda self, asked, done: True)
+        ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small", code=130)
+    assert "--resume required --out" in ran.err
+    return Path(f"{RUN}-2")
+
+
+def test_commands_on_an_interrupted_run_say_where_it_stands_and_how_to_resume(here):
+    run = interrupt(here)
+    words = f"{run}: Interrupted at step 1 of 2. Resume: psptool train --resume required --out {run}\n"
+    for command in (
+        ("evaluate", run),
+        ("evaluate", run, "--weights", "best"),
+        ("embed", run),
+        ("export", run, "--safetensors"),
+        ("predict", "all_sqe", "--model", run),
+        ("view", "data/ucla.h5", "--model", run),
+    ):
+        assert here(*command, code=2).err.endswith(words), command
+    for finished in Path("runs").glob("*/last.safetensors"):
+        finished.unlink()
+    for left in Path("runs").iterdir():
+        if left != run:
+            shutil.rmtree(left)
+    assert words in here("evaluate", code=2).err
+    here(*["train", "--resume", "required", "--out"], run)
+    here("evaluate", run)
+
+
+def test_a_run_of_a_device_that_is_not_here_resumes_on_the_one_that_is(here):
+    run = interrupt(here)
+    path = run / "config.json"
+    config = json.loads(path.read_text())
+    config["provenance"][0].update(device="cuda:7", hardware="NVIDIA Abacus")
+    path.write_text(json.dumps(config))
+    ran = here("train", "--out", run)
+    assert "device: cuda:7 -> c" in ran.err
+    assert "hardware: NVIDIA Abacus -> " in ran.err
+    here("evaluate", run)
+    scores = Scores.load(run / "scores.json")
+    assert scores.hardware is not None
+    assert scores.hardware.startswith("NVIDIA Abacus; ")
+    seen = json.loads(here("inspect", run, "--json").out)
+    assert [record["from_step"] for record in seen["provenance"].values()] == [0, 1]
+    assert "trained from step 1 on" in (run / "report.html").read_text()
+
+
+def test_a_damaged_configuration_among_the_runs_is_warned_of(here):
+    run = interrupt(here)
+    (run / "config.json").write_text("{")
+    ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small", "--quiet")
+    assert f"not gone on with the unfinished run {run}: config.json: not a valid RunConfig" in ran.err

@@ -148,7 +148,7 @@ def test_the_cards_example_makes_the_streams_that_the_model_was_trained_on(
     settings = StreamSettings.model_validate({"motion": motion, "origin": origin})
     training = made[0].config.training.model_copy(update={"streams": settings})
     model = replace(made[0], config=made[0].config.model_copy(update={"training": training}))
-    with open_store(Path(model.config.data_path)) as store:
+    with open_store(Path(model.config.latest.data_path)) as store:
         inputs = inputs_at_test(model, RaggedClips.from_store(store, UCLA20, CPU), [3])
         clip = store.clip(3)
     frames = np.arange(4) * clip.present.shape[1] // 4

@@ -41,7 +41,7 @@ def made(tmp_path: Path) -> tuple[TrainedModel, ClipFeatures]:
 
 def test_the_classifier_on_the_features_gives_the_logits(made: tuple[TrainedModel, ClipFeatures]) -> None:
     model, features = made
-    with open_store(model.config.data_path) as store:
+    with open_store(model.config.latest.data_path) as store:
         scored = score_clips(model.net, model.config, store, np.arange(5), torch.device("cpu"))
     for own, wanted in ((features.joint, scored.joint), (features.motion, scored.motion)):
         found = model.net.classifier(torch.from_numpy(own)).detach().numpy()

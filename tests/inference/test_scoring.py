@@ -125,9 +125,9 @@ def test_weights_of_labels_only_load_too(run: tuple[Path, RunConfig, Store]) -> 
     np.testing.assert_array_equal(score(run, [0])[0], expected[0])
 
 
-def test_absent_weights_say_when_there_are_best_ones(run: tuple[Path, RunConfig, Store]) -> None:
+def test_absent_weights_are_named(run: tuple[Path, RunConfig, Store]) -> None:
     weights, config, _ = run
-    with pytest.raises(PspError, match=r"best\.safetensors: there is no such file.*validation clips"):
+    with pytest.raises(PspError, match=r"best\.safetensors: there is no such file"):
         load_model(config, weights.with_name("best.safetensors"), CPU)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from psptool.errors import PspError
 from psptool.runs.folder import RunFolder
 from psptool.schemas.dataset import PreparationSettings
-from psptool.schemas.run import RunConfig
+from psptool.schemas.run import Provenance, RunConfig
 
 from ..trained import TRAINING
 
@@ -22,18 +22,29 @@ CONFIG = RunConfig(
     topology="ucla20",
     class_names=("a", "b"),
     preparation=PreparationSettings(),
-    data_path="data/ucla.h5",
-    split_path="splits/ucla-xview-0.05-s0.json",
     split_name="ucla-xview-0.05-s0",
     split_digest="0" * 64,
     clips_fingerprint="1" * 64,
     content_fingerprint="2" * 64,
     seed=0,
-    device="cpu",
     precision="float32",
     training=TRAINING,
-    tool_version="test",
+    provenance=(
+        Provenance(
+            device="cpu",
+            data_path="data/ucla.h5",
+            split_path="splits/ucla-xview-0.05-s0.json",
+            tool_version="test",
+        ),
+    ),
 )
+
+
+def create(config: RunConfig, *where: Path) -> RunFolder:
+    """A new folder that no process holds any more."""
+    folder, held = RunFolder.create(config, *where)
+    held.close()
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -43,15 +54,15 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_name_says_split_method_and_preset_and_the_next_ones_are_counted() -> None:
     stem = "ucla-xview-0.05-s0-psp-small"
-    made = [RunFolder.create(CONFIG).path for _ in range(3)]
+    made = [create(CONFIG).path for _ in range(3)]
     assert made == [Path("runs") / name for name in (stem, f"{stem}-2", f"{stem}-3")]
     assert RunConfig.load(made[2] / "config.json") == CONFIG
 
 
 def test_another_method_has_a_name_of_its_own() -> None:
     other = CONFIG.model_copy(update={"training": TRAINING.model_copy(update={"method": "supervised"})})
-    assert RunFolder.create(CONFIG).path.name == "ucla-xview-0.05-s0-psp-small"
-    assert RunFolder.create(other).path.name == "ucla-xview-0.05-s0-supervised-small"
+    assert create(CONFIG).path.name == "ucla-xview-0.05-s0-psp-small"
+    assert create(other).path.name == "ucla-xview-0.05-s0-supervised-small"
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["empty", "absent"])
@@ -59,7 +70,7 @@ def test_a_named_folder_is_taken_where_it_is_absent_or_empty(there: bool) -> Non
     out = Path("deep") / "run"
     if there:
         out.mkdir(parents=True)
-    assert RunFolder.create(CONFIG, out).config == out / "config.json"
+    assert create(CONFIG, out).config == out / "config.json"
     assert RunConfig.load(out / "config.json") == CONFIG
     assert not Path("runs").exists()
 
@@ -69,7 +80,7 @@ def test_a_named_folder_that_is_not_empty_is_refused_and_left_as_it_is() -> None
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
     with pytest.raises(PspError, match=r"run: the folder is not empty.*Name a new folder with --out"):
-        RunFolder.create(CONFIG, out)
+        create(CONFIG, out)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
@@ -77,8 +88,8 @@ def test_a_folder_where_a_process_was_killed_before_it_had_written_its_configura
     out = Path("run")
     out.mkdir()
     (out / ".config.json.partial").write_text('{"format')
-    assert RunConfig.load(RunFolder.create(CONFIG, out).config) == CONFIG
-    assert [path.name for path in out.iterdir()] == ["config.json"]
+    assert RunConfig.load(create(CONFIG, out).config) == CONFIG
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "config.json"]
 
 
 @pytest.mark.parametrize("out", [Path("file"), Path("file/run"), None], ids=["file", "below a file", "runs"])
@@ -86,11 +97,11 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_the_way_out(out: Path | N
     Path("file").write_text("")
     Path("runs").write_text("")
     with pytest.raises(PspError, match=r"the run's folder cannot be made .*--out"):
-        RunFolder.create(CONFIG, out)
+        create(CONFIG, out)
 
 
 def test_every_entry_of_the_log_is_a_line_of_its_own() -> None:
-    folder = RunFolder.create(CONFIG)
+    folder = create(CONFIG)
     entries = [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": 1e-30, "note": "a\nb"}]
     for entry in entries:
         folder.append_log(entry)
@@ -99,7 +110,7 @@ def test_every_entry_of_the_log_is_a_line_of_its_own() -> None:
 
 
 def test_a_log_that_cannot_be_written_is_an_error_that_names_it() -> None:
-    folder = RunFolder.create(CONFIG)
+    folder = create(CONFIG)
     folder.log.mkdir()
     with pytest.raises(PspError, match=r"log\.jsonl: cannot be written"):
         folder.append_log({"step": 1})
@@ -109,7 +120,7 @@ WEIGHTS = {"a": torch.randn(3, 4).T, "b": torch.arange(5), "c": torch.tensor(2.0
 
 
 def test_weights_are_read_back_bit_for_bit_also_those_laid_out_otherwise() -> None:
-    folder = RunFolder.create(CONFIG)
+    folder = create(CONFIG)
     folder.save_weights("last", WEIGHTS)
     found = load_file(folder.weights("last"))
     assert found.keys() == WEIGHTS.keys()
@@ -120,7 +131,7 @@ def test_weights_are_read_back_bit_for_bit_also_those_laid_out_otherwise() -> No
 def test_weights_that_cannot_be_written_leave_the_old_ones_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    folder = RunFolder.create(CONFIG)
+    folder = create(CONFIG)
     folder.save_weights("best", WEIGHTS)
     before = folder.weights("best").read_bytes()
 
@@ -132,7 +143,7 @@ def test_weights_that_cannot_be_written_leave_the_old_ones_and_nothing_else(
         with pytest.raises(PspError, match=r"best\.safetensors: cannot be written \(No space left"):
             folder.save_weights("best", {"a": torch.zeros(2)})
     assert folder.weights("best").read_bytes() == before
-    assert {path.name for path in folder.path.iterdir()} == {"config.json", "best.safetensors"}
+    assert {path.name for path in folder.path.iterdir()} == {".lock", "config.json", "best.safetensors"}
 
 
 def test_a_run_that_is_not_there_is_named_with_the_nearest_that_is(tmp_path: Path) -> None:

@@ -47,3 +47,21 @@ def test_the_seed_decides_and_passes_differ() -> None:
 def test_nothing_is_drawn_from_an_empty_pool() -> None:
     stream = endless(POOL[:0], 0, torch.Generator())
     assert [batch.tolist() for batch in islice(stream, 3)] == [[], [], []]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 7, 8, 10, 14, 20])
+def test_batches_that_are_skipped_leave_the_rest_as_it_is(size: int) -> None:
+    stream = batches(size, 60)
+    for done in range(45):
+        generator = torch.Generator().manual_seed(0)
+        late = islice(endless(POOL, size, generator, done), 60 - done)
+        assert [batch.tolist() for batch in late] == stream[done:], done
+
+
+@pytest.mark.parametrize(("clips", "size"), [(40_091, 90), (100, 48), (50, 32)])
+def test_skipping_makes_no_batch(clips: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    plain = torch.isin
+    monkeypatch.setattr(torch, "isin", lambda *given: made.append(1) or plain(*given))
+    next(endless(torch.arange(clips), size, torch.Generator().manual_seed(0), 59_000))
+    assert len(made) <= size + 1

@@ -168,7 +168,7 @@ def test_without_validation_clips_there_are_no_best_weights(tmp_path: Path) -> N
     done = make_files(tmp_path, {**PARTS, "validation": []}).train()
     assert done.best is None
     written = {path.name for path in done.folder.iterdir() if "tfevents" not in path.name}
-    assert written == {"config.json", "log.jsonl", "curves.png", "last.safetensors"}
+    assert written == {".lock", "config.json", "log.jsonl", "curves.png", "last.safetensors"}
 
 
 def test_by_default_about_twenty_looks_are_taken(files: Files) -> None:
@@ -212,7 +212,7 @@ def test_the_configuration_says_what_was_trained_on_what(files: Files) -> None:
     config = RunConfig.load(done.folder / "config.json")
     assert told == [(done.folder, config, False)]
     assert config.training == RECIPE
-    assert (config.split_name, config.split_path, config.data_path) == (
+    assert (config.split_name, config.latest.split_path, config.latest.data_path) == (
         "s0",
         str(files.split),
         str(files.data),

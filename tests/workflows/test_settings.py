@@ -12,7 +12,7 @@ import yaml
 
 from psptool.errors import PspError
 from psptool.evaluate.table import build_table, gather
-from psptool.replacing import lock
+from psptool.runs.folder import RunFolder
 
 from ..evaluate.test_table import scores
 from .conftest import WORKFLOWS
@@ -148,9 +148,9 @@ def test_the_row_to_compare_with_is_called_what_the_table_calls_it(grids, tmp_pa
 
 def test_who_finds_another_process_training_in_the_folder_waits_for_its_end(grids, tmp_path: Path) -> None:
     grids.wait_for(tmp_path / "absent")  # nobody to wait for
-    (tmp_path / "config.json").write_text("{}")
-    held = (tmp_path / "config.json").open("r+b")
-    assert lock(held)
+    grids.wait_for(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    held = RunFolder(tmp_path).hold()
     waiting = threading.Thread(target=grids.wait_for, args=(tmp_path,))
     waiting.start()
     waiting.join(0.2)

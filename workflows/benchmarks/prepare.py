@@ -42,11 +42,12 @@ DISTINCT = 100
 FRAMES = (40, 115)
 PADDED_BYTES = 3 * 300 * 25 * 2 * 4 * 2
 MEMORY_CHILD = """
-import json, re, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
+from psptool.machine import peak_memory
 from psptool.prepare.pipeline import prepare
 result = prepare("ntu", [Path(sys.argv[1])], Path(sys.argv[2]), jobs=int(sys.argv[3]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = (peak_memory() or 0) // 1024
 status = Path("/proc/self/status")
 if status.exists():  # there the peak above may be that of the process that started this one
     peak = int(re.search(r"VmHWM:\\s*(\\d+)", status.read_text())[1])

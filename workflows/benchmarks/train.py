@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from plain_engine import PaddedClips, PlainNet, feed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from psptool import machine
 from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.model.classifier import PSPNet
 from psptool.model.encoder import Block
@@ -336,8 +336,7 @@ def _peak(device: torch.device) -> int:
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
-    # Kilobytes, but bytes on macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return machine.peak_memory() or 0
 
 
 if __name__ == "__main__":

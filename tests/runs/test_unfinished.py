@@ -1,0 +1,155 @@
+"""Whose a run's folder is, and what is said of one that cannot be used."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from psptool.cli.artefacts import Stage, choose
+from psptool.errors import PspError
+from psptool.runs.folder import RunFolder
+from psptool.runs.unfinished import Place, find_place, find_weights
+from psptool.schemas.run import RunConfig
+
+from .test_folder import CONFIG
+
+
+def unfinished(path: Path, step: int = 16) -> RunFolder:
+    """A folder as a training leaves it that was interrupted."""
+    folder, held = RunFolder.create(CONFIG, path)
+    held.close()
+    torch.save({"format": 2, "step": step}, folder.resume)
+    return folder
+
+
+@pytest.mark.parametrize("resume", ["auto", "off"])
+def test_of_two_trainings_that_start_at_once_in_one_folder_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str
+) -> None:
+    got: list[Place | str] = []
+    plain = RunConfig.save
+
+    def ask() -> None:
+        try:
+            got.append(find_place(CONFIG, tmp_path / "run", tmp_path, resume))  # type: ignore[arg-type]
+        except PspError as error:
+            got.append(str(error))
+
+    def save(config: RunConfig, path: Path) -> None:
+        monkeypatch.setattr(RunConfig, "save", plain)
+        ask()  # The second, just before the first one's configuration is written.
+        plain(config, path)
+
+    monkeypatch.setattr(RunConfig, "save", save)
+    ask()
+    second, first = got
+    assert isinstance(first, Place)
+    assert isinstance(second, str)
+    assert "another psptool process is training in this folder" in second
+
+
+def test_of_many_trainings_that_start_at_once_in_one_folder_one_gets_it(tmp_path: Path) -> None:
+    for number in range(10):
+        got: list[Place] = []
+        refused: list[str] = []
+        start = threading.Barrier(6)
+
+        def ask(
+            out: Path, start: threading.Barrier = start, got: list[Place] = got, refused: list[str] = refused
+        ) -> None:
+            start.wait()
+            try:
+                got.append(find_place(CONFIG, out, tmp_path, "auto"))
+            except PspError as error:
+                refused.append(error.what)
+
+        threads = [threading.Thread(target=ask, args=(tmp_path / f"run-{number}",)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1
+        assert len(refused) == 5
+        assert all("another psptool process" in words for words in refused)
+
+
+def test_a_folder_of_other_files_gets_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    for resume in ("auto", "off", "required"):
+        with pytest.raises(PspError, match=r"not empty|no unfinished run"):
+            find_place(CONFIG, tmp_path, tmp_path, resume)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(PspError, match="no unfinished run"):
+        find_place(CONFIG, tmp_path / "absent", tmp_path, "required")
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_damaged_configuration_is_said_where_a_new_run_begins(tmp_path: Path) -> None:
+    folder = unfinished(tmp_path / "runs" / "a")
+    folder.config.write_text('{"format_ver')
+    place = find_place(CONFIG, None, tmp_path / "runs", "auto")
+    ((path, words),) = place.unreadable
+    assert path == folder.path
+    assert "config.json: not a valid RunConfig file" in words
+    with pytest.raises(PspError, match=r"no unfinished run.*a: config\.json: not a valid RunConfig file"):
+        find_place(CONFIG, None, tmp_path / "runs", "required")
+
+
+@pytest.mark.parametrize("resume", ["auto", "required", "off"])
+def test_a_damaged_configuration_in_a_named_folder_is_an_error(tmp_path: Path, resume: str) -> None:
+    folder = unfinished(tmp_path / "a")
+    folder.config.write_text("{}")
+    with pytest.raises(PspError, match=r"config\.json: not a valid RunConfig file|the folder is not empty"):
+        find_place(CONFIG, folder.path, tmp_path, resume)  # type: ignore[arg-type]
+    assert folder.config.read_text() == "{}"
+
+
+def test_a_run_that_vanishes_while_runs_are_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, plain = tmp_path / "gone" / "resume.pt", Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([gone, *plain(self, pattern)]))
+    there = unfinished(tmp_path / "there")
+    place = find_place(CONFIG, None, tmp_path, "auto")
+    assert (place.folder, place.unreadable) == (there, ())
+
+
+def test_a_run_that_vanishes_while_the_newest_is_chosen_does_not_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.h5", "b.h5"):
+        Path(name).touch()
+
+    def dataset(path: Path) -> str:
+        if path.name == "b.h5":
+            path.unlink()
+        return "ucla"
+
+    assert choose(Stage("dataset", "*.h5", "--data", "psptool prepare", dataset)) == Path("a.h5")
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_weights_of_an_interrupted_run_say_where_it_stands_and_how_to_resume(
+    tmp_path: Path, which: str
+) -> None:
+    folder = unfinished(tmp_path / "a run")
+    steps = CONFIG.training.optim.steps
+    with pytest.raises(PspError) as caught:
+        find_weights(folder, CONFIG, which)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        f"{folder.path}: Interrupted at step 16 of {steps}. "
+        f"Resume: psptool train --resume required --out '{folder.path}'"
+    )
+    with folder.hold(), pytest.raises(PspError, match="is being trained"):
+        find_weights(folder, CONFIG, "last")
+    folder.resume.unlink()
+    with pytest.raises(PspError, match=r"Interrupted before its first checkpoint.*--resume auto --out"):
+        find_weights(folder, CONFIG, "last")
+    folder.weights("last").touch()
+    assert find_weights(folder, CONFIG, "last") == folder.weights("last")
+    with pytest.raises(PspError, match="Take --weights last"):
+        find_weights(folder, CONFIG, "best")

@@ -1,4 +1,4 @@
-"""The compiled part of the preparation: whose a detection is, energies, and the normalization of a clip.
+"""The compiled part of the preparation: whose a detection is, measures of tracks, and the normalization of a clip.
 
 A clip's arrays are so small that NumPy, called for each step of the formulas, would spend most of its time on
 the calls. Everything is computed in float64 in the order written here, so that the result does not depend on a
@@ -51,25 +51,27 @@ def own(frame, body, xyz, owner, ids):
         frame: int32 (B,), ascending.
         body: int64 (B,).
         xyz: float32 (B, V, 3).
-        owner: int32 (B,), gets each detection's track; -1 where all of its joints are exactly (0, 0, 0).
+        owner: int32 (B,), gets each detection's track; -1 where fewer than half of its joints are there.
         ids: int64 (`MOST_TRACKS`,), gets the tracks' body ids.
 
     Returns:
-        The number of tracks, -1 where there are too many; joints at exactly (0, 0, 0) in bodies that are
-        seen; and detections that are not seen.
+        The number of tracks, -1 where there are too many; missing joints, NaN or exactly (0, 0, 0), in
+        bodies that are seen; and detections that are not seen.
     """
     tracks = missing = unseen = 0
     last = np.full(MOST_TRACKS, -1, np.int32)
     for b in range(frame.shape[0]):
-        zeros = 0
+        lacking = 0
         for v in range(xyz.shape[1]):
-            if xyz[b, v, 2] == 0 and xyz[b, v, 0] == 0 and xyz[b, v, 1] == 0:
-                zeros += 1
-        if zeros == xyz.shape[1]:
+            x, y, z = xyz[b, v, 0], xyz[b, v, 1], xyz[b, v, 2]
+            # NaN alone differs from itself.
+            if (z == 0 and x == 0 and y == 0) or x != x or y != y or z != z:
+                lacking += 1
+        if 2 * lacking > xyz.shape[1]:
             owner[b] = -1
             unseen += 1
             continue
-        missing += zeros
+        missing += lacking
         track = 0
         while track < tracks and not (ids[track] == body[b] and last[track] != frame[b]):
             track += 1
@@ -103,6 +105,51 @@ def energy(xyz, center):
             for c in range(3):
                 square[c] += (np.float64(xyz[b, v, c]) - np.float64(xyz[b, center, c]) - mean[c]) ** 2
     return math.sqrt(square[0] / count) + math.sqrt(square[1] / count) + math.sqrt(square[2] / count)
+
+
+@_compiled
+def spread_and_motion(xyz, ratio):
+    """Two measures of a track in CTR-GCN's preparation.
+
+    A frame is spread when the extent of its joints in x exceeds ``ratio`` times the extent in y. Motion is the sum of
+    the variances of x, y and z over all frames and joints, or over the frames that are not spread where that is less.
+
+    Args:
+        xyz: float32 (B, V, 3), metres.
+        ratio: Of the extents.
+
+    Returns:
+        The number of spread frames, and the motion in square metres.
+    """
+    frames, joints = xyz.shape[0], xyz.shape[1]
+    is_spread, spread = np.zeros(frames, np.bool_), 0
+    total, kept = np.zeros(3), np.zeros(3)  # sums over all frames, and over those that are not spread
+    for b in range(frames):
+        low_x = high_x = xyz[b, 0, 0]
+        low_y = high_y = xyz[b, 0, 1]
+        frame = np.zeros(3)
+        for v in range(joints):
+            x, y = xyz[b, v, 0], xyz[b, v, 1]
+            low_x, high_x, low_y, high_y = min(low_x, x), max(high_x, x), min(low_y, y), max(high_y, y)
+            for c in range(3):
+                frame[c] += xyz[b, v, c]
+        is_spread[b] = np.float64(high_x) - np.float64(low_x) > ratio * (np.float64(high_y) - np.float64(low_y))
+        spread += is_spread[b]
+        total += frame
+        if not is_spread[b]:
+            kept += frame
+    mean, mean_kept = total / (frames * joints), kept / max(1, (frames - spread) * joints)
+    square = square_kept = 0.0
+    for b in range(frames):
+        for v in range(joints):
+            for c in range(3):
+                square += (np.float64(xyz[b, v, c]) - mean[c]) ** 2
+                if not is_spread[b]:
+                    square_kept += (np.float64(xyz[b, v, c]) - mean_kept[c]) ** 2
+    motion = square / (frames * joints)
+    if 0 < spread < frames:
+        motion = min(motion, square_kept / ((frames - spread) * joints))
+    return spread, motion
 
 
 @njit

@@ -9,7 +9,8 @@ import pytest
 
 from psptool.errors import RawFormatError
 from psptool.prepare.kernel import MOST_TRACKS, energy
-from psptool.prepare.tracks import find_persons, is_upright, split_many, split_tracks
+from psptool.prepare.selection import find_persons, is_upright
+from psptool.prepare.tracks import split_many, split_tracks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.skeletons.topologies import NTU25, UCLA20
 from tests.prepare.raw import raw_clip
@@ -118,7 +119,7 @@ def test_equal_energies_are_told_apart_by_first_frame_then_by_id():
 def test_an_id_that_stands_twice_in_a_frame_is_two_tracks():
     one, two = over(range(3), 1.0), over(range(3), 1.5)
     detections = [(frame, 6, xyz) for frame in range(3) for xyz in (one[frame], two[frame])]
-    (first, second), _ = split_tracks(raw_clip(detections, 3))
+    (first, second), *_ = split_tracks(raw_clip(detections, 3))
     assert first.frame.tolist() == second.frame.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(first.xyz, np.float32([one[frame] for frame in range(3)]))
     np.testing.assert_array_equal(second.xyz, np.float32([two[frame] for frame in range(3)]))

@@ -82,7 +82,14 @@ class RaggedClips:
         """Load a whole prepared dataset; arguments as for `from_rows`."""
         table = store.table
         return cls.from_rows(
-            store.rows(), table.label, table.frames, table.persons, topology, device, storage, store.manifest.up
+            store.rows(),
+            table.label,
+            table.frames,
+            table.persons,
+            topology,
+            device,
+            storage,
+            store.manifest.up,
         )
 
     @classmethod

@@ -133,7 +133,9 @@ def spread_and_motion(xyz, ratio):
             low_x, high_x, low_y, high_y = min(low_x, x), max(high_x, x), min(low_y, y), max(high_y, y)
             for c in range(3):
                 frame[c] += xyz[b, v, c]
-        is_spread[b] = np.float64(high_x) - np.float64(low_x) > ratio * (np.float64(high_y) - np.float64(low_y))
+        is_spread[b] = np.float64(high_x) - np.float64(low_x) > ratio * (
+            np.float64(high_y) - np.float64(low_y)
+        )
         spread += is_spread[b]
         total += frame
         if not is_spread[b]:

@@ -75,7 +75,9 @@ def find_persons(clip: RawClip, topology: Topology, settings: PreparationSetting
         tracks = [fill_missing_joints(track, topology) for track in tracks]
     persons = place_persons(tracks, select(tracks, topology.center, settings), clip.frames)
     if unseen:
-        note = f"{unseen} of {len(clip.frame)} bodies have fewer than half of their joints; absent in that frame"
+        note = (
+            f"{unseen} of {len(clip.frame)} bodies have fewer than half of their joints; absent in that frame"
+        )
         persons = persons._replace(notes=(note, *persons.notes))
     return persons
 
@@ -123,13 +125,19 @@ def _joined(tracks: Sequence[Track], settings: PreparationSettings) -> Selection
 
     weakest = order[::-1]
     drop(
-        sorted((n for n in weakest if measured[n].frames <= settings.short_track), key=lambda n: measured[n].frames),
+        sorted(
+            (n for n in weakest if measured[n].frames <= settings.short_track),
+            key=lambda n: measured[n].frames,
+        ),
         "length",
         [f"dropped: {one.frames} frames, at most {settings.short_track}" for one in measured],
     )
     weakest = order[::-1]
     drop(
-        sorted((n for n in weakest if measured[n].share >= settings.spread_share), key=lambda n: -measured[n].share),
+        sorted(
+            (n for n in weakest if measured[n].share >= settings.spread_share),
+            key=lambda n: -measured[n].share,
+        ),
         "spread",
         [
             f"dropped: {one.spread} of {one.frames} frames are spread, at least {settings.spread_share:.5g} of them"
@@ -177,10 +185,14 @@ def _released(tracks: Sequence[Track], center: int, settings: PreparationSetting
         figures = f"energy {energies[n]:.4g} m, the largest {largest:.4g} m"
         if energies[n] < bar and not is_upright(tracks[n].xyz[0], settings.upright_ratio):
             notes.append(
-                TrackNote(tracks[n].body, "not upright", f"dropped: not upright in its first frame, {figures}")
+                TrackNote(
+                    tracks[n].body, "not upright", f"dropped: not upright in its first frame, {figures}"
+                )
             )
         elif len(persons) == settings.max_persons:
-            notes.append(TrackNote(tracks[n].body, "energy", f"dropped: {len(persons)} are stronger, {figures}"))
+            notes.append(
+                TrackNote(tracks[n].body, "energy", f"dropped: {len(persons)} are stronger, {figures}")
+            )
         else:
             persons.append(n)
     return Selection(tuple((n,) for n in persons), tuple(notes))

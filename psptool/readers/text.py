@@ -41,7 +41,9 @@ def number(text: str, where: str) -> float:
 def number_error(text: str, where: str) -> RawFormatError:
     """The error for a text that is no number, or none that float32 can hold, as ``inf`` and ``1e39``."""
     reason = "not a number" if _float(text) is None else "not finite"
-    return RawFormatError(reason, where, excerpt(text.strip()), "a number that float32 holds, or NaN for a missing joint")
+    return RawFormatError(
+        reason, where, excerpt(text.strip()), "a number that float32 holds, or NaN for a missing joint"
+    )
 
 
 def _float(text: str) -> float | None:

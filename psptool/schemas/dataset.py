@@ -62,7 +62,9 @@ class PreparationSettings(Strict):
         description="`joined` rules: a frame is spread when its extent in x exceeds its extent in y times this",
     )
     spread_share: float = Field(
-        0.69754, gt=0, description="`joined` rules: tracks with at least this share of spread frames are dropped"
+        0.69754,
+        gt=0,
+        description="`joined` rules: tracks with at least this share of spread frames are dropped",
     )
 
     @model_validator(mode="before")
@@ -125,7 +127,9 @@ class DatasetManifest(Artefact):
         if not isinstance(data, Mapping) or "up" in data:
             return data
         dataset, settings = DATASETS.get(str(data.get("dataset"))), data.get("settings")
-        align = settings.get("align", "body") if isinstance(settings, Mapping) else getattr(settings, "align", "")
+        align = (
+            settings.get("align", "body") if isinstance(settings, Mapping) else getattr(settings, "align", "")
+        )
         if dataset is None or align not in get_args(Align):
             return data  # pydantic names what is wrong with them
         return {**data, "up": prepared_up(dataset.up, align)}

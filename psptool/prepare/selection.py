@@ -8,12 +8,12 @@ al., ICCV 2021, `get_raw_denoised_data.py`):
 1. *length*: tracks of at most `short_track` frames are dropped, the shortest first, while another one remains.
 2. *spread*: a frame is spread when the extent of the joints in x exceeds `spread_ratio` times the extent in y. Tracks
    with at least `spread_share` spread frames are dropped, the most spread first, while another one remains.
-3. *overlap*: in order of motion (`kernel.spread_and_motion`) each track continues the first person with whom it shares no
-   frame, begins a new person while there are fewer than `max_persons`, and is dropped otherwise.
+3. *overlap*: in order of motion (`kernel.spread_and_motion`) each track continues the first person with whom it
+   shares no frame, begins a new person while there are fewer than `max_persons`, and is dropped otherwise.
 
-It differs from CTR-GCN's code where that depends on the order of a dictionary or loses frames: CTR-GCN drops in order of
-appearance, lets rule 1 drop every track, and compares the first and last frames of tracks in rule 3, so that a track
-between two others of one performer counts as overlapping, and tracks that share one frame do not.
+It differs from CTR-GCN's code where that depends on the order of a dictionary or loses frames: CTR-GCN drops in order
+of appearance, lets rule 1 drop every track, and compares the first and last frames of tracks in rule 3, so that a
+track between two others of one performer counts as overlapping, and tracks that share one frame do not.
 
 ``released``, the default for the alignment ``released``, is that of PSP Learning's released preprocessing (Xu and Shu,
 arXiv 2302.02327) to the letter: the strongest track is not tested, and no tracks are joined.

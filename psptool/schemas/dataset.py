@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -132,4 +132,4 @@ class DatasetManifest(Artefact):
         )
         if dataset is None or align not in get_args(Align):
             return data  # pydantic names what is wrong with them
-        return {**data, "up": prepared_up(dataset.up, align)}
+        return {**data, "up": prepared_up(dataset.up, cast(Align, align))}

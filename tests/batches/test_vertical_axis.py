@@ -11,6 +11,10 @@ import torch
 
 from psptool.batches.augmentation import draw_augmentation
 from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.exchange.formats import FORMATS
+from psptool.exchange.importing import import_clips
+from psptool.exchange.parts import parts_of
+from psptool.exchange.positions import Coordinates
 from psptool.prepare.pipeline import prepare
 from psptool.schemas.dataset import Align, PreparationSettings, prepared_up
 from psptool.schemas.training import AugmentSettings, SamplingSettings
@@ -113,3 +117,20 @@ def test_the_viewer_shows_recorded_and_normalized_positions_upright(
     raw = datasets[align].parent / "all_sqe" / "a01_s01_e00_v01.json"
     for found in (find(datasets[align]), find(raw, settings=PreparationSettings(align=align))):
         assert [scene.up for scene in found.clips[0].scenes] == [DATASETS["ucla"].up, UPS[align]]
+
+
+@pytest.mark.parametrize("align", UPS)
+@pytest.mark.parametrize("coordinates", ["recorded", "normalized"])
+def test_an_imported_dataset_has_the_axis_of_the_alignment_that_it_is_given(
+    datasets: dict[Align, Path], tmp_path: Path, align: Align, coordinates: Coordinates
+) -> None:
+    form, path = FORMATS["pyskl"], tmp_path / "u.pkl"
+    with open_store(datasets[align]) as store:
+        form.write(store, parts_of(store, form, None), coordinates, path)
+        first = store.clip(0).joint[0, 0]
+    done = import_clips(
+        [form.read(path)], tmp_path / "back.h5", coordinates, PreparationSettings(align=align)
+    )
+    with open_store(done.path) as store:
+        assert store.manifest.up == UPS[align]
+        np.testing.assert_allclose(store.clip(0).joint[0, 0], first, atol=1e-4)

@@ -2,7 +2,8 @@
 
 The file is read line by line into dictionaries, every field through ``float``, and the rotation is a Python
 loop over persons, frames and joints. The treatment is psptool's default one (tracks by body id, tested and joined
-as in CTR-GCN's preparation, ``align: body``), so that the results can be compared. No line is checked, nothing is written.
+as in CTR-GCN's preparation, ``align: body``), so that the results can be compared.
+No line is checked, nothing is written.
 """
 
 from __future__ import annotations

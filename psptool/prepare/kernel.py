@@ -63,9 +63,8 @@ def own(frame, body, xyz, owner, ids):
     for b in range(frame.shape[0]):
         lacking = 0
         for v in range(xyz.shape[1]):
-            x, y, z = xyz[b, v, 0], xyz[b, v, 1], xyz[b, v, 2]
-            # NaN alone differs from itself.
-            if (z == 0 and x == 0 and y == 0) or x != x or y != y or z != z:
+            # With a NaN no comparison is true.
+            if not abs(xyz[b, v, 0]) + abs(xyz[b, v, 1]) + abs(xyz[b, v, 2]) > 0:
                 lacking += 1
         if 2 * lacking > xyz.shape[1]:
             owner[b] = -1
@@ -122,36 +121,40 @@ def spread_and_motion(xyz, ratio):
         The number of spread frames, and the motion in square metres.
     """
     frames, joints = xyz.shape[0], xyz.shape[1]
-    is_spread, spread = np.zeros(frames, np.bool_), 0
-    total, kept = np.zeros(3), np.zeros(3)  # sums over all frames, and over those that are not spread
+    # Sums of positions and of their squares, over all frames and over those that are not spread. Positions are taken
+    # from the track's first joint, so that the squares are no larger than the movement itself.
+    total, kept, spread = np.zeros(6), np.zeros(6), 0
+    from_x, from_y, from_z = np.float64(xyz[0, 0, 0]), np.float64(xyz[0, 0, 1]), np.float64(xyz[0, 0, 2])
     for b in range(frames):
         low_x = high_x = xyz[b, 0, 0]
         low_y = high_y = xyz[b, 0, 1]
-        frame = np.zeros(3)
+        sum_x = sum_y = sum_z = square_x = square_y = square_z = 0.0
         for v in range(joints):
-            x, y = xyz[b, v, 0], xyz[b, v, 1]
-            low_x, high_x, low_y, high_y = min(low_x, x), max(high_x, x), min(low_y, y), max(high_y, y)
-            for c in range(3):
-                frame[c] += xyz[b, v, c]
-        is_spread[b] = np.float64(high_x) - np.float64(low_x) > ratio * (
-            np.float64(high_y) - np.float64(low_y)
-        )
-        spread += is_spread[b]
-        total += frame
-        if not is_spread[b]:
-            kept += frame
-    mean, mean_kept = total / (frames * joints), kept / max(1, (frames - spread) * joints)
-    square = square_kept = 0.0
-    for b in range(frames):
-        for v in range(joints):
-            for c in range(3):
-                square += (np.float64(xyz[b, v, c]) - mean[c]) ** 2
-                if not is_spread[b]:
-                    square_kept += (np.float64(xyz[b, v, c]) - mean_kept[c]) ** 2
-    motion = square / (frames * joints)
+            low_x, high_x = min(low_x, xyz[b, v, 0]), max(high_x, xyz[b, v, 0])
+            low_y, high_y = min(low_y, xyz[b, v, 1]), max(high_y, xyz[b, v, 1])
+            x, y, z = xyz[b, v, 0] - from_x, xyz[b, v, 1] - from_y, xyz[b, v, 2] - from_z
+            sum_x, sum_y, sum_z = sum_x + x, sum_y + y, sum_z + z
+            square_x, square_y, square_z = square_x + x * x, square_y + y * y, square_z + z * z
+        sums = (sum_x, sum_y, sum_z, square_x, square_y, square_z)
+        wide, tall = np.float64(high_x) - np.float64(low_x), np.float64(high_y) - np.float64(low_y)
+        is_spread = wide > ratio * tall
+        spread += is_spread
+        for n in range(6):
+            total[n] += sums[n]
+            if not is_spread:
+                kept[n] += sums[n]
+    motion = _variance_sum(total, frames * joints)
     if 0 < spread < frames:
-        motion = min(motion, square_kept / ((frames - spread) * joints))
+        motion = min(motion, _variance_sum(kept, (frames - spread) * joints))
     return spread, motion
+
+
+@njit
+def _variance_sum(sums, count):
+    """Sum of the variances of x, y, z, from the sums of three and of their squares."""
+    mean_square = sums[3] + sums[4] + sums[5]
+    square_mean = (sums[0] ** 2 + sums[1] ** 2 + sums[2] ** 2) / count
+    return (mean_square - square_mean) / count
 
 
 @njit

@@ -21,7 +21,7 @@ arXiv 2302.02327) to the letter: the strongest track is not tested, and no track
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -118,32 +118,29 @@ def _joined(tracks: Sequence[Track], settings: PreparationSettings) -> Selection
     order = _by([one.motion for one in measured], tracks)
     notes: list[TrackNote] = []
 
-    def drop(candidates: list[int], rule: TrackRule, texts: list[str]) -> None:
-        for n in candidates[: len(order) - 1]:
+    def drop(
+        rule: TrackRule, unfit: Callable[[_Measured], float | None], text: Callable[[_Measured], str]
+    ) -> None:
+        """Drop the tracks for which ``unfit`` is a number, from the largest one, the one with less motion first."""
+        found = [(how, n) for n in reversed(order) if (how := unfit(measured[n])) is not None]
+        found.sort(key=lambda one: -one[0])
+        for _, n in found[: len(order) - 1]:
             order.remove(n)
-            notes.append(TrackNote(tracks[n].body, rule, texts[n]))
+            notes.append(TrackNote(tracks[n].body, rule, text(measured[n])))
 
-    weakest = order[::-1]
+    short, share = settings.short_track, settings.spread_share
     drop(
-        sorted(
-            (n for n in weakest if measured[n].frames <= settings.short_track),
-            key=lambda n: measured[n].frames,
-        ),
         "length",
-        [f"dropped: {one.frames} frames, at most {settings.short_track}" for one in measured],
+        lambda one: -one.frames if one.frames <= short else None,
+        lambda one: f"dropped: {one.frames} frames, at most {short}",
     )
-    weakest = order[::-1]
     drop(
-        sorted(
-            (n for n in weakest if measured[n].share >= settings.spread_share),
-            key=lambda n: -measured[n].share,
-        ),
         "spread",
-        [
-            f"dropped: {one.spread} of {one.frames} frames are spread, at least {settings.spread_share:.5g} of them"
-            for one in measured
-        ],
+        lambda one: one.share if one.share >= share else None,
+        lambda one: f"dropped: {one.spread} of {one.frames} frames are spread, at least {100 * share:.5g} %",
     )
+    if len(order) == 1:
+        return Selection(((order[0],),), tuple(notes))
     persons, more = _continue(tracks, order, settings.max_persons)
     return Selection(persons, (*notes, *more))
 
@@ -157,11 +154,10 @@ def _continue(
     notes: list[TrackNote] = []
     for n in order:
         frames = set(tracks[n].frame.tolist())
-        span = f"frames {int(tracks[n].frame[0])} to {int(tracks[n].frame[-1])} from 0, {len(frames)} in all"
         free = next((p for p, theirs in enumerate(taken) if not frames & theirs), None)
         if free is not None:
             first = tracks[persons[free][0]].body
-            notes.append(TrackNote(tracks[n].body, "joined", f"joined to track {first}: {span}"))
+            notes.append(TrackNote(tracks[n].body, "joined", f"joined to track {first}: {_span(tracks[n])}"))
             persons[free].append(n)
             taken[free] |= frames
         elif len(persons) < most:
@@ -169,9 +165,13 @@ def _continue(
             taken.append(frames)
         else:
             shared = [len(frames & theirs) for theirs in taken]
-            text = f"dropped: {span}, of which it shares {' and '.join(map(str, shared))} with the persons"
+            text = f"dropped: {_span(tracks[n])}, of which it shares {' and '.join(map(str, shared))} with the persons"
             notes.append(TrackNote(tracks[n].body, "overlap", text))
     return tuple(map(tuple, persons)), notes
+
+
+def _span(track: Track) -> str:
+    return f"frames {int(track.frame[0])} to {int(track.frame[-1])} from 0, {len(track.frame)} in all"
 
 
 def _released(tracks: Sequence[Track], center: int, settings: PreparationSettings) -> Selection:

@@ -138,6 +138,8 @@ def test_the_quick_and_the_literal_way_to_split_tracks_agree_on_missing_joints()
             gone = rng.random((25, 3)) < rng.choice([0.0, 0.2, 0.5])
             xyz[gone] = np.nan
             xyz[rng.random(25) < 0.1] = 0
+            # The smallest and the largest numbers are no missing joints.
+            xyz[:2] = (1e-45, 0, 0), (-3e38, 3e38, 3e38)
             detections.append((frame, int(rng.integers(3)), xyz))
         clip = raw_clip(detections, 12)
         quick, literal = split_tracks(clip), split_many(clip)

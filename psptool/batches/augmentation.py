@@ -1,6 +1,6 @@
 """Changes to clips at training, drawn and applied as batched tensor work.
 
-Notation for tensor shapes: N clips of a batch, P persons of all clips, T frames, V joints. z points up the spine.
+Notation for tensor shapes: N clips of a batch, P persons of all clips, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from psptool.schemas.training import AugmentSettings
+from psptool.skeletons.datasets import UpAxis
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,28 @@ def draw_augmentation(
     generator: torch.Generator,
     device: torch.device,
     frames: int = 0,
+    up: UpAxis = "z",
 ) -> Augmentation:
-    """Draw one augmentation a clip, of ``frames`` frames; the same generator state gives the same draw."""
+    """Draw one augmentation per clip; the same generator state gives the same draw.
+
+    Args:
+        clips: N.
+        joints: V.
+        settings: What is drawn, and how much.
+        generator: On ``device``.
+        device: Where the tensors of the result are.
+        frames: T.
+        up: Vertical axis of the positions: `AugmentSettings.turn` is about it, `AugmentSettings.tilt` about the two
+            others.
+    """
 
     def uniform(*shape: int) -> Tensor:
         return 2 * torch.rand(clips, *shape, generator=generator, device=device) - 1
 
+    # Pitch and roll come before the yaw: the order of the axes is that of the three rotations.
+    axes = (0, 1, 2) if up == "z" else (0, 2, 1)
     degrees = torch.tensor([settings.tilt, settings.tilt, settings.turn]).to(device, non_blocking=True)
-    turn = _rotation(uniform(3) * degrees * (math.pi / 180))
+    turn = _rotation(uniform(3) * degrees * (math.pi / 180), axes)
     identity = torch.eye(3, device=device)
     shear = identity + settings.shear * uniform(3, 3) * (1 - identity)
     scale = 1 + settings.scale * uniform(1, 1)
@@ -95,13 +110,13 @@ def _flip_x(x: Tensor) -> Tensor:
     return torch.tensor([-1.0, 1.0, 1.0], dtype=x.dtype).to(x.device, non_blocking=True)
 
 
-def _rotation(angles: Tensor) -> Tensor:
-    """(N, 3) angles about x, y and z in radians -> (N, 3, 3)."""
+def _rotation(angles: Tensor, axes: tuple[int, int, int]) -> Tensor:
+    """(N, 3) angles in radians about the three ``axes`` -> (N, 3, 3), for row vectors: the first axis turns first."""
     cos, sin = angles.cos(), angles.sin()
     one, zero = torch.ones_like(cos[:, 0]), torch.zeros_like(cos[:, 0])
     about = []
-    for axis in range(3):
-        c, s = cos[:, axis], sin[:, axis]
+    for place, axis in enumerate(axes):
+        c, s = cos[:, place], sin[:, place]
         rows = {
             0: (one, zero, zero, zero, c, -s, zero, s, c),
             1: (c, zero, s, zero, one, zero, -s, zero, c),

@@ -22,6 +22,7 @@ from psptool.batches.augmentation import Augmentation, augment, draw_augmentatio
 from psptool.batches.sampling import draw_frames, even_frames
 from psptool.batches.streams import Stream, Streams
 from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings, TrainingConfig
+from psptool.skeletons.datasets import UpAxis
 from psptool.skeletons.topology import Topology
 from psptool.store.reading import Rows, Store
 
@@ -52,6 +53,7 @@ class RaggedClips:
         first_visible: int64 (n,), the clip's first entry in `visible`.
         visible_count: int64 (n,), its number of entries there.
         topology: The V joints.
+        up: Vertical axis of the positions.
     """
 
     joint: Tensor
@@ -66,6 +68,7 @@ class RaggedClips:
     first_visible: Tensor
     visible_count: Tensor
     topology: Topology
+    up: UpAxis = "z"
 
     @property
     def place(self) -> Literal["device", "host"]:
@@ -79,7 +82,14 @@ class RaggedClips:
         """Load a whole prepared dataset; arguments as for `from_rows`."""
         table = store.table
         return cls.from_rows(
-            store.rows(), table.label, table.frames, table.persons, topology, device, storage
+            store.rows(),
+            table.label,
+            table.frames,
+            table.persons,
+            topology,
+            device,
+            storage,
+            store.manifest.up,
         )
 
     @classmethod
@@ -92,6 +102,7 @@ class RaggedClips:
         topology: Topology,
         device: torch.device,
         storage: torch.dtype = torch.float32,
+        up: UpAxis = "z",
     ) -> RaggedClips:
         """Clips onto ``device`` where they take no more than `DEVICE_SHARE` of what is free there.
 
@@ -103,6 +114,7 @@ class RaggedClips:
             topology: The V joints.
             device: Where batches go.
             storage: float32, or float16 for half the memory; batches are float32 in any case.
+            up: Vertical axis of the positions, which only training batches need.
         """
         sizes = frames * persons
         first_row = np.cumsum(sizes) - sizes
@@ -130,6 +142,7 @@ class RaggedClips:
             first_visible=integers(np.cumsum(count) - count),
             visible_count=integers(count),
             topology=topology,
+            up=up,
         )
 
 
@@ -193,9 +206,11 @@ class Batcher:
         on_device = self._device_generator(generator)
 
         def change() -> Augmentation:
-            size = (len(chosen), clips.topology.size, settings, on_device, clips.device, self.sampling.frames)
+            frames = self.sampling.frames
             with record_function(AUGMENTING):
-                return draw_augmentation(*size)
+                return draw_augmentation(
+                    len(chosen), clips.topology.size, settings, on_device, clips.device, frames, clips.up
+                )
 
         changes = change()
         frames_of_motion = frames if self.sampling.shared else draw()

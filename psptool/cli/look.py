@@ -62,7 +62,10 @@ def _dataset(path: Path) -> dict[str, Any]:
         "interpolated_joints": counts.interpolated_joints,
         "unscaled": counts.unscaled,
         "topology": manifest.topology,
+        "joined_tracks": counts.joined_tracks,
+        "dropped_tracks": counts.dropped_tracks,
         "settings": manifest.settings.model_dump(),
+        "up": manifest.up,
         "fingerprints": manifest.fingerprints.model_dump(),
         "tool_version": manifest.tool_version,
     }

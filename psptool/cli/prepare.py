@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psptool.prepare.gathering import Kind
     from psptool.prepare.pipeline import Estimate, Preparation
     from psptool.schemas.dataset import PreparationSettings
-    from psptool.schemas.report import LeftOut
+    from psptool.schemas.report import LeftOut, PreparationReport
 
 EXAMPLES = examples(
     "psptool prepare ntu --raw nturgbd_skeletons_s001_to_s017.zip",
@@ -110,6 +110,11 @@ def _reasons(left_out: Sequence[LeftOut]) -> dict[str, int]:
     return dict(Counter(clip.reason for clip in left_out).most_common())
 
 
+def _rules(report: PreparationReport) -> dict[str, int]:
+    """How many body tracks each rule joined or dropped."""
+    return dict(Counter(note.rule for note in report.notes if note.rule is not None).most_common())
+
+
 def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     report, counts = done.report, done.report.counts
     if done.current:
@@ -127,6 +132,7 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
                 "dataset": report.dataset,
                 "read": report.found,
                 **counts.model_dump(),
+                "tracks_by_rule": _rules(report),
                 "repeated": report.repeated,
                 "skipped_by_reason": _reasons(report.skipped),
                 "quarantined_by_reason": _reasons(report.quarantined),
@@ -138,6 +144,9 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     rows += [("skipped", counts.skipped), *_indented(report.skipped)]
     rows += [("quarantined", counts.quarantined), *_indented(report.quarantined)]
     rows += [("further copies", report.repeated)] if report.repeated else []
+    rows += [("tracks joined", counts.joined_tracks), ("tracks dropped", counts.dropped_tracks)]
+    rows += [(f"  {rule}", number) for rule, number in _rules(report).items() if rule != "joined"]
+    rows += [("missing joints filled", counts.interpolated_joints)] if counts.interpolated_joints else []
     rows += [("duplicate pairs", counts.duplicates), ("frames", counts.frames)]
     rows += [("clips a second", rate)] if rate is not None else []
     table(str(done.path), rows)

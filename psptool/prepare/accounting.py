@@ -10,7 +10,7 @@ from typing import Protocol
 from psptool import __version__
 from psptool.prepare.normalize import UNSCALED
 from psptool.prepare.working import BatchOutcome
-from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings
+from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings, prepared_up
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 from psptool.skeletons.datasets import Dataset
 from psptool.store.writing import StoreWriter
@@ -49,6 +49,8 @@ class Account:
         repeated: Further copies of clips.
         interpolated: Missing joints that were given a position.
         unscaled: Clips whose reference bone has no length.
+        joined_tracks: Body tracks joined to another one.
+        dropped_tracks: Body tracks that are no part of a person.
         quarantined: Clips that cannot be used.
         notes: Things to know of clips that are kept.
         duplicates: Pairs of clips with the same coordinates, each clip with the first of its kind.
@@ -58,6 +60,8 @@ class Account:
     repeated: int = 0
     interpolated: int = 0
     unscaled: int = 0
+    joined_tracks: int = 0
+    dropped_tracks: int = 0
     quarantined: list[LeftOut] = field(default_factory=list)
     notes: list[ClipNote] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
@@ -69,6 +73,10 @@ class Account:
         self.repeated += outcome.repeated
         self.interpolated += outcome.interpolated
         self.unscaled += sum(note.note == UNSCALED for note in outcome.notes)
+        rules = [note.rule for note in outcome.notes if note.rule is not None]
+        joined = rules.count("joined")
+        self.joined_tracks += joined
+        self.dropped_tracks += len(rules) - joined
         self.quarantined += outcome.left_out
         self.notes += outcome.notes
         for name, coordinates in zip(outcome.packed.names, outcome.packed.coordinates, strict=True):
@@ -90,12 +98,15 @@ def make_manifest(
         duplicates=len(account.duplicates),
         interpolated_joints=account.interpolated,
         unscaled=account.unscaled,
+        joined_tracks=account.joined_tracks,
+        dropped_tracks=account.dropped_tracks,
     )
     return DatasetManifest(
         dataset=gathered.dataset.name,
         topology=gathered.dataset.topology.name,
         class_names=gathered.dataset.class_names,
         settings=settings,
+        up=prepared_up(gathered.dataset.up, settings.align),
         fingerprints=writer.fingerprints(),
         counts=counts,
         tool_version=__version__,

@@ -1,4 +1,4 @@
-"""The compiled part of the preparation: whose a detection is, energies, and the normalization of a clip.
+"""The compiled part of the preparation: whose a detection is, measures of tracks, and the normalization of a clip.
 
 A clip's arrays are so small that NumPy, called for each step of the formulas, would spend most of its time on
 the calls. Everything is computed in float64 in the order written here, so that the result does not depend on a
@@ -51,25 +51,26 @@ def own(frame, body, xyz, owner, ids):
         frame: int32 (B,), ascending.
         body: int64 (B,).
         xyz: float32 (B, V, 3).
-        owner: int32 (B,), gets each detection's track; -1 where all of its joints are exactly (0, 0, 0).
+        owner: int32 (B,), gets each detection's track; -1 where fewer than half of its joints are there.
         ids: int64 (`MOST_TRACKS`,), gets the tracks' body ids.
 
     Returns:
-        The number of tracks, -1 where there are too many; joints at exactly (0, 0, 0) in bodies that are
-        seen; and detections that are not seen.
+        The number of tracks, -1 where there are too many; missing joints, NaN or exactly (0, 0, 0), in
+        bodies that are seen; and detections that are not seen.
     """
     tracks = missing = unseen = 0
     last = np.full(MOST_TRACKS, -1, np.int32)
     for b in range(frame.shape[0]):
-        zeros = 0
+        lacking = 0
         for v in range(xyz.shape[1]):
-            if xyz[b, v, 2] == 0 and xyz[b, v, 0] == 0 and xyz[b, v, 1] == 0:
-                zeros += 1
-        if zeros == xyz.shape[1]:
+            # With a NaN no comparison is true.
+            if not abs(xyz[b, v, 0]) + abs(xyz[b, v, 1]) + abs(xyz[b, v, 2]) > 0:
+                lacking += 1
+        if 2 * lacking > xyz.shape[1]:
             owner[b] = -1
             unseen += 1
             continue
-        missing += zeros
+        missing += lacking
         track = 0
         while track < tracks and not (ids[track] == body[b] and last[track] != frame[b]):
             track += 1
@@ -103,6 +104,57 @@ def energy(xyz, center):
             for c in range(3):
                 square[c] += (np.float64(xyz[b, v, c]) - np.float64(xyz[b, center, c]) - mean[c]) ** 2
     return math.sqrt(square[0] / count) + math.sqrt(square[1] / count) + math.sqrt(square[2] / count)
+
+
+@_compiled
+def spread_and_motion(xyz, ratio):
+    """Two measures of a track in CTR-GCN's preparation.
+
+    A frame is spread when the extent of its joints in x exceeds ``ratio`` times the extent in y. Motion is the sum of
+    the variances of x, y and z over all frames and joints, or over the frames that are not spread where that is less.
+
+    Args:
+        xyz: float32 (B, V, 3), metres.
+        ratio: Of the extents.
+
+    Returns:
+        The number of spread frames, and the motion in square metres.
+    """
+    frames, joints = xyz.shape[0], xyz.shape[1]
+    # Sums of positions and of their squares, over all frames and over those that are not spread. Positions are taken
+    # from the track's first joint, so that the squares are no larger than the movement itself.
+    total, kept, spread = np.zeros(6), np.zeros(6), 0
+    from_x, from_y, from_z = np.float64(xyz[0, 0, 0]), np.float64(xyz[0, 0, 1]), np.float64(xyz[0, 0, 2])
+    for b in range(frames):
+        low_x = high_x = xyz[b, 0, 0]
+        low_y = high_y = xyz[b, 0, 1]
+        sum_x = sum_y = sum_z = square_x = square_y = square_z = 0.0
+        for v in range(joints):
+            low_x, high_x = min(low_x, xyz[b, v, 0]), max(high_x, xyz[b, v, 0])
+            low_y, high_y = min(low_y, xyz[b, v, 1]), max(high_y, xyz[b, v, 1])
+            x, y, z = xyz[b, v, 0] - from_x, xyz[b, v, 1] - from_y, xyz[b, v, 2] - from_z
+            sum_x, sum_y, sum_z = sum_x + x, sum_y + y, sum_z + z
+            square_x, square_y, square_z = square_x + x * x, square_y + y * y, square_z + z * z
+        sums = (sum_x, sum_y, sum_z, square_x, square_y, square_z)
+        wide, tall = np.float64(high_x) - np.float64(low_x), np.float64(high_y) - np.float64(low_y)
+        is_spread = wide > ratio * tall
+        spread += is_spread
+        for n in range(6):
+            total[n] += sums[n]
+            if not is_spread:
+                kept[n] += sums[n]
+    motion = _variance_sum(total, frames * joints)
+    if 0 < spread < frames:
+        motion = min(motion, _variance_sum(kept, (frames - spread) * joints))
+    return spread, motion
+
+
+@njit
+def _variance_sum(sums, count):
+    """Sum of the variances of x, y, z, from the sums of three and of their squares."""
+    mean_square = sums[3] + sums[4] + sums[5]
+    square_mean = (sums[0] ** 2 + sums[1] ** 2 + sums[2] ** 2) / count
+    return (mean_square - square_mean) / count
 
 
 @njit

@@ -1,4 +1,4 @@
-"""Positions for joints that a recording lacks, given there as exactly (0, 0, 0).
+"""Joints that a recording lacks, given there as NaN or exactly (0, 0, 0), and positions for them.
 
 Notation for array shapes: B frames of one track, V joints.
 """
@@ -9,6 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.skeletons.topology import Topology
+
+
+def is_missing(xyz: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which joints are missing: NaN in any coordinate, or exactly (0, 0, 0).
+
+    Args:
+        xyz: float32 (..., V, 3).
+
+    Returns:
+        bool (..., V).
+    """
+    return np.asarray(np.isnan(xyz).any(axis=-1) | ~xyz.any(axis=-1))
 
 
 def fill_missing(
@@ -23,7 +35,7 @@ def fill_missing(
     Args:
         frame: int32 (B,), the track's frame numbers, ascending.
         xyz: float32 (B, V, 3), metres.
-        missing: bool (B, V); no frame is missing all of its joints.
+        missing: bool (B, V), as `is_missing` has it; no frame is missing all of its joints.
         topology: The joints and their bones.
 
     Returns:

@@ -73,6 +73,7 @@ def normalize(
         transform.rotation,
         (*persons.notes, *transform.notes),
         persons.interpolated,
+        persons.tracks,
     )
 
 

@@ -1,25 +1,23 @@
-"""From body detections to at most two persons: tracks by body id, and which of them are somebody.
+"""From body detections to tracks by body id, and from tracks to persons laid out over a clip's frames.
 
-The rules are those of PSP Learning's released preprocessing (Xu and Shu, arXiv 2302.02327), which follow
-CTR-GCN's: of several tracks, the weaker ones must be upright in their first frame (the sensor also sees
-bodies in furniture and reflections), and the most energetic stay. Gaps in time stay gaps.
+Which tracks are persons is decided in `psptool.prepare.selection`. Gaps in time stay gaps.
 
 Notation for array shapes: B body detections (one body in one frame), M persons, T frames, V joints.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.errors import RawFormatError
 from psptool.prepare import kernel
-from psptool.prepare.missing import fill_missing
+from psptool.prepare.missing import fill_missing, is_missing
 from psptool.readers.base import RawClip
-from psptool.schemas.dataset import PreparationSettings
 from psptool.skeletons.topology import Topology
+from psptool.store.arrays import TrackNote
 
 
 class Persons(NamedTuple):
@@ -31,6 +29,7 @@ class Persons(NamedTuple):
         state: uint8 (M, T, V); 0 where absent or missing.
         interpolated: Missing joints that were given a position.
         notes: What the report should say.
+        tracks: Body tracks that were joined or dropped.
     """
 
     xyz: NDArray[np.float32]
@@ -38,6 +37,7 @@ class Persons(NamedTuple):
     state: NDArray[np.uint8]
     interpolated: int = 0
     notes: tuple[str, ...] = ()
+    tracks: tuple[TrackNote, ...] = ()
 
 
 class Track(NamedTuple):
@@ -60,49 +60,46 @@ class Track(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find_persons(clip: RawClip, topology: Topology, settings: PreparationSettings) -> Persons:
-    """The persons of ``clip``, the most energetic first.
+class Split(NamedTuple):
+    """The detections of a clip by track.
 
-    Raises:
-        RawFormatError: Nobody is in the clip.
+    Attributes:
+        tracks: In order of appearance.
+        missing: Whether any of their joints may be missing.
+        unseen: Detections that are in no track, as fewer than half of their joints are there.
     """
-    tracks, missing = split_tracks(clip)
-    if not tracks:
-        raise RawFormatError(
-            "no body", clip.name, f"{clip.frames} frames without a body", "at least one body"
-        )
-    if missing:
-        tracks = [fill_missing_joints(track, topology) for track in tracks]
-    return place(select(tracks, topology.center, settings), clip.frames)
+
+    tracks: list[Track]
+    missing: bool
+    unseen: int
 
 
-def split_tracks(clip: RawClip) -> tuple[list[Track], bool]:
+def split_tracks(clip: RawClip) -> Split:
     """Detections by body id; the k-th detection of one id in one frame belongs to that id's k-th track.
 
-    A body whose joints are all exactly (0, 0, 0) was not seen, so that its frame is one without it.
-
-    Returns:
-        The tracks, and whether any of their joints may be missing.
+    A body with fewer than half of its joints was not seen, so that its frame is one without it.
     """
     frame, body, xyz, state = clip.frame, clip.body, clip.xyz, clip.state
     owner, ids = np.empty(len(frame), np.int32), np.empty(kernel.MOST_TRACKS, np.int64)
     tracks, missing, unseen = kernel.own(frame, body, xyz, owner, ids)
     if tracks < 0:
-        return split_many(clip), True
+        found = split_many(clip)
+        return Split(found, True, len(frame) - sum(len(track.frame) for track in found))
     if tracks == 1 and not unseen:
-        return [Track(int(ids[0]), frame, xyz, state)], missing > 0
+        return Split([Track(int(ids[0]), frame, xyz, state)], missing > 0, 0)
     rows = [np.flatnonzero(owner == track) for track in range(tracks)]
     found = [
         Track(one, frame[own], xyz[own], state[own]) for one, own in zip(ids.tolist(), rows, strict=False)
     ]
-    return found, missing > 0
+    return Split(found, missing > 0, unseen)
 
 
 def split_many(clip: RawClip) -> list[Track]:
     """As `split_tracks`, for any number of tracks."""
     owners: dict[tuple[int, int], list[int]] = {}
     last: dict[int, tuple[int, int]] = {}
-    seen = clip.xyz.any(axis=(1, 2))
+    missing = is_missing(clip.xyz)
+    seen = 2 * missing.sum(axis=1) <= missing.shape[1]
     for row in np.flatnonzero(seen).tolist():
         when, who = int(clip.frame[row]), int(clip.body[row])
         before, ordinal = last.get(who, (-1, 0))
@@ -113,8 +110,8 @@ def split_many(clip: RawClip) -> list[Track]:
 
 
 def fill_missing_joints(track: Track, topology: Topology) -> Track:
-    """``track`` with a position for each joint that was given as exactly (0, 0, 0); those get state 0."""
-    missing: NDArray[np.bool_] = np.logical_not(track.xyz.any(axis=2))
+    """``track`` with a position for each joint that was given as NaN or exactly (0, 0, 0); those get state 0."""
+    missing = is_missing(track.xyz)
     if not missing.any():
         return track
     xyz, unseen = fill_missing(track.frame, track.xyz, missing, topology)
@@ -126,26 +123,22 @@ def fill_missing_joints(track: Track, topology: Topology) -> Track:
     return Track(track.body, track.frame, xyz, state, int(missing.sum()), notes)
 
 
-def select(tracks: list[Track], center: int, settings: PreparationSettings) -> list[Track]:
-    """The tracks that are persons, the most energetic first; a single track is kept as it is.
-
-    Ties go to the track that begins first, then to the smaller body id.
-    """
+def join(tracks: Sequence[Track]) -> Track:
+    """One track of several that share no frame; the body id is that of the first to begin."""
     if len(tracks) == 1:
-        return tracks
-    energies = [kernel.energy(track.xyz, center) for track in tracks]
-    order = sorted(range(len(tracks)), key=lambda n: (-energies[n], int(tracks[n].frame[0]), tracks[n].body))
-    bar = settings.energy_ratio * energies[order[0]]
-    persons = [
-        tracks[n] for n in order if energies[n] >= bar or is_upright(tracks[n].xyz[0], settings.upright_ratio)
-    ]
-    return persons[: settings.max_persons]
-
-
-def is_upright(xyz: NDArray[np.float32], ratio: float) -> bool:
-    """Whether a body's extent in y times ``ratio`` exceeds its extent in x; xyz is float32 (V, 3)."""
-    width, height, _ = (xyz.max(axis=0).astype(np.float64) - xyz.min(axis=0)).tolist()
-    return bool(height * ratio > width)
+        return tracks[0]
+    tracks = sorted(tracks, key=lambda track: int(track.frame[0]))
+    frame = np.concatenate([track.frame for track in tracks])
+    # One track may lie in a gap of another.
+    order = np.argsort(frame)
+    return Track(
+        tracks[0].body,
+        frame[order],
+        np.concatenate([track.xyz for track in tracks])[order],
+        np.concatenate([track.state for track in tracks])[order],
+        sum(track.interpolated for track in tracks),
+        tuple(dict.fromkeys(note for track in tracks for note in track.notes)),
+    )
 
 
 def place(tracks: list[Track], frames: int) -> Persons:
@@ -153,6 +146,8 @@ def place(tracks: list[Track], frames: int) -> Persons:
     joints = tracks[0].xyz.shape[1]
     interpolated = sum(track.interpolated for track in tracks)
     notes = tuple(note for track in tracks for note in track.notes)
+    if interpolated:
+        notes = (f"{interpolated} missing joints, NaN or exactly (0, 0, 0), interpolated over time", *notes)
     if len(tracks) == 1 and len(tracks[0].frame) == frames:
         only = tracks[0]
         return Persons(only.xyz[None], np.ones((1, frames), bool), only.state[None], interpolated, notes)

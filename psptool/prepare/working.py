@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from psptool.errors import PspError, RawFormatError
 from psptool.prepare.gathering import Copies, raw_size
 from psptool.prepare.normalize import normalize
-from psptool.prepare.tracks import find_persons
+from psptool.prepare.selection import find_persons
 from psptool.readers.base import Reader
 from psptool.readers.sources import read_clip
 from psptool.schemas.dataset import PreparationSettings
@@ -87,10 +87,18 @@ def prepare_batch(
         len(batch),
         pack(clips, reader.topology.size),
         tuple(outcome.left_out for outcome in outcomes if outcome.left_out is not None),
-        tuple(ClipNote(name=clip.name, note=note) for clip in clips for note in clip.notes),
+        tuple(note for clip in clips for note in notes_of(clip)),
         sum(outcome.repeated for outcome in outcomes),
         sum(clip.interpolated for clip in clips),
     )
+
+
+def notes_of(clip: PreparedClip) -> Iterator[ClipNote]:
+    """What the report should say of a clip."""
+    for note in clip.notes:
+        yield ClipNote(name=clip.name, note=note)
+    for track in clip.tracks:
+        yield ClipNote(name=clip.name, note=track.text, track=str(track.body), rule=track.rule)
 
 
 def _runs(clips: Sequence[Copies], most_bytes: int, most_clips: int) -> Iterator[tuple[Copies, ...]]:

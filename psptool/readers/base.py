@@ -94,7 +94,8 @@ class RawClip:
         frame: int32 (B,), the frame of each detection from 0, ascending.
         body: int64 (B,), the body's id as the sensor gave it; ids never go through float64, which merges
             some.
-        xyz: float32 (B, V, 3), metres, camera frame, all finite.
+        xyz: float32 (B, V, 3), metres, camera frame; never infinite. A joint with a NaN, or at exactly
+            (0, 0, 0), is missing.
         state: uint8 (B, V), tracking states, `STATE_UNKNOWN` where the format has none.
     """
 

@@ -38,6 +38,7 @@ _inlined = njit(forceinline=True)
 
 _EXACT, _HARD, _NONE = range(3)
 _NEWLINE, _PLUS, _MINUS, _POINT, _E, _SMALL_E = (np.uint8(ord(character)) for character in "\n+-.Ee")
+_SMALL_N, _SMALL_A, _LOWER = np.uint8(ord("n")), np.uint8(ord("a")), np.uint8(0x20)
 _ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
 _POWERS = np.array([float(10**p) for p in range(23)])
 _WHOLE_POWERS = np.array([10**p for p in range(9)], np.uint64)
@@ -199,12 +200,23 @@ def _digits(data, start, end, mantissa, exact):
 
 
 @_inlined
+def _is_nan(data, start, end):
+    """Whether a field is ``nan`` in any case; its sign is left out."""
+    return (
+        end == start + 3
+        and (data[start] | _LOWER) == _SMALL_N
+        and (data[start + 1] | _LOWER) == _SMALL_A
+        and (data[start + 2] | _LOWER) == _SMALL_N
+    )
+
+
+@_inlined
 def _number(data, start, end):
-    """Any decimal number: (`_EXACT`, `_HARD` or `_NONE`, its value where exact)."""
+    """Any decimal number, or NaN: (`_EXACT`, `_HARD` or `_NONE`, its value where exact)."""
     negative = data[start] == _MINUS
     if negative or data[start] == _PLUS:
         start += 1
-    first, exponent = start, 0
+    first, whole, exponent = start, start, 0
     start, mantissa, exact = _digits(data, start, end, _ZERO, True)
     found = start - first
     if start < end and data[start] == _POINT:
@@ -213,7 +225,7 @@ def _number(data, start, end):
         exponent = first - start
         found += start - first
     if found == 0:
-        return _NONE, 0.0
+        return (_EXACT, np.nan) if _is_nan(data, whole, end) else (_NONE, 0.0)
     if start < end and (data[start] == _SMALL_E or data[start] == _E):
         start += 1
         down = start < end and data[start] == _MINUS

@@ -29,7 +29,7 @@ class Scan(NamedTuple):
         frames: F.
         frame: int32 (B,), ascending.
         body: int64 (B,).
-        xyz: float32 (B, V, 3), finite.
+        xyz: float32 (B, V, 3), finite or NaN.
         state: uint8 (B, V).
     """
 

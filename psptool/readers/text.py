@@ -24,7 +24,7 @@ def excerpt(found: object) -> str:
 
 
 def number(text: str, where: str) -> float:
-    """The value of a decimal number that float32 can hold, as `float` has it.
+    """The value of a decimal number that float32 can hold, or NaN, as `float` has it.
 
     `float` also takes ``1_000`` and digits of other scripts, which no writer of numbers means; they are
     refused.
@@ -33,15 +33,17 @@ def number(text: str, where: str) -> float:
         RawFormatError: ``not a number`` or ``not finite``.
     """
     value = _float(text)
-    if value is None or not abs(value) <= LARGEST_FLOAT32:
+    if value is None or abs(value) > LARGEST_FLOAT32:
         raise number_error(text, where)
     return value
 
 
 def number_error(text: str, where: str) -> RawFormatError:
-    """The error for a text that is no number, or none that float32 can hold, as ``nan`` and ``1e39``."""
+    """The error for a text that is no number, or none that float32 can hold, as ``inf`` and ``1e39``."""
     reason = "not a number" if _float(text) is None else "not finite"
-    return RawFormatError(reason, where, excerpt(text.strip()), "a number that float32 holds")
+    return RawFormatError(
+        reason, where, excerpt(text.strip()), "a number that float32 holds, or NaN for a missing joint"
+    )
 
 
 def _float(text: str) -> float | None:

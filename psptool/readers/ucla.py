@@ -48,8 +48,8 @@ _ROW_FIELDS = 4
 class UclaJsonReader:
     """Reads the JSON form: exactly ``file_name`` (the stem), ``skeletons`` (T, 20, 3), ``label`` (from 1).
 
-    The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly (0, 0, 0) are
-    passed on as they are; it is the preparation that takes them for missing.
+    The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly (0, 0, 0) and
+    those with a NaN are passed on as they are; it is the preparation that takes them for missing.
 
     Args:
         any_name: Take recordings of other names too, whose key is `UNNAMED`; of any file only ``skeletons`` is
@@ -230,7 +230,7 @@ def _load_json(file: FileRef, blob: bytes) -> dict[str, Any]:
     require_text(file, blob)
     text = blob.decode("ascii")
     try:
-        content = json.loads(text, parse_constant=_Constant, parse_int=_integer)
+        content = json.loads(text, parse_constant=_constant, parse_int=_integer)
     except json.JSONDecodeError as error:
         rest = text[error.pos : error.pos + EXCERPT]
         where = f"{file}, line {error.lineno}"
@@ -255,8 +255,12 @@ def _check_keys(source: ClipSource, file: FileRef, content: dict[str, Any]) -> N
             )
 
 
-class _Constant(str):
-    """NaN, Infinity or -Infinity, which JSON does not have but many writers write."""
+class _Infinity(str):
+    """Infinity or -Infinity, which JSON does not have but many writers write."""
+
+
+def _constant(text: str) -> float | str:
+    return float(text) if text == "NaN" else _Infinity(text)
 
 
 def _integer(text: str) -> int | float:
@@ -285,11 +289,10 @@ def _position_fault(joint: object) -> tuple[str, str, str] | None:
     if not isinstance(joint, list) or len(joint) != 3:
         return "shape", excerpt(joint), "a list [x, y, z]"
     for value in joint:
-        if type(value) is not float and type(value) is not int and not isinstance(value, _Constant):
+        if type(value) is not float and type(value) is not int and not isinstance(value, _Infinity):
             return "not a number", excerpt(value), "a number"
-        # Also so for nan, of which no comparison is true.
-        if not abs(float(value)) <= LARGEST_FLOAT32:
-            return "not finite", excerpt(value), "a number that float32 holds"
+        if abs(float(value)) > LARGEST_FLOAT32:
+            return "not finite", excerpt(value), "a number that float32 holds, or NaN for a missing joint"
     return None
 
 

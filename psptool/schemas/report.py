@@ -9,6 +9,10 @@ from pydantic import Field
 from psptool.schemas.base import Artefact, Strict
 from psptool.schemas.dataset import Counts, DatasetName, PreparationSettings
 
+TrackRule = Literal["joined", "length", "spread", "overlap", "not upright", "energy"]
+"""``joined`` joins a track to another one; the others drop it. ``length``, ``spread`` and ``overlap`` are rules 1
+to 3 of CTR-GCN's preparation, ``not upright`` and ``energy`` those of PSP Learning's released code."""
+
 
 class LeftOut(Strict):
     """A clip that is not in the dataset."""
@@ -24,6 +28,12 @@ class ClipNote(Strict):
 
     name: str
     note: str
+    track: str = Field(
+        "",
+        description="Body id of the track that the note is about; a string, as ids of 17 digits are rounded by "
+        "JSON readers that know float64 alone",
+    )
+    rule: TrackRule | None = Field(None, description="Rule by which the track was joined or dropped")
 
 
 class PreparationReport(Artefact):

@@ -9,11 +9,14 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from psptool.skeletons.names import NTU_CLASSES, UCLA_CLASSES
 from psptool.skeletons.topologies import NTU25, UCLA20
 from psptool.skeletons.topology import Topology
+
+UpAxis = Literal["y", "z"]
+"""A vertical coordinate axis that points up."""
 
 
 class ClipKey(NamedTuple):
@@ -62,6 +65,7 @@ class Dataset:
         protocols: By name, the default first.
         performance: The key's fields that clips of one performance, seen by several cameras, share.
         test_views: Cameras that may be chosen as the test view; empty where the protocol is fixed.
+        up: Vertical axis of the recorded coordinates.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Dataset:
     protocols: Mapping[str, Protocol]
     performance: tuple[str, ...]
     test_views: tuple[int, ...] = ()
+    up: UpAxis = "y"
 
 
 _NTU_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)

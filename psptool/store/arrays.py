@@ -6,11 +6,27 @@ Notation for array shapes: M persons, T frames, V joints; rows R = M * T, person
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from psptool.schemas.report import TrackRule
 from psptool.skeletons.datasets import ClipKey
+
+
+class TrackNote(NamedTuple):
+    """What became of a body track that is not a person of its own.
+
+    Attributes:
+        body: The sensor's id of the track.
+        rule: Why it was joined or dropped.
+        text: The figures behind that, for the report.
+    """
+
+    body: int
+    rule: TrackRule
+    text: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class PreparedClip:
             recorded = joint * scale @ rotation + origin.
         notes: What the report should say of the clip, such as a zero reference bone.
         interpolated: Missing joints whose position was interpolated over time.
+        tracks: Body tracks that were joined or dropped.
     """
 
     name: str
@@ -41,6 +58,7 @@ class PreparedClip:
     rotation: NDArray[np.float64]
     notes: tuple[str, ...] = ()
     interpolated: int = 0
+    tracks: tuple[TrackNote, ...] = ()
 
     @property
     def persons(self) -> int:

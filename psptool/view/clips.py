@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from psptool.skeletons.datasets import UpAxis
 from psptool.skeletons.topology import Topology
 from psptool.store.arrays import PreparedClip
 from psptool.view.maps import ClipAttention, level_groups_of, packed_attention
@@ -39,7 +40,7 @@ class Scene:
     """
 
     title: str
-    up: Literal["y", "z"]
+    up: UpAxis
     unit: str
     xyz: NDArray[np.floating]
     present: NDArray[np.bool_]
@@ -80,24 +81,23 @@ class ViewedClip:
         return self.prepared.frames
 
 
-def normalized_scene(clip: PreparedClip, align: str) -> Scene:
+def normalized_scene(clip: PreparedClip, up: UpAxis) -> Scene:
     """The clip as the network gets it.
 
     Args:
         clip: The clip.
-        align: How it was prepared, which says where up is.
+        up: Vertical axis of its positions.
     """
     xyz = np.where(clip.present[..., None, None], clip.joint, np.nan)
-    up: Literal["y", "z"] = "y" if align == "none" else "z"
     kept = (True,) * clip.persons
     return Scene("normalized", up, "spines", xyz, clip.present, clip.state, kept)
 
 
-def recorded_scene(clip: PreparedClip) -> Scene:
-    """The prepared persons back in camera coordinates, in metres."""
+def recorded_scene(clip: PreparedClip, up: UpAxis) -> Scene:
+    """The prepared persons back in camera coordinates, in metres, of which ``up`` is the vertical axis."""
     xyz = clip.joint.astype(np.float64) * clip.scale @ clip.rotation + clip.origin
     xyz[~clip.present] = np.nan
-    return Scene("recorded", "y", "m", xyz, clip.present, clip.state, (True,) * clip.persons)
+    return Scene("recorded", up, "m", xyz, clip.present, clip.state, (True,) * clip.persons)
 
 
 def page_data(clips: Sequence[ViewedClip]) -> dict[str, Any]:

@@ -10,15 +10,17 @@ import numpy as np
 
 from psptool.errors import PspError, suggest
 from psptool.prepare.gathering import ANY_NAME
+from psptool.prepare.missing import is_missing
 from psptool.prepare.normalize import normalize
-from psptool.prepare.tracks import fill_missing_joints, place, select, split_tracks
+from psptool.prepare.selection import find_persons, place_persons, select
+from psptool.prepare.tracks import fill_missing_joints, join, place, split_tracks
 from psptool.readers.base import ClipSource, RawClip, Reader, Stray
 from psptool.readers.ntu import NtuReader
 from psptool.readers.sources import clips_among, list_files, read_clip
 from psptool.readers.ucla import UclaJsonReader, UclaTextReader
-from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.dataset import PreparationSettings, prepared_up
 from psptool.schemas.prediction import Prediction
-from psptool.skeletons.datasets import NTU120, UCLA
+from psptool.skeletons.datasets import DATASETS, NTU120, UCLA
 from psptool.skeletons.topologies import TOPOLOGIES
 from psptool.store.arrays import PreparedClip
 from psptool.store.reading import Store, open_store
@@ -81,7 +83,8 @@ def stored(store: Store, names: Sequence[str] = ()) -> Found:
         prepared = PreparedClip(
             name, clip.key, clip.joint, clip.present, clip.state, clip.origin, clip.scale, clip.rotation
         )
-        scenes = (recorded_scene(prepared), normalized_scene(prepared, manifest.settings.align))
+        recorded = recorded_scene(prepared, DATASETS[manifest.dataset].up)
+        scenes = (recorded, normalized_scene(prepared, manifest.up))
         action = manifest.class_names[clip.key.label]
         clips.append(ViewedClip(TOPOLOGIES[manifest.topology], action, prepared, scenes))
     return Found(tuple(clips), len(store), manifest.settings)
@@ -94,23 +97,25 @@ def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSe
         PspError: The recording cannot be read or prepared.
     """
     raw = reader.parse(source, read_clip(source))
-    tracks, _ = split_tracks(raw)
+    dataset = UCLA if reader.topology is UCLA.topology else NTU120
+    tracks = split_tracks(raw).tracks
+    if not tracks:
+        find_persons(raw, reader.topology, settings)  # says why there is nobody
     filled = [fill_missing_joints(track, reader.topology) for track in tracks]
     kept = select(filled, reader.topology.center, settings)
-    prepared = normalize(raw.name, raw.key, place(kept, raw.frames), reader.topology, settings)
-    # Persons first, in their order, so that a person has one colour in both scenes; filling keeps `frame`.
-    order = [next(n for n, track in enumerate(filled) if track is person) for person in kept]
-    order += [n for n in range(len(tracks)) if n not in order]
-    laid = place([tracks[n] for n in order], raw.frames)
-    # A joint at exactly (0, 0, 0) is one that the recording lacks.
-    xyz = np.where(laid.xyz.any(axis=-1, keepdims=True), laid.xyz, np.nan)
-    is_kept = tuple(n < len(kept) for n in range(len(order)))
-    recorded = Scene("recorded", "y", "m", xyz, laid.present, laid.state, is_kept)
-    scenes = (recorded, normalized_scene(prepared, settings.align))
-    names = UCLA.class_names if reader.topology is UCLA.topology else NTU120.class_names
+    persons = place_persons(filled, kept, raw.frames)
+    prepared = normalize(raw.name, raw.key, persons, reader.topology, settings)
+    # Persons first, in their order, so that a person has one colour in both scenes.
+    taken = {n for own in kept.persons for n in own}
+    bodies = [*kept.persons, *((n,) for n in range(len(tracks)) if n not in taken)]
+    laid = place([join([tracks[n] for n in own]) for own in bodies], raw.frames)
+    xyz = np.where(is_missing(laid.xyz)[..., None], np.nan, laid.xyz)
+    is_kept = tuple(n < len(kept.persons) for n in range(len(bodies)))
+    recorded = Scene("recorded", dataset.up, "m", xyz, laid.present, laid.state, is_kept)
+    scenes = (recorded, normalized_scene(prepared, prepared_up(dataset.up, settings.align)))
     return ViewedClip(
         reader.topology,
-        names[raw.key.label] if raw.key.label >= 0 else "",
+        dataset.class_names[raw.key.label] if raw.key.label >= 0 else "",
         prepared,
         scenes,
         said=_said(raw, is_kept, prepared),
@@ -119,13 +124,11 @@ def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSe
 
 def _said(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[str, ...]:
     left_out, empty = len(kept) - sum(kept), raw.frames - len(np.unique(raw.frame))
-    said = list(prepared.notes)
+    said = [*prepared.notes, *(f"track {track.body} {track.text}" for track in prepared.tracks)]
     if left_out:
         said.append(f"{left_out} of {len(kept)} bodies not taken for persons (grey)")
     if empty:
         said.append(f"{empty} frames without a body")
-    if prepared.interpolated:
-        said.append(f"{prepared.interpolated} missing joints interpolated")
     return tuple(said)
 
 

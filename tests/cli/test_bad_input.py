@@ -172,9 +172,9 @@ def data_after_the_last_frame(lines):
     return [*lines[:-1], b"7", b""], (len(lines), "7")
 
 
-def not_a_number(lines):
-    lines[4] = b"NaN " + lines[4].split(b" ", 1)[1]
-    return lines, (5, "NaN")
+def not_finite(lines):
+    lines[4] = b"-inf " + lines[4].split(b" ", 1)[1]
+    return lines, (5, "-inf")
 
 
 def no_body_at_all(lines):
@@ -183,7 +183,7 @@ def no_body_at_all(lines):
 
 BREAKS = (
     truncated, word, thirteen_fields, other_joint_count, huge_frame_count, data_after_the_last_frame,
-    not_a_number, no_body_at_all,
+    not_finite, no_body_at_all,
 )  # fmt: skip
 
 

@@ -39,9 +39,10 @@ def balance(report):
     return report
 
 
-def write_ntu(folder: Path, name: str, bodies: int = 1) -> Path:
+def write_ntu(folder: Path, name: str, bodies: int = 1, length: int = 2) -> Path:
     rng = np.random.default_rng(len(name))
-    frames = [[(body, rng.normal(size=(25, 3))) for body in range(bodies)] for _ in range(2)]
+    upright = np.array((0.3, 1, 0.3))
+    frames = [[(body, rng.normal(size=(25, 3)) * upright) for body in range(bodies)] for _ in range(length)]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.skeleton"
     path.write_text(ntu_text(frames), newline="")
@@ -173,7 +174,10 @@ def test_missing_joints_and_a_body_without_spine_are_counted(raw, tmp_path):
     write_ucla_clip(raw, "a03_s01_e01_v01", xyz)
     report = run(raw, tmp_path / "u.h5").report
     assert (report.counts.interpolated_joints, report.counts.unscaled) == (2, 1)
-    assert {note.name for note in report.notes} == {"a03_s01_e01_v01"}
+    filled, unscaled = (
+        [note.name for note in report.notes if text in note.note] for text in ("missing", "no length")
+    )
+    assert (filled, unscaled) == (["a03_s01_e00_v01", "a03_s01_e01_v01"], ["a03_s01_e01_v01"])
 
 
 def test_what_is_current_is_skipped_until_forced_or_changed(raw, tmp_path):
@@ -225,12 +229,12 @@ def test_a_zip_archive_gives_the_dataset_that_the_folder_gives(tmp_path):
     names = ("S001C001P001R001A001", "S001C001P001R001A050")
     with zipfile.ZipFile(tmp_path / "raw.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
-            path = write_ntu(tmp_path / "raw", name, bodies=2)
+            path = write_ntu(tmp_path / "raw", name, bodies=2, length=12)
             archive.write(path, f"nturgb+d_skeletons/{path.name}")
     folder = prepare("ntu", [tmp_path / "raw"], tmp_path / "a.h5")
     zipped = prepare("ntu", [tmp_path / "raw.zip"], tmp_path / "b.h5")
     assert folder.path.read_bytes() == zipped.path.read_bytes()
-    assert zipped.report.counts.rows == 8
+    assert zipped.report.counts.rows == 48
 
 
 def test_progress_is_told_of_all_clips_batch_by_batch(raw, tmp_path, monkeypatch):

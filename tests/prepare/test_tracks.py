@@ -1,4 +1,4 @@
-"""Who is a person: each rule alone, and slow literal formulas."""
+"""Tracks by body id, missing joints, and the `released` rules for who is a person: each alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pytest
 
 from psptool.errors import RawFormatError
 from psptool.prepare.kernel import MOST_TRACKS, energy
-from psptool.prepare.tracks import find_persons, is_upright, split_many, split_tracks
+from psptool.prepare.selection import find_persons, is_upright
+from psptool.prepare.tracks import split_many, split_tracks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.skeletons.topologies import NTU25, UCLA20
 from tests.prepare.raw import raw_clip
 
 SETTINGS = PreparationSettings()
+RELEASED = PreparationSettings(align="released")
 
 
 def body(size, seed=0, wide=0.3, tall=1.6):
@@ -32,7 +34,7 @@ def over(frames, size, **options):
     return {frame: body(size, seed=frame, **options) for frame in frames}
 
 
-def leading_ids(clip, settings=SETTINGS):
+def leading_ids(clip, settings=RELEASED):
     """Ids of the persons found, told by their positions."""
     persons = find_persons(clip, NTU25, settings)
     ids = []
@@ -93,8 +95,8 @@ def test_a_track_near_the_largest_energy_need_not_be_upright():
     leader, lying = over(range(4), 1.0), over(range(4), 1.0, wide=1.6, tall=0.3)
     clip = raw_clip({1: leader, 2: lying}, 4)
     ratio = energy(clip.xyz[clip.body == 2], 0) / energy(clip.xyz[clip.body == 1], 0)
-    kept = PreparationSettings(energy_ratio=min(ratio, 1 / ratio) - 0.01)
-    gone = PreparationSettings(energy_ratio=min(ratio, 1 / ratio) + 0.01)
+    kept = PreparationSettings(align="released", energy_ratio=min(ratio, 1 / ratio) - 0.01)
+    gone = PreparationSettings(align="released", energy_ratio=min(ratio, 1 / ratio) + 0.01)
     assert sorted(leading_ids(clip, kept)) == [1, 2]
     # The lying one is the weaker here; were it the stronger, nothing would be dropped.
     assert ratio < 1
@@ -118,7 +120,7 @@ def test_equal_energies_are_told_apart_by_first_frame_then_by_id():
 def test_an_id_that_stands_twice_in_a_frame_is_two_tracks():
     one, two = over(range(3), 1.0), over(range(3), 1.5)
     detections = [(frame, 6, xyz) for frame in range(3) for xyz in (one[frame], two[frame])]
-    (first, second), _ = split_tracks(raw_clip(detections, 3))
+    (first, second), *_ = split_tracks(raw_clip(detections, 3))
     assert first.frame.tolist() == second.frame.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(first.xyz, np.float32([one[frame] for frame in range(3)]))
     np.testing.assert_array_equal(second.xyz, np.float32([two[frame] for frame in range(3)]))
@@ -189,7 +191,8 @@ def test_a_joint_missing_throughout_is_put_at_its_nearest_seen_neighbour_and_not
     np.testing.assert_array_equal(persons.xyz[0, :, 11], np.float32(xyz[:, 9]))
     assert persons.interpolated == 6
     assert not persons.state[0, :, 10:12].any()
-    assert [note.split("'")[1] for note in persons.notes] == ["right wrist", "right hand"]
+    assert [note.split("'")[1] for note in persons.notes[1:]] == ["right wrist", "right hand"]
+    assert persons.notes[0].startswith("6 missing joints")
 
 
 def tracks_as_lists(tracks):

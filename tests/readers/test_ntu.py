@@ -77,6 +77,18 @@ def test_the_clip_is_the_same_however_it_is_spaced(rewrite: Callable[[bytes], by
     assert_same(parse(rewrite(blob)), parse(blob))
 
 
+@pytest.mark.parametrize("text", ["NaN", "nan", "-nan", "+NAN"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_nan_is_passed_on_as_a_missing_joint_and_nothing_else_changes(text: str, axis: int) -> None:
+    lines = raw.ntu_lines()
+    fields = lines[6].split(" ")
+    fields[axis] = text
+    clip, plain = parse_lines([*lines[:6], " ".join(fields), *lines[7:]]), parse_lines(lines)
+    assert np.argwhere(np.isnan(clip.xyz)).tolist() == [[0, 2, axis]]
+    clip.xyz[0, 2, axis] = plain.xyz[0, 2, axis]
+    assert_same(clip, plain)
+
+
 def test_frames_without_a_body_count_as_frames() -> None:
     clip = parse(raw.ntu((0, 0, 1, 0)))
     assert (clip.frames, clip.frame.tolist()) == (4, [2])
@@ -98,7 +110,8 @@ FAULTS: list[tuple[str, Callable[[list[str]], list[str]], str, int, str]] = [
     ("an empty exponent", put(6, raw.joint_line("1e", "1", "2")), "not a number", 7, "'1e'"),
     ("hexadecimal", put(6, raw.joint_line("0x1", "1", "2")), "not a number", 7, "'0x1'"),
     ("a byte 0 in x", put(6, raw.joint_line("1\0", "1", "2")), "not a number", 7, "x00"),
-    ("NaN", put(6, raw.joint_line("1", "NaN", "2")), "not finite", 7, "'NaN'"),
+    ("no NaN", put(6, raw.joint_line("1", "NaNs", "2")), "not a number", 7, "'NaNs'"),
+    ("a point before NaN", put(6, raw.joint_line("1", ".nan", "2")), "not a number", 7, "'.nan'"),
     ("-inf", put(6, raw.joint_line("1", "-inf", "2")), "not finite", 7, "'-inf'"),
     ("above float64", put(6, raw.joint_line("1", "1e999", "2")), "not finite", 7, "'1e999'"),
     ("above float32", put(6, raw.joint_line("1", "-4E38", "2")), "not finite", 7, "'-4E38'"),

@@ -93,7 +93,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("text", changed(b"3.002", b"abc"), "not a number", "line 4", "'abc'"),
     ("underscore", changed(b"3.002", b"3_002"), "not a number", "line 4", "'3_002'"),
     ("nothing between commas", changed(b"3.002", b""), "not a number", "line 4", "''"),
-    ("nan", changed(b"3.002", b"nan"), "not finite", "line 4", "'nan'"),
+    ("no nan", changed(b"3.002", b"nan1"), "not a number", "line 4", "'nan1'"),
     ("infinity", changed(b"3.002", b"-1.0e999"), "not finite", "line 4", "'-1.0e999'"),
     ("above float32", changed(b"3.002", b"1e39"), "not finite", "line 4", "'1e39'"),
     ("5 fields", changed(b"3.002", b"3,.002"), "field count", "line 4", "5 fields"),
@@ -156,3 +156,9 @@ def test_the_form_is_recognised_from_the_files() -> None:
     with pytest.raises(PspError, match="no NW-UCLA recordings") as none:
         ucla_reader_for([other])
     assert none.value.way_out
+
+
+def test_nan_is_passed_on_as_a_missing_joint() -> None:
+    clip = parse({0: changed(b"3.002", b"NaN")})
+    assert np.argwhere(np.isnan(clip.xyz)).tolist() == [[0, 2, 2]]
+    assert clip.xyz[0, 2, :2].tolist() == [np.float32(-0.48), np.float32(0.04)]

@@ -15,6 +15,7 @@ from psptool.view.drawing import contact_sheet, moving_gif
 from psptool.view.finding import FEW, find
 
 from .. import stores
+from ..prepare.raw import ntu_text
 
 PAIR = "S001C001P001R001A050"
 
@@ -118,3 +119,33 @@ def test_gif_plays_at_the_recordings_speed_and_the_sheet_has_a_row_a_clip(tmp_pa
     one, two = (Image.open(io.BytesIO(contact_sheet([clip] * n, 4, 60))) for n in (1, 2))
     assert two.size == (one.width, 2 * one.height) == (240, 2 * one.height)
     assert len(one.getcolors(10**6)) > 20
+
+
+def test_a_performer_whose_id_changed_has_one_colour_and_a_ghost_is_grey(tmp_path):
+    flat = np.array((2.0, 0.2, 0.3))
+    tall = np.array((0.3, 1.0, 0.3))
+    rng = np.random.default_rng(0)
+    frames = [
+        [(1 + t // 20, rng.normal(size=(25, 3)) * tall), (9, rng.normal(size=(25, 3)) * flat)]
+        for t in range(40)
+    ]
+    (tmp_path / "mine.skeleton").write_text(ntu_text(frames), newline="")
+    (clip,) = find(tmp_path / "mine.skeleton").clips
+    recorded, normalized = clip.scenes
+    assert recorded.kept == (True, False)
+    assert recorded.present.all()
+    assert normalized.kept == (True,)
+    np.testing.assert_array_equal(
+        recorded.xyz[0, :, 3], np.float32([[float(f"{x:.7g}") for x in bodies[0][1][3]] for bodies in frames])
+    )
+    assert any(said.startswith("track 9 dropped: 40 of 40 frames are spread") for said in clip.said)
+    assert any(" joined to track " in said for said in clip.said)
+
+
+def test_a_joint_that_is_nan_has_no_position_in_the_recorded_scene(tmp_path):
+    xyz = np.random.default_rng(0).normal(size=(3, 25, 3)) + np.array((0, 0, 3))
+    xyz[1, 4, 2] = np.nan
+    (tmp_path / "mine.skeleton").write_text(ntu_text([[(1, frame)] for frame in xyz]), newline="")
+    recorded, normalized = find(tmp_path / "mine.skeleton").clips[0].scenes
+    assert np.argwhere(np.isnan(recorded.xyz).all(axis=-1)).tolist() == [[0, 1, 4]]
+    assert np.isfinite(normalized.xyz).all()

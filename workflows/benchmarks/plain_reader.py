@@ -1,8 +1,9 @@
 """The preparation of one NTU clip as the field's scripts do it, to measure psptool's against.
 
 The file is read line by line into dictionaries, every field through ``float``, and the rotation is a Python
-loop over persons, frames and joints. The treatment is psptool's default one (tracks by body id, energy and
-uprightness, ``align: body``), so that the results can be compared. No line is checked, nothing is written.
+loop over persons, frames and joints. The treatment is psptool's default one (tracks by body id, tested and joined
+as in CTR-GCN's preparation, ``align: body``), so that the results can be compared.
+No line is checked, nothing is written.
 """
 
 from __future__ import annotations
@@ -78,19 +79,27 @@ def collect(frames: list[dict[str, Any]]) -> list[dict[int, np.ndarray]]:
 
 
 def choose(bodies: list[dict[int, np.ndarray]]) -> list[dict[int, np.ndarray]]:
-    """At most two: the most energetic, the weaker ones only if they stand upright at first."""
-    if len(bodies) == 1:
-        return bodies
-    energies = []
+    """At most two: neither short nor spread, those with the most motion first, later ones joined where they fit."""
+    measured = []
     for body in bodies:
-        relative = np.array([joints - joints[0] for joints in body.values()])
-        energies.append(sum(relative[..., axis].std() for axis in range(3)))
-    kept = []
-    for n in sorted(range(len(bodies)), key=lambda n: -energies[n]):
-        extent = np.ptp(next(iter(bodies[n].values())), axis=0)
-        if energies[n] >= 0.85 * max(energies) or extent[1] * 0.8 > extent[0]:
-            kept.append(bodies[n])
-    return kept[:2]
+        joints = np.array(list(body.values()))
+        extent = np.ptp(joints, axis=1)
+        calm = extent[:, 0] <= 0.8 * extent[:, 1]
+        motion = joints.reshape(-1, 3).var(axis=0).sum()
+        if calm.any():
+            motion = min(motion, joints[calm].reshape(-1, 3).var(axis=0).sum())
+        measured.append((float(motion), float(1 - calm.mean()), body))
+    for unfit in (lambda one: len(one[2]) <= 11, lambda one: one[1] >= 0.69754):
+        for one in [one for one in measured if unfit(one)][: len(measured) - 1]:
+            measured.remove(one)
+    persons: list[dict[int, np.ndarray]] = []
+    for _, _, body in sorted(measured, key=lambda one: -one[0]):
+        free = [person for person in persons if not set(person) & set(body)]
+        if free:
+            free[0].update(body)
+        elif len(persons) < 2:
+            persons.append(dict(body))
+    return persons
 
 
 def normalize(data: np.ndarray) -> np.ndarray:

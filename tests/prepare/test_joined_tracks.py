@@ -1,0 +1,231 @@
+"""Tracks of one performer are joined, ghosts are dropped, and the report says so of each track."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from psptool.prepare.normalize import find_transform
+from psptool.prepare.pipeline import prepare
+from psptool.prepare.selection import find_persons
+from psptool.schemas.dataset import DatasetManifest, PreparationSettings
+from psptool.skeletons.topologies import NTU25
+from tests.cli.conftest import psptool  # noqa: F401
+from tests.prepare.literal_tracks import persons_of
+from tests.prepare.raw import ntu_text, raw_clip
+
+JOINED = PreparationSettings()
+RELEASED = PreparationSettings(align="released")
+NAME = "S001C001P001R001A013"
+IDS = (72057594037931101, 72057594037931102, 72057594037931103)
+GHOST = 72057594037939999
+
+
+def body(frame, wide=0.4, tall=1.7, at=(0.0, 0.0, 3.0), size=0.05):
+    """A body of 25 joints of known extents that moves a little in each frame."""
+    rng = np.random.default_rng(frame)
+    xyz = rng.uniform(-0.4, 0.4, (25, 3)) * (wide, tall, 0.3)
+    xyz[0], xyz[20] = (0, 0, 0), (0, 0.3 * tall, 0)
+    xyz[1], xyz[2] = (-0.5 * wide, -0.5 * tall, 0), (0.5 * wide, 0.5 * tall, 0)
+    return xyz + np.array(at) + size * rng.normal(size=3)
+
+
+def flat(frame):
+    """A ghost: 2.5 m wide, 0.2 m tall, and livelier than any performer."""
+    return body(frame, wide=2.5, tall=0.2, at=(1.5, -0.8, 4.0), size=1.0)
+
+
+def changing(frames=42):
+    """One performer whose id changes twice: ``{id: {frame: xyz}}``."""
+    third = frames // 3
+    return {
+        who: {t: body(t) for t in range(n * third, (n + 1) * third)}
+        for n, who in zip((0, 1, 2), IDS, strict=True)
+    }
+
+
+def haunted(frames=60, ghost=range(4)):
+    return {IDS[0]: {t: body(t) for t in range(frames)}, GHOST: {t: flat(t) for t in ghost}}
+
+
+def rules(persons):
+    return [(note.body, note.rule) for note in persons.tracks]
+
+
+def random_tracks(rng):
+    """Tracks of all lengths, with gaps, of bodies that are spread in some of their frames."""
+    tracks = {}
+    for who in rng.choice(1000, rng.integers(2, 8), replace=False).tolist():
+        first, count = int(rng.integers(0, 40)), int(rng.integers(1, 36))
+        frames = [t for t in range(first, min(60, first + count)) if rng.random() > 0.05] or [first]
+        share, size = rng.choice([0.0, 0.3, 0.69754, 0.9, 1.0]), float(rng.uniform(0.02, 0.6))
+        seen = {}
+        for t in frames:
+            wide = 2.0 if rng.random() < share else 0.4
+            seen[t] = np.float32(
+                rng.normal(size=(25, 3)) * (wide, 1.0, 0.3) * size + rng.normal(size=3)
+            ).astype(float)
+        tracks[who] = seen
+    return tracks
+
+
+def test_the_rules_agree_with_a_slow_literal_formula_on_random_clips_of_several_tracks():
+    rng = np.random.default_rng(0)
+    seen_rules = set()
+    for _ in range(150):
+        tracks = random_tracks(rng)
+        expected, notes = persons_of(
+            {who: {t: xyz.tolist() for t, xyz in seen.items()} for who, seen in tracks.items()}
+        )
+        found = find_persons(raw_clip(tracks, 60), NTU25, JOINED)
+        assert rules(found) == notes
+        assert len(found.present) == len(expected)
+        for person, frames in enumerate(expected):
+            assert np.flatnonzero(found.present[person]).tolist() == sorted(frames)
+            for t, (_, joints) in frames.items():
+                np.testing.assert_array_equal(found.xyz[person, t], np.float32(joints))
+        seen_rules |= {rule for _, rule in notes}
+    assert seen_rules == {"length", "spread", "overlap", "joined"}
+
+
+def test_a_performer_whose_id_changes_twice_is_one_person_in_all_frames():
+    persons = find_persons(raw_clip(changing(), 42), NTU25, JOINED)
+    assert persons.present.shape == (1, 42)
+    assert persons.present.all()
+    np.testing.assert_array_equal(persons.xyz[0], np.float32([body(t) for t in range(42)]))
+    assert {who for who, _ in rules(persons)} < set(IDS)
+    assert [rule for _, rule in rules(persons)] == ["joined", "joined"]
+
+
+def test_a_track_in_the_gap_of_another_continues_it():
+    gap = {t: body(t) for t in range(60) if not 20 <= t < 40}
+    persons = find_persons(raw_clip({1: gap, 2: {t: body(t) for t in range(20, 40)}}, 60), NTU25, JOINED)
+    assert persons.present.shape == (1, 60)
+    assert persons.present.all()
+
+
+@pytest.mark.parametrize("align", ["body", "none"])
+@pytest.mark.parametrize("frames", [4, 30])
+def test_a_flat_ghost_sets_neither_origin_nor_scale_nor_axes(align, frames):
+    """4 frames fall under the rule of length, 30 under that of spread."""
+    settings = PreparationSettings(align=align)
+    found = find_persons(raw_clip(haunted(ghost=range(frames)), 60), NTU25, settings)
+    assert rules(found) == [(GHOST, "length" if frames == 4 else "spread")]
+    alone = find_persons(raw_clip({IDS[0]: haunted()[IDS[0]]}, 60), NTU25, settings)
+    for ours, expected in zip(
+        find_transform(found.xyz[0], NTU25, settings),
+        find_transform(alone.xyz[0], NTU25, settings),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_array_equal(found.xyz, alone.xyz)
+
+
+def test_of_three_persons_at_once_the_one_with_the_least_motion_is_dropped():
+    tracks = {who: {t: body(t, at=(who, 0, 3), size=0.1 * who) for t in range(20)} for who in (1, 2, 3)}
+    persons = find_persons(raw_clip(tracks, 20), NTU25, JOINED)
+    assert rules(persons) == [(1, "overlap")]
+    np.testing.assert_array_equal(persons.xyz[0, 0], np.float32(tracks[3][0]))
+
+
+def test_motion_in_spread_frames_does_not_make_a_leader():
+    calm = {t: body(t, size=0.3) for t in range(40)}
+    jumpy = {t: flat(t) if t % 2 else body(t, size=0.05, at=(1, 0, 3)) for t in range(40)}
+    persons = find_persons(raw_clip({1: jumpy, 2: calm}, 40), NTU25, JOINED)
+    np.testing.assert_array_equal(persons.xyz[0, 0], np.float32(calm[0]))
+    assert len(persons.present) == 2
+
+
+def test_the_longest_of_short_tracks_stays():
+    tracks = {n: {t: body(t, at=(n, 0, 3), size=1 / n) for t in range(n)} for n in (3, 5, 4)}
+    persons = find_persons(raw_clip(tracks, 6), NTU25, JOINED)
+    assert rules(persons) == [(3, "length"), (4, "length")]
+    assert persons.present.sum() == 5
+
+
+def test_the_least_spread_of_flat_tracks_stays():
+    lying = {n: {t: flat(t) if t < n else body(t) for t in range(20)} for n in (17, 15, 19)}
+    persons = find_persons(raw_clip(lying, 20), NTU25, JOINED)
+    assert rules(persons) == [(19, "spread"), (17, "spread")]
+    np.testing.assert_array_equal(persons.xyz[0, 16], np.float32(body(16)))
+
+
+def test_released_neither_joins_nor_tests_the_strongest_and_notes_what_it_drops():
+    # As Python numbers: of three successive tracks the two most energetic are two persons, the third is gone.
+    persons = find_persons(raw_clip(changing(), 42), NTU25, RELEASED)
+    assert persons.present.sum(axis=1).tolist() == [14, 14]
+    assert [rule for _, rule in rules(persons)] == ["energy"]
+    ghostly = find_persons(raw_clip(haunted(), 60), NTU25, RELEASED)
+    np.testing.assert_array_equal(ghostly.xyz[0, 0], np.float32(flat(0)))
+    weak_ghost = {1: {t: body(t) for t in range(20)}, 2: {t: 0.2 * flat(t) for t in range(20)}}
+    assert rules(find_persons(raw_clip(weak_ghost, 20), NTU25, RELEASED)) == [(2, "not upright")]
+
+
+def write(folder, name, tracks, frames):
+    folder.mkdir(parents=True, exist_ok=True)
+    bodies = [[(who, seen[t]) for who, seen in tracks.items() if t in seen] for t in range(frames)]
+    (folder / f"{name}.skeleton").write_text(ntu_text(bodies), newline="")
+
+
+def test_the_command_prints_the_totals_and_the_report_names_each_track(psptool, tmp_path):  # noqa: F811
+    write(tmp_path / "raw", "S001C001P001R001A013", changing(), 42)
+    write(tmp_path / "raw", "S001C001P001R001A014", haunted(), 60)
+    ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", "--jobs", "1")
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["tracks", "joined", "2"] in lines
+    assert ["tracks", "dropped", "1"] in lines
+    assert ["length", "1"] in lines
+    report = json.loads((tmp_path / "here" / "data" / "ntu60.report.json").read_text())
+    assert (report["counts"]["joined_tracks"], report["counts"]["dropped_tracks"]) == (2, 1)
+    assert report["counts"]["rows"] == 42 + 60
+    notes = [(note["name"], note["track"], note["rule"]) for note in report["notes"]]
+    assert [(name, rule) for name, _, rule in notes] == [
+        ("S001C001P001R001A013", "joined"),
+        ("S001C001P001R001A013", "joined"),
+        ("S001C001P001R001A014", "length"),
+    ]
+    assert {track for _, track, _ in notes[:2]} < set(map(str, IDS))
+    assert notes[2][1] == str(GHOST)
+    assert report["notes"][2]["note"] == "dropped: 4 frames, at most 11"
+    assert "14 in all" in report["notes"][0]["note"]
+    again = psptool("prepare", "ntu", "--raw", tmp_path / "raw", "--jobs", "1", "--json")
+    assert json.loads(again.out)["tracks_by_rule"] == {"joined": 2, "length": 1}
+
+
+def test_any_number_of_workers_writes_the_same_bytes_of_clips_of_several_tracks(tmp_path):
+    rng = np.random.default_rng(1)
+    for n in range(12):
+        write(tmp_path / "raw", f"S001C001P0{n + 1:02}R001A013", random_tracks(rng), 60)
+    one = prepare("ntu", [tmp_path / "raw"], tmp_path / "one.h5")
+    two = prepare("ntu", [tmp_path / "raw"], tmp_path / "two.h5", jobs=2, workers="threads")
+    assert one.path.read_bytes() == two.path.read_bytes()
+    assert one.report.notes == two.report.notes
+    assert one.report.counts.dropped_tracks > 0
+
+
+def test_settings_written_before_the_joined_rules_existed_are_read_as_the_released_ones():
+    old = '{"align":"body","align_frames":5,"max_persons":2,"energy_ratio":0.85,"upright_ratio":0.8}'
+    assert PreparationSettings.model_validate_json(old).tracks == "released"
+    for settings, expected in (
+        (JOINED, "joined"),
+        (RELEASED, "released"),
+        (PreparationSettings(align="none"), "joined"),
+    ):
+        assert settings.tracks == expected
+        assert PreparationSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_a_manifest_written_before_the_vertical_axis_existed_gets_it_from_its_alignment():
+    common = {
+        "dataset": "ntu60",
+        "topology": "ntu25",
+        "class_names": ["a"],
+        "fingerprints": {"clips": "0" * 64, "content": "0" * 64},
+        "counts": {"clips": 1, "frames": 1, "rows": 1, "quarantined": 0, "skipped": 0, "duplicates": 0},
+        "tool_version": "0.1.0",
+    }
+    for align, up in (("body", "z"), ("released", "z"), ("none", "y")):
+        old = json.dumps({**common, "settings": {"align": align}})
+        assert DatasetManifest.model_validate_json(old).up == up

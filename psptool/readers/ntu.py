@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from psptool.errors import RawFormatError
+from psptool.paths import shown
 from psptool.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.readers.text import excerpt, no_body, number_error, require_text, without_mark
 from psptool.skeletons.datasets import UNNAMED, parse_ntu
@@ -47,7 +48,7 @@ class NtuReader:
         for file in files:
             if not file.plain.lower().endswith(SUFFIXES):
                 continue
-            name = file.name
+            name = shown(file.name)
             stem = name[: name.lower().rindex(SUFFIXES[0])]
             key = parse_ntu(stem) or (UNNAMED if self.any_name else None)
             if key is None:

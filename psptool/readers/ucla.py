@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.errors import PspError, RawFormatError
+from psptool.paths import shown
 from psptool.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Stray
 from psptool.readers.text import (
     EXCERPT,
@@ -50,8 +51,8 @@ _ROW_FIELDS = 4
 class UclaJsonReader:
     """Reads the JSON form: ``file_name`` (the stem), ``skeletons`` (T, 20, 3), ``label`` (from 1).
 
-    Other keys are ignored. The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly (0, 0, 0) are
-    passed on as they are; it is the preparation that takes them for missing.
+    Other keys are ignored. The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly
+    (0, 0, 0) are passed on as they are; it is the preparation that takes them for missing.
 
     Args:
         any_name: Take recordings of other names too, whose key is `UNNAMED`; of any file only ``skeletons`` is
@@ -75,7 +76,7 @@ class UclaJsonReader:
                 reason = "the name is not aNN_sNN_eNN_vNN of a known action"
                 strays.append(Stray(file.place.name, str(file), reason))
             else:
-                clips.append(ClipSource(file.place.stem, key, (file,)))
+                clips.append(ClipSource(shown(file.place.stem), key, (file,)))
         return clips, strays
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
@@ -153,7 +154,7 @@ class UclaTextReader:
         key = parse_ucla(name)
         if key is not None:
             return name, key
-        return (folder.name or ".", UNNAMED) if self.any_name else None
+        return (shown(folder.name) or ".", UNNAMED) if self.any_name else None
 
     def _clip_of(self, folder: PurePath, members: list[FileRef]) -> ClipSource | None:
         """The clip of one folder's frame files and `fileList.txt`, the latter last; None without a frame file."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from psptool.errors import PspError, suggest
-from psptool.paths import recalled
+from psptool.paths import recalled, shown
 from psptool.prepare.gathering import ANY_NAME
 from psptool.prepare.normalize import normalize
 from psptool.prepare.tracks import fill_missing_joints, place, select, split_tracks
@@ -66,6 +66,7 @@ def find(file: Path, names: Sequence[str] = (), settings: PreparationSettings | 
         PspError: The file is absent or of no kind known here, has no such clip, or a recording is damaged.
     """
     settings = settings or PreparationSettings()
+    names = tuple(map(shown, names))
     if file.suffix.lower() in DATASET_SUFFIXES:
         with open_store(file) as store:
             return stored(store, names)

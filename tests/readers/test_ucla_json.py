@@ -67,7 +67,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("not JSON", b'{"file_name": x}', "not JSON", ", line 1", "'x}'"),
     ("data after the object", raw.ucla_json() + b"\n{}", "not JSON", ", line 2", "'{}'"),
     ("a missing key", b'{"label": 1, "skeletons": []}', "keys", "", "['label', 'skeletons']"),
-    ("another key", raw.ucla_json(more=1), "keys", "", "more"),
+    ("OpenPose", b'{"version": 1.3, "people": []}', "another format", "", "OpenPose"),
     (
         "another file's name",
         raw.ucla_json(file_name="a01_s02_e03_v02"),
@@ -92,7 +92,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("Infinity", with_joint([1, 2, -float("inf")]), "not finite", f", {JOINT}", "-Infinity"),
     ("above float32", with_joint([1, 1e39, 3]), "not finite", f", {JOINT}", "1e+39"),
     ("an integer above float64", with_joint([1, 10**400, 3]), "not finite", f", {JOINT}", "inf"),
-    ("not text", raw.ucla_json().replace(b"s02", b"s\xc3\xa9"), "not text", ", line 1", "byte 0xc3"),
+    ("not UTF-8", raw.ucla_json().replace(b"s02", b"s\xe9"), "not text", ", line 1", "byte 0xe9"),
     ("nested a million deep", b"[" * 1_000_000, "not JSON", "", "brackets"),
     ("objects nested deep", b'{"a":' * 500_000, "not JSON", "", "brackets"),
     ("too large", b" " * (MAX_JSON_BYTES + 1), "too large", "", f"{MAX_JSON_BYTES + 1} bytes"),

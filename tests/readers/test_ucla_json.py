@@ -14,7 +14,7 @@ from psptool.readers.sources import find_clips, read_clip
 from psptool.readers.ucla import MAX_JSON_BYTES, UclaJsonReader
 
 from . import raw
-from .conformance import ReaderConformance
+from .conformance import ReaderConformance, assert_same
 
 READER = UclaJsonReader()
 FILE = f"all_sqe/{raw.UCLA_NAME}.json"
@@ -40,6 +40,12 @@ def test_a_hand_written_file_gives_its_known_numbers() -> None:
     assert (clip.state == STATE_UNKNOWN).all()
     key = clip.key
     assert (key.label, key.subject, key.camera, key.repetition) == (0, 2, 1, 3)
+
+
+def test_further_keys_are_passed_over_whatever_they_hold() -> None:
+    more = raw.ucla_json(3, author="José", device={"fps": 30})
+    assert_same(parse(more), parse(raw.ucla_json(3)))
+    assert_same(parse(json.dumps(json.loads(more), ensure_ascii=False).encode()), parse(raw.ucla_json(3)))
 
 
 def test_a_single_frame_is_a_clip() -> None:

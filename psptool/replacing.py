@@ -118,7 +118,9 @@ def lock(file: IO[bytes], wait: bool = False) -> bool:
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
-    """Write ``data`` (text as UTF-8) to ``path``, making its folder where that is absent: whole or not at all.
+    """Write ``data`` to ``path``, making its folder where that is absent: whole or not at all.
+
+    Text is written as UTF-8; a byte of a file name that is no text becomes an escape.
 
     That holds when the machine stops in between. Of two processes that write at once, one comes after the other.
 
@@ -129,7 +131,9 @@ def write_whole(path: Path, data: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replacement = Replacement(path, wait=True)
         try:
-            replacement.partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+            replacement.partial.write_bytes(
+                data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+            )
             replacement.sync()
             replacement.commit()
         finally:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FOUND, BAD, INTERRUPTED = 1, 2, 130
 """Exit codes beside 0: the check found something; bad usage, input or configuration; stopped by Ctrl-C."""
+FEW_NAMED = 5
+"""Files that a warning names."""
 _UNFOLDED = 1000
 _quiet = _muted = False
 
@@ -53,6 +55,10 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        for stream in (sys.stdout, sys.stderr):
+            # A file name may hold bytes that are no text, and a terminal's encoding may lack a letter.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except PspError as error:
@@ -116,6 +122,20 @@ def warn(text: str) -> None:
     """A line that a user should not miss, on stderr."""
     if not _muted:
         _on_stderr("warning: ", "yellow", text)
+
+
+def warn_of_lost(files: Sequence[str], named_in: str = "") -> None:
+    """Warn of files that may hold recordings and were not read; the first few are named.
+
+    Args:
+        files: Them.
+        named_in: Which file names all of them, and why.
+    """
+    if not files:
+        return
+    more = f" and {len(files) - FEW_NAMED} more" if len(files) > FEW_NAMED else ""
+    rest = f"; {named_in} names each with its reason" if named_in else ""
+    warn(f"not read, though they may hold recordings: {', '.join(files[:FEW_NAMED])}{more}{rest}")
 
 
 def fail(text: str) -> None:

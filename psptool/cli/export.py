@@ -88,10 +88,11 @@ def export(
 def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], str, str | None]:
     """Clips to compare on, what they are, and the name of one of a dataset; made-up ones where that is not there."""
     from psptool.evaluate.api import check_dataset
+    from psptool.paths import recalled
     from psptool.store.arrays import PreparedClip
     from psptool.store.reading import open_store
 
-    path = data or Path(model.config.latest.data_path)
+    path = data or recalled(model.config.latest.data_path)
     if data is None and not path.exists():
         note(f"{path}: the run's dataset is not there; comparing on made-up recordings")
         return _made_up(model), f"{CLIPS} made-up recordings", None

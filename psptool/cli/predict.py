@@ -27,7 +27,7 @@ EXAMPLES = examples(
 
 def predict(
     files: Annotated[
-        list[Path], typer.Argument(help="Recordings, folders and zip archives.", show_default=False)
+        list[Path], typer.Argument(help="Recordings, folders, zip and tar archives.", show_default=False)
     ],
     model: Annotated[
         Path | None,
@@ -91,3 +91,6 @@ def _show(done: Prediction) -> None:
         for place, guess in enumerate(clip.top)
     ]
     grid(f"{len(done.clips)} recordings by {done.model}", ("recording", "action", "%"), rows)
+    for clip in done.clips:
+        for noted in clip.notes:
+            say(f"{clip.name}: {noted}")

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, next_step, note, progress, say_json, table, warn
+from psptool.cli.console import (
+    choice,
+    examples,
+    next_step,
+    note,
+    progress,
+    say_json,
+    table,
+    warn,
+    warn_of_lost,
+)
 from psptool.errors import PspError
 
 if TYPE_CHECKING:
@@ -32,7 +42,7 @@ def prepare(
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Further paths, as after --raw.")
     ] = None,
     raw: Annotated[
-        list[Path] | None, typer.Option(help="A folder, zip archive or file to read; repeatable.")
+        list[Path] | None, typer.Option(help="A folder, zip or tar archive or file to read; repeatable.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default named in data/.")] = None,
     align: Annotated[
@@ -52,7 +62,7 @@ def prepare(
     chosen = cast("Kind", choice(kind, get_args(gathering.Kind), "dataset"))
     sources = [*(raw or ()), *(more or ())]
     if not sources:
-        raise PspError("--raw", "no path", "a folder or zip archive of recordings", "Say --raw PATH.")
+        raise PspError("--raw", "no path", "a folder, zip or tar archive of recordings", "Say --raw PATH.")
     settings, workers = _settings(align), _workers(jobs)
     if dry_run:
         _tell_estimate(pipeline.estimate(chosen, sources, out, settings, jobs=workers), as_json)
@@ -122,6 +132,7 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     if counts.quarantined:
         what = "1 clip was" if counts.quarantined == 1 else f"{counts.quarantined} clips were"
         warn(f"{what} quarantined; {done.report_path} names each with its reason")
+    warn_of_lost(_lost(report.skipped), str(done.report_path))
     rate = None if done.current else round(report.found / max(done.seconds, 1e-9), 1)
     if as_json:
         say_json(
@@ -153,12 +164,19 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     next_step("psptool split --ratio 0.05" + ("" if default else f" --data {done.path}"))
 
 
+def _lost(skipped: Sequence[LeftOut]) -> list[str]:
+    from psptool.readers.sources import LOST
+
+    return [one.source for one in skipped if one.reason in LOST]
+
+
 def _indented(left_out: Sequence[LeftOut]) -> list[tuple[str, object]]:
     return [(f"  {reason}", number) for reason, number in _reasons(left_out).items()]
 
 
 def _tell_estimate(found: Estimate, as_json: bool) -> None:
     gathered = found.gathered
+    warn_of_lost(_lost(gathered.skipped))
     if as_json:
         say_json(
             {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from psptool.cli.console import examples, note, say
+from psptool.cli.console import examples, note, say, warn_of_lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def view(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A dataset (.h5), raw file, folder or zip, or predict's JSON.", show_default=False
+            help="A dataset (.h5), raw file, folder, zip or tar, or predict's JSON.", show_default=False
         ),
     ],
     clips: Annotated[
@@ -48,6 +48,7 @@ def view(
     config = None if model is None else _config(model)
     found = finding.find(file, clips or (), None if config is None else config.preparation)
     shown: Sequence[ViewedClip] = found.clips
+    warn_of_lost([stray.source for stray in found.lost])
     if not clips and found.of > 1:
         note(f"{file}: {len(shown)} of {found.of} clips: {' '.join(clip.name for clip in shown)}")
     if model is not None and config is not None:

@@ -19,6 +19,7 @@ from psptool.evaluate.confusion import confusion_png
 from psptool.evaluate.measures import confusion_matrix, per_class, predicted, top_k, unseen
 from psptool.evaluate.provenance import provenance
 from psptool.inference.scoring import StreamLogits, load_model, score_clips
+from psptool.paths import recalled
 from psptool.replacing import write_whole
 from psptool.runs.folder import RunFolder
 from psptool.runs.unfinished import find_weights
@@ -205,7 +206,7 @@ def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -
 
 def where_it_lay(run_folder: Path, recorded: str, option: str) -> Path:
     """The path that the run was trained from, which counts from the folder that training was started in."""
-    path = Path(recorded)
+    path = recalled(recorded)
     if not path.exists():
         raise PspError(
             f"{path}: {run_folder} was trained from this file, and there is no such file here",

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from psptool.errors import PspError
 from psptool.inference.scoring import CONTRAST_BRANCH, load_model
 from psptool.model.classifier import PSPNet
+from psptool.paths import readable_name
 from psptool.runs.folder import RunFolder
 from psptool.runs.unfinished import find_weights
 from psptool.schemas.base import describe
@@ -78,7 +79,7 @@ def model_bytes(model: TrainedModel) -> bytes:
 def _described(path: Path) -> tuple[RunConfig, Weights]:
     """What a model's file says of itself in its metadata."""
     try:
-        with safe_open(path, framework="pt") as opened:
+        with readable_name(path) as name, safe_open(name, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise PspError(

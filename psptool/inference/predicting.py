@@ -17,9 +17,10 @@ from psptool.errors import PspError
 from psptool.inference.models import TrainedModel
 from psptool.inference.scoring import score_ragged, softmax
 from psptool.prepare.gathering import ANY_NAME
-from psptool.prepare.working import prepare_clip
+from psptool.prepare.working import notes_of, prepare_clip
+from psptool.readers.ahead import ReadAhead
 from psptool.readers.base import ClipSource, FileRef, Reader
-from psptool.readers.sources import clips_among, list_files
+from psptool.readers.sources import MAX_BYTES, clips_among, list_files
 from psptool.schemas.prediction import Guess, PredictedClip, Prediction
 from psptool.schemas.report import LeftOut
 from psptool.skeletons.topologies import TOPOLOGIES
@@ -48,7 +49,7 @@ def predict(
 
     Args:
         model: Whose preparation, frames and classes hold.
-        paths: Folders, zip archives and files, in a format of the model's joints.
+        paths: Folders, zip and tar archives and files, in a format of the model's joints.
         top: Actions a recording, at most K.
         logits: Keep the logits of all classes too.
         progress: Is told of every batch.
@@ -62,8 +63,9 @@ def predict(
     total, done = sum(len(sources) for _, sources in found), 0
     clips: list[PredictedClip] = []
     for reader, sources in found:
+        ahead = ReadAhead(sources, MAX_BYTES)
         for first in range(0, len(sources), BATCH):
-            batch = sources[first : first + BATCH]
+            batch = [ahead.attach(source) for source in sources[first : first + BATCH]]
             outcomes = [prepare_clip((source,), reader, model.config.preparation) for source in batch]
             unusable += [outcome.left_out for outcome in outcomes if outcome.left_out is not None]
             usable = [
@@ -105,18 +107,23 @@ def find_recordings(
         PspError: A path is absent or unreadable, or there is no recording of these joints.
     """
     files = list_files(paths)
-    found, unusable, taken = [], [], set()
+    found, taken = [], set()
+    # Readers of one skeleton may name the same file, such as an archive inside an archive.
+    unread: dict[str, LeftOut] = {}
     for reader in ANY_NAME:
         if reader.topology.name != topology:
             continue
         clips, strays = clips_among(files, reader)
         found.append((reader, clips))
-        unusable += [LeftOut(name=stray.name, source=stray.source, reason=stray.reason) for stray in strays]
+        for stray in strays:
+            unread[stray.source] = LeftOut(name=stray.name, source=stray.source, reason=stray.reason)
         taken |= {str(file) for clip in clips for file in clip.files} | {stray.source for stray in strays}
+    used = {str(file) for _, clips in found for clip in clips for file in clip.files}
+    unusable = [left_out for source, left_out in unread.items() if source not in used]
     named = {str(path) for path in paths}
     expected = " or ".join(reader.format for reader, _ in found)
     for file in files:
-        if file.archive is None and file.path in named and file.path not in taken:
+        if file.archive is None and file.path in named and str(file) not in taken:
             detail = f"{file}: found {_format_of(file)}, expected {expected}"
             unusable.append(LeftOut(name=file.name, source=str(file), reason=OTHER_FORMAT, detail=detail))
     if not any(clips for _, clips in found) and not unusable:
@@ -151,6 +158,7 @@ def _predicted(
             source=str(source.files[0]),
             frames=clip.frames,
             persons=clip.persons,
+            notes=notes_of(clip),
             top=tuple(
                 Guess(
                     class_name=model.config.class_names[label],

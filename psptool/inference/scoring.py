@@ -19,6 +19,7 @@ from psptool.batches.ragged import Batcher, RaggedClips
 from psptool.errors import PspError
 from psptool.model.classifier import PSPNet
 from psptool.model.logits import clip_logits
+from psptool.paths import readable_name
 from psptool.schemas.run import RunConfig
 from psptool.skeletons.topologies import TOPOLOGIES
 from psptool.store.reading import Store
@@ -72,7 +73,8 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
             way_out="Check the path.",
         )
     try:
-        tensors = load_file(weights, device="cpu")
+        with readable_name(weights) as name:
+            tensors = load_file(name, device="cpu")
     except (SafetensorError, OSError) as error:
         raise PspError(
             f"{weights}: cannot be read as safetensors ({error})",

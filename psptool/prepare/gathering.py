@@ -13,6 +13,7 @@ from typing import Literal
 
 from psptool import __version__
 from psptool.errors import PspError
+from psptool.paths import shown
 from psptool.readers.base import ClipSource, FileRef, Reader, Stray
 from psptool.readers.ntu import NtuReader
 from psptool.readers.sources import clips_among, list_files
@@ -133,7 +134,7 @@ def _digest(
 ) -> str:
     digest = hashlib.sha256(f"psptool-input-1\n{__version__}\n{settings.model_dump_json()}\n".encode())
     if not all(path.is_absolute() for path in raw):
-        digest.update(f"{Path.cwd()}\n".encode())
+        digest.update(f"{shown(Path.cwd())}\n".encode())
     for source in sources:
         for file in source.files:
             digest.update(f"{file}\t{file.size}\t{file.changed}\n".encode())

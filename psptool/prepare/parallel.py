@@ -117,13 +117,15 @@ def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[
     be sent.
     """
     workers = jobs - 1
-    # joblib's own, since a process has one pool of loky's, and joblib takes it as it finds it.
-    executor = get_memmapping_executor(workers, env=_ONE_THREAD)
+    with _start_explained():
+        # joblib's own, since a process has one pool of loky's, and joblib takes it as it finds it.
+        executor = get_memmapping_executor(workers, env=_ONE_THREAD)
     # As many as tasks are out at once: a slot is filled anew only after its last result was taken.
     slots, shipping, numbers = Slots(AHEAD * workers), Shipping(function), count()
 
     def hand_out(task: Task) -> Handed[Any]:
-        handed: Handed[Any] = executor.submit(shipping, slots.slot(next(numbers)), task)
+        with _start_explained():
+            handed: Handed[Any] = executor.submit(shipping, slots.slot(next(numbers)), task)
         return handed
 
     try:
@@ -132,6 +134,19 @@ def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[
         # Nobody waits any more for what they are at.
         executor.shutdown(wait=False, kill_workers=True)
         raise
+
+
+@contextmanager
+def _start_explained() -> Iterator[None]:
+    """Name what helps where the system gives no semaphores or processes, as without a writable ``/dev/shm``."""
+    try:
+        yield
+    except (OSError, ImportError) as error:
+        raise PspError(
+            f"worker processes cannot be started ({error})",
+            expected="shared memory that can be written (on Linux /dev/shm), and room for more processes",
+            way_out="Say --jobs 1, or make /dev/shm writable.",
+        ) from error
 
 
 @contextmanager

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from psptool.errors import PspError
-from psptool.prepare.gathering import Gathered, raw_size
-from psptool.prepare.working import prepare_batch
+from psptool.prepare.gathering import Copies, Gathered, raw_size
+from psptool.prepare.working import attached, every_source, prepare_batch
+from psptool.readers.ahead import ReadAhead
+from psptool.readers.sources import MAX_BYTES
 from psptool.schemas.dataset import PreparationSettings
 from psptool.store.layout import bytes_per_row
 
@@ -44,15 +48,14 @@ class Sample:
 
 
 def take_sample(gathered: Gathered, settings: PreparationSettings) -> Sample:
-    """Prepare up to `SAMPLE` clips, evenly spaced; of no clips, nothing is known.
+    """Prepare up to `SAMPLE` clips; of no clips, nothing is known.
 
     Raises:
         PspError: One cannot be read.
     """
     if not gathered.clips:
         return Sample(0, 0, 1, 0, 0.0)
-    step = max(1, len(gathered.clips) // SAMPLE)
-    chosen = gathered.clips[::step][:SAMPLE]
+    chosen = _chosen(gathered.clips)
     packed = []
     began = 0.0
     for place, copies in enumerate((chosen[0], *chosen)):
@@ -66,6 +69,15 @@ def take_sample(gathered: Gathered, settings: PreparationSettings) -> Sample:
     size = bytes_per_row(gathered.dataset.topology.size) * sum(len(one.joint) for one in kept)
     raw_bytes = sum(raw_size(copies) for copies in chosen)
     return Sample(len(chosen), bad, max(1, raw_bytes), size, seconds)
+
+
+def _chosen(clips: Sequence[Copies]) -> Sequence[Copies]:
+    """Up to `SAMPLE` clips, evenly spaced; where some lie in compressed tar archives, those that are reached first."""
+    step = max(1, len(clips) // SAMPLE)
+    if not ReadAhead(every_source(clips), MAX_BYTES):
+        return clips[::step][:SAMPLE]
+    first = heapq.nsmallest(SAMPLE, clips, key=lambda copies: max(f.offset for s in copies for f in s.files))
+    return attached(first, ReadAhead(every_source(first), MAX_BYTES))
 
 
 def check_disk(path: Path, needed: int | None) -> None:

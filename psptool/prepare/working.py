@@ -9,8 +9,10 @@ from psptool.errors import PspError, RawFormatError
 from psptool.prepare.gathering import Copies, raw_size
 from psptool.prepare.normalize import normalize
 from psptool.prepare.selection import find_persons
-from psptool.readers.base import Reader
-from psptool.readers.sources import read_clip
+from psptool.readers.ahead import ReadAhead
+from psptool.readers.base import ClipSource, Reader
+from psptool.readers.sources import MAX_BYTES, read_clip
+from psptool.readers.text import same_text
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut
 from psptool.store.arrays import PreparedClip
@@ -31,7 +33,7 @@ class Outcome:
     Attributes:
         clip: The prepared clip.
         left_out: Why there is none.
-        repeated: Further copies, byte for byte the same.
+        repeated: Further copies, of the same text.
     """
 
     clip: PreparedClip | None
@@ -61,13 +63,31 @@ class BatchOutcome:
 
 
 def tasks(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
-    """What workers get at a time: clips of about `TASK_BYTES`, in order, and fewer towards the end."""
+    """What workers get at a time: clips of about `TASK_BYTES`, in order, and fewer towards the end.
+
+    Clips in a compressed tar archive come with their bytes, and fewer at a time, as all tasks are in memory at once.
+
+    Raises:
+        PspError: Such an archive was changed after it was listed, is damaged or cannot be read.
+    """
+    ahead = ReadAhead(every_source(clips), MAX_BYTES)
+    largest = PACK_BYTES if ahead else TASK_BYTES
     left, first = sum(map(raw_size, clips)), 0
     while first < len(clips):
-        most = max(PACK_BYTES, min(TASK_BYTES, left // SHARE_OF_THE_REST))
+        most = max(PACK_BYTES, min(largest, left // SHARE_OF_THE_REST))
         task = next(_runs(clips[first : first + TASK_CLIPS], most, TASK_CLIPS))
-        yield task
+        yield attached(task, ahead)
         left, first = left - sum(map(raw_size, task)), first + len(task)
+
+
+def every_source(clips: Sequence[Copies]) -> list[ClipSource]:
+    """All recordings, copies among them."""
+    return [source for copies in clips for source in copies]
+
+
+def attached(clips: Sequence[Copies], ahead: ReadAhead) -> tuple[Copies, ...]:
+    """The clips with the bytes of files that are read ahead."""
+    return tuple(tuple(map(ahead.attach, copies)) for copies in clips) if ahead else tuple(clips)
 
 
 def prepare_task(
@@ -87,14 +107,14 @@ def prepare_batch(
         len(batch),
         pack(clips, reader.topology.size),
         tuple(outcome.left_out for outcome in outcomes if outcome.left_out is not None),
-        tuple(note for clip in clips for note in notes_of(clip)),
+        tuple(note for clip in clips for note in report_notes(clip)),
         sum(outcome.repeated for outcome in outcomes),
         sum(clip.interpolated for clip in clips),
     )
 
 
-def notes_of(clip: PreparedClip) -> Iterator[ClipNote]:
-    """What the report should say of a clip."""
+def report_notes(clip: PreparedClip) -> Iterator[ClipNote]:
+    """The report's notes on a clip: on the whole clip, then on its tracks."""
     for note in clip.notes:
         yield ClipNote(name=clip.name, note=note)
     for track in clip.tracks:
@@ -114,6 +134,15 @@ def _runs(clips: Sequence[Copies], most_bytes: int, most_clips: int) -> Iterator
         yield tuple(run)
 
 
+def notes_of(clip: PreparedClip) -> tuple[str, ...]:
+    """The same notes as `report_notes`, as text for a reader who has the clip before them."""
+    return (*clip.notes, *(f"track {track.body} {track.text}" for track in clip.tracks))
+
+
+def _same(one: list[bytes], other: list[bytes]) -> bool:
+    return len(one) == len(other) and all(map(same_text, one, other))
+
+
 def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, folder: str = "") -> Outcome:
     """Prepare one clip.
 
@@ -130,7 +159,7 @@ def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, 
     try:
         blobs = read_clip(source, folder)
         for other in copies[1:]:
-            if read_clip(other, folder) != blobs:
+            if not _same(read_clip(other, folder), blobs):
                 raise PspError(
                     f"two different recordings have the clip name {source.name}",
                     f"{source.files[0]} and {other.files[0]}",

@@ -42,7 +42,9 @@ def members(path: Path) -> list[tuple[str, int]]:
         OSError: It cannot be read.
     """
     contents = _ARCHIVES.get(path).contents
-    return [(name, size) for name, size in contents.sizes() if not name.endswith("/") and not is_shadow(name)]
+    # Some programs on Windows write backslashes, also at the end of a folder's name.
+    folders = ("/", "\\")
+    return [(name, size) for name, size in contents.sizes() if not name.endswith(folders)]
 
 
 def read_member(file: FileRef, archive: Path, most: int) -> bytes:
@@ -77,19 +79,6 @@ def read_member(file: FileRef, archive: Path, most: int) -> bytes:
         raise RawFormatError(
             "damaged in the archive", str(file), str(error), "the bytes as packed"
         ) from error
-
-
-def is_shadow(name: str) -> bool:
-    """Whether a file is what macOS puts beside another: with its name after ``._``, but not its content."""
-    return name.rsplit("/", 1)[-1].startswith("._")
-
-
-def points_outside(file: FileRef) -> bool:
-    """Whether the name of an archive's member is absolute or climbs out of the archive."""
-    if file.archive is None:
-        return False
-    parts = file.path.replace("\\", "/").split("/")
-    return ".." in parts or parts[0] == "" or ":" in parts[0]
 
 
 class _Contents:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from psptool.paths import shown
+from psptool.readers.packing import without_packing
 from psptool.skeletons.datasets import ClipKey
 from psptool.skeletons.topology import Topology
 
@@ -22,34 +24,46 @@ STATE_UNKNOWN = 255
 
 # Named tuples, as they are made and sent to other processes by the hundred thousand, where dataclasses take longer.
 class FileRef(NamedTuple):
-    """One file of a clip: on disk (`archive` None), or a member of a zip archive.
+    """One file of a clip: on disk (`archive` None), or a member of a zip or tar archive.
 
     Attributes:
         path: The file's path on disk, or the member's name in the archive.
-        archive: The zip file, or None.
-        size: Bytes (uncompressed).
+        archive: The zip or tar file, or None.
+        size: Bytes: of the file on disk, or of the member as the archive has it once unpacked.
         changed: When the file, or the archive, was changed; nanoseconds since 1970.
+        offset: In a tar archive the first byte of the member in the unpacked archive, from 0; -1 elsewhere.
+        unread: Why the member is not read, as a link; empty where it is.
+        content: Its bytes as `psptool.readers.sources.read_file` reads them, where they were read ahead.
     """
 
     path: str
     archive: Path | None
     size: int
     changed: int = 0
+    offset: int = -1
+    unread: str = ""
+    content: bytes | None = None
+
+    @property
+    def plain(self) -> str:
+        """`path` without ``.gz``, ``.bz2`` or ``.xz``; in an archive with slashes where a program wrote backslashes."""
+        path = self.path if self.archive is None else self.path.replace("\\", "/")
+        return without_packing(path)
 
     @property
     def place(self) -> PurePath:
-        """`path` in its parts; zip archives write them with slashes on every system."""
-        return PurePath(self.path) if self.archive is None else PurePosixPath(self.path)
+        """`plain` in its parts; archives write them with slashes on every system."""
+        return PurePath(self.plain) if self.archive is None else PurePosixPath(self.plain)
 
     @property
     def name(self) -> str:
         """The last part of `place`, which is slow to make for each of very many files."""
         if self.archive is None:
-            return os.path.basename(self.path)  # noqa: PTH119
-        return self.path.rsplit("/", 1)[-1]
+            return os.path.basename(self.plain)  # noqa: PTH119
+        return self.plain.rsplit("/", 1)[-1]
 
     def __str__(self) -> str:
-        return self.path if self.archive is None else f"{self.archive}:{self.path}"
+        return shown(self.path if self.archive is None else f"{self.archive}:{self.path}")
 
 
 class ClipSource(NamedTuple):
@@ -70,13 +84,19 @@ class ClipSource(NamedTuple):
         return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files])
 
 
-def _unpickled(name: str, key: tuple[int, ...], files: list[tuple[str, Path | None, int, int]]) -> ClipSource:
+def _unpickled(name: str, key: tuple[int, ...], files: list[tuple[Any, ...]]) -> ClipSource:
     return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files))
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file of the format's kind whose name is no clip's; it is skipped and counted."""
+    """A file that may be a recording and is not read, such as one whose name is no clip's; it is skipped and counted.
+
+    Attributes:
+        name: The file's name.
+        source: The file, as `FileRef` is printed.
+        reason: Why it is not read.
+    """
 
     name: str
     source: str

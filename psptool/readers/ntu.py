@@ -13,15 +13,16 @@ import re
 from typing import TYPE_CHECKING
 
 from psptool.errors import RawFormatError
+from psptool.paths import shown
 from psptool.readers.base import ClipSource, FileRef, RawClip, Stray
-from psptool.readers.text import excerpt, no_body, number_error, require_text
+from psptool.readers.text import excerpt, no_body, number_error, require_text, without_mark
 from psptool.skeletons.datasets import UNNAMED, parse_ntu
 from psptool.skeletons.topologies import NTU25
 
 if TYPE_CHECKING:
     from psptool.readers.scanner import Scan
 
-SUFFIX = ".skeleton"
+SUFFIXES = (".skeleton", ".skeleton.txt")
 MOST_SHOWN = 4096
 """Bytes of a faulty line that are looked at to describe it; a line may be as long as its file."""
 
@@ -42,13 +43,13 @@ class NtuReader:
         self.any_name = any_name
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """A clip is a ``SsssCcccPpppRrrrAaaa.skeleton``; a `.skeleton` of another name is a stray."""
+        """A clip is a ``SsssCcccPpppRrrrAaaa.skeleton`` or ``.skeleton.txt``; one of another name is a stray."""
         clips, strays = [], []
         for file in files:
-            if not file.path.lower().endswith(SUFFIX):
+            if not file.plain.lower().endswith(SUFFIXES):
                 continue
-            name = file.name
-            stem = name[: -len(SUFFIX)]
+            name = shown(file.name)
+            stem = name[: name.lower().rindex(SUFFIXES[0])]
             key = parse_ntu(stem) or (UNNAMED if self.any_name else None)
             if key is None:
                 strays.append(Stray(name, str(file), "the name is not SsssCcccPpppRrrrAaaa"))
@@ -66,7 +67,7 @@ class NtuReader:
         from psptool.readers import kernel
         from psptool.readers.scanner import scan
 
-        (blob,), (file,) = blobs, source.files
+        (blob,), (file,) = map(without_mark, blobs), source.files
         require_text(file, blob)
         found = scan(blob, self.topology.size)
         if found.problem != kernel.FINE:

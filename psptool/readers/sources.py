@@ -1,7 +1,7 @@
-"""Where raw recordings lie: the files of folders and zip archives, and the clips among them.
+"""Where raw recordings lie: the files of folders, zip and tar archives, and the clips among them.
 
-Archives are untrusted: nothing is ever unpacked, and a member's name is compared but never used as a path.
-Their bytes are read in `psptool.readers.archives`.
+Archives are untrusted: nothing is ever unpacked to disk, and a member's name is compared but never used as a path.
+Their bytes are read in `psptool.readers.archives` (zip) and `psptool.readers.tars`.
 """
 
 from __future__ import annotations
@@ -9,24 +9,40 @@ from __future__ import annotations
 import difflib
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from psptool.errors import PspError, RawFormatError
-from psptool.readers import archives
+from psptool.readers import archives, tars
 from psptool.readers.base import ClipSource, FileRef, Reader, Stray
+from psptool.readers.packing import (
+    ARCHIVE_SUFFIXES,
+    PACKED_SUFFIXES,
+    TAR_SUFFIXES,
+    UNREAD_PART,
+    UNREAD_SUFFIXES,
+    unpack,
+)
 
 MAX_BYTES = 64 * 2**20
 """Bytes that a clip's file may have, unpacked; the longest NTU clip has about 2 MB."""
 
-_OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar", ".zst")
+OUTSIDE = "its name points out of the archive"
+NESTED = "an archive inside an archive, which is not read"
+OTHER_ARCHIVE = "an archive of a kind that is not read"
+OTHER_CONTENT = "a compressed file whose name is no recording's"
+LOST = frozenset((OUTSIDE, NESTED, OTHER_ARCHIVE, OTHER_CONTENT, tars.LINK, tars.NO_FILE))
+"""Reasons of strays with which recordings may be lost, so that a user is warned of them."""
+
+_READ = f"a folder, {', '.join(ARCHIVE_SUFFIXES)}, or a file, also packed as {', '.join(PACKED_SUFFIXES)}"
 
 _Seen = set[tuple[int, int]]
 """Device and inode of each folder and archive that was entered."""
 
 
 def list_files(paths: Sequence[Path | str]) -> list[FileRef]:
-    """All files that ``--raw`` names: folders at any depth, zip archives, also inside a folder, single files.
+    """All files that ``--raw`` names: folders at any depth, zip and tar archives, also inside a folder, single files.
 
     The order is that of the names, so it does not depend on the file system. A folder or archive that is
     reached twice, also by a symlink, is taken once.
@@ -42,7 +58,9 @@ def find_clips(paths: Sequence[Path | str], reader: Reader) -> tuple[list[ClipSo
     """The clips that ``--raw`` names, sorted by name, and the files of the reader's kind that are no clip.
 
     A clip name that is found twice is returned twice: whether the two are the same takes a look at their
-    bytes. A member whose name points out of its archive is a stray.
+    bytes. Strays are also what may hold recordings and is not read: members whose name points out of their
+    archive, links in an archive, archives inside an archive or of a kind that is not read, and compressed files
+    that are no clip's.
 
     Raises:
         PspError: As for `list_files`.
@@ -52,13 +70,58 @@ def find_clips(paths: Sequence[Path | str], reader: Reader) -> tuple[list[ClipSo
 
 def clips_among(files: list[FileRef], reader: Reader) -> tuple[list[ClipSource], list[Stray]]:
     """As `find_clips`, for files that are already listed."""
-    clips, strays = reader.find([file for file in files if not archives.points_outside(file)])
-    odd_clips, odd_strays = reader.find([file for file in files if archives.points_outside(file)])
-    reason = "its name points out of the archive"
-    strays += [Stray(clip.name, str(clip.files[0]), reason) for clip in odd_clips]
-    strays += [Stray(stray.name, stray.source, reason) for stray in odd_strays]
+    readable: list[FileRef] = []
+    refused: dict[str, list[FileRef]] = defaultdict(list)
+    for file in files:
+        reason = _refusal(file)
+        (refused[reason] if reason else readable).append(file)
+    clips, strays = reader.find(readable)
+    for reason, some in refused.items():
+        odd_clips, odd_strays = reader.find(some)
+        strays += [Stray(clip.name, str(clip.files[0]), reason) for clip in odd_clips]
+        strays += [Stray(stray.name, stray.source, reason) for stray in odd_strays]
+    strays += _unread_archives(files, clips, strays)
     clips.sort(key=lambda clip: (clip.name, str(clip.files[0])))
     return clips, sorted(strays, key=lambda stray: (stray.name, stray.source))
+
+
+def _refusal(file: FileRef) -> str:
+    """Why a member of an archive is not read: what its kind is, or its name, absolute or climbing out; else empty."""
+    if file.archive is None:
+        return ""
+    parts = file.path.replace("\\", "/").split("/")
+    if ".." in parts or parts[0] == "" or ":" in parts[0]:
+        return OUTSIDE
+    return file.unread
+
+
+def _unread_archives(files: list[FileRef], clips: list[ClipSource], strays: list[Stray]) -> list[Stray]:
+    """Archives and compressed files that are not read and may hold recordings."""
+    found = []
+    for file in files:
+        name = file.path.lower()
+        suffix = name[name.rfind(".") :]
+        if file.archive is not None and name.endswith(ARCHIVE_SUFFIXES):
+            reason = NESTED
+        elif suffix in UNREAD_SUFFIXES or (suffix[-1:].isdigit() and UNREAD_PART.search(name)):
+            reason = OTHER_ARCHIVE
+        elif suffix in PACKED_SUFFIXES:
+            reason = OTHER_CONTENT
+        else:
+            continue
+        found.append(Stray(PurePath(file.path).name, str(file), reason))
+    if not found:
+        return []
+    taken = {str(file) for clip in clips for file in clip.files} | {stray.source for stray in strays}
+    return [stray for stray in found if stray.source not in taken]
+
+
+def _is_shadow(path: str) -> bool:
+    """Whether a file is what macOS puts beside another: in ``__MACOSX``, or with its name after ``._``."""
+    if "._" not in path and "__MACOSX" not in path:
+        return False
+    parts = path.replace("\\", "/").split("/")
+    return parts[-1].startswith("._") or "__MACOSX" in parts
 
 
 def read_clip(source: ClipSource, folder: str = "") -> list[bytes]:
@@ -77,21 +140,38 @@ def read_clip(source: ClipSource, folder: str = "") -> list[bytes]:
 
 
 def read_file(file: FileRef, folder: str = "") -> bytes:
-    """The bytes of one file; errors as for `read_clip`. Any number of threads may read at once."""
+    """The bytes of one file, unpacked where it is compressed; errors as for `read_clip`.
+
+    Any number of threads may read at once.
+    """
     if file.size > MAX_BYTES:
         raise _too_large(file, f"{file.size} bytes")
-    try:
-        if file.archive is not None:
-            archive = Path(folder, file.archive) if folder else file.archive
-            blob = archives.read_member(file, archive, MAX_BYTES + 1)
-        else:
-            blob = _read(os.path.join(folder, file.path), file.size)  # noqa: PTH118
-    except OSError as error:
-        raise _unreadable(str(file), error) from error
+    blob = _stored(file, folder) if file.content is None else file.content
     # The size that was stated may be wrong; what was read tells.
     if len(blob) > MAX_BYTES:
         raise _too_large(file, f"more than {MAX_BYTES} bytes")
+    if not file.path.lower().endswith(PACKED_SUFFIXES):
+        return blob
+    try:
+        blob = unpack(blob, MAX_BYTES + 1)
+    except ValueError as error:
+        expected = f"a whole file of {', '.join(PACKED_SUFFIXES)}"
+        raise RawFormatError("damaged compressed file", str(file), str(error), expected) from error
+    if len(blob) > MAX_BYTES:
+        raise _too_large(file, f"more than {MAX_BYTES} bytes once unpacked")
     return blob
+
+
+def _stored(file: FileRef, folder: str) -> bytes:
+    """The bytes of one file as they are stored, at most a few more than `MAX_BYTES`."""
+    try:
+        if file.archive is None:
+            return _read(os.path.join(folder, file.path), file.size)  # noqa: PTH118
+        archive = Path(folder, file.archive) if folder else file.archive
+        read_member = archives.read_member if file.offset < 0 else tars.read_member
+        return read_member(file, archive, MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(str(file), error) from error
 
 
 def _read(path: str, size: int) -> bytes:
@@ -135,11 +215,14 @@ def _named(path: Path, seen: _Seen) -> Iterator[FileRef]:
     try:
         if stat.S_ISDIR(status.st_mode):
             yield from _in_folder(path, seen)
-        elif path.suffix.lower() == ".zip":
+        elif path.name.lower().endswith(ARCHIVE_SUFFIXES):
             yield from _in_archive(path, seen)
-        elif path.suffix.lower() in _OTHER_ARCHIVES:
+        elif path.suffix.lower() in UNREAD_SUFFIXES or UNREAD_PART.search(path.name.lower()):
             raise PspError(
-                f"{path}: archives other than zip are not read", way_out="Unpack it and name the folder."
+                f"{path}: archives of this kind are not read",
+                path.suffix,
+                _READ,
+                "Unpack it and name the folder.",
             )
         elif stat.S_ISREG(status.st_mode):
             yield FileRef(str(path), None, status.st_size, status.st_mtime_ns)
@@ -179,13 +262,13 @@ def _in_folder(folder: Path, seen: _Seen) -> Iterator[FileRef]:
         entry = next(stack[-1], None)
         if entry is None:
             stack.pop()
-        elif _leads_nowhere(entry) or archives.is_shadow(entry.name):
+        elif _leads_nowhere(entry) or _is_shadow(entry.name):
             continue
         elif entry.is_dir():
             folder = Path(entry.path)
             if _is_new(folder, seen):
                 stack.append(iter(_entries(folder)))
-        elif entry.is_file() and entry.name.lower().endswith(".zip"):
+        elif entry.is_file() and entry.name.lower().endswith(ARCHIVE_SUFFIXES):
             yield from _in_archive(Path(entry.path), seen)
         elif entry.is_file():
             status = entry.stat()
@@ -203,7 +286,11 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
 
 
 def _in_archive(path: Path, seen: _Seen) -> Iterator[FileRef]:
-    if _is_new(path, seen):
-        changed = path.stat().st_mtime_ns
-        for name, size in archives.members(path):
-            yield FileRef(name, path, size, changed)
+    if not _is_new(path, seen):
+        return
+    changed = path.stat().st_mtime_ns
+    if path.name.lower().endswith(TAR_SUFFIXES):
+        members = (FileRef(m.name, path, m.size, changed, m.offset, m.unread) for m in tars.members(path))
+    else:
+        members = (FileRef(name, path, size, changed) for name, size in archives.members(path))
+    yield from (file for file in members if not _is_shadow(file.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import reprlib
 
@@ -55,6 +56,20 @@ def _float(text: str) -> float | None:
         return None
 
 
+def without_mark(blob: bytes) -> bytes:
+    """The bytes without the byte order mark of UTF-8, which some programs put before a text."""
+    return blob.removeprefix(codecs.BOM_UTF8)
+
+
+def same_text(one: bytes, other: bytes) -> bool:
+    r"""Whether two files have the same text, whether their lines end in ``\r\n`` or ``\n``, with or without a mark."""
+    return one == other or _normalized(one) == _normalized(other)
+
+
+def _normalized(blob: bytes) -> bytes:
+    return without_mark(blob).replace(b"\r\n", b"\n")
+
+
 def require_text(file: FileRef, blob: bytes) -> None:
     """Refuse an empty file and one that is not plain text.
 
@@ -65,9 +80,14 @@ def require_text(file: FileRef, blob: bytes) -> None:
         raise RawFormatError("empty file", str(file), f"{len(blob)} bytes, none of them text", "a recording")
     if not blob.isascii():
         offset = len(blob.decode("ascii", "replace").split("\ufffd", 1)[0])
-        line = blob.count(b"\n", 0, offset) + 1
-        found = f"byte 0x{blob[offset]:02x} at offset {offset}"
-        raise RawFormatError("not text", f"{file}, line {line}", found, "ASCII text")
+        raise not_text(file, blob, offset, "ASCII text")
+
+
+def not_text(file: FileRef, blob: bytes, offset: int, expected: str) -> RawFormatError:
+    """The error for a byte that is in no text."""
+    line = blob.count(b"\n", 0, offset) + 1
+    found = f"byte 0x{blob[offset]:02x} at offset {offset}"
+    return RawFormatError("not text", f"{file}, line {line}", found, expected)
 
 
 def require_size(file: FileRef, blob: bytes, most: int) -> None:

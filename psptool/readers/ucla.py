@@ -18,15 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.errors import PspError, RawFormatError
+from psptool.paths import shown
 from psptool.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Stray
 from psptool.readers.text import (
     EXCERPT,
     LARGEST_FLOAT32,
     excerpt,
     no_body,
+    not_text,
     number,
     require_size,
     require_text,
+    without_mark,
 )
 from psptool.skeletons.datasets import UNNAMED, ClipKey, parse_ucla
 from psptool.skeletons.topologies import UCLA20
@@ -40,16 +43,16 @@ _KEYS = ("file_name", "skeletons", "label")
 _FRAME = re.compile(r"frame_(\d{1,9})_tc_(\d{1,20})_skeletons\.txt", re.ASCII)
 _FRAME_LIKE = "_skeletons.txt"
 _INDEX = re.compile(r"\d{1,9}", re.ASCII)
-_VIEW = re.compile(r"view_(\d{1,2})", re.ASCII)
+_VIEW = re.compile(r"view_(\d{1,2})", re.ASCII | re.IGNORECASE)
 _FILE_LIST = "fileList.txt"
 _ROW_FIELDS = 4
 
 
 class UclaJsonReader:
-    """Reads the JSON form: exactly ``file_name`` (the stem), ``skeletons`` (T, 20, 3), ``label`` (from 1).
+    """Reads the JSON form: ``file_name`` (the stem), ``skeletons`` (T, 20, 3), ``label`` (from 1).
 
-    The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly (0, 0, 0) and
-    those with a NaN are passed on as they are; it is the preparation that takes them for missing.
+    Other keys are ignored. The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly
+    (0, 0, 0) and those with a NaN are passed on as they are; it is the preparation that takes them for missing.
 
     Args:
         any_name: Take recordings of other names too, whose key is `UNNAMED`; of any file only ``skeletons`` is
@@ -66,14 +69,14 @@ class UclaJsonReader:
         """A clip is an ``aNN_sNN_eNN_vNN.json`` of a known action; a `.json` of another name is a stray."""
         clips, strays = [], []
         for file in files:
-            if not file.path.lower().endswith(".json"):
+            if not file.plain.lower().endswith(".json"):
                 continue
             key = parse_ucla(file.place.stem) or (UNNAMED if self.any_name else None)
             if key is None:
                 reason = "the name is not aNN_sNN_eNN_vNN of a known action"
                 strays.append(Stray(file.place.name, str(file), reason))
             else:
-                clips.append(ClipSource(file.place.stem, key, (file,)))
+                clips.append(ClipSource(shown(file.place.stem), key, (file,)))
         return clips, strays
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
@@ -85,8 +88,7 @@ class UclaJsonReader:
         (blob,), (file,) = blobs, source.files
         content = _load_json(file, blob)
         if self.any_name:
-            if "skeletons" not in content:
-                raise RawFormatError("keys", str(file), excerpt(sorted(content)), "the key skeletons")
+            _require_skeletons(file, content)
         else:
             _check_keys(source, file, content)
         xyz = _json_positions(file, content["skeletons"])
@@ -130,7 +132,7 @@ class UclaTextReader:
         folders: dict[tuple[Path | None, PurePath], list[FileRef]] = defaultdict(list)
         strays = []
         for file in files:
-            if not file.path.endswith((_FRAME_LIKE, _FILE_LIST)):
+            if not file.plain.endswith((_FRAME_LIKE, _FILE_LIST)):
                 continue
             place = file.place
             is_list = place.name == _FILE_LIST
@@ -152,7 +154,7 @@ class UclaTextReader:
         key = parse_ucla(name)
         if key is not None:
             return name, key
-        return (folder.name or ".", UNNAMED) if self.any_name else None
+        return (shown(folder.name) or ".", UNNAMED) if self.any_name else None
 
     def _clip_of(self, folder: PurePath, members: list[FileRef]) -> ClipSource | None:
         """The clip of one folder's frame files and `fileList.txt`, the latter last; None without a frame file."""
@@ -227,8 +229,7 @@ def _one_person(
 def _load_json(file: FileRef, blob: bytes) -> dict[str, Any]:
     """The object in a file."""
     require_size(file, blob, MAX_JSON_BYTES)
-    require_text(file, blob)
-    text = blob.decode("ascii")
+    text = _json_text(file, without_mark(blob))
     try:
         content = json.loads(text, parse_constant=_constant, parse_int=_integer)
     except json.JSONDecodeError as error:
@@ -244,10 +245,31 @@ def _load_json(file: FileRef, blob: bytes) -> dict[str, Any]:
     return content
 
 
+def _json_text(file: FileRef, blob: bytes) -> str:
+    """The text of a JSON file, which is UTF-8: further keys may hold any words."""
+    if not blob.strip():
+        require_text(file, blob)
+    try:
+        return blob.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_text(file, blob, error.start, "UTF-8 text") from None
+
+
+def _require_skeletons(file: FileRef, content: dict[str, Any]) -> None:
+    """Refuse an object without the one key that every recording has."""
+    if "skeletons" in content:
+        return
+    if "people" in content:
+        found = f"the keys {', '.join(map(excerpt, sorted(content)[:5]))}, which OpenPose writes"
+        raise RawFormatError("another format", str(file), found, "the key 'skeletons' of NW-UCLA")
+    raise RawFormatError("keys", str(file), excerpt(sorted(content)), "the key skeletons")
+
+
 def _check_keys(source: ClipSource, file: FileRef, content: dict[str, Any]) -> None:
-    """The form's keys and no others; what they say of the clip is what its name says."""
-    if sorted(content) != sorted(_KEYS):
-        raise RawFormatError("keys", str(file), excerpt(sorted(content)), f"exactly {', '.join(_KEYS)}")
+    """What the keys say of the clip is what its name says; further keys may be there."""
+    _require_skeletons(file, content)
+    if not content.keys() >= set(_KEYS):
+        raise RawFormatError("keys", str(file), excerpt(sorted(content)), ", ".join(_KEYS))
     for key, expected in (("file_name", source.name), ("label", source.key.label + 1)):
         if type(content[key]) is not type(expected) or content[key] != expected:
             raise RawFormatError(
@@ -315,6 +337,7 @@ def _lines(blob: bytes) -> list[str]:
 
 def _listed_frames(file: FileRef, blob: bytes) -> set[int]:
     """The frame indices of a `fileList.txt`: the first token of each line that is not blank."""
+    blob = without_mark(blob)
     if not blob.strip():
         return set()
     require_text(file, blob)
@@ -330,6 +353,7 @@ def _listed_frames(file: FileRef, blob: bytes) -> set[int]:
 
 def _body(file: FileRef, blob: bytes) -> NDArray[np.float64] | None:
     """float64 (20, 4), x y z state, of a frame's first block; None where the frame shows no whole body."""
+    blob = without_mark(blob)
     if not blob.strip():
         return None
     require_text(file, blob)

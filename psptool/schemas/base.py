@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from psptool.errors import PspError
+from psptool.paths import shown
 from psptool.replacing import write_whole
 
 Loaded = TypeVar("Loaded", bound="Artefact")
@@ -18,6 +19,14 @@ class Strict(BaseModel):
     """A model that refuses unknown keys and cannot be changed once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _show_names(cls, values: Any) -> Any:
+        """Escape file names that are not UTF-8, which JSON cannot hold."""
+        if not isinstance(values, dict):
+            return values
+        return {key: _escaped(value) for key, value in values.items()}
 
 
 class Artefact(Strict):
@@ -53,6 +62,14 @@ class Artefact(Strict):
             PspError: The path cannot be written.
         """
         write_whole(path, self.dump())
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, (tuple, list)) and value and all(isinstance(item, str) for item in value):
+        return type(value)(map(shown, value))
+    return value
 
 
 def describe(error: ValidationError) -> str:

@@ -31,6 +31,7 @@ class PredictedClip(Strict):
     )
     frames: int = Field(ge=1, description="Frames of the recording; the network sees some of them")
     persons: int = Field(ge=1, description="Persons that preparation kept")
+    notes: tuple[str, ...] = Field((), description="What preparation noted, such as interpolated joints")
     top: tuple[Guess, ...] = Field(min_length=1, description="Most probable first")
     logits: tuple[float, ...] | None = Field(
         None, description="Of all classes, both streams summed; where asked for"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from psptool.paths import shown
 from psptool.replacing import write_whole
 from psptool.runs.folder import RunFolder
 from psptool.schemas.run import RunConfig
@@ -69,7 +70,12 @@ class Record:
 
 
 def _events(folder: RunFolder, step: int) -> SummaryWriter | None:
-    """Where TensorBoard is installed, a writer of its events into the run's folder."""
+    """Where TensorBoard is installed, a writer of its events into the run's folder.
+
+    It takes no folder whose name is not UTF-8; the log has the same values.
+    """
+    if shown(folder.path) != str(folder.path):
+        return None
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

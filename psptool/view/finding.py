@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,15 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from psptool.errors import PspError, suggest
+from psptool.paths import recalled, shown
 from psptool.prepare.gathering import ANY_NAME
 from psptool.prepare.missing import is_missing
 from psptool.prepare.normalize import normalize
 from psptool.prepare.selection import find_persons, place_persons, select
 from psptool.prepare.tracks import fill_missing_joints, join, place, split_tracks
+from psptool.prepare.working import notes_of
+from psptool.readers.ahead import ReadAhead
 from psptool.readers.base import ClipSource, RawClip, Reader, Stray
 from psptool.readers.ntu import NtuReader
-from psptool.readers.sources import clips_among, list_files, read_clip
-from psptool.readers.ucla import UclaJsonReader, UclaTextReader
+from psptool.readers.packing import ARCHIVE_SUFFIXES, without_packing
+from psptool.readers.sources import LOST, MAX_BYTES, clips_among, list_files, read_clip
+from psptool.readers.ucla import MAX_JSON_BYTES, UclaJsonReader, UclaTextReader
 from psptool.schemas.dataset import PreparationSettings, prepared_up
 from psptool.schemas.prediction import Prediction
 from psptool.skeletons.datasets import DATASETS, NTU120, UCLA
@@ -40,19 +45,21 @@ class Found:
         of: How many there were to choose from.
         settings: How they were prepared.
         model: The run behind a prediction.
+        lost: Files that may hold recordings and are not read.
     """
 
     clips: tuple[ViewedClip, ...]
     of: int
     settings: PreparationSettings
     model: str | None = None
+    lost: tuple[Stray, ...] = ()
 
 
 def find(file: Path, names: Sequence[str] = (), settings: PreparationSettings | None = None) -> Found:
     """The clips ``names`` of ``file``; without names up to `FEW`, evenly spaced.
 
     Args:
-        file: A prepared dataset; a raw file, folder or zip archive of either dataset; or the JSON of
+        file: A prepared dataset; a raw file, folder, zip or tar archive of either dataset; or the JSON of
             ``psptool predict``.
         names: Clip names.
         settings: How raw recordings are prepared.
@@ -61,16 +68,24 @@ def find(file: Path, names: Sequence[str] = (), settings: PreparationSettings | 
         PspError: The file is absent or of no kind known here, has no such clip, or a recording is damaged.
     """
     settings = settings or PreparationSettings()
+    names = tuple(map(shown, names))
     if file.suffix.lower() in DATASET_SUFFIXES:
         with open_store(file) as store:
             return stored(store, names)
     if file.suffix.lower() == ".json" and not _is_recording(file):
         return _predicted(file, names, settings)
-    reader, sources = _recordings(file)
+    reader, sources, lost = _recordings(file)
     chosen = _choose(file, tuple(source.name for source in sources), names)
     by_name = {source.name: source for source in sources}
-    clips = tuple(viewed_recording(reader, by_name[name], settings) for name in chosen)
-    return Found(clips, len(sources), settings)
+    clips = _viewed([(reader, by_name[name]) for name in chosen], settings)
+    return Found(clips, len(sources), settings, lost=lost)
+
+
+def _viewed(
+    chosen: Sequence[tuple[Reader, ClipSource]], settings: PreparationSettings
+) -> tuple[ViewedClip, ...]:
+    ahead = ReadAhead([source for _, source in chosen], MAX_BYTES)
+    return tuple(viewed_recording(reader, ahead.attach(source), settings) for reader, source in chosen)
 
 
 def stored(store: Store, names: Sequence[str] = ()) -> Found:
@@ -124,7 +139,7 @@ def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSe
 
 def _said(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[str, ...]:
     left_out, empty = len(kept) - sum(kept), raw.frames - len(np.unique(raw.frame))
-    said = [*prepared.notes, *(f"track {track.body} {track.text}" for track in prepared.tracks)]
+    said = list(notes_of(prepared))
     if left_out:
         said.append(f"{left_out} of {len(kept)} bodies not taken for persons (grey)")
     if empty:
@@ -132,8 +147,8 @@ def _said(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[s
     return tuple(said)
 
 
-def _recordings(path: Path) -> tuple[Reader, list[ClipSource]]:
-    """The reader for what lies at ``path``, and the clips there, by name; of two with one name the first."""
+def _recordings(path: Path) -> tuple[Reader, list[ClipSource], tuple[Stray, ...]]:
+    """The reader for what lies at ``path``, the clips by name (of two with one name the first), and what is lost."""
     # A text recording is known by its folder and the one above, which a relative path may not name.
     files = list_files([path.resolve() if path.is_dir() else path])
     strays: list[Stray] = []
@@ -141,20 +156,23 @@ def _recordings(path: Path) -> tuple[Reader, list[ClipSource]]:
     for reader in readers:
         sources, more = clips_among(files, reader)
         if sources:
-            return reader, list({source.name: source for source in reversed(sources)}.values())[::-1]
+            clips = list({source.name: source for source in reversed(sources)}.values())[::-1]
+            return reader, clips, tuple(stray for stray in more if stray.reason in LOST)
         strays += more
     raise PspError(
         f"{path}: no recording here",
         f"{strays[0].name}: {strays[0].reason}" if strays else f"{len(files)} files of other kinds",
-        "a prepared dataset (.h5), a .skeleton, an NW-UCLA JSON or text folder, a zip of such, or a prediction",
+        "a prepared dataset (.h5), a .skeleton, an NW-UCLA JSON or text folder, a zip or tar archive of such, or a "
+        "prediction",
     )
 
 
 def _is_recording(file: Path) -> bool:
-    """Whether a JSON file has NW-UCLA's key, which stands before the one long value that there is."""
+    """Whether a JSON file has the key of NW-UCLA's recordings, or of OpenPose's, which their reader refuses."""
     try:
         with file.open("rb") as opened:
-            return b'"skeletons"' in opened.read(4096)
+            content = opened.read(MAX_JSON_BYTES)
+        return b'"skeletons"' in content or b'"people"' in content
     except OSError:
         return False  # Whoever reads it whole says why that fails.
 
@@ -181,26 +199,23 @@ def _predicted(file: Path, names: Sequence[str], settings: PreparationSettings) 
     by_name = {clip.name: clip for clip in prediction.clips}
     chosen = _choose(file, tuple(by_name), names)
     look = _Lookup()
-    clips = []
-    for name in chosen:
-        guessed = by_name[name]
-        reader, source = look(guessed.source, name)
-        top = tuple((guess.class_name, guess.probability) for guess in guessed.top)
-        clips.append(replace(viewed_recording(reader, source, settings), top=top))
-    return Found(tuple(clips), len(by_name), settings, prediction.model)
+    clips = _viewed([look(by_name[name].source, name) for name in chosen], settings)
+    tops = [tuple((guess.class_name, guess.probability) for guess in by_name[name].top) for name in chosen]
+    with_top = tuple(replace(clip, top=top) for clip, top in zip(clips, tops, strict=True))
+    return Found(with_top, len(by_name), settings, prediction.model)
 
 
 class _Lookup:
     """Finds recordings by the source that a prediction names; each archive is listed once."""
 
     def __init__(self) -> None:
-        self._listed: dict[Path, tuple[Reader, list[ClipSource]]] = {}
+        self._listed: dict[Path, tuple[Reader, list[ClipSource], tuple[Stray, ...]]] = {}
 
     def __call__(self, source: str, name: str) -> tuple[Reader, ClipSource]:
         place = _place_of(source)
         if place not in self._listed:
             self._listed[place] = _recordings(place)
-        reader, sources = self._listed[place]
+        reader, sources, _ = self._listed[place]
         for found in sources:
             if found.name == name:
                 return reader, found
@@ -212,7 +227,9 @@ class _Lookup:
 
 def _place_of(source: str) -> Path:
     """What to list for a prediction's source: the archive, the folder of a text recording, or the file."""
-    archive, colon, _ = source.partition(".zip:")
-    if colon:
-        return Path(f"{archive}.zip")
-    return Path(source).parent if source.endswith("_skeletons.txt") else Path(source)
+    for colon in re.finditer(":", source):
+        archive = source[: colon.start()]
+        if archive.lower().endswith(ARCHIVE_SUFFIXES):
+            return recalled(archive)
+    path = recalled(source)
+    return path.parent if without_packing(source).endswith("_skeletons.txt") else path

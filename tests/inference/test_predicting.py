@@ -112,6 +112,43 @@ def test_what_cannot_be_used_is_told_and_the_rest_goes_on(folder: Path, tmp_path
     assert "ntu-skeleton, 25 joints" in told[skeleton.name][1]
 
 
+def test_what_preparation_noted_of_a_recording_is_passed_on(folder: Path, tmp_path: Path) -> None:
+    content = json.loads(files_of(folder)[0].read_text())
+    content["skeletons"][3][7] = [0, 0, 0]
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    for frame in content["skeletons"]:
+        frame[2] = frame[0]
+    (tmp_path / "spineless.json").write_text(json.dumps(content))
+    mine, spineless = predict(open_model(folder / "run"), [tmp_path]).clips
+    assert mine.notes == ("1 missing joints interpolated",)
+    assert any("scale is 1" in noted for noted in spineless.notes)
+
+
+@pytest.mark.parametrize("form", ["tar", "gztar"])
+def test_a_tar_archive_gives_the_predictions_of_its_files(folder: Path, tmp_path: Path, form: str) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "raw"), form, folder / "raw"))
+    model = open_model(folder / "run")
+    packed, plain = (predict(model, [path], logits=True) for path in (archive, folder / "raw"))
+    assert logits(packed).keys() == logits(plain).keys()
+    assert all((logits(packed)[name] == logits(plain)[name]).all() for name in logits(plain))
+
+
+def test_archives_that_are_not_read_are_told_once(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(files_of(folder)[0], tmp_path)
+    (tmp_path / "more.rar").write_bytes(b"")
+    (one,) = predict(open_model(folder / "run"), [tmp_path]).unusable
+    assert (one.name, one.reason) == ("more.rar", "an archive of a kind that is not read")
+
+
+def test_openpose_json_is_said_to_be_another_format(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(files_of(folder)[0], tmp_path)
+    person = {"person_id": [-1], "pose_keypoints_2d": [0.5] * 75}
+    (tmp_path / "x_keypoints.json").write_text(json.dumps({"version": 1.3, "people": [person]}))
+    (one,) = predict(open_model(folder / "run"), [tmp_path]).unusable
+    assert one.reason == "another format"
+    assert "OpenPose" in one.detail
+
+
 def test_the_other_datasets_recordings_are_refused(folder: Path, tmp_path: Path) -> None:
     write_ntu(tmp_path / "ntu", clip_names((7,), 1, 1, (1,))[:2])
     with pytest.raises(PspError, match=r"20 joints of ucla20.*ntu-skeleton, 25 joints.*--model"):

@@ -164,6 +164,21 @@ def test_a_lost_worker_ends_in_an_error_with_nothing_half_written(raw, tmp_path,
     assert_completes(raw, tmp_path, undisturbed)
 
 
+@pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), ImportError("no sem_open")])
+def test_worker_processes_that_cannot_be_started_end_in_an_error_that_names_jobs_1(
+    raw, tmp_path, undisturbed, monkeypatch, error
+):
+    # What multiprocessing raises where /dev/shm is read-only or missing.
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("joblib.externals.loky.backend.synchronize._SemLock", refuse)
+    with pytest.raises(PspError, match=r"worker processes cannot be started.*--jobs 1.*/dev/shm"):
+        prepare("ucla", [raw], tmp_path / "u.h5", jobs=7, workers="processes")
+    assert list(tmp_path.iterdir()) == []
+    assert_completes(raw, tmp_path, undisturbed)
+
+
 def test_a_place_that_cannot_be_a_folder_is_an_error_that_names_it(raw, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PspError, match="file"):

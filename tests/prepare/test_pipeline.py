@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import PreparationReport
 from psptool.skeletons.missing import missing_clips
 from psptool.store.validating import validate
+from psptool.synthesis import writing as synthesis
 from tests.prepare.raw import ntu_text, write_ucla_clip, write_ucla_clips
 
 
@@ -235,6 +237,78 @@ def test_a_zip_archive_gives_the_dataset_that_the_folder_gives(tmp_path):
     zipped = prepare("ntu", [tmp_path / "raw.zip"], tmp_path / "b.h5")
     assert folder.path.read_bytes() == zipped.path.read_bytes()
     assert zipped.report.counts.rows == 48
+
+
+ARCHIVES = {".zip": "zip", ".tar": "tar", ".tar.gz": "gztar", ".tar.bz2": "bztar", ".tar.xz": "xztar"}
+
+
+@pytest.mark.parametrize("form", ARCHIVES)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_archive_of_any_kind_gives_the_dataset_that_the_folder_gives(
+    raw, tmp_path, monkeypatch, form, jobs
+):
+    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 5)
+    (tmp_path / "in").mkdir()
+    shutil.make_archive(str(tmp_path / "in" / "raw"), ARCHIVES[form], raw)
+    folder = run(raw, tmp_path / "a.h5")
+    # The archive itself, and one inside a folder.
+    for place in (tmp_path / "in" / f"raw{form}", tmp_path / "in"):
+        packed = run(place, tmp_path / "b.h5", jobs=jobs, workers="processes", force=True)
+        assert packed.path.read_bytes() == folder.path.read_bytes()
+    assert run(tmp_path / "in", tmp_path / "b.h5").current
+
+
+def test_files_that_are_compressed_one_by_one_give_the_dataset_that_the_folder_gives(raw, tmp_path):
+    (tmp_path / "packed").mkdir()
+    for path in raw.iterdir():
+        (tmp_path / "packed" / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    packed, folder = run(tmp_path / "packed", tmp_path / "a.h5"), run(raw, tmp_path / "b.h5")
+    assert packed.path.read_bytes() == folder.path.read_bytes()
+
+
+def test_a_tar_archive_beside_a_folder_is_counted(tmp_path):
+    write_ntu(tmp_path / "raw", "S001C001P001R001A001")
+    write_ntu(tmp_path / "more", "S018C001P008R001A061")
+    shutil.make_archive(str(tmp_path / "raw" / "s018"), "gztar", tmp_path / "more")
+    report = balance(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
+    assert (report.dataset, report.counts.clips) == ("ntu120", 2)
+
+
+def test_archives_that_are_not_read_stand_in_the_report(raw, tmp_path):
+    (raw / "more.rar").write_bytes(b"")
+    with zipfile.ZipFile(raw / "outer.zip", "w") as archive:
+        archive.writestr("inner.tar.gz", b"")
+    report = balance(run(raw, tmp_path / "u.h5").report)
+    assert {one.source.removeprefix(f"{raw}/"): one.reason for one in report.skipped} == {
+        "more.rar": "an archive of a kind that is not read",
+        "outer.zip:inner.tar.gz": "an archive inside an archive, which is not read",
+    }
+
+
+def test_a_copy_with_other_line_ends_or_a_mark_or_compressed_is_the_same_recording(tmp_path):
+    name = "S001C001P001R001A001"
+    path = write_ntu(tmp_path / "raw", name)
+    dos = path.read_bytes()
+    copies = {
+        "unix": dos.replace(b"\r\n", b"\n"),
+        "marked": b"\xef\xbb\xbf" + dos,
+    }
+    for folder, blob in copies.items():
+        (tmp_path / "raw" / folder).mkdir()
+        (tmp_path / "raw" / folder / path.name).write_bytes(blob)
+    (tmp_path / "raw" / f"{path.name}.gz").write_bytes(gzip.compress(dos))
+    shutil.make_archive(str(tmp_path / "raw" / "more"), "gztar", tmp_path / "raw" / "unix")
+    report = balance(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
+    assert (report.counts.clips, report.repeated) == (1, 4)
+
+
+def test_view_folders_may_begin_with_a_capital(tmp_path):
+    names = ["a01_s01_e00_v01", "a05_s01_e00_v03"]
+    synthesis.write_ucla(tmp_path / "raw", names, form="text")
+    for folder in list((tmp_path / "raw").glob("view_*")):
+        folder.rename(folder.with_name(folder.name.title()))
+    report = balance(run(tmp_path / "raw", tmp_path / "u.h5").report)
+    assert (report.counts.clips, report.counts.skipped) == (2, 0)
 
 
 def test_progress_is_told_of_all_clips_batch_by_batch(raw, tmp_path, monkeypatch):

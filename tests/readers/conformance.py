@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import pickle
-import zipfile
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 from psptool.errors import RawFormatError
 from psptool.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Reader
 from psptool.readers.sources import find_clips, read_clip
+from psptool.readers.text import same_text
 
-from .raw import source_of
+from .raw import ARCHIVES, PACKERS, pack, source_of, write
 
 GARBAGE = [
     b"\x00" * 100,
@@ -108,20 +111,68 @@ class ReaderConformance:
         source, blobs = self.source()
         assert_same(self.reader.parse(source, blobs), self.reader.parse(source, blobs))
 
-    def test_a_folder_and_an_archive_give_the_same_clip(self, tmp_path: Path) -> None:
-        with zipfile.ZipFile(tmp_path / "raw.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, blob in self.files().items():
-                archive.writestr(f"data/{name}", blob)
+    def parsed(self, raw: Path) -> RawClip:
+        """The one clip of a folder or archive."""
+        (source,), strays = find_clips([raw], self.reader)
+        assert strays == []
+        return self.reader.parse(source, read_clip(source))
+
+    def put(self, folder: Path) -> Path:
+        """The folder, with the clip in it."""
         for name, blob in self.files().items():
-            path = tmp_path / "raw" / "data" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(blob)
-        clips = []
-        for raw in ("raw.zip", "raw"):
-            (source,), strays = find_clips([tmp_path / raw], self.reader)
-            assert strays == []
-            clips.append(self.reader.parse(source, read_clip(source)))
-        assert_same(*clips)
+            write(folder / name, blob)
+        return folder
+
+    @pytest.mark.parametrize("form", ARCHIVES)
+    def test_a_folder_and_an_archive_give_the_same_clip(self, form: str, tmp_path: Path) -> None:
+        packed = pack(tmp_path / f"raw{form}", {f"data/{name}": blob for name, blob in self.files().items()})
+        clip = self.parsed(self.put(tmp_path / "raw"))
+        assert_same(self.parsed(packed), clip)
+        (tmp_path / "inside").mkdir()
+        packed.rename(tmp_path / "inside" / packed.name)
+        assert_same(self.parsed(tmp_path / "inside"), clip)
+
+    @pytest.mark.parametrize("form", PACKERS)
+    def test_files_that_are_compressed_one_by_one_give_the_same_clip(self, form: str, tmp_path: Path) -> None:
+        packed = {f"{name}{form}": PACKERS[form](blob) for name, blob in self.files().items()}
+        for name, blob in packed.items():
+            write(tmp_path / "packed" / name, blob)
+        clip = self.parsed(self.put(tmp_path / "raw"))
+        assert_same(self.parsed(tmp_path / "packed"), clip)
+        assert_same(self.parsed(pack(tmp_path / "raw.tar", packed)), clip)
+
+    def test_an_archive_with_backslashes_and_what_macos_adds_gives_the_same_clip(
+        self, tmp_path: Path
+    ) -> None:
+        files = {f"data/{name}": blob for name, blob in self.files().items()}
+        shadows = {
+            f"__MACOSX/{name.rpartition('/')[0]}/._{name.rpartition('/')[2]}": b"\0\5" for name in files
+        }
+        backslashed = {name.replace("/", "\\"): blob for name, blob in (files | shadows).items()}
+        clip = self.parsed(self.put(tmp_path / "raw"))
+        for form in (".zip", ".tar"):
+            assert_same(self.parsed(pack(tmp_path / f"shadows{form}", files | shadows)), clip)
+            assert_same(self.parsed(pack(tmp_path / f"backslashes{form}", backslashed)), clip)
+
+    def test_a_byte_order_mark_is_skipped(self) -> None:
+        source, blobs = self.source()
+        marked = [codecs.BOM_UTF8 + blob for blob in blobs]
+        assert_same(self.reader.parse(source, marked), self.reader.parse(source, blobs))
+
+    def test_lines_may_end_in_either_way_and_are_the_same_text(self) -> None:
+        source, blobs = self.source()
+        dos = [blob.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") for blob in blobs]
+        unix = [blob.replace(b"\r\n", b"\n") for blob in blobs]
+        assert_same(self.reader.parse(source, dos), self.reader.parse(source, unix))
+        assert all(map(same_text, dos, unix))
+        assert not any(map(same_text, dos, [blob + b"1" for blob in unix]))
+
+    @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these file systems hold text alone")
+    def test_a_folder_whose_name_is_not_utf8_gives_the_same_clip(self, tmp_path: Path) -> None:
+        folder = self.put(tmp_path / os.fsdecode(b"caf\xe9"))
+        (source,), _ = find_clips([folder], self.reader)
+        assert "caf\\udce9" in str(source.files[0])
+        assert_same(self.reader.parse(source, read_clip(source)), self.parsed(self.put(tmp_path / "raw")))
 
     def test_a_file_cut_off_anywhere_is_a_clip_or_a_format_error(self) -> None:
         source, blobs = self.source()

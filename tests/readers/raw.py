@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import lzma
+import tarfile
+import zipfile
+from pathlib import Path
 
 from psptool.readers.base import ClipSource, FileRef, Reader
 
@@ -11,6 +18,33 @@ UCLA_NAME = "a01_s02_e03_v01"
 UCLA_FOLDER = "view_1/a01_s02_e03"
 BODY_IDS = (72057594037931101, 72057594037931102)
 """Above 2**53 and next to each other, so that both become the same float64."""
+
+
+PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".TAR.GZ")
+
+
+def write(path: Path, blob: bytes = b"1") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(blob)
+    return path
+
+
+def pack(path: Path, members: dict[str, bytes]) -> Path:
+    """An archive of the kind that its name says."""
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, blob in members.items():
+                archive.writestr(name, blob)
+        return path
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, blob in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(blob)
+            tar.addfile(info, io.BytesIO(blob))
+    packer = PACKERS.get(path.suffix.lower().replace(".tgz", ".gz"), bytes)
+    return write(path, packer(packed.getvalue()))
 
 
 def position(t: int, joint: int, body: int = 0) -> tuple[float, float, float]:

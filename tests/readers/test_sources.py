@@ -153,9 +153,10 @@ def test_any_byte_of_an_archive_may_be_wrong(tmp_path: Path) -> None:
             assert all(path.name in text or text == content for text in found)
 
 
-def test_other_archives_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(PspError, match="other than zip") as caught:
-        list_files([write(tmp_path / "raw.tar.gz")])
+@pytest.mark.parametrize("name", ["raw.7z", "raw.RAR", "raw.tar.zst", "raw.zip.001", "raw.z01"])
+def test_archives_of_other_kinds_are_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PspError, match=r"archives of this kind are not read.*\.tar\.gz") as caught:
+        list_files([write(tmp_path / name)])
     assert caught.value.way_out == "Unpack it and name the folder."
 
 

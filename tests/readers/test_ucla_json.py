@@ -14,7 +14,7 @@ from psptool.readers.sources import find_clips, read_clip
 from psptool.readers.ucla import MAX_JSON_BYTES, UclaJsonReader
 
 from . import raw
-from .conformance import ReaderConformance
+from .conformance import ReaderConformance, assert_same
 
 READER = UclaJsonReader()
 FILE = f"all_sqe/{raw.UCLA_NAME}.json"
@@ -42,6 +42,12 @@ def test_a_hand_written_file_gives_its_known_numbers() -> None:
     assert (key.label, key.subject, key.camera, key.repetition) == (0, 2, 1, 3)
 
 
+def test_further_keys_are_passed_over_whatever_they_hold() -> None:
+    more = raw.ucla_json(3, author="José", device={"fps": 30})
+    assert_same(parse(more), parse(raw.ucla_json(3)))
+    assert_same(parse(json.dumps(json.loads(more), ensure_ascii=False).encode()), parse(raw.ucla_json(3)))
+
+
 def test_a_single_frame_is_a_clip() -> None:
     assert parse(raw.ucla_json(1)).frames == 1
 
@@ -67,7 +73,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("not JSON", b'{"file_name": x}', "not JSON", ", line 1", "'x}'"),
     ("data after the object", raw.ucla_json() + b"\n{}", "not JSON", ", line 2", "'{}'"),
     ("a missing key", b'{"label": 1, "skeletons": []}', "keys", "", "['label', 'skeletons']"),
-    ("another key", raw.ucla_json(more=1), "keys", "", "more"),
+    ("OpenPose", b'{"version": 1.3, "people": []}', "another format", "", "OpenPose"),
     (
         "another file's name",
         raw.ucla_json(file_name="a01_s02_e03_v02"),
@@ -91,7 +97,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("Infinity", with_joint([1, 2, -float("inf")]), "not finite", f", {JOINT}", "-Infinity"),
     ("above float32", with_joint([1, 1e39, 3]), "not finite", f", {JOINT}", "1e+39"),
     ("an integer above float64", with_joint([1, 10**400, 3]), "not finite", f", {JOINT}", "inf"),
-    ("not text", raw.ucla_json().replace(b"s02", b"s\xc3\xa9"), "not text", ", line 1", "byte 0xc3"),
+    ("not UTF-8", raw.ucla_json().replace(b"s02", b"s\xe9"), "not text", ", line 1", "byte 0xe9"),
     ("nested a million deep", b"[" * 1_000_000, "not JSON", "", "brackets"),
     ("objects nested deep", b'{"a":' * 500_000, "not JSON", "", "brackets"),
     ("too large", b" " * (MAX_JSON_BYTES + 1), "too large", "", f"{MAX_JSON_BYTES + 1} bytes"),

@@ -1,0 +1,68 @@
+"""Archives, formats and notes as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from psptool.synthesis.writing import write_ucla
+from tests.cli.conftest import UCLA_NAMES
+
+RUN = "runs/ucla-xview-0.05-s0-psp-small"
+
+
+@pytest.fixture
+def here(worked_in, psptool):
+    """The folder worked in, with runs."""
+    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+    return psptool
+
+
+def test_files_that_are_not_read_are_named_and_counted_by_prepare_and_view(psptool):
+    write_ucla(Path("raw"), UCLA_NAMES)
+    for n in range(7):
+        Path(f"raw/part{n}.rar").write_bytes(b"")
+    ran = psptool("prepare", "ucla", "--raw", "raw", "--jobs", "1")
+    assert "raw/part0.rar" in ran.err
+    assert "and 2 more; data/ucla.report.json names each" in ran.err
+    assert re.search(r"an archive of a kind that is not read +7\b", ran.out)
+    assert "raw/part0.rar" in psptool("prepare", "ucla", "--raw", "raw", "--dry-run").err
+    # Also where the dataset is current.
+    assert "raw/part0.rar" in psptool("prepare", "ucla", "--raw", "raw", "--jobs", "1").err
+    assert "part0.rar" in psptool("view", "raw", "--out", "v.html").err
+
+
+@pytest.mark.parametrize("form", ["zip", "gztar"])
+def test_recordings_in_an_archive_are_predicted_and_the_prediction_is_viewed(here, form):
+    archive = shutil.make_archive("packed", form, "all_sqe")
+    here("predict", archive, "--model", RUN, "--out", "p.json")
+    here("view", "p.json", "--out", "v.html")
+    here("view", archive, "a01_s01_e00_v01", "--out", "w.html")
+    assert Path("v.html").exists()
+    assert Path("w.html").exists()
+
+
+def test_predict_prints_what_preparation_noted(here):
+    content = json.loads(Path("all_sqe/a01_s01_e00_v01.json").read_text())
+    content["skeletons"][3][7] = [0, 0, 0]
+    Path("mine.json").write_text(json.dumps(content))
+    assert "mine: 1 missing joints interpolated" in here("predict", "mine.json", "--model", RUN).out
+    told = json.loads(here("predict", "mine.json", "--model", RUN, "--json").out)
+    assert told["clips"][0]["notes"] == ["1 missing joints interpolated"]
+
+
+def test_view_says_that_openpose_json_is_not_read(psptool):
+    Path("x.json").write_text('{"version": 1.3, "people": []}')
+    assert "which OpenPose writes" in psptool("view", "x.json", code=2).err
+
+
+def test_view_finds_a_recording_whose_further_keys_are_long(psptool):
+    write_ucla(Path("raw"), UCLA_NAMES[:1])
+    (path,) = Path("raw").rglob("*.json")
+    path.write_text(json.dumps({"comment": "x" * 10_000, **json.loads(path.read_text())}))
+    psptool("view", path, "--out", "v.html")
+    assert Path("v.html").exists()

@@ -55,8 +55,26 @@ def full_splits(store: Store) -> Iterator[Split]:
                 continue
 
 
+def absent_from(store: Store, contents: Sequence[Contents]) -> list[str]:
+    """In words, which lists of ``contents`` name clips that are not in ``store``.
+
+    Their splits are made of the others.
+    """
+    there, said = frozenset(store.names), []
+    for one in contents:
+        for name, clips in one.lists.items():
+            if absent := sorted(clips - there):
+                some = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
+                said.append(
+                    f"{one.path}: {name}: {len(absent)} of {len(clips)} clips are not in the dataset: {some}"
+                )
+    return said
+
+
 def splits_of(store: Store, contents: Sequence[Contents]) -> tuple[list[Split], list[str]]:
     """The splits that the lists of ``contents`` are, and in words which lists are none and why.
+
+    Names of clips that are not in the dataset, such as those left out, do not count.
 
     Args:
         store: The dataset that the contents became.

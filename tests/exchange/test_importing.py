@@ -117,7 +117,7 @@ def annotation(name, label, keypoint):
 def test_clips_that_cannot_be_used_are_left_out_with_their_reasons(tmp_path):
     fine = np.random.default_rng(0).normal(size=(1, 6, 20, 3)).astype(np.float32)
     broken = fine.copy()
-    broken[0, 2, 3, 1] = np.nan
+    broken[0, 2, 3, 1] = np.inf
     items = [
         annotation("a01_s01_e00_v01", 0, fine),
         annotation("a01_s01_e00_v02", 1, fine),

@@ -208,6 +208,11 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
             raise Refused(f"text encoded as {shown(encoding)}")
         return texts.bytes_of(text)
 
+    def no_bytes(*arguments: object) -> bytes:
+        if arguments:
+            raise Refused("bytes made anew")
+        return b""
+
     functions: dict[tuple[str, str], Callable[..., Any]] = {
         ("multiarray", "_reconstruct"): reconstruct,
         ("multiarray", "scalar"): scalar,
@@ -217,6 +222,8 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
         ("numpy", "ndarray"): ndarray,
         ("numpy", "dtype"): _StandIn(_Dtype),
         ("_codecs", "encode"): _StandIn(encoded),
+        # As the protocols 0 to 2 write the bytes of an empty array.
+        ("__builtin__", "bytes"): _StandIn(no_bytes),
         # NumPy 2 moved its inner modules.
         **{
             (f"numpy.{core}.{module}", name): _StandIn(function)

@@ -69,8 +69,7 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
     if not weights.is_file():
         raise PspError(
             f"{weights}: there is no such file",
-            way_out="Train to the end, or take --weights last: there are best ones only where the split has "
-            "validation clips.",
+            way_out="Train to the end; there are best weights only where the split has validation clips.",
         )
     try:
         tensors = load_file(weights, device="cpu")
@@ -163,6 +162,6 @@ def score_ragged(
         raise PspError(
             f"{len(broken)} of {len(chosen)} clips get logits that are not finite, the first is "
             f"{names[int(broken[0])]}",
-            way_out="The training broke down: train again with a lower optim.lr or with optim.clip_norm=5.",
+            way_out="The training broke down: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )
     return scored

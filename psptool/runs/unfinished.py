@@ -86,7 +86,7 @@ def find_place(config: RunConfig, out: Path | None, runs: Path, resume: Resume) 
         raise PspError(
             f"--resume required: {out or runs} has no unfinished run of this training",
             found="; ".join(f"{path}: {reason}" for path, reason in passed_by[:1]) or None,
-            way_out="Name the run's folder with --out, or begin with --resume auto.",
+            way_out="Name the run's folder with --out, or begin one without --resume required.",
         )
     folder = RunFolder.create(config, out, runs)
     return Place(folder, passed_by=tuple(passed_by), held=folder.hold())
@@ -116,7 +116,7 @@ def _there(folder: RunFolder, config: RunConfig, resume: Resume) -> Place:
         raise PspError(
             f"{folder.path}: nothing to go on from",
             found=f"no {folder.resume.name}: the run stopped before its first checkpoint",
-            way_out="Begin again in the same folder with --resume auto.",
+            way_out="Begin again in the same folder without --resume required.",
         )
     folder.cut_log(0)
     return Place(folder, held=held)

@@ -145,3 +145,15 @@ def test_a_split_that_names_a_left_out_annotation_is_kept_of_the_others_and_says
     said = json.loads(psptool("import", "a.pkl", "--out", "a.h5", "--force", "--json").out)
     assert said["splits"] == ["splits/ntu60-xview-1-s0.json"]
     assert (said["left_out_by_reason"], len(said["splits_without"])) == ({"no body": 1}, 2)
+
+
+def test_an_export_whose_default_protocol_has_an_empty_side_says_to_name_a_split(psptool):
+    names = [name for name in NTU if "P001" in name]
+    saved(Path("a.pkl"), [annotation(name, keypoint=motion(seed=n)) for n, name in enumerate(names)])
+    psptool("import", "a.pkl", "--out", "data/ntu60.h5")
+    ran = psptool("export-data", "--format", "ctrgcn", code=2)
+    assert "the test set of ntu60 xsub is empty" in ran.err
+    assert "name it with --split" in ran.err
+    assert "--protocol" not in ran.err
+    psptool("split", "--protocol", "xview", "--ratio", 1)
+    psptool("export-data", "--format", "ctrgcn", "--split", "splits/ntu60-xview-1-s0.json")

@@ -47,7 +47,7 @@ class Replacement:
 
     def __init__(self, path: Path, wait: bool = False) -> None:
         self._path, self._wait = path, wait
-        self.target = _target(path)
+        self.target = link_target(path)
         self.partial = self.target.with_name(f".{self.target.name}{_PARTIAL}")
         self.done = False
         self._held = self._hold()
@@ -97,8 +97,10 @@ class Replacement:
             self._held.close()
 
 
-def _target(path: Path) -> Path:
+def link_target(path: Path) -> Path:
     """The file to replace where ``path`` is written: itself, or what it leads to as a symbolic link.
+
+    To be asked before a folder is made, as the system says of a link that leads nowhere that it exists.
 
     Raises:
         PspError: It, or a folder that it lies in, is a link that leads nowhere or in a circle.
@@ -176,7 +178,7 @@ def _make_folder(path: Path) -> None:
     Raises:
         PspError: It cannot be made, or a link leads nowhere.
     """
-    _target(path)  # Before a folder is made where a link leads nowhere.
+    link_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

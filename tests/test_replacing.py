@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -185,3 +186,160 @@ def test_several_files_take_their_names_together(tmp_path: Path) -> None:
             partial.write_text(partial.name)
         assert left(tmp_path) == [".a.partial", ".b.partial"]
     assert left(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("chain", [1, 2], ids=["a link", "a link to a link"])
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path, chain: int) -> None:
+    (tmp_path / "far").mkdir()
+    real = tmp_path / "far" / "real"
+    real.write_text("old")
+    link = tmp_path / "link"
+    if chain == 2:
+        (tmp_path / "between").symlink_to(Path("far") / "real")
+    link.symlink_to("between" if chain == 2 else Path("far") / "real")
+    write_whole(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    with replacing([link]) as (partial,):
+        # Beside the target, as a file system moves none to another one in a single step.
+        assert partial.parent == real.parent
+        partial.write_text("newer")
+    assert link.is_symlink()
+    assert real.read_text() == "newer"
+    assert left(real.parent) == ["real"]
+
+
+def test_a_fault_leaves_a_link_and_its_target_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "real")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(PspError, match=r"link: cannot be written \(No space"):
+        write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").read_text() == "old"
+    assert (left(tmp_path), left(tmp_path / "far")) == (["far", "link"], ["real"])
+
+
+def begin_to_write(paths: list[Path]) -> None:
+    """Write one file, or begin to replace several."""
+    if len(paths) == 1:
+        write_whole(paths[0], "text")
+    else:
+        replacing(paths).__enter__()
+
+
+@pytest.mark.parametrize("place", ["the file", "its folder"])
+@pytest.mark.parametrize(("target", "why"), [("nowhere", "No such file"), ("link", "Too many levels")])
+@pytest.mark.parametrize("several", [True, False], ids=["replacing", "write_whole"])
+def test_a_link_to_nothing_or_to_itself_is_an_error_that_names_it(
+    tmp_path: Path, place: str, target: str, why: str, several: bool
+) -> None:
+    (tmp_path / "link").symlink_to(target)
+    path = tmp_path / "link" if place == "the file" else tmp_path / "link" / "file"
+    said = rf"cannot be written \({why}.*found {tmp_path}/link, a link to {target}, .*Mend or remove the link"
+    with pytest.raises(PspError, match=said):
+        begin_to_write([tmp_path / "other", path] if several else [path])
+    assert left(tmp_path) == ["link"]
+
+
+def write_unprivileged(paths: list[Path]) -> None:
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    caught = []
+    for path in paths:
+        for together in ([path], [path, path.with_name("other")]):
+            try:
+                begin_to_write(together)
+            except PspError as error:
+                caught.append(f"{path}: cannot be written (Permission denied)" in str(error))
+    os._exit(7 if caught == [True] * 2 * len(paths) else 8)
+
+
+def test_a_read_only_folder_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        # Not in tmp_path, which another user may not enter: permissions do not hold for root.
+        folder = Path(name) / "folder"
+        folder.mkdir()
+        (folder / "old").write_text("old")
+        (Path(name) / "link").symlink_to(folder / "old")
+        Path(name).chmod(0o755)
+        folder.chmod(0o555)
+        paths = [folder / "old", folder / "new", folder / "deeper" / "new"]
+        process = FORK.Process(target=write_unprivileged, args=(paths,))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 7
+        assert (folder / "old").read_text() == "old"
+        assert left(folder) == ["old"]
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=type)
+def test_of_several_files_all_are_given_back_where_the_last_cannot_take_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, fault: BaseException
+) -> None:
+    first, made, last = (tmp_path / name for name in ("first", "made", "last"))
+    first.write_text("old first")
+    last.write_text("old last")
+    commit = Replacement.commit
+
+    def fail(self: Replacement) -> None:
+        if self.target == last:
+            assert (first.read_text(), made.read_text()) == ("new", "new")
+            raise fault
+        commit(self)
+
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Replacement, "commit", fail)
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    together = replacing([first, made, last])
+    for partial in together.__enter__():
+        partial.write_text("new")
+    with pytest.raises(PspError if isinstance(fault, OSError) else KeyboardInterrupt):
+        together.__exit__(None, None, None)
+    assert (first.read_text(), last.read_text()) == ("old first", "old last")
+    assert left(tmp_path) == ["first", "last"]
+
+
+def test_an_old_file_that_cannot_be_given_back_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = tmp_path / "first", tmp_path / "last"
+    first.write_text("old")
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name in (".first.old.partial", ".last.partial"):
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    together = replacing([first, last])
+    for partial in together.__enter__():
+        partial.write_text("new")
+    with pytest.raises(
+        PspError, match=r"first \(the old one: .*/\.first\.old\.partial\).*Input/output error"
+    ):
+        together.__exit__(None, None, None)
+    assert (tmp_path / ".first.old.partial").read_text() == "old"
+    assert left(tmp_path) == [".first.old.partial", "first"]
+
+
+def test_several_files_that_replace_others_leave_nothing_of_these(tmp_path: Path) -> None:
+    for name in ("a", "b", ".a.old.partial"):
+        (tmp_path / name).write_text("old")
+    with replacing([tmp_path / "a", tmp_path / "b"]) as partials:
+        for partial in partials:
+            partial.write_text("new")
+    assert left(tmp_path) == ["a", "b"]
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "new"

@@ -111,9 +111,11 @@ def import_data(
     if len({one.name for one in formats}) > 1:
         found = ", ".join(f"{file} ({one.name})" for file, one in zip(files, formats, strict=True))
         raise PspError("files of different formats", found, "one format", "Import them one by one.")
-    positions = _coordinates(coordinates, formats[0])
     contents = [one.read(file) for file, one in zip(files, formats, strict=True)]
+    positions = _coordinates_of(contents, coordinates, formats[0])
     for one in contents:
+        for line in one.warnings:
+            warn(line)
         if one.dtype.itemsize == 2:
             warn(f"{one.path}: positions in float16, which at three metres are exact to a millimetre")
     with progress() as bar:
@@ -126,14 +128,25 @@ def import_data(
             force=force,
             progress=lambda clips, total: bar.update(task, completed=clips, total=total),
         )
-    kept, lost = _save_splits(done.path, contents)
-    _tell(done, formats[0], positions, kept, lost, as_json)
+    kept, lost, absent = _save_splits(done.path, contents)
+    for line in absent:
+        warn(line)
+    _tell(done, formats[0], positions, kept, lost, absent, as_json)
 
 
 def _coordinates(asked: str | None, form: Format) -> Coordinates:
     from psptool.exchange.positions import Coordinates
 
     return cast("Coordinates", choice(asked or form.coordinates, get_args(Coordinates), "--coordinates"))
+
+
+def _coordinates_of(contents: Sequence[Contents], asked: str | None, form: Format) -> Coordinates:
+    """What the positions of the files are: as asked for, else as the files tell, else as the format's tools expect."""
+    told = {one.coordinates or form.coordinates for one in contents if one.names} or {form.coordinates}
+    if asked is None and len(told) > 1:
+        found = ", ".join(f"{one.path} ({one.coordinates or form.coordinates})" for one in contents)
+        raise PspError("files of different positions", found, "one kind", "Import them one by one.")
+    return _coordinates(asked or told.pop(), form)
 
 
 def _named(dataset: str, form: Format, split: Split | None) -> Path:
@@ -148,30 +161,40 @@ def _check_free(files: Sequence[Path], force: bool) -> None:
         raise PspError(f"{there[0]}: is there already", way_out="Name another with --out, or say --force.")
 
 
-def _save_splits(path: Path, contents: Sequence[Contents]) -> tuple[list[Path], list[str]]:
-    """The split files written, and what lists of the files became none and why."""
-    from psptool.exchange.parts import splits_of
+def _save_splits(path: Path, contents: Sequence[Contents]) -> tuple[list[Path], list[str], list[str]]:
+    """The split files written, what lists of the files became none and why, and which name clips that are absent."""
+    from psptool.exchange.parts import absent_from, splits_of
     from psptool.splits.making import split_name
     from psptool.splits.stored import save_split
     from psptool.store.reading import open_store
 
     with open_store(path) as store:
         splits, lost = splits_of(store, contents)
+        absent = absent_from(store, contents)
     paths = [Path("splits") / f"{split_name(split)}.json" for split in splits]
     for split, file in zip(splits, paths, strict=True):
         save_split(split, file)
-    return paths, lost
+    return paths, lost, absent
 
 
 def _tell(
-    done: Imported, form: Format, coordinates: str, kept: list[Path], lost: list[str], as_json: bool
+    done: Imported,
+    form: Format,
+    coordinates: str,
+    kept: list[Path],
+    lost: list[str],
+    absent: list[str],
+    as_json: bool,
 ) -> None:
     report, counts = done.report, done.report.counts
     for line in lost:
         warn(f"not kept as a split: {line}")
     if counts.quarantined:
+        some = "; ".join(f"{clip.name} ({clip.reason})" for clip in report.quarantined[:3])
+        more = "; …" if counts.quarantined > 3 else ""
         warn(
-            f"clips that cannot be used: {counts.quarantined}; {done.report_path} names each with its reason"
+            f"clips that cannot be used: {counts.quarantined}; {done.report_path} names each with its reason: "
+            f"{some}{more}"
         )
     reasons = Counter(clip.reason for clip in (*report.skipped, *report.quarantined))
     numbers: dict[str, Any] = {
@@ -185,6 +208,7 @@ def _tell(
     if as_json:
         said = {"format": form.name, "coordinates": coordinates, "dataset": report.dataset, **numbers}
         said |= {"left_out_by_reason": dict(reasons), "splits": list(map(str, kept)), "splits_not_kept": lost}
+        said["splits_without"] = absent
         say_json({"file": str(done.path), "report": str(done.report_path), **said})
         return
     rows = [*numbers.items(), *((f"left out: {reason}", n) for reason, n in reasons.most_common())]

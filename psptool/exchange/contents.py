@@ -5,7 +5,7 @@ Notation for array shapes: N clips, M persons, T frames, V joints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.errors import PspError
+from psptool.errors import RawFormatError
+from psptool.exchange.positions import Coordinates
 from psptool.exchange.unpickling import shown
+from psptool.schemas.report import LeftOut
+from psptool.skeletons.datasets import DATASETS, Dataset
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,14 @@ class Contents:
         format: ``pyskl``, ``ctrgcn`` or ``stgcn``.
         names: Clip names in the file's order.
         labels: Labels from 0, in the same order.
-        joints: V.
+        joints: V, of the clips that have the dataset's number of joints where there are any; 0 without clips.
         read: The positions of a clip by its place in that order, (M, T, V, 3), of any type of number.
         dtype: That type.
         lists: Clip names by the name of a list, such as ``xsub_train``.
         pairs: Names of two lists each: for training, and for test.
+        left_out: Clips of the file that cannot be read, each with what is wrong with it.
+        coordinates: What the positions are, where the file tells; None: as the format's tools expect.
+        warnings: What a user should know of the file.
     """
 
     path: Path
@@ -42,6 +48,9 @@ class Contents:
     dtype: np.dtype[Any]
     lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
     pairs: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    coordinates: Coordinates | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def stem(name: str) -> str:
@@ -49,23 +58,63 @@ def stem(name: str) -> str:
     return name.removesuffix(".skeleton")
 
 
-def plain_labels(path: Path, labels: Any) -> tuple[int, ...]:
-    """Labels as numbers of Python.
+def plain_name(where: str, name: object) -> str:
+    """A clip's name without the ending of its recording.
 
     Raises:
-        PspError: One is no integer.
+        RawFormatError: It is no text, or one that UTF-8 and so a dataset cannot hold.
     """
-    for label in labels:
-        if type(label) is not int:
-            raise PspError(f"{path}: labels", shown(label), "integers from 0")
-    return tuple(labels)
+    if not isinstance(name, str) or not name or unicode_text(name) != name:
+        raise RawFormatError("clip name", where, shown(name), "a text")
+    return stem(name)
+
+
+def unicode_text(text: str) -> str:
+    """``text`` with what a pickle can hold and UTF-8 cannot (lone surrogates) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def plain_label(where: str, label: object) -> int:
+    """A label as a number of Python.
+
+    Raises:
+        RawFormatError: It is no integer.
+    """
+    if type(label) is not int:
+        raise RawFormatError("label", where, shown(label), "an integer from 0")
+    return label
 
 
 def check_floats(where: str, dtype: np.dtype[Any]) -> None:
     """Raise where positions are no floats.
 
     Raises:
-        PspError: They are of another type.
+        RawFormatError: They are of another type.
     """
     if dtype.kind != "f":
-        raise PspError(f"{where}: positions", f"type {dtype}", "float16, float32 or float64")
+        raise RawFormatError("positions", where, f"type {dtype}", "float16, float32 or float64")
+
+
+def leave_out(path: Path, name: str, error: RawFormatError) -> LeftOut:
+    """The report's entry of a clip that cannot be read."""
+    detail = unicode_text(str(error))
+    return LeftOut(name=unicode_text(name), source=str(path), reason=error.reason, detail=detail)
+
+
+def dataset_named(names: Iterable[str]) -> Dataset | None:
+    """The dataset that most of the names are of; of several, the one with the fewest classes that has them all.
+
+    Returns:
+        None where no name is of any.
+    """
+    names = list(names)
+    keys = {one.name: [key for name in names if (key := one.parse(name))] for one in DATASETS.values()}
+    most = max(map(len, keys.values()))
+    if not most:
+        return None
+    fitting = [
+        one
+        for one in DATASETS.values()
+        if len(keys[one.name]) == most and all(key.label < len(one.class_names) for key in keys[one.name])
+    ]
+    return min(fitting, key=lambda one: len(one.class_names))

@@ -1,4 +1,5 @@
-"""CTR-GCN's npz: train and test clips of NTU as float32 (N, 300, 150), labels one-hot, names in a text beside it.
+"""CTR-GCN's npz: train and test clips of NTU as float32 (N, 300, 150), labels one-hot, names in a text beside it
+(`ctrgcn_names`).
 
 A row of 150 is 2 persons x 25 joints x xyz. Their feeder counts the frames that are not all zero and takes as many
 from the beginning, so frames in which nobody is seen cannot stand in the file; their own preparation leaves them out
@@ -16,20 +17,17 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from psptool.errors import PspError
-from psptool.exchange.contents import Contents, check_floats, stem
+from psptool.errors import PspError, RawFormatError
+from psptool.exchange.contents import Contents, check_floats, leave_out, plain_name
+from psptool.exchange.ctrgcn_names import Labels, names_beside, read_names
 from psptool.exchange.mapped import map_npz
 from psptool.exchange.positions import Coordinates, positions, seen
 from psptool.replacing import replacing
+from psptool.schemas.report import LeftOut
 from psptool.store.reading import Store
 
 FRAMES, PERSONS, JOINTS = 300, 2, 25
 _WIDTH = PERSONS * JOINTS * 3
-
-
-def names_beside(path: Path) -> Path:
-    """Where the clip names of the npz at ``path`` stand: a line a clip, its part, a tab and its name, by row."""
-    return path.with_name(f"{path.stem}.names.txt")
 
 
 def write_ctrgcn(
@@ -74,6 +72,8 @@ def _member(
 def read_ctrgcn(path: Path) -> Contents:
     """What such a file and the names beside it hold.
 
+    A clip without a single label is left out.
+
     Raises:
         PspError: They cannot be read, or do not fit each other or the format.
     """
@@ -81,47 +81,52 @@ def read_ctrgcn(path: Path) -> Contents:
     parts = [name[2:] for name in arrays if name.startswith("x_")]
     if not parts:
         raise PspError(f"{path}: arrays", ", ".join(arrays) or "none", "x_train, y_train, x_test and y_test")
-    names = _read_names(path)
-    places: list[tuple[NDArray[Any], int]] = []
-    labels: list[int] = []
+    labels = {part: _labels(path, part, arrays) for part in parts}
+    names = read_names(path, labels)
+    clips: list[tuple[str, int, NDArray[Any], int]] = []
+    left_out: list[LeftOut] = []
     for part in parts:
-        x, own = _checked(path, part, arrays, len(names.get(part, ())))
-        places += [(x, row) for row in range(len(x))]
-        labels += own
+        for row, (found, label) in enumerate(zip(names[part], labels[part], strict=True)):
+            where = f"{path}: y_{part} row {row}"
+            try:
+                name = plain_name(f"{path}: name of x_{part} row {row}", found)
+                if label is None:
+                    raise RawFormatError("label", where, "no or several classes", "one-hot")
+                clips.append((name, label, arrays[f"x_{part}"], row))
+            except RawFormatError as error:
+                left_out.append(leave_out(path, found, error))
     return Contents(
         path,
         "ctrgcn",
-        tuple(name for part in parts for name in names.get(part, ())),
-        tuple(labels),
+        tuple(name for name, *_ in clips),
+        tuple(label for _, label, *_ in clips),
         JOINTS,
-        lambda place: _clip(*places[place]),
+        lambda place: _clip(*clips[place][2:]),
         arrays[f"x_{parts[0]}"].dtype,
-        {part: frozenset(names.get(part, ())) for part in parts},
+        {part: frozenset(names[part]) for part in parts},
         (("train", "test"),) if {"train", "test"} <= set(parts) else (),
+        tuple(left_out),
     )
 
 
-def _checked(
-    path: Path, part: str, arrays: Mapping[str, NDArray[Any]], named: int
-) -> tuple[NDArray[Any], list[int]]:
-    """The positions and labels of one part."""
+def _labels(path: Path, part: str, arrays: Mapping[str, NDArray[Any]]) -> Labels:
+    """The labels of one part's rows, None where there is not a single one.
+
+    Raises:
+        PspError: The part's arrays do not have the format's shapes.
+    """
     x, y = arrays[f"x_{part}"], arrays.get(f"y_{part}", np.empty(()))
     where = f"{path}: x_{part}"
     if x.ndim != 3 or x.shape[2] != _WIDTH:
         raise PspError(where, f"shape {x.shape}", f"(N, {FRAMES}, {_WIDTH}): 2 persons of 25 joints")
     check_floats(where, x.dtype)
-    if named != len(x):
-        raise PspError(
-            f"{names_beside(path)}: names of part {part}",
-            str(named),
-            f"{len(x)}, one for each row of x_{part}",
-            "The format has no names: write a line a clip, 'PART<tab>NAME', in the order of the rows.",
-        )
-    if y.ndim != 2 or len(y) != len(x) or not ((y != 0).sum(axis=1) == 1).all():
+    if y.ndim != 2 or len(y) != len(x):
         raise PspError(
             f"{path}: y_{part}", f"shape {y.shape}", f"({len(x)}, classes), a single one in each row"
         )
-    return x, np.argmax(y != 0, axis=1).tolist()
+    marked = y != 0
+    single = marked.sum(axis=1) == 1
+    return [label if one else None for label, one in zip(marked.argmax(axis=1).tolist(), single, strict=True)]
 
 
 def _clip(x: NDArray[Any], row: int) -> NDArray[Any]:
@@ -129,22 +134,3 @@ def _clip(x: NDArray[Any], row: int) -> NDArray[Any]:
     xyz: NDArray[Any] = x[row].reshape(-1, PERSONS, JOINTS, 3).transpose(1, 0, 2, 3)
     filled = np.flatnonzero(seen(xyz).any(axis=0))
     return xyz[:, : filled[-1] + 1] if filled.size else xyz
-
-
-def _read_names(path: Path) -> dict[str, tuple[str, ...]]:
-    beside = names_beside(path)
-    try:
-        lines = beside.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PspError(
-            f"{beside}: cannot be read ({getattr(error, 'strerror', None) or error})",
-            expected="the names of the npz's clips, which has none itself",
-            way_out="Write a line a clip, 'PART<tab>NAME' with PART train or test, in the order of the rows.",
-        ) from error
-    names: dict[str, list[str]] = {}
-    for number, line in enumerate(lines, 1):
-        part, tab, name = line.partition("\t")
-        if not tab or not name:
-            raise PspError(f"{beside}: line {number}", repr(line[:60]), "PART<tab>NAME")
-        names.setdefault(part, []).append(stem(name))
-    return {part: tuple(found) for part, found in names.items()}

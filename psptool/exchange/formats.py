@@ -9,6 +9,7 @@ from pathlib import Path
 from psptool.errors import PspError, suggest
 from psptool.exchange import ctrgcn, pyskl, stgcn
 from psptool.exchange.contents import Contents
+from psptool.exchange.ctrgcn_names import names_beside
 from psptool.exchange.positions import Coordinates
 from psptool.store.reading import Store
 
@@ -55,7 +56,7 @@ FORMATS = {
             "centred",
             "test",
             ".npz",
-            lambda path, _: [path, ctrgcn.names_beside(path)],
+            lambda path, _: [path, names_beside(path)],
             (ctrgcn.FRAMES, ctrgcn.PERSONS),
             ctrgcn.JOINTS,
         ),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.errors import PspError, RawFormatError
-from psptool.exchange.contents import Contents
+from psptool.exchange.contents import Contents, dataset_named, leave_out
 from psptool.exchange.positions import Coordinates, prepared
 from psptool.prepare.accounting import Account, make_manifest, make_report
 from psptool.prepare.gathering import LISTED
@@ -23,7 +23,7 @@ from psptool.prepare.pipeline import DEFAULT_FOLDER, Progress, make_folder, repo
 from psptool.prepare.working import PACK_CLIPS, BatchOutcome
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
-from psptool.skeletons.datasets import DATASETS, Dataset
+from psptool.skeletons.datasets import Dataset
 from psptool.skeletons.missing import missing_clips
 from psptool.store.arrays import PreparedClip
 from psptool.store.writing import StoreWriter, pack
@@ -40,6 +40,7 @@ class Collected:
         dataset: Which dataset the clips make.
         clips: Each clip's name and where it stands; names ascend.
         skipped: Clips on the missing-skeleton list, and names of no clip.
+        unreadable: Clips of the files that cannot be read.
         found: All of them, copies counted.
         digest: Empty, so that a preparation never takes the dataset for its own.
     """
@@ -47,6 +48,7 @@ class Collected:
     dataset: Dataset
     clips: tuple[tuple[str, Copies], ...]
     skipped: tuple[LeftOut, ...]
+    unreadable: tuple[LeftOut, ...]
     found: int
     digest: str = ""
 
@@ -94,7 +96,7 @@ def import_clips(
     if path.exists() and not force:
         raise PspError(f"{path}: is there already", way_out="Name another file with --out, or say --force.")
     make_folder(path)
-    account = Account()
+    account = Account(quarantined=list(collected.unreadable))
     with StoreWriter(path, collected.dataset.topology.size) as writer:
         for outcome in _batches(collected, coordinates, settings):
             account.take(outcome)
@@ -102,7 +104,7 @@ def import_clips(
             if progress is not None:
                 progress(account.done, len(collected.clips))
         if not writer.clips:
-            raise _nothing(collected, account)
+            raise _nothing([*account.quarantined, *collected.skipped])
         manifest = make_manifest(collected, settings, writer, account)
         sources = [one.path for one in contents]
         report = make_report(sources, collected, settings, manifest, account)
@@ -116,11 +118,22 @@ def collect(contents: Sequence[Contents]) -> Collected:
     """The clips of the files by name, and those to leave out.
 
     Raises:
-        PspError: No name is of a dataset that psptool knows, or a file's joints are not those of the dataset.
+        PspError: No clip can be read, no name is of a dataset that psptool knows, or a file's joints are not those
+            of the dataset.
     """
-    dataset = dataset_of([name for one in contents for name in one.names], contents)
+    names = [name for one in contents for name in one.names]
+    unreadable = tuple(clip for one in contents for clip in one.left_out)
+    if not names and unreadable:
+        raise _nothing(unreadable)
+    dataset = dataset_named(names)
+    if dataset is None:
+        raise PspError(
+            f"{contents[0].path}: clip names",
+            ", ".join(map(repr, names[:3])) or "none",
+            "names of NTU RGB+D (S001C001P001R001A001) or NW-UCLA (a01_s01_e00_v01)",
+        )
     for one in contents:
-        if one.joints != dataset.topology.size:
+        if one.names and one.joints != dataset.topology.size:
             raise PspError(
                 f"{one.path}: joints", str(one.joints), f"{dataset.topology.size}, as {dataset.name} has"
             )
@@ -137,29 +150,7 @@ def collect(contents: Sequence[Contents]) -> Collected:
             clips.append((name, copies))
         else:
             skipped += [LeftOut(name=name, source=str(one.path), reason=reason) for one, _ in copies]
-    return Collected(dataset, tuple(clips), tuple(skipped), len(places))
-
-
-def dataset_of(names: Sequence[str], contents: Sequence[Contents]) -> Dataset:
-    """The dataset that most of the names are of; of several, the one with the fewest classes that has them all.
-
-    Raises:
-        PspError: No name is of any.
-    """
-    keys = {one.name: [key for name in names if (key := one.parse(name))] for one in DATASETS.values()}
-    most = max(map(len, keys.values()))
-    if not most:
-        raise PspError(
-            f"{contents[0].path}: clip names",
-            ", ".join(map(repr, names[:3])) or "none",
-            "names of NTU RGB+D (S001C001P001R001A001) or NW-UCLA (a01_s01_e00_v01)",
-        )
-    fitting = [
-        one
-        for one in DATASETS.values()
-        if len(keys[one.name]) == most and all(key.label < len(one.class_names) for key in keys[one.name])
-    ]
-    return min(fitting, key=lambda one: len(one.class_names))
+    return Collected(dataset, tuple(clips), tuple(skipped), unreadable, len(places) + len(unreadable))
 
 
 def _batches(
@@ -199,7 +190,7 @@ def _clip(
     try:
         return _checked(name, copies, xyz, dataset, coordinates, settings)
     except RawFormatError as error:
-        return LeftOut(name=name, source=str(contents.path), reason=error.reason, detail=str(error))
+        return leave_out(contents.path, name, error)
 
 
 def _checked(
@@ -222,10 +213,8 @@ def _checked(
     return prepared(name, key, plain, coordinates, dataset.topology, settings)
 
 
-def _nothing(collected: Collected, account: Account) -> PspError:
-    left_out = [*account.quarantined, *collected.skipped]
-    reasons = ", ".join(
-        f"{n} {reason}" for reason, n in Counter(one.reason for one in left_out).most_common()
-    )
-    detail = account.quarantined[0].detail if account.quarantined else ""
-    return PspError(f"no clip can be used: {len(left_out)} left out ({reasons})", detail or None)
+def _nothing(left_out: Sequence[LeftOut]) -> PspError:
+    counted = Counter(one.reason for one in left_out).most_common()
+    reasons = ", ".join(f"{n} {reason}" for reason, n in counted)
+    detail = next((one.detail for one in left_out if one.detail), None)
+    return PspError(f"no clip can be used: {len(left_out)} left out ({reasons})", detail)

@@ -28,7 +28,7 @@ def parts_of(store: Store, form: Format, split: Split | None) -> dict[str, tuple
         PspError: A file of this format needs a split, and none can be made.
     """
     if form.name != "pyskl":
-        chosen = split or split_store(store, SplitRequest(ratio=1.0)).split
+        chosen = split or _first_split(store)
         named = {"train": _train(chosen), form.test: chosen.test}
         return named | ({"validation": chosen.validation} if chosen.validation else {})
     splits = [split] if split else [one for one in full_splits(store) if _usual(one)]
@@ -40,6 +40,20 @@ def parts_of(store: Store, form: Format, split: Split | None) -> dict[str, tuple
         if one.validation:
             found[f"{one.protocol}_validation"] = one.validation
     return found
+
+
+def _first_split(store: Store) -> Split:
+    """The split of the first protocol with all labels.
+
+    Raises:
+        PspError: A side of it has no clips.
+    """
+    try:
+        return split_store(store, SplitRequest(ratio=1.0)).split
+    except PspError as error:
+        # The usual way out names options of psptool split.
+        way_out = "Make a split of another protocol with psptool split, and name it with --split."
+        raise PspError(error.what, error.found, error.expected, way_out) from error
 
 
 def full_splits(store: Store) -> Iterator[Split]:
@@ -55,8 +69,26 @@ def full_splits(store: Store) -> Iterator[Split]:
                 continue
 
 
+def absent_from(store: Store, contents: Sequence[Contents]) -> list[str]:
+    """In words, which lists of ``contents`` name clips that are not in ``store``.
+
+    Their splits are made of the others.
+    """
+    there, said = frozenset(store.names), []
+    for one in contents:
+        for name, clips in one.lists.items():
+            if absent := sorted(clips - there):
+                some = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
+                said.append(
+                    f"{one.path}: {name}: {len(absent)} of {len(clips)} clips are not in the dataset: {some}"
+                )
+    return said
+
+
 def splits_of(store: Store, contents: Sequence[Contents]) -> tuple[list[Split], list[str]]:
     """The splits that the lists of ``contents`` are, and in words which lists are none and why.
+
+    Names of clips that are not in the dataset, such as those left out, do not count.
 
     Args:
         store: The dataset that the contents became.

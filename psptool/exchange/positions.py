@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.errors import RawFormatError
+from psptool.prepare.missing import fill_missing
 from psptool.prepare.normalize import normalize
-from psptool.prepare.tracks import Persons, Track, fill_missing_joints, place
+from psptool.prepare.tracks import Persons, Track, place
 from psptool.readers.base import STATE_UNKNOWN
 from psptool.schemas.dataset import PreparationSettings
 from psptool.skeletons.datasets import ClipKey
@@ -48,8 +49,8 @@ def positions(clip: StoredClip, coordinates: Coordinates) -> NDArray[np.float32]
 
 
 def seen(xyz: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where somebody is, bool (..., T), in positions (..., T, V, 3): where a joint is not at exactly zero."""
-    return np.asarray(xyz.any(axis=(-2, -1)))
+    """Where somebody is, bool (..., T), in positions (..., T, V, 3): where a joint is neither at zero nor NaN."""
+    return np.asarray((np.abs(xyz) > 0).any(axis=(-2, -1)))
 
 
 def prepared(
@@ -64,46 +65,77 @@ def prepared(
     ``settings.max_persons``.
 
     Recorded and centred positions are normalized as those of raw clips are, and the first person leads.
-    Normalized ones are stored as they are. A joint at exactly zero is missing only in recorded positions: in the
-    others it is where a joint may well be.
+    Normalized ones are stored as they are. A joint with a NaN is missing, and one at exactly zero only in recorded
+    positions: in the others it is where a joint may well be.
 
     Args:
         name: The clip's name.
         key: What the name says.
-        xyz: float32 (M, T, V, 3), zero where a person is absent.
+        xyz: float32 (M, T, V, 3), zero or NaN where a person is absent.
         coordinates: What they are.
         topology: The dataset's joints.
         settings: How recorded and centred positions are normalized.
 
     Raises:
-        RawFormatError: Nobody is in the clip, or positions are not finite or out of range.
+        RawFormatError: Nobody is in the clip, or positions are infinite or out of range.
     """
-    if not np.isfinite(xyz).all():
-        raise RawFormatError("not finite", name, "NaN or infinity", "positions")
+    if np.isinf(xyz).any():
+        raise RawFormatError("not finite", name, "infinity", "positions")
+    missing: NDArray[np.bool_] = np.asarray(np.isnan(xyz).any(axis=-1))
+    notes: tuple[str, ...] = ()
+    if missing.any():
+        notes = (f"{missing.sum()} joints at NaN; they are missing",)
+        xyz = np.where(missing[..., None], np.float32(0), xyz)
+    if coordinates == "recorded":
+        missing = np.logical_not(xyz.any(axis=-1))
     present = seen(xyz)
-    tracks = [_track(n, xyz[n], present[n]) for n in np.flatnonzero(present.any(axis=1)).tolist()]
+    persons_seen = np.flatnonzero(present.any(axis=1)).tolist()
+    tracks = [_track(n, xyz[n], present[n], missing[n], topology) for n in persons_seen]
     if not tracks:
         raise RawFormatError("no body", name, f"{xyz.shape[1]} frames without a body", "at least one body")
     most = settings.max_persons
-    notes = () if len(tracks) <= most else (f"{len(tracks)} persons; the first {most} stay",)
-    tracks = tracks[:most]
-    if coordinates == "recorded":
-        tracks = [fill_missing_joints(track, topology) for track in tracks]
-    persons = place(tracks, xyz.shape[1])
+    if len(tracks) > most:
+        notes = (*notes, f"{len(tracks)} persons; the first {most} stay")
+    persons = place(tracks[:most], xyz.shape[1])
     persons = persons._replace(notes=(*notes, *persons.notes))
     if coordinates == "normalized":
         return _as_it_is(name, key, persons)
     return normalize(name, key, persons, topology, settings)
 
 
-def _track(number: int, xyz: NDArray[np.float32], present: NDArray[np.bool_]) -> Track:
+def _track(
+    number: int,
+    xyz: NDArray[np.float32],
+    present: NDArray[np.bool_],
+    missing: NDArray[np.bool_],
+    topology: Topology,
+) -> Track:
+    """A person's frames in which it is seen, with a position of state 0 for each missing joint."""
     frames = np.flatnonzero(present).astype(np.int32)
     state = np.full((len(frames), xyz.shape[1]), STATE_UNKNOWN, np.uint8)
-    return Track(number, frames, np.ascontiguousarray(xyz[frames]), state)
+    own, gaps = np.ascontiguousarray(xyz[frames]), missing[frames]
+    if not gaps.any():
+        return Track(number, frames, own, state)
+    filled, unseen = fill_missing(frames, own, gaps, topology)
+    state[gaps] = 0
+    notes = tuple(
+        f"joint {topology.joints[v]!r} is missing in every frame; put where its nearest neighbour is"
+        for v in unseen
+    )
+    return Track(number, frames, filled, state, int(gaps.sum()), notes)
 
 
 def _as_it_is(name: str, key: ClipKey, persons: Persons) -> PreparedClip:
     nowhere, upright = np.zeros(3), np.eye(3)
     return PreparedClip(
-        name, key, persons.xyz, persons.present, persons.state, nowhere, 1.0, upright, persons.notes
+        name,
+        key,
+        persons.xyz,
+        persons.present,
+        persons.state,
+        nowhere,
+        1.0,
+        upright,
+        persons.notes,
+        persons.interpolated,
     )

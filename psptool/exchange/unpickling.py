@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from psptool.errors import PspError
 
-_KINDS = "fiub"
-"""Kinds of numbers that arrays may hold: floats, integers with and without sign, truth values."""
+_KINDS = "fiubU"
+"""Kinds of values that arrays may hold: floats, integers with and without sign, truth values, texts."""
+_LAST_CHARACTER = 0x10FFFF
 _PLAIN = (str, bytes, int, float, type(None))
 _KEYS = {
     pickle.SETITEM: slice(-2, -1),
@@ -101,19 +102,19 @@ class _StandIn:
 
 
 class _Dtype:
-    """A dtype of plain numbers."""
+    """A dtype of plain numbers or of texts."""
 
     __slots__ = ("code",)
 
     def __init__(self, code: object, *_: object) -> None:
-        dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 3 else None
+        dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 12 else None
         if dtype is None or dtype.kind not in _KINDS:
             raise Refused(f"an array of {shown(code)}")
         self.code = dtype.str
 
     def __setstate__(self, state: Any) -> None:
-        # (version, byte order, subarray, names, fields, size, alignment, flags); a simple number has none of it
-        # but the order.
+        # (version, byte order, subarray, names, fields, size, alignment, flags); a simple value has none of it
+        # but the order, and of a text's size and alignment the code says as much.
         _, order, *parts = state
         if order not in ("<", ">", "=", "|") or any(part is not None for part in parts[:3]):
             raise Refused("an array with fields")
@@ -151,6 +152,9 @@ class PickledArray:
         self._texts = texts
         self.values: NDArray[Any] = np.empty(0) if values is None else values
 
+    def __repr__(self) -> str:
+        return f"array {self.values.shape}"
+
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
         self.values = _array(self._texts.bytes_of(data), dtype, shape, "F" if fortran else "C")
@@ -160,7 +164,7 @@ def _array(data: object, dtype: object, shape: object, order: object) -> NDArray
     """An array over ``data``.
 
     Raises:
-        Refused: These are not the bytes of numbers in that shape.
+        Refused: These are not the bytes of numbers or texts in that shape.
     """
     if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, bytearray)):
         raise Refused(f"an array of {type(data).__name__}")
@@ -168,9 +172,14 @@ def _array(data: object, dtype: object, shape: object, order: object) -> NDArray
     if not plain or order not in ("C", "F"):
         raise Refused(f"an array of shape {shown(shape)}")
     assert isinstance(shape, tuple)
-    if math.prod(shape) * np.dtype(dtype.code).itemsize != len(data):
+    plain_dtype = np.dtype(dtype.code)
+    if plain_dtype.itemsize == 0 and not shape:
+        return np.zeros((), plain_dtype)  # An empty text.
+    if plain_dtype.itemsize == 0 or math.prod(shape) * plain_dtype.itemsize != len(data):
         raise Refused(f"an array of shape {shape} in {len(data)} bytes")
-    values = np.frombuffer(data, dtype.code)
+    values = np.frombuffer(data, plain_dtype)
+    if plain_dtype.kind == "U" and (values.view(f"{plain_dtype.byteorder}u4") > _LAST_CHARACTER).any():
+        raise Refused("an array of texts with characters that there are none of")
     values.flags.writeable = False
     return values.reshape(shape, order="F" if order == "F" else "C")
 
@@ -199,6 +208,11 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
             raise Refused(f"text encoded as {shown(encoding)}")
         return texts.bytes_of(text)
 
+    def no_bytes(*arguments: object) -> bytes:
+        if arguments:
+            raise Refused("bytes made anew")
+        return b""
+
     functions: dict[tuple[str, str], Callable[..., Any]] = {
         ("multiarray", "_reconstruct"): reconstruct,
         ("multiarray", "scalar"): scalar,
@@ -208,6 +222,8 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
         ("numpy", "ndarray"): ndarray,
         ("numpy", "dtype"): _StandIn(_Dtype),
         ("_codecs", "encode"): _StandIn(encoded),
+        # As the protocols 0 to 2 write the bytes of an empty array.
+        ("__builtin__", "bytes"): _StandIn(no_bytes),
         # NumPy 2 moved its inner modules.
         **{
             (f"numpy.{core}.{module}", name): _StandIn(function)

@@ -80,7 +80,7 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
     if not (np.isfinite(of_joint).all() and np.isfinite(of_motion).all()):
         raise PspError(
             f"{model.path}: some features are not finite",
-            way_out="The training broke down: train again with a lower optim.lr or with optim.clip_norm=5.",
+            way_out="The training broke down: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )
     where = {name: part for part in PARTS for name in getattr(split, part)}
     own_parts = tuple(where.get(name, NO_PART) for name in store.names)

@@ -164,6 +164,6 @@ def score_ragged(
         raise PspError(
             f"{len(broken)} of {len(chosen)} clips get logits that are not finite, the first is "
             f"{names[int(broken[0])]}",
-            way_out="The training broke down: train again with a lower optim.lr or with optim.clip_norm=5.",
+            way_out="The training broke down: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )
     return scored

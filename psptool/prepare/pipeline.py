@@ -21,6 +21,7 @@ from psptool.prepare.gathering import Gathered, Kind, gather
 from psptool.prepare.parallel import Workers, run_ordered
 from psptool.prepare.sampling import check_disk, take_sample
 from psptool.prepare.working import prepare_task, tasks
+from psptool.replacing import link_target
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import LeftOut, PreparationReport
 from psptool.store.reading import open_store
@@ -221,8 +222,9 @@ def make_folder(path: Path) -> None:
     """Make the folder of the dataset ``path``.
 
     Raises:
-        PspError: It cannot be made.
+        PspError: It cannot be made, or a link leads nowhere.
     """
+    link_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -104,7 +104,7 @@ def find_place(
         raise PspError(
             f"--resume required: {out or runs} has no unfinished run of this training",
             found="; ".join(f"{path}: {reason}" for path, reason in passed_by[:1] + unreadable) or None,
-            way_out="Name the run's folder with --out, or begin with --resume auto.",
+            way_out="Name the run's folder with --out, or begin one without --resume required.",
         )
     folder, held = RunFolder.create(config, out, runs)
     return Place(folder, config, passed_by=tuple(passed_by), unreadable=tuple(unreadable), held=held)
@@ -157,7 +157,7 @@ def _there(folder: RunFolder, there: RunConfig, config: RunConfig, resume: Resum
         raise PspError(
             f"{folder.path}: nothing to resume",
             found=f"no {folder.resume.name}: the run stopped before its first checkpoint",
-            way_out="Begin again in the same folder with --resume auto.",
+            way_out="Begin again in the same folder without --resume required.",
         )
     folder.restart(config)
     return Place(folder, config, held=held)

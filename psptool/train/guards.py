@@ -20,7 +20,7 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _ASKED = re.compile(r"(?:tried to allocate|Tried to allocate) ([\d.]+) (bytes|KiB|MiB|GiB)")
 SPARE = 0.8
 """Of the memory that fits, what a step is planned to take: the estimate leaves the backward pass's own tensors out."""
-_WAY_OUT = "Lower optim.lr, or set optim.clip_norm=5."
+_WAY_OUT = "Lower optim.lr, or set optim.clip_norm to 5 or less (0 sets no limit)."
 
 
 def doubts(split: Split, recipe: TrainingConfig, classes: int) -> Iterator[str]:

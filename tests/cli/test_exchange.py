@@ -10,6 +10,7 @@ import pytest
 
 from psptool.store.reading import open_store
 from tests.cli.conftest import files
+from tests.exchange.annotations import NTU, annotation, motion, saved
 
 
 @pytest.fixture
@@ -121,3 +122,38 @@ def test_an_export_is_replaced_with_force_alone(psptool, ucla):
     ran = psptool("export-data", "--format", "stgcn", code=2)
     assert "exchange/ucla/train_data.npy: is there already" in ran.err
     psptool("export-data", "--format", "stgcn", "--force")
+
+
+def test_a_split_that_names_a_left_out_annotation_is_kept_of_the_others_and_says_so(psptool):
+    split = {
+        "xview_train": [name for name in NTU if "C001" not in name],
+        "xview_val": [*(name for name in NTU if "C001" in name), None],
+    }
+    items = [annotation(name, keypoint=motion(seed=n)) for n, name in enumerate(NTU)]
+    items[NTU.index(split["xview_train"][0])]["keypoint"] = motion()[:0]
+    saved(Path("a.pkl"), items, split)
+    ran = psptool("import", "a.pkl", "--out", "a.h5")
+    gone = split["xview_train"][0]
+    assert f"a.pkl: xview_train: 1 of 4 clips are not in the dataset: {gone}" in ran.err
+    assert "a.pkl: xview_val: 1 of 3 clips are not in the dataset: None" in ran.err
+    assert (
+        f"clips that cannot be used: 1; a.report.json names each with its reason: {gone} (no body)" in ran.err
+    )
+    kept = json.loads(Path("splits/ntu60-xview-1-s0.json").read_text())
+    assert kept["labelled"] == sorted(set(split["xview_train"]) - {gone})
+    psptool("split", "--check", "splits/ntu60-xview-1-s0.json", "--data", "a.h5")
+    said = json.loads(psptool("import", "a.pkl", "--out", "a.h5", "--force", "--json").out)
+    assert said["splits"] == ["splits/ntu60-xview-1-s0.json"]
+    assert (said["left_out_by_reason"], len(said["splits_without"])) == ({"no body": 1}, 2)
+
+
+def test_an_export_whose_default_protocol_has_an_empty_side_says_to_name_a_split(psptool):
+    names = [name for name in NTU if "P001" in name]
+    saved(Path("a.pkl"), [annotation(name, keypoint=motion(seed=n)) for n, name in enumerate(names)])
+    psptool("import", "a.pkl", "--out", "data/ntu60.h5")
+    ran = psptool("export-data", "--format", "ctrgcn", code=2)
+    assert "the test set of ntu60 xsub is empty" in ran.err
+    assert "name it with --split" in ran.err
+    assert "--protocol" not in ran.err
+    psptool("split", "--protocol", "xview", "--ratio", 1)
+    psptool("export-data", "--format", "ctrgcn", "--split", "splits/ntu60-xview-1-s0.json")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from psptool.errors import PspError
-from psptool.exchange.ctrgcn import names_beside, read_ctrgcn, write_ctrgcn
+from psptool.exchange.ctrgcn import read_ctrgcn, write_ctrgcn
+from psptool.exchange.ctrgcn_names import names_beside
 from psptool.exchange.pyskl import read_pyskl, write_pyskl
 from psptool.exchange.stgcn import read_stgcn, write_stgcn
 from psptool.machine import peak_memory

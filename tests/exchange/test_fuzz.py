@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from psptool.errors import PspError
-from psptool.exchange.ctrgcn import names_beside
+from psptool.exchange.ctrgcn_names import names_beside
 from psptool.exchange.formats import FORMATS
 from psptool.exchange.importing import collect
 from psptool.exchange.parts import parts_of

@@ -117,7 +117,7 @@ def annotation(name, label, keypoint):
 def test_clips_that_cannot_be_used_are_left_out_with_their_reasons(tmp_path):
     fine = np.random.default_rng(0).normal(size=(1, 6, 20, 3)).astype(np.float32)
     broken = fine.copy()
-    broken[0, 2, 3, 1] = np.nan
+    broken[0, 2, 3, 1] = np.inf
     items = [
         annotation("a01_s01_e00_v01", 0, fine),
         annotation("a01_s01_e00_v02", 1, fine),
@@ -175,6 +175,23 @@ def test_a_file_that_is_there_stays_unless_force_is_said_and_nothing_usable_leav
     with pytest.raises(PspError, match=r"no clip can be used: 1 left out \(1 no body\)"):
         import_clips([form.read(tmp_path / "b.pkl")], tmp_path / "b.h5", "recorded", SETTINGS)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.pkl", "a.report.json", "b.pkl"]
+
+
+def test_a_dataset_that_is_a_link_stays_one_and_a_link_to_nothing_is_an_error(store, tmp_path):
+    form = FORMATS["pyskl"]
+    form.write(store, {}, "normalized", tmp_path / "a.pkl")
+    contents = [form.read(tmp_path / "a.pkl")]
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "real.h5").touch()
+    (tmp_path / "a.h5").symlink_to("far/real.h5")
+    import_clips(contents, tmp_path / "a.h5", "normalized", SETTINGS, force=True)
+    assert (tmp_path / "a.h5").is_symlink()
+    assert validate(tmp_path / "far" / "real.h5") == []
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["real.h5"]
+    (tmp_path / "gone").symlink_to("nowhere")
+    for path in (tmp_path / "gone", tmp_path / "gone" / "a.h5"):
+        with pytest.raises(PspError, match=rf"{path}: cannot be written .*gone, a link to nowhere"):
+            import_clips(contents, path, "normalized", SETTINGS)
 
 
 def test_lists_that_no_protocol_makes_are_said_and_not_kept(store, tmp_path):

@@ -120,12 +120,45 @@ def test_a_key_whose_hash_would_end_the_process_is_refused(tmp_path, filled):
         load_pickle(path)
 
 
-def test_values_too_deep_to_show_are_refused_all_the_same(tmp_path):
+def text_array(size, data):
+    """The pickle of an array of one text of ``size`` characters, whose bytes are ``data``."""
+    whole = pickle.dumps(np.array(["ab"]), 3)
+    old, new = (b"C" + bytes([len(text)]) + text for text in (np.array("ab").tobytes(), data))
+    assert whole.count(b"U2") == whole.count(old) == 1
+    return whole.replace(b"U2", f"U{size}".encode()).replace(old, new)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_of_numpy_come_back(tmp_path, order):
+    texts = np.array([["müde", ""], ["S001", "\U0001f600"]], f"{order}U4")
+    np.testing.assert_array_equal(load_pickle(saved(tmp_path / "a.pkl", texts)).values, texts)
+
+
+@pytest.mark.parametrize(
+    ("value", "wants"),
+    [
+        (text_array(2, b"\xff" * 8), "characters that there are none of"),
+        (text_array(2, b"\x00\x00\x11\x00" * 2), "characters that there are none of"),
+        (text_array(2, b"a\x00\x00\x00"), "in 4 bytes"),
+        (text_array(9, b"a\x00\x00\x00"), "in 4 bytes"),
+        # Elements of no size, as many as a file likes to claim.
+        (text_array(0, b""), "in 0 bytes"),
+        (np.array([b"bytes"]), "an array of 'S5'"),
+        (np.array(["2026-11-26"], "M8[D]"), "an array of 'M8'"),
+        (np.zeros(1, "U2,i4"), "an array of 'V12'"),
+    ],
+)
+def test_texts_that_are_none_and_other_arrays_are_refused(tmp_path, value, wants):
+    with pytest.raises(PspError, match=rf"a\.pkl: refused: found a pickle that asks for .*{wants}"):
+        load_pickle(saved(tmp_path / "a.pkl", value))
+
+
+def test_values_too_deep_to_show_are_left_out_all_the_same(tmp_path):
     deep = b"]" * 200_000 + b"a" * 199_999
     wanted = b"\x80\x04](}(X\x09\x00\x00\x00frame_dirX\x01\x00\x00\x00aX\x05\x00\x00\x00label" + deep
     value = wanted + b"X\x08\x00\x00\x00keypoint" + pickle.dumps(np.ones((1, 2, 20, 3)), 4)[2:-1] + b"ue."
-    with pytest.raises(PspError, match=r"labels: found \[\[\["):
-        read_pyskl(saved(tmp_path / "a.pkl", value))
+    (left_out,) = read_pyskl(saved(tmp_path / "a.pkl", value)).left_out
+    assert "label: found [[[" in left_out.detail
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"not a pickle", b"\x80\x09N."])

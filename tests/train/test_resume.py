@@ -152,7 +152,9 @@ def test_off_begins_anew(files: Files) -> None:
 
 
 def test_required_without_an_unfinished_run_of_it_says_what_differs(files: Files) -> None:
-    with pytest.raises(PspError, match=r"--resume required: .*runs has no unfinished run.*--resume auto"):
+    with pytest.raises(
+        PspError, match=r"--resume required: .*runs has no unfinished run.*without --resume required"
+    ):
         go(files, resume="required")
     stopped(files)
     with pytest.raises(PspError, match=r"found .*: optim\.labelled is 3 there, 2 here"):

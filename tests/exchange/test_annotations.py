@@ -1,0 +1,198 @@
+"""One annotation that cannot be used does not cost the others; layouts of a keypoint are told apart by a rule."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from psptool.errors import PspError
+from psptool.exchange.importing import import_clips
+from psptool.exchange.pyskl import layout_of, read_pyskl
+from psptool.exchange.stgcn import read_stgcn
+from psptool.readers.base import STATE_UNKNOWN
+from psptool.schemas.dataset import PreparationSettings
+from psptool.store.reading import open_store
+from psptool.store.validating import validate
+from tests.exchange.annotations import NTU, annotation, motion, saved, without
+
+SETTINGS = PreparationSettings()
+BAD = {
+    "none": (None, "no annotation"),
+    "a list": ([1], "no annotation"),
+    "no name": (without(annotation(NTU[1]), "frame_dir"), "clip name"),
+    "a number as name": (annotation(5), "clip name"),
+    "a name beyond Unicode": (annotation("\ud800"), "clip name"),
+    "no label": (without(annotation(NTU[1]), "label"), "label"),
+    "a fraction as label": (annotation(NTU[1], 6.5), "label"),
+    "another label than the name's": (annotation(NTU[1], 5), "label"),
+    "no keypoint": (without(annotation(NTU[1]), "keypoint"), "positions"),
+    "a list as keypoint": (annotation(NTU[1]) | {"keypoint": [[1.0]]}, "positions"),
+    "integers": (annotation(NTU[1], keypoint=np.ones((1, 6, 25, 3), int)), "positions"),
+    "three axes": (annotation(NTU[1], keypoint=motion()[0]), "shape"),
+    "a picture": (annotation(NTU[1], keypoint=motion()[..., :2]), "shape"),
+    "no persons": (annotation(NTU[1], keypoint=motion()[:0]), "no body"),
+    "no frames": (annotation(NTU[1], keypoint=motion(frames=0)), "no body"),
+    "other joints": (annotation(NTU[1], keypoint=motion(joints=17)), "joint count"),
+    "too few frames": (annotation(NTU[1], total_frames=7), "frame count"),
+    "too many frames": (annotation(NTU[1], total_frames=5), "frame count"),
+    "infinity": (annotation(NTU[1], keypoint=np.full((1, 6, 25, 3), np.float32(np.inf))), "not finite"),
+    "everybody at NaN": (annotation(NTU[1], keypoint=motion() * np.float32(np.nan)), "no body"),
+}
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_one_bad_annotation_is_left_out_and_reported_and_the_others_imported(
+    tmp_path, bad, reason, first, protocol
+):
+    fine = annotation(NTU[0])
+    path = saved(tmp_path / "a.pkl", [bad, fine] if first else [fine, bad], protocol=protocol)
+    done = import_clips([read_pyskl(path)], tmp_path / "a.h5", "recorded", SETTINGS)
+    assert validate(done.path) == []
+    with open_store(done.path) as store:
+        assert store.names == (NTU[0],)
+    (left_out,) = json.loads(done.report_path.read_text())["quarantined"]
+    assert left_out["reason"] == reason
+    assert left_out["source"] == str(path)
+    assert left_out["detail"]
+    named = isinstance(bad, dict) and bad.get("frame_dir") == NTU[1]
+    assert not named or left_out["name"] == NTU[1]
+    counts = done.report.counts
+    assert (done.report.found, counts.clips, counts.quarantined, counts.skipped) == (2, 1, 1, 0)
+
+
+def test_only_where_nothing_remains_a_bad_annotation_is_an_error(tmp_path):
+    path = saved(tmp_path / "a.pkl", [None, annotation(NTU[0], keypoint=motion()[:0])])
+    with pytest.raises(
+        PspError, match=r"no clip can be used: 2 left out \(1 no annotation, 1 no body\).*annotation 0"
+    ):
+        import_clips([read_pyskl(path)], tmp_path / "a.h5", "recorded", SETTINGS)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pkl"]
+    # Another file may have what can be used.
+    other = saved(tmp_path / "b.pkl", [annotation(NTU[0])])
+    contents = [read_pyskl(path), read_pyskl(other)]
+    done = import_clips(contents, tmp_path / "a.h5", "recorded", SETTINGS)
+    assert (done.report.counts.clips, done.report.counts.quarantined) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "joints", "layout"),
+    [
+        ((1, 80, 25, 3), 25, "MTVC"),
+        ((2, 80, 25, 3), 25, "MTVC"),
+        ((0, 80, 25, 3), 25, "MTVC"),
+        ((3, 300, 25, 2), 25, "CTVM"),
+        ((3, 300, 25, 1), 25, "CTVM"),
+        ((3, 300, 20, 4), 25, "CTVM"),
+        ((3, 300, 17, 2), 25, None),
+        ((3, 300, 17, 2), None, None),
+        ((1, 300, 25, 2), 25, None),
+        ((3, 300, 25, 3), 25, "any"),
+        ((80, 25, 3), 25, None),
+    ],
+)
+def test_the_order_of_axes_follows_from_the_shape_and_the_datasets_joints(shape, joints, layout):
+    assert layout_of(shape, joints) == layout
+
+
+def test_three_persons_or_three_coordinates_are_read_as_the_rest_of_the_file_and_else_refused(tmp_path):
+    crowd = motion(3)
+    both = saved(tmp_path / "a.pkl", [annotation(NTU[0], keypoint=crowd), annotation(NTU[1])])
+    contents = read_pyskl(both)
+    np.testing.assert_array_equal(contents.read(0), crowd)
+    turned = crowd.transpose(3, 1, 2, 0)
+    pair = motion(2).transpose(3, 1, 2, 0)
+    both = saved(tmp_path / "b.pkl", [annotation(NTU[0], keypoint=turned), annotation(NTU[1], keypoint=pair)])
+    np.testing.assert_array_equal(read_pyskl(both).read(0), crowd)
+    alone = read_pyskl(saved(tmp_path / "c.pkl", [annotation(NTU[0], keypoint=crowd)]))
+    assert (alone.names, [one.reason for one in alone.left_out]) == ((), ["shape"])
+    assert "whether persons or coordinates come first" in alone.left_out[0].detail
+
+
+@pytest.mark.parametrize("persons", [1, 2])
+def test_mmaction2s_own_3d_files_give_each_clip_its_frames_and_persons(tmp_path, persons):
+    wanted = motion(persons, frames=80)
+    # As its preparation does: from the middle of the first person, repeated to 300 frames, an empty second person.
+    wanted -= wanted[:1, :, 1:2]
+    padded = np.zeros((3, 300, 25, 2), np.float32)
+    padded[..., :persons] = np.resize(wanted.transpose(1, 0, 2, 3), (300, persons, 25, 3)).transpose(
+        3, 0, 2, 1
+    )
+    item = annotation(NTU[0], keypoint=padded, total_frames=80, img_shape=(1080, 1920))
+    item["keypoint_score"] = np.ones((3, 300, 25), np.float32)
+    (tmp_path / "train.pkl").write_bytes(
+        pickle.dumps([item, annotation(NTU[1], keypoint=padded, total_frames=301)])
+    )
+    contents = read_pyskl(tmp_path / "train.pkl")
+    assert contents.names == (NTU[0],)
+    assert [one.reason for one in contents.left_out] == ["frame count"]
+    np.testing.assert_array_equal(contents.read(0)[:persons], wanted)
+    assert not contents.read(0)[persons:].any()
+    # The second joint lies at the origin in every frame, and is not missing.
+    assert contents.coordinates == "centred"
+    with open_store(import_clips([contents], tmp_path / "a.h5", "centred", SETTINGS).path) as store:
+        clip = store.clip(0)
+        assert clip.joint.shape == (persons, 80, 25, 3)
+        np.testing.assert_allclose(clip.recorded(), wanted, atol=1e-5)
+        assert (clip.state == STATE_UNKNOWN).all()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_names_may_be_numpys_texts(tmp_path, protocol):
+    item = annotation(np.str_(NTU[0]), np.int64(6))
+    split = {"xsub_train": [np.str_(NTU[0])], "xsub_val": np.array(NTU[1:2])}
+    data = {np.str_("split"): split, "annotations": [item, annotation(np.str_(""))]}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(data, protocol))
+    contents = read_pyskl(tmp_path / "a.pkl")
+    assert (contents.names, contents.labels) == ((NTU[0],), (6,))
+    assert contents.lists == {"xsub_train": {NTU[0]}, "xsub_val": {NTU[1]}}
+    assert [type(name) for name in contents.names] == [str]
+    np.save(tmp_path / "train_data.npy", np.ones((2, 3, 4, 25, 2), np.float32))
+    (tmp_path / "train_label.pkl").write_bytes(pickle.dumps((np.array(NTU[:2]), np.array([6, 6])), protocol))
+    assert read_stgcn(tmp_path).names == tuple(NTU[:2])
+
+
+@pytest.mark.parametrize("coordinates", ["recorded", "centred", "normalized"])
+def test_a_joint_at_nan_is_missing_and_noted_and_its_frame_stays(tmp_path, coordinates):
+    xyz = motion(2)
+    xyz[1, :, 7] = np.nan  # Never seen.
+    xyz[0, 2, 9, 1] = np.nan
+    xyz[1, 4] = np.nan  # Nobody in that frame.
+    done = import_clips(
+        [read_pyskl(saved(tmp_path / "a.pkl", [annotation(NTU[0], keypoint=xyz)]))],
+        tmp_path / "a.h5",
+        coordinates,
+        SETTINGS,
+    )
+    assert validate(done.path) == []
+    notes = {note.note for note in done.report.notes}
+    assert "31 joints at NaN; they are missing" in notes
+    assert any("is missing in every frame" in note for note in notes)
+    assert done.report.counts.interpolated_joints == 6
+    with open_store(done.path) as store:
+        clip = store.clip(0)
+        assert np.isfinite(clip.joint).all()
+        assert clip.present.tolist() == [[True] * 6, [True] * 4 + [False, True]]
+        assert clip.state[0, 2, 9] == 0
+        assert (clip.state[1, clip.present[1], 7] == 0).all()
+        assert (clip.state == 0).sum() == 1 + 5 + 25
+        middle = clip.recorded()[0, [1, 3], 9].mean(axis=0)
+        np.testing.assert_allclose(clip.recorded()[0, 2, 9], middle, atol=1e-5)
+
+
+def test_rows_of_an_array_without_name_or_label_are_left_out(tmp_path):
+    data = motion(2, 4).transpose(3, 1, 2, 0)
+    np.save(tmp_path / "train_data.npy", np.stack([data, 2 * data, 3 * data, 4 * data]))
+    labels = ([NTU[0], None, NTU[1], f"{NTU[2]}.skeleton"], [6, 6, None, 6])
+    (tmp_path / "train_label.pkl").write_bytes(pickle.dumps(labels))
+    contents = read_stgcn(tmp_path)
+    assert (contents.names, contents.labels) == ((NTU[0], NTU[2]), (6, 6))
+    np.testing.assert_array_equal(contents.read(1), 4 * motion(2, 4))
+    assert [(one.name, one.reason) for one in contents.left_out] == [
+        ("train_label.pkl row 1", "clip name"),
+        (NTU[1], "label"),
+    ]
+    report = import_clips([contents], tmp_path / "a.h5", "recorded", SETTINGS).report
+    assert (report.counts.clips, report.counts.quarantined) == (2, 2)

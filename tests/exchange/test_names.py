@@ -1,0 +1,140 @@
+"""Whose rows are whose: CTR-GCN's own list of names, byte order marks, and 2s-AGCN's names of files."""
+
+import codecs
+import pickle
+
+import numpy as np
+import pytest
+
+from psptool.errors import PspError
+from psptool.exchange.ctrgcn import read_ctrgcn
+from psptool.exchange.formats import format_of
+from psptool.exchange.stgcn import read_stgcn, write_stgcn
+from tests.exchange.annotations import NTU, motion
+
+# As CTR-GCN lists them: sorted, subjects 1 and 2 (train) and 3 (test) of cameras 1 to 3. One clip less of the third
+# subject, so that the protocols' sizes differ.
+LISTED = sorted(f"S001C00{c}P00{p}R001A00{a}" for c in (1, 2, 3) for p in (1, 2, 3) for a in (4, 7))[:-1]
+SUBJECT, CAMERA = slice(9, 12), slice(5, 8)
+
+
+def ctrgcn_order(field, train, test):
+    """The rows' names as its preparation takes them: value by value, each in the list's order."""
+    return {
+        part: [name for value in values for name in LISTED if int(name[field]) == value]
+        for part, values in (("train", train), ("test", test))
+    }
+
+
+BY_SUBJECT = ctrgcn_order(SUBJECT, (1, 2), (3,))
+BY_CAMERA = ctrgcn_order(CAMERA, (2, 3), (1,))
+
+
+def write_npz(path, order):
+    """An npz of rows whose first value tells the place of the row's name in the list."""
+    arrays = {}
+    for part, names in order.items():
+        x = np.zeros((len(names), 300, 150), np.float32)
+        x[:, 0, 0] = [1 + LISTED.index(name) for name in names]
+        arrays |= {f"x_{part}": x, f"y_{part}": np.eye(60)[[int(name[-3:]) - 1 for name in names]]}
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize("order", [BY_SUBJECT, BY_CAMERA], ids=["xsub", "xview"])
+@pytest.mark.parametrize("place", ["", "statistics/"])
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_rows_are_named_by_ctrgcns_own_list(tmp_path, order, place, mark):
+    write_npz(tmp_path / "a.npz", order)
+    (tmp_path / "statistics").mkdir()
+    (tmp_path / place / "skes_available_name.txt").write_bytes(mark + "\r\n".join(LISTED).encode())
+    contents = read_ctrgcn(tmp_path / "a.npz")
+    assert {name: list(part) for name, part in contents.lists.items()}.keys() == {"train", "test"}
+    assert contents.names == (*order["train"], *order["test"])
+    assert contents.labels == tuple(int(name[-3:]) - 1 for name in contents.names)
+    for row, name in enumerate(contents.names):
+        assert LISTED[int(contents.read(row).max()) - 1] == name
+
+
+def test_a_list_that_fits_no_protocol_or_several_is_refused_and_the_files_name_decides(tmp_path):
+    write_npz(tmp_path / "a.npz", BY_SUBJECT)
+    listed = tmp_path / "skes_available_name.txt"
+    listed.write_text("\n".join(LISTED[1:]))
+    with pytest.raises(
+        PspError, match=r"no protocol fits the 12 train and 5 test rows .*xsub \(11 train, 5 test\)"
+    ):
+        read_ctrgcn(tmp_path / "a.npz")
+    listed.write_text("\n".join(["somebody", *LISTED]))
+    with pytest.raises(PspError, match=r"skes_available_name\.txt: line 1: found 'somebody'"):
+        read_ctrgcn(tmp_path / "a.npz")
+    # Subjects and cameras in equal numbers: two orders, and nothing in the labels tells them apart.
+    same = [f"S001C00{c}P00{p}R001A004" for c in (1, 2) for p in (1, 3)]
+    listed.write_text("\n".join(same))
+    rows = {f"x_{part}": np.ones((2, 300, 150), np.float32) for part in ("train", "test")}
+    rows |= {f"y_{part}": np.eye(60)[[3, 3]] for part in ("train", "test")}
+    np.savez(tmp_path / "b.npz", **rows)
+    with pytest.raises(PspError, match=r"several protocols fit .*Write b\.names\.txt"):
+        read_ctrgcn(tmp_path / "b.npz")
+    np.savez(tmp_path / "NTU60_CV.npz", **rows)
+    assert read_ctrgcn(tmp_path / "NTU60_CV.npz").lists["test"] == set(same[:2])
+    np.savez(tmp_path / "NTU60_CS.npz", **rows)
+    assert read_ctrgcn(tmp_path / "NTU60_CS.npz").lists["test"] == {same[1], same[3]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, encoding):
+    write_npz(tmp_path / "a.npz", BY_SUBJECT)
+    lines = [f"{part}\t{name}" for part, names in BY_SUBJECT.items() for name in names]
+    (tmp_path / "a.names.txt").write_text("\n".join([*lines, ""]), encoding=encoding)
+    assert read_ctrgcn(tmp_path / "a.npz").names == (*BY_SUBJECT["train"], *BY_SUBJECT["test"])
+
+
+def test_a_row_without_a_single_class_is_left_out_and_a_name_of_no_part_refused(tmp_path):
+    write_npz(tmp_path / "a.npz", BY_SUBJECT)
+    arrays = dict(np.load(tmp_path / "a.npz"))
+    arrays["y_train"][1] = 0
+    arrays["y_test"][0, :2] = 1
+    np.savez(tmp_path / "a.npz", **arrays)
+    (tmp_path / "skes_available_name.txt").write_text("\n".join(LISTED))
+    contents = read_ctrgcn(tmp_path / "a.npz")
+    gone = [BY_SUBJECT["train"][1], BY_SUBJECT["test"][0]]
+    assert [one.name for one in contents.left_out] == gone
+    assert set(contents.names) == set(LISTED) - set(gone)
+    (tmp_path / "a.names.txt").write_text("training\tS001C001P001R001A004\n")
+    with pytest.raises(PspError, match=r"line 1: found part 'training', expected one of train, test"):
+        read_ctrgcn(tmp_path / "a.npz")
+
+
+def write_agcn(folder, part, names, ending="joint"):
+    data = motion(2, 4).transpose(3, 1, 2, 0)
+    np.save(folder / f"{part}_data_{ending}.npy", np.stack([data] * len(names)))
+    (folder / f"{part}_label.pkl").write_bytes(
+        pickle.dumps(([f"{n}.skeleton" for n in names], [6] * len(names)))
+    )
+
+
+@pytest.mark.parametrize("named", ["", "train_data_joint.npy"])
+def test_2s_agcns_files_are_read_by_their_names(tmp_path, named):
+    for part, names in (("train", NTU[:4]), ("val", NTU[4:])):
+        write_agcn(tmp_path, part, names)
+        for other in ("bone", "joint_motion", "bone_motion"):
+            write_agcn(tmp_path, part, names, other)
+    path = tmp_path / named
+    contents = format_of(path).read(path)
+    assert (contents.names, contents.pairs) == (tuple(NTU), (("train", "val"),))
+    assert contents.lists == {"train": set(NTU[:4]), "val": set(NTU[4:])}
+    np.testing.assert_array_equal(contents.read(5), motion(2, 4))
+    # Its preparation puts the second joint at the origin in every frame.
+    assert contents.coordinates == "centred"
+    assert "repeat each clip" in contents.warnings[0]
+    with pytest.raises(PspError, match=r"train_data_bone\.npy: holds no positions"):
+        read_stgcn(tmp_path / "train_data_bone.npy")
+
+
+def test_a_folder_with_st_gcns_and_2s_agcns_arrays_is_refused_and_never_written_into(tmp_path):
+    write_agcn(tmp_path, "train", NTU)
+    with pytest.raises(PspError, match=r"other parts already: found train_data_joint\.npy"):
+        write_stgcn(None, {"train": NTU}, "recorded", tmp_path)
+    np.save(tmp_path / "train_data.npy", 2 * np.load(tmp_path / "train_data_joint.npy"))
+    with pytest.raises(PspError, match=r"arrays of ST-GCN and of 2s-AGCN.*Name one of the arrays"):
+        read_stgcn(tmp_path)
+    np.testing.assert_array_equal(read_stgcn(tmp_path / "train_data.npy").read(0), 2 * motion(2, 4))

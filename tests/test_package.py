@@ -1,0 +1,74 @@
+"""What the package declares is what it needs, and what it holds is what is installed."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import psptool
+
+SOURCE = Path(psptool.__file__).parent
+PROJECT = SOURCE.parent / "pyproject.toml"
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+"""What a module is called as a distribution, where that is another name."""
+
+
+def imported():
+    """Top-level modules outside the standard library that the package's own files import, each with one of them."""
+    found = {}
+    for file in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module]
+            else:
+                continue
+            for module in modules:
+                found.setdefault(module.split(".")[0], file)
+    return {name: file for name, file in found.items() if name not in {*sys.stdlib_module_names, "psptool"}}
+
+
+def declared():
+    """Names of the distributions that pyproject.toml names, but those of the extra for tests."""
+    text = PROJECT.read_text(encoding="utf-8")
+    tables = [re.search(r"^dependencies = \[(.*?)^\]", text, re.S | re.M)[1]]
+    extras = re.search(r"^\[project\.optional-dependencies\]\n(.*?)\n\n", text, re.S | re.M)[1]
+    tables += [line for line in extras.splitlines() if not line.startswith("test ")]
+    found = [Requirement(item).name for table in tables for item in re.findall(r'"([^"]+)"', table)]
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in found}
+
+
+@pytest.mark.skipif(not PROJECT.exists(), reason="needs the checkout")
+def test_every_module_that_is_imported_is_declared():
+    names = {name: DISTRIBUTIONS.get(name, name).replace("_", "-").lower() for name in imported()}
+    assert {"torch", "numpy", "llvmlite"} <= names.keys()
+    assert {name for name, distribution in names.items() if distribution not in declared()} == set()
+
+
+def test_type_checkers_are_told_that_the_package_has_types():
+    assert (SOURCE / "py.typed").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PROJECT.exists(), reason="needs the checkout")
+def test_a_wheel_holds_every_file_of_the_package(tmp_path):
+    pytest.importorskip("hatchling")
+    build = "from hatchling.build import build_wheel; import sys; build_wheel(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=PROJECT.parent, check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        str(file.relative_to(SOURCE.parent))
+        for file in SOURCE.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert "psptool/py.typed" in wanted
+    assert wanted <= held

@@ -192,7 +192,7 @@ def find_weights(folder: RunFolder, config: RunConfig, which: Literal["last", "b
     if folder.finished:
         raise PspError(
             f"{path}: there is no such file",
-            way_out="Take --weights last: there are best ones only where the split has validation clips.",
+            way_out="Leave out --weights best: there are best weights only where the split has validation clips.",
         )
     if folder.in_use:
         raise PspError(f"{folder.path}: is being trained", way_out="Wait for its end.")

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from psptool.store.reading import Store
+    from psptool.data.store.reading import Store
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "open"]
@@ -24,6 +24,6 @@ def open(path: str | os.PathLike[str]) -> Store:
         PspError: The file is absent, no HDF5 file, truncated, or not a psptool dataset of this version.
     """
     # Imported here, so that `import psptool` stays free of h5py and NumPy.
-    from psptool.store.reading import open_store
+    from psptool.data.store.reading import open_store
 
     return open_store(path)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from psptool.data.skeletons.datasets import UCLA, Dataset
+from psptool.data.store.arrays import PreparedClip
+from psptool.data.store.writing import write_store
 from psptool.schemas.dataset import Counts, DatasetManifest, Fingerprints, PreparationSettings
-from psptool.skeletons.datasets import UCLA, Dataset
-from psptool.store.arrays import PreparedClip
-from psptool.store.writing import write_store
 
 JOINTS = UCLA.topology.size
 

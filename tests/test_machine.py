@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from psptool import machine
-from psptool.train import guards
+from psptool.common import machine
+from psptool.training import guards
 
 
 def git(folder: Path, *arguments: str) -> str:

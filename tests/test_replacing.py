@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from psptool.errors import PspError
-from psptool.replacing import Replacement, replacing, write_whole
+from psptool.common.atomic_write import Replacement, replacing, write_whole
+from psptool.common.errors import PspError
 
 FORK = multiprocessing.get_context("fork")
 

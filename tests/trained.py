@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from psptool.data.skeletons.topologies import UCLA20
 from psptool.model.classifier import PSPNet
 from psptool.schemas.dataset import DatasetManifest
 from psptool.schemas.run import Provenance, RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import ModelSettings, SamplingSettings, TrainingConfig
-from psptool.skeletons.topologies import UCLA20
 
 TRAINING = TrainingConfig(
     preset="small",
-    model=ModelSettings(channels=(8, 8), inter=(2, 2), strides=(1, 2), heads=2),
+    model=ModelSettings(channels=(8, 8), qk_channels=(2, 2), strides=(1, 2), heads=2),
     sampling=SamplingSettings(frames=4),
 )
 

@@ -19,24 +19,24 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from psptool.errors import PspError, suggest
-from psptool.evaluate.table import Scored
-from psptool.replacing import write_whole
-from psptool.runs.folder import RunFolder
+from psptool.common.atomic_write import write_whole
+from psptool.common.errors import PspError, suggest
+from psptool.data.skeletons.datasets import DATASETS
+from psptool.data.splits.making import SplitRequest, default_view, request_name
+from psptool.evaluation.table import Scored
 from psptool.schemas.base import Strict, describe
 from psptool.schemas.recipes import resolve
 from psptool.schemas.scores import Part, Scores, file_name
 from psptool.schemas.split import Family, ProtocolName
 from psptool.schemas.training import Method, TrainingConfig
-from psptool.skeletons.datasets import DATASETS
-from psptool.splits.making import SplitRequest, default_view, request_name
+from psptool.training.runs.folder import RunFolder
 
 RESULTS = Path(__file__).parent / "results"
 
 # The command line gives one path or protocol as a word.
 Words = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 # The shell leaves the ~ of raw=~/all_sqe to us.
-Place = Annotated[str, AfterValidator(lambda value: str(Path(value).expanduser()))]
+RunSlot = Annotated[str, AfterValidator(lambda value: str(Path(value).expanduser()))]
 
 
 class Resources(Strict):
@@ -58,7 +58,7 @@ class RuleResources(Strict):
 
 
 class MadeUp(Strict):
-    """Recordings that psptool makes up, as `psptool.synthesis.names.clip_names` takes them."""
+    """Recordings that psptool makes up, as `psptool.formats.synthesis.names.clip_names` takes them."""
 
     actions: tuple[int, ...]
     train_subjects: int
@@ -83,9 +83,9 @@ class GridSettings(Strict):
     question: str = Field(description="Names the tables, and the folder of the scores collected")
     dataset: str = Field(pattern="^(ucla|ntu)$", description="What psptool prepare calls the recordings")
     data: str = Field(description="Name of the prepared dataset's file, without .h5")
-    raw: Annotated[tuple[Place, ...], Words] = Field((), description="Folders and archives of recordings")
+    raw: Annotated[tuple[RunSlot, ...], Words] = Field((), description="Folders and archives of recordings")
     made_up: MadeUp | None = Field(None, description="Recordings to make up, in place of `raw`")
-    out: Place = Field("grids", description="Where all goes; questions may share it, and then share runs")
+    out: RunSlot = Field("grids", description="Where all goes; questions may share it, and then share runs")
     protocols: Annotated[tuple[ProtocolName, ...], Words] = Field(min_length=1, description="A table each")
     test_view: int | None = None
     family: Family = "per-class"
@@ -103,10 +103,10 @@ class GridSettings(Strict):
     against: Annotated[tuple[str, ...], Words] = Field((), description="Methods to compare the others with")
     device: str = "auto"
     resources: RuleResources = RuleResources()
-    known: Annotated[tuple[Place, ...], Words] = Field(
+    known: Annotated[tuple[RunSlot, ...], Words] = Field(
         (), description="Folders of collected scores, whose runs count as finished"
     )
-    results: Place = Field(str(RESULTS), description="Where `collect` puts scores")
+    results: RunSlot = Field(str(RESULTS), description="Where `collect` puts scores")
 
     @model_validator(mode="after")
     def _recordings_come_from_somewhere(self) -> Self:
@@ -247,12 +247,12 @@ def read_grid(config: Mapping[str, Any]) -> Grid:
             raise PspError(
                 f"settings: there is no key {key!r}",
                 expected=f"keys among {', '.join(GridSettings.model_fields)}",
-                way_out=suggest(str(key), GridSettings.model_fields),
+                fix=suggest(str(key), GridSettings.model_fields),
             )
     try:
         settings = GridSettings.model_validate(dict(config))
     except ValidationError as error:
-        raise PspError(f"settings: {describe(error)}", way_out="Mend the values named here.") from error
+        raise PspError(f"settings: {describe(error)}", fix="Mend the values named here.") from error
     recipes = {name: _recipe(name, method, settings.set) for name, method in settings.chosen.items()}
     draws, runs, tables = dict[str, Draw](), dict[str, Run](), dict[str, dict[str, tuple[str, ...]]]()
     for protocol in settings.protocols:
@@ -330,8 +330,8 @@ def _draw(settings: GridSettings, protocol: str, labels: float | int, seed: int)
 
 def make_up(made_up: MadeUp, target: Path) -> None:
     """Write made-up recordings into a zip archive, whole or not at all."""
-    from psptool.synthesis.names import clip_names
-    from psptool.synthesis.writing import write_ntu
+    from psptool.formats.synthesis.names import clip_names
+    from psptool.formats.synthesis.writing import write_ntu
 
     partial = target.with_name(f"partial-{target.name}")
     write_ntu(partial, clip_names(**made_up.model_dump()))
@@ -350,7 +350,7 @@ def collect(grid: Grid, table: str) -> tuple[Path, list[Path]]:
     folder = Path(grid.settings.results) / table
     finished = grid.finished(table)
     if not finished:
-        raise PspError(f"{table}: no run has scores yet", way_out="Run the grid first.")
+        raise PspError(f"{table}: no run has scores yet", fix="Run the grid first.")
     copies = [folder / f"{name}.json" for name in finished]
     for name, copy in zip(finished, copies, strict=True):
         write_whole(copy, Path(grid.scores(name)).read_bytes())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from psptool.errors import PspError, suggest
+from psptool.common.errors import PspError, suggest
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -33,7 +33,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show the whole way, from made-up raw files to two accuracies."""
-    from psptool.train.device import choose_device
+    from psptool.device import choose_device
 
     began, computing_on = time.perf_counter(), choose_device(device)
     raw = _recordings(out, seed)
@@ -51,8 +51,8 @@ def demo(
 
 def _recordings(out: Path, seed: int) -> Path:
     """The raw files; those of an earlier demo with this seed are taken as they are where all are there."""
-    from psptool.synthesis import names
-    from psptool.synthesis.writing import write_ntu
+    from psptool.formats.synthesis import names
+    from psptool.formats.synthesis.writing import write_ntu
 
     clips, raw = names.demo_names(), out / f"raw-s{seed}"
     if {path.stem for path in raw.glob("*.skeleton")} >= set(clips):
@@ -81,9 +81,9 @@ def _prepared(out: Path, raw: Path) -> Path:
 
 
 def _split(out: Path, data: Path, seed: int) -> Path:
-    from psptool.splits.making import SplitRequest, split_name
-    from psptool.splits.stored import save_split, split_store
-    from psptool.store.reading import open_store
+    from psptool.data.splits.making import SplitRequest, split_name
+    from psptool.data.splits.stored import save_split, split_store
+    from psptool.data.store.reading import open_store
 
     with open_store(data) as store:
         made = split_store(store, SplitRequest(ratio=RATIO, seed=seed))
@@ -102,12 +102,12 @@ def _trained(
     said = "".join(f" --set {change}" for change in changes)
     note(f"4 of 5  psptool train --method {method} --preset demo --split {split} --data {data}{said}")
     recipe = resolve(method=method, preset="demo", changes=changes)
-    quiet = run_training(data, split, recipe, device, runs=out / "runs", begun=lambda run, config: None)
+    quiet = run_training(data, split, recipe, device, runs=out / "runs", on_start=lambda run, config: None)
     return quiet.folder
 
 
 def _evaluated(run: Path, device: torch.device) -> Scores:
-    from psptool.evaluate.api import evaluate
+    from psptool.evaluation.api import evaluate
 
     note(f"5 of 5  psptool evaluate {run}")
     return evaluate(run, device=device)

@@ -108,7 +108,7 @@ def _extra(requirement: str) -> str | None:
 
 
 def _machine() -> dict[str, Any]:
-    from psptool.machine import commit, cpu_name, memory, usable_cores
+    from psptool.common.machine import commit, cpu_name, memory, usable_cores
 
     room = memory()
     return {
@@ -126,7 +126,7 @@ def _broken_torch(values: dict[str, Any]) -> list[Finding]:
     try:
         import torch
 
-        from psptool.train.device import choose_precision
+        from psptool.device import choose_precision
 
         cpu = choose_precision("auto", torch.device("cpu"))
         values["bfloat16_on_processor"] = (

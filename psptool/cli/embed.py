@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.artefacts import RUN, choose
 from psptool.cli.console import choice, examples, grid, next_step, say, say_json
 from psptool.cli.evaluate import percent
+from psptool.cli.newest import RUN, choose
 
 if TYPE_CHECKING:
-    from psptool.inference.features import ClipFeatures
-    from psptool.inference.models import Weights
+    from psptool.evaluation.features import ClipFeatures
+    from psptool.evaluation.models import Weights
 
 EXAMPLES = examples(
     "psptool embed",
@@ -38,12 +38,12 @@ def embed(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write a model's features of all clips, and measure them."""
-    from psptool.evaluate.api import check_dataset, check_split, where_it_lay
-    from psptool.inference import features, models
-    from psptool.replacing import write_whole
+    from psptool.common.atomic_write import write_whole
+    from psptool.data.store.reading import open_store
+    from psptool.device import choose_device
+    from psptool.evaluation import features, models
+    from psptool.evaluation.api import check_dataset, check_split, where_it_lay
     from psptool.schemas.split import Split
-    from psptool.store.reading import open_store
-    from psptool.train.device import choose_device
 
     which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
     computing_on = choose_device(device)
@@ -79,7 +79,7 @@ def embed(
 
 def _measures(found: ClipFeatures, neighbours: int | None) -> list[dict[str, Any]]:
     """Top-1 on the test clips, with the labels that training saw and with those of all train clips."""
-    from psptool.evaluate.probing import linear_probe, nearest_neighbours
+    from psptool.evaluation.probing import linear_probe, nearest_neighbours
 
     test, x, y = found.within("test"), found.both, found.labels
     measured = []

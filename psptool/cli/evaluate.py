@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.artefacts import RUN, choose
 from psptool.cli.console import choice, examples, grid, next_step, say, say_json
+from psptool.cli.newest import RUN, choose
 
 if TYPE_CHECKING:
-    from psptool.evaluate.api import Scored
+    from psptool.evaluation.api import Scored
     from psptool.schemas.scores import Scores
 
 EXAMPLES = examples(
@@ -34,9 +34,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Measure a run on the test clips; write scores and pictures."""
-    from psptool.evaluate import api
+    from psptool.device import choose_device
+    from psptool.evaluation import api
     from psptool.schemas.scores import Part, Weights
-    from psptool.train.device import choose_device
 
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     # Before a run is looked for: a device that is absent is to be said first.
@@ -45,7 +45,13 @@ def evaluate(
     part: Part = "validation" if validation else "test"
     found: list[Scored] = []
     scores = api.evaluate(
-        folder, data=data, split=split, weights=which, part=part, device=computing_on, tell=found.append
+        folder,
+        data=data,
+        split=split,
+        weights=which,
+        part=part,
+        device=computing_on,
+        on_progress=found.append,
     )
     if report:
         write_report(folder, scores, found[0])
@@ -59,7 +65,7 @@ def evaluate(
 
 def write_report(folder: Path, scores: Scores, scored: Scored) -> None:
     """Write ``report.html``, under a name like that of the scores."""
-    from psptool.replacing import write_whole
+    from psptool.common.atomic_write import write_whole
     from psptool.view.report import report_page
 
     write_whole(report_beside(folder, scores), report_page(folder, scores, scored))

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.artefacts import DATASET, choose
 from psptool.cli.console import choice, examples, next_step, note, progress, say_json, table, warn
-from psptool.errors import PspError
+from psptool.cli.newest import DATASET, choose
+from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.exchange.contents import Contents
-    from psptool.exchange.formats import Format
-    from psptool.exchange.importing import Imported
-    from psptool.exchange.positions import Coordinates
+    from psptool.formats.exchange.contents import Contents
+    from psptool.formats.exchange.formats import Format
+    from psptool.formats.exchange.importing import Imported
+    from psptool.formats.exchange.positions import Coordinates
     from psptool.schemas.split import Split
 
 EXPORT_EXAMPLES = examples(
@@ -56,12 +56,12 @@ def export_data(
     as_json: AsJson = False,
 ) -> None:
     """Write a dataset in the format of PYSKL, CTR-GCN or ST-GCN."""
-    from psptool.exchange.formats import FORMATS
-    from psptool.exchange.losses import losses
-    from psptool.exchange.parts import parts_of
+    from psptool.data.splits.stored import check_bound
+    from psptool.data.store.reading import open_store
+    from psptool.formats.exchange.formats import FORMATS
+    from psptool.formats.exchange.losses import losses
+    from psptool.formats.exchange.parts import parts_of
     from psptool.schemas.split import Split
-    from psptool.splits.stored import check_bound
-    from psptool.store.reading import open_store
 
     chosen = FORMATS[choice(form, list(FORMATS), "--format")]
     positions = _coordinates(coordinates, chosen)
@@ -100,8 +100,8 @@ def import_data(
     as_json: AsJson = False,
 ) -> None:
     """Make a dataset of files of PYSKL, CTR-GCN or ST-GCN. Splits of their lists stand beside."""
-    from psptool.exchange.formats import FORMATS, format_of
-    from psptool.exchange.importing import import_clips
+    from psptool.formats.exchange.formats import FORMATS, format_of
+    from psptool.formats.exchange.importing import import_clips
     from psptool.schemas.dataset import Align, PreparationSettings
 
     asked = choice(form, [_AUTO, *FORMATS], "--format")
@@ -135,7 +135,7 @@ def import_data(
 
 
 def _coordinates(asked: str | None, form: Format) -> Coordinates:
-    from psptool.exchange.positions import Coordinates
+    from psptool.formats.exchange.positions import Coordinates
 
     return cast("Coordinates", choice(asked or form.coordinates, get_args(Coordinates), "--coordinates"))
 
@@ -150,7 +150,7 @@ def _coordinates_of(contents: Sequence[Contents], asked: str | None, form: Forma
 
 
 def _named(dataset: str, form: Format, split: Split | None) -> Path:
-    from psptool.splits.making import split_name
+    from psptool.data.splits.making import split_name
 
     return Path("exchange") / f"{dataset if split is None else split_name(split)}{form.ending}"
 
@@ -158,15 +158,15 @@ def _named(dataset: str, form: Format, split: Split | None) -> Path:
 def _check_free(files: Sequence[Path], force: bool) -> None:
     there = [file for file in files if file.exists()]
     if there and not force:
-        raise PspError(f"{there[0]}: is there already", way_out="Name another with --out, or say --force.")
+        raise PspError(f"{there[0]}: is there already", fix="Name another with --out, or say --force.")
 
 
 def _save_splits(path: Path, contents: Sequence[Contents]) -> tuple[list[Path], list[str], list[str]]:
     """The split files written, what lists of the files became none and why, and which name clips that are absent."""
-    from psptool.exchange.parts import absent_from, splits_of
-    from psptool.splits.making import split_name
-    from psptool.splits.stored import save_split
-    from psptool.store.reading import open_store
+    from psptool.data.splits.making import split_name
+    from psptool.data.splits.stored import save_split
+    from psptool.data.store.reading import open_store
+    from psptool.formats.exchange.parts import absent_from, splits_of
 
     with open_store(path) as store:
         splits, lost = splits_of(store, contents)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.artefacts import RUN, choose
 from psptool.cli.console import choice, examples, grid, next_step, note, say_json
-from psptool.errors import PspError
+from psptool.cli.newest import RUN, choose
+from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
-    from psptool.inference.exporting import Format
-    from psptool.inference.models import TrainedModel, Weights
-    from psptool.store.arrays import PreparedClip
+    from psptool.data.store.arrays import PreparedClip
+    from psptool.evaluation.exporting import Format
+    from psptool.evaluation.models import TrainedModel, Weights
 
 EXAMPLES = examples(
     "psptool export --safetensors",
@@ -46,21 +46,21 @@ def export(
 
     Each file's answers are compared with the live model's before it is written.
     """
-    from psptool.inference import exporting, models
-    from psptool.inference.card import model_card
-    from psptool.inference.predicting import ragged
-    from psptool.replacing import write_whole
+    from psptool.common.atomic_write import write_whole
+    from psptool.evaluation import exporting, models
+    from psptool.evaluation.card import model_card
+    from psptool.evaluation.predicting import ragged
 
     asked = {"onnx": onnx, "torch-export": torch_export, "safetensors": safetensors}
     formats = [cast("Format", name) for name, wanted in asked.items() if wanted]
     if not formats:
         raise PspError(
-            "no format", expected="--onnx, --torch-export or --safetensors", way_out="Name one or more."
+            "no format", expected="--onnx, --torch-export or --safetensors", fix="Name one or more."
         )
     which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
     folder = choose(RUN, run)
     if folder.is_file():
-        raise PspError(f"{folder}: is a file", expected="a run's folder", way_out="Name the run's folder.")
+        raise PspError(f"{folder}: is a file", expected="a run's folder", fix="Name the run's folder.")
     model = models.open_model(folder, which)
     clips, compared, clip = _clips(model, data)
     inputs = exporting.inputs_at_test(model, ragged(clips, model), range(len(clips)))
@@ -87,10 +87,10 @@ def export(
 
 def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], str, str | None]:
     """Clips to compare on, what they are, and the name of one of a dataset; made-up ones where that is not there."""
-    from psptool.evaluate.api import check_dataset
-    from psptool.paths import recalled
-    from psptool.store.arrays import PreparedClip
-    from psptool.store.reading import open_store
+    from psptool.common.paths import recalled
+    from psptool.data.store.arrays import PreparedClip
+    from psptool.data.store.reading import open_store
+    from psptool.evaluation.api import check_dataset
 
     path = data or recalled(model.config.latest.data_path)
     if data is None and not path.exists():
@@ -109,10 +109,10 @@ def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], 
 
 def _made_up(model: TrainedModel) -> list[PreparedClip]:
     """Made-up recordings in the model's format, prepared as its clips were."""
-    from psptool.inference.predicting import find_recordings
-    from psptool.prepare.working import prepare_clip
-    from psptool.synthesis.names import clip_names
-    from psptool.synthesis.writing import write_ntu, write_ucla
+    from psptool.evaluation.predicting import find_recordings
+    from psptool.formats.synthesis.names import clip_names
+    from psptool.formats.synthesis.writing import write_ntu, write_ucla
+    from psptool.preparation.worker import prepare_clip
 
     with tempfile.TemporaryDirectory() as folder:
         if model.config.dataset == "ucla":

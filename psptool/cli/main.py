@@ -14,7 +14,7 @@ from psptool.cli import (
     evaluate,
     exchange,
     export,
-    look,
+    inspect,
     predict,
     prepare,
     schemas,
@@ -63,9 +63,9 @@ app.command(epilog=table.EXAMPLES)(table.table)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=embed.EXAMPLES)(embed.embed)
-app.command(epilog=look.INSPECT_EXAMPLES)(look.inspect)
+app.command(epilog=inspect.INSPECT_EXAMPLES)(inspect.inspect)
 app.command(epilog=view.EXAMPLES)(view.view)
-app.command(epilog=look.VALIDATE_EXAMPLES)(look.validate)
+app.command(epilog=inspect.VALIDATE_EXAMPLES)(inspect.validate)
 app.command(epilog=exchange.EXPORT_EXAMPLES)(exchange.export_data)
 app.command("import", epilog=exchange.IMPORT_EXAMPLES)(exchange.import_data)
 app.command(epilog=demo.EXAMPLES)(demo.demo)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.artefacts import MODEL, choose
 from psptool.cli.console import FOUND, choice, examples, grid, next_step, progress, say, say_json, warn
-from psptool.errors import PspError
+from psptool.cli.newest import MODEL, choose
+from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.inference.models import TrainedModel, Weights
+    from psptool.evaluation.models import TrainedModel, Weights
     from psptool.schemas.prediction import Prediction
 
 EXAMPLES = examples(
@@ -44,13 +44,13 @@ def predict(
 
     They are prepared as the model's own, and may have any name. Code 1 where some could not be used.
     """
-    from psptool.inference import models
-    from psptool.train.device import choose_device
+    from psptool.device import choose_device
+    from psptool.evaluation import models
 
     which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
     computing_on = choose_device(device)
     if out is not None and out.is_dir():
-        raise PspError(f"{out}: is a folder", expected="a file to write", way_out="Name a file with --out.")
+        raise PspError(f"{out}: is a folder", expected="a file to write", fix="Name a file with --out.")
     chosen = choose(MODEL, model)
     opened = models.open_model(chosen, which, computing_on)
     done = _run(opened, files, top, logits)
@@ -68,7 +68,7 @@ def predict(
 
 
 def _run(model: TrainedModel, files: Sequence[Path], top: int, logits: bool) -> Prediction:
-    from psptool.inference import predicting
+    from psptool.evaluation import predicting
 
     with progress() as bar:
         task = bar.add_task("recordings", total=None, said="")

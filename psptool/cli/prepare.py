@@ -19,13 +19,13 @@ from psptool.cli.console import (
     warn,
     warn_of_lost,
 )
-from psptool.errors import PspError
+from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.prepare.gathering import Kind
-    from psptool.prepare.pipeline import Estimate, Preparation
+    from psptool.preparation.gathering import Kind
+    from psptool.preparation.pipeline import Estimate, Preparation
     from psptool.schemas.dataset import PreparationSettings
     from psptool.schemas.report import LeftOut, PreparationReport
 
@@ -57,7 +57,7 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn raw recordings into one file of joints and motion."""
-    from psptool.prepare import gathering, pipeline
+    from psptool.preparation import gathering, pipeline
 
     chosen = cast("Kind", choice(kind, get_args(gathering.Kind), "dataset"))
     sources = [*(raw or ()), *(more or ())]
@@ -85,7 +85,7 @@ def run_preparation(
     force: bool = False,
 ) -> Preparation:
     """Prepare with progress on stderr; as `pipeline.prepare`, but jobs None means all cores."""
-    from psptool.prepare import pipeline
+    from psptool.preparation import pipeline
 
     with progress() as bar:
         task = bar.add_task("preparing", total=None, said="")
@@ -165,7 +165,7 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
 
 
 def _lost(skipped: Sequence[LeftOut]) -> list[str]:
-    from psptool.readers.sources import LOST
+    from psptool.formats.readers.sources import LOST
 
     return [one.source for one in skipped if one.reason in LOST]
 

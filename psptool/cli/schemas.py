@@ -27,7 +27,7 @@ def schemas(
     out: Annotated[Path, typer.Option(help="The folder of the schemas.")] = Path("schemas"),
 ) -> None:
     """Write or check the JSON Schemas of psptool's files."""
-    from psptool.replacing import write_whole
+    from psptool.common.atomic_write import write_whole
     from psptool.schemas.published import artefacts, json_schema, keys
 
     models = artefacts()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from psptool.cli.artefacts import DATASET, choose
 from psptool.cli.console import examples, next_step, note, say, say_findings, say_json, table, warn
+from psptool.cli.newest import DATASET, choose
 
 if TYPE_CHECKING:
-    from psptool.splits.making import MadeSplit
+    from psptool.data.splits.making import MadeSplit
 
 EXAMPLES = examples(
     "psptool split --ratio 0.05",
@@ -46,9 +46,9 @@ def split(
     if check is not None:
         _check(check, data, as_json)
         return
-    from psptool.splits.making import SplitRequest, split_name
-    from psptool.splits.stored import save_split, split_store, summary
-    from psptool.store.reading import open_store
+    from psptool.data.splits.making import SplitRequest, split_name
+    from psptool.data.splits.stored import save_split, split_store, summary
+    from psptool.data.store.reading import open_store
 
     # Before a dataset is looked for, so that a wrong ratio is said as such in an empty folder too.
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
@@ -85,9 +85,9 @@ def _show(path: Path, made: MadeSplit) -> None:
 
 
 def _check(path: Path, data: Path | None, as_json: bool) -> None:
+    from psptool.data.splits.stored import check_split
+    from psptool.data.store.reading import open_store
     from psptool.schemas.split import Split
-    from psptool.splits.stored import check_split
-    from psptool.store.reading import open_store
 
     found = Split.load(path)
     with open_store(choose(DATASET, data, found.dataset)) as store:

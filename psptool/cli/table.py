@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from psptool.cli.console import choice, examples, grid, note, say, warn
-from psptool.errors import PspError
+from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.evaluate.table import Scored
+    from psptool.evaluation.table import Scored
     from psptool.schemas.table import ScoreTable
 
 EXAMPLES = examples(
@@ -46,8 +46,8 @@ def table(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Compare scored runs: mean and standard deviation over draws."""
-    from psptool.evaluate.table import build_table, gather
-    from psptool.replacing import write_whole
+    from psptool.common.atomic_write import write_whole
+    from psptool.evaluation.table import build_table, gather
     from psptool.schemas.scores import Part, Weights
 
     chosen = _format(form, out, as_json)
@@ -69,7 +69,7 @@ def table(
 
 
 def _write_page(path: Path, found: ScoreTable, scored: Sequence[Scored]) -> None:
-    from psptool.replacing import write_whole
+    from psptool.common.atomic_write import write_whole
     from psptool.view.comparison import table_page
 
     write_whole(path, table_page(found, scored))
@@ -87,7 +87,7 @@ def _format(form: str | None, out: Path | None, as_json: bool) -> str:
 
 
 def _text(found: ScoreTable, form: str) -> str:
-    from psptool.evaluate import rendering
+    from psptool.evaluation import rendering
 
     if form == "json":
         return found.dump()
@@ -95,7 +95,7 @@ def _text(found: ScoreTable, form: str) -> str:
 
 
 def _show(found: ScoreTable) -> None:
-    from psptool.evaluate import rendering
+    from psptool.evaluation import rendering
 
     say(rendering.title(found))
     grid("", *rendering.group_rows(found))

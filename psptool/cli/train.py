@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.artefacts import DATASET, SPLIT, choose
 from psptool.cli.console import choice, examples, grid, mute, next_step, note, progress, say_json, table, warn
-from psptool.errors import PspError
+from psptool.cli.newest import DATASET, SPLIT, choose
+from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
-    from psptool.runs.unfinished import Resume
+    from psptool.common.distributed import ProcessGroup
     from psptool.schemas.run import RunConfig
     from psptool.schemas.training import TrainingConfig
-    from psptool.train.api import Trained
-    from psptool.train.loop import Progress
-    from psptool.train.ranks import Ranks
+    from psptool.training.api import Trained
+    from psptool.training.loop import Progress
+    from psptool.training.runs.unfinished import Resume
 
 EXAMPLES = examples(
     "psptool train",
@@ -65,15 +65,15 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model. psptool schemas --show training lists the keys of --set."""
-    from psptool.runs.unfinished import Resume
+    from psptool.common.distributed import init_distributed, own_device
+    from psptool.device import choose_device
     from psptool.schemas.recipes import resolve
     from psptool.schemas.split import Split
     from psptool.schemas.training import Method
-    from psptool.train.device import choose_device
-    from psptool.train.ranks import join, own_device
+    from psptool.training.runs.unfinished import Resume
 
     how = cast(Resume, choice(resume, get_args(Resume), "--resume"))
-    with join() as ranks:
+    with init_distributed() as ranks:
         if not ranks.first:
             mute()
         known = _known(out) if how != "off" else None
@@ -109,8 +109,8 @@ def train(
 
 def _known(out: Path | None) -> RunConfig | None:
     """What the run in a named folder is; None where there is none yet."""
-    from psptool.runs.folder import RunFolder
     from psptool.schemas.run import RunConfig
+    from psptool.training.runs.folder import RunFolder
 
     if out is None or not RunFolder(out).config.exists():
         return None
@@ -119,7 +119,7 @@ def _known(out: Path | None) -> RunConfig | None:
 
 def _device_again(known: RunConfig) -> str:
     """The device that a run ran on last, or ``auto`` where this machine has no such device."""
-    from psptool.train.device import choose_device
+    from psptool.device import choose_device
 
     try:
         choose_device(known.latest.device)
@@ -133,7 +133,7 @@ def _say_profile(
 ) -> None:
     from dataclasses import asdict
 
-    from psptool.train.profiling import profile_training
+    from psptool.training.profiling import profile_training
 
     found = profile_training(data, split, recipe, device, steps)
     if as_json:
@@ -164,19 +164,19 @@ def run_training(
     device: torch.device,
     out: Path | None = None,
     runs: Path = Path("runs"),
-    begun: Callable[[Path, RunConfig], None] | None = None,
+    on_start: Callable[[Path, RunConfig], None] | None = None,
     resume: Resume = "off",
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> Trained:
-    """Train, with progress on stderr; arguments and errors as `psptool.train.api.train`.
+    """Train, with progress on stderr; arguments and errors as `psptool.training.api.train`.
 
-    Unless `begun` says otherwise, the resolved recipe is told too.
+    Unless `on_start` says otherwise, the resolved recipe is told too.
     """
-    from psptool.train import api
-    from psptool.train.ranks import ALONE
-    from psptool.train.stopping import Stopped
+    from psptool.common.distributed import SINGLE
+    from psptool.training import api
+    from psptool.training.stopping import Stopped
 
-    ranks = ranks or ALONE
+    ranks = ranks or SINGLE
     with progress() as bar:
         task = bar.add_task(recipe.method, total=recipe.optim.steps, said="")
 
@@ -186,7 +186,7 @@ def run_training(
         try:
             return api.train(
                 data, split, recipe, device=device, out=out, runs=runs, resume=resume, ranks=ranks,
-                begun=begun or _tell_recipe, tell=tell, say=note, warn=warn,
+                on_start=on_start or _tell_recipe, on_progress=tell, on_message=note, on_warning=warn,
             )  # fmt: skip
         except Stopped as stop:
             program = "psptool" if ranks.size == 1 else "torchrun … -m psptool"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psptool.schemas.run import RunConfig
-    from psptool.view.clips import ViewedClip
+    from psptool.view.scene import ViewedClip
 
 EXAMPLES = examples(
     "psptool view data/ucla.h5",
@@ -41,12 +41,12 @@ def view(
     out: Annotated[Path | None, typer.Option(help="The file; by default named after the clip.")] = None,
 ) -> None:
     """Look at clips in a page: skeletons that play, turn and scrub."""
-    from psptool.view import drawing, finding
+    from psptool.view import drawing, sources
     from psptool.view.attention import with_attention
     from psptool.view.viewer import heading, viewer_page
 
     config = None if model is None else _config(model)
-    found = finding.find(file, clips or (), None if config is None else config.preparation)
+    found = sources.find(file, clips or (), None if config is None else config.preparation)
     shown: Sequence[ViewedClip] = found.clips
     warn_of_lost([stray.source for stray in found.lost])
     if not clips and found.of > 1:
@@ -66,13 +66,13 @@ def view(
 
 
 def _config(run: Path) -> RunConfig:
-    from psptool.runs.folder import RunFolder
+    from psptool.training.runs.folder import RunFolder
 
     return RunFolder(run).read_config()
 
 
 def _write(path: Path, data: str | bytes) -> None:
-    from psptool.replacing import write_whole
+    from psptool.common.atomic_write import write_whole
 
     write_whole(path, data)
     say(f"{path} ({path.stat().st_size / 1000:,.0f} kB)")

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from psptool.batches.streams import Streams
-from psptool.model.encoder import ConvBN, Encoder, input_map, rows
+from psptool.data.batches.streams import Streams
+from psptool.data.skeletons.topology import Topology
+from psptool.model.encoder import ConvBN, Encoder, channels_last, input_projection
 from psptool.model.pose import PoseBranch
 from psptool.model.precision import full_precision
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import Level, ModelSettings
-from psptool.skeletons.topology import Topology
 
 ENCODING, POLYMERIZING = "psptool: encoder", "psptool: pyramid"
 """What `psptool train --profile` calls these parts of a step."""
@@ -38,9 +38,9 @@ class PSPNet(nn.Module):
         width = settings.channels[-1]
         self.joint_encoder = Encoder(settings, topology.size)
         self.motion_encoder = None if settings.share_encoder else Encoder(settings, topology.size)
-        self.motion_input: ConvBN | None = None
-        if settings.share_encoder and settings.own_input:
-            self.motion_input = input_map(settings, topology.size)
+        self.motion_input_projection: ConvBN | None = None
+        if settings.share_encoder and settings.separate_input_projection:
+            self.motion_input_projection = input_projection(settings, topology.size)
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, classes)
         # Before the branches are made, so that one seed gives the same encoder with and without each.
@@ -67,11 +67,14 @@ class PSPNet(nn.Module):
         if self.motion_encoder is not None:
             return self.joint_encoder(joint), self.motion_encoder(motion)
         # One pass over both, so that batch norm sees the two streams together, as in the released code.
-        if self.motion_input is None:
+        if self.motion_input_projection is None:
             both = self.joint_encoder(torch.cat((joint, motion)))
         else:
-            mapped = (self.joint_encoder.input_map(rows(joint)), self.motion_input(rows(motion)))
-            both = self.joint_encoder.deepen(torch.cat(mapped))
+            mapped = (
+                self.joint_encoder.input_projection(channels_last(joint)),
+                self.motion_input_projection(channels_last(motion)),
+            )
+            both = self.joint_encoder.forward_blocks(torch.cat(mapped))
         persons = joint.shape[0]  # len() would make it a constant of an exported model
         return both[:persons], both[persons:]
 

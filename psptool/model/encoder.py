@@ -66,7 +66,7 @@ class ConvBN(nn.Sequential):
         return self[1](y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
-class BodyMap(ConvBN):
+class WholeBodyProjection(ConvBN):
     """One linear map of all joints' coordinates in a frame to all joints' features, and batch norm.
 
     (P, V, T, 3) -> (P, V, T, C). A joint's features then tell from the start which joint it is and how it lies to the
@@ -86,10 +86,12 @@ class BodyMap(ConvBN):
         return self.normalize(y.permute(0, 2, 1, 3))
 
 
-def input_map(settings: ModelSettings, joints: int) -> ConvBN:
+def input_projection(settings: ModelSettings, joints: int) -> ConvBN:
     """The first layer, (P, V, T, 3) -> (P, V, T, C)."""
     width = settings.channels[0]
-    return BodyMap(width, joints) if settings.input_map == "body" else ConvBN(3, width)
+    return (
+        WholeBodyProjection(width, joints) if settings.input_projection == "whole_body" else ConvBN(3, width)
+    )
 
 
 class Block(nn.Module):
@@ -98,7 +100,7 @@ class Block(nn.Module):
     Args:
         inputs: C.
         outputs: C'.
-        inter: d, width of a head's q and k.
+        qk_channels: d, width of a head's q and k.
         heads: S.
         joints: V.
         stride: Over time.
@@ -106,14 +108,14 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, inter: int, heads: int, joints: int, stride: int, kernel: int
+        self, inputs: int, outputs: int, qk_channels: int, heads: int, joints: int, stride: int, kernel: int
     ) -> None:
         super().__init__()
-        self.heads, self.inter = heads, inter
+        self.heads, self.qk_channels = heads, qk_channels
         self.register_buffer("encoding", joint_encoding(inputs, joints), persistent=False)
-        self.query_key = nn.Conv2d(inputs, 2 * heads * inter, 1)
+        self.query_key = nn.Conv2d(inputs, 2 * heads * qk_channels, 1)
         self.alpha = nn.Parameter(torch.ones(heads, 1, 1))
-        self.everywhere = nn.Parameter(torch.full((heads, joints, joints), 1 / joints))
+        self.global_attention = nn.Parameter(torch.full((heads, joints, joints), 1 / joints))
         self.spatial = ConvBN(heads * inputs, outputs)
         self.feed_forward = ConvBN(outputs, outputs)
         self.temporal = ConvBN(outputs, outputs, kernel, stride)
@@ -128,10 +130,10 @@ class Block(nn.Module):
         persons, joints, frames, _ = x.shape
         encoded = x + self.get_buffer("encoding").to(x.dtype)
         query_key = F.linear(encoded, self.query_key.weight.flatten(1), self.query_key.bias)  # (P, V, T, 2Sd)
-        query_key = query_key.view(persons, joints, frames, 2, self.heads, self.inter)
+        query_key = query_key.view(persons, joints, frames, 2, self.heads, self.qk_channels)
         query, key = query_key.permute(3, 0, 4, 1, 2, 5).flatten(4).unbind(0)  # (P, S, V, T*d) each
-        product = query @ key.transpose(-1, -2) / (self.inter * frames)  # (P, S, V, V)
-        return torch.tanh(product) * self.alpha + self.everywhere
+        product = query @ key.transpose(-1, -2) / (self.qk_channels * frames)  # (P, S, V, V)
+        return torch.tanh(product) * self.alpha + self.global_attention
 
     def attend(self, x: Tensor, attention: Tensor) -> Tensor:
         """Gather over joints and mix the heads, (P, V, T, C) -> (P, V, T, C').
@@ -162,27 +164,29 @@ class Encoder(nn.Module):
     def __init__(self, settings: ModelSettings, joints: int) -> None:
         super().__init__()
         width = settings.channels[0]
-        self.input_map = input_map(settings, joints)
+        self.input_projection = input_projection(settings, joints)
         self.blocks = nn.ModuleList()
-        for outputs, inter, stride in zip(settings.channels, settings.inter, settings.strides, strict=True):
+        for outputs, qk_channels, stride in zip(
+            settings.channels, settings.qk_channels, settings.strides, strict=True
+        ):
             self.blocks.append(
-                Block(width, outputs, inter, settings.heads, joints, stride, settings.temporal_kernel)
+                Block(width, outputs, qk_channels, settings.heads, joints, stride, settings.temporal_kernel)
             )
             width = outputs
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return self.deepen(self.input_map(rows(x)))
+        return self.forward_blocks(self.input_projection(channels_last(x)))
 
-    def deepen(self, mapped: Tensor) -> Tensor:
+    def forward_blocks(self, mapped: Tensor) -> Tensor:
         """The input map's output (P, V, T, C) through the blocks, to (P, C', T', V)."""
         x = F.leaky_relu(mapped, SLOPE)
         for block in self.blocks:
             x = block(x)
-        return rows(x)
+        return channels_last(x)
 
 
-def rows(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
     """(P, C, T, V) as (P, V, T, C), or back."""
     return x.permute(0, 3, 2, 1)

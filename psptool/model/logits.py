@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from psptool.batches.ragged import Batcher
+from psptool.data.batches.ragged import Batcher
 from psptool.model.classifier import PSPNet
 from psptool.model.precision import computing_in
 

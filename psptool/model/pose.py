@@ -28,14 +28,14 @@ class PoseBranch(nn.Module):
     def __init__(self, joints: int, width: int, dropout: float) -> None:
         super().__init__()
         inputs = 2 * 3 * joints
-        self.input_map = nn.Sequential(
+        self.input_projection = nn.Sequential(
             nn.BatchNorm2d(inputs), TimeConv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU()
         )
         self.blocks = nn.ModuleList(_block(width, dropout) for _ in range(BLOCKS))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        y = self.input_map(poses(x))
+        y = self.input_projection(poses(x))
         for number, block in enumerate(self.blocks):
             if number:
                 y = F.max_pool2d(y, (2, 1), ceil_mode=True)

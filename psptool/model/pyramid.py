@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from psptool.data.skeletons.topology import Group, Topology
 from psptool.model.encoder import SLOPE, ConvBN
 from psptool.schemas.training import Level, ModelSettings
-from psptool.skeletons.topology import Group, Topology
 
 COARSE_TO_FINE: tuple[Level, ...] = ("body", "part", "joint")
 
@@ -22,7 +22,7 @@ COARSE_TO_FINE: tuple[Level, ...] = ("body", "part", "joint")
 def level_groups(topology: Topology) -> dict[Level, tuple[Group, ...]]:
     """The groups of each level, coarse to fine; at the joint level each joint is a group of its own."""
     joints = tuple(Group(name, (number,)) for number, name in enumerate(topology.joints))
-    return {"body": topology.bodies, "part": topology.parts, "joint": joints}
+    return {"body": topology.regions, "part": topology.parts, "joint": joints}
 
 
 def pooling_matrix(groups: tuple[Group, ...], joints: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from psptool.errors import PspError
+from psptool.common.errors import PspError
 
 KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """What is synchronized, subclasses included."""
@@ -67,7 +67,7 @@ def synchronize_norms(model: nn.Module) -> None:
                 found=f"{type(module).__name__}"
                 + (" without running statistics" if isinstance(module, KINDS) else ""),
                 expected=f"{', '.join(kind.__name__ for kind in KINDS)} with running statistics, or a norm without any",
-                way_out="Replace the module, or train in one process.",
+                fix="Replace the module, or train in one process.",
             )
 
 

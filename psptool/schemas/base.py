@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from psptool.errors import PspError
-from psptool.paths import shown
-from psptool.replacing import write_whole
+from psptool.common.atomic_write import write_whole
+from psptool.common.errors import PspError
+from psptool.common.paths import shown
 
 Loaded = TypeVar("Loaded", bound="Artefact")
 
@@ -42,13 +42,13 @@ class Artefact(Strict):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise PspError(f"{path}: cannot be read ({error})", way_out="Check the path.") from error
+            raise PspError(f"{path}: cannot be read ({error})", fix="Check the path.") from error
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise PspError(
                 f"{path}: not a valid {cls.__name__} file: {describe(error)}",
-                way_out="Make it again with psptool, or mend the keys named here.",
+                fix="Make it again with psptool, or mend the keys named here.",
             ) from error
 
     def dump(self) -> str:

@@ -7,8 +7,8 @@ from typing import Any, Literal, cast, get_args
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from psptool.data.skeletons.datasets import DATASETS, UpAxis
 from psptool.schemas.base import Artefact, Strict
-from psptool.skeletons.datasets import DATASETS, UpAxis
 
 DatasetName = Literal["ntu60", "ntu120", "ucla"]
 Align = Literal["body", "released", "none"]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from psptool.errors import PspError, suggest
+from psptool.common.errors import PspError, suggest
 from psptool.schemas.base import describe
 from psptool.schemas.training import Method, Preset, TrainingConfig
 
@@ -18,19 +18,26 @@ _SMALL: Mapping[str, Any] = {
     "precision": "auto",
     "model": {
         "channels": (32, 64, 64, 128),
-        "inter": (8, 16, 16, 32),
+        "qk_channels": (8, 16, 16, 32),
         "strides": (2, 1, 2, 1),
         "heads": 2,
-        "own_input": True,
+        "separate_input_projection": True,
     },
     "sampling": {"frames": 32, "draw": "crop"},
-    "augment": {"turn": 90.0, "tilt": 25.0, "shear": 0.2, "scale": 0.2, "jitter": 0.02, "mask_joints": 0.1},
+    "augment": {
+        "yaw": 90.0,
+        "pitch_roll": 25.0,
+        "shear": 0.2,
+        "scale": 0.2,
+        "jitter": 0.02,
+        "mask_joints": 0.1,
+    },
     "loss": {"contrast_weight": 0.6, "temperature": 0.2, "label_smoothing": 0.1},
     "optim": {
         "steps": 600,
-        "labelled": 32,
-        "unlabelled": 48,
-        "schedule": "one-cycle",
+        "labelled_batch": 32,
+        "pool_batch": 48,
+        "schedule": "cosine",
         "lr": 0.1,
         "weight_decay": 5e-4,
     },
@@ -41,11 +48,11 @@ _CORE: Mapping[str, Any] = {
     **_SMALL,
     "model": {
         "channels": (16, 32, 64),
-        "inter": (4, 8, 16),
+        "qk_channels": (4, 8, 16),
         "strides": (2, 2, 1),
         "heads": 2,
-        "own_input": True,
-        "input_map": "body",
+        "separate_input_projection": True,
+        "input_projection": "whole_body",
     },
     "streams": {"motion": "drawn", "origin": "frame"},
     "optim": {**_SMALL["optim"], "steps": 400, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
@@ -58,13 +65,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "precision": _CORE["precision"],
         "model": {
             "polymerize": "raw",
-            **{key: _CORE["model"][key] for key in ("channels", "inter", "strides", "heads")},
+            **{key: _CORE["model"][key] for key in ("channels", "qk_channels", "strides", "heads")},
         },
         "sampling": {"frames": _CORE["sampling"]["frames"]},
-        "optim": {key: _CORE["optim"][key] for key in ("steps", "labelled", "unlabelled")},
+        "optim": {key: _CORE["optim"][key] for key in ("steps", "labelled_batch", "pool_batch")},
     },
     "small": _SMALL,
-    "lean": {**_CORE, "optim": {**_CORE["optim"], "steps": 200, "labelled": 24, "unlabelled": 32}},
+    "lean": {**_CORE, "optim": {**_CORE["optim"], "steps": 200, "labelled_batch": 24, "pool_batch": 32}},
     "best": {
         **_CORE,
         "model": {**_CORE["model"], "pose_width": 128},
@@ -74,14 +81,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         **_SMALL,
         "model": {
             "channels": (24, 48, 96),
-            "inter": (6, 12, 24),
+            "qk_channels": (6, 12, 24),
             "strides": (2, 2, 1),
             "heads": 2,
-            "own_input": True,
+            "separate_input_projection": True,
         },
         # The made-up recordings bring their own noise, and their views differ less once aligned.
-        "augment": {**_SMALL["augment"], "turn": 45.0, "tilt": 15.0, "jitter": 0.0},
-        "optim": {**_SMALL["optim"], "steps": 150, "labelled": 24},
+        "augment": {**_SMALL["augment"], "yaw": 45.0, "pitch_roll": 15.0, "jitter": 0.0},
+        "optim": {**_SMALL["optim"], "steps": 150, "labelled_batch": 24},
     },
 }
 """What each preset changes of the defaults: the released recipe; the same mathematics with the budget of `best`; one
@@ -120,7 +127,7 @@ def resolve(
         raise PspError(
             f"preset {named!r} does not exist",
             expected=f"one of {', '.join(PRESETS)}",
-            way_out=suggest(named, PRESETS),
+            fix=suggest(named, PRESETS),
         )
     merged: dict[str, Any] = {}
     _merge(merged, PRESETS[named])
@@ -131,7 +138,7 @@ def resolve(
         key, equals, text = change.partition("=")
         if not equals:
             raise PspError(
-                "--set: not a key=value", found=repr(change), way_out="Write for example --set optim.lr=0.05."
+                "--set: not a key=value", found=repr(change), fix="Write for example --set optim.lr=0.05."
             )
         if key == "preset":
             problems.append("the preset comes before all changes: choose it with --preset")
@@ -142,7 +149,7 @@ def resolve(
         _merge(merged, nested)
     if problems:
         raise PspError(
-            f"{where}: {'; '.join(problems)}", way_out="psptool schemas --show training lists all keys."
+            f"{where}: {'; '.join(problems)}", fix="psptool schemas --show training lists all keys."
         )
     merged["preset"] = named
     if method is not None:
@@ -153,7 +160,7 @@ def resolve(
         return TrainingConfig.model_validate(merged)
     except ValidationError as error:
         raise PspError(
-            f"training configuration: {describe(error)}", way_out="Mend the values named here."
+            f"training configuration: {describe(error)}", fix="Mend the values named here."
         ) from error
 
 
@@ -167,13 +174,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise PspError(
-            f"{path}: cannot be read ({error})", way_out="Check the path given to --config."
+            f"{path}: cannot be read ({error})", fix="Check the path given to --config."
         ) from error
     except yaml.YAMLError as error:
-        raise PspError(f"{path}: not plain YAML: {error}", way_out="Write key: value lines only.") from error
+        raise PspError(f"{path}: not plain YAML: {error}", fix="Write key: value lines only.") from error
     except RecursionError as error:
         raise PspError(
-            f"{path}: not plain YAML: nested too deep", way_out="Write key: value lines only."
+            f"{path}: not plain YAML: nested too deep", fix="Write key: value lines only."
         ) from error
     if values is None:
         return {}

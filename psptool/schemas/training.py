@@ -21,24 +21,26 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class ModelSettings(Strict):
-    """The network. `channels`, `inter` and `strides` have one entry a block of the encoder."""
+    """The network. `channels`, `qk_channels` and `strides` have one entry a block of the encoder."""
 
     channels: tuple[int, ...] = Field(
         (64, 64, 128, 128, 256, 256, 256, 256), description="Channels a block puts out"
     )
-    inter: tuple[int, ...] = Field((16, 16, 32, 32, 64, 64, 64, 64), description="Width of a head's q and k")
+    qk_channels: tuple[int, ...] = Field(
+        (16, 16, 32, 32, 64, 64, 64, 64), description="Width of a head's q and k"
+    )
     strides: tuple[int, ...] = Field((1, 1, 2, 1, 2, 1, 1, 1), description="Stride over time")
     heads: int = Field(4, ge=1, description="S, heads of every attention")
     temporal_kernel: int = Field(7, ge=1, description="Frames that a block's temporal convolution spans; odd")
     share_encoder: bool = Field(
         True, description="One encoder for joint and motion (released code), or one each"
     )
-    own_input: bool = Field(
+    separate_input_projection: bool = Field(
         False,
         description="A shared encoder has one input map a stream, whose batch norms bring both to one size",
     )
-    input_map: Literal["joint", "body"] = Field(
-        "joint",
+    input_projection: Literal["per_joint", "whole_body"] = Field(
+        "per_joint",
         description="The first layer sees one joint at a time, all by the same weights (released code), or all "
         "joints of a frame at once",
     )
@@ -67,10 +69,10 @@ class ModelSettings(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if not len(self.channels) == len(self.inter) == len(self.strides) > 0:
-            raise ValueError("channels, inter and strides have one entry a block each")
-        if any(value < 1 for value in (*self.channels, *self.inter, *self.strides)):
-            raise ValueError("channels, inter and strides are positive")
+        if not len(self.channels) == len(self.qk_channels) == len(self.strides) > 0:
+            raise ValueError("channels, qk_channels and strides have one entry a block each")
+        if any(value < 1 for value in (*self.channels, *self.qk_channels, *self.strides)):
+            raise ValueError("channels, qk_channels and strides are positive")
         if self.temporal_kernel % 2 == 0:
             raise ValueError("temporal_kernel is odd, so that a frame lies in the middle of its window")
         if self.channels[-1] % self.heads:
@@ -113,8 +115,8 @@ class SamplingSettings(Strict):
 class AugmentSettings(Strict):
     """Changes to a clip at training; zero switches one off. Joint and motion each get a draw of their own."""
 
-    turn: NonNegative = Field(0.0, description="Largest turn about the vertical, degrees")
-    tilt: NonNegative = Field(0.0, description="Largest turn about the two horizontal axes, degrees")
+    yaw: NonNegative = Field(0.0, description="Largest turn about the vertical, degrees")
+    pitch_roll: NonNegative = Field(0.0, description="Largest turn about the two horizontal axes, degrees")
     shear: NonNegative = Field(0.0, description="Largest shear factor")
     scale: float = Field(0.0, ge=0, lt=1, description="Largest change of size, as a share")
     jitter: NonNegative = Field(
@@ -161,19 +163,19 @@ class OptimSettings(Strict):
     """The optimizer and its schedule."""
 
     steps: int = Field(60_000, ge=1, description="Steps of the whole training")
-    labelled: int = Field(9, ge=1, description="Labelled clips a step")
-    unlabelled: int = Field(
+    labelled_batch: int = Field(9, ge=1, description="Labelled clips a step")
+    pool_batch: int = Field(
         90,
         ge=0,
         description="Clips of the pool a step, seen without labels by contrast and teacher; unused by `supervised`",
     )
-    schedule: Literal["released", "one-cycle"] = Field(
+    schedule: Literal["released", "cosine"] = Field(
         "released",
         description="The released step function over 120 equal epochs, or a warm-up and a cosine to zero",
     )
     kind: Literal["sgd", "adamw"] = Field("sgd", description="SGD (released recipe), or AdamW")
     lr: float = Field(0.01, gt=0, description="Largest learning rate")
-    warmup: Share = Field(0.1, description="Share of the steps that warm up, for `one-cycle`")
+    warmup: Share = Field(0.1, description="Share of the steps that warm up, for `cosine`")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD")
     nesterov: bool = Field(True, description="Of SGD")
     weight_decay: NonNegative = 4e-4

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from psptool.errors import PspError
-from psptool.store.arrays import PreparedClip, motion
-from psptool.view.clips import ViewedClip
+from psptool.common.errors import PspError
+from psptool.data.store.arrays import PreparedClip, motion
 from psptool.view.maps import ClipAttention
+from psptool.view.scene import ViewedClip
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,9 @@ def with_attention(
     """
     import torch
 
-    from psptool.inference.scoring import load_model
-    from psptool.runs.folder import RunFolder
-    from psptool.runs.unfinished import find_weights
+    from psptool.evaluation.scoring import load_model
+    from psptool.training.runs.folder import RunFolder
+    from psptool.training.runs.unfinished import find_weights
 
     check_same_preparation(run, config, clips, settings)
     device = torch.device("cpu")
@@ -55,10 +55,10 @@ def with_attention(
 def _of_clip(model: PSPNet, config: RunConfig, clip: PreparedClip, device: torch.device) -> ClipAttention:
     import torch
 
-    from psptool.batches.ragged import Batcher, RaggedClips
-    from psptool.batches.sampling import even_frames
-    from psptool.skeletons.topologies import TOPOLOGIES
-    from psptool.store.reading import Rows
+    from psptool.data.batches.ragged import Batcher, RaggedClips
+    from psptool.data.batches.sampling import uniform_frames
+    from psptool.data.skeletons.topologies import TOPOLOGIES
+    from psptool.data.store.reading import Rows
 
     assert model.pyramid is not None
     joints, moved = clip.joint.shape[2:], motion(clip.joint, clip.present)
@@ -69,7 +69,7 @@ def _of_clip(model: PSPNet, config: RunConfig, clip: PreparedClip, device: torch
     batcher = Batcher.of(ragged, config.training)
     features = model.features(batcher.test(torch.tensor([0])))
     # Of the persons those that stand in the frames drawn; under `zeros` all have their slot.
-    drawn = ragged.visible[even_frames(ragged.visible_count, config.training.sampling.frames)[0]].numpy()
+    drawn = ragged.visible[uniform_frames(ragged.visible_count, config.training.sampling.frames)[0]].numpy()
     seen = clip.present[:, drawn].any(axis=1) | (absent == "zeros")
     who = tuple(np.flatnonzero(seen).tolist())
     maps = {

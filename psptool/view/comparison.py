@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.evaluate.rendering import (
+from psptool.evaluation.rendering import (
     TITLES,
     cell,
     difference_cell,
@@ -18,7 +18,7 @@ from psptool.evaluate.rendering import (
     group_rows,
     title,
 )
-from psptool.evaluate.table import Scored, grouped
+from psptool.evaluation.table import Scored, grouped
 from psptool.schemas.scores import Scores
 from psptool.schemas.table import MEASURES, Difference, Group, ScoreTable
 from psptool.view.charts import INKS, Dots, dots, heat_map, shares

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from psptool.view.clips import FPS, Scene, ViewedClip
+from psptool.view.scene import FPS, Scene, ViewedClip
 
 FINER = 3
 """Pictures are drawn so many times as large and then made smaller, which smooths their edges."""

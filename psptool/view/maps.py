@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.skeletons.topology import Topology
+from psptool.data.skeletons.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ClipAttention:
 
 def level_groups_of(topology: Topology) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
     """By level each group's name and joints, in the order of the maps' rows."""
-    groups = {"body": topology.bodies, "part": topology.parts}
+    groups = {"body": topology.regions, "part": topology.parts}
     named: dict[str, list[tuple[str, tuple[int, ...]]]] = {
         level: [(group.name, group.joints) for group in found] for level, found in groups.items()
     }

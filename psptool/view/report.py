@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from psptool.evaluate import table as tables
-from psptool.evaluate.api import Scored
-from psptool.evaluate.rendering import TITLES, cell
-from psptool.inference.scoring import softmax
-from psptool.runs.folder import NO_TERMS, RunFolder
+from psptool.data.store.reading import open_store
+from psptool.evaluation import table as tables
+from psptool.evaluation.api import Scored
+from psptool.evaluation.rendering import TITLES, cell
+from psptool.evaluation.scoring import softmax
 from psptool.schemas.base import flat
 from psptool.schemas.run import Provenance, RunConfig
 from psptool.schemas.scores import Scores, file_name
-from psptool.store.reading import open_store
+from psptool.training.runs.folder import NO_TERMS, RunFolder
 from psptool.view.charts import Dots, bars, curves, dots, heat_map
-from psptool.view.clips import ViewedClip, page_data
-from psptool.view.finding import stored
 from psptool.view.page import Section, page, table
+from psptool.view.scene import ViewedClip, page_data
+from psptool.view.sources import stored
 from psptool.view.viewer import PLAYER, legend
 
 MISTAKES = 6

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from psptool.readers.base import STATE_UNKNOWN
+from psptool.formats.readers.base import STATE_UNKNOWN
 from psptool.view.charts import bars
-from psptool.view.clips import FPS, ViewedClip, page_data, rounding
 from psptool.view.page import Section, page
+from psptool.view.scene import FPS, ViewedClip, page_data, rounding
 
 PLAYER, ATTENTION = "player.js", "attention.js"
 STATES = (

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.batches.augmentation import Augmentation, augment, draw_augmentation
+from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
+from psptool.data.skeletons.topologies import NTU25, UCLA20
+from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import AugmentSettings
-from psptool.skeletons.topologies import NTU25, UCLA20
-from psptool.skeletons.topology import Topology
 
 CPU = torch.device("cpu")
 DRAWS = 500
@@ -47,7 +47,9 @@ def test_zero_settings_change_no_bit() -> None:
     assert torch.equal(apply(x, draw(5)), x)
 
 
-@pytest.mark.parametrize("settings", [{"turn": 30.0}, {"tilt": 15.0}, {"turn": 180.0, "tilt": 180.0}])
+@pytest.mark.parametrize(
+    "settings", [{"yaw": 30.0}, {"pitch_roll": 15.0}, {"yaw": 180.0, "pitch_roll": 180.0}]
+)
 def test_turns_are_rotations(settings: dict[str, float]) -> None:
     matrix = draw(**settings).matrix
     identity = torch.eye(3).expand(DRAWS, 3, 3)
@@ -56,7 +58,7 @@ def test_turns_are_rotations(settings: dict[str, float]) -> None:
 
 
 def test_turn_is_about_the_vertical_up_to_its_angle_both_ways() -> None:
-    drawn = draw(turn=30.0)
+    drawn = draw(yaw=30.0)
     x = clips(DRAWS)
     assert torch.equal(apply(x, drawn)[..., 2], x[..., 2])
     signed = torch.rad2deg(torch.atan2(drawn.matrix[:, 1, 0], drawn.matrix[:, 0, 0]))
@@ -67,11 +69,11 @@ def test_turn_is_about_the_vertical_up_to_its_angle_both_ways() -> None:
 
 
 def test_tilt_leans_the_vertical_about_both_horizontal_axes_up_to_its_angle() -> None:
-    z = draw(tilt=15.0).matrix[:, 2]  # where the z axis, as a row vector, goes
+    z = draw(pitch_roll=15.0).matrix[:, 2]  # where the z axis, as a row vector, goes
     leans = torch.rad2deg(torch.arcsin(z[:, :2]))
     assert leans.abs().max() <= 15.001
     assert (leans.abs().amax(0) > 14).all()
-    assert (angle(draw(tilt=15.0).matrix) <= 15 * math.sqrt(2) + 0.1).all()
+    assert (angle(draw(pitch_roll=15.0).matrix) <= 15 * math.sqrt(2) + 0.1).all()
 
 
 def test_shear_is_bounded_and_leaves_the_diagonal_alone() -> None:
@@ -134,8 +136,8 @@ def test_noise_has_the_stated_spread() -> None:
 
 
 EVERYTHING = {
-    "turn": 30.0,
-    "tilt": 15.0,
+    "yaw": 30.0,
+    "pitch_roll": 15.0,
     "shear": 0.2,
     "scale": 0.2,
     "jitter": 0.1,

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.batches.ragged import Batcher, RaggedClips, _fits, between_neighbours, from_center
-from psptool.batches.streams import Streams
+from psptool.data.batches.ragged import Batcher, RaggedClips, _fits, central_difference, root_relative
+from psptool.data.batches.streams import Streams
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.store.reading import Store, open_store
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings
-from psptool.skeletons.topologies import UCLA20
-from psptool.store.reading import Store, open_store
 
 from ..stores import make_clip, write_ucla
 
@@ -31,7 +31,9 @@ PRESENT = {
     "a08_s01_e00_v01": [(True,) * 40],
 }
 EVEN = SamplingSettings(frames=6)
-CHANGES = AugmentSettings(turn=30, tilt=15, shear=0.2, scale=0.2, jitter=0.1, mask_joints=0.2, mirror=0.5)
+CHANGES = AugmentSettings(
+    yaw=30, pitch_roll=15, shear=0.2, scale=0.2, jitter=0.1, mask_joints=0.2, mirror=0.5
+)
 
 
 @pytest.fixture
@@ -160,7 +162,9 @@ WIDE = SamplingSettings(frames=40, shared=True)
 
 def test_a_shared_draw_turns_and_scales_motion_as_it_does_positions(clips: RaggedClips) -> None:
     # 40 frames of a clip of 40: motion is the difference of positions, whatever linear change both had.
-    changes = AugmentSettings(turn=30, tilt=15, shear=0.2, scale=0.2, mirror=1, mask_joints=0.2, shared=True)
+    changes = AugmentSettings(
+        yaw=30, pitch_roll=15, shear=0.2, scale=0.2, mirror=1, mask_joints=0.2, shared=True
+    )
     streams = Batcher(clips, WIDE, changes).train(torch.tensor([4]), seeded())
     joint, motion = streams.joint.x[0], streams.motion.x[0]
     torch.testing.assert_close(motion[:, :-1], joint[:, 1:] - joint[:, :-1], atol=1e-5, rtol=0)
@@ -225,7 +229,7 @@ def test_drawn_motion_is_the_frame_after_minus_the_one_before_where_both_are_the
         torch.randn(4, frames, 3, 3, generator=seeded()),
         torch.rand(4, frames, generator=seeded(1)) < 0.7,
     )
-    found, known = between_neighbours(x, present)
+    found, known = central_difference(x, present)
     for person in range(4):
         for frame in range(frames):
             inner = 0 < frame < frames - 1
@@ -237,7 +241,7 @@ def test_drawn_motion_is_the_frame_after_minus_the_one_before_where_both_are_the
 
 def test_from_the_center_only_the_center_keeps_its_way() -> None:
     x = torch.randn(2, 4, 5, 3, generator=seeded())
-    found = from_center(x, 1)
+    found = root_relative(x, 1)
     assert torch.equal(found[:, :, 1], x[:, :, 1])
     for joint in (0, 2, 3, 4):
         assert torch.equal(found[:, :, joint], x[:, :, joint] - x[:, :, 1])
@@ -247,7 +251,7 @@ def test_streams_are_made_of_the_test_frames_positions(clips: RaggedClips) -> No
     settings, chosen = StreamSettings(motion="drawn", origin="frame"), everything(clips)
     plain, found = Batcher(clips, EVEN).test(chosen), Batcher(clips, EVEN, streams=settings).test(chosen)
     positions = plain.joint.x.permute(0, 2, 3, 1)
-    assert torch.equal(found.joint.x.permute(0, 2, 3, 1), from_center(positions, UCLA20.center))
+    assert torch.equal(found.joint.x.permute(0, 2, 3, 1), root_relative(positions, UCLA20.center))
     first = positions[0, 2] - positions[0, 0]
     moved = first - first[UCLA20.center]
     moved[UCLA20.center] = first[UCLA20.center]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.batches.sampling import draw_crop, draw_frames, draw_released, even_frames
+from psptool.data.batches.sampling import draw_crop, draw_frames, draw_released, uniform_frames
 from psptool.schemas.training import SamplingSettings
 
 COUNTS = (1, 2, 7, 31, 49, 50, 51, 75, 100, 201, 300)
@@ -19,7 +19,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def test_test_frames_are_the_released_formula_written_out() -> None:
-    found = even_frames(torch.tensor(COUNTS), 50)
+    found = uniform_frames(torch.tensor(COUNTS), 50)
     assert found.tolist() == [[int(i * count / 50) for i in range(50)] for count in COUNTS]
 
 

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.batches.augmentation import draw_augmentation
-from psptool.batches.ragged import Batcher, RaggedClips
-from psptool.exchange.formats import FORMATS
-from psptool.exchange.importing import import_clips
-from psptool.exchange.parts import parts_of
-from psptool.exchange.positions import Coordinates
-from psptool.prepare.pipeline import prepare
+from psptool.data.batches.augmentation import draw_augmentation
+from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.skeletons.datasets import DATASETS, UpAxis
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.store.reading import open_store
+from psptool.formats.exchange.formats import FORMATS
+from psptool.formats.exchange.importing import import_clips
+from psptool.formats.exchange.parts import parts_of
+from psptool.formats.exchange.positions import Coordinates
+from psptool.formats.synthesis.writing import write_ucla
+from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import Align, PreparationSettings, prepared_up
 from psptool.schemas.training import AugmentSettings, SamplingSettings
-from psptool.skeletons.datasets import DATASETS, UpAxis
-from psptool.skeletons.topologies import UCLA20
-from psptool.store.reading import open_store
-from psptool.synthesis.writing import write_ucla
-from psptool.view.finding import find
+from psptool.view.sources import find
 
 CPU = torch.device("cpu")
 UPS: dict[Align, UpAxis] = {"body": "z", "released": "z", "none": "y"}
@@ -38,7 +38,7 @@ def draw(settings: AugmentSettings, up: UpAxis) -> torch.Tensor:
 
 @pytest.mark.parametrize(("up", "axis"), [("z", 2), ("y", 1)])
 def test_turn_leaves_the_vertical_coordinate_alone_and_turns_both_others(up: UpAxis, axis: int) -> None:
-    matrix = draw(AugmentSettings(turn=30), up)
+    matrix = draw(AugmentSettings(yaw=30), up)
     one = torch.zeros(3)
     one[axis] = 1
     assert torch.equal(matrix[:, axis], one.expand(500, 3))
@@ -50,7 +50,7 @@ def test_turn_leaves_the_vertical_coordinate_alone_and_turns_both_others(up: UpA
 
 @pytest.mark.parametrize(("up", "axis"), [("z", 2), ("y", 1)])
 def test_tilt_leans_the_vertical_about_both_horizontal_axes(up: UpAxis, axis: int) -> None:
-    lean = draw(AugmentSettings(tilt=15), up)[:, axis]
+    lean = draw(AugmentSettings(pitch_roll=15), up)[:, axis]
     others = [n for n in range(3) if n != axis]
     degrees = torch.rad2deg(torch.arcsin(lean[:, others]))
     assert degrees.abs().max() <= 15.001
@@ -67,7 +67,7 @@ def test_for_z_the_rotation_is_the_product_about_x_y_z_of_the_same_draws() -> No
         about_y = np.array([[math.cos(b), 0, math.sin(b)], [0, 1, 0], [-math.sin(b), 0, math.cos(b)]])
         about_z = np.array([[math.cos(c), -math.sin(c), 0], [math.sin(c), math.cos(c), 0], [0, 0, 1]])
         expected.append(about_x @ about_y @ about_z)
-    found = draw(AugmentSettings(turn=30, tilt=15), "z").double().numpy()
+    found = draw(AugmentSettings(yaw=30, pitch_roll=15), "z").double().numpy()
     np.testing.assert_allclose(found, np.array(expected), atol=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_the_manifest_carries_the_axis_and_a_training_batch_turns_about_it(
     chosen = torch.arange(2)
     still, turned = (
         Batcher(clips, plain, augmentation).train(chosen, seeded(1)).joint.x
-        for augmentation in (AugmentSettings(), AugmentSettings(turn=90))
+        for augmentation in (AugmentSettings(), AugmentSettings(yaw=90))
     )
     assert torch.equal(still[:, axis], turned[:, axis])
     for other in {0, 1, 2} - {axis}:

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import pytest
 
 from psptool.cli.main import app
+from psptool.formats.synthesis import names
+from psptool.formats.synthesis.names import clip_names
+from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.schemas import recipes
-from psptool.synthesis import names
-from psptool.synthesis.names import clip_names
-from psptool.synthesis.writing import write_ntu, write_ucla
 
 ACTIONS = (7, 24)
 UCLA_NAMES = [f"a{a:02d}_s{s:02d}_e00_v{v:02d}" for a in (1, 5) for s in (1, 2, 3) for v in (1, 2, 3)]
@@ -79,9 +79,9 @@ def files() -> list[str]:
 
 
 TINY = {
-    "model": {"channels": [8], "inter": [2], "strides": [2], "heads": 2},
+    "model": {"channels": [8], "qk_channels": [2], "strides": [2], "heads": 2},
     "sampling": {"frames": 8},
-    "optim": {"steps": 2, "labelled": 2, "unlabelled": 4},
+    "optim": {"steps": 2, "labelled_batch": 2, "pool_batch": 4},
 }
 SHOWN_UCLA_NAMES = [
     f"a{a:02d}_s{s:02d}_e{e:02d}_v{v:02d}"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from psptool.cli.artefacts import RUN, SPLIT, choose
-from psptool.errors import PspError
+from psptool.cli.newest import RUN, SPLIT, choose
+from psptool.common.errors import PspError
 
 
 @pytest.fixture(autouse=True)

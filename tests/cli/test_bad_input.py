@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from psptool.synthesis.recording import record
-from psptool.synthesis.writing import skeleton_text
+from psptool.formats.synthesis.recording import record
+from psptool.formats.synthesis.writing import skeleton_text
 from tests.cli.conftest import files
 
 NAME = "S001C001P001R001A007"

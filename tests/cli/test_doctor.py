@@ -37,7 +37,7 @@ def test_missing_extra_alone_is_code_0(psptool, monkeypatch):
 
 
 def test_torch_that_does_not_import_is_code_1(psptool, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "psptool.train.device", None)
+    monkeypatch.setitem(__import__("sys").modules, "psptool.device", None)
     assert "torch does not work" in psptool("doctor", code=1).out
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psptool.store.reading import open_store
+from psptool.data.store.reading import open_store
 from tests.cli.conftest import files
 from tests.exchange.annotations import NTU, annotation, motion, saved
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psptool.cli import console
-from psptool.errors import PspError
+from psptool.common.errors import PspError
 from tests.cli.conftest import files
 
 
@@ -136,7 +136,7 @@ def test_error_of_the_system_is_no_traceback(psptool, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "schemas/split.json")
 
-    monkeypatch.setattr("psptool.replacing.write_whole", full)
+    monkeypatch.setattr("psptool.common.atomic_write.write_whole", full)
     assert psptool("schemas", code=2).err == "error: schemas/split.json: No space left on device\n"
 
 

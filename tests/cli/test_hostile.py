@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.synthesis.recording import record
-from psptool.synthesis.writing import skeleton_text
+from psptool.formats.synthesis.recording import record
+from psptool.formats.synthesis.writing import skeleton_text
 from tests.cli.conftest import files
 
 GOOD, EVIL = "S001C001P001R001A007", "S001C001P002R001A007"
@@ -79,7 +79,7 @@ def test_zip_bomb_of_10_gb_is_quarantined_in_little_memory(tmp_path, stated, rea
     bomb(tmp_path / "raw.zip", stated)
     # In a process of its own, whose peak of memory can be told.
     code = (
-        "import sys\nfrom psptool.cli.main import main\nfrom psptool.machine import peak_memory\n"
+        "import sys\nfrom psptool.cli.main import main\nfrom psptool.common.machine import peak_memory\n"
         "try: main()\n"
         "finally: print('peak', peak_memory() // 2**20, file=sys.stderr)"
     )

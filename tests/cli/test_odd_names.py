@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from psptool.formats.synthesis.writing import write_ucla
 from psptool.schemas.prediction import Prediction
 from psptool.schemas.report import PreparationReport
-from psptool.synthesis.writing import write_ucla
 from tests.cli.conftest import UCLA_NAMES
 
 GBK, LATIN = os.fsdecode("数据".encode("gbk")), os.fsdecode("café".encode("latin-1"))

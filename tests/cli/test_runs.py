@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from psptool.errors import PspError
+from psptool.common.errors import PspError
 from psptool.schemas.scores import Scores
-from psptool.train import loop
+from psptool.training import loop
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_run_leaves_its_curves_and_nothing_to_resume(here):
 
 
 def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
-    Path("recipe.yaml").write_text("optim: {steps: 3, labelled: 3}\n")
+    Path("recipe.yaml").write_text("optim: {steps: 3, labelled_batch: 3}\n")
     ran = here(
         "train",
         "--config",
@@ -104,9 +104,13 @@ def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
     )
     run = json.loads(ran.out)
     recipe = json.loads(Path(run["run"], "config.json").read_text())["training"]
-    assert (recipe["optim"]["steps"], recipe["optim"]["labelled"], recipe["optim"]["unlabelled"]) == (1, 3, 4)
+    assert (recipe["optim"]["steps"], recipe["optim"]["labelled_batch"], recipe["optim"]["pool_batch"]) == (
+        1,
+        3,
+        4,
+    )
     assert run["seed"] == 7
-    assert "steps=1 labelled=3" in ran.err
+    assert "steps=1 labelled_batch=3" in ran.err
 
 
 def test_supervised_computes_no_contrast(here):
@@ -178,7 +182,7 @@ def test_the_default_preset_is_small_whatever_the_device(here, monkeypatch, devi
 def interrupt(here) -> Path:
     """The newest run, interrupted after its first step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Loop, "_stops", lambda self, asked, done: True)
+        patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done: True)
         ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small", code=130)
     assert "--resume required --out" in ran.err
     return Path(f"{RUN}-2")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from psptool.synthesis.writing import write_ucla
+from psptool.formats.synthesis.writing import write_ucla
 from tests.cli.conftest import UCLA_NAMES
 
 RUN = "runs/ucla-xview-0.05-s0-psp-small"

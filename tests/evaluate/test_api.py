@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from psptool.errors import PspError
-from psptool.evaluate.api import evaluate, measure
-from psptool.inference.scoring import StreamLogits
+from psptool.common.errors import PspError
+from psptool.data.skeletons.datasets import UCLA
+from psptool.data.store.arrays import PreparedClip
+from psptool.evaluation.api import evaluate, measure
+from psptool.evaluation.scoring import StreamLogits
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
 from psptool.schemas.training import OptimSettings
-from psptool.skeletons.datasets import UCLA
-from psptool.store.arrays import PreparedClip
-from psptool.train.api import train
+from psptool.training.api import train
 
 from ..stores import make_clip, write_ucla
 from ..trained import TRAINING, make_network, make_run, make_split
@@ -233,7 +233,7 @@ def test_the_best_weights_score_on_validation_clips_what_training_said(tmp_path:
     labelled, unlabelled = ("a01_s01_e00_v01", "a02_s01_e00_v01"), ("a05_s01_e00_v02", "a08_s01_e00_v02")
     parts = {"labelled": labelled, "unlabelled": unlabelled, "validation": seeds, "test": PARTS["test"]}
     make_split(split, write_ucla(data, clips() + more), parts)
-    optim = OptimSettings(steps=8, labelled=2, unlabelled=2, lr=0.02)
+    optim = OptimSettings(steps=8, labelled_batch=2, pool_batch=2, lr=0.02)
     recipe = TRAINING.model_copy(update={"optim": optim, "validate_every": 2})
     done = train(data, split, recipe, device=torch.device("cpu"), out=tmp_path / "run")
     scores = evaluate(done.folder, weights="best", part="validation")

@@ -8,8 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from psptool.evaluate.confusion import confusion_png
-from psptool.skeletons.names import NTU_CLASSES, UCLA_CLASSES
+from psptool.data.skeletons.names import NTU_CLASSES, UCLA_CLASSES
+from psptool.evaluation.confusion import confusion_png
 
 
 def pixels(png: bytes) -> np.ndarray:

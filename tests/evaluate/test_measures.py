@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psptool.evaluate.measures import confusion_matrix, per_class, predicted, top_k, unseen
+from psptool.evaluation.measures import confusion_matrix, per_class, predicted, top_k, unseen
 
 # Four clips, three classes; ranks of the true class: 1, 2, 3, 1.
 LOGITS = np.array([[5.0, 1, 0], [3, 2, 1], [0, 9, 4], [-1, -2, 7]])

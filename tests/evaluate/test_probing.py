@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from psptool.errors import PspError
-from psptool.evaluate.probing import _objective, linear_probe, nearest_neighbours
+from psptool.common.errors import PspError
+from psptool.evaluation.probing import _objective, linear_probe, nearest_neighbours
 
 TRAIN = np.array([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0], [-1.0, 0.0]])
 LABELS = np.array([0, 0, 3, 1])

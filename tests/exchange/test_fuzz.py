@@ -5,14 +5,14 @@ import random
 import numpy as np
 import pytest
 
-from psptool.errors import PspError
-from psptool.exchange.ctrgcn_names import names_beside
-from psptool.exchange.formats import FORMATS
-from psptool.exchange.importing import collect
-from psptool.exchange.parts import parts_of
-from psptool.prepare.pipeline import prepare
-from psptool.store.reading import open_store
-from psptool.synthesis.writing import write_ntu
+from psptool.common.errors import PspError
+from psptool.data.store.reading import open_store
+from psptool.formats.exchange.ctrgcn_names import names_beside
+from psptool.formats.exchange.formats import FORMATS
+from psptool.formats.exchange.importing import collect
+from psptool.formats.exchange.parts import parts_of
+from psptool.formats.synthesis.writing import write_ntu
+from psptool.preparation.pipeline import prepare
 
 ROUNDS = 150
 NAMES = [f"S001C00{c}P00{p}R001A007" for c in (1, 2, 3) for p in (1, 3)]

@@ -6,21 +6,21 @@ import pickle
 import numpy as np
 import pytest
 
-from psptool.errors import PspError
-from psptool.exchange.formats import FORMATS, format_of
-from psptool.exchange.importing import import_clips
-from psptool.exchange.losses import losses
-from psptool.exchange.parts import full_splits, parts_of, splits_of
-from psptool.prepare.pipeline import prepare
+from psptool.common.errors import PspError
+from psptool.data.skeletons.datasets import NTU60
+from psptool.data.splits.making import SplitRequest
+from psptool.data.splits.stored import split_store
+from psptool.data.store.reading import open_store
+from psptool.data.store.validating import validate
+from psptool.formats.exchange.formats import FORMATS, format_of
+from psptool.formats.exchange.importing import import_clips
+from psptool.formats.exchange.losses import losses
+from psptool.formats.exchange.parts import full_splits, parts_of, splits_of
+from psptool.formats.synthesis.recording import Faults
+from psptool.formats.synthesis.writing import write_ntu
+from psptool.formats.synthesis.writing import write_ucla as write_raw_ucla
+from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
-from psptool.skeletons.datasets import NTU60
-from psptool.splits.making import SplitRequest
-from psptool.splits.stored import split_store
-from psptool.store.reading import open_store
-from psptool.store.validating import validate
-from psptool.synthesis.recording import Faults
-from psptool.synthesis.writing import write_ntu
-from psptool.synthesis.writing import write_ucla as write_raw_ucla
 from tests.stores import make_clip, write_ucla
 
 NAMES = [f"S001C00{c}P00{p}R001A{a:03}" for c in (1, 2, 3) for p in (1, 3) for a in (7, 58)]

@@ -8,9 +8,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from psptool.errors import PspError
-from psptool.exchange.pyskl import read_pyskl
-from psptool.exchange.unpickling import PickledArray, load_pickle
+from psptool.common.errors import PspError
+from psptool.formats.exchange.pyskl import read_pyskl
+from psptool.formats.exchange.unpickling import PickledArray, load_pickle
 
 
 class Calls:

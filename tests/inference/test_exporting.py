@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.batches.ragged import RaggedClips
-from psptool.errors import PspError
-from psptool.inference import exporting
-from psptool.inference.card import _streams, model_card
-from psptool.inference.exporting import Exported, Inputs, PlainNet, export, inputs_at_test
-from psptool.inference.models import TrainedModel, open_model
-from psptool.inference.scoring import network
-from psptool.prepare.pipeline import prepare
+from psptool.common.errors import PspError
+from psptool.data.batches.ragged import RaggedClips
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.store.reading import open_store
+from psptool.evaluation import exporting
+from psptool.evaluation.card import _streams, model_card
+from psptool.evaluation.exporting import Exported, Inputs, PlainNet, export, inputs_at_test
+from psptool.evaluation.models import TrainedModel, open_model
+from psptool.evaluation.scoring import network
+from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import DatasetManifest
 from psptool.schemas.training import StreamSettings
-from psptool.skeletons.topologies import UCLA20
-from psptool.store.reading import open_store
 
 from ..stores import make_clip, write_ucla
 from ..train.tiny import Files

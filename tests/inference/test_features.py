@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.errors import PspError
-from psptool.inference.features import ClipFeatures, embed, features_file
-from psptool.inference.models import TrainedModel, open_model
-from psptool.inference.scoring import score_clips
+from psptool.common.errors import PspError
+from psptool.data.store.reading import open_store
+from psptool.evaluation.features import ClipFeatures, embed, features_file
+from psptool.evaluation.models import TrainedModel, open_model
+from psptool.evaluation.scoring import score_clips
 from psptool.schemas.split import Split
-from psptool.store.reading import open_store
 
 from ..stores import make_clip, write_ucla
 from ..trained import make_run, make_split

@@ -13,16 +13,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from psptool.errors import PspError
-from psptool.inference.models import model_bytes, open_model
-from psptool.inference.predicting import predict
-from psptool.inference.scoring import score_clips, softmax
-from psptool.prepare.pipeline import prepare
+from psptool.common.errors import PspError
+from psptool.data.skeletons.datasets import UNNAMED
+from psptool.data.store.reading import open_store
+from psptool.evaluation.models import model_bytes, open_model
+from psptool.evaluation.predicting import predict
+from psptool.evaluation.scoring import score_clips, softmax
+from psptool.formats.synthesis.names import clip_names
+from psptool.formats.synthesis.writing import write_ntu, write_ucla
+from psptool.preparation.pipeline import prepare
 from psptool.schemas.prediction import Prediction
-from psptool.skeletons.datasets import UNNAMED
-from psptool.store.reading import open_store
-from psptool.synthesis.names import clip_names
-from psptool.synthesis.writing import write_ntu, write_ucla
 
 from ..trained import make_network, make_run, make_split
 

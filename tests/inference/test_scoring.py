@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from psptool.batches.ragged import Batcher, RaggedClips
-from psptool.errors import PspError
-from psptool.inference.scoring import load_model, score_clips, softmax
+from psptool.common.errors import PspError
+from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.store.reading import Store, open_store
+from psptool.evaluation.scoring import load_model, score_clips, softmax
 from psptool.model.classifier import PSPNet
 from psptool.model.logits import clip_logits
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.run import RunConfig
-from psptool.skeletons.topologies import UCLA20
-from psptool.store.reading import Store, open_store
 
 from ..stores import make_clip, write_ucla
 from ..trained import TRAINING, make_network, make_run, make_split

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream, Streams
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import LossSettings, ModelSettings, TeacherSettings, TrainingConfig
-from psptool.skeletons.topologies import UCLA20
-from psptool.train.objective import objective
 
 from ..model import translate
 from ..model.literal import clip_means, pyramid
@@ -19,7 +19,7 @@ from . import literal
 
 LABELS = [2, 0]
 POOL = 3
-MODEL = ModelSettings(channels=(4,), inter=(2,), strides=(1,), heads=2)
+MODEL = ModelSettings(channels=(4,), qk_channels=(2,), strides=(1,), heads=2)
 
 
 def make() -> tuple[PSPNet, Streams]:
@@ -34,7 +34,7 @@ def make() -> tuple[PSPNet, Streams]:
 
 def terms(config: TrainingConfig) -> dict[str, float]:
     model, streams = make()
-    found = objective(model, streams, torch.tensor(LABELS), config, torch.float32)
+    found = total_loss(model, streams, torch.tensor(LABELS), config, torch.float32)
     return {name: value.item() for name, value in found.items()}
 
 
@@ -103,7 +103,7 @@ def test_the_pose_branch_has_cross_entropies_of_its_own_and_leaves_the_encoder_i
     taught = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
 
     def step(model: PSPNet, streams: Streams) -> dict[str, float]:
-        found = objective(
+        found = total_loss(
             model, streams, torch.tensor(LABELS), config, torch.float32, taught=taught, weight=0.5
         )
         found["loss"].backward()

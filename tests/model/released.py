@@ -45,7 +45,7 @@ def block(x: Tensor, w: Weights, name: str, outputs: int, stride: int) -> Tensor
     qk = F.conv2d(x + table[None, :, None, :], w[f"{name}.query_key.weight"], w[f"{name}.query_key.bias"])
     q, k = qk.view(rows, 2, HEADS, -1, frames, joints).unbind(1)
     product = torch.einsum("rsctu,rsctv->rsuv", q, k) / (q.shape[2] * frames)
-    maps = torch.tanh(product) * w[f"{name}.alpha"] + w[f"{name}.everywhere"]
+    maps = torch.tanh(product) * w[f"{name}.alpha"] + w[f"{name}.global_attention"]
     gathered = torch.einsum("rctu,rsuv->rsctv", x, maps).flatten(1, 2)  # over the query index u
     differs = channels != outputs or stride != 1
     y = relu(conv_norm(gathered, w, f"{name}.spatial") + shortcut(x, w, f"{name}.skip_spatial", differs))
@@ -117,7 +117,7 @@ def loss(
     streams = [joint[:few], motion[:few], joint[few:], motion[few:]]
     # All four in one batch through the encoder.
     x = torch.cat([stream.flatten(0, 1) for stream in streams])
-    x = relu(conv_norm(x, w, "joint_encoder.input_map"))
+    x = relu(conv_norm(x, w, "joint_encoder.input_projection"))
     for number, (outputs, stride) in enumerate(blocks):
         x = block(x, w, f"joint_encoder.blocks.{number}", outputs, stride)
     parts = x.split([SLOTS * len(stream) for stream in streams])

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from psptool.batches.ragged import Batcher, RaggedClips
-from psptool.batches.streams import Stream, Streams
+from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.batches.streams import Stream, Streams
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.store.arrays import PreparedClip
+from psptool.data.store.reading import open_store
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings, SamplingSettings
-from psptool.skeletons.topologies import UCLA20
-from psptool.store.arrays import PreparedClip
-from psptool.store.reading import open_store
 
 from ..stores import make_clip, write_ucla
 from . import translate
@@ -23,7 +23,7 @@ FRAMES = 8
 DRAWN = (0, 2, 4, 6)  # int(i * 8 / 4): the frames that a test draw of 4 takes
 ALL = (True,) * FRAMES
 BETWEEN = tuple(frame not in DRAWN for frame in range(FRAMES))
-SETTINGS = ModelSettings(channels=(4, 4), inter=(2, 2), strides=(1, 2), heads=2)
+SETTINGS = ModelSettings(channels=(4, 4), qk_channels=(2, 2), strides=(1, 2), heads=2)
 
 
 def batcher(path: Path, clips: list[PreparedClip], absent_persons: str = "skip") -> Batcher:
@@ -82,7 +82,8 @@ def test_the_released_way_computes_on_empty_slots_and_moves_the_batch_norm_by_th
     one, other = make_model(), make_model()
     assert not torch.allclose(one(present)[0], other(zeros)[0])
     assert not torch.allclose(
-        one.joint_encoder.input_map[1].running_mean, other.joint_encoder.input_map[1].running_mean
+        one.joint_encoder.input_projection[1].running_mean,
+        other.joint_encoder.input_projection[1].running_mean,
     )
 
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream, Streams
+from psptool.data.skeletons.topologies import UCLA20
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings
-from psptool.skeletons.topologies import UCLA20
 
 from ..losses.literal import project
 from . import literal, translate
 from .translate import BODIES, LEVELS, PARTS
 
-SETTINGS = ModelSettings(channels=(4, 4), inter=(2, 2), strides=(1, 2), heads=2, temporal_kernel=3)
+SETTINGS = ModelSettings(channels=(4, 4), qk_channels=(2, 2), strides=(1, 2), heads=2, temporal_kernel=3)
 OWNER = [0, 0, 1, 2, 2]  # the clip of each person: two clips of two persons and one of one
 CLASSES = 3
 
@@ -184,7 +184,7 @@ def test_with_an_input_map_of_its_own_the_size_of_motion_does_not_matter() -> No
     streams = make_streams()
     larger = replace(streams, motion=replace(streams.motion, x=streams.motion.x * 7))
     for own in (True, False):
-        model = make_model(own_input=own).train()
+        model = make_model(separate_input_projection=own).train()
         same = all(
             torch.allclose(a, b, rtol=1e-2, atol=1e-2)
             for a, b in zip(model.features(streams), model.features(larger), strict=True)
@@ -194,8 +194,8 @@ def test_with_an_input_map_of_its_own_the_size_of_motion_does_not_matter() -> No
 
 def test_own_input_maps_of_the_same_weights_are_the_shared_one() -> None:
     streams, shared = make_streams(), make_model().eval()
-    own = make_model(own_input=True).eval()
+    own = make_model(separate_input_projection=True).eval()
     own.load_state_dict(shared.state_dict(), strict=False)
-    own.motion_input.load_state_dict(shared.joint_encoder.input_map.state_dict())  # type: ignore[union-attr]
+    own.motion_input_projection.load_state_dict(shared.joint_encoder.input_projection.state_dict())  # type: ignore[union-attr]
     for found, expected in zip(own(streams), shared(streams), strict=True):
         translate.close(found, translate.array(expected))

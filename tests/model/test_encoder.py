@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from psptool.data.skeletons.topologies import NTU25
 from psptool.model.classifier import PSPNet
-from psptool.model.encoder import Block, BodyMap, Encoder, joint_encoding
+from psptool.model.encoder import Block, Encoder, WholeBodyProjection, joint_encoding
 from psptool.schemas.training import ModelSettings
-from psptool.skeletons.topologies import NTU25
 
 from . import literal, translate
 
@@ -24,7 +24,7 @@ SHAPES = {"as wide": (4, 4, 1), "wider": (4, 6, 1), "strided": (4, 4, 2), "wider
 
 def make_block(inputs: int, outputs: int, stride: int, frames: int = 5) -> tuple[Block, torch.Tensor]:
     with translate.doubles(seed=3):
-        block = Block(inputs, outputs, inter=3, heads=2, joints=JOINTS, stride=stride, kernel=3)
+        block = Block(inputs, outputs, qk_channels=3, heads=2, joints=JOINTS, stride=stride, kernel=3)
         translate.shuffle_weights(block)
         return block, torch.randn(3, inputs, frames, JOINTS)
 
@@ -81,7 +81,7 @@ def test_encoder_equals_input_map_and_blocks(training: bool) -> None:
 
 def test_body_map_is_one_product_of_a_frames_coordinates_and_a_batch_norm() -> None:
     with translate.doubles(seed=3):
-        layer = BodyMap(4, JOINTS)
+        layer = WholeBodyProjection(4, JOINTS)
         x = torch.randn(3, JOINTS, 6, 3)
         found = layer(x)
     weight, bias = (p.detach().numpy() for p in (layer.conv.weight[:, :, 0, 0], layer.conv.bias))
@@ -98,9 +98,11 @@ def test_body_map_is_one_product_of_a_frames_coordinates_and_a_batch_norm() -> N
 
 
 def test_either_stream_has_a_body_map_where_the_recipe_asks_for_them() -> None:
-    model = PSPNet(ModelSettings(input_map="body", own_input=True), NTU25, classes=3)
-    assert isinstance(model.joint_encoder.input_map, BodyMap)
-    assert isinstance(model.motion_input, BodyMap)
+    model = PSPNet(
+        ModelSettings(input_projection="whole_body", separate_input_projection=True), NTU25, classes=3
+    )
+    assert isinstance(model.joint_encoder.input_projection, WholeBodyProjection)
+    assert isinstance(model.motion_input_projection, WholeBodyProjection)
 
 
 @pytest.mark.parametrize(("frames", "after"), [(1, 1), (2, 1), (5, 3), (50, 25)])
@@ -154,7 +156,7 @@ def test_weights_start_as_the_recipe_says() -> None:
             assert not module.bias.any()
         elif isinstance(module, Block):
             assert (module.alpha == 1).all()
-            assert torch.allclose(module.everywhere, torch.tensor(1 / 25))
+            assert torch.allclose(module.global_attention, torch.tensor(1 / 25))
 
 
 def test_paper_sizes_have_the_released_number_of_parameters() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from psptool.data.skeletons.topologies import UCLA20
 from psptool.model.classifier import PSPNet
 from psptool.model.pose import PoseBranch, poses
 from psptool.schemas.training import ModelSettings
-from psptool.skeletons.topologies import UCLA20
 
 from . import literal, translate
 from .literal import Array
@@ -29,7 +29,7 @@ def literal_poses(x: Array) -> Array:
 
 
 def literal_branch(module: PoseBranch, x: Array, training: bool) -> Array:
-    norm, conv, next_norm, _ = module.input_map
+    norm, conv, next_norm, _ = module.input_projection
     y = literal.batch_norm(literal_poses(x), translate.norm(norm), training)
     y = np.maximum(
         literal.batch_norm(literal.conv(y, translate.conv(conv)), translate.norm(next_norm), training), 0

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream, Streams
+from psptool.data.skeletons.topologies import NTU25
 from psptool.model.batch_norm import BatchNorm, moments
 from psptool.model.classifier import PSPNet
 from psptool.model.precision import computing_in
 from psptool.schemas.training import ModelSettings
-from psptool.skeletons.topologies import NTU25
 
-WIDE = ModelSettings(channels=(16, 32), inter=(4, 8), strides=(2, 1), heads=2)
+WIDE = ModelSettings(channels=(16, 32), qk_channels=(4, 8), strides=(2, 1), heads=2)
 
 
 def channels_last(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -62,7 +62,9 @@ def test_the_forward_pass_in_training_is_within_1e_5_of_float64() -> None:
     persons = 2 * 99  # both streams of the released batch, 9 + 90 clips
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = PSPNet(ModelSettings(channels=(16, 16), inter=(4, 4), strides=(1, 2)), NTU25, 60).train()
+        model = PSPNet(
+            ModelSettings(channels=(16, 16), qk_channels=(4, 4), strides=(1, 2)), NTU25, 60
+        ).train()
         # Coordinates as prepared ones are: joints around a place of their own, little change over time.
         x = torch.randn(persons, 3, 1, 25) + 0.05 * torch.randn(persons, 3, 50, 25).cumsum(2)
         exact = copy.deepcopy(model).double()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from psptool.data.skeletons.topologies import NTU25, UCLA20
+from psptool.data.skeletons.topology import Topology
 from psptool.model.pyramid import Polymerizer, Pyramid, level_groups, pooling_matrix
 from psptool.schemas.training import ModelSettings
-from psptool.skeletons.topologies import NTU25, UCLA20
-from psptool.skeletons.topology import Topology
 
 from . import literal, translate
 from .translate import BODIES, LEVELS, PARTS
@@ -19,7 +19,9 @@ MODES = pytest.mark.parametrize("mode", ["raw", "chained", "off"])
 
 
 def settings(mode: str = "chained", levels: tuple[str, ...] = LEVELS) -> ModelSettings:
-    return ModelSettings(channels=(4,), inter=(2,), strides=(1,), heads=2, levels=levels, polymerize=mode)  # type: ignore[arg-type]
+    return ModelSettings(
+        channels=(4,), qk_channels=(2,), strides=(1,), heads=2, levels=levels, polymerize=mode
+    )  # type: ignore[arg-type]
 
 
 def make_pyramid(topology: Topology, **changes: object) -> tuple[Pyramid, torch.Tensor]:

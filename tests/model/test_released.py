@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from psptool.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream, Streams
+from psptool.data.skeletons.topologies import NTU25
+from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.recipes import resolve
-from psptool.skeletons.topologies import NTU25
-from psptool.train.objective import objective
 
 from . import released, translate
 
@@ -36,7 +36,7 @@ def test_paper_on_empty_slots_is_the_released_loss_and_its_gradients(
 ) -> None:
     channels, inter, strides = NETWORKS[name]
     changes = ["model.absent_persons=zeros", "optim.steps=1"]
-    sizes = (("channels", channels), ("inter", inter), ("strides", strides))
+    sizes = (("channels", channels), ("qk_channels", inter), ("strides", strides))
     changes += [f"model.{key}={list(value)}" for key, value in sizes]
     config = resolve(preset="paper", changes=changes)
     clips = labelled + pool
@@ -47,7 +47,7 @@ def test_paper_on_empty_slots_is_the_released_loss_and_its_gradients(
         joint[::3, 1] = motion[::3, 1] = 0  # every third clip has one person
         counts = torch.full((clips,), released.SLOTS)
         streams = Streams(*(Stream.of(x.flatten(0, 1), counts) for x in (joint, motion)))
-        found = objective(model, streams, labels, config, torch.float32)
+        found = total_loss(model, streams, labels, config, torch.float32)
         weights = {key: value.detach().clone().requires_grad_() for key, value in model.named_parameters()}
         expected = released.loss(joint, motion, labels, weights, list(zip(channels, strides, strict=True)))
     assert found.keys() == expected.keys()

@@ -16,7 +16,7 @@ from psptool.schemas.training import ModelSettings
 from . import literal
 
 LEVELS = ("body", "part", "joint")
-TINY = ModelSettings(channels=(4, 6, 4), inter=(2, 3, 2), strides=(1, 2, 1), heads=2, temporal_kernel=3)
+TINY = ModelSettings(channels=(4, 6, 4), qk_channels=(2, 3, 2), strides=(1, 2, 1), heads=2, temporal_kernel=3)
 
 
 def _from_one(*groups: tuple[int, ...]) -> literal.Groups:
@@ -95,7 +95,7 @@ def block(module: Block) -> literal.Block:
     return literal.Block(
         conv(module.query_key),
         array(module.alpha).reshape(-1),
-        array(module.everywhere),
+        array(module.global_attention),
         *conv_norm(module.spatial),
         *conv_norm(module.feed_forward),
         *conv_norm(module.temporal),
@@ -117,7 +117,7 @@ def encoding(module: Block) -> literal.Array:
 
 
 def encoder(module: Encoder) -> tuple[tuple[literal.Conv, literal.Norm], list[literal.Block]]:
-    return conv_norm(module.input_map), [block(part) for part in module.blocks]
+    return conv_norm(module.input_projection), [block(part) for part in module.blocks]
 
 
 def attention(module: LevelAttention) -> literal.Attention:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import psptool
-from psptool.prepare.pipeline import prepare
+from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
 from tests.prepare.raw import ntu_text
 

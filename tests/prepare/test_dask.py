@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from psptool.errors import PspError
-from psptool.prepare.pipeline import prepare
+from psptool.common.errors import PspError
+from psptool.preparation.pipeline import prepare
 from tests.prepare.raw import write_ucla_clips
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
@@ -22,7 +22,7 @@ def raw(tmp_path):
 
 @pytest.mark.slow
 def test_two_worker_processes_of_a_cluster_give_the_same_bytes(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 2)
+    monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 2)
     here = prepare("ucla", [raw], tmp_path / "here" / "u.h5")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         there = prepare("ucla", [raw], tmp_path / "there" / "u.h5", scheduler=cluster.scheduler_address)
@@ -31,7 +31,7 @@ def test_two_worker_processes_of_a_cluster_give_the_same_bytes(raw, tmp_path, mo
 
 @pytest.mark.slow
 def test_a_lost_worker_of_a_cluster_costs_no_clip(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 1)
+    monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 1)
     here = prepare("ucla", [raw], tmp_path / "here" / "u.h5")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
 

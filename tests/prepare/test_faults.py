@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from psptool.errors import PspError
-from psptool.prepare import pipeline, working
-from psptool.prepare.pipeline import prepare
-from psptool.store.validating import validate
-from psptool.store.writing import StoreWriter
+from psptool.common.errors import PspError
+from psptool.data.store.validating import validate
+from psptool.data.store.writing import StoreWriter
+from psptool.preparation import pipeline, worker
+from psptool.preparation.pipeline import prepare
 from tests.prepare.raw import write_ucla_clips
 
 CLIPS = 90
@@ -141,7 +141,7 @@ def children_of(process: int) -> list[int]:
 
 def lose_a_worker(raw, folder):
     """Kill the worker processes once the first clip has come back."""
-    working.TASK_CLIPS = 1
+    worker.TASK_CLIPS = 1
 
     def kill_children(done, _total):
         if done == 1:

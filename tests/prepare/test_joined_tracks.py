@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from psptool.prepare.normalize import find_transform
-from psptool.prepare.pipeline import prepare
-from psptool.prepare.selection import find_persons
+from psptool.data.skeletons.topologies import NTU25
+from psptool.preparation.normalize import find_transform
+from psptool.preparation.pipeline import prepare
+from psptool.preparation.selection import find_persons
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
-from psptool.skeletons.topologies import NTU25
 from tests.cli.conftest import psptool  # noqa: F401
 from tests.prepare.literal_tracks import persons_of
 from tests.prepare.raw import ntu_text, raw_clip

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import psptool
-from psptool.errors import PspError
-from psptool.prepare.pipeline import estimate, prepare
+from psptool.common.errors import PspError
+from psptool.data.skeletons.missing import missing_clips
+from psptool.data.store.validating import validate
+from psptool.formats.synthesis import writing as synthesis
+from psptool.preparation.pipeline import estimate, prepare
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import PreparationReport
-from psptool.skeletons.missing import missing_clips
-from psptool.store.validating import validate
-from psptool.synthesis import writing as synthesis
 from tests.prepare.raw import ntu_text, write_ucla_clip, write_ucla_clips
 
 
@@ -70,7 +70,7 @@ def test_without_a_name_the_dataset_goes_to_the_data_folder(raw, tmp_path, monke
 
 @pytest.mark.parametrize("workers", ["threads", "processes"])
 def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, workers):
-    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 2)
+    monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 2)
     (raw / "a01_s05_e00_v01.json").write_text("{")
     one = run(raw, tmp_path / "one" / "u.h5")
     two = run(raw, tmp_path / "two" / "u.h5", jobs=2, workers=workers)
@@ -85,7 +85,7 @@ def test_processes_of_a_preparation_serve_joblib_too_and_the_other_way_round(raw
 
 
 def test_processes_that_were_started_in_another_folder_find_relative_paths(tmp_path, monkeypatch):
-    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 1)
+    monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 1)
     reports = []
     for name in ("one", "two"):
         write_ucla_clips(tmp_path / name / "raw", 3)
@@ -247,7 +247,7 @@ ARCHIVES = {".zip": "zip", ".tar": "tar", ".tar.gz": "gztar", ".tar.bz2": "bztar
 def test_an_archive_of_any_kind_gives_the_dataset_that_the_folder_gives(
     raw, tmp_path, monkeypatch, form, jobs
 ):
-    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 5)
+    monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 5)
     (tmp_path / "in").mkdir()
     shutil.make_archive(str(tmp_path / "in" / "raw"), ARCHIVES[form], raw)
     folder = run(raw, tmp_path / "a.h5")
@@ -312,7 +312,7 @@ def test_view_folders_may_begin_with_a_capital(tmp_path):
 
 
 def test_progress_is_told_of_all_clips_batch_by_batch(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("psptool.prepare.working.TASK_CLIPS", 5)
+    monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 5)
     told = []
     run(raw, tmp_path / "u.h5", progress=lambda done, total: told.append((done, total)))
     assert told == [(5, 12), (10, 12), (12, 12)]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import psptool
-from psptool.prepare.pipeline import prepare
-from psptool.store.validating import validate
+from psptool.data.store.validating import validate
+from psptool.preparation.pipeline import prepare
 
 RAW = os.environ.get("PSPTOOL_UCLA_RAW")
 pytestmark = [

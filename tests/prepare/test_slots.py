@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psptool.prepare import slots
-from psptool.prepare.parallel import run_ordered
-from psptool.prepare.slots import Shipping, Slots
+from psptool.preparation import slots
+from psptool.preparation.parallel import run_ordered
+from psptool.preparation.slots import Shipping, Slots
 
 needs_memory = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no such memory")
 

@@ -3,9 +3,9 @@
 import pickle
 from pathlib import Path
 
-from psptool.prepare.working import PACK_BYTES, TASK_BYTES, TASK_CLIPS, tasks
-from psptool.readers.base import ClipSource, FileRef
-from psptool.skeletons.datasets import UNNAMED
+from psptool.data.skeletons.datasets import UNNAMED
+from psptool.formats.readers.base import ClipSource, FileRef
+from psptool.preparation.worker import PACK_BYTES, TASK_BYTES, TASK_CLIPS, tasks
 
 
 def copies(name: str, size: int) -> tuple[ClipSource, ...]:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psptool.errors import RawFormatError
-from psptool.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Reader
-from psptool.readers.sources import find_clips, read_clip
-from psptool.readers.text import same_text
+from psptool.common.errors import RawFormatError
+from psptool.formats.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Reader
+from psptool.formats.readers.sources import find_clips, read_clip
+from psptool.formats.readers.text import same_text
 
 from .raw import ARCHIVES, PACKERS, pack, source_of, write
 

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from psptool.readers.base import ClipSource, FileRef, Reader
+from psptool.formats.readers.base import ClipSource, FileRef, Reader
 
 NTU_NAME = "S001C002P003R001A024"
 UCLA_NAME = "a01_s02_e03_v01"

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from psptool.errors import RawFormatError
-from psptool.readers.base import ClipSource, Reader
-from psptool.readers.ntu import NtuReader
-from psptool.readers.ucla import UclaJsonReader, UclaTextReader
+from psptool.common.errors import RawFormatError
+from psptool.formats.readers.base import ClipSource, Reader
+from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
 
 from . import raw
 from .conformance import assert_keeps_contract

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from psptool.errors import RawFormatError
-from psptool.readers.base import RawClip
-from psptool.readers.ntu import NtuReader
+from psptool.common.errors import RawFormatError
+from psptool.formats.readers.base import RawClip
+from psptool.formats.readers.ntu import NtuReader
 
 from . import raw
 from .conformance import ReaderConformance, assert_same

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from psptool.readers import kernel
-from psptool.readers.scanner import scan
-from psptool.readers.text import LARGEST_FLOAT32
+from psptool.formats.readers import kernel
+from psptool.formats.readers.scanner import scan
+from psptool.formats.readers.text import LARGEST_FLOAT32
 
 COUNT = int(os.environ.get("PSPTOOL_FLOAT_STRINGS", "200000"))
 PER_BODY, PER_FILE = 75, 75 * 2000

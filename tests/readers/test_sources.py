@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from psptool.errors import PspError, RawFormatError
-from psptool.readers import archives, sources
-from psptool.readers.base import FileRef
-from psptool.readers.ntu import NtuReader
-from psptool.readers.sources import find_clips, list_files, read_clip, read_file
+from psptool.common.errors import PspError, RawFormatError
+from psptool.formats.readers import archives, sources
+from psptool.formats.readers.base import FileRef
+from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.sources import find_clips, list_files, read_clip, read_file
 
 from . import raw
 
@@ -113,11 +113,11 @@ def test_a_path_that_is_not_there_is_an_error_that_suggests_near_misses(tmp_path
     with pytest.raises(PspError, match="no such file or folder") as caught:
         list_files([tmp_path / "nturgb_skeletons" / "sub"])
     assert str(tmp_path / "nturgb_skeletons" / "sub") in caught.value.what
-    assert str(tmp_path / "nturgbd_skeletons") in str(caught.value.way_out)
+    assert str(tmp_path / "nturgbd_skeletons") in str(caught.value.fix)
     assert difflib.get_close_matches("q", ["nturgbd_skeletons"]) == []
     with pytest.raises(PspError) as caught:
         list_files([tmp_path / "q"])
-    assert caught.value.way_out == "Check the path."
+    assert caught.value.fix == "Check the path."
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_damaged_archive_is_an_error_that_names_it(tmp_path: Path, damage: obj
     with pytest.raises(PspError, match="not a whole zip archive") as caught:
         list_files([path])
     assert str(path) in caught.value.what
-    assert caught.value.way_out
+    assert caught.value.fix
 
 
 def test_any_byte_of_an_archive_may_be_wrong(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_any_byte_of_an_archive_may_be_wrong(tmp_path: Path) -> None:
 def test_archives_of_other_kinds_are_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
     with pytest.raises(PspError, match=r"archives of this kind are not read.*\.tar\.gz") as caught:
         list_files([write(tmp_path / name)])
-    assert caught.value.way_out == "Unpack it and name the folder."
+    assert caught.value.fix == "Unpack it and name the folder."
 
 
 def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def _exit_well_if_same(files: list[FileRef], content: dict[str, bytes]) -> None:
 
 
 def test_looking_for_clips_imports_no_heavy_package() -> None:
-    modules = "psptool.readers.base, psptool.readers.ntu, psptool.readers.ucla, psptool.readers.sources"
+    modules = ", ".join(f"psptool.formats.readers.{name}" for name in ("base", "ntu", "ucla", "sources"))
     heavy = "'numba', 'llvmlite', 'scipy', 'h5py', 'torch'"
     code = f"import {modules}, sys; print([name for name in ({heavy}) if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,13 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from psptool.errors import PspError, RawFormatError
-from psptool.readers import ahead, sources, tars
-from psptool.readers.ahead import ReadAhead
-from psptool.readers.base import ClipSource, FileRef
-from psptool.readers.ntu import NtuReader
-from psptool.readers.sources import LOST, MAX_BYTES, clips_among, find_clips, list_files, read_clip, read_file
-from psptool.skeletons.datasets import UNNAMED
+from psptool.common.errors import PspError, RawFormatError
+from psptool.data.skeletons.datasets import UNNAMED
+from psptool.formats.readers import ahead, sources, tars
+from psptool.formats.readers.ahead import ReadAhead
+from psptool.formats.readers.base import ClipSource, FileRef
+from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.sources import (
+    LOST,
+    MAX_BYTES,
+    clips_among,
+    find_clips,
+    list_files,
+    read_clip,
+    read_file,
+)
 
 from . import raw
 from .raw import PACKERS, pack, write
@@ -145,7 +153,7 @@ def test_an_archive_cut_off_is_an_error_that_names_it(tmp_path: Path, form: str,
     with pytest.raises(PspError, match="not a whole tar archive") as caught:
         list_files([path])
     assert path.name in caught.value.what
-    assert caught.value.way_out
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize("form", TARS)

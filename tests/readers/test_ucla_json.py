@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psptool.errors import RawFormatError
-from psptool.readers.base import STATE_UNKNOWN, RawClip
-from psptool.readers.sources import find_clips, read_clip
-from psptool.readers.ucla import MAX_JSON_BYTES, UclaJsonReader
+from psptool.common.errors import RawFormatError
+from psptool.formats.readers.base import STATE_UNKNOWN, RawClip
+from psptool.formats.readers.sources import find_clips, read_clip
+from psptool.formats.readers.ucla import MAX_JSON_BYTES, UclaJsonReader
 
 from . import raw
 from .conformance import ReaderConformance, assert_same

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from psptool.errors import PspError, RawFormatError
-from psptool.readers.base import FileRef, RawClip
-from psptool.readers.ucla import MAX_TEXT_BYTES, UclaJsonReader, UclaTextReader, ucla_reader_for
+from psptool.common.errors import PspError, RawFormatError
+from psptool.formats.readers.base import FileRef, RawClip
+from psptool.formats.readers.ucla import MAX_TEXT_BYTES, UclaJsonReader, UclaTextReader, ucla_reader_for
 
 from . import raw
 from .conformance import ReaderConformance
@@ -152,10 +152,10 @@ def test_the_form_is_recognised_from_the_files() -> None:
     assert isinstance(ucla_reader_for([as_text, other]), UclaTextReader)
     with pytest.raises(PspError, match="both forms") as both:
         ucla_reader_for([as_json, as_text])
-    assert both.value.way_out
+    assert both.value.fix
     with pytest.raises(PspError, match="no NW-UCLA recordings") as none:
         ucla_reader_for([other])
-    assert none.value.way_out
+    assert none.value.fix
 
 
 def test_nan_is_passed_on_as_a_missing_joint() -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from psptool.errors import PspError
-from psptool.runs.folder import RunFolder
+from psptool.common.errors import PspError
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.run import Provenance, RunConfig
+from psptool.training.runs.folder import RunFolder
 
 from ..trained import TRAINING
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from psptool.cli.artefacts import Stage, choose
-from psptool.errors import PspError
-from psptool.runs.folder import RunFolder
-from psptool.runs.unfinished import Place, find_place, find_weights
+from psptool.cli.newest import Stage, choose
+from psptool.common.errors import PspError
 from psptool.schemas.run import RunConfig
+from psptool.training.runs.folder import RunFolder
+from psptool.training.runs.unfinished import RunSlot, find_weights, resolve_run
 
 from .test_folder import CONFIG
 
@@ -29,12 +29,12 @@ def unfinished(path: Path, step: int = 16) -> RunFolder:
 def test_of_two_trainings_that_start_at_once_in_one_folder_one_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str
 ) -> None:
-    got: list[Place | str] = []
+    got: list[RunSlot | str] = []
     plain = RunConfig.save
 
     def ask() -> None:
         try:
-            got.append(find_place(CONFIG, tmp_path / "run", tmp_path, resume))  # type: ignore[arg-type]
+            got.append(resolve_run(CONFIG, tmp_path / "run", tmp_path, resume))  # type: ignore[arg-type]
         except PspError as error:
             got.append(str(error))
 
@@ -46,23 +46,26 @@ def test_of_two_trainings_that_start_at_once_in_one_folder_one_gets_it(
     monkeypatch.setattr(RunConfig, "save", save)
     ask()
     second, first = got
-    assert isinstance(first, Place)
+    assert isinstance(first, RunSlot)
     assert isinstance(second, str)
     assert "another psptool process is training in this folder" in second
 
 
 def test_of_many_trainings_that_start_at_once_in_one_folder_one_gets_it(tmp_path: Path) -> None:
     for number in range(10):
-        got: list[Place] = []
+        got: list[RunSlot] = []
         refused: list[str] = []
         start = threading.Barrier(6)
 
         def ask(
-            out: Path, start: threading.Barrier = start, got: list[Place] = got, refused: list[str] = refused
+            out: Path,
+            start: threading.Barrier = start,
+            got: list[RunSlot] = got,
+            refused: list[str] = refused,
         ) -> None:
             start.wait()
             try:
-                got.append(find_place(CONFIG, out, tmp_path, "auto"))
+                got.append(resolve_run(CONFIG, out, tmp_path, "auto"))
             except PspError as error:
                 refused.append(error.what)
 
@@ -80,22 +83,22 @@ def test_a_folder_of_other_files_gets_no_lock(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     for resume in ("auto", "off", "required"):
         with pytest.raises(PspError, match=r"not empty|no unfinished run"):
-            find_place(CONFIG, tmp_path, tmp_path, resume)  # type: ignore[arg-type]
+            resolve_run(CONFIG, tmp_path, tmp_path, resume)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(PspError, match="no unfinished run"):
-        find_place(CONFIG, tmp_path / "absent", tmp_path, "required")
+        resolve_run(CONFIG, tmp_path / "absent", tmp_path, "required")
     assert not (tmp_path / "absent").exists()
 
 
 def test_a_damaged_configuration_is_said_where_a_new_run_begins(tmp_path: Path) -> None:
     folder = unfinished(tmp_path / "runs" / "a")
     folder.config.write_text('{"format_ver')
-    place = find_place(CONFIG, None, tmp_path / "runs", "auto")
+    place = resolve_run(CONFIG, None, tmp_path / "runs", "auto")
     ((path, words),) = place.unreadable
     assert path == folder.path
     assert "config.json: not a valid RunConfig file" in words
     with pytest.raises(PspError, match=r"no unfinished run.*a: config\.json: not a valid RunConfig file"):
-        find_place(CONFIG, None, tmp_path / "runs", "required")
+        resolve_run(CONFIG, None, tmp_path / "runs", "required")
 
 
 @pytest.mark.parametrize("resume", ["auto", "required", "off"])
@@ -103,7 +106,7 @@ def test_a_damaged_configuration_in_a_named_folder_is_an_error(tmp_path: Path, r
     folder = unfinished(tmp_path / "a")
     folder.config.write_text("{}")
     with pytest.raises(PspError, match=r"config\.json: not a valid RunConfig file|the folder is not empty"):
-        find_place(CONFIG, folder.path, tmp_path, resume)  # type: ignore[arg-type]
+        resolve_run(CONFIG, folder.path, tmp_path, resume)  # type: ignore[arg-type]
     assert folder.config.read_text() == "{}"
 
 
@@ -113,7 +116,7 @@ def test_a_run_that_vanishes_while_runs_are_listed_is_left_out(
     gone, plain = tmp_path / "gone" / "resume.pt", Path.glob
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([gone, *plain(self, pattern)]))
     there = unfinished(tmp_path / "there")
-    place = find_place(CONFIG, None, tmp_path, "auto")
+    place = resolve_run(CONFIG, None, tmp_path, "auto")
     assert (place.folder, place.unreadable) == (there, ())
 
 

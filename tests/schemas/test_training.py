@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from psptool.errors import PspError
+from psptool.common.errors import PspError
 from psptool.schemas.recipes import DEFAULT_PRESET, PRESETS, all_keys, resolve
 from psptool.schemas.training import LossSettings, ModelSettings, TrainingConfig
 
@@ -28,22 +28,22 @@ def test_paper_is_the_released_recipe_value_by_value() -> None:
     assert paper.precision == "float32"
     model, sampling, loss, optim = paper.model, paper.sampling, paper.loss, paper.optim
     assert model.channels == (64, 64, 128, 128, 256, 256, 256, 256)
-    assert model.inter == (16, 16, 32, 32, 64, 64, 64, 64)
+    assert model.qk_channels == (16, 16, 32, 32, 64, 64, 64, 64)
     assert model.strides == (1, 1, 2, 1, 2, 1, 1, 1)
     assert (model.heads, model.temporal_kernel, model.dropout) == (4, 7, 0)
     assert model.share_encoder
-    assert not model.own_input
+    assert not model.separate_input_projection
     assert model.levels == ("body", "part", "joint")
     assert model.polymerize == "raw"
     assert (sampling.frames, sampling.draw, sampling.speed, sampling.shared) == (50, "released", 0, False)
     changes = paper.augment.model_dump(exclude={"shared"})
     assert changes == dict.fromkeys(
-        ("turn", "tilt", "shear", "scale", "jitter", "mask_joints", "mask_frames", "mirror"), 0
+        ("yaw", "pitch_roll", "shear", "scale", "jitter", "mask_joints", "mask_frames", "mirror"), 0
     )
     assert (loss.contrast_weight, loss.temperature, loss.label_smoothing) == (0.2, 0.07, 0)
     assert paper.contrast_levels == ("body", "part", "joint")
     assert loss.contrast_labelled
-    assert (optim.labelled, optim.unlabelled) == (9, 90)
+    assert (optim.labelled_batch, optim.pool_batch) == (9, 90)
     assert optim.steps == 500 * 120
     assert (optim.schedule, optim.lr) == ("released", 0.01)
     assert (optim.momentum, optim.nesterov, optim.weight_decay) == (0.9, True, 4e-4)
@@ -58,10 +58,14 @@ def test_every_preset_is_a_recipe_that_bears_its_name(name: str) -> None:
 def test_paper_short_is_the_papers_mathematics_within_the_budget_of_best() -> None:
     short, paper, best = (resolve(preset=name) for name in ("paper-short", "paper", "best"))
     assert (short.augment, short.loss) == (paper.augment, paper.loss)
-    assert (short.model.polymerize, short.model.own_input, short.sampling.draw) == ("raw", False, "released")
+    assert (short.model.polymerize, short.model.separate_input_projection, short.sampling.draw) == (
+        "raw",
+        False,
+        "released",
+    )
     released = ("schedule", "lr", "momentum", "nesterov", "weight_decay", "clip_norm")
     assert all(getattr(short.optim, key) == getattr(paper.optim, key) for key in released)
-    budget = ("steps", "labelled", "unlabelled")
+    budget = ("steps", "labelled_batch", "pool_batch")
     assert all(getattr(short.optim, key) == getattr(best.optim, key) for key in budget)
     assert (short.model.channels, short.sampling.frames) == (best.model.channels, best.sampling.frames)
 
@@ -112,7 +116,12 @@ def test_a_word_that_old_yaml_took_for_a_boolean_is_a_word(word: str) -> None:
 
 
 def test_lists_nulls_and_booleans_are_read_as_yaml() -> None:
-    changes = ["model.channels=[8, 8]", "model.inter=[2, 2]", "model.strides=[1, 2]", "sampling.shared=true"]
+    changes = [
+        "model.channels=[8, 8]",
+        "model.qk_channels=[2, 2]",
+        "model.strides=[1, 2]",
+        "sampling.shared=true",
+    ]
     found = resolve(changes=[*changes, "loss.contrast_levels=[joint]", "seed=null"])
     assert found.model.channels == (8, 8)
     assert found.sampling.shared is True
@@ -153,7 +162,7 @@ def test_all_unknown_keys_are_named_at_once(recipe) -> None:
         "sampling is a group",
         "colour",
         "augment.trun",
-        "Did you mean augment.turn?",
+        "Did you mean augment.yaw?",
     ):
         assert expected in str(caught.value)
 
@@ -209,8 +218,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
     ("settings", "expected"),
     [
         ({"channels": (8, 8)}, "one entry a block"),
-        ({"channels": (8,), "inter": (0,), "strides": (1,)}, "positive"),
-        ({"channels": (6,), "inter": (2,), "strides": (1,)}, "multiple of heads"),
+        ({"channels": (8,), "qk_channels": (0,), "strides": (1,)}, "positive"),
+        ({"channels": (6,), "qk_channels": (2,), "strides": (1,)}, "multiple of heads"),
         ({"temporal_kernel": 4}, "odd"),
         ({"levels": ("joint", "joint")}, "twice"),
         ({"levels": ("toe",)}, "toe"),

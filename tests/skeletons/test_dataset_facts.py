@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from psptool.skeletons.datasets import DATASETS, NTU60, NTU120, UCLA, ClipKey, parse_ntu, parse_ucla
-from psptool.skeletons.names import NTU_CLASSES, UCLA_CLASSES
+from psptool.data.skeletons.datasets import DATASETS, NTU60, NTU120, UCLA, ClipKey, parse_ntu, parse_ucla
+from psptool.data.skeletons.names import NTU_CLASSES, UCLA_CLASSES
 
 # Cross-subject train subjects as runs, typed from the protocol's list.
 NTU60_TRAIN = [*range(1, 3), *range(4, 6), *range(8, 10), *range(13, 20), 25, 27, 28, 31, 34, 35, 38]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from psptool.skeletons.datasets import parse_ntu
-from psptool.skeletons.missing import missing_clips
+from psptool.data.skeletons.datasets import parse_ntu
+from psptool.data.skeletons.missing import missing_clips
 
 
 def test_lists_have_302_and_535_clips_and_ucla_has_none():

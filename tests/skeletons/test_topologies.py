@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from psptool.skeletons.topologies import NTU25, TOPOLOGIES, UCLA20
-from psptool.skeletons.topology import Topology
+from psptool.data.skeletons.topologies import NTU25, TOPOLOGIES, UCLA20
+from psptool.data.skeletons.topology import Topology
 
 # One letter a joint, in order: Left arm, Right arm, left leg (G), right leg (H), Trunk.
 NTU_BODIES = "TTTTLLLLRRRRGGGGHHHHTLLRR"
@@ -36,7 +36,7 @@ def _letters(topology: Topology, groups, letters) -> str:
 
 @pytest.mark.parametrize(("topology", "expected"), [(NTU25, NTU_BODIES), (UCLA20, UCLA_BODIES)])
 def test_body_regions_are_the_papers(topology, expected):
-    assert _letters(topology, topology.bodies, BODY_LETTERS) == expected
+    assert _letters(topology, topology.regions, BODY_LETTERS) == expected
 
 
 @pytest.mark.parametrize(("topology", "expected"), [(NTU25, NTU_PARTS), (UCLA20, UCLA_PARTS)])
@@ -64,13 +64,13 @@ def test_bones_are_a_tree_from_the_centre_with_parents_first(topology):
 @both
 def test_each_part_lies_within_one_body_region(topology):
     for part, body in zip(topology.parts, topology.part_to_body, strict=True):
-        assert set(part.joints) <= set(topology.bodies[body].joints)
+        assert set(part.joints) <= set(topology.regions[body].joints)
 
 
 @both
 def test_parts_fall_to_the_body_regions_of_the_same_limb(topology):
     names = {
-        part.name: topology.bodies[b].name
+        part.name: topology.regions[b].name
         for part, b in zip(topology.parts, topology.part_to_body, strict=True)
     }
     limb = {"spine": "trunk", "head": "trunk", "hand": "arm", "foot": "leg"}
@@ -83,7 +83,7 @@ def test_parts_fall_to_the_body_regions_of_the_same_limb(topology):
 def test_owner_tables_agree_with_the_groups(topology):
     for joint in range(topology.size):
         assert joint in topology.parts[topology.joint_to_part[joint]].joints
-        assert joint in topology.bodies[topology.joint_to_body[joint]].joints
+        assert joint in topology.regions[topology.joint_to_body[joint]].joints
 
 
 @both
@@ -104,7 +104,7 @@ def test_mirror_keeps_the_midline(topology):
 def test_mirror_maps_bones_to_bones_and_groups_to_groups(topology):
     mirror = topology.mirror
     assert {(mirror[a], mirror[b]) for a, b in topology.bones} == set(topology.bones)
-    for groups in (topology.parts, topology.bodies):
+    for groups in (topology.parts, topology.regions):
         sets = {frozenset(group.joints) for group in groups}
         assert {frozenset(mirror[j] for j in group) for group in sets} == sets
 
@@ -126,4 +126,4 @@ def test_axes_of_ucla_run_along_the_same_body_lines():
 def test_joint_counts():
     assert (NTU25.size, UCLA20.size) == (25, 20)
     assert [len(t.parts) for t in TOPOLOGIES.values()] == [10, 10]
-    assert [len(t.bodies) for t in TOPOLOGIES.values()] == [5, 5]
+    assert [len(t.regions) for t in TOPOLOGIES.values()] == [5, 5]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psptool.splits.draw import aimclr_share, draw_global, draw_per_class, global_share, ranked, share
+from psptool.data.splits.draw import aimclr_share, draw_global, draw_per_class, global_share, ranked, share
 
 LABELS = {f"clip{n:02d}": n % 3 for n in range(30)}
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from psptool.errors import PspError
-from psptool.skeletons.datasets import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
-from psptool.splits.draw import ranked
-from psptool.splits.making import SplitRequest, differences, field_count, make_split, split_name
+from psptool.common.errors import PspError
+from psptool.data.skeletons.datasets import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
+from psptool.data.splits.draw import ranked
+from psptool.data.splits.making import SplitRequest, differences, field_count, make_split, split_name
 
 FINGERPRINT = "0" * 64
 

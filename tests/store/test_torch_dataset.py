@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.errors import PspError
-from psptool.store.torch_dataset import ClipDataset
+from psptool.common.errors import PspError
+from psptool.data.store.torch_dataset import ClipDataset
 from tests.stores import make_clip, write_ucla
 
 NAMES = ["a01_s01_e00_v01", "a02_s01_e00_v02", "a12_s03_e01_v03"]

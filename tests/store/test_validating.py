@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from psptool.store.validating import validate
+from psptool.data.store.validating import validate
 from tests.stores import make_clip, write_ucla
 
 NAMES = ["a01_s01_e00_v01", "a01_s01_e00_v02", "a02_s03_e01_v03"]

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import psptool
-from psptool.errors import PspError
-from psptool.store import guarded
-from psptool.store.arrays import motion
-from psptool.store.reading import open_store
-from psptool.store.writing import StoreWriter, pack
+from psptool.common.errors import PspError
+from psptool.data.store import guarded
+from psptool.data.store.arrays import motion
+from psptool.data.store.reading import open_store
+from psptool.data.store.writing import StoreWriter, pack
 from tests.stores import JOINTS, make_clip, write_ucla
 
 NAMES = ["a01_s01_e00_v01", "a01_s01_e00_v02", "a02_s03_e01_v03", "a12_s10_e04_v01"]
@@ -106,8 +106,8 @@ def test_recorded_undoes_the_normalization_and_is_nan_where_absent(tmp_path):
 
 
 def test_many_clips_cross_chunk_borders_unharmed(tmp_path, monkeypatch):
-    monkeypatch.setattr("psptool.store.writing.CHUNK_ROWS", 7)
-    monkeypatch.setattr("psptool.store.writing.CHUNK_CLIPS", 3)
+    monkeypatch.setattr("psptool.data.store.writing.CHUNK_ROWS", 7)
+    monkeypatch.setattr("psptool.data.store.writing.CHUNK_CLIPS", 3)
     names = [f"a01_s01_e{episode:02}_v01" for episode in range(10)]
     clips = [make_clip(name, seed, GAP if seed % 3 else ((True,) * 9,)) for seed, name in enumerate(names)]
     write_ucla(tmp_path / "many.h5", clips)
@@ -128,7 +128,7 @@ def test_the_same_clips_give_the_same_bytes_at_another_time(tmp_path, clips):
 
 def test_clips_give_the_same_bytes_one_by_one_and_all_at_once(tmp_path, monkeypatch):
     """At once, whole chunks go to the file from where they lie; one by one, hardly any does."""
-    monkeypatch.setattr("psptool.store.writing.CHUNK_ROWS", 7)
+    monkeypatch.setattr("psptool.data.store.writing.CHUNK_ROWS", 7)
     clips = [make_clip(f"a01_s01_e{episode:02}_v01", episode, GAP) for episode in range(10)]
     manifest, contents = write_ucla(tmp_path / "manifest.h5", clips), []
     for number, parts in enumerate(([[clip] for clip in clips], [clips])):

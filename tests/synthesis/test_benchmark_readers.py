@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psptool.synthesis.recording import Faults, record
-from psptool.synthesis.writing import write_ntu
+from psptool.formats.synthesis.recording import Faults, record
+from psptool.formats.synthesis.writing import write_ntu
 
 NAMES = ["S001C001P003R001A023", "S002C002P005R001A050", "S003C003P008R002A080"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from psptool.skeletons.topologies import NTU25
-from psptool.synthesis.actions import NTU_ACTIONS, UCLA_ACTIONS, perform
-from psptool.synthesis.bodies import (
+from psptool.data.skeletons.topologies import NTU25
+from psptool.formats.synthesis.actions import NTU_ACTIONS, UCLA_ACTIONS, perform
+from psptool.formats.synthesis.bodies import (
     CHEST,
     FOOT,
     FOREARM,

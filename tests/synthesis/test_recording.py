@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from psptool.synthesis.actions import NTU_ACTIONS
-from psptool.synthesis.recording import Faults, record
+from psptool.formats.synthesis.actions import NTU_ACTIONS
+from psptool.formats.synthesis.recording import Faults, record
 
 WAVE = "S001C001P003R001A023"
 PUNCH = "S001C001P003R001A050"

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psptool.readers.ntu import NtuReader
-from psptool.readers.sources import find_clips, read_clip
-from psptool.readers.ucla import UclaJsonReader, UclaTextReader
-from psptool.skeletons.datasets import NTU60, NTU120, parse_ntu
-from psptool.skeletons.missing import missing_clips
-from psptool.synthesis.actions import NTU_ACTIONS
-from psptool.synthesis.names import DEMO_ACTIONS, clip_names, demo_names
-from psptool.synthesis.recording import Faults, record
-from psptool.synthesis.writing import skeleton_text, write_ntu, write_ucla
+from psptool.data.skeletons.datasets import NTU60, NTU120, parse_ntu
+from psptool.data.skeletons.missing import missing_clips
+from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.sources import find_clips, read_clip
+from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
+from psptool.formats.synthesis.actions import NTU_ACTIONS
+from psptool.formats.synthesis.names import DEMO_ACTIONS, clip_names, demo_names
+from psptool.formats.synthesis.recording import Faults, record
+from psptool.formats.synthesis.writing import skeleton_text, write_ntu, write_ucla
 
 NAMES = ["S001C001P003R001A023", "S002C002P005R001A050", "S003C003P008R002A080"]
 UCLA_NAMES = ["a01_s01_e00_v01", "a04_s03_e02_v02", "a12_s10_e05_v03"]

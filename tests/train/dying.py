@@ -11,14 +11,14 @@ import signal
 import sys
 
 from psptool.cli.main import app
-from psptool.errors import PspError
-from psptool.train import loop
+from psptool.common.errors import PspError
+from psptool.training import loop
 
 name, at = sys.argv[1], int(sys.argv[2])
 plain, taken = loop.objective, iter(range(1, 10**6))
 
 
-def objective(*arguments: object) -> object:
+def total_loss(*arguments: object) -> object:
     if next(taken) == at and os.environ.get("RANK", "1") == "1":
         if name == "ERROR":
             raise PspError("this rank has had enough")
@@ -26,5 +26,5 @@ def objective(*arguments: object) -> object:
     return plain(*arguments)  # type: ignore[arg-type]
 
 
-loop.objective = objective  # type: ignore[assignment]
+loop.total_loss = total_loss  # type: ignore[assignment]
 app(sys.argv[3:], prog_name="psptool")

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.common.distributed import ProcessGroup, init_distributed
+from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.store.reading import open_store
 from psptool.model.classifier import PSPNet
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.split import Split
 from psptool.schemas.training import TeacherSettings
-from psptool.skeletons.topologies import UCLA20
-from psptool.store.reading import open_store
-from psptool.train import api, loop
-from psptool.train.ranks import Ranks, join
+from psptool.training import api, loop
 
 from .tiny import change
 
@@ -36,14 +36,16 @@ class FlatNorm(nn.Module):
         return self.norm(x.squeeze(3)).unsqueeze(3)  # type: ignore[no-any-return]
 
 
-def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None:
+def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) -> None:
     torch.set_default_dtype(torch.float64)
-    config = change(optim={"steps": steps, "lr": 0.05, "labelled": 5, "unlabelled": 8, "clip_norm": 5.0})
+    config = change(
+        optim={"steps": steps, "lr": 0.05, "labelled_batch": 5, "pool_batch": 8, "clip_norm": 5.0}
+    )
     config = config.model_copy(
         update={
             "model": config.model.model_copy(update={"pose_width": 4, "pose_dropout": 0.0}),
             "teacher": TeacherSettings(weight=0.5, momentum=0.9, start=0.0, ramp=0.0),
-            "augment": config.augment.model_copy(update={"turn": 30.0, "jitter": 0.05, "mask_joints": 0.1}),
+            "augment": config.augment.model_copy(update={"yaw": 30.0, "jitter": 0.05, "mask_joints": 0.1}),
         }
     )
     with open_store(data) as store:
@@ -53,7 +55,7 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None
     torch.manual_seed(0 if ranks.first else 1)  # the first one's weights must reach the others
     model = PSPNet(config.model, UCLA20, 10)
     assert model.pose_branch is not None
-    model.pose_branch.input_map[2] = FlatNorm(
+    model.pose_branch.input_projection[2] = FlatNorm(
         config.model.pose_width
     )  # both kinds of batch norm in one training
     if ranks.size > 1:
@@ -86,5 +88,5 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: Ranks) -> None
 
 
 if __name__ == "__main__":
-    with join() as ranks:
+    with init_distributed() as ranks:
         follow(*map(Path, sys.argv[1:4]), int(sys.argv[4]), ranks)  # type: ignore[misc, arg-type]

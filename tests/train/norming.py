@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from psptool.common.distributed import ProcessGroup, init_distributed
 from psptool.model.synced_norm import synchronize_norms
-from psptool.train.ranks import Ranks, join
 
 
 class OwnNorm(nn.BatchNorm2d):
@@ -36,7 +36,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def pass_through(norm: nn.Module, shape: tuple[int, ...], ranks: Ranks) -> dict[str, Tensor]:
+def pass_through(norm: nn.Module, shape: tuple[int, ...], ranks: ProcessGroup) -> dict[str, Tensor]:
     """Three training steps and an evaluation: outputs and gradients of the last one, and the state after it."""
     if ranks.size > 1:
         synchronize_norms(norm)
@@ -47,10 +47,10 @@ def pass_through(norm: nn.Module, shape: tuple[int, ...], ranks: Ranks) -> dict[
             -1, *(1,) * (len(shape) - 1)
         )
         weights = torch.randn(shape, generator=generator)
-        own = x[ranks.share()].requires_grad_()
+        own = x[ranks.shard()].requires_grad_()
         norm.zero_grad()
         out = norm(own)
-        (out * weights[ranks.share()]).sum().backward()
+        (out * weights[ranks.shard()]).sum().backward()
         if [*norm.parameters()]:
             ranks.add_gradients(norm.parameters())
     assert own.grad is not None
@@ -69,7 +69,7 @@ def pass_through(norm: nn.Module, shape: tuple[int, ...], ranks: Ranks) -> dict[
 
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
-    with join() as ranks:
+    with init_distributed() as ranks:
         found = {}
         for case, (make, shape) in CASES.items():
             norm = make()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from psptool.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream, Streams
+from psptool.data.skeletons.topologies import NTU25
+from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings
-from psptool.skeletons.topologies import NTU25
-from psptool.train.objective import objective
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def test_loss_and_gradients_are_those_of_the_engine(benchmarks, by_index):
     import train as benchmark
     from plain_engine import PlainNet
 
-    from psptool.batches.ragged import Batcher
+    from psptool.data.batches.ragged import Batcher
 
-    settings = ModelSettings(channels=(8, 16), inter=(2, 4), strides=(1, 2), heads=2, polymerize="raw")
+    settings = ModelSettings(channels=(8, 16), qk_channels=(2, 4), strides=(1, 2), heads=2, polymerize="raw")
     config = benchmark.recipe(absent="zeros").model_copy(update={"model": settings})
     clips = benchmark.make_clips(6, 25, torch.device("cpu"))
     streams = Batcher(clips, config.sampling, absent_persons="zeros").test(torch.arange(6))
@@ -41,12 +41,12 @@ def test_loss_and_gradients_are_those_of_the_engine(benchmarks, by_index):
         model = PSPNet(settings, NTU25, benchmark.CLASSES).double().train()
     plain = PlainNet(settings, NTU25, benchmark.CLASSES, by_index).double().train()
     plain.load_state_dict(model.state_dict())
-    ours = objective(model, streams, clips.label[:2], config, torch.float32)["loss"]
+    ours = total_loss(model, streams, clips.label[:2], config, torch.float32)["loss"]
     joint, motion = (x.unflatten(0, (-1, 2)) for x in (streams.joint.x, streams.motion.x))
     theirs = plain.loss(joint, motion, clips.label, 2)
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=0, check_dtype=False)
     ours.backward()
     theirs.backward()
-    for name in ("joint_encoder.blocks.1.everywhere", "pyramid.attentions.body.query_key_value.weight"):
+    for name in ("joint_encoder.blocks.1.global_attention", "pyramid.attentions.body.query_key_value.weight"):
         found, expected = (dict(net.named_parameters())[name].grad for net in (plain, model))
         torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-4 * float(expected.abs().max()))

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from psptool.errors import PspError
-from psptool.train.api import train
-from psptool.train.device import PRECISIONS, choose_device, choose_precision, precision_warnings
+from psptool.common.errors import PspError
+from psptool.device import PRECISIONS, choose_device, choose_precision, precision_warnings
+from psptool.training.api import train
 
 from .tiny import change, make_files
 
@@ -128,7 +128,14 @@ def test_a_training_says_that_its_bfloat16_is_emulated(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     files, said = make_files(tmp_path), []
     recipe = change(precision="bfloat16", optim={"steps": 1})
-    train(files.data, files.split, recipe, device=torch.device("cpu"), out=tmp_path / "run", warn=said.append)
+    train(
+        files.data,
+        files.split,
+        recipe,
+        device=torch.device("cpu"),
+        out=tmp_path / "run",
+        on_warning=said.append,
+    )
     assert len(said) == 1
     assert "emulated and slow" in said[0]
 

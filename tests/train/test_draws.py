@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
-from psptool.train.draws import endless
+from psptool.training.draws import endless
 
 POOL = torch.tensor([3, 5, 8, 13, 21, 34, 55])
 

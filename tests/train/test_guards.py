@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from psptool.errors import PspError
+from psptool.common.errors import PspError
+from psptool.data.skeletons.topologies import UCLA20
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
-from psptool.skeletons.topologies import UCLA20
-from psptool.train import guards, loop
-from psptool.train.api import train
-from psptool.train.guards import check_terms, check_weights, doubts, memory_named
-from psptool.train.memory import StepMemory
+from psptool.training import guards, loop
+from psptool.training.api import train
+from psptool.training.guards import check_terms, check_weights, explain_out_of_memory, preflight_warnings
+from psptool.training.memory import StepMemory
 
 from .tiny import PARTS, change, make_files
 
@@ -24,18 +24,18 @@ CPU = torch.device("cpu")
 
 
 def said(tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], classes: int = 3) -> str:
-    return "\n".join(doubts(Split.load(make_files(tmp_path, parts).split), recipe, classes))
+    return "\n".join(preflight_warnings(Split.load(make_files(tmp_path, parts).split), recipe, classes))
 
 
 @pytest.mark.parametrize(
     ("recipe", "parts", "classes", "words"),
     [
         (change(), PARTS, 3, ""),
-        (change(optim={"labelled": 7}), PARTS, 3, "7 labelled clips a step, but the split has 6"),
+        (change(optim={"labelled_batch": 7}), PARTS, 3, "7 labelled clips a step, but the split has 6"),
         (change(), PARTS, 10, "6 labelled clips for 10 classes"),
         (change(), {**PARTS, "unlabelled": []}, 3, "no unlabelled clips"),
-        (change(optim={"unlabelled": 99}), PARTS, 3, "15 clips are drawn a step, not 99"),
-        (change(method="supervised", optim={"unlabelled": 99}), PARTS, 3, ""),
+        (change(optim={"pool_batch": 99}), PARTS, 3, "15 clips are drawn a step, not 99"),
+        (change(method="supervised", optim={"pool_batch": 99}), PARTS, 3, ""),
     ],
 )
 def test_what_is_not_as_it_was_meant_is_said(
@@ -49,10 +49,10 @@ def test_what_is_not_as_it_was_meant_is_said(
 def test_it_is_said_before_the_first_step(tmp_path: Path) -> None:
     files, order = make_files(tmp_path), []
     train(
-        files.data, files.split, change(optim={"labelled": 7}), device=CPU, out=tmp_path / "run",
-        warn=lambda words: order.append(words), tell=lambda word: order.append(str(word.step)),
+        files.data, files.split, change(optim={"labelled_batch": 7}), device=CPU, out=tmp_path / "run",
+        on_warning=lambda words: order.append(words), on_progress=lambda word: order.append(str(word.step)),
     )  # fmt: skip
-    assert order[0].startswith("optim.labelled: 7 labelled clips a step")
+    assert order[0].startswith("optim.labelled_batch: 7 labelled clips a step")
     assert order[-1] == "6"
 
 
@@ -98,7 +98,7 @@ MEMORY = StepMemory(UCLA20, classes=10, persons=1.0)
 
 
 def fail(recipe: TrainingConfig, error: Exception) -> str:
-    with pytest.raises(PspError) as caught, memory_named(recipe, CPU, MEMORY):
+    with pytest.raises(PspError) as caught, explain_out_of_memory(recipe, CPU, MEMORY):
         raise error
     return str(caught.value)
 
@@ -106,23 +106,25 @@ def fail(recipe: TrainingConfig, error: Exception) -> str:
 def test_memory_that_is_not_there_names_the_option_and_by_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 2**30
     monkeypatch.setattr(guards, "_in_use", lambda device: next(use))
-    recipe = change(optim={"labelled": 100, "unlabelled": 900})
+    recipe = change(optim={"labelled_batch": 100, "pool_batch": 900})
     cuda = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has …")
     # 3 GiB of the step fitted, and 1 GiB did not: three quarters at most, less what is spared.
     use = iter([1 * gib, 4 * gib, 4 * gib])
     words = fail(recipe, cuda)
     assert "1,024 MiB asked for beyond 4,096 MiB in use" in words
-    assert "Lower optim.unlabelled from 900 to 5" in words
+    assert "Lower optim.pool_batch from 900 to 5" in words
     supervised = change(recipe, method="supervised")
     use = iter([1 * gib] * 3)  # nothing is known: half
-    assert re.search(r"Lower optim.labelled from 100 to (4\d|50) or less", fail(supervised, MemoryError()))
+    assert re.search(
+        r"Lower optim.labelled_batch from 100 to (4\d|50) or less", fail(supervised, MemoryError())
+    )
 
 
 def test_the_processors_own_refusal_is_known() -> None:
-    with pytest.raises(PspError, match="out of memory on cpu"), memory_named(change(), CPU, MEMORY):
+    with pytest.raises(PspError, match="out of memory on cpu"), explain_out_of_memory(change(), CPU, MEMORY):
         torch.empty(2**60, dtype=torch.uint8)
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="shapes differ"), memory_named(change(), CPU, MEMORY):
+    with pytest.raises(RuntimeError, match="shapes differ"), explain_out_of_memory(change(), CPU, MEMORY):
         raise RuntimeError("shapes differ")

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from psptool.batches.streams import Stream, Streams
-from psptool.errors import PspError
+from psptool.common.errors import PspError
+from psptool.data.batches.streams import Stream, Streams
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import TrainingConfig
-from psptool.skeletons.topologies import UCLA20
-from psptool.train import guards
-from psptool.train.guards import memory_named
-from psptool.train.memory import MINIMUM, StepMemory, get_setting
-from psptool.train.objective import objective
+from psptool.training import guards
+from psptool.training.guards import explain_out_of_memory
+from psptool.training.memory import MINIMUM, StepMemory, get_setting
 
 CPU = torch.device("cpu")
 BEFORE = 2**30
@@ -51,8 +51,8 @@ class Allocator:
     def step(self, recipe: TrainingConfig) -> None:
         """Forward and backward pass of one step, of one person a clip."""
         self.used = 0
-        labelled, clips = recipe.optim.labelled, recipe.optim.labelled
-        clips += recipe.optim.unlabelled * recipe.needs_pool
+        labelled, clips = recipe.optim.labelled_batch, recipe.optim.labelled_batch
+        clips += recipe.optim.pool_batch * recipe.needs_pool
         with torch.device("meta"):
             model = PSPNet(recipe.model, UCLA20, 10, contrast=bool(recipe.contrast_levels))
             x = torch.empty(clips, 3, recipe.sampling.frames, 20)
@@ -66,7 +66,7 @@ class Allocator:
             self.kept = {storage._cdata: storage for storage in storages}
             labels = torch.empty(labelled, dtype=torch.int64)
             with saved_tensors_hooks(self.keep, lambda kept: kept):
-                objective(model, streams, labels, recipe, torch.float32)
+                total_loss(model, streams, labels, recipe, torch.float32)
         self.take(int(BACKWARD * self.used))
 
 
@@ -78,7 +78,7 @@ def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.Mon
     monkeypatch.setattr(guards, "_in_use", lambda device: BEFORE + allocator.used)
     allocator.used = 0
     try:
-        with memory_named(recipe, CPU, ESTIMATE):
+        with explain_out_of_memory(recipe, CPU, ESTIMATE):
             allocator.step(recipe)
     except PspError as error:
         return str(error)
@@ -101,7 +101,7 @@ def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
     ("preset", "changes"),
     [
         ("small", ()),
-        ("small", ("optim.labelled=200",)),
+        ("small", ("optim.labelled_batch=200",)),
         ("small", ("sampling.frames=300",)),
         ("small", ("model.heads=1", "model.strides=[1,1,1,1]", "model.levels=[joint]")),
         ("best", ()),
@@ -120,14 +120,14 @@ def test_the_estimate_is_near_what_the_forward_pass_keeps(preset: str, changes: 
 @pytest.mark.parametrize(
     ("preset", "changes", "first"),
     [
-        ("small", ("optim.labelled=4000",), "optim.labelled"),
-        ("small", ("optim.labelled=4000", "method=supervised"), "optim.labelled"),
-        ("small", ("optim.unlabelled=4000",), "optim.unlabelled"),
-        ("small", ("optim.labelled=2000", "optim.unlabelled=3000"), "optim.unlabelled"),
+        ("small", ("optim.labelled_batch=4000",), "optim.labelled_batch"),
+        ("small", ("optim.labelled_batch=4000", "method=supervised"), "optim.labelled_batch"),
+        ("small", ("optim.pool_batch=4000",), "optim.pool_batch"),
+        ("small", ("optim.labelled_batch=2000", "optim.pool_batch=3000"), "optim.pool_batch"),
         ("small", ("sampling.frames=2000",), "sampling.frames"),
-        ("small", ("optim.labelled=1", "optim.unlabelled=2", "sampling.frames=500"), "sampling.frames"),
-        ("small", (), "optim.unlabelled"),
-        ("paper", (), "optim.unlabelled"),
+        ("small", ("optim.labelled_batch=1", "optim.pool_batch=2", "sampling.frames=500"), "sampling.frames"),
+        ("small", (), "optim.pool_batch"),
+        ("paper", (), "optim.pool_batch"),
     ],
 )
 def test_following_the_advice_makes_the_step_fit(
@@ -148,24 +148,26 @@ def test_following_the_advice_makes_the_step_fit(
 
 
 def test_settings_at_their_minimum_are_not_advised(monkeypatch: pytest.MonkeyPatch) -> None:
-    least = resolve(changes=["optim.labelled=1", "optim.unlabelled=2", "sampling.frames=1"])
+    least = resolve(changes=["optim.labelled_batch=1", "optim.pool_batch=2", "sampling.frames=1"])
     said = advice(least, Allocator(1000), monkeypatch)
     assert "Choose a smaller network (model.channels)" in said
     assert "Lower" not in said
-    said = advice(resolve(changes=["optim.labelled=1", "optim.unlabelled=2"]), Allocator(1e6), monkeypatch)
+    said = advice(
+        resolve(changes=["optim.labelled_batch=1", "optim.pool_batch=2"]), Allocator(1e6), monkeypatch
+    )
     assert re.findall(r"(\S+) from", said) == ["sampling.frames"]
 
 
 def test_what_no_setting_frees_is_said() -> None:
     recipe = resolve()
     memory = StepMemory(UCLA20, classes=10**6, persons=1.0)  # the weights alone are too many
-    with pytest.raises(PspError) as caught, memory_named(recipe, CPU, memory):
+    with pytest.raises(PspError) as caught, explain_out_of_memory(recipe, CPU, memory):
         raise MemoryError
     assert "sampling.frames from 32 to 1, and choose a smaller network" in str(caught.value)
 
 
 def test_processes_share_a_steps_clips() -> None:
-    recipe = resolve(changes=["optim.labelled=30", "optim.unlabelled=50"])
+    recipe = resolve(changes=["optim.labelled_batch=30", "optim.pool_batch=50"])
     one, two, none = (StepMemory(UCLA20, 10, 1.0, processes=number).bytes(recipe) for number in (1, 2, 80))
     # Beside what every process has, its copies of the weights and one clip.
     assert two - none == pytest.approx((one - none) / 2, rel=0.05)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from psptool.schemas.training import OptimSettings
-from psptool.train.optimization import build_optimizer, learning_rate
+from psptool.training.optimization import build_optimizer, learning_rate
 
 
 def test_released_schedule_is_the_recipes_table_epoch_by_epoch() -> None:
@@ -30,7 +30,7 @@ def test_released_schedule_keeps_its_shape_at_other_lengths_and_rates(step: int,
 
 
 def test_one_cycle_warms_up_in_a_line_and_falls_in_half_a_cosine() -> None:
-    settings = OptimSettings(schedule="one-cycle", steps=100, warmup=0.1, lr=0.2)
+    settings = OptimSettings(schedule="cosine", steps=100, warmup=0.1, lr=0.2)
     rates = [learning_rate(step, settings) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * step / 11 for step in range(1, 11)])
     assert rates[10:] == pytest.approx([0.1 * (1 + math.cos(math.pi * n / 90)) for n in range(90)])
@@ -41,7 +41,7 @@ def test_one_cycle_warms_up_in_a_line_and_falls_in_half_a_cosine() -> None:
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
 @pytest.mark.parametrize("steps", [1, 7])
 def test_one_cycle_without_or_with_nothing_but_warm_up_stays_positive(warmup: float, steps: int) -> None:
-    settings = OptimSettings(schedule="one-cycle", steps=steps, warmup=warmup, lr=0.2)
+    settings = OptimSettings(schedule="cosine", steps=steps, warmup=warmup, lr=0.2)
     assert all(0 < learning_rate(step, settings) <= 0.2 for step in range(steps))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from psptool.train.profiling import OPERATORS, PARTS, profile_training
+from psptool.training.profiling import OPERATORS, PARTS, profile_training
 
 from .tiny import RECIPE, make_files
 

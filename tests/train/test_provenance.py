@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from psptool.errors import PspError
-from psptool.runs import folder as folder_module
-from psptool.runs.folder import RunFolder
+from psptool.common.errors import PspError
 from psptool.schemas.run import RunConfig
-from psptool.train import api, checkpoint, loop
-from psptool.train.stopping import Stopped
+from psptool.training import api, loop, state
+from psptool.training.runs import folder as folder_module
+from psptool.training.runs.folder import RunFolder
+from psptool.training.stopping import Stopped
 
 from .test_resume import SHORT, change_provenance, files, go, log, stopped
 from .tiny import Files, change, equal, weights
@@ -41,7 +41,7 @@ def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(
 ) -> None:
     there, warned = stopped(files, 7, SHORT), list[str]()
     change_provenance(there, **old)
-    done = go(files, SHORT, resume="required", warn=warned.append)
+    done = go(files, SHORT, resume="required", on_warning=warned.append)
     assert done.folder == there.path
     (warning,) = warned
     assert f"{there.path}: resumed at step 7 with other provenance: {words}" in warning
@@ -55,7 +55,7 @@ def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(
 def test_a_run_of_one_thread_resumes_on_two(files: Files) -> None:
     there, warned = stopped(files, 7, SHORT), list[str]()
     torch.set_num_threads(2)
-    assert go(files, SHORT, out=there.path, resume="required", warn=warned.append).folder == there.path
+    assert go(files, SHORT, out=there.path, resume="required", on_warning=warned.append).folder == there.path
     assert ", 1 thread -> " in warned[0]
     assert ", 2 threads" in warned[0]
 
@@ -65,10 +65,10 @@ def test_unchanged_provenance_warns_of_nothing_and_each_resume_is_recorded(files
     there = stopped(files, 7, SHORT)
     for step in (9, 11):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop.Loop, "_stops", lambda self, asked, done, at=step: done == at)
+            patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done, at=step: done == at)
             with pytest.raises(Stopped):
-                go(files, SHORT, resume="required", warn=warned.append)
-    done = go(files, SHORT, resume="required", warn=warned.append)
+                go(files, SHORT, resume="required", on_warning=warned.append)
+    done = go(files, SHORT, resume="required", on_warning=warned.append)
     assert warned == []
     assert [record.from_step for record in RunConfig.load(there.config).provenance] == [0, 7, 9, 11]
     assert equal(weights(undisturbed), weights(done))
@@ -90,7 +90,7 @@ def test_a_configuration_of_format_1_is_read_and_its_run_resumes(files: Files) -
     for key in ("from_step", "processes", "torch_version"):
         del record[key]
     there.config.write_text(json.dumps({**values, **record, "format_version": 1}))
-    assert go(files, SHORT, resume="required", warn=warned.append).folder == there.path
+    assert go(files, SHORT, resume="required", on_warning=warned.append).folder == there.path
     assert warned == []
     assert len(RunConfig.load(there.config).provenance) == 2
 
@@ -103,7 +103,7 @@ def test_a_run_resumes_in_its_own_precision_where_auto_would_be_another(
     undisturbed = files.train(recipe, "undisturbed")
     there = stopped(files, 7, recipe)
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "bfloat16")
-    done = go(files, recipe, resume="required", warn=warned.append)
+    done = go(files, recipe, resume="required", on_warning=warned.append)
     assert (done.folder, done.config.precision) == (there.path, "float32")
     assert warned == [f"{there.path}: resumed in its own float32; auto would be bfloat16 on cpu"]
     assert equal(weights(undisturbed), weights(done))
@@ -131,10 +131,10 @@ def test_a_state_is_read_on_a_device_with_other_generators(
     files: Files, monkeypatch: pytest.MonkeyPatch, there: int
 ) -> None:
     # A GPU has one generator more.
-    plain, extra = checkpoint.Standing._generators, torch.Generator()
+    plain, extra = state.TrainState._generators, torch.Generator()
 
     def generators(count: int) -> None:
-        monkeypatch.setattr(checkpoint.Standing, "_generators", lambda self: [*plain(self), extra][:count])
+        monkeypatch.setattr(state.TrainState, "_generators", lambda self: [*plain(self), extra][:count])
 
     generators(there)
     stopped(files, 7, SHORT)
@@ -154,9 +154,9 @@ def test_best_weights_belong_to_the_state_wherever_a_process_dies(
     """The continuation finds no better weights, as it may on another device."""
     recipe = change(SHORT, optim={"steps": 6}, validate_every=2, checkpoint_every=3)
     at, best = list[int](), dict[int, dict[str, torch.Tensor]]()
-    plain, write, count = loop.Loop._say, folder_module.write_whole, iter(range(1, 1000))
+    plain, write, count = loop.Loop._log, folder_module.write_whole, iter(range(1, 1000))
 
-    def say(self: loop.Loop, now: checkpoint.Standing, *rest: object) -> bool:
+    def say(self: loop.Loop, now: state.TrainState, *rest: object) -> bool:
         at[:] = [now.step]
         found = plain(self, now, *rest)  # type: ignore[arg-type]
         if found:
@@ -169,7 +169,7 @@ def test_best_weights_belong_to_the_state_wherever_a_process_dies(
         write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_say", say)
+        patch.setattr(loop.Loop, "_log", say)
         patch.setattr(loop.Loop, "_validate", lambda self: LOOKS[at[0]])
         patch.setattr(folder_module, "write_whole", dying)
         with contextlib.suppress(KeyboardInterrupt):

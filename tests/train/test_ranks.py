@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.errors import PspError
+from psptool.common.distributed import SINGLE, ProcessGroup, init_distributed, own_device
+from psptool.common.errors import PspError
 from psptool.model.synced_norm import SyncedNorm, synchronize_norms
-from psptool.train.ranks import ALONE, Ranks, join, own_device
 
 from ..stores import make_clip, write_ucla
 from ..trained import make_split
@@ -111,9 +111,9 @@ def test_the_end_of_one_process_is_the_end_of_all_with_one_message(
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize(("labelled", "pool"), [(1, 0), (1, 4), (3, 4), (4, 4), (7, 9), (9, 90)])
 def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int) -> None:
-    ranks = [Ranks(number, size) for number in range(size)]
+    ranks = [ProcessGroup(number, size) for number in range(size)]
     dealt = [
-        [*range(labelled)[one.share()], *range(labelled, labelled + pool)[one.share(backwards=True)]]
+        [*range(labelled)[one.shard()], *range(labelled, labelled + pool)[one.shard(backwards=True)]]
         for one in ranks
     ]
     assert sorted(clip for share in dealt for clip in share) == list(range(labelled + pool))
@@ -121,11 +121,11 @@ def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
-    with join() as ranks:
-        assert ranks == ALONE
-    assert own_device(torch.device("cpu"), ALONE) == torch.device("cpu")
-    assert ALONE.any(True)
-    assert not ALONE.any(False)
+    with init_distributed() as ranks:
+        assert ranks == SINGLE
+    assert own_device(torch.device("cpu"), SINGLE) == torch.device("cpu")
+    assert SINGLE.any(True)
+    assert not SINGLE.any(False)
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_every_kind_of_batch_norm_over_two_processes_equals_one_process(tmp_path
     for case, alone in one.items():
         for rank, part in enumerate(parts):
             for name in ("out", "gradient"):
-                expected = alone[name][Ranks(rank, 2).share()]
+                expected = alone[name][ProcessGroup(rank, 2).share()]
                 torch.testing.assert_close(
                     part[case][name], expected, msg=lambda text, at=(case, name): f"{at}: {text}"
                 )

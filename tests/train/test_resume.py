@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from psptool.errors import PspError
-from psptool.runs.folder import RunFolder
+from psptool.common.errors import PspError
 from psptool.schemas.run import RunConfig
 from psptool.schemas.training import TeacherSettings, TrainingConfig
-from psptool.train import loop
-from psptool.train.api import Trained, train
-from psptool.train.stopping import Stopped, requests
+from psptool.training import loop
+from psptool.training.api import Trained, train
+from psptool.training.runs.folder import RunFolder
+from psptool.training.stopping import Stopped, requests
 
 from .tiny import Files, change, equal, make_files, weights
 
@@ -32,7 +32,7 @@ RECIPE = change(
 )
 RECIPE = RECIPE.model_copy(
     update={
-        "augment": RECIPE.augment.model_copy(update={"turn": 30.0, "jitter": 0.1, "mask_joints": 0.1}),
+        "augment": RECIPE.augment.model_copy(update={"yaw": 30.0, "jitter": 0.1, "mask_joints": 0.1}),
         "model": RECIPE.model.model_copy(update={"dropout": 0.2, "pose_width": 4}),
         "teacher": TeacherSettings(weight=0.5, momentum=0.9),
     }
@@ -119,7 +119,7 @@ def change_provenance(folder: RunFolder, **values: object) -> None:
 def stopped(files: Files, step: int = 7, recipe: TrainingConfig = RECIPE) -> RunFolder:
     """A run that was stopped after a step, in a folder of its own under ``runs``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Loop, "_stops", lambda self, asked, done: done == step)
+        patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done: done == step)
         with pytest.raises(Stopped) as caught:
             go(files, recipe)
     return RunFolder(caught.value.folder)
@@ -131,7 +131,7 @@ def test_the_newest_unfinished_run_of_the_same_training_is_gone_on_with(files: F
     newest = stopped(files, 7)
     other = stopped(files, 3, change(RECIPE, optim={"lr": 0.5}))
     said: list[str] = []
-    done = go(files, resume=resume, say=said.append)
+    done = go(files, resume=resume, on_message=said.append)
     assert done.folder == newest.path
     assert f"going on with {newest.path} (--resume off trains anew)" in said
     assert f"not gone on with the unfinished run {other.path}: optim.lr is 0.5 there, 0.02 here" in said
@@ -157,8 +157,8 @@ def test_required_without_an_unfinished_run_of_it_says_what_differs(files: Files
     ):
         go(files, resume="required")
     stopped(files)
-    with pytest.raises(PspError, match=r"found .*: optim\.labelled is 3 there, 2 here"):
-        go(files, change(RECIPE, optim={"labelled": 2}), resume="required")
+    with pytest.raises(PspError, match=r"found .*: optim\.labelled_batch is 3 there, 2 here"):
+        go(files, change(RECIPE, optim={"labelled_batch": 2}), resume="required")
 
 
 @pytest.mark.parametrize("resume", ["auto", "required"])
@@ -184,7 +184,7 @@ def test_where_files_lie_and_how_often_is_saved_may_change(files: Files) -> None
     there = stopped(files)
     change_provenance(there, data_path="elsewhere.h5", split_path="elsewhere.json")
     warned: list[str] = []
-    done = go(files, change(RECIPE, checkpoint_every=0), resume="required", warn=warned.append)
+    done = go(files, change(RECIPE, checkpoint_every=0), resume="required", on_warning=warned.append)
     assert done.folder == there.path
     (words,) = warned
     assert f"data_path: elsewhere.h5 -> {files.data}" in words
@@ -205,7 +205,7 @@ def test_a_finished_run_is_left_as_it_is_and_said(files: Files) -> None:
     done = go(files)
     before = (done.folder / "last.safetensors").stat().st_mtime_ns
     said: list[str] = []
-    again = go(files, out=done.folder, resume="auto", say=said.append)
+    again = go(files, out=done.folder, resume="auto", on_message=said.append)
     assert (again.final, again.best) == (done.final, done.best)
     assert "trained to its end already" in said[0]
     assert (done.folder / "last.safetensors").stat().st_mtime_ns == before
@@ -219,7 +219,7 @@ def test_a_run_in_other_hands_is_not_touched(files: Files) -> None:
         with pytest.raises(PspError, match="another psptool process is training in this folder"):
             go(files, out=there.path, resume="required")
         said: list[str] = []
-        assert go(files, resume="auto", say=said.append).folder == Path(f"{there.path}-2")
+        assert go(files, resume="auto", on_message=said.append).folder == Path(f"{there.path}-2")
         assert "another psptool process" in said[0]
     assert go(files, resume="auto").folder == there.path
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream, Streams
+from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import TeacherSettings, TrainingConfig
-from psptool.train.objective import objective
-from psptool.train.teacher import OLD_LABELS, Teacher
+from psptool.training.teacher import OLD_LABELS, Teacher
 
 from ..trained import TRAINING, make_network
 from .tiny import RECIPE, change, make_files
@@ -61,7 +61,7 @@ def test_its_weights_are_the_running_mean_of_the_networks() -> None:
         for seed, x in enumerate(model.state_dict().values()):
             if x.is_floating_point():
                 x.add_(torch.randn(x.shape, generator=torch.Generator().manual_seed(100 * step + seed)))
-        teacher.follow(model, step)
+        teacher.update(model, step)
         momentum = min(0.3, (1 + step) / (10 + step))
         for name, x in model.state_dict().items():
             mean[name] = momentum * mean[name] + (1 - momentum) * x if x.is_floating_point() else x
@@ -87,7 +87,7 @@ def test_its_labels_are_its_probabilities_balanced_and_sharpened(temperature: fl
     mean = np.full(10, 0.1)
     for seed in range(3):
         streams = make_streams(seed=seed)
-        found = teacher.label(streams)
+        found = teacher.predict(streams)
         p = probabilities(model, streams).double().numpy()
         mean = OLD_LABELS * mean + (1 - OLD_LABELS) * p.mean(0)
         for row, own in zip(found, p, strict=True):
@@ -113,7 +113,7 @@ def test_a_class_that_it_names_too_often_is_named_less_once_balanced() -> None:
 def test_its_term_is_the_cross_entropy_with_its_labels_on_the_pool_alone() -> None:
     model, streams, labels = unsure(), make_streams(), torch.tensor([0, 1])
     taught = torch.rand(4, 10, generator=torch.Generator().manual_seed(1)).softmax(1)
-    terms = objective(model, streams, labels, TAUGHT, torch.float32, taught=taught, weight=0.3)
+    terms = total_loss(model, streams, labels, TAUGHT, torch.float32, taught=taught, weight=0.3)
     p = probabilities(model, streams)[2:]
     expected = -sum(
         float(t * math.log(q))
@@ -126,7 +126,7 @@ def test_its_term_is_the_cross_entropy_with_its_labels_on_the_pool_alone() -> No
 
 
 def test_before_its_first_label_its_term_is_zero() -> None:
-    terms = objective(make_network(), make_streams(), torch.tensor([0, 1]), TAUGHT, torch.float32)
+    terms = total_loss(make_network(), make_streams(), torch.tensor([0, 1]), TAUGHT, torch.float32)
     assert float(terms["teacher"]) == 0
 
 
@@ -141,7 +141,7 @@ def test_before_its_first_label_its_term_is_zero() -> None:
 def test_there_is_a_term_of_the_teacher_where_there_is_a_teacher(
     config: TrainingConfig, names: set[str]
 ) -> None:
-    terms = objective(make_network(), make_streams(), torch.tensor([0, 1]), config, torch.float32)
+    terms = total_loss(make_network(), make_streams(), torch.tensor([0, 1]), config, torch.float32)
     assert terms.keys() == names
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.errors import PspError
+from psptool.common.errors import PspError
 from psptool.schemas.run import RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
-from psptool.train import api, loop
-from psptool.train.loop import Loop, Progress
+from psptool.training import api, loop
+from psptool.training.loop import Loop, Progress
 
 from .tiny import NAMES, PARTS, RECIPE, Files, change, equal, make_files, weights
 
@@ -31,9 +31,9 @@ def begins(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
     """The loops that trainings come to; they take no step."""
     seen: list[Loop] = []
 
-    def run(self: Loop, tell: Callable[[Progress], None], **_: object) -> int:
+    def run(self: Loop, on_progress: Callable[[Progress], None], **_: object) -> int:
         seen.append(self)
-        tell(Progress(self.config.optim.steps, self.config.optim.steps, {}, 0.0, 0.0))
+        on_progress(Progress(self.config.optim.steps, self.config.optim.steps, {}, 0.0, 0.0))
         return self.config.optim.steps
 
     monkeypatch.setattr(Loop, "run", run)
@@ -41,9 +41,7 @@ def begins(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
 
 
 def test_the_same_seed_ends_with_the_same_bits_and_another_one_does_not(files: Files) -> None:
-    lively = change(
-        precision="float32", augment=RECIPE.augment.model_copy(update={"turn": 30, "jitter": 0.1})
-    )
+    lively = change(precision="float32", augment=RECIPE.augment.model_copy(update={"yaw": 30, "jitter": 0.1}))
     first, again = files.train(lively, "first"), files.train(lively, "again")
     other = files.train(change(lively, seed=1), "other")
     assert (first.config.seed, other.config.seed) == (0, 1)
@@ -113,7 +111,7 @@ def test_pools_are_the_splits_parts_and_the_test_clips_stand_in_none(
     for run in begins:
         assert names(run.pools.labelled) == sorted(PARTS["labelled"])
         assert names(run.pools.validation) == sorted(PARTS["validation"])
-    contrasts = [names(run.pools.unlabelled) for run in begins]
+    contrasts = [names(run.pools.pool) for run in begins]
     assert contrasts == [sorted(PARTS["labelled"] + PARTS["unlabelled"]), sorted(PARTS["unlabelled"]), [], []]
 
 
@@ -207,7 +205,7 @@ def test_the_configuration_says_what_was_trained_on_what(files: Files) -> None:
     told: list[tuple[Path, RunConfig, bool]] = []
     done = api.train(
         files.data, files.split, RECIPE, device=torch.device("cpu"), out=files.data.parent / "run",
-        begun=lambda folder, config: told.append((folder, config, (folder / "log.jsonl").exists())),
+        on_start=lambda folder, config: told.append((folder, config, (folder / "log.jsonl").exists())),
     )  # fmt: skip
     config = RunConfig.load(done.folder / "config.json")
     assert told == [(done.folder, config, False)]
@@ -222,7 +220,7 @@ def test_the_configuration_says_what_was_trained_on_what(files: Files) -> None:
 
 @pytest.mark.parametrize("method", ["psp", "supervised"])
 def test_a_tiny_training_learns(files: Files, method: str) -> None:
-    settings = {"steps": 70, "lr": 0.05, "labelled": 6}
+    settings = {"steps": 70, "lr": 0.05, "labelled_batch": 6}
     done = files.train(change(method=method, optim=settings, validate_every=70))
     first, last = log(done.folder)[0], log(done.folder)[-1]
     assert last["ce"] < 0.3 < 0.6 < first["ce"]  # by chance among three classes: 1.1
@@ -266,9 +264,9 @@ def test_a_rate_far_too_large_is_noticed(files: Files) -> None:
 
 REFUSED: dict[str, tuple[TrainingConfig, dict[str, list[str]], str]] = {
     "one clip has none to compare with": (
-        change(optim={"unlabelled": 1}),
+        change(optim={"pool_batch": 1}),
         PARTS,
-        r"optim\.unlabelled: too few clips of the pool.* found 1 clips a step of 15, expected 2 or more",
+        r"optim\.pool_batch: too few clips of the pool.* found 1 clips a step of 15, expected 2 or more",
     ),
     "no labelled clips": (RECIPE, {**PARTS, "labelled": []}, r"no labelled clips.*psptool split"),
     "a clip that the dataset has not": (
@@ -293,13 +291,13 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
 def test_a_contrast_with_fewer_clips_than_the_recipe_draws_takes_them_all(
     files: Files, labelled_too: bool, most: int
 ) -> None:
-    recipe = change(optim={"unlabelled": 16}, loss={"contrast_labelled": labelled_too})
-    assert files.train(recipe, f"few-{most}").config.training.optim.unlabelled == most
+    recipe = change(optim={"pool_batch": 16}, loss={"contrast_labelled": labelled_too})
+    assert files.train(recipe, f"few-{most}").config.training.optim.pool_batch == most
 
 
 def test_supervised_needs_no_unlabelled_clips(tmp_path: Path) -> None:
     files = make_files(tmp_path, {**PARTS, "unlabelled": []})
-    assert files.train(change(method="supervised", optim={"unlabelled": 0})).final.step == 6
+    assert files.train(change(method="supervised", optim={"pool_batch": 0})).final.step == 6
 
 
 @pytest.mark.parametrize(

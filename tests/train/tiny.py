@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from psptool.schemas.training import LossSettings, OptimSettings, TrainingConfig
-from psptool.train.api import Trained, train
+from psptool.training.api import Trained, train
 
 from ..stores import make_clip, write_ucla
 from ..trained import TRAINING, make_split
@@ -30,7 +30,7 @@ PARTS = {
 }
 RECIPE = TRAINING.model_copy(
     update={
-        "optim": OptimSettings(steps=6, labelled=3, unlabelled=4, lr=0.02, schedule="one-cycle"),
+        "optim": OptimSettings(steps=6, labelled_batch=3, pool_batch=4, lr=0.02, schedule="cosine"),
         "validate_every": 2,
     }
 )

@@ -7,15 +7,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from psptool.batches.ragged import Batcher, RaggedClips
-from psptool.errors import PspError
-from psptool.evaluate.api import evaluate
+from psptool.common.errors import PspError
+from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.store.reading import open_store
+from psptool.evaluation.api import evaluate
 from psptool.schemas.run import RunConfig
-from psptool.skeletons.topologies import UCLA20
-from psptool.store.reading import open_store
 from psptool.view.attention import with_attention
-from psptool.view.finding import find
 from psptool.view.report import report_page
+from psptool.view.sources import find
 
 from ..stores import make_clip, write_ucla
 from ..trained import make_network, make_run, make_split
@@ -70,7 +70,7 @@ def test_clips_of_another_preparation_are_refused(run):
 
 def test_report_says_the_scores_the_surest_mistakes_and_what_they_rest_on(run):
     told = []
-    scores = evaluate(run, tell=told.append)
+    scores = evaluate(run, on_progress=told.append)
     (run / "log.jsonl").write_text('{"step": 10, "loss": 2.5, "ce": 2.5, "lr": 0.1}\n')
     text = report_page(run, scores, told[0])
     wrong = told[0].logits.both.argmax(1) != told[0].labels
@@ -84,7 +84,7 @@ def test_report_says_the_scores_the_surest_mistakes_and_what_they_rest_on(run):
 
 def test_report_draws_every_term_of_the_loss_that_the_log_has(run):
     told = []
-    scores = evaluate(run, tell=told.append)
+    scores = evaluate(run, on_progress=told.append)
     terms = (
         '"loss": 2.5, "ce": 1.5, "body": 0.3, "part": 0.3, "joint": 0.2, "teacher": 0.2, "unheard of": 0.1'
     )
@@ -97,7 +97,7 @@ def test_report_draws_every_term_of_the_loss_that_the_log_has(run):
 
 def test_report_gives_the_mean_over_draws_of_one_recipe(run):
     told = []
-    scores = evaluate(run, tell=told.append)
+    scores = evaluate(run, on_progress=told.append)
     other = scores.model_copy(
         update={"draw": 1, "split_digest": "1" * 64, "top1": min(1.0, scores.top1 + 0.1)}
     )

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from psptool.evaluate.api import evaluate
+from psptool.evaluation.api import evaluate
+from psptool.formats.synthesis.recording import Faults
+from psptool.formats.synthesis.writing import write_ntu
 from psptool.schemas.run import RunConfig
-from psptool.synthesis.recording import Faults
-from psptool.synthesis.writing import write_ntu
 from psptool.view.attention import with_attention
-from psptool.view.finding import find
 from psptool.view.report import report_page
+from psptool.view.sources import find
 from psptool.view.viewer import viewer_page
 
 from .test_attention import TEST, run  # noqa: F401
@@ -127,7 +127,7 @@ def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(bro
 
 def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
     told = []
-    scores = evaluate(run, tell=told.append)
+    scores = evaluate(run, on_progress=told.append)
     (run / "report.html").write_text(report_page(run, scores, told[0]), encoding="utf-8")
     browser.get((run / "report.html").as_uri())
     browser.execute_script("document.querySelector('.player').scrollIntoView()")
@@ -137,7 +137,7 @@ def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
 
 
 def test_page_over_many_runs_draws_its_dots_inside_their_track(browser, tmp_path):
-    from psptool.evaluate.table import build_table, gather
+    from psptool.evaluation.table import build_table, gather
     from psptool.view.comparison import table_page
 
     from ..evaluate.test_table import OLD

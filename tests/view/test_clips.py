@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from psptool.errors import PspError
+from psptool.common.errors import PspError
+from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.schemas.prediction import Guess, PredictedClip, Prediction
-from psptool.synthesis.writing import write_ntu, write_ucla
-from psptool.view.clips import NOWHERE, page_data, rounding
 from psptool.view.drawing import contact_sheet, moving_gif
-from psptool.view.finding import FEW, find
+from psptool.view.scene import NOWHERE, page_data, rounding
+from psptool.view.sources import FEW, find
 
 from .. import stores
 from ..prepare.raw import ntu_text
@@ -37,7 +37,7 @@ def test_positions_in_a_page_are_those_of_the_file_within_half_a_step(tmp_path):
 
 
 def test_recorded_positions_of_a_raw_file_and_of_its_dataset_agree(tmp_path):
-    from psptool.prepare.pipeline import prepare
+    from psptool.preparation.pipeline import prepare
 
     write_ucla(tmp_path, ["a01_s01_e00_v01"])
     raw = find(tmp_path / "all_sqe" / "a01_s01_e00_v01.json").clips[0]

@@ -2,7 +2,7 @@
 
 import re
 
-from psptool.evaluate.table import Scored, build_table, gather
+from psptool.evaluation.table import Scored, build_table, gather
 from psptool.view.charts import Dots, dots, shares
 from psptool.view.comparison import table_page
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from psptool.errors import PspError
-from psptool.evaluate.table import build_table, gather
-from psptool.runs.folder import RunFolder
+from psptool.common.errors import PspError
+from psptool.evaluation.table import build_table, gather
+from psptool.training.runs.folder import RunFolder
 
 from ..evaluate.test_table import scores
 from .conftest import WORKFLOWS

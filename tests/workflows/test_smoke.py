@@ -24,7 +24,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = WORKFLOWS.parent
 # Every step leaves a checkpoint, and there are enough of them to be killed between two.
-LONGER = "set=[sampling.frames=16,optim.steps=25,optim.labelled=8,optim.unlabelled=16,checkpoint_every=1]"
+LONGER = (
+    "set=[sampling.frames=16,optim.steps=25,optim.labelled_batch=8,optim.pool_batch=16,checkpoint_every=1]"
+)
 
 
 @dataclass

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import ModelSettings
-from psptool.skeletons.topology import Topology
 
 SLOPE, TEMPERATURE = 0.1, 0.07
 
@@ -60,17 +60,17 @@ class Block(nn.Module):
     """One block on (P, C, T, V)."""
 
     def __init__(
-        self, inputs: int, outputs: int, inter: int, heads: int, joints: int, stride: int, kernel: int
+        self, inputs: int, outputs: int, qk_channels: int, heads: int, joints: int, stride: int, kernel: int
     ) -> None:
         super().__init__()
-        self.heads, self.inter = heads, inter
+        self.heads, self.qk_channels = heads, qk_channels
         channel, position = torch.arange(inputs), torch.arange(joints)
         angle = position[None, :] / 10000.0 ** ((channel - channel % 2) / inputs)[:, None]
         table = torch.where(channel[:, None] % 2 == 0, angle.sin(), angle.cos())
         self.register_buffer("table", table[None, :, None, :], persistent=False)
-        self.query_key = nn.Conv2d(inputs, 2 * heads * inter, 1)
+        self.query_key = nn.Conv2d(inputs, 2 * heads * qk_channels, 1)
         self.alpha = nn.Parameter(torch.ones(heads, 1, 1))
-        self.everywhere = nn.Parameter(torch.full((heads, joints, joints), 1 / joints))
+        self.global_attention = nn.Parameter(torch.full((heads, joints, joints), 1 / joints))
         self.spatial = conv_norm(heads * inputs, outputs)
         self.feed_forward = conv_norm(outputs, outputs)
         self.temporal = conv_norm(outputs, outputs, kernel, stride)
@@ -83,9 +83,9 @@ class Block(nn.Module):
         """(P, C, T, V) -> (P, C', T', V)."""
         persons, channels, frames, joints = x.shape
         query_key = self.query_key(x + self.get_buffer("table"))
-        query, key = query_key.view(persons, 2 * self.heads, self.inter, frames, joints).chunk(2, dim=1)
-        maps = torch.einsum("nsctu,nsctv->nsuv", query, key) / (self.inter * frames)
-        maps = torch.tanh(maps) * self.alpha + self.everywhere
+        query, key = query_key.view(persons, 2 * self.heads, self.qk_channels, frames, joints).chunk(2, dim=1)
+        maps = torch.einsum("nsctu,nsctv->nsuv", query, key) / (self.qk_channels * frames)
+        maps = torch.tanh(maps) * self.alpha + self.global_attention
         y = torch.einsum("nctu,nsuv->nsctv", x, maps).contiguous()
         y = y.view(persons, self.heads * channels, frames, joints)
         y = F.leaky_relu(self.spatial(y) + self.skip_spatial(x), SLOPE)
@@ -99,17 +99,19 @@ class Encoder(nn.Module):
     def __init__(self, settings: ModelSettings, joints: int) -> None:
         super().__init__()
         width = settings.channels[0]
-        self.input_map = conv_norm(3, width)
+        self.input_projection = conv_norm(3, width)
         self.blocks = nn.ModuleList()
-        for outputs, inter, stride in zip(settings.channels, settings.inter, settings.strides, strict=True):
+        for outputs, qk_channels, stride in zip(
+            settings.channels, settings.qk_channels, settings.strides, strict=True
+        ):
             self.blocks.append(
-                Block(width, outputs, inter, settings.heads, joints, stride, settings.temporal_kernel)
+                Block(width, outputs, qk_channels, settings.heads, joints, stride, settings.temporal_kernel)
             )
             width = outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """(P, 3, T, V) -> (P, C, T', V)."""
-        x = F.leaky_relu(self.input_map(x), SLOPE)
+        x = F.leaky_relu(self.input_projection(x), SLOPE)
         for block in self.blocks:
             x = block(x)
         return x
@@ -131,7 +133,7 @@ class Pyramid(nn.Module):
         super().__init__()
         self.heads, self.by_index = settings.heads, by_index
         self.groups = {
-            "body": [group.joints for group in topology.bodies],
+            "body": [group.joints for group in topology.regions],
             "part": [group.joints for group in topology.parts],
             "joint": [(joint,) for joint in range(topology.size)],
         }

@@ -30,10 +30,10 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 import numpy as np  # noqa: E402
 import plain_reader  # noqa: E402
 
-from psptool.skeletons.missing import missing_clips  # noqa: E402
-from psptool.synthesis.actions import NTU_ACTIONS  # noqa: E402
-from psptool.synthesis.recording import generator, record  # noqa: E402
-from psptool.synthesis.writing import skeleton_text, write_files  # noqa: E402
+from psptool.data.skeletons.missing import missing_clips  # noqa: E402
+from psptool.formats.synthesis.actions import NTU_ACTIONS  # noqa: E402
+from psptool.formats.synthesis.recording import generator, record  # noqa: E402
+from psptool.formats.synthesis.writing import skeleton_text, write_files  # noqa: E402
 
 SINGLE = [number for number, action in NTU_ACTIONS.items() if action.persons == 1]
 PAIRS = [number for number, action in NTU_ACTIONS.items() if action.persons == 2]
@@ -44,8 +44,8 @@ PADDED_BYTES = 3 * 300 * 25 * 2 * 4 * 2
 MEMORY_CHILD = """
 import json, re, sys, time
 from pathlib import Path
-from psptool.machine import peak_memory
-from psptool.prepare.pipeline import prepare
+from psptool.common.machine import peak_memory
+from psptool.preparation.pipeline import prepare
 result = prepare("ntu", [Path(sys.argv[1])], Path(sys.argv[2]), jobs=int(sys.argv[3]))
 peak = (peak_memory() or 0) // 1024
 status = Path("/proc/self/status")
@@ -59,7 +59,7 @@ from pathlib import Path
 core, raw, out, repeats = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, [core])
-from psptool.prepare.pipeline import prepare
+from psptool.preparation.pipeline import prepare
 files = sorted(raw.iterdir())
 prepare("ntu", files[:1], out)
 print("ready", flush=True)
@@ -179,7 +179,7 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
     """Clips a second of the plain reader, of psptool on one and two cores, and of the floor."""
     import floor
 
-    from psptool.prepare.pipeline import prepare
+    from psptool.preparation.pipeline import prepare
 
     files = sorted(raw.iterdir())
     megabytes = sum(path.stat().st_size for path in files) / 1e6
@@ -252,7 +252,7 @@ def with_checkout(environment: dict[str, str]) -> dict[str, str]:
 
 def compare(folder: Path, some: list[Path]) -> None:
     """Largest differences between the plain reader's arrays and the file's."""
-    from psptool.store.reading import open_store
+    from psptool.data.store.reading import open_store
 
     largest = {"joint": 0.0, "motion": 0.0, "recorded": 0.0}
     with open_store(folder / "one.h5") as store:
@@ -279,7 +279,7 @@ def compare(folder: Path, some: list[Path]) -> None:
 
 def file_size(path: Path) -> None:
     """The file against the field's padded float32 arrays (N, 3, 300, 25, 2) of both streams."""
-    from psptool.store.reading import open_store
+    from psptool.data.store.reading import open_store
 
     with open_store(path) as store:
         padded = len(store) * PADDED_BYTES

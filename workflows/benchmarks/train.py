@@ -29,17 +29,17 @@ from plain_engine import PaddedClips, PlainNet, feed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from psptool import machine
-from psptool.batches.ragged import Batcher, RaggedClips
+from psptool.common import machine
+from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.skeletons.topologies import NTU25, UCLA20
+from psptool.data.skeletons.topology import Topology
+from psptool.device import PRECISIONS, choose_device, choose_precision
+from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.model.encoder import Block
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import ModelSettings, SamplingSettings, TrainingConfig
-from psptool.skeletons.topologies import NTU25, UCLA20
-from psptool.skeletons.topology import Topology
-from psptool.train.device import PRECISIONS, choose_device, choose_precision
-from psptool.train.objective import objective
-from psptool.train.optimization import build_optimizer
+from psptool.training.optimization import build_optimizer
 
 CLASSES, SEED = 60, 0
 TOPOLOGY = {25: NTU25, 20: UCLA20}
@@ -156,7 +156,7 @@ def engine_step(
         taken += batch
         labels = clips.label[chosen[:labelled]].to(clips.device, non_blocking=True)
         streams = batcher.train(chosen, generator)
-        loss = objective(model, streams, labels, config, PRECISIONS[precision])["loss"]
+        loss = total_loss(model, streams, labels, config, PRECISIONS[precision])["loss"]
         return descend(loss, optimizer)
 
     return step, model
@@ -199,7 +199,7 @@ def compare(labelled: int, unlabelled: int, device: torch.device) -> dict[str, f
         torch.arange(len(clips.label))
     )
     labels = clips.label.to(device)
-    ours = float(objective(model, streams, labels[:labelled], config, torch.float32)["loss"].detach())
+    ours = float(total_loss(model, streams, labels[:labelled], config, torch.float32)["loss"].detach())
     joint, motion = (x.unflatten(0, (-1, 2)) for x in (streams.joint.x, streams.motion.x))
     theirs = float(plain.loss(joint, motion, labels, labelled).detach())
     print(f"loss on one batch: psptool {ours:.6f}, plain {theirs:.6f}")
@@ -261,7 +261,7 @@ def floor(labelled: int, unlabelled: int, device: torch.device, seconds: float) 
         module.register_forward_hook(lambda _module, _inputs, out: elements.append(out.numel()))
         for module in model.modules()
         if isinstance(module, (Block, nn.BatchNorm2d))
-        and (isinstance(module, Block) or module is model.joint_encoder.input_map[1])
+        and (isinstance(module, Block) or module is model.joint_encoder.input_projection[1])
     ]
     with FlopCounterMode(display=False) as counter:
         step()

@@ -1,0 +1,113 @@
+"""Which dataset, split or run a command works on where none is named: the newest one of the stage before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from psptool.cli.console import note
+from psptool.common.errors import PspError
+from psptool.common.paths import newest_first
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of artefact.
+
+    Attributes:
+        noun: What it is called.
+        pattern: Where it lies, from the folder worked in.
+        option: The option that names one.
+        maker: The command that makes one.
+        dataset: The dataset's name in a file that matches the pattern; None where it cannot be read.
+    """
+
+    noun: str
+    pattern: str
+    option: str
+    maker: str
+    dataset: Callable[[Path], str | None]
+
+
+def _dataset_of_store(path: Path) -> str | None:
+    from psptool.data.store.reading import open_store
+
+    try:
+        with open_store(path) as store:
+            return store.manifest.dataset
+    except PspError:
+        return None
+
+
+def _dataset_of_json(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["dataset"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _dataset_of_run(path: Path) -> str | None:
+    return _dataset_of_json(path.with_name("config.json"))
+
+
+DATASET = Stage("dataset", "data/*.h5", "--data", "psptool prepare ntu|ucla --raw PATH", _dataset_of_store)
+SPLIT = Stage("split", "splits/*.json", "--split", "psptool split --ratio 0.05", _dataset_of_json)
+RUN = Stage("run", "runs/*/last.safetensors", "RUN", "psptool train", _dataset_of_run)
+MODEL = replace(RUN, option="--model")
+
+
+def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) -> Path:
+    """The artefact that is given, or else the newest by time of change under the folder worked in.
+
+    Args:
+        stage: The kind.
+        given: What the user named; taken as it is.
+        dataset: Only artefacts of this dataset are candidates.
+
+    Raises:
+        PspError: There is none, or there are some of different datasets.
+    """
+    if given is not None:
+        return given
+    found = {path: stage.dataset(path) for path in Path().glob(stage.pattern)}
+    for path in sorted(path for path, name in found.items() if name is None):
+        note(f"{path}: no {stage.noun} that psptool can read; left out")
+    candidates = {path: name for path, name in found.items() if name is not None and dataset in (None, name)}
+    if not candidates:
+        if stage.noun == RUN.noun:
+            _refuse_unfinished()
+        of = f" of {dataset}" if dataset is not None else ""
+        raise PspError(
+            f"no {stage.noun}{of} in {Path(stage.pattern).parts[0]}/",
+            fix=f"Make one with {stage.maker}, or name one with {stage.option}.",
+        )
+    if len(set(candidates.values())) > 1:
+        listed = ", ".join(f"{_artefact(stage, path)} ({name})" for path, name in sorted(candidates.items()))
+        raise PspError(
+            f"{stage.noun}s of different datasets",
+            listed,
+            "one dataset",
+            f"Name the one meant with {stage.option}.",
+        )
+    # One that vanished meanwhile is named all the same: who reads it says so.
+    first, *_ = newest_first(candidates) or sorted(candidates)
+    newest = _artefact(stage, first)
+    note(f"{stage.noun}: {newest}" + (f" (the newest of {len(candidates)})" if len(candidates) > 1 else ""))
+    return newest
+
+
+def _refuse_unfinished() -> None:
+    """Say where the newest run stands that was interrupted, where there is one."""
+    from psptool.training.runs.folder import RunFolder
+    from psptool.training.runs.unfinished import find_weights
+
+    for path in newest_first(Path().glob("runs/*/resume.pt"))[:1]:
+        folder = RunFolder(path.parent)
+        find_weights(folder, folder.read_config(), "last")
+
+
+def _artefact(stage: Stage, path: Path) -> Path:
+    """A run is the folder of the file it is known by."""
+    return path.parent if stage.noun == RUN.noun else path

@@ -1,0 +1,1 @@
+"""Shared by all packages: errors, atomic writing, paths, facts about the machine."""

@@ -1,0 +1,80 @@
+"""Facts about the machine and the installation that results rest on; None where the system does not tell."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def cpu_name() -> str:
+    """The processor's model, or its architecture where the system does not name the model."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a scheduler or container may make fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory() -> tuple[int, int] | None:
+    """Bytes of memory that can still be had, and of all."""
+    with suppress(OSError, ValueError, IndexError, KeyError):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        kilobytes = {key: int(value.split()[0]) for key, value in (line.split(":", 1) for line in lines)}
+        return 1024 * kilobytes["MemAvailable"], 1024 * kilobytes["MemTotal"]
+    return None
+
+
+def peak_memory() -> int | None:
+    """The most bytes of memory that this process ever held."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such count.
+        return None
+    # getrusage(2): KiB on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def commit() -> str | None:
+    """The git commit of the source this package runs from, with ``+`` behind it where files differ from it.
+
+    None for an installed package, which its version tells, and where git is absent.
+    """
+    source = Path(__file__).parents[2]
+    if not (source / ".git").exists():
+        return None
+    try:
+        head = _git(source, "rev-parse", "HEAD")
+        changed = _git(source, "status", "--porcelain", "--untracked-files=no", "--", "psptool")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+def hardware(device: str) -> str:
+    """What computes under PyTorch's name ``device``: the GPU's model, or the processor's with the threads used."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _git(source: Path, *arguments: str) -> str:
+    ran = subprocess.run(
+        ("git", "-C", str(source), *arguments), capture_output=True, text=True, check=True, timeout=10
+    )
+    return ran.stdout.strip()

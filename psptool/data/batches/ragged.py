@@ -1,0 +1,332 @@
+"""A dataset's clips on the device as one ragged tensor, and batches gathered from it without any worker process.
+
+Which frames and persons a batch has is worked out on the host, in small integer tables: the sizes of all that the
+device is asked for are known without waiting for it.
+
+Notation for tensor shapes: n clips of the dataset, N clips of a batch, P persons of all clips of a batch, T frames
+drawn, V joints, R stored rows (one frame of one person each).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.profiler import record_function
+
+from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
+from psptool.data.batches.sampling import draw_frames, uniform_frames
+from psptool.data.batches.streams import Stream, Streams
+from psptool.data.skeletons.datasets import UpAxis
+from psptool.data.skeletons.topology import Topology
+from psptool.data.store.reading import Rows, Store
+from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings, TrainingConfig
+
+NO_CHANGE = AugmentSettings()
+AS_RELEASED = StreamSettings()
+DRAWING, AUGMENTING = "psptool: drawing", "psptool: augmenting"
+"""What `psptool train --profile` calls these parts of a step."""
+DEVICE_SHARE = 0.5
+"""Of the device's free memory, what clips may take; the step's activations need the rest."""
+
+
+@dataclass(frozen=True)
+class RaggedClips:
+    """Clips as rows of one person and frame each, person-major within a clip, as the store has them.
+
+    All but `joint` and `motion` lie on the host.
+
+    Attributes:
+        joint: float32 or float16 (R, V, 3), positions; on `device`, or on the host where they do not fit there.
+        motion: The same for differences.
+        device: Where batches go.
+        present: bool (R,).
+        label: int64 (n,).
+        first_row: int64 (n,), the clip's first row.
+        frames: int64 (n,).
+        persons: int64 (n,).
+        visible: int64 (F,), for each clip the frames in which somebody is present, clip by clip.
+        first_visible: int64 (n,), the clip's first entry in `visible`.
+        visible_count: int64 (n,), its number of entries there.
+        topology: The V joints.
+        up: Vertical axis of the positions.
+    """
+
+    joint: Tensor
+    motion: Tensor
+    device: torch.device
+    present: Tensor
+    label: Tensor
+    first_row: Tensor
+    frames: Tensor
+    persons: Tensor
+    visible: Tensor
+    first_visible: Tensor
+    visible_count: Tensor
+    topology: Topology
+    up: UpAxis = "z"
+
+    @property
+    def place(self) -> Literal["device", "host"]:
+        """Whether positions and motion lie on the device, or are gathered on the host."""
+        return "device" if self.joint.device.type == self.device.type else "host"
+
+    @classmethod
+    def from_store(
+        cls, store: Store, topology: Topology, device: torch.device, storage: torch.dtype = torch.float32
+    ) -> RaggedClips:
+        """Load a whole prepared dataset; arguments as for `from_rows`."""
+        table = store.table
+        return cls.from_rows(
+            store.rows(),
+            table.label,
+            table.frames,
+            table.persons,
+            topology,
+            device,
+            storage,
+            store.manifest.up,
+        )
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Rows,
+        label: NDArray[np.integer],
+        frames: NDArray[np.integer],
+        persons: NDArray[np.integer],
+        topology: Topology,
+        device: torch.device,
+        storage: torch.dtype = torch.float32,
+        up: UpAxis = "z",
+    ) -> RaggedClips:
+        """Clips onto ``device`` where they take no more than `DEVICE_SHARE` of what is free there.
+
+        Args:
+            rows: Of all clips, one after the other, as the store has them.
+            label: int (n,).
+            frames: int (n,).
+            persons: int (n,).
+            topology: The V joints.
+            device: Where batches go.
+            storage: float32, or float16 for half the memory; batches are float32 in any case.
+            up: Vertical axis of the positions, which only training batches need.
+        """
+        sizes = frames * persons
+        first_row = np.cumsum(sizes) - sizes
+        shown = [
+            np.flatnonzero(rows.present[first : first + t * m].reshape(m, t).any(0))
+            for first, t, m in zip(first_row, frames, persons, strict=True)
+        ]
+        count = np.array([len(visible) for visible in shown], dtype=np.int64)
+
+        def integers(values: NDArray[np.integer]) -> Tensor:
+            return torch.as_tensor(np.asarray(values, dtype=np.int64))
+
+        size = 2 * rows.joint.size * storage.itemsize
+        place = device if _fits(size, device) else torch.device("cpu")
+        return cls(
+            joint=torch.as_tensor(rows.joint).to(place, storage),
+            motion=torch.as_tensor(rows.motion).to(place, storage),
+            device=device,
+            present=torch.as_tensor(rows.present),
+            label=integers(label),
+            first_row=integers(first_row),
+            frames=integers(frames),
+            persons=integers(persons),
+            visible=integers(np.concatenate(shown)),
+            first_visible=integers(np.cumsum(count) - count),
+            visible_count=integers(count),
+            topology=topology,
+            up=up,
+        )
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    """Whether ``size`` bytes of clips leave the step enough of the device's free memory."""
+    return device.type != "cuda" or size <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+@dataclass(frozen=True)
+class _Persons:
+    """The P persons of the chosen clips, int64 (P,) each: their clip in the batch, number in it, and first row."""
+
+    owner: Tensor
+    number: Tensor
+    first_row: Tensor
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Turns clip numbers into the network's two streams.
+
+    Attributes:
+        clips: The dataset on the device.
+        sampling: Which frames are drawn.
+        augmentation: What changes at training.
+        absent_persons: ``skip`` leaves absent persons out; ``zeros`` computes on `slots` persons a clip.
+        slots: Persons a clip under ``zeros``, at most two in the released code.
+        streams: What the two streams say of the frames drawn.
+    """
+
+    clips: RaggedClips
+    sampling: SamplingSettings
+    augmentation: AugmentSettings = NO_CHANGE
+    absent_persons: str = "skip"
+    slots: int = 2
+    streams: StreamSettings = AS_RELEASED
+
+    @classmethod
+    def of(cls, clips: RaggedClips, recipe: TrainingConfig) -> Batcher:
+        """As the recipe asks."""
+        absent = recipe.model.absent_persons
+        return cls(clips, recipe.sampling, recipe.augment, absent, streams=recipe.streams)
+
+    def train(self, chosen: Tensor, generator: torch.Generator) -> Streams:
+        """A training batch: frames and augmentations are drawn.
+
+        Args:
+            chosen: int64 (N,), clip numbers, on the host.
+            generator: Of the host. On another device the augmentations come from a generator there, which this one
+                seeds, so that its state is all there is to keep.
+        """
+        clips, settings = self.clips, self.augmentation
+
+        def draw() -> Tensor:
+            with record_function(DRAWING):
+                return self._visible_frames(
+                    chosen, draw_frames(self._counts(chosen), self.sampling, generator)
+                )
+
+        frames = draw()
+        on_device = self._device_generator(generator)
+
+        def change() -> Augmentation:
+            frames = self.sampling.frames
+            with record_function(AUGMENTING):
+                return draw_augmentation(
+                    len(chosen), clips.topology.size, settings, on_device, clips.device, frames, clips.up
+                )
+
+        changes = change()
+        frames_of_motion = frames if self.sampling.shared else draw()
+        changes_of_motion = changes if settings.shared else change()
+        persons = self._persons(chosen)
+        mirror = torch.tensor(clips.topology.mirror).to(clips.device, non_blocking=True)
+        streams = []
+        for name, drawn, changed in (
+            ("joint", frames, changes),
+            # Noise is for positions: at a high frame rate it would drown their differences.
+            ("motion", frames_of_motion, replace(changes_of_motion, jitter=0.0)),
+        ):
+            with record_function(DRAWING):
+                x, present, owner = self._content(name, persons, drawn)
+            owner_there, shown = (part.to(clips.device, non_blocking=True) for part in (owner, present))
+            with record_function(AUGMENTING):
+                x = augment(x, owner_there, changed, mirror, on_device, shown)
+            streams.append(self._stream(x, owner, len(chosen)))
+        return Streams(*streams)
+
+    def test(self, chosen: Tensor) -> Streams:
+        """A test batch of the clips ``chosen``, int64 (N,): evenly spaced frames, nothing drawn, nothing changed."""
+        frames = self._visible_frames(chosen, uniform_frames(self._counts(chosen), self.sampling.frames))
+        persons = self._persons(chosen)
+        streams = []
+        for name in ("joint", "motion"):
+            x, _, owner = self._content(name, persons, frames)
+            streams.append(self._stream(x, owner, len(chosen)))
+        return Streams(*streams)
+
+    def _device_generator(self, generator: torch.Generator) -> torch.Generator:
+        if self.clips.device.type == "cpu":
+            return generator
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return torch.Generator(self.clips.device).manual_seed(seed)
+
+    def _counts(self, chosen: Tensor) -> Tensor:
+        return self.clips.visible_count[chosen]
+
+    def _visible_frames(self, chosen: Tensor, drawn: Tensor) -> Tensor:
+        """(N, T) positions among the visible frames -> frame numbers in the clip."""
+        return self.clips.visible[self.clips.first_visible[chosen][:, None] + drawn]
+
+    def _persons(self, chosen: Tensor) -> _Persons:
+        count = self.clips.persons[chosen]
+        owner = torch.repeat_interleave(torch.arange(len(chosen)), count)
+        number = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
+        first_row = self.clips.first_row[chosen][owner] + number * self.clips.frames[chosen][owner]
+        return _Persons(owner, number, first_row)
+
+    def _content(self, stream: str, persons: _Persons, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the stream ``joint`` or ``motion`` says of these frames; the result is that of `_gather`."""
+        if stream == "motion" and self.streams.motion == "recorded":
+            x, present, owner = self._gather(self.clips.motion, persons, frames)
+        else:
+            x, present, owner = self._gather(self.clips.joint, persons, frames)
+        if stream == "motion" and self.streams.motion == "drawn":
+            x, present = central_difference(x, present)
+        if self.streams.origin == "frame":
+            x = root_relative(x, self.clips.topology.center)
+        return x, present, owner
+
+    def _gather(self, data: Tensor, persons: _Persons, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions or motion, float32 (P, T, V, 3) on the device; on the host presence (P, T) and clips (P,)."""
+        owner = persons.owner
+        rows = persons.first_row[:, None] + frames[owner]  # (P, T)
+        present = self.clips.present[rows]
+        if self.absent_persons == "zeros":
+            # Every clip gets the same number of persons; the missing ones are zeros throughout.
+            clips = len(frames)
+            slot = owner * self.slots + persons.number
+            x = self._fetch(data, rows)
+            padded = x.new_zeros(clips * self.slots, *x.shape[1:])
+            shown = present.new_zeros(len(padded), present.shape[1])
+            owner = torch.arange(clips).repeat_interleave(self.slots)
+            x = padded.index_copy(0, slot.to(x.device, non_blocking=True), x)
+            return x, shown.index_copy(0, slot, present), owner
+        # A person who is absent from all frames drawn takes no part either.
+        seen = present.any(1)
+        return self._fetch(data, rows[seen]), present[seen], owner[seen]
+
+    def _fetch(self, data: Tensor, rows: Tensor) -> Tensor:
+        """The rows (P, T) of ``data``, (P, T, V, 3) on the device, of torch's default type, float32 as a rule."""
+        device = self.clips.device
+        if self.clips.place == "device":
+            return data[rows.to(device, non_blocking=True)].to(torch.get_default_dtype())
+        batch = torch.empty(rows.numel(), *data.shape[1:], dtype=data.dtype, pin_memory=device.type == "cuda")
+        torch.index_select(data, 0, rows.flatten(), out=batch)
+        batch = batch.to(device, non_blocking=True).to(torch.get_default_dtype())
+        return batch.view(*rows.shape, *data.shape[1:])
+
+    def _stream(self, x: Tensor, owner: Tensor, clips: int) -> Stream:
+        return Stream.of(x.permute(0, 3, 1, 2), torch.bincount(owner, minlength=clips))
+
+
+def central_difference(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """The drawn frame after minus the one before, zero where either is not there.
+
+    Args:
+        x: (P, T, V, 3), positions, on any device.
+        present: bool (P, T), on the host.
+
+    Returns:
+        (P, T, V, 3), and bool (P, T), where it is a difference.
+    """
+    known, change = torch.zeros_like(present), torch.zeros_like(x)
+    known[:, 1:-1] = present[:, 2:] & present[:, :-2]
+    change[:, 1:-1] = x[:, 2:] - x[:, :-2]
+    return change * known[:, :, None, None].to(x.device, non_blocking=True), known
+
+
+def root_relative(x: Tensor, center: int) -> Tensor:
+    """Joints (P, T, V, 3) relative to the center joint of their frame, which alone is as it was.
+
+    Positions can be had back from the result by adding up; of absent frames, which are zero, it is zero.
+    """
+    moved = x - x[:, :, center : center + 1]
+    moved[:, :, center] = x[:, :, center]
+    return moved

@@ -1,0 +1,82 @@
+"""What datasets are told apart by: digests of clips, and the fingerprints that splits and runs are bound to.
+
+Each clip is hashed once, in whatever process prepared it, and the fingerprints are digests of names and
+digests; so the one process that writes the file has next to nothing to hash, and a file's fingerprints can be
+computed again from its arrays alone. Notation for array shapes: M persons, T frames, V joints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.data.skeletons.datasets import ClipKey
+from psptool.schemas.dataset import Fingerprints
+
+_POSITION, _FLAG, _STATE = np.dtype("<f4"), np.dtype("?"), np.dtype("u1")
+
+
+def coordinates_digest(joint: NDArray[np.float32], present: NDArray[np.bool_]) -> bytes:
+    """SHA-256 of a clip's shape, positions and presence: equal where two clips have the same coordinates.
+
+    Args:
+        joint: float32 (M, T, V, 3).
+        present: bool (M, T).
+    """
+    digest = hashlib.sha256(struct.pack("<3q", *joint.shape[:3]))
+    digest.update(_plain(joint, _POSITION))
+    digest.update(_plain(present, _FLAG))
+    return digest.digest()
+
+
+def content_digest(
+    coordinates: bytes,
+    motion: NDArray[np.float32],
+    state: NDArray[np.uint8],
+    key: ClipKey,
+    normalization: tuple[NDArray[np.float64], float, NDArray[np.float64]],
+) -> bytes:
+    """SHA-256 of everything the store holds of a clip but its name.
+
+    Args:
+        coordinates: The clip's `coordinates_digest`, which stands for its positions and presence.
+        motion: float32 (M, T, V, 3).
+        state: uint8 (M, T, V).
+        key: The clip's numbers.
+        normalization: origin (3,), scale and rotation (3, 3).
+    """
+    origin, scale, rotation = normalization
+    digest = hashlib.sha256(coordinates)
+    digest.update(_plain(motion, _POSITION))
+    digest.update(_plain(state, _STATE))
+    digest.update(struct.pack("<5q", key.label, key.subject, key.camera, key.setup, key.repetition))
+    digest.update(struct.pack("<13d", *origin.tolist(), scale, *rotation.ravel().tolist()))
+    return digest.digest()
+
+
+def _plain(array: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
+    """The array's values one after the other, in the type that the file has them in."""
+    same = array.dtype == dtype and array.flags.c_contiguous
+    return (array if same else np.ascontiguousarray(array, dtype)).data
+
+
+class Fingerprinting:
+    """The two fingerprints of a dataset, clip by clip in the order of the store."""
+
+    def __init__(self) -> None:
+        self._clips = hashlib.sha256(b"psptool-clips-1\n")
+        self._content = hashlib.sha256(b"psptool-content-1\n")
+
+    def add(self, name: str, label: int, content: bytes) -> None:
+        """Take in one clip: its name, its label and its `content_digest`."""
+        line = f"{name}\t{label}\n".encode()
+        self._clips.update(line)
+        self._content.update(line + content)
+
+    def result(self) -> Fingerprints:
+        """The fingerprints of the clips taken in so far."""
+        return Fingerprints(clips=self._clips.hexdigest(), content=self._content.hexdigest())

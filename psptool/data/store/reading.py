@@ -1,0 +1,278 @@
+"""Opening a prepared dataset: the manifest, the clip table, and the arrays, clip by clip or whole.
+
+Notation for array shapes: n clips, R rows (frames of one person), M persons, T frames, V joints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from typing_extensions import Self
+
+from psptool.common.errors import PspError, suggest
+from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.store.fingerprint import coordinates_digest
+from psptool.data.store.layout import (
+    FORMAT_VERSION,
+    KEY_COLUMNS,
+    MANIFEST,
+    NORMALIZATION,
+    ROW_ARRAYS,
+    TABLE_COLUMNS,
+)
+from psptool.schemas.base import describe
+from psptool.schemas.dataset import DatasetManifest
+
+
+class ClipTable(NamedTuple):
+    """int64 (n,) each; clip n owns rows first_row … first_row + frames * persons, person-major.
+
+    Labels count from 0, all else as the dataset counts; -1 where it has no such field.
+    """
+
+    label: NDArray[np.int64]
+    subject: NDArray[np.int64]
+    camera: NDArray[np.int64]
+    setup: NDArray[np.int64]
+    repetition: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    persons: NDArray[np.int64]
+    first_row: NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """The whole arrays of a dataset.
+
+    Attributes:
+        joint: float32 (R, V, 3), normalized positions, zero where absent.
+        motion: float32 (R, V, 3), next frame minus this one.
+        present: bool (R,).
+    """
+
+    joint: NDArray[np.float32]
+    motion: NDArray[np.float32]
+    present: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """One clip as the file holds it.
+
+    Attributes:
+        name: The clip's name.
+        key: Label, subject, camera, setup, repetition.
+        joint: float32 (M, T, V, 3), normalized positions; zero where the person is absent.
+        motion: float32 (M, T, V, 3), next frame minus this one.
+        present: bool (M, T).
+        state: uint8 (M, T, V), joint states.
+        origin: float64 (3,), metres, camera frame.
+        scale: Metres of one unit.
+        rotation: float64 (3, 3).
+    """
+
+    name: str
+    key: ClipKey
+    joint: NDArray[np.float32]
+    motion: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    state: NDArray[np.uint8]
+    origin: NDArray[np.float64]
+    scale: float
+    rotation: NDArray[np.float64]
+
+    def recorded(self) -> NDArray[np.float64]:
+        """Positions in camera coordinates, metres, float64 (M, T, V, 3); NaN where the person is absent."""
+        positions = self.joint.astype(np.float64) * self.scale @ self.rotation + self.origin
+        positions[~self.present] = np.nan
+        return positions
+
+
+class Store:
+    """An opened dataset; a context manager. Clips are read when asked for, the table and the names at once.
+
+    Attributes:
+        path: The file.
+        manifest: What the file says of itself.
+        names: Clip names, ascending.
+        table: The clip table.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, manifest: DatasetManifest) -> None:
+        self.path, self.manifest, self._file = path, manifest, file
+        table = file["clips"]
+        self.names: tuple[str, ...] = tuple(table["name"].asstr()[:])
+        self.table = ClipTable(*(table[name][:].astype(np.int64) for name in TABLE_COLUMNS))
+        self._check_sizes()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the manifest, names and table stay."""
+        self._file.close()
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def index(self, name: str) -> int:
+        """The clip's place in the table.
+
+        Raises:
+            PspError: There is no such clip.
+        """
+        try:
+            return self._positions[name]
+        except KeyError:
+            fix = suggest(name, self.names) or "psptool inspect shows what the file holds."
+            raise PspError(f"{self.path}: has no clip {name!r}", fix=fix) from None
+
+    def key(self, index: int) -> ClipKey:
+        """The numbers in a clip's name."""
+        return ClipKey(*(int(getattr(self.table, name)[index]) for name in KEY_COLUMNS))
+
+    def clip(self, which: int | str) -> StoredClip:
+        """One clip, by index or name, without reading the others.
+
+        Raises:
+            PspError: There is no such clip, or the file is damaged.
+        """
+        index = self.index(which) if isinstance(which, str) else which
+        if not -len(self) <= index < len(self):
+            raise PspError(f"{self.path}: has no clip {index}", expected=f"an index under {len(self)}")
+        index %= len(self)
+        arrays = {name: self._rows_of(name, index) for name in ROW_ARRAYS}
+        origin, scale, rotation = (self._read(f"clips/{name}", index) for name in NORMALIZATION)
+        return StoredClip(
+            self.names[index], self.key(index), **arrays, origin=origin, scale=float(scale), rotation=rotation
+        )
+
+    def rows(self) -> Rows:
+        """The whole joint, motion and present arrays, for training.
+
+        Raises:
+            PspError: The file is damaged.
+        """
+        everything = slice(None)
+        return Rows(*(self._read(name, everything) for name in ("joint", "motion", "present")))
+
+    def array(self, path: str) -> h5py.Dataset:
+        """An array of the file by its HDF5 path, for those who read it in their own way.
+
+        Raises:
+            PspError: There is no such array.
+        """
+        found = self._file.get(path)
+        if not isinstance(found, h5py.Dataset):
+            raise _damaged(self.path, f"no array /{path}")
+        return found
+
+    def digests(self, indices: Iterable[int] | None = None) -> list[bytes]:
+        """A digest of the coordinates of each clip (or of ``indices``): equal where the coordinates are.
+
+        Raises:
+            PspError: The file is damaged.
+        """
+        chosen = range(len(self)) if indices is None else indices
+        return [coordinates_digest(self._rows_of("joint", n), self._rows_of("present", n)) for n in chosen]
+
+    def _rows_of(self, name: str, index: int) -> NDArray[Any]:
+        frames, persons = int(self.table.frames[index]), int(self.table.persons[index])
+        first = int(self.table.first_row[index])
+        rows: NDArray[Any] = self._read(name, slice(first, first + frames * persons))
+        return rows.reshape(persons, frames, *rows.shape[1:])
+
+    def _read(self, name: str, what: int | slice) -> Any:
+        try:
+            return self.array(name)[what]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _damaged(self.path, f"/{name} cannot be read ({error})") from error
+
+    def _check_sizes(self) -> None:
+        """Lengths that would otherwise lead to reading other clips' rows; `validate` checks the rest."""
+        clips, rows = len(self.names), len(self._file["joint"])
+        per_clip = (*TABLE_COLUMNS, *NORMALIZATION)
+        odd = [f"/clips/{name}" for name in per_clip if len(self._file["clips"][name]) != clips]
+        odd += [f"/{name}" for name in ROW_ARRAYS if len(self._file[name]) != rows]
+        if odd:
+            raise _damaged(self.path, f"{', '.join(odd)} not as long as /clips/name or /joint")
+        sizes = self.table.frames * self.table.persons
+        starts = np.concatenate(([0], np.cumsum(sizes)))
+        if np.any(sizes < 0) or starts[-1] != rows or not np.array_equal(starts[:-1], self.table.first_row):
+            raise _damaged(
+                self.path, "the rows of /clips/first_row, frames and persons do not follow each other"
+            )
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """Open a prepared dataset.
+
+    Raises:
+        PspError: The file is absent, no HDF5 file, truncated, of another version, or not a psptool dataset.
+    """
+    path = Path(path)
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+    try:
+        return Store(path, file, _manifest(path, file))
+    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
+        file.close()
+        raise _damaged(path, str(error)) from error
+    except BaseException:
+        file.close()
+        raise
+
+
+def _manifest(path: Path, file: h5py.File) -> DatasetManifest:
+    text = file.attrs.get(MANIFEST)
+    if not isinstance(text, str):
+        raise PspError(
+            f"{path}: not a psptool dataset: it has no attribute {MANIFEST!r}",
+            fix="Make one with psptool prepare.",
+        )
+    try:
+        return DatasetManifest.model_validate_json(text)
+    except ValidationError as error:
+        for item in error.errors():
+            if item["loc"] == ("format_version",):
+                raise PspError(
+                    f"{path}: a format that this psptool does not read",
+                    f"version {item['input']}",
+                    f"version {FORMAT_VERSION}",
+                    "Prepare the dataset again, or use the psptool that wrote it.",
+                ) from error
+        raise _damaged(path, f"attribute {MANIFEST!r}: {describe(error)}") from error
+
+
+def _cannot_open(path: Path, error: OSError) -> PspError:
+    if not path.exists():
+        return PspError(f"{path}: there is no such file", fix="Check the path, or run psptool prepare.")
+    if path.is_dir():
+        return PspError(f"{path}: is a folder", expected="a dataset's HDF5 file")
+    if "truncated" in str(error):
+        return _damaged(path, "it is truncated")
+    return PspError(f"{path}: cannot be opened ({error})", expected="an HDF5 file made by psptool prepare")
+
+
+def _damaged(path: Path, what: str) -> PspError:
+    return PspError(f"{path}: damaged: {what}", fix="Copy it again from its source, or prepare it again.")

@@ -1,0 +1,354 @@
+"""Writing a prepared dataset: clip by clip, in name order, whole or not at all.
+
+The file grows under a temporary name (``.<name>.partial``) in the folder of the final one, and takes the
+final name once every byte is on the disk. Memory does not grow with the number of clips. The same clips give
+the same bytes.
+
+Notation for array shapes: M persons, T frames, V joints; rows R = M * T, person-major.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from operator import attrgetter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from psptool.common.atomic_write import Replacement
+from psptool.common.errors import PspError
+from psptool.data.store.arrays import PreparedClip, motion
+from psptool.data.store.fingerprint import Fingerprinting, content_digest, coordinates_digest
+from psptool.data.store.guarded import GuardedFile
+from psptool.data.store.layout import (
+    CHUNK_CLIPS,
+    CHUNK_ROWS,
+    KEY_COLUMNS,
+    MANIFEST,
+    NORMALIZATION,
+    ROW_ARRAYS,
+    TABLE_COLUMNS,
+    row_shape,
+)
+from psptool.schemas.dataset import DatasetManifest, Fingerprints
+
+_key = attrgetter(*KEY_COLUMNS)
+
+
+class PackedClips(NamedTuple):
+    """Prepared clips one after the other, with all that the writer would otherwise compute: made where clips are.
+
+    Attributes:
+        names: n names, ascending.
+        numbers: int64 (n, 7): `KEY_COLUMNS`, then frames and persons.
+        origin: float64 (n, 3), metres, camera frame.
+        scale: float64 (n,), metres of one unit.
+        rotation: float64 (n, 3, 3).
+        coordinates: n `coordinates_digest`s.
+        content: n `content_digest`s.
+        joint: float32 (R, V, 3), the rows of all clips.
+        motion: float32 (R, V, 3).
+        present: bool (R,).
+        state: uint8 (R, V).
+    """
+
+    names: tuple[str, ...]
+    numbers: NDArray[np.int64]
+    origin: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    coordinates: tuple[bytes, ...]
+    content: tuple[bytes, ...]
+    joint: NDArray[np.float32]
+    motion: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    state: NDArray[np.uint8]
+
+    @property
+    def frames(self) -> int:
+        """Frames of all clips."""
+        return int(self.numbers[:, -2].sum())
+
+
+def pack(clips: Sequence[PreparedClip], joints: int) -> PackedClips:
+    """Lay ``clips`` of V = ``joints`` out in rows, and take differences and digests of them."""
+    numbers = np.array([(*_key(clip.key), clip.frames, clip.persons) for clip in clips], np.int64)
+    numbers = numbers.reshape(len(clips), len(KEY_COLUMNS) + 2)
+    rows = int((numbers[:, -2] * numbers[:, -1]).sum())
+    joint, step, present, state = (
+        np.empty((rows, *row_shape(name, joints)), dtype) for name, (dtype, _) in ROW_ARRAYS.items()
+    )
+    coordinates, content, end = [], [], 0
+    for clip in clips:
+        begin, end = end, end + clip.frames * clip.persons
+        joint[begin:end] = clip.joint.reshape(-1, joints, 3)
+        present[begin:end] = clip.present.reshape(-1)
+        state[begin:end] = clip.state.reshape(-1, joints)
+        differences = motion(clip.joint, clip.present, out=step[begin:end].reshape(clip.joint.shape))
+        coordinates.append(coordinates_digest(clip.joint, clip.present))
+        normalization = (clip.origin, clip.scale, clip.rotation)
+        content.append(content_digest(coordinates[-1], differences, clip.state, clip.key, normalization))
+    return PackedClips(
+        tuple(clip.name for clip in clips),
+        numbers,
+        np.array([clip.origin for clip in clips], np.float64).reshape(-1, 3),
+        np.array([clip.scale for clip in clips], np.float64),
+        np.array([clip.rotation for clip in clips], np.float64).reshape(-1, 3, 3),
+        tuple(coordinates),
+        tuple(content),
+        *(joint, step, present, state),
+    )
+
+
+class StoreWriter:
+    """Writes one HDF5 file; a context manager that leaves nothing behind unless `finish` was called.
+
+    Args:
+        path: The final file; its folder must exist. What stands there stays until the new one is whole.
+        joints: V.
+
+    Raises:
+        PspError: The file cannot be written (permission, full disk), or another process is writing it.
+    """
+
+    def __init__(self, path: Path, joints: int) -> None:
+        self.clips = self.frames = self.rows = 0
+        self._path, self._last, self._fingerprinting = path, "", Fingerprinting()
+        self._replacement = Replacement(path)
+        try:
+            self._target = GuardedFile(self._replacement.partial)
+            # Without times and with fixed versions of its structures, a file depends on its content alone.
+            self._file = h5py.File(self._target, "w", libver=("earliest", "v110"), track_order=False)
+            with self._writing():
+                self._rows = _Rows(self._file, joints)
+                self._table = _Table(self._file)
+        except BaseException:
+            self._replacement.abandon()
+            raise
+
+    def add(self, packed: PackedClips) -> None:
+        """Append clips; names must ascend.
+
+        Raises:
+            PspError: A name does not come after the one before, or the file cannot be written.
+        """
+        for name in packed.names:
+            if name <= self._last:
+                raise PspError(
+                    f"{self._path}: clips must be written in name order", f"{name!r} after {self._last!r}"
+                )
+            self._last = name
+        with self._writing():
+            self._table.append(packed, self.rows)
+            self._rows.append(packed.joint, packed.motion, packed.present, packed.state)
+        for name, label, content in zip(
+            packed.names, packed.numbers[:, 0].tolist(), packed.content, strict=True
+        ):
+            self._fingerprinting.add(name, label, content)
+        self.clips, self.frames = self.clips + len(packed.names), self.frames + packed.frames
+        self.rows += len(packed.joint)
+
+    def fingerprints(self) -> Fingerprints:
+        """The fingerprints of the clips added so far, for the manifest."""
+        return self._fingerprinting.result()
+
+    def close(self, manifest: DatasetManifest) -> None:
+        """Write what is buffered and the manifest, and put the file on the disk; `commit` is left to do.
+
+        Raises:
+            PspError: The file cannot be written.
+        """
+        with self._writing():
+            self._table.flush()
+            self._rows.flush()
+            self._file.attrs[MANIFEST] = manifest.model_dump_json()
+            self._file.close()
+            self._target.close()
+            self._replacement.sync()
+
+    def commit(self) -> None:
+        """Give the closed file its final name.
+
+        Raises:
+            PspError: It cannot take the name.
+        """
+        with self._writing():
+            self._replacement.commit()
+
+    def finish(self, manifest: DatasetManifest) -> None:
+        """`close` and `commit` in one.
+
+        Raises:
+            PspError: The file cannot be written.
+        """
+        self.close(manifest)
+        self.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._replacement.done:
+            return
+        try:
+            # What went wrong was said already; HDF5 may stumble over it once more.
+            with suppress(OSError, RuntimeError):
+                self._file.close()
+        finally:
+            self._target.close()
+            self._replacement.abandon()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+            self._target.check()
+        except (OSError, RuntimeError) as error:
+            cause = self._target.error or error
+            raise PspError(
+                f"{self._path}: cannot be written ({getattr(cause, 'strerror', None) or cause})",
+                fix="Free space on the disk or mend the folder's permissions, or choose another file.",
+            ) from cause
+
+
+def write_store(
+    path: Path, clips: Iterable[PreparedClip], joints: int, draft: DatasetManifest
+) -> DatasetManifest:
+    """Write ``clips`` (in name order) with the manifest ``draft``, its fingerprints and sizes filled in.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        PspError: The names do not ascend, or the file cannot be written.
+    """
+    with StoreWriter(path, joints) as writer:
+        for clip in clips:
+            writer.add(pack([clip], joints))
+        sizes = {"clips": writer.clips, "frames": writer.frames, "rows": writer.rows}
+        manifest = draft.model_copy(
+            update={
+                "fingerprints": writer.fingerprints(),
+                "counts": draft.counts.model_copy(update=sizes),
+            }
+        )
+        writer.finish(manifest)
+    return manifest
+
+
+class _Rows:
+    """The arrays of length R, filled a whole chunk at a time."""
+
+    def __init__(self, file: h5py.File, joints: int) -> None:
+        shapes = {name: row_shape(name, joints) for name in ROW_ARRAYS}
+        self._datasets = [
+            file.create_dataset(
+                name,
+                (0, *shape),
+                ROW_ARRAYS[name][0],
+                maxshape=(None, *shape),
+                chunks=(CHUNK_ROWS, *shape),
+                track_times=False,
+            )
+            for name, shape in shapes.items()
+        ]
+        self._buffers: list[NDArray[Any]] = [
+            np.zeros((CHUNK_ROWS, *shape), ROW_ARRAYS[name][0]) for name, shape in shapes.items()
+        ]
+        self._filled = self._written = 0
+
+    def append(self, *values: NDArray[Any]) -> None:
+        """Take rows (R, ...) of each array, in the order of `ROW_ARRAYS`."""
+        rows, taken = len(values[0]), 0
+        while taken < rows:
+            if not self._filled and rows - taken >= CHUNK_ROWS:
+                # From where they lie.
+                self._write([array[taken : taken + CHUNK_ROWS] for array in values])
+                taken += CHUNK_ROWS
+                continue
+            start = self._filled
+            count = min(rows - taken, CHUNK_ROWS - start)
+            for buffer, array in zip(self._buffers, values, strict=True):
+                buffer[start : start + count] = array[taken : taken + count]
+            self._filled, taken = start + count, taken + count
+            if self._filled == CHUNK_ROWS:
+                self.flush()
+
+    def flush(self) -> None:
+        if self._filled:
+            self._write([buffer[: self._filled] for buffer in self._buffers])
+            self._filled = 0
+
+    def _write(self, values: Sequence[NDArray[Any]]) -> None:
+        """Append at most a chunk of rows of each array; all but the last of a file are whole chunks."""
+        start, end = self._written, self._written + len(values[0])
+        for dataset, array in zip(self._datasets, values, strict=True):
+            row = array.shape[1:]
+            dataset.id.set_extent((end, *row))
+            if len(array) == CHUNK_ROWS:
+                # Past HDF5's chunk cache: several times as fast, and the same bytes.
+                dataset.id.write_direct_chunk((start, *(0 for _ in row)), array)
+            else:
+                dataset[start:end] = array
+        self._written = end
+
+
+class _Table:
+    """The arrays under ``/clips``, filled a whole chunk at a time."""
+
+    def __init__(self, file: h5py.File) -> None:
+        group = file.create_group("clips", track_order=False)
+        columns: dict[str, tuple[Any, tuple[int, ...]]] = {"name": (h5py.string_dtype("utf-8"), ())}
+        columns |= dict.fromkeys(TABLE_COLUMNS, ("<i8", ()))
+        columns |= {name: ("<f8", shape) for name, shape in NORMALIZATION.items()}
+        self._datasets = {
+            name: group.create_dataset(
+                name,
+                (0, *shape),
+                dtype,
+                maxshape=(None, *shape),
+                chunks=(CHUNK_CLIPS, *shape),
+                track_times=False,
+            )
+            for name, (dtype, shape) in columns.items()
+        }
+        self._names: list[str] = []
+        self._numbers = np.zeros((CHUNK_CLIPS, len(TABLE_COLUMNS)), np.int64)
+        self._normalization = {name: np.zeros((CHUNK_CLIPS, *shape)) for name, shape in NORMALIZATION.items()}
+        self._written = 0
+
+    def append(self, packed: PackedClips, first_row: int) -> None:
+        """Take clips, the first of which begins at ``first_row``."""
+        rows = packed.numbers[:, -2] * packed.numbers[:, -1]
+        starts = first_row + np.cumsum(rows) - rows
+        taken = 0
+        while taken < len(packed.names):
+            start = len(self._names)
+            some = slice(taken, taken + CHUNK_CLIPS - start)
+            names = packed.names[some]
+            place = slice(start, start + len(names))
+            self._numbers[place, :-1], self._numbers[place, -1] = packed.numbers[some], starts[some]
+            for name, buffer in self._normalization.items():
+                buffer[place] = getattr(packed, name)[some]
+            self._names += names
+            taken += len(names)
+            if len(self._names) == CHUNK_CLIPS:
+                self.flush()
+
+    def flush(self) -> None:
+        filled = len(self._names)
+        values: dict[str, Any] = dict(zip(TABLE_COLUMNS, self._numbers[:filled].T, strict=True))
+        values |= {name: buffer[:filled] for name, buffer in self._normalization.items()}
+        values["name"] = self._names
+        for name, dataset in self._datasets.items():
+            dataset.resize(self._written + filled, axis=0)
+            dataset[self._written :] = values[name]
+        self._names, self._written = [], self._written + filled

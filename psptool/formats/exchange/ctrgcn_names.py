@@ -1,0 +1,142 @@
+"""The clip names of CTR-GCN's npz, which holds none: from a file of psptool's beside it, or from CTR-GCN's own list.
+
+psptool writes ``NPZ.names.txt``, a line a row: its part, a tab and its name. CTR-GCN's preparation
+(data/ntu/seq_transformation.py) keeps ``statistics/skes_available_name.txt``, a name a line, and takes the rows of a
+part from it subject by subject, camera by camera or setup by setup, whichever the protocol goes by, in the list's
+order.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from psptool.common.errors import PspError
+from psptool.data.skeletons.datasets import ClipKey, Dataset, Protocol
+from psptool.formats.exchange.contents import dataset_named, stem
+
+LISTED = "skes_available_name.txt"
+_PROTOCOLS = {"CS": "xsub", "CSub": "xsub", "CV": "xview", "CSet": "xset"}
+"""The protocol that CTR-GCN's name of an npz speaks of, such as ``NTU60_CS.npz``."""
+_WAY_OUT = "Write a line a clip, 'PART<tab>NAME' with PART train or test, in the order of the rows."
+
+Labels = Sequence[int | None]
+
+
+def names_beside(path: Path) -> Path:
+    """Where the clip names of the npz at ``path`` stand: a line a clip, its part, a tab and its name, by row."""
+    return path.with_name(f"{path.stem}.names.txt")
+
+
+def read_names(path: Path, labels: Mapping[str, Labels]) -> dict[str, tuple[str, ...]]:
+    """The names of the rows of the npz ``path`` by part.
+
+    Args:
+        path: The npz.
+        labels: Of each row by part, None where a row has none.
+
+    Raises:
+        PspError: There are no names, or they do not fit the rows.
+    """
+    own = names_beside(path)
+    lists = [path.with_name(LISTED), path.parent / "statistics" / LISTED]
+    listed = next((file for file in lists if file.exists()), None)
+    if listed is not None and not own.exists():
+        return _of_list(path, listed, labels)
+    names: dict[str, list[str]] = {part: [] for part in labels}
+    for number, line in _lines(own):
+        part, tab, name = line.partition("\t")
+        if not tab or not name:
+            raise PspError(f"{own}: line {number}", repr(line[:60]), "PART<tab>NAME")
+        if part not in names:
+            raise PspError(
+                f"{own}: line {number}", f"part {part[:60]!r}", f"one of {', '.join(names)}, as in {path}"
+            )
+        names[part].append(stem(name))
+    for part, found in names.items():
+        if len(found) != len(labels[part]):
+            what, rows = f"{own}: names of part {part}", len(labels[part])
+            raise PspError(what, str(len(found)), f"{rows}, one for each row of x_{part}", _WAY_OUT)
+    return {part: tuple(found) for part, found in names.items()}
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text that are not empty, with their numbers from 1; a byte order mark tells the encoding."""
+    try:
+        data = path.read_bytes()
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        lines = data.decode("utf-16" if wide else "utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PspError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})",
+            expected=f"the names of the npz's clips, which has none itself, here or in {LISTED} beside it",
+            fix=_WAY_OUT,
+        ) from error
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _of_list(path: Path, listed: Path, labels: Mapping[str, Labels]) -> dict[str, tuple[str, ...]]:
+    """The names of the rows by CTR-GCN's rule, with the protocol that fits the rows.
+
+    Raises:
+        PspError: No protocol gives each part as many names as it has rows, with the rows' labels, or several do.
+    """
+    lines = [(number, stem(line.strip())) for number, line in _lines(listed)]
+    dataset = dataset_named(name for _, name in lines)
+    keys: dict[str, ClipKey] = {}
+    for number, name in lines:
+        key = dataset.parse(name) if dataset else None
+        if key is None:
+            raise PspError(f"{listed}: line {number}", repr(name[:60]), "a clip name of NTU RGB+D")
+        keys[name] = key
+    assert dataset is not None or not keys
+    told = next((_PROTOCOLS[word] for word in re.split(r"[_.\-]", path.stem) if word in _PROTOCOLS), None)
+    orders = {} if dataset is None else _orders(dataset, keys, told)
+    fitting = [order for order in orders.values() if _fits(order, keys, labels)]
+    if len(fitting) != 1:
+        rows = " and ".join(f"{len(own)} {part}" for part, own in labels.items())
+        tried = ", ".join(
+            f"{name} ({len(order['train'])} train, {len(order['test'])} test)"
+            for name, order in orders.items()
+        )
+        raise PspError(
+            f"{listed}: {'several protocols fit' if fitting else 'no protocol fits'} the {rows} rows of {path}",
+            tried or "no names",
+            "one protocol with as many names and the same labels",
+            f"Write {names_beside(path).name} beside it: a line a clip, 'PART<tab>NAME', in the order of the rows.",
+        )
+    return {part: fitting[0][part] for part in labels}
+
+
+def _orders(
+    dataset: Dataset, keys: Mapping[str, ClipKey], told: str | None
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Names by part as CTR-GCN orders them, by protocol; only for the protocol ``told`` where there is one."""
+    chosen = [one for one in dataset.protocols.values() if told in (None, one.name)]
+    return {one.name: {part: _part(keys, one, part) for part in ("train", "test")} for one in chosen}
+
+
+def _part(keys: Mapping[str, ClipKey], protocol: Protocol, part: str) -> tuple[str, ...]:
+    values = {name: getattr(key, protocol.field) for name, key in keys.items()}
+
+    def belongs(value: int) -> bool:
+        if part == "train" or value in protocol.train:
+            return part == "train" and value in protocol.train
+        return protocol.test is None or value in protocol.test
+
+    # Sorting keeps the list's order among equal values.
+    return tuple(sorted((name for name in keys if belongs(values[name])), key=values.__getitem__))
+
+
+def _fits(
+    order: Mapping[str, Sequence[str]], keys: Mapping[str, ClipKey], labels: Mapping[str, Labels]
+) -> bool:
+    return all(
+        len(order.get(part, ())) == len(own)
+        and all(
+            label in (None, keys[name].label) for name, label in zip(order.get(part, ()), own, strict=True)
+        )
+        for part, own in labels.items()
+    )

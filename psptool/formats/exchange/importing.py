@@ -1,0 +1,220 @@
+"""Another tool's clips as a dataset: named, checked against their names, normalized as raw ones are, and accounted for.
+
+The end is that of a preparation: dataset and report stand whole, or nothing does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.common.errors import PspError, RawFormatError
+from psptool.data.skeletons.datasets import Dataset
+from psptool.data.skeletons.missing import missing_clips
+from psptool.data.store.arrays import PreparedClip
+from psptool.data.store.writing import StoreWriter, pack
+from psptool.formats.exchange.contents import Contents, dataset_named, leave_out
+from psptool.formats.exchange.positions import Coordinates, prepared
+from psptool.preparation.gathering import LISTED
+from psptool.preparation.pipeline import DEFAULT_FOLDER, Progress, make_folder, report_beside
+from psptool.preparation.report import Account, make_manifest, make_report
+from psptool.preparation.worker import PACK_CLIPS, BatchOutcome
+from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
+
+Copies = tuple[tuple[Contents, int], ...]
+"""Where a clip stands: files, and its place in each."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The work of one import.
+
+    Attributes:
+        dataset: Which dataset the clips make.
+        clips: Each clip's name and where it stands; names ascend.
+        skipped: Clips on the missing-skeleton list, and names of no clip.
+        unreadable: Clips of the files that cannot be read.
+        found: All of them, copies counted.
+        digest: Empty, so that a preparation never takes the dataset for its own.
+    """
+
+    dataset: Dataset
+    clips: tuple[tuple[str, Copies], ...]
+    skipped: tuple[LeftOut, ...]
+    unreadable: tuple[LeftOut, ...]
+    found: int
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import came to.
+
+    Attributes:
+        path: The dataset.
+        report_path: Its report.
+        report: The report.
+    """
+
+    path: Path
+    report_path: Path
+    report: PreparationReport
+
+
+def import_clips(
+    contents: Sequence[Contents],
+    out: Path | None,
+    coordinates: Coordinates,
+    settings: PreparationSettings,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Imported:
+    """Write the clips of ``contents`` as a dataset.
+
+    Args:
+        contents: The files; a clip may stand in several.
+        out: The dataset's file; ``data/<dataset>.h5`` where None.
+        coordinates: What the positions are.
+        settings: How they are normalized, or were.
+        force: Replace a file that is there.
+        progress: Is told after every few clips.
+
+    Raises:
+        PspError: There is nothing usable; two clips of one name differ; the joints are not the dataset's; the file
+            is there, or cannot be written. No file is then changed.
+    """
+    collected = collect(contents)
+    path = out if out is not None else DEFAULT_FOLDER / f"{collected.dataset.name}.h5"
+    if path.exists() and not force:
+        raise PspError(f"{path}: is there already", fix="Name another file with --out, or say --force.")
+    make_folder(path)
+    account = Account(quarantined=list(collected.unreadable))
+    with StoreWriter(path, collected.dataset.topology.size) as writer:
+        for outcome in _batches(collected, coordinates, settings):
+            account.take(outcome)
+            writer.add(outcome.packed)
+            if progress is not None:
+                progress(account.done, len(collected.clips))
+        if not writer.clips:
+            raise _nothing([*account.quarantined, *collected.skipped])
+        manifest = make_manifest(collected, settings, writer, account)
+        sources = [one.path for one in contents]
+        report = make_report(sources, collected, settings, manifest, account)
+        writer.close(manifest)
+        report.save(report_beside(path))
+        writer.commit()
+    return Imported(path, report_beside(path), report)
+
+
+def collect(contents: Sequence[Contents]) -> Collected:
+    """The clips of the files by name, and those to leave out.
+
+    Raises:
+        PspError: No clip can be read, no name is of a dataset that psptool knows, or a file's joints are not those
+            of the dataset.
+    """
+    names = [name for one in contents for name in one.names]
+    unreadable = tuple(clip for one in contents for clip in one.left_out)
+    if not names and unreadable:
+        raise _nothing(unreadable)
+    dataset = dataset_named(names)
+    if dataset is None:
+        raise PspError(
+            f"{contents[0].path}: clip names",
+            ", ".join(map(repr, names[:3])) or "none",
+            "names of NTU RGB+D (S001C001P001R001A001) or NW-UCLA (a01_s01_e00_v01)",
+        )
+    for one in contents:
+        if one.names and one.joints != dataset.topology.size:
+            raise PspError(
+                f"{one.path}: joints", str(one.joints), f"{dataset.topology.size}, as {dataset.name} has"
+            )
+    places = sorted(
+        (name, file, place) for file, one in enumerate(contents) for place, name in enumerate(one.names)
+    )
+    listed = missing_clips(dataset.name)
+    clips: list[tuple[str, Copies]] = []
+    skipped: list[LeftOut] = []
+    for name, group in groupby(places, lambda place: place[0]):
+        copies = tuple((contents[file], place) for _, file, place in group)
+        reason = LISTED if name in listed else None if dataset.parse(name) else "name"
+        if reason is None:
+            clips.append((name, copies))
+        else:
+            skipped += [LeftOut(name=name, source=str(one.path), reason=reason) for one, _ in copies]
+    return Collected(dataset, tuple(clips), tuple(skipped), unreadable, len(places) + len(unreadable))
+
+
+def _batches(
+    collected: Collected, coordinates: Coordinates, settings: PreparationSettings
+) -> Iterator[BatchOutcome]:
+    for start in range(0, len(collected.clips), PACK_CLIPS):
+        batch = collected.clips[start : start + PACK_CLIPS]
+        outcomes = [_clip(name, copies, collected.dataset, coordinates, settings) for name, copies in batch]
+        clips = [one for one in outcomes if isinstance(one, PreparedClip)]
+        yield BatchOutcome(
+            len(batch),
+            pack(clips, collected.dataset.topology.size),
+            tuple(one for one in outcomes if isinstance(one, LeftOut)),
+            tuple(ClipNote(name=clip.name, note=note) for clip in clips for note in clip.notes),
+            sum(len(copies) - 1 for _, copies in batch),
+            sum(clip.interpolated for clip in clips),
+        )
+
+
+def _clip(
+    name: str, copies: Copies, dataset: Dataset, coordinates: Coordinates, settings: PreparationSettings
+) -> PreparedClip | LeftOut:
+    """The clip, or why there is none.
+
+    Raises:
+        PspError: Two clips of this name differ.
+    """
+    contents, place = copies[0]
+    xyz = contents.read(place)
+    for other, there in copies[1:]:
+        if not np.array_equal(other.read(there), xyz, equal_nan=True):
+            raise PspError(
+                f"two different recordings have the clip name {name}",
+                f"{contents.path} and {other.path}",
+                fix="Name only one of them, or remove the wrong one.",
+            )
+    try:
+        return _checked(name, copies, xyz, dataset, coordinates, settings)
+    except RawFormatError as error:
+        return leave_out(contents.path, name, error)
+
+
+def _checked(
+    name: str,
+    copies: Copies,
+    xyz: NDArray[np.floating],
+    dataset: Dataset,
+    coordinates: Coordinates,
+    settings: PreparationSettings,
+) -> PreparedClip:
+    key = dataset.parse(name)
+    assert key is not None
+    for contents, place in copies:
+        if contents.labels[place] != key.label:
+            raise RawFormatError("label", name, str(contents.labels[place]), f"{key.label}, as the name says")
+    if xyz.shape[2] != dataset.topology.size:
+        raise RawFormatError("joint count", name, str(xyz.shape[2]), str(dataset.topology.size))
+    with np.errstate(over="ignore"):
+        plain = xyz.astype(np.float32)
+    return prepared(name, key, plain, coordinates, dataset.topology, settings)
+
+
+def _nothing(left_out: Sequence[LeftOut]) -> PspError:
+    counted = Counter(one.reason for one in left_out).most_common()
+    reasons = ", ".join(f"{n} {reason}" for reason, n in counted)
+    detail = next((one.detail for one in left_out if one.detail), None)
+    return PspError(f"no clip can be used: {len(left_out)} left out ({reasons})", detail)

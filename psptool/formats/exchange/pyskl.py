@@ -1,0 +1,267 @@
+"""The pickle of PYSKL and MMAction2: named lists of clips, and each clip's positions as they are.
+
+``{"split": {name: [frame_dir, …]}, "annotations": [{frame_dir, total_frames, label, keypoint (M, T, V, 3)}, …]}``.
+Their loader takes the annotations whose frame_dir stands in the list it is told; PreNormalize3D then expects camera
+coordinates with zeros where a person is absent.
+
+MMAction2's own preparation of NTU (tools/data/skeleton/gen_ntu_rgbd_raw.py) writes a bare list of annotations whose
+keypoint is (C, T, V, M) = (3, 300, 25, 2): the frames after total_frames repeat the clip, and the origin is the leading
+person's second joint. `layout_of` tells the layouts apart.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.common.atomic_write import replacing
+from psptool.common.errors import PspError, RawFormatError
+from psptool.data.store.reading import Store
+from psptool.formats.exchange.contents import (
+    Contents,
+    check_floats,
+    dataset_named,
+    leave_out,
+    plain_label,
+    plain_name,
+    stem,
+    unicode_text,
+)
+from psptool.formats.exchange.positions import Coordinates, positions
+from psptool.formats.exchange.unpickling import PickledArray, load_pickle, shown
+from psptool.schemas.report import LeftOut
+
+Layout = Literal["MTVC", "CTVM"]
+"""PYSKL's order of a keypoint's axes, and that of MMAction2's own preparation."""
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+_PAIRED = (("_train", "_val"), ("_train", "_test"))
+
+# Protocol 3 has no frames, and a value's pickle without head and stop can stand inside another one: so the
+# file grows clip by clip, and memory does not.
+_PROTOCOL = 3
+_HEAD, _STOP = b"\x80\x03", pickle.STOP
+_NEW_MODULE, _OLD_MODULE = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
+_BATCH = 1000
+
+
+def write_pyskl(
+    store: Store, lists: Mapping[str, Sequence[str]], coordinates: Coordinates, path: Path
+) -> None:
+    """Write all clips of ``store`` and ``lists`` of their names.
+
+    Raises:
+        PspError: The file cannot be written, or a clip cannot stand in it.
+    """
+    with replacing([path]) as (partial,), partial.open("wb") as file:
+        file.write(_HEAD + pickle.EMPTY_DICT + pickle.MARK)
+        file.write(_value("split") + _value({name: list(clips) for name, clips in lists.items()}))
+        file.write(_value("annotations") + pickle.EMPTY_LIST)
+        for start in range(0, len(store), _BATCH):
+            file.write(pickle.MARK)
+            for index in range(start, min(start + _BATCH, len(store))):
+                file.writelines(_annotation(store, index, coordinates))
+            file.write(pickle.APPENDS)
+        file.write(pickle.SETITEMS + _STOP)
+
+
+def _annotation(store: Store, index: int, coordinates: Coordinates) -> Iterator[bytes]:
+    clip = store.clip(index)
+    keypoint = positions(clip, coordinates)
+    yield pickle.EMPTY_DICT + pickle.MARK
+    yield _value("frame_dir") + _value(clip.name)
+    yield _value("total_frames") + _value(keypoint.shape[1])
+    yield _value("label") + _value(clip.key.label)
+    yield _value("keypoint") + _array(keypoint)
+    yield pickle.SETITEMS
+
+
+def _value(value: object) -> bytes:
+    return pickle.dumps(value, _PROTOCOL)[len(_HEAD) : -len(_STOP)]
+
+
+def _array(values: NDArray[np.float32]) -> bytes:
+    """An array's pickle under the module's name that NumPy 1 and 2 both know."""
+    found = _value(np.ascontiguousarray(values))
+    return _OLD_MODULE + found[len(_NEW_MODULE) :] if found.startswith(_NEW_MODULE) else found
+
+
+class _Clip(NamedTuple):
+    """An annotation that can be read: its name, its label, and its keypoint with axes in the order of ``layout``."""
+
+    name: str
+    label: int
+    keypoint: NDArray[Any]
+    layout: Layout
+
+
+def read_pyskl(path: Path) -> Contents:
+    """What such a file holds; a bare list of annotations is one without lists.
+
+    An annotation that cannot be read is left out.
+
+    Raises:
+        PspError: It cannot be read, is refused, or is no such file.
+    """
+    data = load_pickle(path)
+    annotations = data.get("annotations") if isinstance(data, dict) else data
+    if not isinstance(annotations, (list, tuple)) or not annotations:
+        raise PspError(f"{path}: annotations", shown(annotations), "a list of clips")
+    lists = _lists(path, data.get("split", {}) if isinstance(data, dict) else {})
+    clips, left_out = _clips(path, annotations)
+    pairs = tuple(
+        (name, name.removesuffix(train) + test)
+        for name in lists
+        for train, test in _PAIRED
+        if name.endswith(train) and name.removesuffix(train) + test in lists
+    )
+    positions = [
+        clip.keypoint if clip.layout == "MTVC" else clip.keypoint.transpose(3, 1, 2, 0) for clip in clips
+    ]
+    return Contents(
+        path,
+        "pyskl",
+        tuple(clip.name for clip in clips),
+        tuple(clip.label for clip in clips),
+        _joints(clips),
+        positions.__getitem__,
+        positions[0].dtype if positions else np.dtype("f4"),
+        lists,
+        pairs,
+        left_out,
+        "centred" if clips and all(clip.layout == "CTVM" for clip in clips) else None,
+    )
+
+
+def _clips(path: Path, annotations: Sequence[Any]) -> tuple[list[_Clip], tuple[LeftOut, ...]]:
+    """The annotations that can be read, and the others."""
+    joints = _joints_named(_name(item) for item in annotations)
+    found = {layout_of(values.shape, joints) for item in annotations if (values := _values(item)) is not None}
+    layouts: list[Layout] = [layout for layout in LAYOUTS if layout in found]
+    clips: list[_Clip] = []
+    left_out: list[LeftOut] = []
+    for number, item in enumerate(annotations):
+        try:
+            clips.append(_clip(f"{path}: annotation {number}", item, joints, layouts))
+        except RawFormatError as error:
+            left_out.append(leave_out(path, _name(item) or f"annotation {number}", error))
+    return clips, tuple(left_out)
+
+
+def layout_of(shape: tuple[int, ...], joints: int | None) -> Layout | Literal["any"] | None:
+    """The order of a keypoint's axes, by its shape.
+
+    Axes 1 and 2 are frames and joints in both. So (M, T, V, 3) is PYSKL's for any M but 3, and (3, T, V, M)
+    MMAction2's for any M but 3 and 2. (3, T, V, 2) might be 3 persons in a picture: it is MMAction2's only where V is
+    the number of joints of the dataset that the clips' names are of, as the known 2D files have other skeletons.
+
+    Args:
+        shape: Of the keypoint.
+        joints: Of the dataset; None where the names are of none.
+
+    Returns:
+        ``any`` for (3, T, V, 3), which may be both; None where it is neither.
+    """
+    if len(shape) != 4:
+        return None
+    first, _, v, last = shape
+    if last == 3:
+        return "any" if first == 3 else "MTVC"
+    return "CTVM" if first == 3 and (last != 2 or v == joints) else None
+
+
+def _clip(where: str, item: Any, joints: int | None, layouts: Sequence[Layout]) -> _Clip:
+    """One annotation.
+
+    Args:
+        where: For errors.
+        item: The annotation as it was read.
+        joints: Of the dataset; None where the names are of none.
+        layouts: Those of the file's other annotations; an ambiguous one has the only one.
+
+    Raises:
+        RawFormatError: It cannot be used.
+    """
+    if not isinstance(item, dict):
+        raise RawFormatError("no annotation", where, shown(item), "a dict with frame_dir, label and keypoint")
+    name = plain_name(f"{where}: frame_dir", item.get("frame_dir"))
+    if "label" not in item:
+        raise RawFormatError("label", where, "no label", "an integer from 0")
+    label = plain_label(f"{where}: label", item["label"])
+    where = f"{where}: keypoint"
+    values = _values(item)
+    if values is None:
+        raise RawFormatError("positions", where, shown(item.get("keypoint")), "an array (M, T, V, 3)")
+    layout = _settled(where, values.shape, joints, layouts)
+    check_floats(where, values.dtype)
+    if min(values.shape) < 1:
+        raise RawFormatError(
+            "no body", where, f"shape {values.shape}", "at least one person, frame and joint"
+        )
+    frames = item.get("total_frames", values.shape[1])
+    if layout == "CTVM" and type(frames) is int and 0 < frames < values.shape[1]:
+        return _Clip(name, label, values[:, :frames], layout)
+    if frames != values.shape[1]:
+        raise RawFormatError(
+            "frame count", where, f"total_frames {shown(frames)}", f"{values.shape[1]} frames"
+        )
+    return _Clip(name, label, values, layout)
+
+
+def _settled(where: str, shape: tuple[int, ...], joints: int | None, layouts: Sequence[Layout]) -> Layout:
+    layout = layout_of(shape, joints)
+    if layout == "any" and len(layouts) == 1:
+        return layouts[0]
+    if layout is not None and layout != "any":
+        return layout
+    why = ": joints in a picture" if shape[-1:] == (2,) else ""
+    if layout == "any":
+        why = ", and no other annotation tells whether persons or coordinates come first"
+    raise RawFormatError("shape", where, f"shape {shape}{why}", "positions in space (M, T, V, 3)")
+
+
+def _values(item: Any) -> NDArray[Any] | None:
+    """The keypoint of an annotation that has one."""
+    keypoint = item.get("keypoint") if isinstance(item, dict) else None
+    return keypoint.values if isinstance(keypoint, PickledArray) else None
+
+
+def _name(item: Any) -> str | None:
+    name = item.get("frame_dir") if isinstance(item, dict) else None
+    return stem(name) if isinstance(name, str) else None
+
+
+def _joints_named(names: Iterable[str | None]) -> int | None:
+    dataset = dataset_named(name for name in names if name)
+    return None if dataset is None else dataset.topology.size
+
+
+def _joints(clips: Sequence[_Clip]) -> int:
+    """V of the dataset where a clip has it, else of most clips."""
+    counted = Counter(clip.keypoint.shape[2] for clip in clips)
+    named = _joints_named(clip.name for clip in clips)
+    return (
+        named if named is not None and named in counted else max(counted, key=counted.__getitem__, default=0)
+    )
+
+
+def _lists(path: Path, found: Any) -> dict[str, frozenset[str]]:
+    """The named lists; an entry that is no text stands in its list as it is shown, and so names no clip."""
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise PspError(f"{path}: split", shown(found), "lists of clip names by name")
+    return {name: frozenset(_listed(f"{path}: split {name}", clips)) for name, clips in found.items()}
+
+
+def _listed(where: str, clips: Any) -> Iterator[str]:
+    if isinstance(clips, PickledArray):
+        clips = clips.values.tolist()
+    if not isinstance(clips, (list, tuple)):
+        raise PspError(where, shown(clips), "a list of clip names")
+    for clip in clips:
+        yield stem(unicode_text(clip)) if isinstance(clip, str) else shown(clip)

@@ -1,0 +1,179 @@
+"""ST-GCN's folder: for each part (``train``, ``val``) an array (N, 3, 300, V, 2) and a pickle of (names, labels).
+
+Its own preparation writes camera coordinates, and zeros where a person or everybody is absent. 2s-AGCN and its
+descendants name the arrays ``train_data_joint.npy`` and so on. Theirs have their origin at the leading person's second
+joint, and repeat a clip up to frame 300; there is no count of its own frames.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from psptool.common.atomic_write import replacing
+from psptool.common.errors import PspError, RawFormatError
+from psptool.data.store.reading import Store
+from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_label, plain_name, stem
+from psptool.formats.exchange.mapped import map_npy
+from psptool.formats.exchange.positions import Coordinates, positions, seen
+from psptool.formats.exchange.unpickling import PickledArray, load_pickle, shown
+from psptool.schemas.report import LeftOut
+
+FRAMES, PERSONS = 300, 2
+_DATA, _LABEL = "_data.npy", "_label.pkl"
+_AGCN_DATA = "_data_joint.npy"
+_OTHER_STREAMS = ("_data_bone.npy", "_data_joint_motion.npy", "_data_bone_motion.npy")
+"""Arrays of 2s-AGCN and its descendants that hold no positions."""
+
+
+def write_stgcn(
+    store: Store, parts: Mapping[str, Sequence[str]], coordinates: Coordinates, folder: Path
+) -> None:
+    """Write the clips of each part in the order given.
+
+    Raises:
+        PspError: A file cannot be written, a clip cannot stand in it, or the folder has parts of another export.
+    """
+    agcn = (f"{part}{_AGCN_DATA}" for part in _parts(folder, _AGCN_DATA))
+    odd = [*sorted(set(_parts(folder, _DATA)) - set(parts)), *agcn]
+    if odd:
+        raise PspError(
+            f"{folder}: has other parts already", ", ".join(odd), fix="Name an empty folder with --out."
+        )
+    with replacing(files_of(folder, list(parts))) as partials:
+        for clips, data, label in zip(parts.values(), partials[::2], partials[1::2], strict=True):
+            joints = int(store.array("joint").shape[1])
+            array = open_memmap(data, "w+", np.dtype("<f4"), (len(clips), 3, FRAMES, joints, PERSONS))
+            for row, name in enumerate(clips):
+                xyz = positions(store.clip(name), coordinates)[:PERSONS, :FRAMES]
+                array[row, :, : xyz.shape[1], :, : len(xyz)] = xyz.transpose(3, 1, 2, 0)
+            array.flush()
+            labels = [store.key(store.index(name)).label for name in clips]
+            label.write_bytes(pickle.dumps((list(clips), labels), 4))
+
+
+def files_of(folder: Path, parts: Sequence[str]) -> list[Path]:
+    """The files of each part, data and label by turns."""
+    return [folder / f"{part}{ending}" for part in parts for ending in (_DATA, _LABEL)]
+
+
+def read_stgcn(path: Path) -> Contents:
+    """What such a folder holds; one of its arrays may be named for all of it.
+
+    A clip whose name or label cannot be read is left out.
+
+    Raises:
+        PspError: A file cannot be read, or does not fit the format.
+    """
+    folder = path if path.is_dir() else path.parent
+    ending = _ending(path, folder)
+    parts = _parts(folder, ending)
+    names: dict[str, frozenset[str]] = {}
+    clips: list[tuple[str, int]] = []
+    places: list[tuple[NDArray[Any], int]] = []
+    left_out: list[LeftOut] = []
+    for part in parts:
+        array = _checked(folder / f"{part}{ending}")
+        found, bad = _names_and_labels(folder / f"{part}{_LABEL}", len(array))
+        clips += found.values()
+        places += [(array, row) for row in found]
+        left_out += bad
+        names[part] = frozenset([*(name for name, _ in found.values()), *(clip.name for clip in bad)])
+    agcn = ending == _AGCN_DATA
+    return Contents(
+        path,
+        "stgcn",
+        tuple(name for name, _ in clips),
+        tuple(label for _, label in clips),
+        places[0][0].shape[3] if places else 0,
+        lambda place: _clip(*places[place]),
+        places[0][0].dtype if places else np.dtype("f4"),
+        names,
+        (("train", "val"),) if {"train", "val"} <= set(parts) else (),
+        tuple(left_out),
+        "centred" if agcn else None,
+        (f"{folder}: 2s-AGCN's arrays repeat each clip up to their last frame; clips keep the repeats",)
+        if agcn
+        else (),
+    )
+
+
+def _parts(folder: Path, ending: str) -> list[str]:
+    return sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
+
+
+def _ending(path: Path, folder: Path) -> str:
+    """How the names of the folder's arrays end: as ST-GCN's or 2s-AGCN's.
+
+    Raises:
+        PspError: The folder has arrays of neither, or of both and ``path`` names none of them; or ``path`` names an
+            array of something else.
+    """
+    other = next((ending for ending in _OTHER_STREAMS if path.name.endswith(ending)), None)
+    if other is not None:
+        fix = f"Name the array that ends in {_AGCN_DATA}, or their folder."
+        raise PspError(f"{path}: holds no positions", "bones or motion of 2s-AGCN", "joints", fix)
+    named = [ending for ending in (_DATA, _AGCN_DATA) if path.name.endswith(ending)]
+    found = named or [ending for ending in (_DATA, _AGCN_DATA) if _parts(folder, ending)]
+    if not found:
+        expected = f"train{_DATA} or train{_AGCN_DATA}, train{_LABEL} and so on"
+        raise PspError(f"{folder}: no ST-GCN data", expected=expected)
+    if len(found) > 1:
+        raise PspError(
+            f"{folder}: arrays of ST-GCN and of 2s-AGCN",
+            f"*{_DATA} and *{_AGCN_DATA}",
+            "one of the two",
+            "Name one of the arrays instead of the folder.",
+        )
+    return found[0]
+
+
+def _checked(path: Path) -> NDArray[Any]:
+    array = map_npy(path)
+    if array.ndim != 5 or array.shape[1] != 3:
+        raise PspError(str(path), f"shape {array.shape}", f"(N, 3, {FRAMES}, V, {PERSONS})")
+    check_floats(str(path), array.dtype)
+    return array
+
+
+def _names_and_labels(path: Path, clips: int) -> tuple[dict[int, tuple[str, int]], list[LeftOut]]:
+    """Name and label by row, and the rows that lack one.
+
+    Raises:
+        PspError: The file does not tell which name and label is which row's.
+    """
+    pair = load_pickle(path)
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        raise PspError(str(path), shown(pair), "two lists: names and labels")
+    names, labels = (item.values.tolist() if isinstance(item, PickledArray) else item for item in pair)
+    if not isinstance(names, (list, tuple)) or not isinstance(labels, (list, tuple)):
+        raise PspError(str(path), f"{shown(names)} and {shown(labels)}", "two lists: names and labels")
+    if not len(names) == len(labels) == clips:
+        raise PspError(
+            str(path),
+            f"{len(names)} names and {len(labels)} labels",
+            f"a name and a label for each of {clips} clips",
+        )
+    found: dict[int, tuple[str, int]] = {}
+    left_out: list[LeftOut] = []
+    for row, (name, label) in enumerate(zip(names, labels, strict=True)):
+        where = f"{path}: row {row}"
+        try:
+            found[row] = plain_name(where, name), plain_label(where, label)
+        except RawFormatError as error:
+            known = stem(name) if isinstance(name, str) and name else f"{path.name} row {row}"
+            left_out.append(leave_out(path, known, error))
+    return found, left_out
+
+
+def _clip(array: NDArray[Any], row: int) -> NDArray[Any]:
+    """The positions of a row (M, T, V, 3) without its padding."""
+    xyz: NDArray[Any] = array[row].transpose(3, 1, 2, 0)
+    filled = np.flatnonzero(seen(xyz).any(axis=0))
+    return xyz[:, : filled[-1] + 1] if filled.size else xyz

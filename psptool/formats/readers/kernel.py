@@ -1,0 +1,373 @@
+"""The compiled part of the NTU scanner: one walk over the bytes, without the interpreter lock.
+
+Blocks of 64 bytes become two bit masks (blanks, line ends); a line's fields are counted by counting bits, and
+only x, y, z and the joint state are converted. Digits d and a power of ten p make d * 10**p: where d is under
+2**53 and abs(p) at most 22, both are exact as float64, so one multiplication or division rounds once,
+correctly (Clinger, "How to read floating point numbers accurately", PLDI 1990). Every other number is marked
+as hard and left to `float`.
+
+All of it stands in this one file because numba's cache on disk only notices changes in the file of the
+function it keeps. Numbers are uint64 wherever bits matter: numba makes a float of a uint64 and an int.
+Little-endian machines only, as are all that torch is built for. Notation: F frames, B bodies, V joints;
+``data`` is uint8 (bytes of the file,).
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, call-arg"
+# Compiled functions get their types from numba, and numba's own annotations differ between its versions.
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from psptool.formats.readers.text import LARGEST_FLOAT32
+
+# What can be wrong, and which line was being read when it was.
+FINE, TRUNCATED, LINE, NUMBER, INFINITE, STATE, BODY_ID, TRAILING = range(8)
+FRAME_COUNT, BODY_COUNT, BODY_LINE, JOINT_COUNT, JOINT_LINE, REST = range(6)
+
+BODY_FIELDS, JOINT_FIELDS = 10, 12
+MAX_COUNT = 2**31 - 1
+HARD = 16
+"""Joint states carry ``HARD << c`` where coordinate c is left to `float`; its place holds an offset."""
+
+# Left to itself LLVM calls most of these functions, which takes as long as all that they do.
+_inlined = njit(forceinline=True)
+
+_EXACT, _HARD, _NONE = range(3)
+_NEWLINE, _PLUS, _MINUS, _POINT, _E, _SMALL_E = (np.uint8(ord(character)) for character in "\n+-.Ee")
+_SMALL_N, _SMALL_A, _LOWER = np.uint8(ord("n")), np.uint8(ord("a")), np.uint8(0x20)
+_ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
+_POWERS = np.array([float(10**p) for p in range(23)])
+_WHOLE_POWERS = np.array([10**p for p in range(9)], np.uint64)
+
+
+def _byte_mask(*wanted):
+    """An intrinsic (data, start) -> uint64: bit k says whether byte start + k, k < 64, is one of `wanted`."""
+
+    @intrinsic
+    def mask(_context, data, start):
+        def codegen(context, builder, signature, arguments):
+            vector = ir.VectorType(ir.IntType(8), 64)
+            block = _load(context, builder, signature, arguments, vector)
+            found = ir.Constant(ir.VectorType(ir.IntType(1), 64), [0] * 64)
+            for byte in wanted:
+                same = builder.icmp_unsigned("==", block, ir.Constant(vector, [byte] * 64))
+                found = builder.or_(found, same)
+            return builder.bitcast(found, ir.IntType(64))
+
+        return types.uint64(data, types.intp), codegen
+
+    return mask
+
+
+def _load(context, builder, signature, arguments, kind):
+    """LLVM code that loads one value of `kind` from anywhere in a byte array: arguments are (data, start)."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    place = builder.gep(array.data, [arguments[1]])
+    return builder.load(builder.bitcast(place, kind.as_pointer()), align=1)
+
+
+@intrinsic
+def _eight_bytes(_context, data, start):
+    """(data, start) -> uint64: the 8 bytes from `start`, the first one lowest."""
+
+    def codegen(context, builder, signature, arguments):
+        return _load(context, builder, signature, arguments, ir.IntType(64))
+
+    return types.uint64(data, types.intp), codegen
+
+
+def _on_bits(instruction):
+    """An intrinsic uint64 -> int64 from an LLVM instruction."""
+
+    @intrinsic
+    def function(_context, word):
+        def codegen(_target, builder, _signature, arguments):
+            return instruction(builder, arguments[0])
+
+        return types.int64(types.uint64), codegen
+
+    return function
+
+
+_blank_mask = _byte_mask(*b" \t\r\n")
+_newline_mask = _byte_mask(*b"\n")
+_ones = _on_bits(lambda builder, word: builder.ctpop(word))
+_lowest = _on_bits(lambda builder, word: builder.cttz(word, ir.Constant(ir.IntType(1), 0)))
+_zeros_above = _on_bits(lambda builder, word: builder.ctlz(word, ir.Constant(ir.IntType(1), 0)))
+
+
+@_inlined
+def _is_blank(byte):
+    return byte == 0x20 or byte == 0x09 or byte == 0x0D or byte == 0x0A
+
+
+@_inlined
+def _masks(data, start):
+    """Blanks and line ends of 64 bytes; past the end of the file all is blank, and a line ends there."""
+    size = data.shape[0]
+    if start + 64 <= size:
+        return _blank_mask(data, start), _newline_mask(data, start)
+    blank, newline = _ALL << np.uint64(size - start), _ONE << np.uint64(size - start)
+    for k in range(size - start):
+        bit = _ONE << np.uint64(k)
+        if _is_blank(data[start + k]):
+            blank |= bit
+        if data[start + k] == _NEWLINE:
+            newline |= bit
+    return blank, newline
+
+
+@_inlined
+def _line(data, start):
+    """A line's number of fields, its end, where its last field begins, and masks of its first 64 bytes: where
+    fields begin, and where they end.
+    """
+    blank, newline = _masks(data, start)
+    before = (blank << _ONE) | _ONE
+    begins, ends = ~blank & before, blank & ~before
+    first_begins, base, fields, last = begins, start, 0, start
+    while newline == _ZERO:
+        fields += _ones(begins)
+        if begins != _ZERO:
+            last = base + 63 - _zeros_above(begins)
+        carried = blank >> np.uint64(63)
+        base += 64
+        blank, newline = _masks(data, base)
+        begins = ~blank & ((blank << _ONE) | carried)
+    begins &= (newline & (~newline + _ONE)) - _ONE
+    fields += _ones(begins)
+    if begins != _ZERO:
+        last = base + 63 - _zeros_above(begins)
+    return fields, base + _lowest(newline), last, first_begins, ends
+
+
+@_inlined
+def _next_field(data, start, end):
+    """Begin and end of the next field from `start` on; byte by byte, for odd lines."""
+    while start < end and _is_blank(data[start]):
+        start += 1
+    stop = start
+    while stop < end and not _is_blank(data[stop]):
+        stop += 1
+    return start, stop
+
+
+@_inlined
+def _whole(data, start, end):
+    """(whether a field such as ``-12`` is an integer of 64 bits, its value); not the smallest int64."""
+    negative = data[start] == _MINUS
+    if negative or data[start] == _PLUS:
+        start += 1
+    value = np.int64(0)
+    for k in range(start, end):
+        digit = np.int64(data[k]) - 48
+        if digit < 0 or digit > 9 or value > (2**63 - 1 - digit) // 10:
+            return False, value
+        value = value * 10 + digit
+    return start < end, -value if negative else value
+
+
+@_inlined
+def _count(data, start):
+    """A line that holds one count: (problem, count, the line's end)."""
+    fields, end, last, _, _ = _line(data, start)
+    if fields == 0 and end == data.shape[0]:
+        return TRUNCATED, 0, end
+    begin, stop = _next_field(data, last, end)
+    if fields != 1:
+        return LINE, 0, end
+    is_whole, value = _whole(data, begin, stop)
+    return FINE if is_whole and 0 <= value <= MAX_COUNT else LINE, value, end
+
+
+@_inlined
+def _digits(data, start, end, mantissa, exact):
+    """Take digits into `mantissa`: (where they stop, mantissa, whether none was lost)."""
+    while start < end:
+        digit = np.uint64(data[start]) - np.uint64(48)
+        if digit > np.uint64(9):
+            break
+        if mantissa < np.uint64(10**18):
+            mantissa = mantissa * np.uint64(10) + digit
+        else:
+            exact = False
+        start += 1
+    return start, mantissa, exact
+
+
+@_inlined
+def _is_nan(data, start, end):
+    """Whether a field is ``nan`` in any case; its sign is left out."""
+    return (
+        end == start + 3
+        and (data[start] | _LOWER) == _SMALL_N
+        and (data[start + 1] | _LOWER) == _SMALL_A
+        and (data[start + 2] | _LOWER) == _SMALL_N
+    )
+
+
+@_inlined
+def _number(data, start, end):
+    """Any decimal number, or NaN: (`_EXACT`, `_HARD` or `_NONE`, its value where exact)."""
+    negative = data[start] == _MINUS
+    if negative or data[start] == _PLUS:
+        start += 1
+    first, whole, exponent = start, start, 0
+    start, mantissa, exact = _digits(data, start, end, _ZERO, True)
+    found = start - first
+    if start < end and data[start] == _POINT:
+        first = start + 1
+        start, mantissa, exact = _digits(data, first, end, mantissa, exact)
+        exponent = first - start
+        found += start - first
+    if found == 0:
+        return (_EXACT, np.nan) if _is_nan(data, whole, end) else (_NONE, 0.0)
+    if start < end and (data[start] == _SMALL_E or data[start] == _E):
+        start += 1
+        down = start < end and data[start] == _MINUS
+        if start < end and (down or data[start] == _PLUS):
+            start += 1
+        first = start
+        start, power, short = _digits(data, start, end, _ZERO, True)
+        if start == first:
+            return _NONE, 0.0
+        exact = exact and short and power < np.uint64(1000)
+        if exact:
+            exponent += -np.int64(power) if down else np.int64(power)
+    if start != end:
+        return _NONE, 0.0
+    if not exact or mantissa >= np.uint64(2**53) or exponent > 22 or exponent < -22:
+        return _HARD, 0.0
+    value = np.float64(mantissa)
+    value = value / _POWERS[-exponent] if exponent < 0 else value * _POWERS[exponent]
+    return _EXACT, -value if negative else value
+
+
+@_inlined
+def _eight_digits(word):
+    """The number that 8 bytes of values 0 to 9 spell, the first one lowest: pairs, fours, all eight."""
+    word = word * np.uint64(10) + (word >> np.uint64(8))
+    high = (word & np.uint64(0x000000FF000000FF)) * np.uint64(100 + (1000000 << 32))
+    low = ((word >> np.uint64(16)) & np.uint64(0x000000FF000000FF)) * np.uint64(1 + (10000 << 32))
+    return (high + low) >> np.uint64(32)
+
+
+@_inlined
+def _coordinate(data, start, end):
+    """As `_number`; quick for one digit, a point and one to eight digits, as nearly all coordinates are."""
+    negative = data[start] == _MINUS
+    first = start + 1 if negative else start
+    length = end - first - 2
+    if length < 1 or length > 8 or first + 10 > data.shape[0] or data[first + 1] != _POINT:
+        return _number(data, start, end)
+    zeros, missing = np.uint64(0x3030303030303030), np.uint64(64 - 8 * length)
+    leading = np.uint64(data[first]) - np.uint64(48)
+    word = (_eight_bytes(data, first + 2) << missing) | (zeros & ((_ONE << missing) - _ONE))
+    word -= zeros
+    # The lowest byte that is no digit has its top bit set now, or gets it when 0x76 is added; the digits
+    # below it neither borrowed nor carry, so that it cannot be missed.
+    odd = (word | (word + np.uint64(0x7676767676767676))) & np.uint64(0x8080808080808080)
+    if odd != _ZERO or leading > np.uint64(9):
+        return _number(data, start, end)
+    value = np.float64(leading * _WHOLE_POWERS[length] + _eight_digits(word)) / _POWERS[length]
+    return _EXACT, -value if negative else value
+
+
+@_inlined
+def _joint(data, start, place, xyz, offsets, state):
+    """One joint line into the arrays at `place`: (problem, offset, the line's end, how many are hard)."""
+    fields, end, last, begins, ends = _line(data, start)
+    if fields != JOINT_FIELDS:
+        cut_off = fields < JOINT_FIELDS and end == data.shape[0]
+        return TRUNCATED if cut_off else LINE, start, end, 0
+    digit = np.int64(data[last]) - 48
+    if digit < 0 or digit > 2 or (last + 1 < end and not _is_blank(data[last + 1])):
+        return STATE, last, end, 0
+    near, stop, hard = _ones(ends) >= 3, start, 0
+    for c in range(3):
+        if near:
+            begin, stop = start + _lowest(begins), start + _lowest(ends)
+            begins &= begins - _ONE
+            ends &= ends - _ONE
+        else:
+            begin, stop = _next_field(data, stop, end)
+        kind, value = _coordinate(data, begin, stop)
+        if kind == _NONE:
+            return NUMBER, begin, end, 0
+        if abs(value) > LARGEST_FLOAT32:
+            return INFINITE, begin, end, 0
+        if kind == _HARD:
+            offsets[3 * place + c] = begin
+            digit |= HARD << c
+            hard += 1
+        else:
+            xyz[3 * place + c] = np.float32(value)
+    state[place] = digit
+    return FINE, start, end, hard
+
+
+@_inlined
+def _body_line(data, start):
+    """(problem, offset, the body's id, the line's end)."""
+    fields, end, _, _, _ = _line(data, start)
+    if fields != BODY_FIELDS:
+        cut_off = fields < BODY_FIELDS and end == data.shape[0]
+        return TRUNCATED if cut_off else LINE, start, np.int64(0), end
+    begin, stop = _next_field(data, start, end)
+    is_whole, identity = _whole(data, begin, stop)
+    return FINE if is_whole else BODY_ID, begin, identity, end
+
+
+@_inlined
+def _body(data, start, b, joints, body, xyz, offsets, state):
+    """One body's lines into the arrays at `b`: (problem, stage, offset, its end, how many are hard)."""
+    size = data.shape[0]
+    problem, offset, body[b], end = _body_line(data, start)
+    if problem != FINE:
+        return problem, BODY_LINE, offset, end, 0
+    start = min(end + 1, size)
+    problem, stated, end = _count(data, start)
+    if problem != FINE or stated != joints:
+        return TRUNCATED if end == size else LINE, JOINT_COUNT, start, end, 0
+    hard = 0
+    for j in range(joints):
+        problem, offset, end, more = _joint(data, min(end + 1, size), b * joints + j, xyz, offsets, state)
+        if problem != FINE:
+            return problem, JOINT_LINE, offset, end, 0
+        hard += more
+    return FINE, REST, start, end, hard
+
+
+def _scan(data, joints, frame, body, xyz, offsets, state):
+    """Fill the flat arrays: (problem, stage, offset, F, B, how many coordinates are hard)."""
+    size, bodies, hard = data.shape[0], 0, 0
+    problem, frames, end = _count(data, 0)
+    if problem != FINE:
+        return problem, FRAME_COUNT, 0, 0, 0, 0
+    for t in range(frames):
+        start = min(end + 1, size)
+        problem, here, end = _count(data, start)
+        if problem != FINE:
+            return problem, BODY_COUNT, start, frames, 0, 0
+        for _ in range(here):
+            start = min(end + 1, size)
+            problem, stage, offset, end, more = _body(data, start, bodies, joints, body, xyz, offsets, state)
+            if problem != FINE:
+                return problem, stage, offset, frames, 0, 0
+            frame[bodies] = t
+            bodies += 1
+            hard += more
+    while end < size and _is_blank(data[end]):
+        end += 1
+    return FINE if end >= size else TRAILING, REST, end, frames, bodies, hard
+
+
+try:
+    scan = njit(nogil=True, cache=True)(_scan)
+except RuntimeError:
+    # numba finds no folder that it may write its cache to: compile anew in every process.
+    scan = njit(nogil=True)(_scan)

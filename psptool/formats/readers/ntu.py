@@ -1,0 +1,108 @@
+"""NTU RGB+D `.skeleton` text, NTU 60 and 120: 25 Kinect-v2 joints, any number of bodies a frame.
+
+The format, as the dataset's authors publish it (Shahroudy et al. 2016; Liu et al. 2019): the number of
+frames; for each frame the number of bodies; for each body a line of 10 fields that begins with its id, the
+joint count, and a line of 12 fields a joint. Of these, x, y, z (metres, camera frame) and the last, the
+tracking state, are kept; the others are counted and not looked at, since the sensor writes there what it
+likes, such as infinities.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from psptool.common.errors import RawFormatError
+from psptool.common.paths import shown
+from psptool.data.skeletons.datasets import UNNAMED, parse_ntu
+from psptool.data.skeletons.topologies import NTU25
+from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
+from psptool.formats.readers.text import excerpt, no_body, number_error, require_text, without_mark
+
+if TYPE_CHECKING:
+    from psptool.formats.readers.scanner import Scan
+
+SUFFIXES = (".skeleton", ".skeleton.txt")
+MOST_SHOWN = 4096
+"""Bytes of a faulty line that are looked at to describe it; a line may be as long as its file."""
+
+_FIELD = re.compile(rb"[^ \t\r\n]+")
+
+
+class NtuReader:
+    """Reads NTU RGB+D clips; see `psptool.formats.readers.base.Reader`.
+
+    Args:
+        any_name: Take recordings of other names too, whose key is `UNNAMED`.
+    """
+
+    format = "ntu-skeleton"
+    topology = NTU25
+
+    def __init__(self, any_name: bool = False) -> None:
+        self.any_name = any_name
+
+    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
+        """A clip is a ``SsssCcccPpppRrrrAaaa.skeleton`` or ``.skeleton.txt``; one of another name is a stray."""
+        clips, strays = [], []
+        for file in files:
+            if not file.plain.lower().endswith(SUFFIXES):
+                continue
+            name = shown(file.name)
+            stem = name[: name.lower().rindex(SUFFIXES[0])]
+            key = parse_ntu(stem) or (UNNAMED if self.any_name else None)
+            if key is None:
+                strays.append(Stray(name, str(file), "the name is not SsssCcccPpppRrrrAaaa"))
+            else:
+                clips.append(ClipSource(stem, key, (file,)))
+        return clips, strays
+
+    def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
+        """Turn one file's bytes into a clip of V = 25 joints.
+
+        Raises:
+            RawFormatError: The file is not whole and well-formed, or shows no body; names line and finding.
+        """
+        # Here, so that whoever only looks for clips need not wait for numba.
+        from psptool.formats.readers import kernel
+        from psptool.formats.readers.scanner import scan
+
+        (blob,), (file,) = map(without_mark, blobs), source.files
+        require_text(file, blob)
+        found = scan(blob, self.topology.size)
+        if found.problem != kernel.FINE:
+            raise _explain(file, blob, found)
+        if not len(found.frame):
+            raise no_body(source, found.frames)
+        return RawClip(source.name, source.key, found.frames, found.frame, found.body, found.xyz, found.state)
+
+
+def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
+    """The error for what the scanner found: line, what stood there, what was expected."""
+    from psptool.formats.readers import kernel
+
+    # Counted only now, as the scanner need not know its line while all is well.
+    number = blob.count(b"\n", 0, found.offset) + 1
+    where = f"{file}, line {number}"
+    line = blob[found.offset : found.offset + MOST_SHOWN].split(b"\n", 1)[0].strip()
+    field = _FIELD.match(blob, found.offset)
+    word = field[0].decode("ascii") if field else ""
+    reason, expected = {
+        kernel.FRAME_COUNT: ("frame count", f"the number of frames, 0 to {kernel.MAX_COUNT}"),
+        kernel.BODY_COUNT: ("body count", f"the number of bodies in the frame, 0 to {kernel.MAX_COUNT}"),
+        kernel.BODY_LINE: ("field count", f"a body line of {kernel.BODY_FIELDS} fields"),
+        kernel.JOINT_COUNT: ("joint count", f"the joint count {NTU25.size}"),
+        kernel.JOINT_LINE: ("field count", f"a joint line of {kernel.JOINT_FIELDS} fields"),
+        kernel.REST: ("data after the last frame", f"the end of the file after {found.frames} frames"),
+    }[found.stage]
+    if found.problem in (kernel.NUMBER, kernel.INFINITE):
+        return number_error(word, where)
+    if found.problem == kernel.TRUNCATED:
+        after = f" after {excerpt(line)}" if line else ""
+        return RawFormatError("truncated", where, f"the end of the file{after}", expected)
+    if found.problem == kernel.STATE:
+        return RawFormatError("joint state", where, excerpt(word), "0, 1 or 2")
+    if found.problem == kernel.BODY_ID:
+        return RawFormatError("body id", where, excerpt(word), "an integer of 64 bits")
+    fields = f"{len(line.split())} fields, " if reason == "field count" else ""
+    return RawFormatError(reason, where, f"{fields}{excerpt(line)}", expected)

@@ -1,0 +1,296 @@
+"""Where raw recordings lie: the files of folders, zip and tar archives, and the clips among them.
+
+Archives are untrusted: nothing is ever unpacked to disk, and a member's name is compared but never used as a path.
+Their bytes are read in `psptool.formats.readers.archives` (zip) and `psptool.formats.readers.tars`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+
+from psptool.common.errors import PspError, RawFormatError
+from psptool.formats.readers import archives, tars
+from psptool.formats.readers.base import ClipSource, FileRef, Reader, Stray
+from psptool.formats.readers.packing import (
+    ARCHIVE_SUFFIXES,
+    PACKED_SUFFIXES,
+    TAR_SUFFIXES,
+    UNREAD_PART,
+    UNREAD_SUFFIXES,
+    unpack,
+)
+
+MAX_BYTES = 64 * 2**20
+"""Bytes that a clip's file may have, unpacked; the longest NTU clip has about 2 MB."""
+
+OUTSIDE = "its name points out of the archive"
+NESTED = "an archive inside an archive, which is not read"
+OTHER_ARCHIVE = "an archive of a kind that is not read"
+OTHER_CONTENT = "a compressed file whose name is no recording's"
+LOST = frozenset((OUTSIDE, NESTED, OTHER_ARCHIVE, OTHER_CONTENT, tars.LINK, tars.NO_FILE))
+"""Reasons of strays with which recordings may be lost, so that a user is warned of them."""
+
+_READ = f"a folder, {', '.join(ARCHIVE_SUFFIXES)}, or a file, also packed as {', '.join(PACKED_SUFFIXES)}"
+
+_Seen = set[tuple[int, int]]
+"""Device and inode of each folder and archive that was entered."""
+
+
+def list_files(paths: Sequence[Path | str]) -> list[FileRef]:
+    """All files that ``--raw`` names: folders at any depth, zip and tar archives, also inside a folder, single files.
+
+    The order is that of the names, so it does not depend on the file system. A folder or archive that is
+    reached twice, also by a symlink, is taken once.
+
+    Raises:
+        PspError: A path does not exist or cannot be read, or an archive is damaged; names it.
+    """
+    seen: _Seen = set()
+    return [file for path in paths for file in _named(Path(path), seen)]
+
+
+def find_clips(paths: Sequence[Path | str], reader: Reader) -> tuple[list[ClipSource], list[Stray]]:
+    """The clips that ``--raw`` names, sorted by name, and the files of the reader's kind that are no clip.
+
+    A clip name that is found twice is returned twice: whether the two are the same takes a look at their
+    bytes. Strays are also what may hold recordings and is not read: members whose name points out of their
+    archive, links in an archive, archives inside an archive or of a kind that is not read, and compressed files
+    that are no clip's.
+
+    Raises:
+        PspError: As for `list_files`.
+    """
+    return clips_among(list_files(paths), reader)
+
+
+def clips_among(files: list[FileRef], reader: Reader) -> tuple[list[ClipSource], list[Stray]]:
+    """As `find_clips`, for files that are already listed."""
+    readable: list[FileRef] = []
+    refused: dict[str, list[FileRef]] = defaultdict(list)
+    for file in files:
+        reason = _refusal(file)
+        (refused[reason] if reason else readable).append(file)
+    clips, strays = reader.find(readable)
+    for reason, some in refused.items():
+        odd_clips, odd_strays = reader.find(some)
+        strays += [Stray(clip.name, str(clip.files[0]), reason) for clip in odd_clips]
+        strays += [Stray(stray.name, stray.source, reason) for stray in odd_strays]
+    strays += _unread_archives(files, clips, strays)
+    clips.sort(key=lambda clip: (clip.name, str(clip.files[0])))
+    return clips, sorted(strays, key=lambda stray: (stray.name, stray.source))
+
+
+def _refusal(file: FileRef) -> str:
+    """Why a member of an archive is not read: what its kind is, or its name, absolute or climbing out; else empty."""
+    if file.archive is None:
+        return ""
+    parts = file.path.replace("\\", "/").split("/")
+    if ".." in parts or parts[0] == "" or ":" in parts[0]:
+        return OUTSIDE
+    return file.unread
+
+
+def _unread_archives(files: list[FileRef], clips: list[ClipSource], strays: list[Stray]) -> list[Stray]:
+    """Archives and compressed files that are not read and may hold recordings."""
+    found = []
+    for file in files:
+        name = file.path.lower()
+        suffix = name[name.rfind(".") :]
+        if file.archive is not None and name.endswith(ARCHIVE_SUFFIXES):
+            reason = NESTED
+        elif suffix in UNREAD_SUFFIXES or (suffix[-1:].isdigit() and UNREAD_PART.search(name)):
+            reason = OTHER_ARCHIVE
+        elif suffix in PACKED_SUFFIXES:
+            reason = OTHER_CONTENT
+        else:
+            continue
+        found.append(Stray(PurePath(file.path).name, str(file), reason))
+    if not found:
+        return []
+    taken = {str(file) for clip in clips for file in clip.files} | {stray.source for stray in strays}
+    return [stray for stray in found if stray.source not in taken]
+
+
+def _is_shadow(path: str) -> bool:
+    """Whether a file is what macOS puts beside another: in ``__MACOSX``, or with its name after ``._``."""
+    if "._" not in path and "__MACOSX" not in path:
+        return False
+    parts = path.replace("\\", "/").split("/")
+    return parts[-1].startswith("._") or "__MACOSX" in parts
+
+
+def read_clip(source: ClipSource, folder: str = "") -> list[bytes]:
+    """The bytes of a clip's files, in their order.
+
+    Args:
+        source: The clip.
+        folder: What paths that are not absolute are relative to; the working directory where empty.
+
+    Raises:
+        RawFormatError: A file is too large, or its member of the archive is damaged, encrypted or packed in
+            a way that is not read.
+        PspError: A file cannot be read at all.
+    """
+    return [read_file(file, folder) for file in source.files]
+
+
+def read_file(file: FileRef, folder: str = "") -> bytes:
+    """The bytes of one file, unpacked where it is compressed; errors as for `read_clip`.
+
+    Any number of threads may read at once.
+    """
+    if file.size > MAX_BYTES:
+        raise _too_large(file, f"{file.size} bytes")
+    blob = _stored(file, folder) if file.content is None else file.content
+    # The size that was stated may be wrong; what was read tells.
+    if len(blob) > MAX_BYTES:
+        raise _too_large(file, f"more than {MAX_BYTES} bytes")
+    if not file.path.lower().endswith(PACKED_SUFFIXES):
+        return blob
+    try:
+        blob = unpack(blob, MAX_BYTES + 1)
+    except ValueError as error:
+        expected = f"a whole file of {', '.join(PACKED_SUFFIXES)}"
+        raise RawFormatError("damaged compressed file", str(file), str(error), expected) from error
+    if len(blob) > MAX_BYTES:
+        raise _too_large(file, f"more than {MAX_BYTES} bytes once unpacked")
+    return blob
+
+
+def _stored(file: FileRef, folder: str) -> bytes:
+    """The bytes of one file as they are stored, at most a few more than `MAX_BYTES`."""
+    try:
+        if file.archive is None:
+            return _read(os.path.join(folder, file.path), file.size)  # noqa: PTH118
+        archive = Path(folder, file.archive) if folder else file.archive
+        read_member = archives.read_member if file.offset < 0 else tars.read_member
+        return read_member(file, archive, MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(str(file), error) from error
+
+
+def _read(path: str, size: int) -> bytes:
+    """The bytes of a file of about ``size`` bytes, at most a few more than `MAX_BYTES`.
+
+    With as few system calls as can be: in each a thread lets go of the interpreter, and waits for it after.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        # Asked for as many as there are, since memory for as many as there may be is slow to get.
+        blob = os.read(descriptor, size + 1)
+        if len(blob) == size:
+            return blob
+        # It has grown or shrunk since it was listed, or comes in pieces.
+        parts, left = [blob], MAX_BYTES + 1 - len(blob)
+        while left > 0 and (part := os.read(descriptor, min(left, 2**20))):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def _too_large(file: FileRef, found: str) -> RawFormatError:
+    return RawFormatError("too large", str(file), found, f"at most {MAX_BYTES} bytes")
+
+
+def _unreadable(name: str, error: OSError) -> PspError:
+    fix = "Check the file, its disk and your permissions."
+    return PspError(f"{name}: cannot be read ({error.strerror or error})", fix=fix)
+
+
+def _named(path: Path, seen: _Seen) -> Iterator[FileRef]:
+    """The files of one path as the user gave it."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_such(path) from None
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    try:
+        if stat.S_ISDIR(status.st_mode):
+            yield from _in_folder(path, seen)
+        elif path.name.lower().endswith(ARCHIVE_SUFFIXES):
+            yield from _in_archive(path, seen)
+        elif path.suffix.lower() in UNREAD_SUFFIXES or UNREAD_PART.search(path.name.lower()):
+            raise PspError(
+                f"{path}: archives of this kind are not read",
+                path.suffix,
+                _READ,
+                "Unpack it and name the folder.",
+            )
+        elif stat.S_ISREG(status.st_mode):
+            yield FileRef(str(path), None, status.st_size, status.st_mtime_ns)
+        else:
+            raise PspError(f"{path}: not a file, folder or archive", fix="Check the path.")
+    except OSError as error:
+        raise _unreadable(error.filename or str(path), error) from error
+
+
+def _no_such(path: Path) -> PspError:
+    """The error for a path that does not exist, with near misses from the nearest folder that does."""
+    missing = path
+    while not missing.parent.is_dir() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        names = sorted(entry.name for entry in missing.parent.iterdir())
+    except OSError:
+        names = []
+    near = [str(missing.parent / name) for name in difflib.get_close_matches(missing.name, names)]
+    fix = f"Did you mean {' or '.join(near)}?" if near else "Check the path."
+    return PspError(f"{path}: no such file or folder", fix=fix)
+
+
+def _is_new(path: Path, seen: _Seen) -> bool:
+    status = path.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in seen:
+        return False
+    seen.add(identity)
+    return True
+
+
+def _in_folder(folder: Path, seen: _Seen) -> Iterator[FileRef]:
+    """Files below a folder by name, with a stack of its own, as a tree may be deeper than Python's."""
+    stack = [iter(_entries(folder))] if _is_new(folder, seen) else []
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif _leads_nowhere(entry) or _is_shadow(entry.name):
+            continue
+        elif entry.is_dir():
+            folder = Path(entry.path)
+            if _is_new(folder, seen):
+                stack.append(iter(_entries(folder)))
+        elif entry.is_file() and entry.name.lower().endswith(ARCHIVE_SUFFIXES):
+            yield from _in_archive(Path(entry.path), seen)
+        elif entry.is_file():
+            status = entry.stat()
+            yield FileRef(entry.path, None, status.st_size, status.st_mtime_ns)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a symlink to nothing, or to itself."""
+    return entry.is_symlink() and not Path(entry.path).exists()
+
+
+def _in_archive(path: Path, seen: _Seen) -> Iterator[FileRef]:
+    if not _is_new(path, seen):
+        return
+    changed = path.stat().st_mtime_ns
+    if path.name.lower().endswith(TAR_SUFFIXES):
+        members = (FileRef(m.name, path, m.size, changed, m.offset, m.unread) for m in tars.members(path))
+    else:
+        members = (FileRef(name, path, size, changed) for name, size in archives.members(path))
+    yield from (file for file in members if not _is_shadow(file.path))

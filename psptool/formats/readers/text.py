@@ -1,0 +1,106 @@
+"""What the readers share: decimal numbers, showing what stood in a file, and checks all formats need."""
+
+from __future__ import annotations
+
+import codecs
+import math
+import reprlib
+
+from psptool.common.errors import RawFormatError
+from psptool.formats.readers.base import ClipSource, FileRef
+
+EXCERPT = 60
+"""Characters of a file that an error shows at most."""
+LARGEST_FLOAT32 = math.nextafter(2.0**128 - 2.0**103, 0)
+"""The largest float64 that a cast to float32 keeps finite: just under half a step above float32's largest."""
+
+
+def excerpt(found: object) -> str:
+    """What stood somewhere, quoted, on one line and cut to `EXCERPT` characters."""
+    if isinstance(found, bytes):
+        found = found[: 2 * EXCERPT].strip().decode("utf-8", "backslashreplace")
+    # reprlib for all else, as the repr of a large or deeply nested list is large, or fails.
+    text = repr(found[: 2 * EXCERPT]) if isinstance(found, str) else reprlib.repr(found)
+    return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
+
+
+def number(text: str, where: str) -> float:
+    """The value of a decimal number that float32 can hold, or NaN, as `float` has it.
+
+    `float` also takes ``1_000`` and digits of other scripts, which no writer of numbers means; they are
+    refused.
+
+    Raises:
+        RawFormatError: ``not a number`` or ``not finite``.
+    """
+    value = _float(text)
+    if value is None or abs(value) > LARGEST_FLOAT32:
+        raise number_error(text, where)
+    return value
+
+
+def number_error(text: str, where: str) -> RawFormatError:
+    """The error for a text that is no number, or none that float32 can hold, as ``inf`` and ``1e39``."""
+    reason = "not a number" if _float(text) is None else "not finite"
+    return RawFormatError(
+        reason, where, excerpt(text.strip()), "a number that float32 holds, or NaN for a missing joint"
+    )
+
+
+def _float(text: str) -> float | None:
+    if "_" in text or not text.isascii():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def without_mark(blob: bytes) -> bytes:
+    """The bytes without the byte order mark of UTF-8, which some programs put before a text."""
+    return blob.removeprefix(codecs.BOM_UTF8)
+
+
+def same_text(one: bytes, other: bytes) -> bool:
+    r"""Whether two files have the same text, whether their lines end in ``\r\n`` or ``\n``, with or without a mark."""
+    return one == other or _normalized(one) == _normalized(other)
+
+
+def _normalized(blob: bytes) -> bytes:
+    return without_mark(blob).replace(b"\r\n", b"\n")
+
+
+def require_text(file: FileRef, blob: bytes) -> None:
+    """Refuse an empty file and one that is not plain text.
+
+    Raises:
+        RawFormatError: ``empty file`` or ``not text``.
+    """
+    if not blob or blob.isspace():
+        raise RawFormatError("empty file", str(file), f"{len(blob)} bytes, none of them text", "a recording")
+    if not blob.isascii():
+        offset = len(blob.decode("ascii", "replace").split("\ufffd", 1)[0])
+        raise not_text(file, blob, offset, "ASCII text")
+
+
+def not_text(file: FileRef, blob: bytes, offset: int, expected: str) -> RawFormatError:
+    """The error for a byte that is in no text."""
+    line = blob.count(b"\n", 0, offset) + 1
+    found = f"byte 0x{blob[offset]:02x} at offset {offset}"
+    return RawFormatError("not text", f"{file}, line {line}", found, expected)
+
+
+def require_size(file: FileRef, blob: bytes, most: int) -> None:
+    """Refuse a file of more bytes than any recording in its format has.
+
+    Raises:
+        RawFormatError: ``too large``.
+    """
+    if len(blob) > most:
+        raise RawFormatError("too large", str(file), f"{len(blob)} bytes", f"at most {most} bytes")
+
+
+def no_body(source: ClipSource, frames: int) -> RawFormatError:
+    """The error for a clip in which nobody is seen."""
+    found = f"no body in any of its {frames} frames"
+    return RawFormatError("no body", str(source.files[0]), found, "a body in at least one frame")

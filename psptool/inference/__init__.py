@@ -1,1 +1,0 @@
-"""A trained run as a function from clips to scores."""

@@ -1,0 +1,96 @@
+"""What a preparation will take in time and space, from a sample of its clips."""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psptool.common.errors import PspError
+from psptool.data.store.layout import bytes_per_row
+from psptool.formats.readers.ahead import ReadAhead
+from psptool.formats.readers.sources import MAX_BYTES
+from psptool.preparation.gathering import Copies, Gathered, raw_size
+from psptool.preparation.worker import attached, every_source, prepare_batch
+from psptool.schemas.dataset import PreparationSettings
+
+SAMPLE = 16
+"""Clips that an estimate is made from."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some clips, prepared to see what they cost.
+
+    Attributes:
+        clips: How many.
+        bad: Those that cannot be used.
+        raw_bytes: Bytes read.
+        file_bytes: Bytes that they take in the dataset.
+        seconds: On one core.
+    """
+
+    clips: int
+    bad: int
+    raw_bytes: int
+    file_bytes: int
+    seconds: float
+
+    def scaled_to(self, gathered: Gathered) -> tuple[int | None, float | None]:
+        """Bytes of the file and seconds on one core for all clips."""
+        if not self.file_bytes:
+            return None, None
+        share = gathered.raw_bytes / self.raw_bytes
+        return int(self.file_bytes * share), self.seconds * share
+
+
+def take_sample(gathered: Gathered, settings: PreparationSettings) -> Sample:
+    """Prepare up to `SAMPLE` clips; of no clips, nothing is known.
+
+    Raises:
+        PspError: One cannot be read.
+    """
+    if not gathered.clips:
+        return Sample(0, 0, 1, 0, 0.0)
+    chosen = _chosen(gathered.clips)
+    packed = []
+    began = 0.0
+    for place, copies in enumerate((chosen[0], *chosen)):
+        # The first clip goes twice and is timed once: the first call compiles, or loads what was compiled.
+        if place == 1:
+            began = time.perf_counter()
+        packed.append(prepare_batch((copies,), gathered.reader, settings).packed)
+    seconds = time.perf_counter() - began
+    kept = packed[1:]
+    bad = sum(not one.names for one in kept)
+    size = bytes_per_row(gathered.dataset.topology.size) * sum(len(one.joint) for one in kept)
+    raw_bytes = sum(raw_size(copies) for copies in chosen)
+    return Sample(len(chosen), bad, max(1, raw_bytes), size, seconds)
+
+
+def _chosen(clips: Sequence[Copies]) -> Sequence[Copies]:
+    """Up to `SAMPLE` clips, evenly spaced; where some lie in compressed tar archives, those that are reached first."""
+    step = max(1, len(clips) // SAMPLE)
+    if not ReadAhead(every_source(clips), MAX_BYTES):
+        return clips[::step][:SAMPLE]
+    first = heapq.nsmallest(SAMPLE, clips, key=lambda copies: max(f.offset for s in copies for f in s.files))
+    return attached(first, ReadAhead(every_source(first), MAX_BYTES))
+
+
+def check_disk(path: Path, needed: int | None) -> None:
+    """Refuse to begin where the disk cannot hold a file of ``needed`` bytes.
+
+    Raises:
+        PspError: The disk is too small.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if needed is not None and needed > free:
+        raise PspError(
+            f"{path}: the disk is too small",
+            f"{free / 1e9:.2f} GB free",
+            f"about {needed / 1e9:.2f} GB",
+            "Free space, or choose another place with --out.",
+        )

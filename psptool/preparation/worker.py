@@ -1,0 +1,175 @@
+"""What a worker does with clips: read, parse, choose persons, normalize, take differences and digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from psptool.common.errors import PspError, RawFormatError
+from psptool.data.store.arrays import PreparedClip
+from psptool.data.store.writing import PackedClips, pack
+from psptool.formats.readers.ahead import ReadAhead
+from psptool.formats.readers.base import ClipSource, Reader
+from psptool.formats.readers.sources import MAX_BYTES, read_clip
+from psptool.formats.readers.text import same_text
+from psptool.preparation.gathering import Copies, raw_size
+from psptool.preparation.normalize import normalize
+from psptool.preparation.selection import find_persons
+from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.report import ClipNote, LeftOut
+
+# A task long enough that handing it over costs nothing, and short enough that its results fit many times in memory.
+TASK_BYTES, TASK_CLIPS = 16 * 2**20, 256
+# What is packed at once: its arrays fit a processor's cache. No task is shorter but the last.
+PACK_BYTES, PACK_CLIPS = 4 * 2**20, 64
+SHARE_OF_THE_REST = 8
+"""Towards the end a task is this part of what is left, so that all workers end at about the same time."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a clip: prepared, or left out.
+
+    Attributes:
+        clip: The prepared clip.
+        left_out: Why there is none.
+        repeated: Further copies, of the same text.
+    """
+
+    clip: PreparedClip | None
+    left_out: LeftOut | None
+    repeated: int
+
+
+@dataclass(frozen=True)
+class BatchOutcome:
+    """What became of a batch of clips.
+
+    Attributes:
+        done: Clips in the batch.
+        packed: Those that are kept, ready for the store.
+        left_out: Why the others are not.
+        notes: What the report should say of those that are kept.
+        repeated: Further copies.
+        interpolated: Missing joints that were given a position.
+    """
+
+    done: int
+    packed: PackedClips
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[ClipNote, ...]
+    repeated: int
+    interpolated: int
+
+
+def tasks(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
+    """What workers get at a time: clips of about `TASK_BYTES`, in order, and fewer towards the end.
+
+    Clips in a compressed tar archive come with their bytes, and fewer at a time, as all tasks are in memory at once.
+
+    Raises:
+        PspError: Such an archive was changed after it was listed, is damaged or cannot be read.
+    """
+    ahead = ReadAhead(every_source(clips), MAX_BYTES)
+    largest = PACK_BYTES if ahead else TASK_BYTES
+    left, first = sum(map(raw_size, clips)), 0
+    while first < len(clips):
+        most = max(PACK_BYTES, min(largest, left // SHARE_OF_THE_REST))
+        task = next(_runs(clips[first : first + TASK_CLIPS], most, TASK_CLIPS))
+        yield attached(task, ahead)
+        left, first = left - sum(map(raw_size, task)), first + len(task)
+
+
+def every_source(clips: Sequence[Copies]) -> list[ClipSource]:
+    """All recordings, copies among them."""
+    return [source for copies in clips for source in copies]
+
+
+def attached(clips: Sequence[Copies], ahead: ReadAhead) -> tuple[Copies, ...]:
+    """The clips with the bytes of files that are read ahead."""
+    return tuple(tuple(map(ahead.attach, copies)) for copies in clips) if ahead else tuple(clips)
+
+
+def prepare_task(
+    task: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
+) -> list[BatchOutcome]:
+    """`prepare_batch` of some clips at a time; arguments as for `prepare_clip`."""
+    return [prepare_batch(batch, reader, settings, folder) for batch in _runs(task, PACK_BYTES, PACK_CLIPS)]
+
+
+def prepare_batch(
+    batch: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
+) -> BatchOutcome:
+    """`prepare_clip` of each, packed."""
+    outcomes = [prepare_clip(copies, reader, settings, folder) for copies in batch]
+    clips = [outcome.clip for outcome in outcomes if outcome.clip is not None]
+    return BatchOutcome(
+        len(batch),
+        pack(clips, reader.topology.size),
+        tuple(outcome.left_out for outcome in outcomes if outcome.left_out is not None),
+        tuple(note for clip in clips for note in report_notes(clip)),
+        sum(outcome.repeated for outcome in outcomes),
+        sum(clip.interpolated for clip in clips),
+    )
+
+
+def report_notes(clip: PreparedClip) -> Iterator[ClipNote]:
+    """The report's notes on a clip: on the whole clip, then on its tracks."""
+    for note in clip.notes:
+        yield ClipNote(name=clip.name, note=note)
+    for track in clip.tracks:
+        yield ClipNote(name=clip.name, note=track.text, track=str(track.body), rule=track.rule)
+
+
+def _runs(clips: Sequence[Copies], most_bytes: int, most_clips: int) -> Iterator[tuple[Copies, ...]]:
+    run: list[Copies] = []
+    size = 0
+    for copies in clips:
+        run.append(copies)
+        size += raw_size(copies)
+        if size >= most_bytes or len(run) == most_clips:
+            yield tuple(run)
+            run, size = [], 0
+    if run:
+        yield tuple(run)
+
+
+def notes_of(clip: PreparedClip) -> tuple[str, ...]:
+    """The same notes as `report_notes`, as text for a reader who has the clip before them."""
+    return (*clip.notes, *(f"track {track.body} {track.text}" for track in clip.tracks))
+
+
+def _same(one: list[bytes], other: list[bytes]) -> bool:
+    return len(one) == len(other) and all(map(same_text, one, other))
+
+
+def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, folder: str = "") -> Outcome:
+    """Prepare one clip.
+
+    Args:
+        copies: The clip.
+        reader: Reads it.
+        settings: How it is treated.
+        folder: What paths that are not absolute are relative to, where that is not the working directory.
+
+    Raises:
+        PspError: A file cannot be read, or two files of one clip name differ.
+    """
+    source = copies[0]
+    try:
+        blobs = read_clip(source, folder)
+        for other in copies[1:]:
+            if not _same(read_clip(other, folder), blobs):
+                raise PspError(
+                    f"two different recordings have the clip name {source.name}",
+                    f"{source.files[0]} and {other.files[0]}",
+                    fix="Name only one of them with --raw, or remove the wrong one.",
+                )
+        clip = reader.parse(source, blobs)
+        persons = find_persons(clip, reader.topology, settings)
+        prepared = normalize(clip.name, clip.key, persons, reader.topology, settings)
+    except RawFormatError as error:
+        where = str(source.files[0])
+        left_out = LeftOut(name=source.name, source=where, reason=error.reason, detail=str(error))
+        return Outcome(None, left_out, len(copies) - 1)
+    return Outcome(prepared, None, len(copies) - 1)

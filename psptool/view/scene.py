@@ -1,0 +1,165 @@
+"""A clip as it is looked at: one or two coordinate systems of the same frames, and their packing into a page.
+
+Notation for array shapes: M persons, T frames, V joints.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.data.skeletons.datasets import UpAxis
+from psptool.data.skeletons.topology import Topology
+from psptool.data.store.arrays import PreparedClip
+from psptool.view.maps import ClipAttention, level_groups_of, packed_attention
+
+FPS = 30
+"""Frames a second of both Kinects."""
+NOWHERE = -32768
+"""Stands in a page for a joint without a position; `player.js` knows it too."""
+LARGEST = 32767
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All bodies of a clip in one coordinate system.
+
+    Attributes:
+        title: What it shows.
+        up: The axis that points up.
+        unit: Of the positions.
+        xyz: float (M, T, V, 3), NaN where there is no position.
+        present: bool (M, T).
+        state: uint8 (M, T, V).
+        kept: For each body whether preparation takes it for a person.
+    """
+
+    title: str
+    up: UpAxis
+    unit: str
+    xyz: NDArray[np.floating]
+    present: NDArray[np.bool_]
+    state: NDArray[np.uint8]
+    kept: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class ViewedClip:
+    """A clip to look at.
+
+    Attributes:
+        topology: Its joints.
+        action: The class that its name says; empty where it says none.
+        prepared: As the network gets it.
+        scenes: As recorded, then normalized; the same T frames each.
+        top: Predicted (class, probability), the most probable first.
+        attention: Maps of a trained run.
+        said: Further words about it.
+    """
+
+    topology: Topology
+    action: str
+    prepared: PreparedClip
+    scenes: tuple[Scene, ...]
+    top: tuple[tuple[str, float], ...] = ()
+    attention: ClipAttention | None = None
+    said: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The clip's name."""
+        return self.prepared.name
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return self.prepared.frames
+
+
+def normalized_scene(clip: PreparedClip, up: UpAxis) -> Scene:
+    """The clip as the network gets it.
+
+    Args:
+        clip: The clip.
+        up: Vertical axis of its positions.
+    """
+    xyz = np.where(clip.present[..., None, None], clip.joint, np.nan)
+    kept = (True,) * clip.persons
+    return Scene("normalized", up, "spines", xyz, clip.present, clip.state, kept)
+
+
+def recorded_scene(clip: PreparedClip, up: UpAxis) -> Scene:
+    """The prepared persons back in camera coordinates, in metres, of which ``up`` is the vertical axis."""
+    xyz = clip.joint.astype(np.float64) * clip.scale @ clip.rotation + clip.origin
+    xyz[~clip.present] = np.nan
+    return Scene("recorded", up, "m", xyz, clip.present, clip.state, (True,) * clip.persons)
+
+
+def page_data(clips: Sequence[ViewedClip]) -> dict[str, Any]:
+    """What `player.js` reads: every clip's scenes, and the topologies they need."""
+    topologies = {clip.topology.name: _topology_data(clip.topology) for clip in clips}
+    return {"fps": FPS, "topologies": topologies, "clips": [_clip_data(clip) for clip in clips]}
+
+
+def rounding(clips: Sequence[ViewedClip]) -> float:
+    """Metres by which a recorded position in a page may be off, at most."""
+    steps = [_grid(scene)[1] for clip in clips for scene in clip.scenes if scene.unit == "m"]
+    return max(steps, default=0.0) / 2
+
+
+def _clip_data(clip: ViewedClip) -> dict[str, Any]:
+    return {
+        "name": clip.name,
+        "topology": clip.topology.name,
+        "frames": clip.frames,
+        "scenes": [_scene_data(scene) for scene in clip.scenes],
+        "attention": None if clip.attention is None else packed_attention(clip.attention),
+    }
+
+
+def _topology_data(topology: Topology) -> dict[str, Any]:
+    return {
+        "joints": topology.joints,
+        "bones": topology.bones,
+        "head": topology.joints.index("head"),
+        "levels": level_groups_of(topology),
+    }
+
+
+def _scene_data(scene: Scene) -> dict[str, Any]:
+    middle, step = _grid(scene)
+    # Rounded before NaN goes to its own number, which no position takes.
+    numbers = np.rint((scene.xyz - middle) / step)
+    numbers = np.where(np.isfinite(numbers), numbers, NOWHERE).astype("<i2")
+    states = np.unique(scene.state)
+    return {
+        "title": scene.title,
+        "up": scene.up,
+        "unit": scene.unit,
+        "persons": len(scene.kept),
+        "kept": scene.kept,
+        "middle": middle.tolist(),
+        "step": step,
+        "xyz": encoded(numbers),
+        "present": encoded(scene.present),
+        "state": int(states[0]) if len(states) == 1 else encoded(scene.state),
+    }
+
+
+def _grid(scene: Scene) -> tuple[NDArray[np.float64], float]:
+    """The middle (3,) and the step of the 16-bit grid that a scene's positions are rounded to."""
+    there = scene.xyz[np.isfinite(scene.xyz).all(axis=-1)].astype(np.float64)
+    if not len(there):
+        return np.zeros(3), 1.0
+    low, high = there.min(axis=0), there.max(axis=0)
+    return (low + high) / 2, float(max((high - low).max() / 2, 1e-6) / LARGEST)
+
+
+def encoded(array: NDArray[Any]) -> str:
+    """An array's bytes as base64."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")

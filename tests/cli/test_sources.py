@@ -50,9 +50,10 @@ def test_predict_prints_what_preparation_noted(here):
     content = json.loads(Path("all_sqe/a01_s01_e00_v01.json").read_text())
     content["skeletons"][3][7] = [0, 0, 0]
     Path("mine.json").write_text(json.dumps(content))
-    assert "mine: 1 missing joints interpolated" in here("predict", "mine.json", "--model", RUN).out
+    noted = "1 missing joints, NaN or exactly (0, 0, 0), interpolated over time"
+    assert f"mine: {noted}" in here("predict", "mine.json", "--model", RUN).out
     told = json.loads(here("predict", "mine.json", "--model", RUN, "--json").out)
-    assert told["clips"][0]["notes"] == ["1 missing joints interpolated"]
+    assert told["clips"][0]["notes"] == [noted]
 
 
 def test_view_says_that_openpose_json_is_not_read(psptool):

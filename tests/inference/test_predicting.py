@@ -120,7 +120,7 @@ def test_what_preparation_noted_of_a_recording_is_passed_on(folder: Path, tmp_pa
         frame[2] = frame[0]
     (tmp_path / "spineless.json").write_text(json.dumps(content))
     mine, spineless = predict(open_model(folder / "run"), [tmp_path]).clips
-    assert mine.notes == ("1 missing joints interpolated",)
+    assert mine.notes == ("1 missing joints, NaN or exactly (0, 0, 0), interpolated over time",)
     assert any("scale is 1" in noted for noted in spineless.notes)
 
 

@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,8 @@ def test_worker_processes_that_cannot_be_started_end_in_an_error_that_names_jobs
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr("joblib.externals.loky.backend.synchronize._SemLock", refuse)
+    # By its module's name: as an attribute of its package it is multiprocessing's own until it is imported.
+    monkeypatch.setattr(import_module("joblib.externals.loky.backend.synchronize"), "_SemLock", refuse)
     with pytest.raises(PspError, match=r"worker processes cannot be started.*--jobs 1.*/dev/shm"):
         prepare("ucla", [raw], tmp_path / "u.h5", jobs=7, workers="processes")
     assert list(tmp_path.iterdir()) == []

@@ -154,5 +154,5 @@ def test_weights_of_an_interrupted_run_say_where_it_stands_and_how_to_resume(
         find_weights(folder, CONFIG, "last")
     folder.weights("last").touch()
     assert find_weights(folder, CONFIG, "last") == folder.weights("last")
-    with pytest.raises(PspError, match="Take --weights last"):
+    with pytest.raises(PspError, match="Leave out --weights best"):
         find_weights(folder, CONFIG, "best")

@@ -24,7 +24,7 @@ def scores(top1: float, draw: int = 0, **other: object) -> Scores:
         "top1_motion": top1, "top5_motion": 1.0, "clips": 4, "clips_unseen": 0, "classes_unseen": (),
         "per_class": {"walk around": top1}, "confusion": ((4,),), "content_fingerprint": "c" * 64,
         "clips_fingerprint": "d" * 64, "tool_version": "test", "protocol": "xview", "test_view": 3,
-        "family": "per-class", "ratio": 0.05, "labelled_batch": 50, "draw": draw, "split_digest": f"{draw:064x}",
+        "family": "per-class", "ratio": 0.05, "labelled": 50, "draw": draw, "split_digest": f"{draw:064x}",
         "scored_digest": "e" * 64, "changes": (), "recipe_digest": "f" * 64, "seconds": 10.0 * (draw + 1),
         "device": "cpu", "hardware": "a processor, 1 thread", "precision": "float32",
     }  # fmt: skip

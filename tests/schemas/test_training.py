@@ -156,12 +156,12 @@ def test_a_change_that_does_not_fit_is_refused_by_its_key(change: str, expected:
 def test_all_unknown_keys_are_named_at_once(recipe) -> None:
     file = recipe("optim:\n  lrr: 1\nsampling: 3\ncolour: red\n")
     with pytest.raises(PspError) as caught:
-        resolve(file=file, changes=["augment.trun=1"])
+        resolve(file=file, changes=["augment.yew=1"])
     for expected in (
         "optim.lrr",
         "sampling is a group",
         "colour",
-        "augment.trun",
+        "augment.yew",
         "Did you mean augment.yaw?",
     ):
         assert expected in str(caught.value)

@@ -15,7 +15,7 @@ from psptool.common.errors import PspError
 from psptool.training import loop
 
 name, at = sys.argv[1], int(sys.argv[2])
-plain, taken = loop.objective, iter(range(1, 10**6))
+plain, taken = loop.total_loss, iter(range(1, 10**6))
 
 
 def total_loss(*arguments: object) -> object:

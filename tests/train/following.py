@@ -62,13 +62,13 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
         synchronize_norms(model)
         ranks.same_weights(model)
     persons: list[int] = []
-    plain = loop.objective
+    plain = loop.total_loss
 
     def spy(model: PSPNet, streams: object, *rest: object) -> object:
         persons.append(len(streams.joint.x))  # type: ignore[attr-defined]
         return plain(model, streams, *rest)  # type: ignore[arg-type]
 
-    loop.objective = spy  # type: ignore[assignment]
+    loop.total_loss = spy  # type: ignore[assignment]
     losses: list[dict[str, float]] = []
     plain_step = loop.Loop._step
 

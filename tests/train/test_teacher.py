@@ -105,7 +105,7 @@ def test_a_class_that_it_names_too_often_is_named_less_once_balanced() -> None:
         for balance in (False, True)
     )
     for seed in range(40):
-        often, less = (one.label(make_streams(seed=seed)).mean(0)[3] for one in (plain, balanced))
+        often, less = (one.predict(make_streams(seed=seed)).mean(0)[3] for one in (plain, balanced))
     assert often > 0.5
     assert less < 0.25
 

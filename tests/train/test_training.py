@@ -84,13 +84,13 @@ def test_psp_and_supervised_draw_the_same_labelled_clips(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[list[int]] = []
-    plain = loop.objective
+    plain = loop.total_loss
 
     def spy(*arguments: object) -> dict[str, Tensor]:
         drawn.append(arguments[2].tolist())  # type: ignore[attr-defined]
         return plain(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "objective", spy)
+    monkeypatch.setattr(loop, "total_loss", spy)
     files.train(out="psp")
     files.train(change(method="supervised"), "supervised")
     assert drawn[:6] == drawn[6:]
@@ -230,7 +230,7 @@ def test_a_tiny_training_learns(files: Files, method: str) -> None:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> None:
     """Make one term of one step's loss what it should not be."""
-    plain, steps = loop.objective, iter(range(1, 1000))
+    plain, steps = loop.total_loss, iter(range(1, 1000))
 
     def spoiled(*arguments: object) -> dict[str, Tensor]:
         terms = plain(*arguments)  # type: ignore[arg-type]
@@ -239,7 +239,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> 
             terms["loss"] = terms["loss"] + terms[term]
         return terms
 
-    monkeypatch.setattr(loop, "objective", spoiled)
+    monkeypatch.setattr(loop, "total_loss", spoiled)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -1,4 +1,7 @@
-"""Every command that the README or a ``--help`` shows runs, on small synthetic recordings under the names shown."""
+"""Every command that a README or a ``--help`` shows runs, on small synthetic recordings under the names shown.
+
+``sh`` and ``python`` blocks run. ``bash`` and ``py`` blocks do not: they need Snakemake, a GPU or hours.
+"""
 
 import re
 import shutil
@@ -9,17 +12,44 @@ import pytest
 from psptool.cli.main import app
 from tests.cli.conftest import run_line
 
-README = Path(__file__).parents[2] / "README.md"
-# What a fresh machine runs; .ci/run runs them.
+ROOT = Path(__file__).parents[2]
+READMES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "psptool/README.md", *sorted((ROOT / "workflows").rglob("README.md")))
+}
+# .ci/run installs the package and runs the tests.
 INSTALLING = [
-    "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/psptool demo",
-    ".venv/bin/pip install '.[test]' && .venv/bin/pytest",
+    "python3 -m venv .venv",
+    "source .venv/bin/activate",
+    "pip install .",
+    "pip install '.[test]'",
+    "pytest",
 ]
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line and line not in INSTALLING]
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def shown_commands() -> list[object]:
+    """The commands of each section that has some, as parameters (commands,)."""
+    found = []
+    for file, text in READMES.items():
+        for section in re.split(r"^(?=##+ )", text, flags=re.MULTILINE):
+            lines = [line for block in blocks(section, "sh") for line in block.splitlines()]
+            commands = [line for line in lines if line and line not in INSTALLING]
+            if commands:
+                title = section.splitlines()[0].strip("# ")
+                found.append(pytest.param(commands, id=f"{file}: {title}"))
+    return found
+
+
+def python_blocks() -> list[object]:
+    return [
+        pytest.param(code, id=f"{file} {number}")
+        for file, text in READMES.items()
+        for number, code in enumerate(blocks(text, "python"))
+    ]
 
 
 def help_commands() -> list[str]:
@@ -28,21 +58,50 @@ def help_commands() -> list[str]:
     return sorted({line for line in lines if line.startswith("psptool")})
 
 
-def test_readme_shows_the_two_commands_of_a_fresh_machine_and_the_four():
-    text = README.read_text(encoding="utf-8")
-    assert all(command in text for command in INSTALLING)
+def test_readme_shows_the_commands_of_a_fresh_machine_and_the_four():
+    text = READMES["README.md"]
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    assert [line for line in lines if line in INSTALLING] == INSTALLING
     four = "psptool prepare ucla --raw all_sqe\npsptool split --ratio 0.05\npsptool train\npsptool evaluate\n"
     assert four in text
 
 
-def test_readme_commands_run_in_the_order_shown(recordings, small, tmp_path, monkeypatch):
-    shutil.copytree(recordings, tmp_path, dirs_exist_ok=True)
+def test_readme_is_short():
+    lines = READMES["README.md"].splitlines()
+    assert len(lines) <= 200
+    assert [line for line in lines if len(line) > 120] == []
+
+
+@pytest.mark.parametrize("file", READMES)
+def test_files_that_a_readme_names_exist(file):
+    text, folder = READMES[file], (ROOT / file).parent
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if not link.startswith("http")]
+    paths = re.findall(r"`((?:psptool|workflows|tests|schemas)/[\w./-]+)`", text)
+    assert [link for link in links if not (folder / link).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("commands", shown_commands())
+def test_shown_commands_run_in_the_order_shown(
+    commands, recordings, small, worked_in, tmp_path, monkeypatch
+):
+    # A section that prepares a dataset starts in a folder with recordings alone, the others with a trained model.
+    fresh = any(command.startswith(("psptool prepare", "psptool demo")) for command in commands)
+    shutil.copytree(recordings if fresh else worked_in, tmp_path, dirs_exist_ok=True)
+    if not fresh:
+        # What `psptool export-data` writes would be in the way.
+        shutil.rmtree(tmp_path / "exchange")
+    (tmp_path / "workflows").symlink_to(ROOT / "workflows")
     monkeypatch.chdir(tmp_path)
-    for command in readme_commands():
-        # Two datasets side by side would have to be told apart with --data.
-        run_line(
-            command + " --out elsewhere/ntu.h5" if command.startswith("psptool prepare ntu") else command
-        )
+    for command in commands:
+        run_line(command)
+
+
+@pytest.mark.parametrize("code", python_blocks())
+def test_shown_python_runs(code, worked_in, tmp_path, monkeypatch):
+    shutil.copytree(worked_in, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README", "exec"), {})
 
 
 @pytest.mark.parametrize("command", help_commands())

@@ -15,7 +15,11 @@ from tests.cli.conftest import run_line
 ROOT = Path(__file__).parents[2]
 READMES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", ROOT / "psptool/README.md", *sorted((ROOT / "workflows").rglob("README.md")))
+    for path in (
+        ROOT / "README.md",
+        ROOT / "psptool/README.md",
+        *sorted((ROOT / "workflows").rglob("README.md")),
+    )
 }
 # .ci/run installs the package and runs the tests.
 INSTALLING = [
@@ -82,9 +86,7 @@ def test_files_that_a_readme_names_exist(file):
 
 
 @pytest.mark.parametrize("commands", shown_commands())
-def test_shown_commands_run_in_the_order_shown(
-    commands, recordings, small, worked_in, tmp_path, monkeypatch
-):
+def test_shown_commands_run_in_the_order_shown(commands, recordings, small, worked_in, tmp_path, monkeypatch):
     # A section that prepares a dataset starts in a folder with recordings alone, the others with a trained model.
     fresh = any(command.startswith(("psptool prepare", "psptool demo")) for command in commands)
     shutil.copytree(recordings if fresh else worked_in, tmp_path, dirs_exist_ok=True)

@@ -4,7 +4,7 @@ Every rank draws the same global batch, since all have the same generators, and 
 The sum of the ranks' gradients is the gradient of the global batch's loss:
 
 - the cross-entropy of a rank is the sum over its labelled clips, divided by the labelled clips of all ranks;
-- the contrast of a rank is that of all clips (`ProcessGroup.gather`), differentiated by the rank's own rows;
+- the contrast of a rank is that of all clips (`ProcessGroup.all_gather`), differentiated by the rank's own rows;
 - every batch norm sees the persons of all ranks (`psptool.model.synced_norm`); other running statistics are refused.
 
 Gradients are added up by one reduction of one flat tensor after the backward pass. DistributedDataParallel would divide
@@ -47,7 +47,7 @@ class ProcessGroup:
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
 
@@ -62,7 +62,7 @@ class ProcessGroup:
         """The sum over all ranks; the gradient goes to each rank's own term."""
         return x if self.size == 1 else _Sum.apply(x)  # type: ignore[no-untyped-call]
 
-    def gather(self, x: Tensor, total: int) -> Tensor:
+    def all_gather(self, x: Tensor, total: int) -> Tensor:
         """All ranks' rows in the order of the global batch.
 
         Each rank computes the same function of all rows, so that the gradient of its own rows is whole without asking
@@ -77,7 +77,7 @@ class ProcessGroup:
         """
         return x if self.size == 1 else _Gather.apply(x, self, total)  # type: ignore[no-untyped-call]
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by the sum over all ranks."""
         if self.size == 1:
             return
@@ -95,7 +95,7 @@ class ProcessGroup:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
-    def same(self, value: Made) -> Made:
+    def broadcast(self, value: Made) -> Made:
         """The first rank's value on every rank; any object, handed over between our own processes."""
         if self.size == 1:
             return value
@@ -103,7 +103,7 @@ class ProcessGroup:
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]  # type: ignore[no-any-return]
 
-    def same_weights(self, model: nn.Module) -> None:
+    def broadcast_weights(self, model: nn.Module) -> None:
         """Give every rank the first one's parameters and buffers."""
         if self.size > 1:
             for tensor in model.state_dict().values():
@@ -138,9 +138,9 @@ def init_distributed() -> Iterator[ProcessGroup]:
     try:
         yield ProcessGroup(rank, size)
     except Exception as error:
-        if not _speaks_first(store):
+        if not _reports_first(store):
             raise SystemExit(2) from error
-        if _is_loss_of_others(error):
+        if _is_lost_peer(error):
             raise PspError(
                 f"training stopped: process {rank} of {size} lost the others; one was killed, or its machine is gone",
                 fix="torchrun says below which one; the same command goes on from the last checkpoint.",
@@ -152,7 +152,7 @@ def init_distributed() -> Iterator[ProcessGroup]:
             dist.destroy_process_group()
 
 
-def own_device(device: torch.device, ranks: ProcessGroup) -> torch.device:
+def local_device(device: torch.device, ranks: ProcessGroup) -> torch.device:
     """``device``, and for several ranks on GPUs this process's own one.
 
     Raises:
@@ -176,7 +176,7 @@ def own_device(device: torch.device, ranks: ProcessGroup) -> torch.device:
     return device
 
 
-def _speaks_first(store: Any) -> bool:
+def _reports_first(store: Any) -> bool:
     """Whether no other rank has said yet why all stop; where the store is gone too, better twice than not at all."""
     try:
         return bool(store.add("psptool/said", 1) == 1)
@@ -184,7 +184,7 @@ def _speaks_first(store: Any) -> bool:
         return True
 
 
-def _is_loss_of_others(error: Exception) -> bool:
+def _is_lost_peer(error: Exception) -> bool:
     """Whether ``error`` is what a collective raises when a peer has gone; gloo's have no type of their own."""
     signs = ("gloo", "Connection", "NCCL", "Timed out", "timed out")
     return isinstance(error, dist.DistError) or (

@@ -20,14 +20,14 @@ import numpy as np
 from numba import njit
 
 MOST_TRACKS = 32
-"""Tracks that `own` tells apart; a clip with more is left to a slower way."""
+"""Tracks that `assign_tracks` tells apart; a clip with more is left to a slower way."""
 
 # Under float32's resolution at the sensor's range (a bone) and under what rounding leaves of parallel lines
 # (a share).
 SHORTEST_BONE = 1e-6
 LEAST_ACROSS = 1e-5
 
-# What `transform` found lacking; they add up.
+# What `find_transform` found lacking; they add up.
 NO_LENGTH, NO_SPINE, NO_ACROSS = 1, 2, 4
 
 
@@ -44,7 +44,7 @@ def _compiled(function):
 
 
 @_compiled
-def own(frame, body, xyz, owner, ids):
+def assign_tracks(frame, body, xyz, owner, ids):
     """Number the tracks in order of appearance: the k-th detection of an id in a frame is its k-th track's.
 
     Args:
@@ -168,7 +168,7 @@ def _length(a):
 
 
 @njit
-def _line(leading, p, low, high):
+def _bone_vector(leading, p, low, high):
     """The vector from joint `low` to joint `high` in frame p."""
     return leading[p, high].astype(np.float64) - leading[p, low].astype(np.float64)
 
@@ -204,7 +204,7 @@ def _axes(spine, across, rotation):
 
 
 @_compiled
-def transform(leading, center, spine, across, frames, origin, rotation):
+def find_transform(leading, center, spine, across, frames, origin, rotation):
     """The normalization of a clip from its leading person; see `psptool.preparation.normalize.find_transform`.
 
     Args:
@@ -223,7 +223,7 @@ def transform(leading, center, spine, across, frames, origin, rotation):
     for c in range(3):
         origin[c] = leading[0, center, c]
     for p in range(leading.shape[0]):
-        length = _length(_line(leading, p, spine[0], spine[1]))
+        length = _length(_bone_vector(leading, p, spine[0], spine[1]))
         if length >= SHORTEST_BONE:
             lacking, scale = 0, length
             break
@@ -232,13 +232,13 @@ def transform(leading, center, spine, across, frames, origin, rotation):
     up, side = np.zeros(3), np.zeros(3)
     used = min(frames, leading.shape[0])
     for p in range(used):
-        up += _line(leading, p, spine[0], spine[1])
-        side += _line(leading, p, across[0], across[1])
+        up += _bone_vector(leading, p, spine[0], spine[1])
+        side += _bone_vector(leading, p, across[0], across[1])
     return scale, lacking | _axes(up / used, side / used, rotation)
 
 
 @_compiled
-def apply(xyz, present, origin, scale, rotation, joint):
+def apply_transform(xyz, present, origin, scale, rotation, joint):
     """Recorded positions as normalized ones; zero where nobody is.
 
     Args:

@@ -59,7 +59,7 @@ def normalize(
     leading = persons.xyz[0] if there.all() else persons.xyz[0, there]
     transform = find_transform(leading, topology, settings)
     joint = np.empty_like(persons.xyz)
-    largest = kernel.apply(persons.xyz, persons.present, *transform[:3], joint)
+    largest = kernel.apply_transform(persons.xyz, persons.present, *transform[:3], joint)
     if not largest < LARGEST_POSITION:
         raise RawFormatError("positions out of range", name, f"{largest:.3g} times the scale", "metres")
     return PreparedClip(
@@ -96,7 +96,7 @@ def find_transform(
     across = topology.shoulders if settings.align == "body" else topology.released_across
     frames = {"body": settings.align_frames, "released": 1, "none": 0}[settings.align]
     origin, rotation = np.empty(3), np.eye(3)
-    scale, lacking = kernel.transform(
+    scale, lacking = kernel.find_transform(
         leading, topology.center, topology.spine, across, frames, origin, rotation
     )
     notes = tuple(note for flag, note in _NOTES.items() if flag & lacking) if lacking else ()

@@ -15,11 +15,11 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from joblib.executor import get_memmapping_executor
 
 from psptool.common.errors import PspError
-from psptool.preparation.slots import Shipping, Slots
+from psptool.preparation.slots import SharedMemoryTask, Slots
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Given = TypeVar("Given", covariant=True)
+FutureResult = TypeVar("FutureResult", covariant=True)
 Workers = Literal["threads", "processes"]
 
 AHEAD = 2
@@ -27,31 +27,31 @@ AHEAD = 2
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-class Handed(Protocol[Given]):
-    """A task that was handed out, as `concurrent.futures.Future` has it."""
+class Future(Protocol[FutureResult]):
+    """A submitted task, with the interface of `concurrent.futures.Future`."""
 
     def done(self) -> bool:
         """Whether there is a result, or an error."""
 
-    def result(self) -> Given:
+    def result(self) -> FutureResult:
         """The result; waits for it."""
 
 
 @dataclass(frozen=True)
-class _Team(Generic[Task, Result]):
+class _WorkerPool(Generic[Task, Result]):
     """Who works.
 
     Attributes:
         workers: How many beside this process.
-        hand_out: Gives one of them a task.
+        submit: Gives one of them a task.
         unpack: Makes a result of what comes back.
-        with_us: Whether this process does tasks too while it has no result to take.
+        works_here: Whether this process does tasks too while it has no result to take.
     """
 
     workers: int
-    hand_out: Callable[[Task], Handed[Any]]
+    submit: Callable[[Task], Future[Any]]
     unpack: Callable[[Any], Result]
-    with_us: bool
+    works_here: bool
 
 
 def run_ordered(
@@ -79,38 +79,39 @@ def run_ordered(
         yield from map(function, tasks)
         return
     if scheduler is not None:
-        joining = _cluster(function, scheduler)
+        starting = _cluster(function, scheduler)
     else:
-        joining = _processes(function, jobs) if workers == "processes" else _threads(function, jobs)
-    with _lost_workers_explained(scheduler), joining as team:
-        yield from _in_order(function, iter(tasks), team)
+        starting = _processes(function, jobs) if workers == "processes" else _threads(function, jobs)
+    with _lost_workers_explained(scheduler), starting as pool:
+        yield from _in_order(function, iter(tasks), pool)
 
 
 def _in_order(
-    function: Callable[[Task], Result], remaining: Iterator[Task], team: _Team[Task, Result]
+    function: Callable[[Task], Result], remaining: Iterator[Task], pool: _WorkerPool[Task, Result]
 ) -> Iterator[Result]:
-    most, away = AHEAD * team.workers, 0
-    waiting: deque[tuple[Handed[Any] | None, Any]] = deque()  # handed out, or done here with its result
+    most, away = AHEAD * pool.workers, 0
+    # Each entry is (future, None), or (None, result) for a task that this process ran itself.
+    waiting: deque[tuple[Future[Any] | None, Any]] = deque()
     while True:
         for task in islice(remaining, most - away):
-            waiting.append((team.hand_out(task), None))
+            waiting.append((pool.submit(task), None))
             away += 1
         if not waiting:
             return
-        handed, own = waiting[0]
-        if team.with_us and handed is not None and not handed.done() and len(waiting) < 2 * most:
+        future, own = waiting[0]
+        if pool.works_here and future is not None and not future.done() and len(waiting) < 2 * most:
             done_here = [(None, function(task)) for task in islice(remaining, 1)]
             waiting.extend(done_here)
             if done_here:
                 continue
         waiting.popleft()
-        if handed is not None:
+        if future is not None:
             away -= 1
-        yield own if handed is None else team.unpack(handed.result())
+        yield own if future is None else pool.unpack(future.result())
 
 
 @contextmanager
-def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[Task, Result]]:
+def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_WorkerPool[Task, Result]]:
     """Processes that live on for the next preparation; their results come through shared memory.
 
     This one is among them: it writes, which leaves it most of a core to work with, and what it does itself it need not
@@ -121,15 +122,15 @@ def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[
         # joblib's own, since a process has one pool of loky's, and joblib takes it as it finds it.
         executor = get_memmapping_executor(workers, env=_ONE_THREAD)
     # As many as tasks are out at once: a slot is filled anew only after its last result was taken.
-    slots, shipping, numbers = Slots(AHEAD * workers), Shipping(function), count()
+    slots, shared_task, numbers = Slots(AHEAD * workers), SharedMemoryTask(function), count()
 
-    def hand_out(task: Task) -> Handed[Any]:
+    def submit(task: Task) -> Future[Any]:
         with _start_explained():
-            handed: Handed[Any] = executor.submit(shipping, slots.slot(next(numbers)), task)
-        return handed
+            future: Future[Any] = executor.submit(shared_task, slots.slot(next(numbers)), task)
+        return future
 
     try:
-        yield _Team(workers, hand_out, slots.unpack, True)
+        yield _WorkerPool(workers, submit, slots.unpack, True)
     except BaseException:
         # Nobody waits any more for what they are at.
         executor.shutdown(wait=False, kill_workers=True)
@@ -150,16 +151,16 @@ def _start_explained() -> Iterator[None]:
 
 
 @contextmanager
-def _threads(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[Task, Result]]:
+def _threads(function: Callable[[Task], Result], jobs: int) -> Iterator[_WorkerPool[Task, Result]]:
     with ThreadPoolExecutor(jobs) as executor:
         try:
-            yield _Team(jobs, lambda task: executor.submit(function, task), _as_it_is, False)
+            yield _WorkerPool(jobs, lambda task: executor.submit(function, task), _unchanged, False)
         finally:
             executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _cluster(function: Callable[[Task], Result], scheduler: str) -> Iterator[_Team[Task, Result]]:
+def _cluster(function: Callable[[Task], Result], scheduler: str) -> Iterator[_WorkerPool[Task, Result]]:
     """A Dask cluster's workers, asked without joblib: its Dask backend waits for ever for a worker that is lost,
     where Dask itself lets another one do the task.
     """
@@ -167,10 +168,10 @@ def _cluster(function: Callable[[Task], Result], scheduler: str) -> Iterator[_Te
         threads = sum(client.nthreads().values())
         if not threads:
             raise PspError(f"the Dask scheduler {scheduler} has no workers", fix="Start some: dask worker.")
-        yield _Team(threads, lambda task: client.submit(function, task, pure=False), _as_it_is, False)
+        yield _WorkerPool(threads, lambda task: client.submit(function, task, pure=False), _unchanged, False)
 
 
-def _as_it_is(result: Result) -> Result:
+def _unchanged(result: Result) -> Result:
     return result
 
 

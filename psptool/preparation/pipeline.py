@@ -19,15 +19,15 @@ from psptool.common.atomic_write import link_target
 from psptool.common.errors import PspError
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
-from psptool.preparation.gathering import Gathered, Kind, gather
 from psptool.preparation.parallel import Workers, run_ordered
-from psptool.preparation.report import Account, make_manifest, make_report
+from psptool.preparation.raw_input import Kind, RawInput, find_raw_input
+from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.sampling import check_disk, take_sample
 from psptool.preparation.worker import prepare_task, tasks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import LeftOut, PreparationReport
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with clips done and clips in all."""
 
 DEFAULT_FOLDER = Path("data")
@@ -62,7 +62,7 @@ class Estimate:
 
     Attributes:
         path: The dataset it would write.
-        gathered: Clips to prepare and to skip.
+        raw_input: Clips to prepare and to skip.
         current: It would do nothing, as the dataset is current.
         file_bytes: Bytes of the dataset; None where no clip of the sample could be used.
         seconds: On this machine; None likewise.
@@ -71,7 +71,7 @@ class Estimate:
     """
 
     path: Path
-    gathered: Gathered
+    raw_input: RawInput
     current: bool
     file_bytes: int | None
     seconds: float | None
@@ -90,7 +90,7 @@ def prepare(
     workers: Workers | None = None,
     strict: bool = False,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Preparation:
     """Prepare raw recordings.
 
@@ -114,38 +114,38 @@ def prepare(
             changed.
     """
     settings = settings or PreparationSettings()
-    gathered = gather(kind, raw, settings)
-    path = _out(out, gathered)
+    raw_input = find_raw_input(kind, raw, settings)
+    path = _out(out, raw_input)
     report_path = report_beside(path)
-    report = None if force else _current_report(path, gathered)
+    report = None if force else _current_report(path, raw_input)
     began = time.perf_counter()
     if report is not None:
         _check_strict(strict, path, report.quarantined)
-        return Preparation(path, report_path, report, True, time.perf_counter() - began, gathered.raw_bytes)
+        return Preparation(path, report_path, report, True, time.perf_counter() - began, raw_input.raw_bytes)
     make_folder(path)
-    needed, estimated = take_sample(gathered, settings).scaled_to(gathered)
+    needed, estimated = take_sample(raw_input, settings).scaled_to(raw_input)
     check_disk(path, needed)
     if workers is None and (estimated or 0.0) < WORTH_WORKERS:
         jobs = 1
     # Processes that outlive a preparation keep the working directory that they were started in.
     folder = str(Path.cwd()) if scheduler or (jobs > 1 and workers != "threads") else ""
-    function = partial(prepare_task, reader=gathered.reader, settings=settings, folder=folder)
-    outcomes = run_ordered(function, tasks(gathered.clips), jobs, workers or "processes", scheduler)
-    with StoreWriter(path, gathered.dataset.topology.size) as writer, contextlib.closing(outcomes):
-        account = Account()
+    function = partial(prepare_task, reader=raw_input.reader, settings=settings, folder=folder)
+    outcomes = run_ordered(function, tasks(raw_input.clips), jobs, workers or "processes", scheduler)
+    with StoreWriter(path, raw_input.dataset.topology.size) as writer, contextlib.closing(outcomes):
+        builder = ReportBuilder()
         for outcome in (outcome for task in outcomes for outcome in task):
-            account.take(outcome)
+            builder.add(outcome)
             writer.add(outcome.packed)
             if progress is not None:
-                progress(account.done, len(gathered.clips))
-        _check_strict(strict, path, account.quarantined)
-        _check_any(writer, account)
-        manifest = make_manifest(gathered, settings, writer, account)
-        report = make_report(raw, gathered, settings, manifest, account)
+                progress(builder.done, len(raw_input.clips))
+        _check_strict(strict, path, builder.quarantined)
+        _check_any(writer, builder)
+        manifest = make_manifest(raw_input, settings, writer, builder)
+        report = make_report(raw, raw_input, settings, manifest, builder)
         writer.close(manifest)
         report.save(report_path)
         writer.commit()
-    return Preparation(path, report_path, report, False, time.perf_counter() - began, gathered.raw_bytes)
+    return Preparation(path, report_path, report, False, time.perf_counter() - began, raw_input.raw_bytes)
 
 
 def estimate(
@@ -162,13 +162,13 @@ def estimate(
         PspError: There is no clip in the raw files, or one cannot be read.
     """
     settings = settings or PreparationSettings()
-    gathered = gather(kind, raw, settings)
-    path = _out(out, gathered)
-    sample = take_sample(gathered, settings)
-    size, seconds = sample.scaled_to(gathered)
-    current = _current_report(path, gathered) is not None
+    raw_input = find_raw_input(kind, raw, settings)
+    path = _out(out, raw_input)
+    sample = take_sample(raw_input, settings)
+    size, seconds = sample.scaled_to(raw_input)
+    current = _current_report(path, raw_input) is not None
     return Estimate(
-        path, gathered, current, size, None if seconds is None else seconds / jobs, sample.bad, sample.clips
+        path, raw_input, current, size, None if seconds is None else seconds / jobs, sample.bad, sample.clips
     )
 
 
@@ -177,15 +177,15 @@ def report_beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.report.json")
 
 
-def _out(out: Path | None, gathered: Gathered) -> Path:
-    return out if out is not None else DEFAULT_FOLDER / f"{gathered.dataset.name}.h5"
+def _out(out: Path | None, raw_input: RawInput) -> Path:
+    return out if out is not None else DEFAULT_FOLDER / f"{raw_input.dataset.name}.h5"
 
 
-def _current_report(path: Path, gathered: Gathered) -> PreparationReport | None:
+def _current_report(path: Path, raw_input: RawInput) -> PreparationReport | None:
     """The report of the dataset at ``path`` where both are whole and come from the same input; else None."""
     try:
         report = PreparationReport.load(report_beside(path))
-        if report.input_digest != gathered.digest:
+        if report.input_digest != raw_input.digest:
             return None
         with open_store(path) as store:
             same = store.manifest.fingerprints.content == report.content_fingerprint
@@ -203,12 +203,12 @@ def _check_strict(strict: bool, path: Path, quarantined: Sequence[LeftOut]) -> N
         )
 
 
-def _check_any(writer: StoreWriter, account: Account) -> None:
+def _check_any(writer: StoreWriter, builder: ReportBuilder) -> None:
     if writer.clips:
         return
-    what = _of(account.quarantined) if account.quarantined else "0 clips"
+    what = _of(builder.quarantined) if builder.quarantined else "0 clips"
     first = (
-        account.quarantined[0].detail if account.quarantined else "every clip is on the missing-skeleton list"
+        builder.quarantined[0].detail if builder.quarantined else "every clip is on the missing-skeleton list"
     )
     raise PspError(f"nothing usable in the raw files: {what}", first, fix="Check --raw.")
 

@@ -16,7 +16,7 @@ from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 
 
-class Work(Protocol):
+class InputClips(Protocol):
     """What an account is given of: the clips gathered from raw files, or collected from another tool's."""
 
     @property
@@ -41,7 +41,7 @@ class Work(Protocol):
 
 
 @dataclass
-class Account:
+class ReportBuilder:
     """What became of the clips so far.
 
     Attributes:
@@ -67,7 +67,7 @@ class Account:
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     _first: dict[bytes, str] = field(default_factory=dict)
 
-    def take(self, outcome: BatchOutcome) -> None:
+    def add(self, outcome: BatchOutcome) -> None:
         """Count a batch of clips in."""
         self.done += outcome.done
         self.repeated += outcome.repeated
@@ -86,27 +86,27 @@ class Account:
 
 
 def make_manifest(
-    gathered: Work, settings: PreparationSettings, writer: StoreWriter, account: Account
+    source: InputClips, settings: PreparationSettings, writer: StoreWriter, builder: ReportBuilder
 ) -> DatasetManifest:
     """What the dataset will say of itself, once all clips are added."""
     counts = Counts(
         clips=writer.clips,
         frames=writer.frames,
         rows=writer.rows,
-        quarantined=len(account.quarantined),
-        skipped=len(gathered.skipped),
-        duplicates=len(account.duplicates),
-        interpolated_joints=account.interpolated,
-        unscaled=account.unscaled,
-        joined_tracks=account.joined_tracks,
-        dropped_tracks=account.dropped_tracks,
+        quarantined=len(builder.quarantined),
+        skipped=len(source.skipped),
+        duplicates=len(builder.duplicates),
+        interpolated_joints=builder.interpolated,
+        unscaled=builder.unscaled,
+        joined_tracks=builder.joined_tracks,
+        dropped_tracks=builder.dropped_tracks,
     )
     return DatasetManifest(
-        dataset=gathered.dataset.name,
-        topology=gathered.dataset.topology.name,
-        class_names=gathered.dataset.class_names,
+        dataset=source.dataset.name,
+        topology=source.dataset.topology.name,
+        class_names=source.dataset.class_names,
         settings=settings,
-        up=prepared_up(gathered.dataset.up, settings.align),
+        up=prepared_up(source.dataset.up, settings.align),
         fingerprints=writer.fingerprints(),
         counts=counts,
         tool_version=__version__,
@@ -115,24 +115,24 @@ def make_manifest(
 
 def make_report(
     raw: Sequence[Path],
-    gathered: Work,
+    source: InputClips,
     settings: PreparationSettings,
     manifest: DatasetManifest,
-    account: Account,
+    builder: ReportBuilder,
 ) -> PreparationReport:
     """The report of the whole preparation."""
     return PreparationReport(
         dataset=manifest.dataset,
         sources=tuple(str(path) for path in raw),
-        found=gathered.found,
-        repeated=account.repeated,
+        found=source.found,
+        repeated=builder.repeated,
         counts=manifest.counts,
         settings=settings,
-        skipped=gathered.skipped,
-        quarantined=tuple(account.quarantined),
-        duplicates=tuple(account.duplicates),
-        notes=tuple(account.notes),
-        input_digest=gathered.digest,
+        skipped=source.skipped,
+        quarantined=tuple(builder.quarantined),
+        duplicates=tuple(builder.duplicates),
+        notes=tuple(builder.notes),
+        input_digest=source.digest,
         content_fingerprint=manifest.fingerprints.content,
         tool_version=__version__,
     )

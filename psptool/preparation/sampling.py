@@ -13,7 +13,7 @@ from psptool.common.errors import PspError
 from psptool.data.store.layout import bytes_per_row
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.sources import MAX_BYTES
-from psptool.preparation.gathering import Copies, Gathered, raw_size
+from psptool.preparation.raw_input import ClipCopies, RawInput, raw_size
 from psptool.preparation.worker import attached, every_source, prepare_batch
 from psptool.schemas.dataset import PreparationSettings
 
@@ -39,39 +39,39 @@ class Sample:
     file_bytes: int
     seconds: float
 
-    def scaled_to(self, gathered: Gathered) -> tuple[int | None, float | None]:
+    def scaled_to(self, raw_input: RawInput) -> tuple[int | None, float | None]:
         """Bytes of the file and seconds on one core for all clips."""
         if not self.file_bytes:
             return None, None
-        share = gathered.raw_bytes / self.raw_bytes
+        share = raw_input.raw_bytes / self.raw_bytes
         return int(self.file_bytes * share), self.seconds * share
 
 
-def take_sample(gathered: Gathered, settings: PreparationSettings) -> Sample:
+def take_sample(raw_input: RawInput, settings: PreparationSettings) -> Sample:
     """Prepare up to `SAMPLE` clips; of no clips, nothing is known.
 
     Raises:
         PspError: One cannot be read.
     """
-    if not gathered.clips:
+    if not raw_input.clips:
         return Sample(0, 0, 1, 0, 0.0)
-    chosen = _chosen(gathered.clips)
+    chosen = _chosen(raw_input.clips)
     packed = []
     began = 0.0
     for place, copies in enumerate((chosen[0], *chosen)):
         # The first clip goes twice and is timed once: the first call compiles, or loads what was compiled.
         if place == 1:
             began = time.perf_counter()
-        packed.append(prepare_batch((copies,), gathered.reader, settings).packed)
+        packed.append(prepare_batch((copies,), raw_input.reader, settings).packed)
     seconds = time.perf_counter() - began
     kept = packed[1:]
     bad = sum(not one.names for one in kept)
-    size = bytes_per_row(gathered.dataset.topology.size) * sum(len(one.joint) for one in kept)
+    size = bytes_per_row(raw_input.dataset.topology.size) * sum(len(one.joint) for one in kept)
     raw_bytes = sum(raw_size(copies) for copies in chosen)
     return Sample(len(chosen), bad, max(1, raw_bytes), size, seconds)
 
 
-def _chosen(clips: Sequence[Copies]) -> Sequence[Copies]:
+def _chosen(clips: Sequence[ClipCopies]) -> Sequence[ClipCopies]:
     """Up to `SAMPLE` clips, evenly spaced; where some lie in compressed tar archives, those that are reached first."""
     step = max(1, len(clips) // SAMPLE)
     if not ReadAhead(every_source(clips), MAX_BYTES):

@@ -41,7 +41,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Shipped:
+class SharedResult:
     """A result on its way.
 
     Attributes:
@@ -54,12 +54,12 @@ class Shipped:
 
 
 @dataclass(frozen=True)
-class Shipping(Generic[Task, Result]):
-    """``function`` with its result shipped; this is what goes to the workers."""
+class SharedMemoryTask(Generic[Task, Result]):
+    """``function`` with its result result; this is what goes to the workers."""
 
     function: Callable[[Task], Result]
 
-    def __call__(self, slot: Slot, task: Task) -> Shipped:
+    def __call__(self, slot: Slot, task: Task) -> SharedResult:
         """Run the task and put its arrays into the slot."""
         found: list[pickle.PickleBuffer] = []
         pickled = pickle.dumps(self.function(task), protocol=5, buffer_callback=found.append)
@@ -70,10 +70,10 @@ class Shipping(Generic[Task, Result]):
             end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
         memory = _mapped(slot.path, slot.identity) if slot.path else None
         if memory is None or end > slot.offset + SLOT_BYTES:
-            return Shipped(pickled, [bytes(array) for array in arrays])
+            return SharedResult(pickled, [bytes(array) for array in arrays])
         for (begin, size), array in zip(places, arrays, strict=True):
             memory[begin : begin + size] = array
-        return Shipped(pickled, places)
+        return SharedResult(pickled, places)
 
 
 class Slots:
@@ -98,13 +98,12 @@ class Slots:
         """The slot of the ``number``-th result."""
         return Slot(self._path, self._identity, number % self._count * SLOT_BYTES)
 
-    def unpack(self, shipped: Shipped) -> Any:
+    def unpack(self, result: SharedResult) -> Any:
         """The result; its arrays lie in the slot, so that they are to be used before the slot is."""
         arrays = [
-            one if isinstance(one, bytes) else self._memory[one[0] : one[0] + one[1]]
-            for one in shipped.arrays
+            one if isinstance(one, bytes) else self._memory[one[0] : one[0] + one[1]] for one in result.arrays
         ]
-        return pickle.loads(shipped.pickled, buffers=arrays)
+        return pickle.loads(result.pickled, buffers=arrays)
 
     def __del__(self) -> None:
         """The memory itself stays as long as an array lies in it, or a worker has it."""

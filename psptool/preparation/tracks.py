@@ -81,7 +81,7 @@ def split_tracks(clip: RawClip) -> Split:
     """
     frame, body, xyz, state = clip.frame, clip.body, clip.xyz, clip.state
     owner, ids = np.empty(len(frame), np.int32), np.empty(kernel.MOST_TRACKS, np.int64)
-    tracks, missing, unseen = kernel.own(frame, body, xyz, owner, ids)
+    tracks, missing, unseen = kernel.assign_tracks(frame, body, xyz, owner, ids)
     if tracks < 0:
         found = split_many(clip)
         return Split(found, True, len(frame) - sum(len(track.frame) for track in found))

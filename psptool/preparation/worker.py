@@ -12,8 +12,8 @@ from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, Reader
 from psptool.formats.readers.sources import MAX_BYTES, read_clip
 from psptool.formats.readers.text import same_text
-from psptool.preparation.gathering import Copies, raw_size
 from psptool.preparation.normalize import normalize
+from psptool.preparation.raw_input import ClipCopies, raw_size
 from psptool.preparation.selection import find_persons
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut
@@ -62,7 +62,7 @@ class BatchOutcome:
     interpolated: int
 
 
-def tasks(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
+def tasks(clips: Sequence[ClipCopies]) -> Iterator[tuple[ClipCopies, ...]]:
     """What workers get at a time: clips of about `TASK_BYTES`, in order, and fewer towards the end.
 
     Clips in a compressed tar archive come with their bytes, and fewer at a time, as all tasks are in memory at once.
@@ -80,25 +80,25 @@ def tasks(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
         left, first = left - sum(map(raw_size, task)), first + len(task)
 
 
-def every_source(clips: Sequence[Copies]) -> list[ClipSource]:
+def every_source(clips: Sequence[ClipCopies]) -> list[ClipSource]:
     """All recordings, copies among them."""
     return [source for copies in clips for source in copies]
 
 
-def attached(clips: Sequence[Copies], ahead: ReadAhead) -> tuple[Copies, ...]:
+def attached(clips: Sequence[ClipCopies], ahead: ReadAhead) -> tuple[ClipCopies, ...]:
     """The clips with the bytes of files that are read ahead."""
     return tuple(tuple(map(ahead.attach, copies)) for copies in clips) if ahead else tuple(clips)
 
 
 def prepare_task(
-    task: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
+    task: Sequence[ClipCopies], reader: Reader, settings: PreparationSettings, folder: str = ""
 ) -> list[BatchOutcome]:
     """`prepare_batch` of some clips at a time; arguments as for `prepare_clip`."""
     return [prepare_batch(batch, reader, settings, folder) for batch in _runs(task, PACK_BYTES, PACK_CLIPS)]
 
 
 def prepare_batch(
-    batch: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
+    batch: Sequence[ClipCopies], reader: Reader, settings: PreparationSettings, folder: str = ""
 ) -> BatchOutcome:
     """`prepare_clip` of each, packed."""
     outcomes = [prepare_clip(copies, reader, settings, folder) for copies in batch]
@@ -121,8 +121,8 @@ def report_notes(clip: PreparedClip) -> Iterator[ClipNote]:
         yield ClipNote(name=clip.name, note=track.text, track=str(track.body), rule=track.rule)
 
 
-def _runs(clips: Sequence[Copies], most_bytes: int, most_clips: int) -> Iterator[tuple[Copies, ...]]:
-    run: list[Copies] = []
+def _runs(clips: Sequence[ClipCopies], most_bytes: int, most_clips: int) -> Iterator[tuple[ClipCopies, ...]]:
+    run: list[ClipCopies] = []
     size = 0
     for copies in clips:
         run.append(copies)
@@ -143,7 +143,9 @@ def _same(one: list[bytes], other: list[bytes]) -> bool:
     return len(one) == len(other) and all(map(same_text, one, other))
 
 
-def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, folder: str = "") -> Outcome:
+def prepare_clip(
+    copies: ClipCopies, reader: Reader, settings: PreparationSettings, folder: str = ""
+) -> Outcome:
     """Prepare one clip.
 
     Args:

@@ -11,7 +11,7 @@ from psptool.schemas.dataset import DatasetName
 from psptool.schemas.report import LeftOut
 
 
-class Guess(Strict):
+class ClassProbability(Strict):
     """One action that a clip may show."""
 
     # `class` is a word of Python's, so that the attribute has another name than the key.
@@ -32,7 +32,7 @@ class PredictedClip(Strict):
     frames: int = Field(ge=1, description="Frames of the recording; the network sees some of them")
     persons: int = Field(ge=1, description="Persons that preparation kept")
     notes: tuple[str, ...] = Field((), description="What preparation noted, such as interpolated joints")
-    top: tuple[Guess, ...] = Field(min_length=1, description="Most probable first")
+    top: tuple[ClassProbability, ...] = Field(min_length=1, description="Most probable first")
     logits: tuple[float, ...] | None = Field(
         None, description="Of all classes, both streams summed; where asked for"
     )

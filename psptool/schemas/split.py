@@ -16,7 +16,7 @@ Family = Literal["per-class", "per-class-ratio", "global"]
 ProtocolName = Literal["xsub", "xview", "xset"]
 
 
-PARTS = ("labelled", "unlabelled", "validation", "test")
+SPLIT_PARTS = ("labelled", "unlabelled", "validation", "test")
 
 
 class Split(Artefact):
@@ -46,7 +46,7 @@ class Split(Artefact):
 
     @model_validator(mode="after")
     def _parts_are_disjoint(self) -> Self:
-        parts = tuple(getattr(self, part) for part in PARTS)
+        parts = tuple(getattr(self, part) for part in SPLIT_PARTS)
         if len(set().union(*parts)) != sum(len(part) for part in parts):
             raise ValueError("labelled, unlabelled, validation and test overlap or name a clip twice")
         return self
@@ -60,5 +60,5 @@ class Split(Artefact):
     @property
     def digest(self) -> str:
         """SHA-256 in hexadecimal of which clip stands in which part; what a run is bound to. Order does not count."""
-        parts = {part: sorted(getattr(self, part)) for part in PARTS}
+        parts = {part: sorted(getattr(self, part)) for part in SPLIT_PARTS}
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

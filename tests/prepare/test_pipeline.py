@@ -323,7 +323,7 @@ def test_an_estimate_writes_nothing_and_comes_near_what_is_written(raw, tmp_path
     (tmp_path / "out").mkdir()
     guess = estimate("ucla", [raw], tmp_path / "out" / "u.h5")
     assert list((tmp_path / "out").iterdir()) == []
-    assert (len(guess.gathered.clips), guess.quarantined, guess.sample, guess.current) == (13, 1, 13, False)
+    assert (len(guess.raw_input.clips), guess.quarantined, guess.sample, guess.current) == (13, 1, 13, False)
     done = run(raw, tmp_path / "out" / "u.h5")
     assert guess.file_bytes == done.report.counts.rows * (20 * 3 * 4 * 2 + 20 + 1)
     assert guess.seconds > 0

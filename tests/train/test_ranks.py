@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.common.distributed import SINGLE, ProcessGroup, init_distributed, own_device
+from psptool.common.distributed import SINGLE, ProcessGroup, init_distributed, local_device
 from psptool.common.errors import PspError
 from psptool.model.synced_norm import SyncedNorm, synchronize_norms
 
@@ -123,7 +123,7 @@ def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int
 def test_without_torchrun_a_process_is_alone() -> None:
     with init_distributed() as ranks:
         assert ranks == SINGLE
-    assert own_device(torch.device("cpu"), SINGLE) == torch.device("cpu")
+    assert local_device(torch.device("cpu"), SINGLE) == torch.device("cpu")
     assert SINGLE.any(True)
     assert not SINGLE.any(False)
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 
 @dataclass(frozen=True)
-class Group:
+class JointGroup:
     """A named set of joints, such as a part or a body region; joints count from 0."""
 
     name: str
@@ -36,8 +36,8 @@ class Topology:
     name: str
     joints: tuple[str, ...]
     bones: tuple[tuple[int, int], ...]
-    parts: tuple[Group, ...]
-    regions: tuple[Group, ...]
+    parts: tuple[JointGroup, ...]
+    regions: tuple[JointGroup, ...]
     mirror: tuple[int, ...]
     center: int
     spine: tuple[int, int]
@@ -55,20 +55,20 @@ class Topology:
         return _owner(self.parts, range(self.size))
 
     @cached_property
-    def joint_to_body(self) -> tuple[int, ...]:
+    def joint_to_region(self) -> tuple[int, ...]:
         """For each joint the index of its body region."""
         return _owner(self.regions, range(self.size))
 
     @cached_property
-    def part_to_body(self) -> tuple[int, ...]:
+    def part_to_region(self) -> tuple[int, ...]:
         """For each part the index of its body region."""
-        return tuple(self.joint_to_body[part.joints[0]] for part in self.parts)
+        return tuple(self.joint_to_region[part.joints[0]] for part in self.parts)
 
 
-def groups(**numbers: tuple[int, ...]) -> tuple[Group, ...]:
+def groups(**numbers: tuple[int, ...]) -> tuple[JointGroup, ...]:
     """Groups from joint numbers as the datasets' documentation counts them, from 1; ``_`` in a name is a space."""
     return tuple(
-        Group(name.replace("_", " "), tuple(n - 1 for n in joints)) for name, joints in numbers.items()
+        JointGroup(name.replace("_", " "), tuple(n - 1 for n in joints)) for name, joints in numbers.items()
     )
 
 
@@ -85,5 +85,5 @@ def mirror(size: int, *numbers: tuple[int, int]) -> tuple[int, ...]:
     return tuple(partner)
 
 
-def _owner(owners: tuple[Group, ...], joints: range) -> tuple[int, ...]:
+def _owner(owners: tuple[JointGroup, ...], joints: range) -> tuple[int, ...]:
     return tuple(next(g for g, group in enumerate(owners) if joint in group.joints) for joint in joints)

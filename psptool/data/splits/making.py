@@ -184,7 +184,7 @@ def default_view(dataset: Dataset) -> int | None:
     return max(next(iter(dataset.protocols.values())).test or ()) if dataset.test_views else None
 
 
-def field_count(protocol: Protocol, ratio: float, train_clips: int, classes: int) -> int | None:
+def literature_count(protocol: Protocol, ratio: float, train_clips: int, classes: int) -> int | None:
     """The field's number of labelled clips a class for ``ratio``, or None where it has none that fits.
 
     The field's counts stand for the whole dataset (33 of about 660 clips a class in NTU 60). A train set of
@@ -194,7 +194,7 @@ def field_count(protocol: Protocol, ratio: float, train_clips: int, classes: int
     return None if count is None or train_clips < classes * count / ratio / 2 else count
 
 
-def differences(found: Split, made: Split) -> list[str]:
+def compare_splits(found: Split, made: Split) -> list[str]:
     """What of ``found`` is not as it would be made now, a line each; the tool's version does not count."""
     lines = []
     for field in Split.model_fields:
@@ -275,7 +275,7 @@ def _per_class_counts(
     if request.ratio is None:
         count, how = request.count, f"{request.count} of each class, as asked"
     else:
-        count = field_count(protocol, request.ratio, train_clips, len(dataset.class_names))
+        count = literature_count(protocol, request.ratio, train_clips, len(dataset.class_names))
         how = f"{count} of each class, the field's count for ratio {request.ratio} (ASSL and its successors)"
     if count is None:
         assert request.ratio is not None

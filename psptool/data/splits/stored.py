@@ -8,7 +8,7 @@ from typing import Any
 
 from psptool.common.errors import PspError
 from psptool.data.skeletons.datasets import DATASETS
-from psptool.data.splits.making import MadeSplit, SplitRequest, differences, make_split
+from psptool.data.splits.making import MadeSplit, SplitRequest, compare_splits, make_split
 from psptool.data.store.reading import Store
 from psptool.schemas.split import Split
 
@@ -24,7 +24,7 @@ def split_store(store: Store, request: SplitRequest) -> MadeSplit:
     return make_split(DATASETS[manifest.dataset], clips, manifest.fingerprints.clips, request)
 
 
-def check_split(store: Store, split: Split) -> list[str]:
+def find_split_errors(store: Store, split: Split) -> list[str]:
     """What of ``split`` is not as it would be made from this dataset now; empty where nothing is.
 
     Raises:
@@ -41,10 +41,10 @@ def check_split(store: Store, split: Split) -> list[str]:
         made = split_store(store, SplitRequest.of(split)).split
     except PspError as error:
         return [f"it can no longer be made: {error}"]
-    return differences(split, made)
+    return compare_splits(split, made)
 
 
-def check_bound(store: Store, path: Path, split: Split) -> None:
+def require_same_clips(store: Store, path: Path, split: Split) -> None:
     """Raise where ``split``, of the file ``path``, was made for other clips than the dataset's.
 
     Raises:
@@ -81,7 +81,7 @@ def save_split(split: Split, path: Path) -> bool:
     return not current
 
 
-def summary(split: Split) -> dict[str, Any]:
+def summarize_split(split: Split) -> dict[str, Any]:
     """A split in numbers: sizes of its parts, labelled clips a class, and distinct performances labelled.
 
     The labels come from the clips' names; views of one performance count as one performance.

@@ -13,7 +13,7 @@ from psptool.data.skeletons.datasets import ClipKey
 from psptool.data.splits.draw import VALIDATION_TAG, by_label, draw_per_class, share
 
 _FIELDS = {"view": "camera", "subject": "subject"}
-_WAY_OUT = "Write it as view=2, subject=3,7 or fraction=0.1."
+_FIX = "Write it as view=2, subject=3,7 or fraction=0.1."
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ def parse_validation(text: str) -> ValidationRule:
             return ValidationRule(kind, tuple(sorted({int(part) for part in value.split(",")})))
     except ValueError:
         pass
-    raise PspError("--validation", repr(text), "a view, subjects or a fraction between 0 and 1", _WAY_OUT)
+    raise PspError("--validation", repr(text), "a view, subjects or a fraction between 0 and 1", _FIX)

@@ -26,7 +26,7 @@ _ROTATION_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Finding:
+class Violation:
     """One promise that a file breaks.
 
     Attributes:
@@ -41,7 +41,7 @@ class Finding:
         return self.what if self.clip is None else f"{self.clip}: {self.what}"
 
 
-def validate(path: str | os.PathLike[str]) -> list[Finding]:
+def validate(path: str | os.PathLike[str]) -> list[Violation]:
     """Check a dataset; an empty list says that it is as it should be.
 
     A file that cannot be opened at all is one finding, and one whose arrays do not fit together is not
@@ -52,14 +52,14 @@ def validate(path: str | os.PathLike[str]) -> list[Finding]:
             shape = list(_check_arrays(store))
             return shape or [*_check_table(store), *_check_clips(store)]
     except PspError as error:
-        return [Finding(None, str(error))]
+        return [Violation(None, str(error))]
 
 
-def _check_arrays(store: Store) -> Iterator[Finding]:
+def _check_arrays(store: Store) -> Iterator[Violation]:
     """Types and shapes."""
     dataset = DATASETS[store.manifest.dataset]
     if store.manifest.topology != dataset.topology.name:
-        yield Finding(None, f"topology: found {store.manifest.topology}, expected {dataset.topology.name}")
+        yield Violation(None, f"topology: found {store.manifest.topology}, expected {dataset.topology.name}")
         return
     joints = dataset.topology.size
     expected = {name: (np.dtype(ROW_ARRAYS[name][0]), row_shape(name, joints)) for name in ROW_ARRAYS}
@@ -68,25 +68,25 @@ def _check_arrays(store: Store) -> Iterator[Finding]:
     for name, (dtype, shape) in expected.items():
         array: h5py.Dataset = store.array(name)
         if (array.dtype, array.shape[1:]) != (dtype, shape):
-            yield Finding(None, f"/{name}: found {array.dtype} {array.shape[1:]}, expected {dtype} {shape}")
+            yield Violation(None, f"/{name}: found {array.dtype} {array.shape[1:]}, expected {dtype} {shape}")
 
 
-def _check_table(store: Store) -> Iterator[Finding]:
+def _check_table(store: Store) -> Iterator[Violation]:
     """Names, labels and the manifest's counts."""
     for before, name in zip(store.names, store.names[1:], strict=False):
         if name <= before:
-            yield Finding(name, f"stands after {before}; names must ascend and differ")
+            yield Violation(name, f"stands after {before}; names must ascend and differ")
     parse = DATASETS[store.manifest.dataset].parse
     classes = len(store.manifest.class_names)
     for index, name in enumerate(store.names):
         key = store.key(index)
         if not 0 <= key.label < classes:
-            yield Finding(name, f"label: found {key.label}, expected 0 to {classes - 1}")
+            yield Violation(name, f"label: found {key.label}, expected 0 to {classes - 1}")
         if parse(name) != key:
-            yield Finding(name, f"the table says {key}, its name {parse(name)}")
+            yield Violation(name, f"the table says {key}, its name {parse(name)}")
         for column in ("frames", "persons"):
             if (found := int(getattr(store.table, column)[index])) < 1:
-                yield Finding(name, f"{column}: found {found}, expected at least 1")
+                yield Violation(name, f"{column}: found {found}, expected at least 1")
     table, counts = store.table, store.manifest.counts
     sizes = {
         "clips": len(store),
@@ -95,15 +95,15 @@ def _check_table(store: Store) -> Iterator[Finding]:
     }
     for name, found in sizes.items():
         if getattr(counts, name) != found:
-            yield Finding(None, f"manifest, counts.{name}: found {getattr(counts, name)}, expected {found}")
+            yield Violation(None, f"manifest, counts.{name}: found {getattr(counts, name)}, expected {found}")
 
 
-def _check_clips(store: Store) -> Iterator[Finding]:
+def _check_clips(store: Store) -> Iterator[Violation]:
     """Every clip's arrays, and the fingerprints of all of them."""
     fingerprinting = Fingerprinting()
     for index, name in enumerate(store.names):
         clip = store.clip(index)
-        yield from (Finding(name, what) for what in check_clip(clip))
+        yield from (Violation(name, what) for what in check_clip(clip))
         coordinates = coordinates_digest(clip.joint, clip.present)
         normalization = (clip.origin, clip.scale, clip.rotation)
         content = content_digest(coordinates, clip.motion, clip.state, clip.key, normalization)
@@ -111,7 +111,7 @@ def _check_clips(store: Store) -> Iterator[Finding]:
     found, expected = store.manifest.fingerprints, fingerprinting.result()
     for which in Fingerprints.model_fields:
         if getattr(found, which) != getattr(expected, which):
-            yield Finding(
+            yield Violation(
                 None,
                 f"fingerprint {which!r}: the manifest says {getattr(found, which)[:12]}…, "
                 f"the arrays give {getattr(expected, which)[:12]}…",

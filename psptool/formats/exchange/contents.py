@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from psptool.common.errors import RawFormatError
 from psptool.data.skeletons.datasets import DATASETS, Dataset
 from psptool.formats.exchange.positions import Coordinates
-from psptool.formats.exchange.unpickling import shown
+from psptool.formats.exchange.unpickling import short_repr
 from psptool.schemas.report import LeftOut
 
 
@@ -65,7 +65,7 @@ def plain_name(where: str, name: object) -> str:
         RawFormatError: It is no text, or one that UTF-8 and so a dataset cannot hold.
     """
     if not isinstance(name, str) or not name or unicode_text(name) != name:
-        raise RawFormatError("clip name", where, shown(name), "a text")
+        raise RawFormatError("clip name", where, short_repr(name), "a text")
     return stem(name)
 
 
@@ -81,7 +81,7 @@ def plain_label(where: str, label: object) -> int:
         RawFormatError: It is no integer.
     """
     if type(label) is not int:
-        raise RawFormatError("label", where, shown(label), "an integer from 0")
+        raise RawFormatError("label", where, short_repr(label), "an integer from 0")
     return label
 
 

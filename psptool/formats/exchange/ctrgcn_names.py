@@ -20,7 +20,7 @@ from psptool.formats.exchange.contents import dataset_named, stem
 LISTED = "skes_available_name.txt"
 _PROTOCOLS = {"CS": "xsub", "CSub": "xsub", "CV": "xview", "CSet": "xset"}
 """The protocol that CTR-GCN's name of an npz speaks of, such as ``NTU60_CS.npz``."""
-_WAY_OUT = "Write a line a clip, 'PART<tab>NAME' with PART train or test, in the order of the rows."
+_FIX = "Write a line a clip, 'PART<tab>NAME' with PART train or test, in the order of the rows."
 
 Labels = Sequence[int | None]
 
@@ -58,7 +58,7 @@ def read_names(path: Path, labels: Mapping[str, Labels]) -> dict[str, tuple[str,
     for part, found in names.items():
         if len(found) != len(labels[part]):
             what, rows = f"{own}: names of part {part}", len(labels[part])
-            raise PspError(what, str(len(found)), f"{rows}, one for each row of x_{part}", _WAY_OUT)
+            raise PspError(what, str(len(found)), f"{rows}, one for each row of x_{part}", _FIX)
     return {part: tuple(found) for part, found in names.items()}
 
 
@@ -72,7 +72,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise PspError(
             f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})",
             expected=f"the names of the npz's clips, which has none itself, here or in {LISTED} beside it",
-            fix=_WAY_OUT,
+            fix=_FIX,
         ) from error
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 

@@ -17,7 +17,7 @@ Writer = Callable[[Store, Mapping[str, Sequence[str]], Coordinates, Path], None]
 
 
 @dataclass(frozen=True)
-class Format:
+class ExchangeFormat:
     """One tool's format.
 
     Attributes:
@@ -46,10 +46,10 @@ class Format:
 FORMATS = {
     found.name: found
     for found in (
-        Format(
+        ExchangeFormat(
             "pyskl", pyskl.read_pyskl, pyskl.write_pyskl, "recorded", "val", ".pkl", lambda path, _: [path]
         ),
-        Format(
+        ExchangeFormat(
             "ctrgcn",
             ctrgcn.read_ctrgcn,
             ctrgcn.write_ctrgcn,
@@ -60,7 +60,7 @@ FORMATS = {
             (ctrgcn.FRAMES, ctrgcn.PERSONS),
             ctrgcn.JOINTS,
         ),
-        Format(
+        ExchangeFormat(
             "stgcn",
             stgcn.read_stgcn,
             stgcn.write_stgcn,
@@ -74,7 +74,7 @@ FORMATS = {
 }
 
 
-def format_of(path: Path) -> Format:
+def format_of(path: Path) -> ExchangeFormat:
     """The format that a file's name speaks for.
 
     Raises:

@@ -21,14 +21,14 @@ from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.writing import StoreWriter, pack
 from psptool.formats.exchange.contents import Contents, dataset_named, leave_out
 from psptool.formats.exchange.positions import Coordinates, prepared
-from psptool.preparation.gathering import LISTED
-from psptool.preparation.pipeline import DEFAULT_FOLDER, Progress, make_folder, report_beside
-from psptool.preparation.report import Account, make_manifest, make_report
+from psptool.preparation.pipeline import DEFAULT_FOLDER, ProgressCallback, make_folder, report_beside
+from psptool.preparation.raw_input import LISTED
+from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.worker import PACK_CLIPS, BatchOutcome
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 
-Copies = tuple[tuple[Contents, int], ...]
+ImportedCopies = tuple[tuple[Contents, int], ...]
 """Where a clip stands: files, and its place in each."""
 
 
@@ -46,7 +46,7 @@ class Collected:
     """
 
     dataset: Dataset
-    clips: tuple[tuple[str, Copies], ...]
+    clips: tuple[tuple[str, ImportedCopies], ...]
     skipped: tuple[LeftOut, ...]
     unreadable: tuple[LeftOut, ...]
     found: int
@@ -75,7 +75,7 @@ def import_clips(
     settings: PreparationSettings,
     *,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Imported:
     """Write the clips of ``contents`` as a dataset.
 
@@ -96,18 +96,18 @@ def import_clips(
     if path.exists() and not force:
         raise PspError(f"{path}: is there already", fix="Name another file with --out, or say --force.")
     make_folder(path)
-    account = Account(quarantined=list(collected.unreadable))
+    builder = ReportBuilder(quarantined=list(collected.unreadable))
     with StoreWriter(path, collected.dataset.topology.size) as writer:
         for outcome in _batches(collected, coordinates, settings):
-            account.take(outcome)
+            builder.add(outcome)
             writer.add(outcome.packed)
             if progress is not None:
-                progress(account.done, len(collected.clips))
+                progress(builder.done, len(collected.clips))
         if not writer.clips:
-            raise _nothing([*account.quarantined, *collected.skipped])
-        manifest = make_manifest(collected, settings, writer, account)
+            raise _nothing([*builder.quarantined, *collected.skipped])
+        manifest = make_manifest(collected, settings, writer, builder)
         sources = [one.path for one in contents]
-        report = make_report(sources, collected, settings, manifest, account)
+        report = make_report(sources, collected, settings, manifest, builder)
         writer.close(manifest)
         report.save(report_beside(path))
         writer.commit()
@@ -141,7 +141,7 @@ def collect(contents: Sequence[Contents]) -> Collected:
         (name, file, place) for file, one in enumerate(contents) for place, name in enumerate(one.names)
     )
     listed = missing_clips(dataset.name)
-    clips: list[tuple[str, Copies]] = []
+    clips: list[tuple[str, ImportedCopies]] = []
     skipped: list[LeftOut] = []
     for name, group in groupby(places, lambda place: place[0]):
         copies = tuple((contents[file], place) for _, file, place in group)
@@ -171,7 +171,11 @@ def _batches(
 
 
 def _clip(
-    name: str, copies: Copies, dataset: Dataset, coordinates: Coordinates, settings: PreparationSettings
+    name: str,
+    copies: ImportedCopies,
+    dataset: Dataset,
+    coordinates: Coordinates,
+    settings: PreparationSettings,
 ) -> PreparedClip | LeftOut:
     """The clip, or why there is none.
 
@@ -195,7 +199,7 @@ def _clip(
 
 def _checked(
     name: str,
-    copies: Copies,
+    copies: ImportedCopies,
     xyz: NDArray[np.floating],
     dataset: Dataset,
     coordinates: Coordinates,

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from psptool.common.errors import PspError
 from psptool.data.skeletons.topologies import NTU25
 from psptool.data.store.reading import Store
-from psptool.formats.exchange.formats import Format
+from psptool.formats.exchange.formats import ExchangeFormat
 from psptool.formats.exchange.positions import Coordinates
 from psptool.schemas.split import Split
 
 
 def losses(
     store: Store,
-    form: Format,
+    form: ExchangeFormat,
     parts: Mapping[str, Sequence[str]],
     coordinates: Coordinates,
     split: Split | None,
@@ -70,7 +70,7 @@ def losses(
     return [*lines, "the joints' tracking states"]
 
 
-def _cuts(store: Store, form: Format, rows: NDArray[np.int64], lossy: bool) -> list[str]:
+def _cuts(store: Store, form: ExchangeFormat, rows: NDArray[np.int64], lossy: bool) -> list[str]:
     if form.most is None:
         return []
     most_frames, most_persons = form.most
@@ -89,7 +89,7 @@ def _cuts(store: Store, form: Format, rows: NDArray[np.int64], lossy: bool) -> l
     return lines
 
 
-def _length(store: Store, index: int, form: Format) -> int:
+def _length(store: Store, index: int, form: ExchangeFormat) -> int:
     clip = store.clip(index)
     return int(clip.present.any(axis=0).sum()) if form.name == "ctrgcn" else clip.joint.shape[1]
 

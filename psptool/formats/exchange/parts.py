@@ -14,11 +14,11 @@ from psptool.data.splits.making import SplitRequest
 from psptool.data.splits.stored import split_store
 from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents
-from psptool.formats.exchange.formats import Format
+from psptool.formats.exchange.formats import ExchangeFormat
 from psptool.schemas.split import Split
 
 
-def parts_of(store: Store, form: Format, split: Split | None) -> dict[str, tuple[str, ...]]:
+def parts_of(store: Store, form: ExchangeFormat, split: Split | None) -> dict[str, tuple[str, ...]]:
     """What a file of ``form`` calls the parts of ``split``, and the clips of each in order.
 
     Without a split: every protocol that the dataset's clips allow where a file holds several (PYSKL), else the

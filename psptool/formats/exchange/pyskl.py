@@ -34,7 +34,7 @@ from psptool.formats.exchange.contents import (
     unicode_text,
 )
 from psptool.formats.exchange.positions import Coordinates, positions
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle, shown
+from psptool.formats.exchange.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 
 Layout = Literal["MTVC", "CTVM"]
@@ -112,7 +112,7 @@ def read_pyskl(path: Path) -> Contents:
     data = load_pickle(path)
     annotations = data.get("annotations") if isinstance(data, dict) else data
     if not isinstance(annotations, (list, tuple)) or not annotations:
-        raise PspError(f"{path}: annotations", shown(annotations), "a list of clips")
+        raise PspError(f"{path}: annotations", short_repr(annotations), "a list of clips")
     lists = _lists(path, data.get("split", {}) if isinstance(data, dict) else {})
     clips, left_out = _clips(path, annotations)
     pairs = tuple(
@@ -189,7 +189,9 @@ def _clip(where: str, item: Any, joints: int | None, layouts: Sequence[Layout]) 
         RawFormatError: It cannot be used.
     """
     if not isinstance(item, dict):
-        raise RawFormatError("no annotation", where, shown(item), "a dict with frame_dir, label and keypoint")
+        raise RawFormatError(
+            "no annotation", where, short_repr(item), "a dict with frame_dir, label and keypoint"
+        )
     name = plain_name(f"{where}: frame_dir", item.get("frame_dir"))
     if "label" not in item:
         raise RawFormatError("label", where, "no label", "an integer from 0")
@@ -197,7 +199,7 @@ def _clip(where: str, item: Any, joints: int | None, layouts: Sequence[Layout]) 
     where = f"{where}: keypoint"
     values = _values(item)
     if values is None:
-        raise RawFormatError("positions", where, shown(item.get("keypoint")), "an array (M, T, V, 3)")
+        raise RawFormatError("positions", where, short_repr(item.get("keypoint")), "an array (M, T, V, 3)")
     layout = _settled(where, values.shape, joints, layouts)
     check_floats(where, values.dtype)
     if min(values.shape) < 1:
@@ -209,7 +211,7 @@ def _clip(where: str, item: Any, joints: int | None, layouts: Sequence[Layout]) 
         return _Clip(name, label, values[:, :frames], layout)
     if frames != values.shape[1]:
         raise RawFormatError(
-            "frame count", where, f"total_frames {shown(frames)}", f"{values.shape[1]} frames"
+            "frame count", where, f"total_frames {short_repr(frames)}", f"{values.shape[1]} frames"
         )
     return _Clip(name, label, values, layout)
 
@@ -254,7 +256,7 @@ def _joints(clips: Sequence[_Clip]) -> int:
 def _lists(path: Path, found: Any) -> dict[str, frozenset[str]]:
     """The named lists; an entry that is no text stands in its list as it is shown, and so names no clip."""
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise PspError(f"{path}: split", shown(found), "lists of clip names by name")
+        raise PspError(f"{path}: split", short_repr(found), "lists of clip names by name")
     return {name: frozenset(_listed(f"{path}: split {name}", clips)) for name, clips in found.items()}
 
 
@@ -262,6 +264,6 @@ def _listed(where: str, clips: Any) -> Iterator[str]:
     if isinstance(clips, PickledArray):
         clips = clips.values.tolist()
     if not isinstance(clips, (list, tuple)):
-        raise PspError(where, shown(clips), "a list of clip names")
+        raise PspError(where, short_repr(clips), "a list of clip names")
     for clip in clips:
-        yield stem(unicode_text(clip)) if isinstance(clip, str) else shown(clip)
+        yield stem(unicode_text(clip)) if isinstance(clip, str) else short_repr(clip)

@@ -22,7 +22,7 @@ from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_label, plain_name, stem
 from psptool.formats.exchange.mapped import map_npy
 from psptool.formats.exchange.positions import Coordinates, positions, seen
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle, shown
+from psptool.formats.exchange.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 
 FRAMES, PERSONS = 300, 2
@@ -150,10 +150,12 @@ def _names_and_labels(path: Path, clips: int) -> tuple[dict[int, tuple[str, int]
     """
     pair = load_pickle(path)
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-        raise PspError(str(path), shown(pair), "two lists: names and labels")
+        raise PspError(str(path), short_repr(pair), "two lists: names and labels")
     names, labels = (item.values.tolist() if isinstance(item, PickledArray) else item for item in pair)
     if not isinstance(names, (list, tuple)) or not isinstance(labels, (list, tuple)):
-        raise PspError(str(path), f"{shown(names)} and {shown(labels)}", "two lists: names and labels")
+        raise PspError(
+            str(path), f"{short_repr(names)} and {short_repr(labels)}", "two lists: names and labels"
+        )
     if not len(names) == len(labels) == clips:
         raise PspError(
             str(path),

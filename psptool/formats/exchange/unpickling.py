@@ -109,7 +109,7 @@ class _Dtype:
     def __init__(self, code: object, *_: object) -> None:
         dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 12 else None
         if dtype is None or dtype.kind not in _KINDS:
-            raise Refused(f"an array of {shown(code)}")
+            raise Refused(f"an array of {short_repr(code)}")
         self.code = dtype.str
 
     def __setstate__(self, state: Any) -> None:
@@ -170,7 +170,7 @@ def _array(data: object, dtype: object, shape: object, order: object) -> NDArray
         raise Refused(f"an array of {type(data).__name__}")
     plain = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
     if not plain or order not in ("C", "F"):
-        raise Refused(f"an array of shape {shown(shape)}")
+        raise Refused(f"an array of shape {short_repr(shape)}")
     assert isinstance(shape, tuple)
     plain_dtype = np.dtype(dtype.code)
     if plain_dtype.itemsize == 0 and not shape:
@@ -194,7 +194,7 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
 
     def reconstruct(kind: object, shape: object, _: object) -> PickledArray:
         if kind is not ndarray or shape != (0,):
-            raise Refused(f"an empty array of shape {shown(shape)}")
+            raise Refused(f"an empty array of shape {short_repr(shape)}")
         return PickledArray(texts)
 
     def from_buffer(data: object, dtype: object, shape: object, order: object) -> PickledArray:
@@ -205,7 +205,7 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
 
     def encoded(text: object, encoding: object) -> object:
         if encoding != "latin1":
-            raise Refused(f"text encoded as {shown(encoding)}")
+            raise Refused(f"text encoded as {short_repr(encoding)}")
         return texts.bytes_of(text)
 
     def no_bytes(*arguments: object) -> bytes:
@@ -233,7 +233,7 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
     }
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value in few words, however deep it is nested."""
     return f"{reprlib.repr(value):.40}"
 

@@ -30,14 +30,14 @@ ANY_NAME: tuple[Reader, ...] = (
     UclaTextReader(any_name=True),
 )
 """Every format's reader, for recordings that are to be recognized and whose names may be any."""
-Copies = tuple[ClipSource, ...]
+ClipCopies = tuple[ClipSource, ...]
 """One clip, and further files of the same name."""
 
 LISTED = "missing-skeleton list"
 
 
 @dataclass(frozen=True)
-class Gathered:
+class RawInput:
     """The work of one preparation.
 
     Attributes:
@@ -52,7 +52,7 @@ class Gathered:
 
     dataset: Dataset
     reader: Reader
-    clips: tuple[Copies, ...]
+    clips: tuple[ClipCopies, ...]
     skipped: tuple[LeftOut, ...]
     found: int
     raw_bytes: int
@@ -74,7 +74,7 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 @_collector_at_rest()
-def gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Gathered:
+def find_raw_input(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> RawInput:
     """List the raw files and find the clips among them, without reading any.
 
     NTU recordings are NTU RGB+D 120 as soon as one of their actions is above 60.
@@ -92,7 +92,7 @@ def gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Ga
     copies = [tuple(group) for name, group in groupby(sources, lambda s: s.name) if name not in listed]
     skipped = [_left_out(source, LISTED) for source in sources if source.name in listed]
     skipped += [LeftOut(name=stray.name, source=stray.source, reason=stray.reason) for stray in strays]
-    return Gathered(
+    return RawInput(
         dataset,
         reader,
         tuple(copies),
@@ -103,7 +103,7 @@ def gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Ga
     )
 
 
-def raw_size(copies: Copies) -> int:
+def raw_size(copies: ClipCopies) -> int:
     """Bytes that reading a clip takes, its copies included."""
     return sum(file.size for source in copies for file in source.files)
 

@@ -24,8 +24,8 @@ from psptool.common.errors import PspError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.preparation.raw_input import Kind
     from psptool.preparation.pipeline import Estimate, Preparation
+    from psptool.preparation.raw_input import Kind
     from psptool.schemas.dataset import PreparationSettings
     from psptool.schemas.report import LeftOut, PreparationReport
 

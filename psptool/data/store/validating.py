@@ -1,6 +1,6 @@
-"""Checking everything that the format promises of a dataset, clip by clip.
+"""Validation of a dataset against its format: arrays, clip table, every clip, and the fingerprints.
 
-Notation for array shapes: n clips, M persons, T frames, V joints.
+Array shapes: n clips, M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from psptool.data.store.reading import Store, StoredClip, open_store
 from psptool.schemas.dataset import Fingerprints
 
 _STATES = (0, 1, 2, 255)
-# A rotation of float64 numbers is one to within rounding.
+# Largest deviation of rotation @ rotation.T from the identity; float64 rounding stays far below.
 _ROTATION_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One promise that a file breaks.
+    """One violation of the format.
 
     Attributes:
-        clip: The clip's name, or None where it concerns the whole file.
-        what: What was found, and what was expected.
+        clip: The clip's name, or None for the whole file.
+        what: The value found and the value expected.
     """
 
     clip: str | None
@@ -42,10 +42,11 @@ class Violation:
 
 
 def validate(path: str | os.PathLike[str]) -> list[Violation]:
-    """Check a dataset; an empty list says that it is as it should be.
+    """Validate a dataset, reading one clip at a time.
 
-    A file that cannot be opened at all is one finding, and one whose arrays do not fit together is not
-    looked into further. The clips are read one at a time.
+    Returns:
+        All violations; empty if all checks passed. A file that cannot be opened gives one violation. If the dtypes or
+        shapes are wrong, the clips are not checked.
     """
     try:
         with open_store(path) as store:
@@ -56,7 +57,7 @@ def validate(path: str | os.PathLike[str]) -> list[Violation]:
 
 
 def _check_arrays(store: Store) -> Iterator[Violation]:
-    """Types and shapes."""
+    """Check topology, dtypes and shapes."""
     dataset = DATASETS[store.manifest.dataset]
     if store.manifest.topology != dataset.topology.name:
         yield Violation(None, f"topology: found {store.manifest.topology}, expected {dataset.topology.name}")
@@ -72,10 +73,10 @@ def _check_arrays(store: Store) -> Iterator[Violation]:
 
 
 def _check_table(store: Store) -> Iterator[Violation]:
-    """Names, labels and the manifest's counts."""
+    """Check names, labels, sizes and the manifest's counts."""
     for before, name in zip(store.names, store.names[1:], strict=False):
         if name <= before:
-            yield Violation(name, f"stands after {before}; names must ascend and differ")
+            yield Violation(name, f"follows {before}; names must be unique and in ascending order")
     parse = DATASETS[store.manifest.dataset].parse
     classes = len(store.manifest.class_names)
     for index, name in enumerate(store.names):
@@ -83,7 +84,7 @@ def _check_table(store: Store) -> Iterator[Violation]:
         if not 0 <= key.label < classes:
             yield Violation(name, f"label: found {key.label}, expected 0 to {classes - 1}")
         if parse(name) != key:
-            yield Violation(name, f"the table says {key}, its name {parse(name)}")
+            yield Violation(name, f"clip table: found {key}, expected {parse(name)} from the name")
         for column in ("frames", "persons"):
             if (found := int(getattr(store.table, column)[index])) < 1:
                 yield Violation(name, f"{column}: found {found}, expected at least 1")
@@ -99,7 +100,7 @@ def _check_table(store: Store) -> Iterator[Violation]:
 
 
 def _check_clips(store: Store) -> Iterator[Violation]:
-    """Every clip's arrays, and the fingerprints of all of them."""
+    """Check the arrays of every clip, and the fingerprints."""
     fingerprinting = Fingerprinting()
     for index, name in enumerate(store.names):
         clip = store.clip(index)
@@ -113,19 +114,19 @@ def _check_clips(store: Store) -> Iterator[Violation]:
         if getattr(found, which) != getattr(expected, which):
             yield Violation(
                 None,
-                f"fingerprint {which!r}: the manifest says {getattr(found, which)[:12]}…, "
-                f"the arrays give {getattr(expected, which)[:12]}…",
+                f"manifest, fingerprints.{which}: found {getattr(found, which)[:12]}…, "
+                f"expected {getattr(expected, which)[:12]}… from the arrays",
             )
 
 
 def check_clip(clip: StoredClip) -> Iterator[str]:
-    """What is wrong with one clip's arrays."""
+    """The violations in the arrays of one clip."""
     for name in ("joint", "motion", "origin", "scale", "rotation"):
         if not np.isfinite(getattr(clip, name)).all():
             yield f"{name}: not finite"
-    absent = ~clip.present
+    absent = ~clip.present  # (M, T)
     for name in ("joint", "motion", "state"):
-        rows = getattr(clip, name)[absent]
+        rows = getattr(clip, name)[absent]  # (number of absent rows, V, ...)
         if rows.any():
             frames = np.argwhere(absent)[rows.reshape(len(rows), -1).any(axis=1)]
             person, frame = frames[0]
@@ -137,7 +138,7 @@ def check_clip(clip: StoredClip) -> Iterator[str]:
     if differs.any():
         person, frame = np.argwhere(differs)[0]
         yield (
-            f"motion: not the difference of joint in {int(differs.sum())} rows, "
+            f"motion: differs from the difference of joint in {int(differs.sum())} rows, "
             f"such as person {person}, frame {frame}"
         )
     if not np.isin(clip.state, _STATES).all():
@@ -152,6 +153,6 @@ def check_clip(clip: StoredClip) -> Iterator[str]:
 def _check_rotation(clip: StoredClip) -> Iterator[str]:
     off = float(np.abs(clip.rotation @ clip.rotation.T - np.eye(3)).max())
     if off > _ROTATION_TOLERANCE:
-        yield f"rotation: its rows are not orthogonal unit vectors (off by {off:.1e})"
+        yield f"rotation: rows are not orthogonal unit vectors (deviation {off:.1e})"
     elif np.linalg.det(clip.rotation) < 0:
-        yield "rotation: mirrors"
+        yield "rotation: determinant is -1 (a reflection), expected 1"

@@ -189,7 +189,7 @@ def test_an_error_between_clips_leaves_the_old_file_and_no_other(path, clips):
 
 def test_bytes_that_do_not_reach_the_disk_are_an_error_though_a_later_sync_succeeds(path, clips, monkeypatch):
     before = path.read_bytes()
-    monkeypatch.setattr(guarded, "SETTLED_BYTES", 1)
+    monkeypatch.setattr(guarded, "FLUSH_BYTES", 1)
     really, refused = os.fsync, []
 
     def once(descriptor):

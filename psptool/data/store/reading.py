@@ -210,7 +210,7 @@ class Store:
             raise _damaged(self.path, f"/{name} cannot be read ({error})") from error
 
     def _check_sizes(self) -> None:
-        """Check the lengths and row offsets: wrong ones would return rows of other clips. `validate` checks the rest."""
+        """Check lengths and row offsets: wrong ones would return rows of other clips. `validate` checks the rest."""
         clips, rows = len(self.names), len(self._file["joint"])
         per_clip = (*TABLE_COLUMNS, *NORMALIZATION)
         odd = [f"/clips/{name}" for name in per_clip if len(self._file["clips"][name]) != clips]

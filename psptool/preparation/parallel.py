@@ -1,6 +1,4 @@
-"""Running tasks in parallel, in order, with a bounded number of results waiting: processes or threads here, Dask on a
-cluster.
-"""
+"""Running tasks in parallel with results in order and bounded memory: local processes or threads, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ FutureResult = TypeVar("FutureResult", covariant=True)
 Workers = Literal["threads", "processes"]
 
 AHEAD = 2
-"""Tasks that each worker has: enough that none waits, few enough that all end at about the same time."""
+"""Tasks submitted per worker: enough that no worker is idle, few enough that all finish at about the same time."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -31,21 +29,21 @@ class Future(Protocol[FutureResult]):
     """A submitted task, with the interface of `concurrent.futures.Future`."""
 
     def done(self) -> bool:
-        """Whether there is a result, or an error."""
+        """Whether the task has finished, with a result or an error."""
 
     def result(self) -> FutureResult:
-        """The result; waits for it."""
+        """Wait for the task and return its result."""
 
 
 @dataclass(frozen=True)
 class _WorkerPool(Generic[Task, Result]):
-    """Who works.
+    """A pool of workers.
 
     Attributes:
-        workers: How many beside this process.
-        submit: Gives one of them a task.
-        unpack: Makes a result of what comes back.
-        works_here: Whether this process does tasks too while it has no result to take.
+        workers: Number of workers, without this process.
+        submit: Function that submits a task to a worker.
+        unpack: Function from a worker's return value to the result.
+        works_here: Whether this process also runs tasks while it waits for a result.
     """
 
     workers: int
@@ -61,19 +59,19 @@ def run_ordered(
     workers: Workers,
     scheduler: str | None = None,
 ) -> Generator[Result, None, None]:
-    """``function`` of each task, in the order of the tasks.
+    """Apply ``function`` to each task and yield the results in the order of the tasks.
+
+    The arrays of a result are valid until the next result is requested.
 
     Args:
-        function: Pickled where workers are processes.
-        tasks: Taken a few at a time.
-        jobs: Workers, this process among them where they are processes; 1 without a scheduler runs everything here.
-        workers: What the workers of this machine are.
-        scheduler: Address of a Dask scheduler whose workers are taken in their place.
-
-    A result's arrays may change once the next result is asked for.
+        function: Must be picklable if workers are processes.
+        tasks: Consumed a few at a time.
+        jobs: Number of workers; with processes, this process counts as one. 1 without a scheduler runs all tasks here.
+        workers: Kind of the local workers.
+        scheduler: Address of a Dask scheduler whose workers are used instead of local ones.
 
     Raises:
-        PspError: A worker was lost, or the scheduler cannot be used.
+        PspError: A worker process was lost, or the scheduler cannot be used.
     """
     if jobs == 1 and scheduler is None:
         yield from map(function, tasks)
@@ -99,6 +97,7 @@ def _in_order(
         if not waiting:
             return
         future, own = waiting[0]
+        # The next result in order is not ready: run one task here, unless too many results are waiting.
         if pool.works_here and future is not None and not future.done() and len(waiting) < 2 * most:
             done_here = [(None, function(task)) for task in islice(remaining, 1)]
             waiting.extend(done_here)
@@ -112,16 +111,15 @@ def _in_order(
 
 @contextmanager
 def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_WorkerPool[Task, Result]]:
-    """Processes that live on for the next preparation; their results come through shared memory.
+    """A pool of processes that is reused by the next preparation. Results are passed through shared memory.
 
-    This one is among them: it writes, which leaves it most of a core to work with, and what it does itself it need not
-    be sent.
+    This process runs tasks too: writing uses a small part of its core, and its own results need no transfer.
     """
     workers = jobs - 1
     with _start_explained():
-        # joblib's own, since a process has one pool of loky's, and joblib takes it as it finds it.
+        # A process has one loky pool, which joblib reuses as configured; so it is created through joblib.
         executor = get_memmapping_executor(workers, env=_ONE_THREAD)
-    # As many as tasks are out at once: a slot is filled anew only after its last result was taken.
+    # One slot per submitted task: a slot is reused only after its previous result was consumed.
     slots, shared_task, numbers = Slots(AHEAD * workers), SharedMemoryTask(function), count()
 
     def submit(task: Task) -> Future[Any]:
@@ -132,21 +130,21 @@ def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_Worke
     try:
         yield _WorkerPool(workers, submit, slots.unpack, True)
     except BaseException:
-        # Nobody waits any more for what they are at.
+        # The results of running tasks are no longer needed.
         executor.shutdown(wait=False, kill_workers=True)
         raise
 
 
 @contextmanager
 def _start_explained() -> Iterator[None]:
-    """Name what helps where the system gives no semaphores or processes, as without a writable ``/dev/shm``."""
+    """Explain errors on systems without semaphores or processes, such as containers without a writable ``/dev/shm``."""
     try:
         yield
     except (OSError, ImportError) as error:
         raise PspError(
-            f"worker processes cannot be started ({error})",
-            expected="shared memory that can be written (on Linux /dev/shm), and room for more processes",
-            fix="Say --jobs 1, or make /dev/shm writable.",
+            f"--jobs: worker processes cannot be started ({error})",
+            expected="writable shared memory (on Linux /dev/shm), and a process limit that allows more processes",
+            fix="Use --jobs 1, or make /dev/shm writable.",
         ) from error
 
 
@@ -161,13 +159,16 @@ def _threads(function: Callable[[Task], Result], jobs: int) -> Iterator[_WorkerP
 
 @contextmanager
 def _cluster(function: Callable[[Task], Result], scheduler: str) -> Iterator[_WorkerPool[Task, Result]]:
-    """A Dask cluster's workers, asked without joblib: its Dask backend waits for ever for a worker that is lost,
-    where Dask itself lets another one do the task.
+    """The workers of a Dask cluster, used without joblib: joblib's Dask backend waits forever for a lost worker, while
+    Dask itself reruns the task on another one.
     """
     with _client(scheduler) as client:
         threads = sum(client.nthreads().values())
         if not threads:
-            raise PspError(f"the Dask scheduler {scheduler} has no workers", fix="Start some: dask worker.")
+            raise PspError(
+                f"--scheduler {scheduler}: the Dask scheduler has no workers",
+                fix="Start workers: dask worker.",
+            )
         yield _WorkerPool(threads, lambda task: client.submit(function, task, pure=False), _unchanged, False)
 
 
@@ -191,8 +192,8 @@ def _lost_workers_explained(scheduler: str | None) -> Iterator[None]:
 
 def _lost(error: Exception) -> PspError:
     return PspError(
-        f"a worker process was lost ({type(error).__name__})",
-        fix="Nothing was written. Where memory ran out, the system ends workers: try fewer --jobs.",
+        f"--jobs: a worker process was lost ({type(error).__name__}); nothing was written",
+        fix="The system may have killed it because memory ran out: use fewer --jobs.",
     )
 
 
@@ -201,12 +202,14 @@ def _client(scheduler: str) -> AbstractContextManager[Any]:
         from distributed import Client
     except ImportError as error:
         raise PspError(
-            "--scheduler needs Dask, which is not installed", fix="pip install 'psptool[cluster]'"
+            "--scheduler: needs Dask, which is not installed",
+            fix="Install it: pip install 'psptool[cluster]'.",
         ) from error
     try:
         client: AbstractContextManager[Any] = Client(scheduler, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise PspError(
-            f"the Dask scheduler {scheduler} does not answer ({error})", fix="Check --scheduler."
+            f"--scheduler {scheduler}: the Dask scheduler does not respond ({error})",
+            fix="Check its address and that it is running.",
         ) from error
     return client

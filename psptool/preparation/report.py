@@ -1,4 +1,4 @@
-"""The account of a preparation: what became of each clip, for the manifest and the report."""
+"""The report and the manifest of a preparation, built from the outcomes of the clips."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 
 
 class InputClips(Protocol):
-    """What an account is given of: the clips gathered from raw files, or collected from another tool's."""
+    """The input of a preparation or of an import, as far as the report needs it."""
 
     @property
     def dataset(self) -> Dataset:
-        """Which dataset the clips make."""
+        """The dataset that the clips belong to."""
         ...
 
     @property
     def skipped(self) -> tuple[LeftOut, ...]:
-        """Clips that were not looked at."""
+        """Clips and files that were not read."""
         ...
 
     @property
     def found(self) -> int:
-        """All clips, copies counted."""
+        """Number of all clips and skipped files, including copies."""
         ...
 
     @property
     def digest(self) -> str:
-        """Equal where the input is; empty where that cannot be told."""
+        """Digest of the input; empty if unknown."""
         ...
 
 
 @dataclass
 class ReportBuilder:
-    """What became of the clips so far.
+    """Accumulates the outcomes of the clips.
 
     Attributes:
-        done: Clips taken in.
-        repeated: Further copies of clips.
-        interpolated: Missing joints that were given a position.
-        unscaled: Clips whose reference bone has no length.
-        joined_tracks: Body tracks joined to another one.
-        dropped_tracks: Body tracks that are no part of a person.
-        quarantined: Clips that cannot be used.
-        notes: Things to know of clips that are kept.
-        duplicates: Pairs of clips with the same coordinates, each clip with the first of its kind.
+        done: Number of clips added.
+        repeated: Number of additional copies of clips.
+        interpolated: Number of missing joints that were interpolated.
+        unscaled: Number of clips whose reference bone has zero length.
+        joined_tracks: Number of body tracks joined to another one.
+        dropped_tracks: Number of body tracks that do not belong to a person.
+        quarantined: Malformed clips, which were excluded.
+        notes: Notes on the clips that were kept.
+        duplicates: Pairs of clips with identical coordinates: the first such clip, and each later one.
     """
 
     done: int = 0
@@ -68,7 +68,7 @@ class ReportBuilder:
     _first: dict[bytes, str] = field(default_factory=dict)
 
     def add(self, outcome: BatchOutcome) -> None:
-        """Count a batch of clips in."""
+        """Add the outcome of a batch of clips."""
         self.done += outcome.done
         self.repeated += outcome.repeated
         self.interpolated += outcome.interpolated
@@ -88,7 +88,7 @@ class ReportBuilder:
 def make_manifest(
     source: InputClips, settings: PreparationSettings, writer: StoreWriter, builder: ReportBuilder
 ) -> DatasetManifest:
-    """What the dataset will say of itself, once all clips are added."""
+    """The manifest of the dataset, after all clips were added."""
     counts = Counts(
         clips=writer.clips,
         frames=writer.frames,
@@ -120,7 +120,7 @@ def make_report(
     manifest: DatasetManifest,
     builder: ReportBuilder,
 ) -> PreparationReport:
-    """The report of the whole preparation."""
+    """The report of the preparation, after all clips were added."""
     return PreparationReport(
         dataset=manifest.dataset,
         sources=tuple(str(path) for path in raw),

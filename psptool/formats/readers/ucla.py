@@ -98,7 +98,7 @@ class UclaJsonReader:
 class UclaTextReader:
     """Reads the text format: one file per frame, with a line with an integer and 20 lines ``x,y,z,state``.
 
-    The files are ``view_1/a01_s01_e00/frame_<index>_tc_<timestamp>_skeletons.txt``, with a `fileList.txt` in the folder.
+    The files are ``view_1/a01_s01_e00/frame_<index>_tc_<timestamp>_skeletons.txt``, with a `fileList.txt`.
 
     The distribution has no specification. The reader makes these decisions:
 

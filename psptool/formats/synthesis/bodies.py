@@ -135,7 +135,7 @@ def move(bones: Array, pose: Pose) -> tuple[Array, Array]:
     for parent, child in NTU25.bones:
         rotation[:, child] = rotation[:, parent] @ turns[:, child]
         position[:, child] = position[:, parent] + rotation[:, child] @ bones[child]
-    # Vertical: put the lowest foot at its height. Horizontal: undo the drift of the standing ankle, so it stays in place.
+    # Vertical: put the lowest foot at its height. Horizontal: undo the drift of the standing ankle.
     position[:, :, 1] += (pose.lift - position[:, FOOT, 1].min(axis=1))[:, None]
     at_rest = np.stack([heading_turn @ bones[hip] for hip in (12, 16)], axis=1)
     drift = np.einsum("ts,tsc->tc", pose.stance, position[:, ANKLE] - at_rest)

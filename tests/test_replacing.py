@@ -328,7 +328,7 @@ def test_an_old_file_that_cannot_be_given_back_is_kept_and_named(
     for partial in together.__enter__():
         partial.write_text("new")
     with pytest.raises(
-        PspError, match=r"first \(the old one: .*/\.first\.old\.partial\).*Input/output error"
+        PspError, match=r"first \(old version: .*/\.first\.old\.partial\).*Input/output error"
     ):
         together.__exit__(None, None, None)
     assert (tmp_path / ".first.old.partial").read_text() == "old"

@@ -138,7 +138,7 @@ def test_views_of_one_performance_count_once():
 
 def test_class_of_the_test_set_alone_is_warned_of():
     made = make(UCLA, ucla_clips() | ucla_clips(actions=(12,), views=(3,)), count=1)
-    assert made.warnings == ("1 classes are in the test set alone: carry",)
+    assert made.warnings == ("1 classes are only in the test set: carry",)
 
 
 def test_every_choice_shows_in_the_file_name():
@@ -194,11 +194,11 @@ def test_changed_split_is_found_and_named():
         ({"ratio": 0.1, "seed": -1}, "--seed"),
         ({"ratio": 0.1, "protocol": "xvew"}, "expected one of xview. Did you mean xview?"),
         ({"ratio": 0.1, "test_view": 4}, "expected one of 1, 2, 3"),
-        ({"ratio": 0.1, "validation": "view=3"}, "views 1, 2 in the train set"),
-        ({"ratio": 0.1, "validation": "view=1,2"}, "takes every train clip"),
+        ({"ratio": 0.1, "validation": "view=3"}, "views 1, 2 in the training set"),
+        ({"ratio": 0.1, "validation": "view=1,2"}, "selects every training clip"),
         ({"ratio": 0.1, "validation": "fraction=1"}, "--validation: found 'fraction=1'"),
-        ({"ratio": 0.1, "validation": "person=3"}, "view=2, subject=3,7 or fraction=0.1"),
-        ({"ratio": 0.001, "family": "global"}, "labels no clip"),
+        ({"ratio": 0.1, "validation": "person=3"}, "--validation subject=3,7"),
+        ({"ratio": 0.001, "family": "global"}, "selects no labelled clip"),
     ],
 )  # fmt: skip
 def test_request_that_cannot_be_met_is_an_error_that_says_why(request_, said):
@@ -212,9 +212,9 @@ def test_test_view_of_a_fixed_protocol_is_an_error():
         make(NTU60, ntu_clips((1,), (1, 3)), ratio=0.5, test_view=1)
 
 
-@pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "train")])
+@pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "training")])
 def test_empty_train_or_test_set_is_an_error(views, part):
-    with pytest.raises(PspError, match=f"the {part} set of ucla xview is empty"):
+    with pytest.raises(PspError, match=f"--protocol xview: the {part} set of ucla is empty"):
         make(UCLA, ucla_clips(views=views), ratio=0.1)
 
 

@@ -169,7 +169,7 @@ def test_digests_are_equal_where_coordinates_are(tmp_path):
 
 
 def test_names_out_of_order_are_refused_and_nothing_is_left(tmp_path, clips):
-    with pytest.raises(PspError, match="name order"):
+    with pytest.raises(PspError, match="ascending order of their names"):
         add_all(tmp_path / "a.h5", [clips[1], clips[0]])
     assert list(tmp_path.iterdir()) == []
 

@@ -57,7 +57,7 @@ def test_a_fault_leaves_the_old_file_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(Path, step, fail)
         with pytest.raises(
-            PspError, match=r"file: cannot be written \(No space left on device\)\. Free space"
+            PspError, match=r"file: cannot be written \(No space left on device\)\. Free disk space"
         ):
             write_whole(path, "new")
     assert path.read_text() == "old"
@@ -242,7 +242,7 @@ def test_a_link_to_nothing_or_to_itself_is_an_error_that_names_it(
 ) -> None:
     (tmp_path / "link").symlink_to(target)
     path = tmp_path / "link" if place == "the file" else tmp_path / "link" / "file"
-    said = rf"cannot be written \({why}.*found {tmp_path}/link, a link to {target}, .*Mend or remove the link"
+    said = rf"cannot be written \({why}.*found {tmp_path}/link, a link to {target}, .*Correct or remove the link"
     with pytest.raises(PspError, match=said):
         begin_to_write([tmp_path / "other", path] if several else [path])
     assert left(tmp_path) == ["link"]
@@ -328,7 +328,7 @@ def test_an_old_file_that_cannot_be_given_back_is_kept_and_named(
     for partial in together.__enter__():
         partial.write_text("new")
     with pytest.raises(
-        PspError, match=r"first \(the old one: .*/\.first\.old\.partial\).*Input/output error"
+        PspError, match=r"first \(old version: .*/\.first\.old\.partial\).*Input/output error"
     ):
         together.__exit__(None, None, None)
     assert (tmp_path / ".first.old.partial").read_text() == "old"

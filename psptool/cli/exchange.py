@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psptool.formats.exchange.contents import Contents
-    from psptool.formats.exchange.formats import Format
+    from psptool.formats.exchange.formats import ExchangeFormat
     from psptool.formats.exchange.importing import Imported
     from psptool.formats.exchange.positions import Coordinates
     from psptool.schemas.split import Split
@@ -56,7 +56,7 @@ def export_data(
     as_json: AsJson = False,
 ) -> None:
     """Write a dataset in the format of PYSKL, CTR-GCN or ST-GCN."""
-    from psptool.data.splits.stored import check_bound
+    from psptool.data.splits.stored import require_same_clips
     from psptool.data.store.reading import open_store
     from psptool.formats.exchange.formats import FORMATS
     from psptool.formats.exchange.losses import losses
@@ -68,7 +68,7 @@ def export_data(
     wanted = None if split is None else Split.load(split)
     with open_store(choose(DATASET, data, None if wanted is None else wanted.dataset)) as store:
         if split is not None and wanted is not None:
-            check_bound(store, split, wanted)
+            require_same_clips(store, split, wanted)
         parts = parts_of(store, chosen, wanted)
         path = out if out is not None else _named(store.manifest.dataset, chosen, wanted)
         lost = losses(store, chosen, parts, positions, wanted, lossy)
@@ -134,13 +134,13 @@ def import_data(
     _tell(done, formats[0], positions, kept, lost, absent, as_json)
 
 
-def _coordinates(asked: str | None, form: Format) -> Coordinates:
+def _coordinates(asked: str | None, form: ExchangeFormat) -> Coordinates:
     from psptool.formats.exchange.positions import Coordinates
 
     return cast("Coordinates", choice(asked or form.coordinates, get_args(Coordinates), "--coordinates"))
 
 
-def _coordinates_of(contents: Sequence[Contents], asked: str | None, form: Format) -> Coordinates:
+def _coordinates_of(contents: Sequence[Contents], asked: str | None, form: ExchangeFormat) -> Coordinates:
     """What the positions of the files are: as asked for, else as the files tell, else as the format's tools expect."""
     told = {one.coordinates or form.coordinates for one in contents if one.names} or {form.coordinates}
     if asked is None and len(told) > 1:
@@ -149,7 +149,7 @@ def _coordinates_of(contents: Sequence[Contents], asked: str | None, form: Forma
     return _coordinates(asked or told.pop(), form)
 
 
-def _named(dataset: str, form: Format, split: Split | None) -> Path:
+def _named(dataset: str, form: ExchangeFormat, split: Split | None) -> Path:
     from psptool.data.splits.making import split_name
 
     return Path("exchange") / f"{dataset if split is None else split_name(split)}{form.ending}"
@@ -179,7 +179,7 @@ def _save_splits(path: Path, contents: Sequence[Contents]) -> tuple[list[Path], 
 
 def _tell(
     done: Imported,
-    form: Format,
+    form: ExchangeFormat,
     coordinates: str,
     kept: list[Path],
     lost: list[str],

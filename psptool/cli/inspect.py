@@ -72,10 +72,10 @@ def _dataset(path: Path) -> dict[str, Any]:
 
 
 def _split(path: Path) -> dict[str, Any]:
-    from psptool.data.splits.stored import summary
+    from psptool.data.splits.stored import summarize_split
     from psptool.schemas.split import Split
 
-    return summary(Split.load(path))
+    return summarize_split(Split.load(path))
 
 
 def _run(folder: Path) -> dict[str, Any]:

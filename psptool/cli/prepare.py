@@ -24,8 +24,8 @@ from psptool.common.errors import PspError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.preparation.gathering import Kind
     from psptool.preparation.pipeline import Estimate, Preparation
+    from psptool.preparation.raw_input import Kind
     from psptool.schemas.dataset import PreparationSettings
     from psptool.schemas.report import LeftOut, PreparationReport
 
@@ -57,9 +57,9 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn raw recordings into one file of joints and motion."""
-    from psptool.preparation import gathering, pipeline
+    from psptool.preparation import pipeline, raw_input
 
-    chosen = cast("Kind", choice(kind, get_args(gathering.Kind), "dataset"))
+    chosen = cast("Kind", choice(kind, get_args(raw_input.Kind), "dataset"))
     sources = [*(raw or ()), *(more or ())]
     if not sources:
         raise PspError("--raw", "no path", "a folder, zip or tar archive of recordings", "Say --raw PATH.")
@@ -175,7 +175,7 @@ def _indented(left_out: Sequence[LeftOut]) -> list[tuple[str, object]]:
 
 
 def _tell_estimate(found: Estimate, as_json: bool) -> None:
-    gathered = found.gathered
+    gathered = found.raw_input
     warn_of_lost(_lost(gathered.skipped))
     if as_json:
         say_json(

@@ -47,7 +47,7 @@ def split(
         _check(check, data, as_json)
         return
     from psptool.data.splits.making import SplitRequest, split_name
-    from psptool.data.splits.stored import save_split, split_store, summary
+    from psptool.data.splits.stored import save_split, split_store, summarize_split
     from psptool.data.store.reading import open_store
 
     # Before a dataset is looked for, so that a wrong ratio is said as such in an empty folder too.
@@ -61,7 +61,12 @@ def split(
         warn(warning)
     if as_json:
         say_json(
-            {"file": str(path), **summary(made.split), "rule": made.rule, "warnings": list(made.warnings)}
+            {
+                "file": str(path),
+                **summarize_split(made.split),
+                "rule": made.rule,
+                "warnings": list(made.warnings),
+            }
         )
         return
     _show(path, made)
@@ -85,11 +90,11 @@ def _show(path: Path, made: MadeSplit) -> None:
 
 
 def _check(path: Path, data: Path | None, as_json: bool) -> None:
-    from psptool.data.splits.stored import check_split
+    from psptool.data.splits.stored import find_split_errors
     from psptool.data.store.reading import open_store
     from psptool.schemas.split import Split
 
     found = Split.load(path)
     with open_store(choose(DATASET, data, found.dataset)) as store:
-        findings = check_split(store, found)
+        findings = find_split_errors(store, found)
     say_findings(path, "same", findings, "the same when made again", as_json)

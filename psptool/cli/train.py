@@ -65,7 +65,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model. psptool schemas --show training lists the keys of --set."""
-    from psptool.common.distributed import init_distributed, own_device
+    from psptool.common.distributed import init_distributed, local_device
     from psptool.device import choose_device
     from psptool.schemas.recipes import resolve
     from psptool.schemas.split import Split
@@ -74,12 +74,12 @@ def train(
 
     how = cast(Resume, choice(resume, get_args(Resume), "--resume"))
     with init_distributed() as ranks:
-        if not ranks.first:
+        if not ranks.is_main:
             mute()
         known = _known(out) if how != "off" else None
         if known is not None and device == "auto":
             device = _device_again(known)
-        computing_on = own_device(choose_device(device), ranks)
+        computing_on = local_device(choose_device(device), ranks)
         if known is not None and not (method or preset or config or changes or precision or seed is not None):
             # The run's folder says all of it: no option need be repeated to go on.
             recipe = known.training

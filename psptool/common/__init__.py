@@ -1,1 +1,1 @@
-"""Shared by all packages: errors, atomic writing, paths, facts about the machine."""
+"""Utilities that all packages share: errors, atomic writing, paths, distributed training, machine information."""

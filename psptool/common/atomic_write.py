@@ -1,7 +1,10 @@
-"""Putting a new file in an old one's place: a reader sees the old or the whole new one, whatever happens.
+"""Atomic replacement of files: a reader sees the complete old file or the complete new one, even after a crash.
 
-`write_whole` serves all that fits in memory (texts, pictures, weights); `Replacement` what grows on the disk, and
-`replacing` several files that belong together. A symbolic link stays, and the file that it leads to is replaced.
+- `write_whole` writes content that fits in memory (text, images, weights).
+- `Replacement` writes a file that grows on disk.
+- `replacing` writes several files that belong together.
+
+A symbolic link is kept; its target is replaced.
 """
 
 from __future__ import annotations
@@ -13,35 +16,35 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, cannot_write, system_message
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock; two writers of one file are then not told apart.
+except ImportError:  # Windows has no flock: two processes that write one file are not detected there.
     fcntl = None  # type: ignore[assignment]
 
 _PARTIAL = ".partial"
 
 
 class Replacement:
-    """A partial file beside ``path`` that one process at a time may fill, and that then takes its name.
+    """A locked temporary file in the folder of ``path`` that is renamed to ``path`` when complete.
 
-    Where ``path`` is a symbolic link, it is beside the file that the link leads to, and takes that one's name.
+    If ``path`` is a symbolic link, the target of the link is replaced.
 
-    A partial file that a killed process left is taken over: its lock went with the process. Whoever fills it
-    truncates it first.
+    A temporary file left by a killed process is reused, because its lock ended with that process. The writer must
+    truncate it first.
 
     Args:
         path: The final file; its folder must exist.
-        wait: Where another process is filling the file, wait for it instead of refusing.
+        wait: Wait for another process that is writing the file, instead of raising an error.
 
     Attributes:
-        target: The file that is replaced: ``path``, or what it leads to.
-        partial: The file to fill.
+        target: The file to replace: ``path``, or the target of the link.
+        partial: The temporary file.
         done: Whether `commit` or `abandon` has run.
 
     Raises:
-        PspError: The folder is absent or cannot be written, a link leads nowhere, or another process is filling the
+        PspError: The folder does not exist or is not writable, the link is broken, or another process is writing the
             file.
     """
 
@@ -57,19 +60,17 @@ class Replacement:
             try:
                 held = self.partial.open("ab")
             except OSError as error:
-                raise PspError(
-                    f"{self._path}: cannot be written ({error.strerror or error})",
-                    fix="Make the folder, mend its permissions, or choose another file.",
-                ) from error
+                fix = "Create the folder, fix its permissions, or choose another path."
+                raise cannot_write(self._path, error, fix) from error
             if not lock(held, self._wait):
                 held.close()
                 raise PspError(
                     f"{self._path}: another psptool process is writing this file",
-                    fix="Wait for it to end, or choose another file.",
+                    fix="Wait until it has finished, or choose another path.",
                 )
             if self._is_held(held):
                 return held
-            held.close()  # Its writer gave it the final name between our opening and our locking.
+            held.close()  # Its writer renamed it after it was opened here and before it was locked.
 
     def _is_held(self, held: IO[bytes]) -> bool:
         try:
@@ -78,18 +79,18 @@ class Replacement:
             return False
 
     def sync(self) -> None:
-        """Put the partial file's bytes on the disk."""
+        """Flush the temporary file to disk."""
         os.fsync(self._held.fileno())
 
     def commit(self) -> None:
-        """Give the partial file its final name; the change of the folder goes to the disk too."""
+        """Rename the temporary file to its final name, and flush the folder to disk."""
         self.partial.replace(self.target)
         self.done = True
         self._held.close()
         sync_folder(self.target.parent)
 
     def abandon(self) -> None:
-        """Remove the partial file."""
+        """Remove the temporary file."""
         self.done = True
         try:
             self.partial.unlink(missing_ok=True)
@@ -98,12 +99,12 @@ class Replacement:
 
 
 def link_target(path: Path) -> Path:
-    """The file to replace where ``path`` is written: itself, or what it leads to as a symbolic link.
+    """The file that writing to ``path`` replaces: ``path`` itself, or the target of a symbolic link.
 
-    To be asked before a folder is made, as the system says of a link that leads nowhere that it exists.
+    Call it before creating folders: the system reports that a broken link exists.
 
     Raises:
-        PspError: It, or a folder that it lies in, is a link that leads nowhere or in a circle.
+        PspError: ``path`` or one of its folders is a broken or circular link.
     """
     for place in (path, *path.parents):
         if not os.path.islink(place):  # noqa: PTH114 (Path.is_symlink raises where a folder may not be entered)
@@ -111,12 +112,12 @@ def link_target(path: Path) -> Path:
         try:
             real = Path(os.path.realpath(place, strict=True))
         except OSError as error:
-            # A missing file and a circle of links are told apart by the system's words.
+            # The system's message distinguishes a missing target from a circular link.
             raise PspError(
-                f"{path}: cannot be written ({error.strerror or error})",
+                f"{path}: cannot be written ({system_message(error)})",
                 f"{place}, a link to {place.readlink()}",
-                "a link to what is there",
-                "Mend or remove the link, or choose another file.",
+                "a link to an existing file or folder",
+                "Correct or remove the link, or choose another path.",
             ) from error
         if place == path:
             return real
@@ -124,19 +125,19 @@ def link_target(path: Path) -> Path:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether this is a file that is being written, or whose writer was killed."""
+    """Whether ``path`` is a temporary file of `Replacement`: being written, or left by a killed process."""
     return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 def lock(file: IO[bytes], wait: bool = False) -> bool:
-    """Lock an open file for this process until it is closed or the process ends, however it ends.
+    """Lock an open file for this process. The lock ends when the file is closed or the process ends.
 
     Args:
-        file: Open for writing.
-        wait: Where another process has it, wait for that one.
+        file: A file opened for writing.
+        wait: Wait while another process holds the lock.
 
     Returns:
-        False where another process has it. Where the system has no locks, nobody does.
+        False if another process holds the lock. Always True on systems without file locks.
     """
     if fcntl is None:
         return True
@@ -145,20 +146,18 @@ def lock(file: IO[bytes], wait: bool = False) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        pass  # A file system without locks.
+        pass  # The file system does not support locks.
     return True
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
-    """Write ``data`` to ``path``, making its folder where that is absent: whole or not at all.
+    """Write ``data`` to ``path`` atomically, creating its folder if needed.
 
-    Text is written as UTF-8; a byte of a file name that is no text becomes an escape.
-
-    That holds when the machine stops in between. Of two processes that write at once, one comes after the other.
-    Where the path is a symbolic link, the file that it leads to is written.
+    Text is encoded as UTF-8; lone surrogates are escaped. Concurrent writers of one path take turns. If the path is
+    a symbolic link, its target is written.
 
     Raises:
-        PspError: The path cannot be written, or is a link that leads nowhere.
+        PspError: The path cannot be written, or is a broken link.
     """
     try:
         _make_folder(path)
@@ -173,36 +172,29 @@ def write_whole(path: Path, data: str | bytes) -> None:
             if not replacement.done:
                 replacement.abandon()
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def _make_folder(path: Path) -> None:
-    """Make the folder of ``path``.
+    """Create the folder of ``path``.
 
     Raises:
-        PspError: It cannot be made, or a link leads nowhere.
+        PspError: It cannot be created, or a link is broken.
     """
     link_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: object, error: OSError) -> PspError:
-    return PspError(
-        f"{path}: cannot be written ({error.strerror or error})",
-        fix="Free space on the disk, mend the folder's permissions, or name another place.",
-    )
+        raise cannot_write(path, error) from error
 
 
 @contextlib.contextmanager
 def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Partial files to fill that take the names of ``paths`` together at the end, or leave nothing behind.
+    """Temporary files that replace ``paths`` together when the block ends; an error in the block changes no file.
 
-    All of their bytes are on the disk before the first takes its name. Where one cannot take its name, those that
-    did are given back what they replaced. Where the process is killed between two of them, the first are new, and
-    the old ones lie beside them as ``.NAME.old.partial``.
+    All bytes are on disk before the first rename. If a rename fails, the earlier ones are undone. If the process is
+    killed between two renames, the files renamed so far are new and their old versions are kept as
+    ``.NAME.old.partial``.
 
     Raises:
         PspError: A file cannot be written, or another process is writing it.
@@ -218,7 +210,7 @@ def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
             replacement.sync()
         _commit_all(held)
     except OSError as error:
-        raise _unwritable(error.filename2 or error.filename or paths[0], error) from error
+        raise cannot_write(error.filename2 or error.filename or paths[0], error) from error
     finally:
         for replacement in held:
             if not replacement.done:
@@ -226,11 +218,11 @@ def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _commit_all(held: Sequence[Replacement]) -> None:
-    """Give all files their names, or none.
+    """Rename all temporary files, or none.
 
     Raises:
-        OSError: One cannot take its name; those that did are given back what they replaced.
-        PspError: One cannot be given it back either; what it replaced stays where the error says.
+        OSError: A rename failed; the earlier ones were undone.
+        PspError: A rename failed, and an earlier one could not be undone. The message names the old version.
     """
     olds: dict[Replacement, Path | None] = {}
     stuck: list[Replacement] = []
@@ -242,10 +234,10 @@ def _commit_all(held: Sequence[Replacement]) -> None:
     except BaseException as error:
         stuck = [one for one, old in olds.items() if one.done and not _give_back(one.target, old)]
         if stuck:
-            kept = ", ".join(f"{one.target} (the old one: {olds[one] or 'none'})" for one in stuck)
+            kept = ", ".join(f"{one.target} (old version: {olds[one] or 'none'})" for one in stuck)
             raise PspError(
-                f"{kept}: new already, while another file cannot be written ({error}), and not to be given back",
-                fix="Move the old files back, or write all of them again.",
+                f"{kept}: replaced and cannot be restored, while another file cannot be written ({error})",
+                fix="Move the old versions back, or write all files again.",
             ) from error
         raise
     finally:
@@ -256,7 +248,7 @@ def _commit_all(held: Sequence[Replacement]) -> None:
 
 
 def _keep_old(target: Path) -> Path | None:
-    """A second name for the file that is to be replaced; None where there is none."""
+    """A second name (hard link or copy) for the file to be replaced; None if it does not exist."""
     if not target.exists():
         return None
     old = target.with_name(f".{target.name}.old{_PARTIAL}")
@@ -264,12 +256,12 @@ def _keep_old(target: Path) -> Path | None:
     try:
         os.link(target, old)
     except OSError:
-        shutil.copy2(target, old)  # A file system without hard links.
+        shutil.copy2(target, old)  # The file system does not support hard links.
     return old
 
 
 def _give_back(target: Path, old: Path | None) -> bool:
-    """Undo a replacement; False where that cannot be done."""
+    """Undo a replacement; False if that fails."""
     try:
         if old is None:
             target.unlink(missing_ok=True)
@@ -281,11 +273,11 @@ def _give_back(target: Path, old: Path | None) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's entries on the disk, where the system can."""
+    """Flush a folder's entries to disk, where the system supports it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
-        return  # Windows opens no folders.
+        return  # Windows cannot open folders.
     with contextlib.suppress(OSError):
         os.fsync(descriptor)
     os.close(descriptor)

@@ -1,15 +1,16 @@
-"""One training over several processes, on several GPUs or machines: what the processes (ranks) tell each other.
+"""Data-parallel training on several GPUs or machines: communication between the processes (ranks).
 
-Every rank draws the same global batch, since all have the same generators, and computes its own share of the clips.
-The sum of the ranks' gradients is the gradient of the global batch's loss:
+Every rank has the same random generators, samples the same global batch, and computes its shard of the clips. The sum
+of the ranks' gradients is the gradient of the loss on the global batch:
 
-- the cross-entropy of a rank is the sum over its labelled clips, divided by the labelled clips of all ranks;
-- the contrast of a rank is that of all clips (`ProcessGroup.gather`), differentiated by the rank's own rows;
-- every batch norm sees the persons of all ranks (`psptool.model.synced_norm`); other running statistics are refused.
+- Cross-entropy: each rank sums over its labelled clips and divides by the labelled clips of all ranks.
+- Contrastive loss: each rank computes it for all clips (`ProcessGroup.all_gather`), with gradients for its own rows.
+- Batch normalization: statistics are computed over all ranks (`psptool.model.synced_norm`). Modules with other running
+  statistics are refused.
 
-Gradients are added up by one reduction of one flat tensor after the backward pass. DistributedDataParallel would divide
-by the number of ranks, and reduce while the backward pass runs, beside the reductions that batch norm makes there; what
-that hides, a few megabytes once a step, is not worth it.
+Gradients are summed by one all-reduce of one flat tensor after the backward pass. DistributedDataParallel is not used:
+it divides by the number of ranks, and its all-reduce would overlap with those of batch normalization. The gradients
+have a few megabytes, so overlapping would save little.
 """
 
 from __future__ import annotations
@@ -31,80 +32,83 @@ from psptool.common.errors import PspError
 Made = TypeVar("Made")
 
 PATIENCE = timedelta(minutes=10)
-"""How long a rank waits for the others: longer than loading a dataset and writing a checkpoint take."""
+"""Timeout of a rank that waits for the others; longer than loading a dataset or writing a checkpoint takes."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that train together.
+    """This process within a group of training processes.
 
     Attributes:
-        rank: Its number; the first one (0) writes the run folder.
-        size: How many there are.
+        rank: Index of this process; rank 0 writes the run folder.
+        size: Number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes and speaks for all."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and prints messages."""
         return self.rank == 0
 
     def shard(self, backwards: bool = False) -> slice:
-        """Which of a batch's clips this rank computes: every ``size``-th, from its number on.
+        """The clips of a batch that this rank computes: every ``size``-th clip, starting at ``rank``.
 
-        Labelled clips are dealt forwards and the contrast's backwards: no rank then has two clips more than another.
+        Args:
+            backwards: Start at ``size - 1 - rank``. Labelled clips are sharded forwards and the contrastive set
+                backwards, so that ranks differ by at most one clip.
         """
         return slice(self.size - 1 - self.rank if backwards else self.rank, None, self.size)
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum over all ranks; the gradient goes to each rank's own term."""
+        """Sum of ``x`` over all ranks. The gradient of the sum is passed to each rank's own ``x`` unchanged."""
         return x if self.size == 1 else _Sum.apply(x)  # type: ignore[no-untyped-call]
 
-    def gather(self, x: Tensor, total: int) -> Tensor:
-        """All ranks' rows in the order of the global batch.
+    def all_gather(self, x: Tensor, total: int) -> Tensor:
+        """Rows of all ranks in the order of the global batch.
 
-        Each rank computes the same function of all rows, so that the gradient of its own rows is whole without asking
-        the others.
+        Every rank then computes the same function of all rows, so its own rows get their full gradient without further
+        communication.
 
         Args:
-            x: (n, C), the rows of this rank's share, dealt backwards.
-            total: N, rows of all ranks.
+            x: (n, C), the rows of this rank, sharded backwards.
+            total: N, number of rows of all ranks.
 
         Returns:
             (N, C).
         """
         return x if self.size == 1 else _Gather.apply(x, self, total)  # type: ignore[no-untyped-call]
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by the sum over all ranks."""
+    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over all ranks."""
         if self.size == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # One flat tensor, (number of parameters,): a single all-reduce has less overhead than one per parameter.
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         for gradient, part in zip(gradients, flat.split([x.numel() for x in gradients]), strict=True):  # type: ignore[no-untyped-call]
             gradient.copy_(part.view(gradient.shape))
 
     def any(self, here: bool) -> bool:
-        """Whether it holds on any rank."""
+        """Whether ``here`` is true on any rank."""
         if self.size == 1:
             return here
         flag = torch.tensor(int(here))
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
-    def same(self, value: Made) -> Made:
-        """The first rank's value on every rank; any object, handed over between our own processes."""
+    def broadcast(self, value: Made) -> Made:
+        """The value of rank 0 on every rank; any object that can be pickled."""
         if self.size == 1:
             return value
         box: list[Any] = [value]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]  # type: ignore[no-any-return]
 
-    def same_weights(self, model: nn.Module) -> None:
-        """Give every rank the first one's parameters and buffers."""
+    def broadcast_weights(self, model: nn.Module) -> None:
+        """Copy the parameters and buffers of rank 0 to every rank."""
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
@@ -115,13 +119,13 @@ SINGLE = ProcessGroup()
 
 @contextmanager
 def init_distributed() -> Iterator[ProcessGroup]:
-    """Meet the other processes that torchrun started, or be alone where it started none.
+    """Join the process group that torchrun started; a group of one process without torchrun.
 
-    Within, an error of any rank ends all ranks, and one of them says why: the one whose error came first. The others
-    leave with `SystemExit` and code 2, without a word.
+    An error on any rank ends all ranks. The rank whose error came first raises it; the others exit silently with
+    `SystemExit` and code 2.
 
     Raises:
-        PspError: The processes do not meet, or another one ended without a word of its own.
+        PspError: The processes cannot connect, or another process ended without an error message.
     """
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield SINGLE
@@ -132,60 +136,61 @@ def init_distributed() -> Iterator[ProcessGroup]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise PspError(
-            f"the processes of this training do not meet ({str(error).splitlines()[0]})",
-            fix="Check torchrun's --nnodes and --rdzv-endpoint, and that the machines reach each other.",
+            f"torchrun: the training processes cannot connect ({str(error).splitlines()[0]})",
+            fix="Check torchrun's --nnodes and --rdzv-endpoint, and the network between the machines.",
         ) from error
     try:
         yield ProcessGroup(rank, size)
     except Exception as error:
-        if not _speaks_first(store):
+        if not _reports_first(store):
             raise SystemExit(2) from error
-        if _is_loss_of_others(error):
+        if _is_lost_peer(error):
             raise PspError(
-                f"training stopped: process {rank} of {size} lost the others; one was killed, or its machine is gone",
-                fix="torchrun says below which one; the same command goes on from the last checkpoint.",
+                f"training stopped: process {rank} of {size} lost the connection to the others; one of them was "
+                "killed, or its machine failed",
+                fix="See torchrun's message below for the process. The same command resumes from the last checkpoint.",
             ) from error
         raise
     finally:
-        # Where another rank is gone there is nobody to part from.
+        # Fails if another rank has already ended; nothing is left to clean up then.
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
 
-def own_device(device: torch.device, ranks: ProcessGroup) -> torch.device:
-    """``device``, and for several ranks on GPUs this process's own one.
+def local_device(device: torch.device, ranks: ProcessGroup) -> torch.device:
+    """``device``, or this process's own GPU if several ranks train on GPUs.
 
     Raises:
-        PspError: A GPU was named for all of them, or the machine has fewer than processes.
+        PspError: ``device`` names one GPU for all ranks, or the machine has fewer GPUs than processes.
     """
     if ranks.size == 1 or device.type != "cuda":
         return device
     if device.index is not None:
         raise PspError(
-            f"--device {device}: each of {ranks.size} processes takes a GPU of its own",
-            fix="Say --device cuda; CUDA_VISIBLE_DEVICES chooses among them.",
+            f"--device {device}: each of {ranks.size} processes needs its own GPU",
+            fix="Use --device cuda; select GPUs with CUDA_VISIBLE_DEVICES.",
         )
     number, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if number >= here:
         raise PspError(
-            "torchrun started more processes than this machine has GPUs",
-            f"{here} GPU(s)",
-            fix=f"Say torchrun --nproc-per-node {here}.",
+            "torchrun --nproc-per-node: more processes than GPUs on this machine",
+            f"{here} GPU{'s' if here != 1 else ''}",
+            fix=f"Use torchrun --nproc-per-node {here}.",
         )
     torch.cuda.set_device(number)
     return device
 
 
-def _speaks_first(store: Any) -> bool:
-    """Whether no other rank has said yet why all stop; where the store is gone too, better twice than not at all."""
+def _reports_first(store: Any) -> bool:
+    """Whether this rank is the first to report an error. True if the store is gone."""
     try:
         return bool(store.add("psptool/said", 1) == 1)
     except RuntimeError:
         return True
 
 
-def _is_loss_of_others(error: Exception) -> bool:
-    """Whether ``error`` is what a collective raises when a peer has gone; gloo's have no type of their own."""
+def _is_lost_peer(error: Exception) -> bool:
+    """Whether ``error`` is what a collective operation raises when a peer has ended; gloo has no own type."""
     signs = ("gloo", "Connection", "NCCL", "Timed out", "timed out")
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
@@ -208,11 +213,12 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: ProcessGroup, total: int) -> Tensor:
         ctx.own = ranks.shard(backwards=True)
-        most = -(-total // ranks.size)
-        # Every rank hands over as many rows; the last ones of a smaller share are cut off again below.
+        most = -(-total // ranks.size)  # rows of the largest shard: N / size, rounded up
+        # all_gather needs equal shapes: pad (n, C) to (most, C). The padding is cut off below.
         own = torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:])))
         every = [torch.empty_like(own) for _ in range(ranks.size)]
         dist.all_gather(every, own)
+        # Shards are dealt backwards, so the reversed stack (most, size, C) flattens to the order of the batch.
         return torch.stack(every[::-1], dim=1).flatten(0, 1)[:total]
 
     @staticmethod

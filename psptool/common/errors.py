@@ -1,4 +1,4 @@
-"""The errors that a user can mend: each says what, where, what was found and expected, and the way out."""
+"""Errors that a user can fix. Each names the place, what was found, what was expected, and the fix."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 
 class PspError(Exception):
-    """Bad usage, input or configuration; the command line prints it without a traceback and ends with code 2.
+    """Invalid usage, input or configuration. The command line prints it without a traceback and exits with code 2.
 
     Args:
-        what: What is wrong, naming the file, the line or the key.
-        found: What stood there.
-        expected: What would have been right.
-        fix: What the user can do about it, as an instruction.
+        what: The option or file, the line or key in it, and the problem.
+        found: The value found.
+        expected: The value expected.
+        fix: What the user can do, as an imperative sentence.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class PspError(Exception):
 
 
 class RawFormatError(PspError):
-    """One clip's raw data cannot be used; the pipeline quarantines the clip and goes on.
+    """The raw data of one clip are malformed. Preparation excludes the clip and continues.
 
     Args:
-        reason: A short category that clips are counted by, such as ``truncated`` or ``joint count``.
-        where: The file, and the line (from 1) or key in it.
-        found: What stood there.
-        expected: What would have been right.
+        reason: Short category for the counts in the report, such as ``truncated`` or ``joint count``.
+        where: The file, and the line (1-based) or key in it.
+        found: The value found.
+        expected: The value expected.
     """
 
     def __init__(
@@ -52,7 +52,44 @@ class RawFormatError(PspError):
         self.args = (reason, where, found, expected)
 
 
+def system_message(error: BaseException) -> str:
+    """The operating system's message for ``error``, or its text for other exceptions."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def cannot_read(
+    path: object,
+    error: BaseException,
+    fix: str = "Check the path and its permissions.",
+    expected: str | None = None,
+) -> PspError:
+    """The error for a file or folder that cannot be read.
+
+    Args:
+        path: The file or folder; of an archive's member also the member.
+        error: The exception that reading raised.
+        fix: What the user can do.
+        expected: What the file should hold.
+    """
+    return PspError(f"{path}: cannot be read ({system_message(error)})", expected=expected, fix=fix)
+
+
+def cannot_write(
+    path: object,
+    error: BaseException,
+    fix: str = "Free disk space, fix the folder's permissions, or choose another path.",
+) -> PspError:
+    """The error for a file or folder that cannot be written.
+
+    Args:
+        path: The file or folder.
+        error: The exception that writing raised.
+        fix: What the user can do.
+    """
+    return PspError(f"{path}: cannot be written ({system_message(error)})", fix=fix)
+
+
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """A sentence that offers the nearest known word, or None where none is near."""
+    """``Did you mean X?`` for the known word nearest to ``word``, or None without a near one."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"Did you mean {near[0]}?" if near else None

@@ -1,4 +1,4 @@
-"""Facts about the machine and the installation that results rest on; None where the system does not tell."""
+"""Information about the machine and the installation, for the provenance of results; None where unavailable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def cpu_name() -> str:
-    """The processor's model, or its architecture where the system does not name the model."""
+    """The processor model, or the architecture if the model is unknown."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -21,14 +21,14 @@ def cpu_name() -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which a scheduler or container may make fewer than there are."""
+    """Number of CPU cores that this process may use; a scheduler or container may restrict them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory() -> tuple[int, int] | None:
-    """Bytes of memory that can still be had, and of all."""
+    """Available memory and total memory, in bytes."""
     with suppress(OSError, ValueError, IndexError, KeyError):
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         kilobytes = {key: int(value.split()[0]) for key, value in (line.split(":", 1) for line in lines)}
@@ -37,10 +37,10 @@ def memory() -> tuple[int, int] | None:
 
 
 def peak_memory() -> int | None:
-    """The most bytes of memory that this process ever held."""
+    """Peak resident memory of this process, in bytes."""
     try:
         import resource
-    except ImportError:  # Windows has no such count.
+    except ImportError:  # The resource module does not exist on Windows.
         return None
     # getrusage(2): KiB on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
@@ -48,9 +48,9 @@ def peak_memory() -> int | None:
 
 
 def commit() -> str | None:
-    """The git commit of the source this package runs from, with ``+`` behind it where files differ from it.
+    """The git commit of the source tree in use, followed by ``+`` if tracked files were modified.
 
-    None for an installed package, which its version tells, and where git is absent.
+    None for an installed package (its version identifies it) and without git.
     """
     source = Path(__file__).parents[2]
     if not (source / ".git").exists():
@@ -64,7 +64,7 @@ def commit() -> str | None:
 
 
 def hardware(device: str) -> str:
-    """What computes under PyTorch's name ``device``: the GPU's model, or the processor's with the threads used."""
+    """The hardware behind a PyTorch device: the GPU model, or the processor model and the number of threads."""
     import torch
 
     if torch.device(device).type == "cuda":

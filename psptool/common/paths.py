@@ -1,6 +1,6 @@
-"""Paths: names that are not UTF-8 as text that can be printed and stored, and files by age.
+"""Paths whose names are not valid UTF-8 as printable text, and sorting files by age.
 
-Python turns each byte of such a name into a lone surrogate (PEP 383), which no text file, JSON or HDF5 file can hold.
+Python represents each invalid byte as a lone surrogate (PEP 383). Text, JSON and HDF5 files cannot store these.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
 def shown(path: object) -> str:
-    r"""``str(path)`` with every lone surrogate as ``\udcXX``, where XX is the byte in the name."""
+    r"""``str(path)`` with every lone surrogate escaped as ``\udcXX``, where XX is the byte in the name."""
     text = str(path)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def recalled(text: str) -> Path:
-    """The path that `shown` was given, for text that a file of psptool's holds."""
+    """The inverse of `shown`, for a path stored in one of psptool's files."""
     path = Path(text)
     if "\\udc" not in text or path.exists():
         return path
@@ -30,7 +30,7 @@ def recalled(text: str) -> Path:
 
 @contextmanager
 def readable_name(path: Path) -> Iterator[Path]:
-    """A name of an existing file that is UTF-8, for libraries that take no other; ``path`` itself where it is.
+    """A valid UTF-8 name for an existing file, for libraries that accept no other; ``path`` itself if it is valid.
 
     Raises:
         OSError: The file cannot be opened.
@@ -38,7 +38,7 @@ def readable_name(path: Path) -> Iterator[Path]:
     if shown(path) == str(path):
         yield path
         return
-    # Names that are not UTF-8 are Linux's, which names open files here.
+    # Such names occur on Linux, where an open file has a second name under /proc.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         yield Path(f"/proc/self/fd/{descriptor}")
@@ -47,7 +47,7 @@ def readable_name(path: Path) -> Iterator[Path]:
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:
-    """``paths`` by time of change, newest first, then by name; those that have vanished are left out."""
+    """``paths`` by modification time, newest first, then by name. Files that no longer exist are left out."""
     changed: dict[Path, int] = {}
     for path in sorted(paths):
         with suppress(OSError):

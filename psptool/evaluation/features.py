@@ -19,7 +19,7 @@ from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.reading import Store
 from psptool.evaluation.models import TrainedModel
-from psptool.schemas.split import PARTS, Split
+from psptool.schemas.split import SPLIT_PARTS, Split
 
 NO_PART = ""
 """The part of a clip that the split leaves out."""
@@ -82,7 +82,7 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
             f"{model.path}: some features are not finite",
             fix="The training broke down: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )
-    where = {name: part for part in PARTS for name in getattr(split, part)}
+    where = {name: part for part in SPLIT_PARTS for name in getattr(split, part)}
     own_parts = tuple(where.get(name, NO_PART) for name in store.names)
     return ClipFeatures(store.names, store.table.label, own_parts, of_joint, of_motion)
 

@@ -24,9 +24,9 @@ from psptool.evaluation.scoring import score_ragged, softmax
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, FileRef, Reader
 from psptool.formats.readers.sources import MAX_BYTES, clips_among, list_files
-from psptool.preparation.gathering import ANY_NAME
+from psptool.preparation.raw_input import ANY_NAME
 from psptool.preparation.worker import notes_of, prepare_clip
-from psptool.schemas.prediction import Guess, PredictedClip, Prediction
+from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
 from psptool.schemas.report import LeftOut
 
 Progress = Callable[[int, int], None]
@@ -160,7 +160,7 @@ def _predicted(
             persons=clip.persons,
             notes=notes_of(clip),
             top=tuple(
-                Guess(
+                ClassProbability(
                     class_name=model.config.class_names[label],
                     label=label,
                     probability=float(probabilities[n, label]),

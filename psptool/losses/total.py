@@ -65,8 +65,8 @@ def total_loss(
     if config.contrast_levels:
         levels = config.contrast_levels
         contrast = coarse_to_fine(
-            {level: ranks.gather(_exact(first[level]), pool) for level in levels},
-            {level: ranks.gather(_exact(second[level]), pool) for level in levels},
+            {level: ranks.all_gather(_exact(first[level]), pool) for level in levels},
+            {level: ranks.all_gather(_exact(second[level]), pool) for level in levels},
             config.loss.temperature,
         )
         total = total + config.loss.contrast_weight * _sum(contrast.values())

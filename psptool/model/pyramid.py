@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psptool.data.skeletons.topology import Group, Topology
+from psptool.data.skeletons.topology import JointGroup, Topology
 from psptool.model.encoder import SLOPE, ConvBN
 from psptool.schemas.training import Level, ModelSettings
 
 COARSE_TO_FINE: tuple[Level, ...] = ("body", "part", "joint")
 
 
-def level_groups(topology: Topology) -> dict[Level, tuple[Group, ...]]:
+def level_groups(topology: Topology) -> dict[Level, tuple[JointGroup, ...]]:
     """The groups of each level, coarse to fine; at the joint level each joint is a group of its own."""
-    joints = tuple(Group(name, (number,)) for number, name in enumerate(topology.joints))
+    joints = tuple(JointGroup(name, (number,)) for number, name in enumerate(topology.joints))
     return {"body": topology.regions, "part": topology.parts, "joint": joints}
 
 
-def pooling_matrix(groups: tuple[Group, ...], joints: int) -> Tensor:
+def pooling_matrix(groups: tuple[JointGroup, ...], joints: int) -> Tensor:
     """(G, V) such that it @ features (V, …) are the means over each group's joints."""
     matrix = torch.zeros(len(groups), joints)
     for row, group in enumerate(groups):
@@ -49,9 +49,9 @@ class Polymerizer(nn.Module):
         super().__init__()
         self.mode = mode
         owners = {
-            "part_to_body": topology.part_to_body,
+            "part_to_body": topology.part_to_region,
             "joint_to_part": topology.joint_to_part,
-            "joint_to_body": topology.joint_to_body,
+            "joint_to_body": topology.joint_to_region,
         }
         self.share: dict[str, float] = {}
         for name, owner in owners.items():

@@ -1,1 +1,1 @@
-"""Raw clips to stored ones: tracks to persons, normalization, and the parallel pipeline with its report."""
+"""Preparation of raw recordings: selecting persons, normalizing, and writing the dataset and its report in parallel."""

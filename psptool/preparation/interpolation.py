@@ -1,6 +1,6 @@
-"""Joints that a recording lacks, given there as NaN or exactly (0, 0, 0), and positions for them.
+"""Detection and interpolation of missing joints, which recordings contain as NaN or exactly (0, 0, 0).
 
-Notation for array shapes: B frames of one track, V joints.
+Array shapes: B frames of one track, V joints.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ def is_missing(xyz: NDArray[np.float32]) -> NDArray[np.bool_]:
 def fill_missing(
     frame: NDArray[np.int32], xyz: NDArray[np.float32], missing: NDArray[np.bool_], topology: Topology
 ) -> tuple[NDArray[np.float32], list[int]]:
-    """Interpolate each missing joint over time from its own valid frames; the nearest one at the ends.
+    """Interpolate each missing joint linearly over time between its valid frames; constant before and after them.
 
-    A joint that is missing in every frame of the track is put where its nearest neighbour along the bones is
-    (the first in joint order among equally near ones): a bone without length stays inside the body, while
-    the (0, 0, 0) of the file lies in the camera, metres away, and would outweigh every real movement.
+    A joint that is missing in every frame gets the position of its nearest neighbour along the bones; among equally
+    near ones, the first in joint order. The position (0, 0, 0) of the file is the camera, metres away from the body,
+    and would dominate all real movement.
 
     Args:
         frame: int32 (B,), the track's frame numbers, ascending.
         xyz: float32 (B, V, 3), metres.
-        missing: bool (B, V), as `is_missing` has it; no frame is missing all of its joints.
-        topology: The joints and their bones.
+        missing: bool (B, V), from `is_missing`. No frame is missing all of its joints.
+        topology: Joints and bones.
 
     Returns:
-        The filled copy of ``xyz``, and the joints that were missing in every frame.
+        A filled copy of ``xyz``, and the indices of the joints that are missing in every frame.
     """
     filled = xyz.copy()
     unseen = np.flatnonzero(missing.all(axis=0)).tolist()
     for joint in np.flatnonzero(missing.any(axis=0)).tolist():
-        gaps = missing[:, joint]
+        gaps = missing[:, joint]  # (B,)
         if joint in unseen:
-            continue
+            continue  # no valid frame to interpolate from
         for axis in range(3):
             filled[gaps, joint, axis] = np.interp(frame[gaps], frame[~gaps], xyz[~gaps, joint, axis])
     for joint in unseen:
@@ -55,6 +55,8 @@ def fill_missing(
 
 
 def _nearest_seen(joint: int, unseen: set[int], topology: Topology) -> int:
+    """The joint nearest to ``joint`` along the bones that is not in ``unseen``."""
+    # Breadth-first search over the tree of bones.
     reached, edge = {joint}, [joint]
     while edge:
         edge = sorted({other for bone in topology.bones for other in bone if set(bone) & set(edge)} - reached)

@@ -1,12 +1,12 @@
-"""The compiled part of the preparation: whose a detection is, measures of tracks, and the normalization of a clip.
+"""Compiled functions of the preparation: assigning detections to tracks, measuring tracks, normalizing a clip.
 
-A clip's arrays are so small that NumPy, called for each step of the formulas, would spend most of its time on
-the calls. Everything is computed in float64 in the order written here, so that the result does not depend on a
-machine's linear algebra.
+A clip's arrays are small, so NumPy would spend most of its time on call overhead. All values are computed in float64
+in the order written here, so results do not depend on a machine's linear algebra library.
 
-All of it stands in this one file because numba's cache on disk only notices changes in the file of the
-function it keeps. Notation for array shapes: B body detections (one body in one frame) or frames of one
-track, P frames in which the leading person is present, M persons, T frames, V joints.
+All functions are in one file, because numba's disk cache detects changes only in the file of the cached function.
+
+Array shapes: B body detections (one body in one frame) or frames of one track, P frames in which the first person is
+present, M persons, T frames, V joints.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
@@ -20,50 +20,52 @@ import numpy as np
 from numba import njit
 
 MOST_TRACKS = 32
-"""Tracks that `own` tells apart; a clip with more is left to a slower way."""
+"""Maximum number of tracks in `assign_tracks`. Clips with more use `psptool.preparation.tracks.split_many`."""
 
-# Under float32's resolution at the sensor's range (a bone) and under what rounding leaves of parallel lines
-# (a share).
+# Bones shorter than this (metres) have no direction: float32 cannot resolve it at the sensor's range.
 SHORTEST_BONE = 1e-6
+# A line across the body whose part orthogonal to the spine is a smaller fraction of it is parallel to the spine.
 LEAST_ACROSS = 1e-5
 
-# What `transform` found lacking; they add up.
+# Bit flags that `find_transform` returns: zero-length reference bone, undefined z axis, undefined x axis.
 NO_LENGTH, NO_SPINE, NO_ACROSS = 1, 2, 4
 
 
 def _compiled(function):
-    """`function` compiled, and kept on disk where that can be.
+    """Compile ``function`` with numba, with the disk cache if it is writable.
 
-    It keeps the interpreter lock: all take microseconds, and getting the lock back from another thread more.
+    The functions keep the interpreter lock: each takes microseconds, less than reacquiring the lock.
     """
     try:
         return njit(cache=True)(function)
     except RuntimeError:
-        # numba finds no folder that it may write its cache to: compile anew in every process.
+        # numba has no writable folder for its cache: compile in every process.
         return njit(function)
 
 
 @_compiled
-def own(frame, body, xyz, owner, ids):
-    """Number the tracks in order of appearance: the k-th detection of an id in a frame is its k-th track's.
+def assign_tracks(frame, body, xyz, owner, ids):
+    """Assign detections to tracks, numbered in order of appearance.
+
+    A body id may occur several times in a frame: its k-th detection belongs to the k-th track of that id.
 
     Args:
-        frame: int32 (B,), ascending.
-        body: int64 (B,).
-        xyz: float32 (B, V, 3).
-        owner: int32 (B,), gets each detection's track; -1 where fewer than half of its joints are there.
-        ids: int64 (`MOST_TRACKS`,), gets the tracks' body ids.
+        frame: int32 (B,), frame numbers, ascending.
+        body: int64 (B,), body ids.
+        xyz: float32 (B, V, 3), positions.
+        owner: int32 (B,), output: track of each detection; -1 if more than half of its joints are missing.
+        ids: int64 (`MOST_TRACKS`,), output: body id of each track.
 
     Returns:
-        The number of tracks, -1 where there are too many; missing joints, NaN or exactly (0, 0, 0), in
-        bodies that are seen; and detections that are not seen.
+        Number of tracks (-1 if there are more than `MOST_TRACKS`), number of missing joints (NaN or exactly
+        (0, 0, 0)) in the assigned detections, and number of detections without a track.
     """
     tracks = missing = unseen = 0
-    last = np.full(MOST_TRACKS, -1, np.int32)
+    last = np.full(MOST_TRACKS, -1, np.int32)  # the last frame of each track
     for b in range(frame.shape[0]):
         lacking = 0
         for v in range(xyz.shape[1]):
-            # With a NaN no comparison is true.
+            # Negated, so that NaN counts as missing too: comparisons with NaN are false.
             if not abs(xyz[b, v, 0]) + abs(xyz[b, v, 1]) + abs(xyz[b, v, 2]) > 0:
                 lacking += 1
         if 2 * lacking > xyz.shape[1]:
@@ -71,6 +73,7 @@ def own(frame, body, xyz, owner, ids):
             unseen += 1
             continue
         missing += lacking
+        # The first track of this id that has no detection in this frame yet, else a new one.
         track = 0
         while track < tracks and not (ids[track] == body[b] and last[track] != frame[b]):
             track += 1
@@ -86,14 +89,19 @@ def own(frame, body, xyz, owner, ids):
 
 @_compiled
 def energy(xyz, center):
-    """Sum over x, y, z of the standard deviation, over frames and joints, relative to joint ``center``.
+    """The energy of a track in PSP Learning's preparation: the standard deviation of the positions relative to joint
+    ``center`` over frames and joints, summed over x, y and z.
 
     Args:
-        xyz: float32 (B, V, 3).
-        center: The joint that positions are taken relative to.
+        xyz: float32 (B, V, 3), metres.
+        center: Index of the reference joint.
+
+    Returns:
+        Energy in metres.
     """
     count = xyz.shape[0] * xyz.shape[1]
     mean, square = np.zeros(3), np.zeros(3)
+    # Two passes, mean then squared deviations, as in numpy.std: one pass would lose precision.
     for b in range(xyz.shape[0]):
         for v in range(xyz.shape[1]):
             for c in range(3):
@@ -108,21 +116,22 @@ def energy(xyz, center):
 
 @_compiled
 def spread_and_motion(xyz, ratio):
-    """Two measures of a track in CTR-GCN's preparation.
+    """The two measures of a track in CTR-GCN's preparation.
 
-    A frame is spread when the extent of its joints in x exceeds ``ratio`` times the extent in y. Motion is the sum of
-    the variances of x, y and z over all frames and joints, or over the frames that are not spread where that is less.
+    A frame is spread if the extent of its joints in x exceeds ``ratio`` times the extent in y. Motion is the sum of the
+    variances of x, y and z over frames and joints: the smaller of its values over all frames and over the frames that
+    are not spread.
 
     Args:
         xyz: float32 (B, V, 3), metres.
-        ratio: Of the extents.
+        ratio: Threshold for the ratio of the extents.
 
     Returns:
-        The number of spread frames, and the motion in square metres.
+        Number of spread frames, and motion in square metres.
     """
     frames, joints = xyz.shape[0], xyz.shape[1]
-    # Sums of positions and of their squares, over all frames and over those that are not spread. Positions are taken
-    # from the track's first joint, so that the squares are no larger than the movement itself.
+    # Sums of x, y, z and of their squares, (6,), over all frames and over the frames that are not spread. Positions are
+    # relative to the first joint of the first frame: with small squares, the variance keeps its precision.
     total, kept, spread = np.zeros(6), np.zeros(6), 0
     from_x, from_y, from_z = np.float64(xyz[0, 0, 0]), np.float64(xyz[0, 0, 1]), np.float64(xyz[0, 0, 2])
     for b in range(frames):
@@ -151,7 +160,7 @@ def spread_and_motion(xyz, ratio):
 
 @njit
 def _variance_sum(sums, count):
-    """Sum of the variances of x, y, z, from the sums of three and of their squares."""
+    """Sum of the variances of x, y and z, from their sums and the sums of their squares; sums is float64 (6,)."""
     mean_square = sums[3] + sums[4] + sums[5]
     square_mean = (sums[0] ** 2 + sums[1] ** 2 + sums[2] ** 2) / count
     return (mean_square - square_mean) / count
@@ -159,26 +168,31 @@ def _variance_sum(sums, count):
 
 @njit
 def _dot(a, b):
+    """Dot product of two vectors (3,)."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @njit
 def _length(a):
+    """Euclidean length of a vector (3,); hypot neither overflows nor underflows."""
     return math.hypot(math.hypot(a[0], a[1]), a[2])
 
 
 @njit
-def _line(leading, p, low, high):
-    """The vector from joint `low` to joint `high` in frame p."""
+def _bone_vector(leading, p, low, high):
+    """Vector float64 (3,) from joint ``low`` to joint ``high`` in frame ``p``."""
     return leading[p, high].astype(np.float64) - leading[p, low].astype(np.float64)
 
 
 @njit
 def _axes(spine, across, rotation):
-    """The rows x, y, z: z along `spine`, x along the part of `across` orthogonal to it; what was lacking.
+    """Fill ``rotation`` with the body axes as rows: z along ``spine``, x along the part of ``across`` orthogonal to z.
 
-    Turning the spine onto z and then, about z, the horizontal part of `across` onto x is this rotation and no
-    other, so that the released code's two turns need no form of their own.
+    PSP Learning's released code rotates the spine onto z and then, about z, the horizontal part of ``across`` onto x.
+    The composition of its two rotations is this one.
+
+    Returns:
+        Bit flags of the axes that are undefined.
     """
     lacking = 0
     length = _length(spine)
@@ -188,15 +202,15 @@ def _axes(spine, across, rotation):
     sideways = across - _dot(across, z) * z
     if _length(sideways) < max(SHORTEST_BONE, LEAST_ACROSS * _length(across)):
         lacking = NO_ACROSS
-        # The camera's x, or its y where the spine lies nearly along x.
-        stand_in = np.zeros(3)
-        stand_in[0 if abs(z[0]) < 0.9 else 1] = 1
-        sideways = stand_in - _dot(stand_in, z) * z
+        # Use the camera's x axis, or its y axis if the spine is nearly parallel to x.
+        substitute = np.zeros(3)
+        substitute[0 if abs(z[0]) < 0.9 else 1] = 1
+        sideways = substitute - _dot(substitute, z) * z
     x = sideways / _length(sideways)
-    # Rounding grows with the share that the first subtraction left; a second one makes x orthogonal to full
-    # precision.
+    # Gram-Schmidt a second time: the first subtraction may cancel most digits of x.
     x = x - _dot(x, z) * z
     x = x / _length(x)
+    # y = z cross x completes the right-handed system, so the determinant is 1.
     rotation[0] = x
     rotation[1] = (z[1] * x[2] - z[2] * x[1], z[2] * x[0] - z[0] * x[2], z[0] * x[1] - z[1] * x[0])
     rotation[2] = z
@@ -204,26 +218,27 @@ def _axes(spine, across, rotation):
 
 
 @_compiled
-def transform(leading, center, spine, across, frames, origin, rotation):
-    """The normalization of a clip from its leading person; see `psptool.preparation.normalize.find_transform`.
+def find_transform(leading, center, spine, across, frames, origin, rotation):
+    """The normalization of a clip from its first person; see `psptool.preparation.normalize.find_transform`.
 
     Args:
-        leading: float32 (P, V, 3), the leading person's present frames.
-        center: The joint that becomes the origin.
-        spine: Two joints: the unit's and the z axis's ends.
-        across: Two joints: the x axis's ends.
-        frames: How many frames the axes are averaged over; 0 keeps the camera's.
-        origin: float64 (3,), filled.
-        rotation: float64 (3, 3), the identity; filled.
+        leading: float32 (P, V, 3), metres, frames in which the first person is present.
+        center: Joint that becomes the origin.
+        spine: (from, to) joints of the bone that defines the unit and the z axis.
+        across: (from, to) joints of the line that defines the x axis.
+        frames: Number of frames over which the axes are averaged; 0 keeps the camera axes.
+        origin: float64 (3,), output.
+        rotation: float64 (3, 3), output; the identity on input.
 
     Returns:
-        The scale, and what was lacking.
+        Scale in metres per unit, and the bit flags of what is undefined.
     """
     lacking, scale = NO_LENGTH, 1.0
     for c in range(3):
         origin[c] = leading[0, center, c]
+    # The unit is the spine's length in the first frame in which it is not zero.
     for p in range(leading.shape[0]):
-        length = _length(_line(leading, p, spine[0], spine[1]))
+        length = _length(_bone_vector(leading, p, spine[0], spine[1]))
         if length >= SHORTEST_BONE:
             lacking, scale = 0, length
             break
@@ -232,26 +247,27 @@ def transform(leading, center, spine, across, frames, origin, rotation):
     up, side = np.zeros(3), np.zeros(3)
     used = min(frames, leading.shape[0])
     for p in range(used):
-        up += _line(leading, p, spine[0], spine[1])
-        side += _line(leading, p, across[0], across[1])
+        up += _bone_vector(leading, p, spine[0], spine[1])
+        side += _bone_vector(leading, p, across[0], across[1])
     return scale, lacking | _axes(up / used, side / used, rotation)
 
 
 @_compiled
-def apply(xyz, present, origin, scale, rotation, joint):
-    """Recorded positions as normalized ones; zero where nobody is.
+def apply_transform(xyz, present, origin, scale, rotation, joint):
+    """Normalize positions: rotation @ (xyz - origin) / scale; zero where the person is absent.
 
     Args:
         xyz: float32 (M, T, V, 3), metres.
         present: bool (M, T).
-        origin: float64 (3,).
-        scale: Metres of one unit.
+        origin: float64 (3,), metres.
+        scale: Metres per unit.
         rotation: float64 (3, 3).
-        joint: float32 (M, T, V, 3), filled.
+        joint: float32 (M, T, V, 3), output.
 
     Returns:
-        The largest absolute position.
+        The largest absolute coordinate.
     """
+    # Rotation and scale in one matrix, so that each coordinate is rounded once, when it is stored as float32.
     matrix, largest = rotation / scale, np.float32(0)
     for m in range(xyz.shape[0]):
         for t in range(xyz.shape[1]):

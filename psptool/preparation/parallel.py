@@ -1,6 +1,4 @@
-"""Running tasks in parallel, in order, with a bounded number of results waiting: processes or threads here, Dask on a
-cluster.
-"""
+"""Running tasks in parallel with results in order and bounded memory: local processes or threads, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -15,43 +13,43 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from joblib.executor import get_memmapping_executor
 
 from psptool.common.errors import PspError
-from psptool.preparation.slots import Shipping, Slots
+from psptool.preparation.slots import SharedMemoryTask, Slots
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Given = TypeVar("Given", covariant=True)
+FutureResult = TypeVar("FutureResult", covariant=True)
 Workers = Literal["threads", "processes"]
 
 AHEAD = 2
-"""Tasks that each worker has: enough that none waits, few enough that all end at about the same time."""
+"""Tasks submitted per worker: enough that no worker is idle, few enough that all finish at about the same time."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-class Handed(Protocol[Given]):
-    """A task that was handed out, as `concurrent.futures.Future` has it."""
+class Future(Protocol[FutureResult]):
+    """A submitted task, with the interface of `concurrent.futures.Future`."""
 
     def done(self) -> bool:
-        """Whether there is a result, or an error."""
+        """Whether the task has finished, with a result or an error."""
 
-    def result(self) -> Given:
-        """The result; waits for it."""
+    def result(self) -> FutureResult:
+        """Wait for the task and return its result."""
 
 
 @dataclass(frozen=True)
-class _Team(Generic[Task, Result]):
-    """Who works.
+class _WorkerPool(Generic[Task, Result]):
+    """A pool of workers.
 
     Attributes:
-        workers: How many beside this process.
-        hand_out: Gives one of them a task.
-        unpack: Makes a result of what comes back.
-        with_us: Whether this process does tasks too while it has no result to take.
+        workers: Number of workers, without this process.
+        submit: Function that submits a task to a worker.
+        unpack: Function from a worker's return value to the result.
+        works_here: Whether this process also runs tasks while it waits for a result.
     """
 
     workers: int
-    hand_out: Callable[[Task], Handed[Any]]
+    submit: Callable[[Task], Future[Any]]
     unpack: Callable[[Any], Result]
-    with_us: bool
+    works_here: bool
 
 
 def run_ordered(
@@ -61,116 +59,120 @@ def run_ordered(
     workers: Workers,
     scheduler: str | None = None,
 ) -> Generator[Result, None, None]:
-    """``function`` of each task, in the order of the tasks.
+    """Apply ``function`` to each task and yield the results in the order of the tasks.
+
+    The arrays of a result are valid until the next result is requested.
 
     Args:
-        function: Pickled where workers are processes.
-        tasks: Taken a few at a time.
-        jobs: Workers, this process among them where they are processes; 1 without a scheduler runs everything here.
-        workers: What the workers of this machine are.
-        scheduler: Address of a Dask scheduler whose workers are taken in their place.
-
-    A result's arrays may change once the next result is asked for.
+        function: Must be picklable if workers are processes.
+        tasks: Consumed a few at a time.
+        jobs: Number of workers; with processes, this process counts as one. 1 without a scheduler runs all tasks here.
+        workers: Kind of the local workers.
+        scheduler: Address of a Dask scheduler whose workers are used instead of local ones.
 
     Raises:
-        PspError: A worker was lost, or the scheduler cannot be used.
+        PspError: A worker process was lost, or the scheduler cannot be used.
     """
     if jobs == 1 and scheduler is None:
         yield from map(function, tasks)
         return
     if scheduler is not None:
-        joining = _cluster(function, scheduler)
+        starting = _cluster(function, scheduler)
     else:
-        joining = _processes(function, jobs) if workers == "processes" else _threads(function, jobs)
-    with _lost_workers_explained(scheduler), joining as team:
-        yield from _in_order(function, iter(tasks), team)
+        starting = _processes(function, jobs) if workers == "processes" else _threads(function, jobs)
+    with _lost_workers_explained(scheduler), starting as pool:
+        yield from _in_order(function, iter(tasks), pool)
 
 
 def _in_order(
-    function: Callable[[Task], Result], remaining: Iterator[Task], team: _Team[Task, Result]
+    function: Callable[[Task], Result], remaining: Iterator[Task], pool: _WorkerPool[Task, Result]
 ) -> Iterator[Result]:
-    most, away = AHEAD * team.workers, 0
-    waiting: deque[tuple[Handed[Any] | None, Any]] = deque()  # handed out, or done here with its result
+    most, away = AHEAD * pool.workers, 0
+    # Each entry is (future, None), or (None, result) for a task that this process ran itself.
+    waiting: deque[tuple[Future[Any] | None, Any]] = deque()
     while True:
         for task in islice(remaining, most - away):
-            waiting.append((team.hand_out(task), None))
+            waiting.append((pool.submit(task), None))
             away += 1
         if not waiting:
             return
-        handed, own = waiting[0]
-        if team.with_us and handed is not None and not handed.done() and len(waiting) < 2 * most:
+        future, own = waiting[0]
+        # The next result in order is not ready: run one task here, unless too many results are waiting.
+        if pool.works_here and future is not None and not future.done() and len(waiting) < 2 * most:
             done_here = [(None, function(task)) for task in islice(remaining, 1)]
             waiting.extend(done_here)
             if done_here:
                 continue
         waiting.popleft()
-        if handed is not None:
+        if future is not None:
             away -= 1
-        yield own if handed is None else team.unpack(handed.result())
+        yield own if future is None else pool.unpack(future.result())
 
 
 @contextmanager
-def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[Task, Result]]:
-    """Processes that live on for the next preparation; their results come through shared memory.
+def _processes(function: Callable[[Task], Result], jobs: int) -> Iterator[_WorkerPool[Task, Result]]:
+    """A pool of processes that is reused by the next preparation. Results are passed through shared memory.
 
-    This one is among them: it writes, which leaves it most of a core to work with, and what it does itself it need not
-    be sent.
+    This process runs tasks too: writing uses a small part of its core, and its own results need no transfer.
     """
     workers = jobs - 1
     with _start_explained():
-        # joblib's own, since a process has one pool of loky's, and joblib takes it as it finds it.
+        # A process has one loky pool, which joblib reuses as configured; so it is created through joblib.
         executor = get_memmapping_executor(workers, env=_ONE_THREAD)
-    # As many as tasks are out at once: a slot is filled anew only after its last result was taken.
-    slots, shipping, numbers = Slots(AHEAD * workers), Shipping(function), count()
+    # One slot per submitted task: a slot is reused only after its previous result was consumed.
+    slots, shared_task, numbers = Slots(AHEAD * workers), SharedMemoryTask(function), count()
 
-    def hand_out(task: Task) -> Handed[Any]:
+    def submit(task: Task) -> Future[Any]:
         with _start_explained():
-            handed: Handed[Any] = executor.submit(shipping, slots.slot(next(numbers)), task)
-        return handed
+            future: Future[Any] = executor.submit(shared_task, slots.slot(next(numbers)), task)
+        return future
 
     try:
-        yield _Team(workers, hand_out, slots.unpack, True)
+        yield _WorkerPool(workers, submit, slots.unpack, True)
     except BaseException:
-        # Nobody waits any more for what they are at.
+        # The results of running tasks are no longer needed.
         executor.shutdown(wait=False, kill_workers=True)
         raise
 
 
 @contextmanager
 def _start_explained() -> Iterator[None]:
-    """Name what helps where the system gives no semaphores or processes, as without a writable ``/dev/shm``."""
+    """Explain errors on systems without semaphores or processes, such as containers without a writable ``/dev/shm``."""
     try:
         yield
     except (OSError, ImportError) as error:
         raise PspError(
-            f"worker processes cannot be started ({error})",
-            expected="shared memory that can be written (on Linux /dev/shm), and room for more processes",
-            fix="Say --jobs 1, or make /dev/shm writable.",
+            f"--jobs: worker processes cannot be started ({error})",
+            expected="writable shared memory (on Linux /dev/shm), and a process limit that allows more processes",
+            fix="Use --jobs 1, or make /dev/shm writable.",
         ) from error
 
 
 @contextmanager
-def _threads(function: Callable[[Task], Result], jobs: int) -> Iterator[_Team[Task, Result]]:
+def _threads(function: Callable[[Task], Result], jobs: int) -> Iterator[_WorkerPool[Task, Result]]:
     with ThreadPoolExecutor(jobs) as executor:
         try:
-            yield _Team(jobs, lambda task: executor.submit(function, task), _as_it_is, False)
+            yield _WorkerPool(jobs, lambda task: executor.submit(function, task), _unchanged, False)
         finally:
             executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _cluster(function: Callable[[Task], Result], scheduler: str) -> Iterator[_Team[Task, Result]]:
-    """A Dask cluster's workers, asked without joblib: its Dask backend waits for ever for a worker that is lost,
-    where Dask itself lets another one do the task.
+def _cluster(function: Callable[[Task], Result], scheduler: str) -> Iterator[_WorkerPool[Task, Result]]:
+    """The workers of a Dask cluster, used without joblib: joblib's Dask backend waits forever for a lost worker, while
+    Dask itself reruns the task on another one.
     """
     with _client(scheduler) as client:
         threads = sum(client.nthreads().values())
         if not threads:
-            raise PspError(f"the Dask scheduler {scheduler} has no workers", fix="Start some: dask worker.")
-        yield _Team(threads, lambda task: client.submit(function, task, pure=False), _as_it_is, False)
+            raise PspError(
+                f"--scheduler {scheduler}: the Dask scheduler has no workers",
+                fix="Start workers: dask worker.",
+            )
+        yield _WorkerPool(threads, lambda task: client.submit(function, task, pure=False), _unchanged, False)
 
 
-def _as_it_is(result: Result) -> Result:
+def _unchanged(result: Result) -> Result:
     return result
 
 
@@ -190,8 +192,8 @@ def _lost_workers_explained(scheduler: str | None) -> Iterator[None]:
 
 def _lost(error: Exception) -> PspError:
     return PspError(
-        f"a worker process was lost ({type(error).__name__})",
-        fix="Nothing was written. Where memory ran out, the system ends workers: try fewer --jobs.",
+        f"--jobs: a worker process was lost ({type(error).__name__}); nothing was written",
+        fix="The system may have killed it because memory ran out: use fewer --jobs.",
     )
 
 
@@ -200,12 +202,14 @@ def _client(scheduler: str) -> AbstractContextManager[Any]:
         from distributed import Client
     except ImportError as error:
         raise PspError(
-            "--scheduler needs Dask, which is not installed", fix="pip install 'psptool[cluster]'"
+            "--scheduler: needs Dask, which is not installed",
+            fix="Install it: pip install 'psptool[cluster]'.",
         ) from error
     try:
         client: AbstractContextManager[Any] = Client(scheduler, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise PspError(
-            f"the Dask scheduler {scheduler} does not answer ({error})", fix="Check --scheduler."
+            f"--scheduler {scheduler}: the Dask scheduler does not respond ({error})",
+            fix="Check its address and that it is running.",
         ) from error
     return client

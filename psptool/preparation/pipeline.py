@@ -1,8 +1,8 @@
-"""From raw files to a prepared dataset and its report, clip by clip, in parallel, whole or not at all.
+"""The preparation: from raw files to a dataset and its report, in parallel and atomically.
 
-Order of events at the end: the dataset's bytes are put on the disk under a temporary name, the report takes
-its name, then the dataset takes its own. A kill leaves the old dataset or the whole new one; a report whose
-content fingerprint is not its dataset's shows that the run must be done again, and the next one does it.
+At the end, the dataset is flushed to disk under a temporary name, the report is written, then the dataset is renamed.
+If the process is killed, the old dataset or the complete new one remains. If it is killed between the last two steps,
+the content fingerprints of report and dataset differ, and the next preparation runs again.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from functools import partial
 from pathlib import Path
 
 from psptool.common.atomic_write import link_target
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, system_message
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
-from psptool.preparation.gathering import Gathered, Kind, gather
 from psptool.preparation.parallel import Workers, run_ordered
-from psptool.preparation.report import Account, make_manifest, make_report
+from psptool.preparation.raw_input import Kind, RawInput, find_raw_input
+from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.sampling import check_disk, take_sample
 from psptool.preparation.worker import prepare_task, tasks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import LeftOut, PreparationReport
 
-Progress = Callable[[int, int], None]
-"""Called with clips done and clips in all."""
+ProgressCallback = Callable[[int, int], None]
+"""A function called with the number of clips done and the number of all clips."""
 
 DEFAULT_FOLDER = Path("data")
 WORTH_WORKERS = 3.0
-"""Seconds of one core's work below which starting worker processes takes longer than they save."""
+"""Estimated seconds on one core below which worker processes take longer to start than they save."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a preparation came to.
+    """The result of a preparation.
 
     Attributes:
         path: The dataset.
-        report_path: Its report, which stands beside it.
-        report: The report.
-        current: The dataset was current already, and nothing was done.
-        seconds: The preparation's time; of all work but the listing of the raw files.
-        raw_bytes: Bytes of the raw files.
+        report_path: The report, in the same folder.
+        report: The content of the report.
+        current: Whether the dataset was up to date and nothing was written.
+        seconds: Duration in seconds, without listing the raw files.
+        raw_bytes: Size of the raw files in bytes.
     """
 
     path: Path
@@ -58,20 +58,20 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a preparation would do, from a sample of the clips.
+    """An estimate of a preparation, from a sample of the clips.
 
     Attributes:
-        path: The dataset it would write.
-        gathered: Clips to prepare and to skip.
-        current: It would do nothing, as the dataset is current.
-        file_bytes: Bytes of the dataset; None where no clip of the sample could be used.
-        seconds: On this machine; None likewise.
-        quarantined: Clips of the sample that could not be used.
-        sample: Clips in the sample.
+        path: The dataset that would be written.
+        raw_input: Clips to prepare and to skip.
+        current: Whether the dataset is up to date and nothing would be written.
+        file_bytes: Size of the dataset in bytes; None if no clip of the sample is usable.
+        seconds: Duration on this machine; None if no clip of the sample is usable.
+        quarantined: Number of malformed clips in the sample.
+        sample: Number of clips in the sample.
     """
 
     path: Path
-    gathered: Gathered
+    raw_input: RawInput
     current: bool
     file_bytes: int | None
     seconds: float | None
@@ -90,62 +90,60 @@ def prepare(
     workers: Workers | None = None,
     strict: bool = False,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Preparation:
     """Prepare raw recordings.
 
     Args:
         kind: ``ntu`` or ``ucla``.
-        raw: Folders, zip archives and files.
-        out: The dataset's file; ``data/<dataset>.h5`` where None.
-        settings: How clips are treated; the defaults where None.
-        jobs: Workers on this machine. The file is the same for any number.
-        scheduler: Address of a Dask scheduler whose workers are taken in their place.
-        workers: Threads or processes; where None, processes, and none where one core takes less than
+        raw: Folders, archives and files.
+        out: The dataset's file; ``data/<dataset>.h5`` if None.
+        settings: Settings of the preparation; the defaults if None.
+        jobs: Number of local workers. The file does not depend on it.
+        scheduler: Address of a Dask scheduler whose workers are used instead of local ones.
+        workers: Threads or processes. If None: processes, or no workers if the estimate for one core is below
             `WORTH_WORKERS` seconds.
-        strict: Take a clip that cannot be used for an error, and write nothing.
-        force: Prepare again though the dataset is current.
-        progress: Is told after every few clips.
+        strict: Raise an error for a malformed clip, and write nothing.
+        force: Prepare again even if the dataset is up to date.
+        progress: Called after every batch of clips.
 
     Raises:
-        PspError: There is nothing usable; two recordings of one name differ; a file cannot be read or
-        written, or
-            the disk is too small; a worker was lost; ``strict`` and a clip cannot be used. No file is then
-            changed.
+        PspError: No clip is usable; two recordings with one clip name differ; a file cannot be read or written; the
+            disk is too small; a worker was lost; ``strict`` and a clip is malformed. No file is changed then.
     """
     settings = settings or PreparationSettings()
-    gathered = gather(kind, raw, settings)
-    path = _out(out, gathered)
+    raw_input = find_raw_input(kind, raw, settings)
+    path = _out(out, raw_input)
     report_path = report_beside(path)
-    report = None if force else _current_report(path, gathered)
+    report = None if force else _current_report(path, raw_input)
     began = time.perf_counter()
     if report is not None:
         _check_strict(strict, path, report.quarantined)
-        return Preparation(path, report_path, report, True, time.perf_counter() - began, gathered.raw_bytes)
+        return Preparation(path, report_path, report, True, time.perf_counter() - began, raw_input.raw_bytes)
     make_folder(path)
-    needed, estimated = take_sample(gathered, settings).scaled_to(gathered)
+    needed, estimated = take_sample(raw_input, settings).scaled_to(raw_input)
     check_disk(path, needed)
     if workers is None and (estimated or 0.0) < WORTH_WORKERS:
         jobs = 1
-    # Processes that outlive a preparation keep the working directory that they were started in.
+    # Reused worker processes keep the working directory in which they were started.
     folder = str(Path.cwd()) if scheduler or (jobs > 1 and workers != "threads") else ""
-    function = partial(prepare_task, reader=gathered.reader, settings=settings, folder=folder)
-    outcomes = run_ordered(function, tasks(gathered.clips), jobs, workers or "processes", scheduler)
-    with StoreWriter(path, gathered.dataset.topology.size) as writer, contextlib.closing(outcomes):
-        account = Account()
+    function = partial(prepare_task, reader=raw_input.reader, settings=settings, folder=folder)
+    outcomes = run_ordered(function, tasks(raw_input.clips), jobs, workers or "processes", scheduler)
+    with StoreWriter(path, raw_input.dataset.topology.size) as writer, contextlib.closing(outcomes):
+        builder = ReportBuilder()
         for outcome in (outcome for task in outcomes for outcome in task):
-            account.take(outcome)
+            builder.add(outcome)
             writer.add(outcome.packed)
             if progress is not None:
-                progress(account.done, len(gathered.clips))
-        _check_strict(strict, path, account.quarantined)
-        _check_any(writer, account)
-        manifest = make_manifest(gathered, settings, writer, account)
-        report = make_report(raw, gathered, settings, manifest, account)
+                progress(builder.done, len(raw_input.clips))
+        _check_strict(strict, path, builder.quarantined)
+        _check_any(writer, builder)
+        manifest = make_manifest(raw_input, settings, writer, builder)
+        report = make_report(raw, raw_input, settings, manifest, builder)
         writer.close(manifest)
         report.save(report_path)
         writer.commit()
-    return Preparation(path, report_path, report, False, time.perf_counter() - began, gathered.raw_bytes)
+    return Preparation(path, report_path, report, False, time.perf_counter() - began, raw_input.raw_bytes)
 
 
 def estimate(
@@ -156,36 +154,36 @@ def estimate(
     *,
     jobs: int = 1,
 ) -> Estimate:
-    """What `prepare` with these arguments would do; writes nothing.
+    """Estimate size and duration of `prepare` with these arguments, without writing.
 
     Raises:
-        PspError: There is no clip in the raw files, or one cannot be read.
+        PspError: The raw files contain no clip, or a file cannot be read.
     """
     settings = settings or PreparationSettings()
-    gathered = gather(kind, raw, settings)
-    path = _out(out, gathered)
-    sample = take_sample(gathered, settings)
-    size, seconds = sample.scaled_to(gathered)
-    current = _current_report(path, gathered) is not None
+    raw_input = find_raw_input(kind, raw, settings)
+    path = _out(out, raw_input)
+    sample = take_sample(raw_input, settings)
+    size, seconds = sample.scaled_to(raw_input)
+    current = _current_report(path, raw_input) is not None
     return Estimate(
-        path, gathered, current, size, None if seconds is None else seconds / jobs, sample.bad, sample.clips
+        path, raw_input, current, size, None if seconds is None else seconds / jobs, sample.bad, sample.clips
     )
 
 
 def report_beside(path: Path) -> Path:
-    """Where the report of the dataset ``path`` stands."""
+    """The path of the report of the dataset ``path``."""
     return path.with_name(f"{path.stem}.report.json")
 
 
-def _out(out: Path | None, gathered: Gathered) -> Path:
-    return out if out is not None else DEFAULT_FOLDER / f"{gathered.dataset.name}.h5"
+def _out(out: Path | None, raw_input: RawInput) -> Path:
+    return out if out is not None else DEFAULT_FOLDER / f"{raw_input.dataset.name}.h5"
 
 
-def _current_report(path: Path, gathered: Gathered) -> PreparationReport | None:
-    """The report of the dataset at ``path`` where both are whole and come from the same input; else None."""
+def _current_report(path: Path, raw_input: RawInput) -> PreparationReport | None:
+    """The report of the dataset ``path`` if both are valid and were made from the same input; otherwise None."""
     try:
         report = PreparationReport.load(report_beside(path))
-        if report.input_digest != gathered.digest:
+        if report.input_digest != raw_input.digest:
             return None
         with open_store(path) as store:
             same = store.manifest.fingerprints.content == report.content_fingerprint
@@ -197,38 +195,40 @@ def _current_report(path: Path, gathered: Gathered) -> PreparationReport | None:
 def _check_strict(strict: bool, path: Path, quarantined: Sequence[LeftOut]) -> None:
     if strict and quarantined:
         raise PspError(
-            f"{path}: not written, as --strict was given and {_of(quarantined)} cannot be used",
+            f"--strict: {path} was not written, because {_of(quarantined)} cannot be used",
             quarantined[0].detail,
-            fix="Mend or remove these recordings, or leave out --strict.",
+            fix="Correct or remove these recordings, or omit --strict.",
         )
 
 
-def _check_any(writer: StoreWriter, account: Account) -> None:
+def _check_any(writer: StoreWriter, builder: ReportBuilder) -> None:
     if writer.clips:
         return
-    what = _of(account.quarantined) if account.quarantined else "0 clips"
+    what = _of(builder.quarantined) if builder.quarantined else "0 clips"
     first = (
-        account.quarantined[0].detail if account.quarantined else "every clip is on the missing-skeleton list"
+        builder.quarantined[0].detail if builder.quarantined else "every clip is on the missing-skeleton list"
     )
-    raise PspError(f"nothing usable in the raw files: {what}", first, fix="Check --raw.")
+    raise PspError(f"--raw: no usable clip: {what}", first, fix="Check the paths after --raw.")
 
 
 def _of(left_out: Sequence[LeftOut]) -> str:
+    """The number of excluded clips, in total and by reason, as text."""
     reasons = Counter(clip.reason for clip in left_out)
-    return f"{len(left_out)} clips ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common())})"
+    clips = f"{len(left_out)} clip{'s' if len(left_out) != 1 else ''}"
+    return f"{clips} ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common())})"
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder of the dataset ``path``.
+    """Create the folder of the dataset ``path``.
 
     Raises:
-        PspError: It cannot be made, or a link leads nowhere.
+        PspError: The folder cannot be created, or a link is broken.
     """
     link_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PspError(
-            f"{path.parent}: cannot be made ({error.strerror or error})",
-            fix="Choose another place with --out.",
+            f"{path.parent}: cannot be created ({system_message(error)})",
+            fix="Choose another path with --out.",
         ) from error

@@ -1,4 +1,4 @@
-"""The account of a preparation: what became of each clip, for the manifest and the report."""
+"""The report and the manifest of a preparation, built from the outcomes of the clips."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 
 
-class Work(Protocol):
-    """What an account is given of: the clips gathered from raw files, or collected from another tool's."""
+class InputClips(Protocol):
+    """The input of a preparation or of an import, as far as the report needs it."""
 
     @property
     def dataset(self) -> Dataset:
-        """Which dataset the clips make."""
+        """The dataset that the clips belong to."""
         ...
 
     @property
     def skipped(self) -> tuple[LeftOut, ...]:
-        """Clips that were not looked at."""
+        """Clips and files that were not read."""
         ...
 
     @property
     def found(self) -> int:
-        """All clips, copies counted."""
+        """Number of all clips and skipped files, including copies."""
         ...
 
     @property
     def digest(self) -> str:
-        """Equal where the input is; empty where that cannot be told."""
+        """Digest of the input; empty if unknown."""
         ...
 
 
 @dataclass
-class Account:
-    """What became of the clips so far.
+class ReportBuilder:
+    """Accumulates the outcomes of the clips.
 
     Attributes:
-        done: Clips taken in.
-        repeated: Further copies of clips.
-        interpolated: Missing joints that were given a position.
-        unscaled: Clips whose reference bone has no length.
-        joined_tracks: Body tracks joined to another one.
-        dropped_tracks: Body tracks that are no part of a person.
-        quarantined: Clips that cannot be used.
-        notes: Things to know of clips that are kept.
-        duplicates: Pairs of clips with the same coordinates, each clip with the first of its kind.
+        done: Number of clips added.
+        repeated: Number of additional copies of clips.
+        interpolated: Number of missing joints that were interpolated.
+        unscaled: Number of clips whose reference bone has zero length.
+        joined_tracks: Number of body tracks joined to another one.
+        dropped_tracks: Number of body tracks that do not belong to a person.
+        quarantined: Malformed clips, which were excluded.
+        notes: Notes on the clips that were kept.
+        duplicates: Pairs of clips with identical coordinates: the first such clip, and each later one.
     """
 
     done: int = 0
@@ -67,8 +67,8 @@ class Account:
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     _first: dict[bytes, str] = field(default_factory=dict)
 
-    def take(self, outcome: BatchOutcome) -> None:
-        """Count a batch of clips in."""
+    def add(self, outcome: BatchOutcome) -> None:
+        """Add the outcome of a batch of clips."""
         self.done += outcome.done
         self.repeated += outcome.repeated
         self.interpolated += outcome.interpolated
@@ -86,27 +86,27 @@ class Account:
 
 
 def make_manifest(
-    gathered: Work, settings: PreparationSettings, writer: StoreWriter, account: Account
+    source: InputClips, settings: PreparationSettings, writer: StoreWriter, builder: ReportBuilder
 ) -> DatasetManifest:
-    """What the dataset will say of itself, once all clips are added."""
+    """The manifest of the dataset, after all clips were added."""
     counts = Counts(
         clips=writer.clips,
         frames=writer.frames,
         rows=writer.rows,
-        quarantined=len(account.quarantined),
-        skipped=len(gathered.skipped),
-        duplicates=len(account.duplicates),
-        interpolated_joints=account.interpolated,
-        unscaled=account.unscaled,
-        joined_tracks=account.joined_tracks,
-        dropped_tracks=account.dropped_tracks,
+        quarantined=len(builder.quarantined),
+        skipped=len(source.skipped),
+        duplicates=len(builder.duplicates),
+        interpolated_joints=builder.interpolated,
+        unscaled=builder.unscaled,
+        joined_tracks=builder.joined_tracks,
+        dropped_tracks=builder.dropped_tracks,
     )
     return DatasetManifest(
-        dataset=gathered.dataset.name,
-        topology=gathered.dataset.topology.name,
-        class_names=gathered.dataset.class_names,
+        dataset=source.dataset.name,
+        topology=source.dataset.topology.name,
+        class_names=source.dataset.class_names,
         settings=settings,
-        up=prepared_up(gathered.dataset.up, settings.align),
+        up=prepared_up(source.dataset.up, settings.align),
         fingerprints=writer.fingerprints(),
         counts=counts,
         tool_version=__version__,
@@ -115,24 +115,24 @@ def make_manifest(
 
 def make_report(
     raw: Sequence[Path],
-    gathered: Work,
+    source: InputClips,
     settings: PreparationSettings,
     manifest: DatasetManifest,
-    account: Account,
+    builder: ReportBuilder,
 ) -> PreparationReport:
-    """The report of the whole preparation."""
+    """The report of the preparation, after all clips were added."""
     return PreparationReport(
         dataset=manifest.dataset,
         sources=tuple(str(path) for path in raw),
-        found=gathered.found,
-        repeated=account.repeated,
+        found=source.found,
+        repeated=builder.repeated,
         counts=manifest.counts,
         settings=settings,
-        skipped=gathered.skipped,
-        quarantined=tuple(account.quarantined),
-        duplicates=tuple(account.duplicates),
-        notes=tuple(account.notes),
-        input_digest=gathered.digest,
+        skipped=source.skipped,
+        quarantined=tuple(builder.quarantined),
+        duplicates=tuple(builder.duplicates),
+        notes=tuple(builder.notes),
+        input_digest=source.digest,
         content_fingerprint=manifest.fingerprints.content,
         tool_version=__version__,
     )

@@ -1,4 +1,4 @@
-"""What a preparation will take in time and space, from a sample of its clips."""
+"""Estimating the time and disk space of a preparation from a sample of its clips."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from psptool.common.errors import PspError
 from psptool.data.store.layout import bytes_per_row
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.sources import MAX_BYTES
-from psptool.preparation.gathering import Copies, Gathered, raw_size
+from psptool.preparation.raw_input import ClipCopies, RawInput, raw_size
 from psptool.preparation.worker import attached, every_source, prepare_batch
 from psptool.schemas.dataset import PreparationSettings
 
 SAMPLE = 16
-"""Clips that an estimate is made from."""
+"""Number of clips in a sample."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some clips, prepared to see what they cost.
+    """Measurements of preparing a sample of clips.
 
     Attributes:
-        clips: How many.
-        bad: Those that cannot be used.
-        raw_bytes: Bytes read.
-        file_bytes: Bytes that they take in the dataset.
-        seconds: On one core.
+        clips: Number of clips.
+        bad: Number of malformed clips.
+        raw_bytes: Size of their raw files in bytes.
+        file_bytes: Size in the dataset in bytes.
+        seconds: Duration on one core.
     """
 
     clips: int
@@ -39,40 +39,42 @@ class Sample:
     file_bytes: int
     seconds: float
 
-    def scaled_to(self, gathered: Gathered) -> tuple[int | None, float | None]:
-        """Bytes of the file and seconds on one core for all clips."""
+    def scaled_to(self, raw_input: RawInput) -> tuple[int | None, float | None]:
+        """Estimated size of the dataset in bytes, and seconds on one core, for all clips of ``raw_input``."""
         if not self.file_bytes:
             return None, None
-        share = gathered.raw_bytes / self.raw_bytes
+        share = raw_input.raw_bytes / self.raw_bytes
         return int(self.file_bytes * share), self.seconds * share
 
 
-def take_sample(gathered: Gathered, settings: PreparationSettings) -> Sample:
-    """Prepare up to `SAMPLE` clips; of no clips, nothing is known.
+def take_sample(raw_input: RawInput, settings: PreparationSettings) -> Sample:
+    """Prepare up to `SAMPLE` clips and measure size and duration.
 
     Raises:
-        PspError: One cannot be read.
+        PspError: A file cannot be read.
     """
-    if not gathered.clips:
+    if not raw_input.clips:
         return Sample(0, 0, 1, 0, 0.0)
-    chosen = _chosen(gathered.clips)
+    chosen = _chosen(raw_input.clips)
     packed = []
     began = 0.0
     for place, copies in enumerate((chosen[0], *chosen)):
-        # The first clip goes twice and is timed once: the first call compiles, or loads what was compiled.
+        # The first clip is prepared twice and timed once: the first call compiles the kernels or loads them.
         if place == 1:
             began = time.perf_counter()
-        packed.append(prepare_batch((copies,), gathered.reader, settings).packed)
+        packed.append(prepare_batch((copies,), raw_input.reader, settings).packed)
     seconds = time.perf_counter() - began
     kept = packed[1:]
     bad = sum(not one.names for one in kept)
-    size = bytes_per_row(gathered.dataset.topology.size) * sum(len(one.joint) for one in kept)
+    size = bytes_per_row(raw_input.dataset.topology.size) * sum(len(one.joint) for one in kept)
     raw_bytes = sum(raw_size(copies) for copies in chosen)
     return Sample(len(chosen), bad, max(1, raw_bytes), size, seconds)
 
 
-def _chosen(clips: Sequence[Copies]) -> Sequence[Copies]:
-    """Up to `SAMPLE` clips, evenly spaced; where some lie in compressed tar archives, those that are reached first."""
+def _chosen(clips: Sequence[ClipCopies]) -> Sequence[ClipCopies]:
+    """Up to `SAMPLE` evenly spaced clips. With compressed tar archives, the clips nearest to the archive's start, since
+    such an archive must be unpacked up to each clip.
+    """
     step = max(1, len(clips) // SAMPLE)
     if not ReadAhead(every_source(clips), MAX_BYTES):
         return clips[::step][:SAMPLE]
@@ -81,16 +83,16 @@ def _chosen(clips: Sequence[Copies]) -> Sequence[Copies]:
 
 
 def check_disk(path: Path, needed: int | None) -> None:
-    """Refuse to begin where the disk cannot hold a file of ``needed`` bytes.
+    """Check that the disk has space for a file of ``needed`` bytes at ``path``.
 
     Raises:
-        PspError: The disk is too small.
+        PspError: There is not enough free space.
     """
     free = shutil.disk_usage(path.parent).free
     if needed is not None and needed > free:
         raise PspError(
-            f"{path}: the disk is too small",
+            f"{path}: not enough free disk space",
             f"{free / 1e9:.2f} GB free",
             f"about {needed / 1e9:.2f} GB",
-            "Free space, or choose another place with --out.",
+            "Free disk space, or choose another path with --out.",
         )

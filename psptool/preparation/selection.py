@@ -1,22 +1,25 @@
-"""Which body tracks are persons: the sensor changes a performer's id, and sees bodies in furniture and reflections.
+"""Selecting persons among body tracks. The sensor may change a performer's body id during a clip, and detects bodies
+in furniture and reflections.
 
-Two sets of rules, chosen by `PreparationSettings.tracks`; both keep a single track as it is.
+There are two sets of rules, chosen by `PreparationSettings.tracks`. Both keep the only track of a clip unchanged.
 
-``joined``, the default for the alignments ``body`` and ``none``, follows the NTU RGB+D preparation of CTR-GCN (Chen et
-al., ICCV 2021, `get_raw_denoised_data.py`):
+``joined`` (default for the alignments ``body`` and ``none``) follows CTR-GCN's preparation of NTU RGB+D (Chen et al.,
+ICCV 2021, `get_raw_denoised_data.py`):
 
-1. *length*: tracks of at most `short_track` frames are dropped, the shortest first, while another one remains.
-2. *spread*: a frame is spread when the extent of the joints in x exceeds `spread_ratio` times the extent in y. Tracks
-   with at least `spread_share` spread frames are dropped, the most spread first, while another one remains.
-3. *overlap*: in order of motion (`kernel.spread_and_motion`) each track continues the first person with whom it
-   shares no frame, begins a new person while there are fewer than `max_persons`, and is dropped otherwise.
+1. *length*: Drop tracks of at most `short_track` frames, the shortest first, but not the last remaining track.
+2. *spread*: A frame is spread if the extent of its joints in x exceeds `spread_ratio` times the extent in y. Drop
+   tracks with at least a fraction `spread_share` of spread frames, the most spread first, but not the last remaining
+   track.
+3. *overlap*: Process the tracks in descending order of motion (`kernel.spread_and_motion`). Join a track to the first
+   person with whom it shares no frame. Otherwise it becomes a new person if there are fewer than `max_persons`, or is
+   dropped.
 
-It differs from CTR-GCN's code where that depends on the order of a dictionary or loses frames: CTR-GCN drops in order
-of appearance, lets rule 1 drop every track, and compares the first and last frames of tracks in rule 3, so that a
-track between two others of one performer counts as overlapping, and tracks that share one frame do not.
+The differences to CTR-GCN's code avoid a dependence on dictionary order and a loss of frames. CTR-GCN drops tracks in
+order of appearance, and its rule 1 may drop all tracks. Its rule 3 compares only first and last frames: a track in a
+gap between two tracks of one performer counts as overlapping, and tracks that share one frame do not.
 
-``released``, the default for the alignment ``released``, is that of PSP Learning's released preprocessing (Xu and Shu,
-arXiv 2302.02327) to the letter: the strongest track is not tested, and no tracks are joined.
+``released`` (default for the alignment ``released``) follows PSP Learning's released preprocessing (Xu and Shu, arXiv
+2302.02327) exactly: the track with the largest energy is always kept, and no tracks are joined.
 """
 
 from __future__ import annotations
@@ -38,11 +41,11 @@ from psptool.schemas.report import TrackRule
 
 
 class Selection(NamedTuple):
-    """The persons among some tracks.
+    """The persons selected among the tracks of a clip.
 
     Attributes:
-        persons: For each person, the leading one first, the indices of the tracks that are joined to it.
-        notes: Every track that was joined or dropped.
+        persons: For each person, the indices of its tracks. The first person defines the normalization.
+        notes: The tracks that were joined or dropped.
     """
 
     persons: tuple[tuple[int, ...], ...]
@@ -50,7 +53,7 @@ class Selection(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """What the ``joined`` rules need to know of a track: motion in square metres, spread frames over frames."""
+    """Measures of a track for the ``joined`` rules: number of frames and of spread frames; motion in square metres."""
 
     frames: int
     spread: int
@@ -58,19 +61,20 @@ class _Measured(NamedTuple):
 
     @property
     def share(self) -> float:
+        """Fraction of spread frames."""
         return self.spread / self.frames
 
 
 def find_persons(clip: RawClip, topology: Topology, settings: PreparationSettings) -> Persons:
-    """The persons of ``clip``, the leading one first.
+    """The persons of ``clip``; the first one defines the normalization.
 
     Raises:
-        RawFormatError: ``no body``: nobody is in the clip with at least half of the joints.
+        RawFormatError: ``no body``: no detection has at least half of its joints.
     """
     tracks, missing, unseen = split_tracks(clip)
     if not tracks:
-        found = f"{len(clip.frame)} bodies in {clip.frames} frames, none with half of its joints"
-        raise RawFormatError("no body", clip.name, found, "at least one body")
+        found = f"{len(clip.frame)} bodies in {clip.frames} frames, all with fewer than half of their joints"
+        raise RawFormatError("no body", clip.name, found, "at least one body with half of its joints")
     if missing:
         tracks = [fill_missing_joints(track, topology) for track in tracks]
     persons = place_persons(tracks, select(tracks, topology.center, settings), clip.frames)
@@ -83,20 +87,20 @@ def find_persons(clip: RawClip, topology: Topology, settings: PreparationSetting
 
 
 def place_persons(tracks: Sequence[Track], selection: Selection, frames: int) -> Persons:
-    """The persons of a selection, laid out over T = ``frames`` frames."""
+    """The persons of a selection as arrays over T = ``frames`` frames."""
     persons = place([join([tracks[n] for n in own]) for own in selection.persons], frames)
     return persons._replace(tracks=selection.notes) if selection.notes else persons
 
 
 def select(tracks: Sequence[Track], center: int, settings: PreparationSettings) -> Selection:
-    """The persons among the tracks of a clip.
+    """Select the persons among the tracks of a clip.
 
-    Ties go to the track that begins first, then to the smaller body id.
+    Ties are resolved by the earlier first frame, then by the smaller body id.
 
     Args:
-        tracks: At least one, without missing joints.
-        center: The joint that the ``released`` rules take positions relative to.
-        settings: The rules, and their thresholds.
+        tracks: At least one track; missing joints are interpolated already.
+        center: Reference joint for the energy of the ``released`` rules.
+        settings: The rules and their thresholds.
     """
     if len(tracks) == 1:
         return Selection(((0,),))
@@ -106,7 +110,7 @@ def select(tracks: Sequence[Track], center: int, settings: PreparationSettings) 
 
 
 def _by(measure: Sequence[float], tracks: Sequence[Track]) -> list[int]:
-    """Indices of the tracks, the largest measure first."""
+    """Indices of the tracks in descending order of ``measure``."""
     return sorted(range(len(tracks)), key=lambda n: (-measure[n], int(tracks[n].frame[0]), tracks[n].body))
 
 
@@ -121,10 +125,11 @@ def _joined(tracks: Sequence[Track], settings: PreparationSettings) -> Selection
     def drop(
         rule: TrackRule, unfit: Callable[[_Measured], float | None], text: Callable[[_Measured], str]
     ) -> None:
-        """Drop the tracks for which ``unfit`` is a number, from the largest one, the one with less motion first."""
+        """Drop the tracks for which ``unfit`` is a number, in descending order; ties: less motion first."""
+        # `order` has most motion first, so its reverse gives ties the order that a stable sort keeps.
         found = [(how, n) for n in reversed(order) if (how := unfit(measured[n])) is not None]
         found.sort(key=lambda one: -one[0])
-        for _, n in found[: len(order) - 1]:
+        for _, n in found[: len(order) - 1]:  # keep at least one track
             order.remove(n)
             notes.append(TrackNote(tracks[n].body, rule, text(measured[n])))
 
@@ -132,12 +137,14 @@ def _joined(tracks: Sequence[Track], settings: PreparationSettings) -> Selection
     drop(
         "length",
         lambda one: -one.frames if one.frames <= short else None,
-        lambda one: f"dropped: {one.frames} frames, at most {short}",
+        lambda one: f"dropped: {one.frames} frames, the limit is {short}",
     )
     drop(
         "spread",
         lambda one: one.share if one.share >= share else None,
-        lambda one: f"dropped: {one.spread} of {one.frames} frames are spread, at least {100 * share:.5g} %",
+        lambda one: (
+            f"dropped: {one.spread} of {one.frames} frames are spread, the limit is {100 * share:.5g} %"
+        ),
     )
     if len(order) == 1:
         return Selection(((order[0],),), tuple(notes))
@@ -148,9 +155,9 @@ def _joined(tracks: Sequence[Track], settings: PreparationSettings) -> Selection
 def _continue(
     tracks: Sequence[Track], order: Sequence[int], most: int
 ) -> tuple[tuple[tuple[int, ...], ...], list[TrackNote]]:
-    """Rule 3: the tracks of each person, and what became of those that are no person of their own."""
+    """Rule 3 (overlap): the tracks of each person, and the tracks that were joined or dropped."""
     persons: list[list[int]] = []
-    taken: list[set[int]] = []
+    taken: list[set[int]] = []  # the frames of each person
     notes: list[TrackNote] = []
     for n in order:
         frames = set(tracks[n].frame.tolist())
@@ -165,24 +172,26 @@ def _continue(
             taken.append(frames)
         else:
             shared = [len(frames & theirs) for theirs in taken]
-            text = f"dropped: {_span(tracks[n])}, of which it shares {' and '.join(map(str, shared))} with the persons"
+            text = f"dropped: {_span(tracks[n])}; frames shared with the persons: {' and '.join(map(str, shared))}"
             notes.append(TrackNote(tracks[n].body, "overlap", text))
     return tuple(map(tuple, persons)), notes
 
 
 def _span(track: Track) -> str:
-    return f"frames {int(track.frame[0])} to {int(track.frame[-1])} from 0, {len(track.frame)} in all"
+    """The frames of a track as text."""
+    return f"{len(track.frame)} frames from {int(track.frame[0])} to {int(track.frame[-1])} (0-based)"
 
 
 def _released(tracks: Sequence[Track], center: int, settings: PreparationSettings) -> Selection:
     energies = [kernel.energy(track.xyz, center) for track in tracks]
     order = _by(energies, tracks)
     largest = energies[order[0]]
+    # Below this threshold a track must be upright. The largest energy is never below it, so its track is kept.
     bar = settings.energy_ratio * largest
     persons: list[int] = []
     notes: list[TrackNote] = []
     for n in order:
-        figures = f"energy {energies[n]:.4g} m, the largest {largest:.4g} m"
+        figures = f"energy {energies[n]:.4g} m, largest energy {largest:.4g} m"
         if energies[n] < bar and not is_upright(tracks[n].xyz[0], settings.upright_ratio):
             notes.append(
                 TrackNote(
@@ -191,7 +200,9 @@ def _released(tracks: Sequence[Track], center: int, settings: PreparationSetting
             )
         elif len(persons) == settings.max_persons:
             notes.append(
-                TrackNote(tracks[n].body, "energy", f"dropped: {len(persons)} are stronger, {figures}")
+                TrackNote(
+                    tracks[n].body, "energy", f"dropped: {len(persons)} tracks have more energy, {figures}"
+                )
             )
         else:
             persons.append(n)
@@ -199,6 +210,12 @@ def _released(tracks: Sequence[Track], center: int, settings: PreparationSetting
 
 
 def is_upright(xyz: NDArray[np.float32], ratio: float) -> bool:
-    """Whether a body's extent in y times ``ratio`` exceeds its extent in x; xyz is float32 (V, 3)."""
+    """Whether the extent of a body in y times ``ratio`` exceeds its extent in x.
+
+    Args:
+        xyz: float32 (V, 3), metres, camera coordinates.
+        ratio: Threshold for the ratio of the extents.
+    """
+    # In float64, as in the released code; the extent in z is not used.
     width, height, _ = (xyz.max(axis=0).astype(np.float64) - xyz.min(axis=0)).tolist()
     return bool(height * ratio > width)

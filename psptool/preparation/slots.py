@@ -1,10 +1,9 @@
-"""Handing arrays from worker processes to this one through memory that both see, in place of a pipe.
+"""Passing arrays from worker processes to the main process through shared memory instead of a pipe.
 
-A pipe copies what goes through it four times, which takes as long as a fifth of the preparation itself. Here the
-arrays of a result are copied once, into a slot of a piece of memory that this process owns and its workers map;
-what is pickled is the rest. The memory has no name in any file system, so that it goes with the last process that
-has it, whatever ends them. Where a system has no such memory (it is Linux's), or a result is too large for its
-slot, the arrays go through the pipe.
+A pipe copies its data four times, which would take a fifth of the preparation's time. With shared memory, the arrays
+of a result are copied once, into a slot of a memory block that the main process owns and the workers map. Only the
+rest of the result is pickled. The block is an anonymous file (memfd, Linux only), which the system frees when the last
+process ends, even after a crash. On other systems, and for results larger than a slot, the arrays use the pipe.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 SLOT_BYTES = 16 * 2**20
-"""Of address space: memory is taken only where something is written."""
+"""Size of a slot in bytes of address space; physical memory is allocated only where data are written."""
 _ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one result may be put.
+    """A slot of the shared memory block for one result.
 
     Attributes:
-        path: The memory, as a worker can open it; empty where there is none.
-        identity: Tells this piece of memory from others that had the same path.
-        offset: The slot's first byte.
+        path: Path under which a worker opens the block; empty if there is no block.
+        identity: Inode number, which distinguishes the block from earlier ones with the same path.
+        offset: First byte of the slot in the block.
     """
 
     path: str
@@ -41,12 +40,12 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Shipped:
-    """A result on its way.
+class SharedResult:
+    """A result in transfer from a worker.
 
     Attributes:
-        pickled: All of it but its arrays.
-        arrays: The arrays' bytes; or (first byte, size) of each in the memory.
+        pickled: The pickled result without its arrays.
+        arrays: The bytes of each array, or (first byte, size) of each array in the block.
     """
 
     pickled: bytes
@@ -54,33 +53,34 @@ class Shipped:
 
 
 @dataclass(frozen=True)
-class Shipping(Generic[Task, Result]):
-    """``function`` with its result shipped; this is what goes to the workers."""
+class SharedMemoryTask(Generic[Task, Result]):
+    """``function``, with its result passed through shared memory; this object is sent to the workers."""
 
     function: Callable[[Task], Result]
 
-    def __call__(self, slot: Slot, task: Task) -> Shipped:
-        """Run the task and put its arrays into the slot."""
+    def __call__(self, slot: Slot, task: Task) -> SharedResult:
+        """Run the task and copy its arrays to the slot."""
         found: list[pickle.PickleBuffer] = []
         pickled = pickle.dumps(self.function(task), protocol=5, buffer_callback=found.append)
         arrays = [buffer.raw() for buffer in found]
+        # Aligned places of the arrays in the slot, one after the other.
         places, end = [], slot.offset
         for array in arrays:
             places.append((end, array.nbytes))
             end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
         memory = _mapped(slot.path, slot.identity) if slot.path else None
         if memory is None or end > slot.offset + SLOT_BYTES:
-            return Shipped(pickled, [bytes(array) for array in arrays])
+            return SharedResult(pickled, [bytes(array) for array in arrays])
         for (begin, size), array in zip(places, arrays, strict=True):
             memory[begin : begin + size] = array
-        return Shipped(pickled, places)
+        return SharedResult(pickled, places)
 
 
 class Slots:
-    """The memory, on the side of the process that takes the results.
+    """The shared memory block, in the main process.
 
     Args:
-        count: Slots. The n-th result lies in slot n modulo `count` until another one is put there.
+        count: Number of slots. The n-th result uses slot n modulo `count`.
     """
 
     def __init__(self, count: int) -> None:
@@ -95,26 +95,25 @@ class Slots:
         self._identity = os.fstat(self._descriptor).st_ino
 
     def slot(self, number: int) -> Slot:
-        """The slot of the ``number``-th result."""
+        """The slot for the ``number``-th result."""
         return Slot(self._path, self._identity, number % self._count * SLOT_BYTES)
 
-    def unpack(self, shipped: Shipped) -> Any:
-        """The result; its arrays lie in the slot, so that they are to be used before the slot is."""
+    def unpack(self, result: SharedResult) -> Any:
+        """The result. Its arrays are views of the slot, valid until the slot is used again."""
         arrays = [
-            one if isinstance(one, bytes) else self._memory[one[0] : one[0] + one[1]]
-            for one in shipped.arrays
+            one if isinstance(one, bytes) else self._memory[one[0] : one[0] + one[1]] for one in result.arrays
         ]
-        return pickle.loads(shipped.pickled, buffers=arrays)
+        return pickle.loads(result.pickled, buffers=arrays)
 
     def __del__(self) -> None:
-        """The memory itself stays as long as an array lies in it, or a worker has it."""
+        """Close the descriptor. The system keeps the block while an array or a worker uses it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
 
 @functools.lru_cache(maxsize=1)
 def _mapped(path: str, identity: int) -> memoryview | None:
-    """The memory at ``path`` where it can be had and is the one meant; kept open, as a worker gets many tasks."""
+    """Map the block ``path`` in a worker; None if it cannot be opened or has another identity. Cached over tasks."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:

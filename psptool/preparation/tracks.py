@@ -1,8 +1,8 @@
-"""From body detections to tracks by body id, and from tracks to persons laid out over a clip's frames.
+"""Grouping body detections into tracks by body id, and arranging tracks as persons over a clip's frames.
 
-Which tracks are persons is decided in `psptool.preparation.selection`. Gaps in time stay gaps.
+`psptool.preparation.selection` decides which tracks are persons. Gaps in a track are kept: the person is absent there.
 
-Notation for array shapes: B body detections (one body in one frame), M persons, T frames, V joints.
+Array shapes: B body detections (one body in one frame), M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from psptool.preparation.interpolation import fill_missing, is_missing
 
 
 class Persons(NamedTuple):
-    """The persons of a clip as recorded; the first is the leading one.
+    """The persons of a clip in camera coordinates; the first one defines the normalization.
 
     Attributes:
-        xyz: float32 (M, T, V, 3), metres, camera frame; zero where absent.
-        present: bool (M, T).
-        state: uint8 (M, T, V); 0 where absent or missing.
-        interpolated: Missing joints that were given a position.
-        notes: What the report should say.
+        xyz: float32 (M, T, V, 3), metres, camera coordinates; zero where the person is absent.
+        present: bool (M, T), whether the person is tracked in that frame.
+        state: uint8 (M, T, V), tracking states; 0 where the person is absent or the joint is missing.
+        interpolated: Number of missing joints that were interpolated.
+        notes: Notes for the report.
         tracks: Body tracks that were joined or dropped.
     """
 
@@ -44,12 +44,12 @@ class Track(NamedTuple):
     """One body over time.
 
     Attributes:
-        body: The sensor's id.
-        frame: int32 (B,), ascending, each at most once.
-        xyz: float32 (B, V, 3), metres.
-        state: uint8 (B, V).
-        interpolated: Missing joints that were given a position.
-        notes: What the report should say.
+        body: The sensor's body id.
+        frame: int32 (B,), frame numbers, ascending and unique.
+        xyz: float32 (B, V, 3), metres, camera coordinates.
+        state: uint8 (B, V), tracking states.
+        interpolated: Number of missing joints that were interpolated.
+        notes: Notes for the report.
     """
 
     body: int
@@ -60,13 +60,13 @@ class Track(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Split(NamedTuple):
-    """The detections of a clip by track.
+class SplitTracks(NamedTuple):
+    """The detections of a clip, grouped into tracks.
 
     Attributes:
-        tracks: In order of appearance.
+        tracks: Tracks in order of appearance.
         missing: Whether any of their joints may be missing.
-        unseen: Detections that are in no track, as fewer than half of their joints are there.
+        unseen: Number of detections in no track, because more than half of their joints are missing.
     """
 
     tracks: list[Track]
@@ -74,33 +74,36 @@ class Split(NamedTuple):
     unseen: int
 
 
-def split_tracks(clip: RawClip) -> Split:
-    """Detections by body id; the k-th detection of one id in one frame belongs to that id's k-th track.
+def split_tracks(clip: RawClip) -> SplitTracks:
+    """Group the detections of a clip into tracks by body id.
 
-    A body with fewer than half of its joints was not seen, so that its frame is one without it.
+    If a body id occurs several times in a frame, its k-th detection belongs to the k-th track of that id. Detections
+    with more than half of their joints missing are ignored, so the body is absent in that frame.
     """
     frame, body, xyz, state = clip.frame, clip.body, clip.xyz, clip.state
     owner, ids = np.empty(len(frame), np.int32), np.empty(kernel.MOST_TRACKS, np.int64)
-    tracks, missing, unseen = kernel.own(frame, body, xyz, owner, ids)
+    tracks, missing, unseen = kernel.assign_tracks(frame, body, xyz, owner, ids)
     if tracks < 0:
         found = split_many(clip)
-        return Split(found, True, len(frame) - sum(len(track.frame) for track in found))
+        return SplitTracks(found, True, len(frame) - sum(len(track.frame) for track in found))
     if tracks == 1 and not unseen:
-        return Split([Track(int(ids[0]), frame, xyz, state)], missing > 0, 0)
-    rows = [np.flatnonzero(owner == track) for track in range(tracks)]
+        # The usual case: one body in every frame. Its track shares the arrays of the clip.
+        return SplitTracks([Track(int(ids[0]), frame, xyz, state)], missing > 0, 0)
+    rows = [np.flatnonzero(owner == track) for track in range(tracks)]  # detections of each track
     found = [
         Track(one, frame[own], xyz[own], state[own]) for one, own in zip(ids.tolist(), rows, strict=False)
     ]
-    return Split(found, missing > 0, unseen)
+    return SplitTracks(found, missing > 0, unseen)
 
 
 def split_many(clip: RawClip) -> list[Track]:
-    """As `split_tracks`, for any number of tracks."""
+    """The tracks of `split_tracks`, for any number of tracks; slower."""
     owners: dict[tuple[int, int], list[int]] = {}
     last: dict[int, tuple[int, int]] = {}
-    missing = is_missing(clip.xyz)
+    missing = is_missing(clip.xyz)  # bool (B, V)
     seen = 2 * missing.sum(axis=1) <= missing.shape[1]
     for row in np.flatnonzero(seen).tolist():
+        # `ordinal` counts the detections of this id in this frame, from 0.
         when, who = int(clip.frame[row]), int(clip.body[row])
         before, ordinal = last.get(who, (-1, 0))
         ordinal = ordinal + 1 if before == when else 0
@@ -110,26 +113,26 @@ def split_many(clip: RawClip) -> list[Track]:
 
 
 def fill_missing_joints(track: Track, topology: Topology) -> Track:
-    """``track`` with a position for each joint that was given as NaN or exactly (0, 0, 0); those get state 0."""
+    """Interpolate the missing joints of ``track`` (NaN or exactly (0, 0, 0)); their tracking state becomes 0."""
     missing = is_missing(track.xyz)
     if not missing.any():
         return track
     xyz, unseen = fill_missing(track.frame, track.xyz, missing, topology)
     state = np.where(missing, np.uint8(0), track.state)
     notes = tuple(
-        f"joint {topology.joints[v]!r} is missing in every frame; put where its nearest neighbour is"
+        f"joint {topology.joints[v]!r} is missing in every frame; it has the position of its nearest neighbour"
         for v in unseen
     )
     return Track(track.body, track.frame, xyz, state, int(missing.sum()), notes)
 
 
 def join(tracks: Sequence[Track]) -> Track:
-    """One track of several that share no frame; the body id is that of the first to begin."""
+    """Join tracks that share no frame to one track, with the body id of the track that begins first."""
     if len(tracks) == 1:
         return tracks[0]
     tracks = sorted(tracks, key=lambda track: int(track.frame[0]))
     frame = np.concatenate([track.frame for track in tracks])
-    # One track may lie in a gap of another.
+    # A track may fill a gap of another one, so concatenating does not sort the frames.
     order = np.argsort(frame)
     return Track(
         tracks[0].body,
@@ -142,18 +145,20 @@ def join(tracks: Sequence[Track]) -> Track:
 
 
 def place(tracks: list[Track], frames: int) -> Persons:
-    """Lay tracks out over T = ``frames`` frames."""
+    """Arrange one track per person as arrays over T = ``frames`` frames: (B, V, 3) each -> (M, T, V, 3)."""
     joints = tracks[0].xyz.shape[1]
     interpolated = sum(track.interpolated for track in tracks)
     notes = tuple(note for track in tracks for note in track.notes)
     if interpolated:
-        notes = (f"{interpolated} missing joints, NaN or exactly (0, 0, 0), interpolated over time", *notes)
+        notes = (f"{interpolated} missing joints (NaN or exactly (0, 0, 0)) interpolated over time", *notes)
+    # One person in every frame: add the person axis to the track's arrays without copying them.
     if len(tracks) == 1 and len(tracks[0].frame) == frames:
         only = tracks[0]
         return Persons(only.xyz[None], np.ones((1, frames), bool), only.state[None], interpolated, notes)
     xyz = np.zeros((len(tracks), frames, joints, 3), np.float32)
     present = np.zeros((len(tracks), frames), bool)
     state = np.zeros((len(tracks), frames, joints), np.uint8)
+    # Frames without a detection keep zeros: the person is absent.
     for person, track in enumerate(tracks):
         xyz[person, track.frame] = track.xyz
         present[person, track.frame] = True

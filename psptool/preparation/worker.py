@@ -1,4 +1,6 @@
-"""What a worker does with clips: read, parse, choose persons, normalize, take differences and digests."""
+"""The work on one clip: read, parse, select persons, normalize, compute motion and digests; and the division of the
+clips into tasks for the workers.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +14,28 @@ from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, Reader
 from psptool.formats.readers.sources import MAX_BYTES, read_clip
 from psptool.formats.readers.text import same_text
-from psptool.preparation.gathering import Copies, raw_size
 from psptool.preparation.normalize import normalize
+from psptool.preparation.raw_input import ClipCopies, raw_size
 from psptool.preparation.selection import find_persons
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut
 
-# A task long enough that handing it over costs nothing, and short enough that its results fit many times in memory.
+# Largest task: long enough that the transfer is negligible, short enough that many results fit in memory.
 TASK_BYTES, TASK_CLIPS = 16 * 2**20, 256
-# What is packed at once: its arrays fit a processor's cache. No task is shorter but the last.
+# Largest batch: its arrays fit into a processor's cache. A task has at least this size, except the last one.
 PACK_BYTES, PACK_CLIPS = 4 * 2**20, 64
 SHARE_OF_THE_REST = 8
-"""Towards the end a task is this part of what is left, so that all workers end at about the same time."""
+"""A task has at most 1/8 of the remaining bytes, so that all workers finish at about the same time."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a clip: prepared, or left out.
+    """The outcome of one clip: prepared or excluded.
 
     Attributes:
-        clip: The prepared clip.
-        left_out: Why there is none.
-        repeated: Further copies, of the same text.
+        clip: The prepared clip; None if it was excluded.
+        left_out: The reason for its exclusion; None if it was prepared.
+        repeated: Number of additional copies with the same content.
     """
 
     clip: PreparedClip | None
@@ -43,15 +45,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BatchOutcome:
-    """What became of a batch of clips.
+    """The outcome of a batch of clips.
 
     Attributes:
-        done: Clips in the batch.
-        packed: Those that are kept, ready for the store.
-        left_out: Why the others are not.
-        notes: What the report should say of those that are kept.
-        repeated: Further copies.
-        interpolated: Missing joints that were given a position.
+        done: Number of clips in the batch.
+        packed: The prepared clips, ready for the store.
+        left_out: The excluded clips with their reasons.
+        notes: Notes on the prepared clips for the report.
+        repeated: Number of additional copies.
+        interpolated: Number of missing joints that were interpolated.
     """
 
     done: int
@@ -62,13 +64,14 @@ class BatchOutcome:
     interpolated: int
 
 
-def tasks(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
-    """What workers get at a time: clips of about `TASK_BYTES`, in order, and fewer towards the end.
+def tasks(clips: Sequence[ClipCopies]) -> Iterator[tuple[ClipCopies, ...]]:
+    """Divide the clips into tasks of up to `TASK_BYTES`, in order; tasks are smaller towards the end.
 
-    Clips in a compressed tar archive come with their bytes, and fewer at a time, as all tasks are in memory at once.
+    Clips in a compressed tar archive are read here and sent with their bytes. Their tasks are smaller, because several
+    tasks are in memory at the same time.
 
     Raises:
-        PspError: Such an archive was changed after it was listed, is damaged or cannot be read.
+        PspError: Such an archive was changed after it was listed, is damaged, or cannot be read.
     """
     ahead = ReadAhead(every_source(clips), MAX_BYTES)
     largest = PACK_BYTES if ahead else TASK_BYTES
@@ -80,27 +83,27 @@ def tasks(clips: Sequence[Copies]) -> Iterator[tuple[Copies, ...]]:
         left, first = left - sum(map(raw_size, task)), first + len(task)
 
 
-def every_source(clips: Sequence[Copies]) -> list[ClipSource]:
-    """All recordings, copies among them."""
+def every_source(clips: Sequence[ClipCopies]) -> list[ClipSource]:
+    """All recordings, including copies."""
     return [source for copies in clips for source in copies]
 
 
-def attached(clips: Sequence[Copies], ahead: ReadAhead) -> tuple[Copies, ...]:
-    """The clips with the bytes of files that are read ahead."""
+def attached(clips: Sequence[ClipCopies], ahead: ReadAhead) -> tuple[ClipCopies, ...]:
+    """The clips, with the bytes of the files that ``ahead`` reads."""
     return tuple(tuple(map(ahead.attach, copies)) for copies in clips) if ahead else tuple(clips)
 
 
 def prepare_task(
-    task: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
+    task: Sequence[ClipCopies], reader: Reader, settings: PreparationSettings, folder: str = ""
 ) -> list[BatchOutcome]:
-    """`prepare_batch` of some clips at a time; arguments as for `prepare_clip`."""
+    """Prepare a task in batches; arguments as for `prepare_clip`."""
     return [prepare_batch(batch, reader, settings, folder) for batch in _runs(task, PACK_BYTES, PACK_CLIPS)]
 
 
 def prepare_batch(
-    batch: Sequence[Copies], reader: Reader, settings: PreparationSettings, folder: str = ""
+    batch: Sequence[ClipCopies], reader: Reader, settings: PreparationSettings, folder: str = ""
 ) -> BatchOutcome:
-    """`prepare_clip` of each, packed."""
+    """Prepare each clip of a batch and pack the results; arguments as for `prepare_clip`."""
     outcomes = [prepare_clip(copies, reader, settings, folder) for copies in batch]
     clips = [outcome.clip for outcome in outcomes if outcome.clip is not None]
     return BatchOutcome(
@@ -114,15 +117,16 @@ def prepare_batch(
 
 
 def report_notes(clip: PreparedClip) -> Iterator[ClipNote]:
-    """The report's notes on a clip: on the whole clip, then on its tracks."""
+    """The notes on a clip for the report: first on the whole clip, then on its tracks."""
     for note in clip.notes:
         yield ClipNote(name=clip.name, note=note)
     for track in clip.tracks:
         yield ClipNote(name=clip.name, note=track.text, track=str(track.body), rule=track.rule)
 
 
-def _runs(clips: Sequence[Copies], most_bytes: int, most_clips: int) -> Iterator[tuple[Copies, ...]]:
-    run: list[Copies] = []
+def _runs(clips: Sequence[ClipCopies], most_bytes: int, most_clips: int) -> Iterator[tuple[ClipCopies, ...]]:
+    """Consecutive clips, in groups that end when they reach ``most_bytes`` bytes or ``most_clips`` clips."""
+    run: list[ClipCopies] = []
     size = 0
     for copies in clips:
         run.append(copies)
@@ -135,7 +139,7 @@ def _runs(clips: Sequence[Copies], most_bytes: int, most_clips: int) -> Iterator
 
 
 def notes_of(clip: PreparedClip) -> tuple[str, ...]:
-    """The same notes as `report_notes`, as text for a reader who has the clip before them."""
+    """The notes of `report_notes` as text, without the clip's name."""
     return (*clip.notes, *(f"track {track.body} {track.text}" for track in clip.tracks))
 
 
@@ -143,17 +147,22 @@ def _same(one: list[bytes], other: list[bytes]) -> bool:
     return len(one) == len(other) and all(map(same_text, one, other))
 
 
-def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, folder: str = "") -> Outcome:
+def prepare_clip(
+    copies: ClipCopies, reader: Reader, settings: PreparationSettings, folder: str = ""
+) -> Outcome:
     """Prepare one clip.
 
     Args:
-        copies: The clip.
-        reader: Reads it.
-        settings: How it is treated.
-        folder: What paths that are not absolute are relative to, where that is not the working directory.
+        copies: The clip and its copies.
+        reader: The reader of its format.
+        settings: Settings of the preparation.
+        folder: Base folder of relative paths; the working directory if empty.
+
+    Returns:
+        The outcome. A malformed clip is excluded and raises no error.
 
     Raises:
-        PspError: A file cannot be read, or two files of one clip name differ.
+        PspError: A file cannot be read, or two recordings with one clip name differ.
     """
     source = copies[0]
     try:
@@ -161,9 +170,9 @@ def prepare_clip(copies: Copies, reader: Reader, settings: PreparationSettings, 
         for other in copies[1:]:
             if not _same(read_clip(other, folder), blobs):
                 raise PspError(
-                    f"two different recordings have the clip name {source.name}",
+                    f"--raw: two different recordings have the clip name {source.name}",
                     f"{source.files[0]} and {other.files[0]}",
-                    fix="Name only one of them with --raw, or remove the wrong one.",
+                    fix="Use only one of them with --raw, or remove the wrong one.",
                 )
         clip = reader.parse(source, blobs)
         persons = find_persons(clip, reader.topology, settings)

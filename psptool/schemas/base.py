@@ -1,4 +1,4 @@
-"""What all artefact schemas share: strict, frozen, no unknown keys, read from and written to JSON text."""
+"""Base classes of the schemas: immutable models without unknown keys, and reading and writing them as JSON files."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from psptool.common.atomic_write import write_whole
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, cannot_read
 from psptool.common.paths import shown
 
 Loaded = TypeVar("Loaded", bound="Artefact")
 
 
 class Strict(BaseModel):
-    """A model that refuses unknown keys and cannot be changed once made."""
+    """An immutable model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _show_names(cls, values: Any) -> Any:
-        """Escape file names that are not UTF-8, which JSON cannot hold."""
+        """Escape file names that are not valid UTF-8; JSON cannot store them."""
         if not isinstance(values, dict):
             return values
         return {key: _escaped(value) for key, value in values.items()}
 
 
 class Artefact(Strict):
-    """A schema that stands in a JSON file of its own."""
+    """A model that is stored in its own JSON file."""
 
     @classmethod
     def load(cls: type[Loaded], path: Path) -> Loaded:
-        """Read and validate ``path``.
+        """Read and validate the file ``path``.
 
         Raises:
-            PspError: The file is absent, unreadable or does not fit the schema; all findings are listed.
+            PspError: The file cannot be read or does not match the schema. All invalid values are listed.
         """
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise PspError(f"{path}: cannot be read ({error})", fix="Check the path.") from error
+            raise cannot_read(path, error) from error
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise PspError(
                 f"{path}: not a valid {cls.__name__} file: {describe(error)}",
-                fix="Make it again with psptool, or mend the keys named here.",
+                fix="Create the file again with psptool, or fix the values listed above.",
             ) from error
 
     def dump(self) -> str:
-        """The artefact as indented JSON text that ends in a newline."""
+        """The model as indented JSON text that ends with a newline."""
         return self.model_dump_json(indent=2, by_alias=True) + "\n"
 
     def save(self, path: Path) -> None:
-        """Write ``path`` whole or not at all, making its folder where that is absent.
+        """Write the file ``path`` atomically, creating its folder if needed.
 
         Raises:
             PspError: The path cannot be written.
@@ -73,7 +73,7 @@ def _escaped(value: Any) -> Any:
 
 
 def describe(error: ValidationError) -> str:
-    """All findings of a pydantic error on one line: key, message and what was found."""
+    """All errors of a pydantic validation on one line: key, message and value found."""
     return "; ".join(
         f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {item['msg']}"
         + ("" if isinstance(item["input"], (dict, list)) else f" (found {item['input']!r:.60})")
@@ -82,7 +82,7 @@ def describe(error: ValidationError) -> str:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings, each with its dotted key."""
+    """The values of nested mappings with their dotted keys."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

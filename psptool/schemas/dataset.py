@@ -1,4 +1,4 @@
-"""The manifest of a prepared dataset: the JSON attribute ``manifest`` of the HDF5 file."""
+"""The manifest of a prepared dataset: its metadata, stored as JSON in the attribute ``manifest`` of the HDF5 file."""
 
 from __future__ import annotations
 
@@ -18,59 +18,60 @@ TrackRules = Literal["joined", "released"]
 def prepared_up(recorded: UpAxis, align: Align) -> UpAxis:
     """Vertical axis of prepared coordinates.
 
-    ``body`` and ``released`` put the spine on z; ``none`` keeps the axes of the recording.
+    ``body`` and ``released`` align the spine with z; ``none`` keeps the camera axes.
 
     Args:
         recorded: Vertical axis of the recorded coordinates.
-        align: How the clips are aligned.
+        align: Alignment of the clips.
     """
     return recorded if align == "none" else "z"
 
 
 class PreparationSettings(Strict):
-    """How raw clips became stored ones; what two datasets must share to be compared."""
+    """Settings of the preparation. Two datasets are comparable only with the same settings."""
 
     align: Align = Field(
-        "body", description="Axes that positions are turned to: body's, released code's, camera's"
+        "body",
+        description="Target axes of the rotation: `body`, `released` (PSP Learning's code), `none` (camera)",
     )
     align_frames: int = Field(
-        5, ge=1, description="Present frames of the leading person that `body` averages over"
+        5, ge=1, description="`body`: frames of the first person over which the axes are averaged"
     )
-    max_persons: int = Field(2, ge=1, description="Persons kept of a clip at most")
+    max_persons: int = Field(2, ge=1, description="Maximum number of persons per clip")
     energy_ratio: float = Field(
         0.85,
         ge=0,
         le=1,
-        description="`released` rules: tracks below this share of the largest energy must be upright",
+        description="`released` rules: a track below this fraction of the largest energy must be upright",
     )
     upright_ratio: float = Field(
         0.8,
         gt=0,
-        description="`released` rules: a track is upright when its extent in y times this exceeds that in x",
+        description="`released` rules: a track is upright if its extent in y times this ratio exceeds its extent in x",
     )
     tracks: TrackRules = Field(
         "joined",
-        description="Rules that turn body tracks into persons: `joined` is CTR-GCN's and the default for the "
-        "alignments `body` and `none`, `released` is PSP Learning's and the default for `released`",
+        description="Rules that select persons among body tracks: `joined` (CTR-GCN; default for the alignments "
+        "`body` and `none`) or `released` (PSP Learning; default for the alignment `released`)",
     )
     short_track: int = Field(
-        11, ge=0, description="`joined` rules: tracks of at most so many frames are dropped"
+        11, ge=0, description="`joined` rules: tracks of at most this many frames are dropped"
     )
     spread_ratio: float = Field(
         0.8,
         gt=0,
-        description="`joined` rules: a frame is spread when its extent in x exceeds its extent in y times this",
+        description="`joined` rules: a frame is spread if its extent in x exceeds this ratio times its extent in y",
     )
     spread_share: float = Field(
         0.69754,
         gt=0,
-        description="`joined` rules: tracks with at least this share of spread frames are dropped",
+        description="`joined` rules: tracks with at least this fraction of spread frames are dropped",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _choose_tracks(cls, data: Any, info: ValidationInfo) -> Any:
-        """Settings in JSON without the key come from before the `joined` rules existed."""
+        """Set the default of `tracks`. JSON without this key was written before the `joined` rules existed."""
         if not isinstance(data, Mapping) or "tracks" in data:
             return data
         released = info.mode == "json" or data.get("align") == "released"
@@ -78,42 +79,46 @@ class PreparationSettings(Strict):
 
 
 class Fingerprints(Strict):
-    """SHA-256 digests in hexadecimal."""
+    """SHA-256 digests, in hexadecimal, that identify a dataset."""
 
     clips: str = Field(
-        description="Of clip names and labels; what a split is bound to", pattern=r"^[0-9a-f]{64}$"
+        description="Digest of clip names and labels, stored in splits", pattern=r"^[0-9a-f]{64}$"
     )
-    content: str = Field(description="Of all arrays; what a run is bound to", pattern=r"^[0-9a-f]{64}$")
+    content: str = Field(description="Digest of all arrays, stored in runs", pattern=r"^[0-9a-f]{64}$")
 
 
 class Counts(Strict):
-    """Sizes of a prepared dataset, and what was left out of it."""
+    """Sizes of a prepared dataset, and numbers of excluded clips, tracks and joints."""
 
     clips: int = Field(ge=0)
-    frames: int = Field(ge=0, description="Sum of the clips' frames")
-    rows: int = Field(ge=0, description="Sum of the clips' frames times persons")
+    frames: int = Field(ge=0, description="Frames, summed over the clips")
+    rows: int = Field(ge=0, description="Frames times persons, summed over the clips")
     quarantined: int = Field(
-        ge=0, description="Clips that could not be used; the report names each with its reason"
+        ge=0, description="Malformed clips that were excluded; the report lists each with its reason"
     )
-    skipped: int = Field(ge=0, description="Clips on a missing-skeleton list, and names that do not parse")
-    duplicates: int = Field(ge=0, description="Pairs of clips with the same coordinates; both are kept")
+    skipped: int = Field(
+        ge=0, description="Clips on the missing-skeleton list, and files whose name is not a clip name"
+    )
+    duplicates: int = Field(
+        ge=0, description="Pairs of clips with identical coordinates; both clips are kept"
+    )
     interpolated_joints: int = Field(
-        0, ge=0, description="Joints given as (0, 0, 0) or NaN, whose position was interpolated over time"
+        0, ge=0, description="Missing joints, recorded as (0, 0, 0) or NaN, that were interpolated over time"
     )
     unscaled: int = Field(
-        0, ge=0, description="Clips whose reference bone has no length, so that their scale is 1"
+        0, ge=0, description="Clips with scale 1, because their reference bone has zero length"
     )
     joined_tracks: int = Field(0, ge=0, description="Body tracks joined to another track of the same person")
-    dropped_tracks: int = Field(0, ge=0, description="Body tracks not taken for a person, or for part of one")
+    dropped_tracks: int = Field(0, ge=0, description="Body tracks that do not belong to a person")
 
 
 class DatasetManifest(Artefact):
-    """What a prepared HDF5 file says of itself."""
+    """Metadata of a prepared dataset."""
 
     format_version: Literal[1] = 1
     dataset: DatasetName
-    topology: str = Field(description="Name of the skeleton's topology, such as ntu25")
-    class_names: tuple[str, ...] = Field(description="Indexed by label")
+    topology: str = Field(description="Name of the skeleton topology, such as ntu25")
+    class_names: tuple[str, ...] = Field(description="Class names, indexed by label")
     settings: PreparationSettings
     up: UpAxis = Field("z", description="Vertical axis of the positions in the file")
     fingerprints: Fingerprints
@@ -123,7 +128,7 @@ class DatasetManifest(Artefact):
     @model_validator(mode="before")
     @classmethod
     def _derive_up(cls, data: Any) -> Any:
-        """Files written before the key existed: the axis follows from the dataset and the alignment."""
+        """Derive `up` from the dataset and the alignment, for files written before this key existed."""
         if not isinstance(data, Mapping) or "up" in data:
             return data
         dataset, settings = DATASETS.get(str(data.get("dataset"))), data.get("settings")
@@ -131,5 +136,5 @@ class DatasetManifest(Artefact):
             settings.get("align", "body") if isinstance(settings, Mapping) else getattr(settings, "align", "")
         )
         if dataset is None or align not in get_args(Align):
-            return data  # pydantic names what is wrong with them
+            return data  # pydantic reports the invalid values
         return {**data, "up": prepared_up(dataset.up, cast(Align, align))}

@@ -1,4 +1,4 @@
-"""What ``psptool predict`` answers: for each recording the most probable actions, and the files it could not use."""
+"""The output of ``psptool predict``: the most probable actions per recording, and the files that cannot be used."""
 
 from __future__ import annotations
 
@@ -11,44 +11,42 @@ from psptool.schemas.dataset import DatasetName
 from psptool.schemas.report import LeftOut
 
 
-class Guess(Strict):
-    """One action that a clip may show."""
+class ClassProbability(Strict):
+    """Predicted probability of one action."""
 
-    # `class` is a word of Python's, so that the attribute has another name than the key.
+    # `class` is a reserved word in Python, so the attribute is named differently from the JSON key.
     model_config = ConfigDict(populate_by_name=True)
 
-    class_name: str = Field(alias="class", description="The action's name")
-    label: int = Field(ge=0, description="Its place among `classes`")
-    probability: float = Field(ge=0, le=1, description="Softmax of both streams' summed logits")
+    class_name: str = Field(alias="class", description="Name of the action")
+    label: int = Field(ge=0, description="Index in `classes`")
+    probability: float = Field(ge=0, le=1, description="Softmax of the summed logits of the two streams")
 
 
 class PredictedClip(Strict):
     """One recording and its most probable actions."""
 
-    name: str = Field(description="The file's stem, or the folder's name of a recording of many files")
+    name: str = Field(description="Stem of the file; for a recording of several files, name of the folder")
     source: str = Field(
-        description="The recording's first file: a path as given, and a member's name in an archive"
+        description="First file of the recording: the path as given; for an archive, with the member's name"
     )
-    frames: int = Field(ge=1, description="Frames of the recording; the network sees some of them")
-    persons: int = Field(ge=1, description="Persons that preparation kept")
-    notes: tuple[str, ...] = Field((), description="What preparation noted, such as interpolated joints")
-    top: tuple[Guess, ...] = Field(min_length=1, description="Most probable first")
+    frames: int = Field(ge=1, description="Frames of the recording, before temporal sampling")
+    persons: int = Field(ge=1, description="Persons selected by the preparation")
+    notes: tuple[str, ...] = Field((), description="Notes of the preparation, such as interpolated joints")
+    top: tuple[ClassProbability, ...] = Field(min_length=1, description="Actions, most probable first")
     logits: tuple[float, ...] | None = Field(
-        None, description="Of all classes, both streams summed; where asked for"
+        None, description="Summed logits of the two streams for all classes, if requested"
     )
 
 
 class Prediction(Artefact):
-    """The answer for all recordings that were named, in the order of their names."""
+    """Predictions for all given recordings, in the order of their names."""
 
     format_version: Literal[1] = 1
-    model: str = Field(description="The run's folder or the model's file")
+    model: str = Field(description="Run folder or model file")
     weights: Literal["last", "best"]
-    dataset: DatasetName = Field(description="What the model was trained on")
+    dataset: DatasetName = Field(description="Dataset that the model was trained on")
     topology: str
-    classes: tuple[str, ...] = Field(description="Action names by label")
+    classes: tuple[str, ...] = Field(description="Names of the actions, indexed by label")
     clips: tuple[PredictedClip, ...]
-    unusable: tuple[LeftOut, ...] = Field(
-        (), description="Recordings without an answer, each with the reason"
-    )
+    unusable: tuple[LeftOut, ...] = Field((), description="Recordings that cannot be used, with the reason")
     tool_version: str

@@ -1,4 +1,4 @@
-"""The JSON Schemas of all artefacts, as the top-level ``schemas/`` holds them for other programs."""
+"""The JSON Schemas of all artefacts, published for other programs in the top-level folder ``schemas/``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psptool.schemas.base import Artefact
 
 
 def artefacts() -> dict[str, type[Artefact]]:
-    """Every artefact's model by the name of its module, such as ``split``."""
+    """The model of every artefact, by the name of its module, such as ``split``."""
     found: dict[str, type[Artefact]] = {}
     for module in pkgutil.iter_modules(psptool.schemas.__path__):
         members = vars(importlib.import_module(f"psptool.schemas.{module.name}")).values()
@@ -22,7 +22,7 @@ def artefacts() -> dict[str, type[Artefact]]:
             if own and issubclass(member, Artefact) and member is not Artefact:
                 if module.name in found:
                     raise AssertionError(
-                        f"psptool.schemas.{module.name} holds two artefacts; give each a module"
+                        f"psptool.schemas.{module.name} defines two artefacts; move one to its own module"
                     )
                 found[module.name] = member
     return found
@@ -35,7 +35,7 @@ def json_schema(model: type[Artefact]) -> str:
 
 
 def keys(model: type[Artefact]) -> Iterator[tuple[str, str, str]]:
-    """Every value's dotted key, default as JSON (empty where it has none) and description."""
+    """The dotted key, the default as JSON (empty if required) and the description of every value."""
     schema = model.model_json_schema()
     yield from _keys(schema, schema.get("$defs", {}), "")
 

@@ -1,4 +1,4 @@
-"""The report of a preparation, ``<dataset>.report.json``: what was kept, what was left out, and why."""
+"""The report of a preparation, ``<dataset>.report.json``: the clips kept, the clips excluded, and the reasons."""
 
 from __future__ import annotations
 
@@ -10,50 +10,54 @@ from psptool.schemas.base import Artefact, Strict
 from psptool.schemas.dataset import Counts, DatasetName, PreparationSettings
 
 TrackRule = Literal["joined", "length", "spread", "overlap", "not upright", "energy"]
-"""``joined`` joins a track to another one; the others drop it. ``length``, ``spread`` and ``overlap`` are rules 1
-to 3 of CTR-GCN's preparation, ``not upright`` and ``energy`` those of PSP Learning's released code."""
+"""``joined``: the track was joined to another one; all others: it was dropped. ``length``, ``spread`` and ``overlap``
+are rules 1 to 3 of CTR-GCN's preparation; ``not upright`` and ``energy`` are those of PSP Learning's released code."""
 
 
 class LeftOut(Strict):
-    """A clip that is not in the dataset."""
+    """A clip that was excluded from the dataset."""
 
-    name: str = Field(description="The clip's name, or the file's where no clip name could be read from it")
-    source: str = Field(description="Where it was found: a path as given, and a member's name in an archive")
-    reason: str = Field(description="A short category, such as `truncated` or `missing-skeleton list`")
-    detail: str = Field("", description="Line or key, what stood there and what was expected")
+    name: str = Field(description="Name of the clip, or of the file if its name is not a clip name")
+    source: str = Field(description="The path as given; for an archive, with the member's name")
+    reason: str = Field(description="Short category, such as `truncated` or `missing-skeleton list`")
+    detail: str = Field("", description="Line or key, value found and value expected")
 
 
 class ClipNote(Strict):
-    """Something to know of a clip that is in the dataset."""
+    """A note on a clip of the dataset."""
 
     name: str
     note: str
     track: str = Field(
         "",
-        description="Body id of the track that the note is about; a string, as ids of 17 digits are rounded by "
-        "JSON readers that know float64 alone",
+        description="Body id of the track concerned; a string, because JSON readers that store numbers as float64 "
+        "round ids of 17 digits",
     )
     rule: TrackRule | None = Field(None, description="Rule by which the track was joined or dropped")
 
 
 class PreparationReport(Artefact):
-    """The account of one run of ``psptool prepare``: found = kept + skipped + quarantined + repeated."""
+    """The result of one run of ``psptool prepare``: found = kept + skipped + quarantined + repeated."""
 
     format_version: Literal[1] = 1
     dataset: DatasetName
-    sources: tuple[str, ...] = Field(description="The folders and archives that were read, as given")
-    found: int = Field(ge=0, description="Clips found")
-    repeated: int = Field(0, ge=0, description="Further copies of a clip, of the same name and bytes")
+    sources: tuple[str, ...] = Field(description="The folders and archives read, as given")
+    found: int = Field(ge=0, description="Clips found, including copies")
+    repeated: int = Field(0, ge=0, description="Additional copies of a clip with the same name and content")
     counts: Counts
     settings: PreparationSettings
     skipped: tuple[LeftOut, ...] = ()
     quarantined: tuple[LeftOut, ...] = ()
-    duplicates: tuple[tuple[str, str], ...] = Field((), description="Clips with the same coordinates")
+    duplicates: tuple[tuple[str, str], ...] = Field(
+        (), description="Pairs of clips with identical coordinates"
+    )
     notes: tuple[ClipNote, ...] = ()
     input_digest: str = Field(
-        "", description="SHA-256 of the raw files' paths, sizes and times of change, settings and version"
+        "",
+        description="SHA-256 of the raw files' paths, sizes and modification times, the settings and the tool version",
     )
     content_fingerprint: str = Field(
-        "", description="The dataset's; a report of another one belongs to a run that was cut short"
+        "",
+        description="Content fingerprint of the dataset; it differs from the file's if the preparation was interrupted",
     )
     tool_version: str

@@ -1,4 +1,4 @@
-"""A run folder's ``config.json``: what was trained, with which resolved recipe, and what it ran on."""
+"""The file ``config.json`` of a run: dataset, split, resolved training configuration, and provenance."""
 
 from __future__ import annotations
 
@@ -12,40 +12,45 @@ from psptool.schemas.training import TrainingConfig
 
 _PLACES = ("data_path", "split_path")
 _NO_IDENTITY = ("format_version", "preset", "seed", "precision", "checkpoint_every")
-"""Values of the recipe that do not determine a run's result: names, how often it is saved, and the seed and the
-precision, which stand resolved beside the recipe."""
+"""Keys of the training configuration that `RunConfig.identity` ignores: names and the checkpoint interval, which do
+not affect the result, and seed and precision, whose resolved values are stored outside of the configuration."""
 
 
 class Provenance(Strict):
-    """What a training ran on, from one step on. It does not determine the run, except for rounding errors."""
+    """Hardware, software and paths of a training from one step on. They affect the result by rounding only."""
 
-    from_step: int = Field(0, ge=0, description="Steps done before; 0 where the training began")
+    from_step: int = Field(
+        0, ge=0, description="Step at which this record begins; 0 for the start of training"
+    )
     device: str
-    hardware: str | None = Field(None, description="The processor with the threads used, or the GPU")
-    processes: int | None = Field(None, ge=1, description="How many trained together; null if not recorded")
+    hardware: str | None = Field(None, description="GPU model, or processor model and number of threads")
+    processes: int | None = Field(
+        None, ge=1, description="Number of training processes; null if not recorded"
+    )
     clips_on: Literal["device", "host"] = Field(
         "device",
-        description="Where the clips lay: on the device, or in host memory where they did not fit there",
+        description="Location of the clips: `device`, or `host` memory if they did not fit on the device",
     )
-    data_path: str = Field(description="Where the dataset lay")
-    split_path: str = Field(description="Where the split lay")
+    data_path: str = Field(description="Path of the dataset")
+    split_path: str = Field(description="Path of the split")
     tool_version: str
-    torch_version: str | None = Field(None, description="Of PyTorch; null if not recorded")
+    torch_version: str | None = Field(None, description="PyTorch version; null if not recorded")
     commit: str | None = Field(
-        None, description="Of psptool's source, + where it was changed; null for an installed package"
+        None,
+        description="Git commit of psptool's source, followed by + if modified; null for an installed package",
     )
 
     @property
     def computed_on(self) -> str:
-        """The hardware, or the device where the hardware is not recorded."""
+        """The hardware, or the device if the hardware was not recorded."""
         return self.hardware or self.device
 
     def changes(self, now: Provenance) -> dict[str, str]:
-        """What differs in ``now``, as ``old -> new`` by key; values that were not recorded are no difference."""
+        """The values that differ in ``now``, as ``old -> new`` by key. Values that were not recorded are ignored."""
         found = {}
         for key in type(self).model_fields:
             old, new = getattr(self, key), getattr(now, key)
-            # cuda:0 draws what cuda:1 draws.
+            # The index of the GPU has no effect: random numbers on cuda:0 and cuda:1 are the same.
             same = old.partition(":")[0] == new.partition(":")[0] if key == "device" else old == new
             unknown = old is None and key in ("hardware", "processes", "torch_version")
             if key != "from_step" and not same and not unknown:
@@ -54,9 +59,10 @@ class Provenance(Strict):
 
 
 class RunConfig(Artefact):
-    """Written before the first step; a run is bound to its dataset's content and its split by fingerprints.
+    """The configuration of a run, written before the first step.
 
-    All but `provenance` is fixed when the run begins; each resume appends to that.
+    The fingerprints identify the content of the dataset and the split. All values are fixed when the run starts, except
+    `provenance`: each resume appends a record.
     """
 
     format_version: Literal[2] = 2
@@ -64,26 +70,26 @@ class RunConfig(Artefact):
     topology: str
     class_names: tuple[str, ...]
     preparation: PreparationSettings = Field(
-        description="How the dataset's clips were prepared, so that new recordings get the same treatment"
+        description="Preparation settings of the dataset; they are applied to new recordings too"
     )
-    split_name: str = Field(description="The split's file name without its ending")
+    split_name: str = Field(description="File name of the split without its suffix")
     split_digest: str = Field(
-        description="Of the names in the split's parts: evaluation refuses another draw",
+        description="Digest of the clip names in each part of the split; evaluation refuses a split with another one",
         pattern=r"^[0-9a-f]{64}$",
     )
     clips_fingerprint: str
     content_fingerprint: str
-    seed: int = Field(description="The training's seed, resolved")
+    seed: int = Field(description="Random seed of the training, resolved")
     precision: Literal["float32", "bfloat16"]
     training: TrainingConfig
     provenance: tuple[Provenance, ...] = Field(
-        min_length=1, description="What it ran on: at the beginning, and at each resume"
+        min_length=1, description="One record for the start of training and one for each resume"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _from_version_1(cls, values: Any) -> Any:
-        """Read format 1, which had one provenance, its keys beside the others."""
+        """Convert format 1, which had a single provenance with its keys at the top level."""
         if not isinstance(values, dict) or values.get("format_version") != 1 or "provenance" in values:
             return values
         keys = [key for key in Provenance.model_fields if key in values]
@@ -92,12 +98,12 @@ class RunConfig(Artefact):
 
     @property
     def latest(self) -> Provenance:
-        """What it ran on last."""
+        """The latest provenance record."""
         return self.provenance[-1]
 
     @property
     def contributing(self) -> tuple[Provenance, ...]:
-        """Records whose steps are part of the result: those of a continuation that a later resume discarded are not."""
+        """The provenance records whose steps are part of the result, without those that a later resume discarded."""
         later = [record.from_step for record in self.provenance]
         return tuple(
             record
@@ -106,7 +112,7 @@ class RunConfig(Artefact):
         )
 
     def identity(self) -> dict[str, Any]:
-        """What determines the run's result, by dotted key: dataset, split, seed, precision and the recipe's values."""
+        """The values that determine the result, by dotted key: dataset, split, seed, precision and configuration."""
         values = self.model_dump(mode="json", exclude={"format_version", "split_name", "provenance"})
         values["training"] = {
             key: value for key, value in values["training"].items() if key not in _NO_IDENTITY
@@ -115,7 +121,7 @@ class RunConfig(Artefact):
 
 
 def provenance_warning(there: RunConfig, now: Provenance) -> str | None:
-    """What differs between what a run ran on so far and ``now``, as a sentence; None where nothing does."""
+    """A warning with the differences between a run's provenance and ``now``; None without differences."""
     changes = there.contributing[-1].changes(now)
     if not changes:
         return None
@@ -125,4 +131,4 @@ def provenance_warning(there: RunConfig, now: Provenance) -> str | None:
         if set(changes) <= set(_PLACES)
         else " The result may differ in rounding from an uninterrupted run."
     )
-    return f"resumed at step {now.from_step} with other provenance: {listed}.{bits}"
+    return f"resumed at step {now.from_step} with different provenance: {listed}.{bits}"

@@ -1,4 +1,4 @@
-"""A split: which clips are labelled, unlabelled, for validation and for test, by name."""
+"""A split: the names of the labelled, unlabelled, validation and test clips."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ Family = Literal["per-class", "per-class-ratio", "global"]
 ProtocolName = Literal["xsub", "xview", "xset"]
 
 
-PARTS = ("labelled", "unlabelled", "validation", "test")
+SPLIT_PARTS = ("labelled", "unlabelled", "validation", "test")
 
 
 class Split(Artefact):
-    """One labelled draw over one protocol of one dataset."""
+    """A label split: one random selection of labelled clips for one protocol of one dataset."""
 
     format_version: Literal[1] = 1
     dataset: DatasetName
     protocol: ProtocolName
     test_view: int | None = Field(
-        None, description="The camera kept for test, where the protocol lets one choose"
+        None, description="Test camera, if the protocol lets you choose it; otherwise null"
     )
-    family: Family
+    family: Family = Field(
+        description="Counting of labelled clips: `per-class` (ASSL), `per-class-ratio` (AimCLR), `global` (CMD, MAMP)"
+    )
     ratio: float | None = Field(
-        None, gt=0, le=1, description="Share of labels asked for; null where a count was"
+        None, gt=0, le=1, description="Requested fraction of labels; null if a count was requested"
     )
     count: int | None = Field(
-        None, ge=1, description="Labelled clips a class asked for; null where a ratio was"
+        None, ge=1, description="Requested labelled clips per class; null if a ratio was requested"
     )
-    seed: int = Field(ge=0)
-    validation_rule: str | None = Field(None, description="What --validation said, such as view=2")
-    clips_fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    seed: int = Field(ge=0, description="Random seed of the selection")
+    validation_rule: str | None = Field(None, description="The rule given with --validation, such as view=2")
+    clips_fingerprint: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="Clips fingerprint of the dataset that the split belongs to"
+    )
     labelled: tuple[str, ...]
     unlabelled: tuple[str, ...]
     validation: tuple[str, ...] = ()
@@ -46,19 +50,19 @@ class Split(Artefact):
 
     @model_validator(mode="after")
     def _parts_are_disjoint(self) -> Self:
-        parts = tuple(getattr(self, part) for part in PARTS)
+        parts = tuple(getattr(self, part) for part in SPLIT_PARTS)
         if len(set().union(*parts)) != sum(len(part) for part in parts):
-            raise ValueError("labelled, unlabelled, validation and test overlap or name a clip twice")
+            raise ValueError("labelled, unlabelled, validation and test must not contain a clip twice")
         return self
 
     @model_validator(mode="after")
     def _ratio_or_count(self) -> Self:
         if (self.ratio is None) == (self.count is None):
-            raise ValueError("exactly one of ratio and count is given")
+            raise ValueError("exactly one of ratio and count must be given")
         return self
 
     @property
     def digest(self) -> str:
-        """SHA-256 in hexadecimal of which clip stands in which part; what a run is bound to. Order does not count."""
-        parts = {part: sorted(getattr(self, part)) for part in PARTS}
+        """SHA-256, in hexadecimal, of the clip names in each part, independent of their order. Stored in runs."""
+        parts = {part: sorted(getattr(self, part)) for part in SPLIT_PARTS}
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -17,7 +17,7 @@ from psptool.common.errors import PspError
 from psptool.common.machine import commit, hardware
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
-from psptool.data.splits.stored import check_bound
+from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
 from psptool.model.classifier import PSPNet
@@ -92,7 +92,7 @@ def train(
     """
     draw = Split.load(split)
     with open_store(data) as store:
-        check_bound(store, split, draw)
+        require_same_clips(store, split, draw)
         pools = _pools(store, draw, recipe)
         train_set = [store.index(name) for name in draw.labelled + draw.unlabelled]
         classes = len(np.unique(store.table.label[train_set]))
@@ -163,10 +163,10 @@ def _run(
     ).to(device)
     if ranks.size > 1:
         synchronize_norms(model)
-        ranks.same_weights(model)
+        ranks.broadcast_weights(model)
     batcher = Batcher.of(clips, recipe)
     loop = Loop(model, batcher, pools, recipe, config.seed, PRECISIONS[config.precision], ranks)
-    record = Record(folder, model, config) if ranks.first else None
+    record = Record(folder, model, config) if ranks.is_main else None
     latest: list[Progress] = []
 
     def told(progress: Progress) -> None:
@@ -211,8 +211,8 @@ def _place(
     on_warning: Callable[[str], None],
 ) -> RunSlot:
     """The run's folder, which the first rank chooses for all, and what was decided about it, in words."""
-    place = resolve_run(config, out, runs, resume, precisions) if ranks.first else None
-    everyones = ranks.same(replace(place, held=None) if place is not None else place)
+    place = resolve_run(config, out, runs, resume, precisions) if ranks.is_main else None
+    everyones = ranks.broadcast(replace(place, held=None) if place is not None else place)
     assert everyones is not None
     for path, reason in everyones.unreadable:
         on_warning(f"not gone on with the unfinished run {path}: {reason}")

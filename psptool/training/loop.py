@@ -197,7 +197,7 @@ class Loop:
         )
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()  # type: ignore[no-untyped-call]
-        self.ranks.add_gradients(self.model.parameters())
+        self.ranks.all_reduce_gradients(self.model.parameters())
         if optim.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
         optimizer.step()
@@ -237,12 +237,12 @@ class Loop:
         if now.window:
             check_terms(torch.stack(now.window), names, now.step, self.kept)
         check_weights(self.model, now.step, self.kept)
-        if self.ranks.first:
+        if self.ranks.is_main:
             save(now.pack())
         self.kept = _kept(now.step)
 
     def _keep_best(self, keep_best: Callable[[], None]) -> None:
-        if self.ranks.first:
+        if self.ranks.is_main:
             keep_best()
 
     def _should_save(self, done: int, saved: float) -> bool:

@@ -21,9 +21,9 @@ from psptool.formats.readers.ntu import NtuReader
 from psptool.formats.readers.packing import ARCHIVE_SUFFIXES, without_packing
 from psptool.formats.readers.sources import LOST, MAX_BYTES, clips_among, list_files, read_clip
 from psptool.formats.readers.ucla import MAX_JSON_BYTES, UclaJsonReader, UclaTextReader
-from psptool.preparation.gathering import ANY_NAME
 from psptool.preparation.interpolation import is_missing
 from psptool.preparation.normalize import normalize
+from psptool.preparation.raw_input import ANY_NAME
 from psptool.preparation.selection import find_persons, place_persons, select
 from psptool.preparation.tracks import fill_missing_joints, join, place, split_tracks
 from psptool.preparation.worker import notes_of

@@ -47,7 +47,7 @@ def test_folder_with_nothing_usable(psptool, tmp_path, kind):
 def test_folder_where_every_clip_is_damaged(psptool, tmp_path, good):
     put(tmp_path / "raw" / f"{NAME}.skeleton", good[:1000])
     ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", code=2)
-    assert "nothing usable" in ran.err
+    assert "no usable clip" in ran.err
     assert f"{NAME}.skeleton" in ran.err
     assert files() == []
 
@@ -80,7 +80,7 @@ def test_split_of_another_dataset(psptool, ucla_raw, ntu_raw):
     assert "ucla" in ran.err
     assert files() == before
     ran = psptool("split", "--check", split, "--data", "data/ntu60.h5", code=2)
-    assert "data/ntu60.h5: not the split's dataset: found ntu60, expected ucla" in ran.err
+    assert "data/ntu60.h5: not the dataset of the split: found ntu60, expected ucla" in ran.err
 
 
 def test_split_of_other_clips_of_the_same_dataset(psptool, ucla_raw, tmp_path):

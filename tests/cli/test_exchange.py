@@ -36,7 +36,7 @@ def ucla(psptool, ucla_raw):
 def test_a_dataset_goes_out_and_comes_back_with_its_splits(psptool, ntu, kind, file, splits):
     out = psptool("export-data", "--format", kind, "--coordinates", "normalized")
     assert "warning: not in the" in out.err
-    assert "the joints' tracking states" in out.err
+    assert "the tracking states of the joints" in out.err
     said = json.loads(
         psptool("import", f"exchange/{file}", "--coordinates", "normalized", "--out", "back.h5", "--json").out
     )
@@ -65,7 +65,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
     assert "not kept as a split: a.pkl: xview_labelled: stands alone" in ran.err
     assert "splits/ucla-xview-1-s0.json" in ran.err
     ran = psptool("export-data", "--format", "stgcn", "--split", split, "--data", "data/ucla.h5")
-    assert "which 2 clips of the train part are labelled" in ran.err
+    assert "which 2 clips of the training part are labelled" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
         (("export-data", "--format", "ctrgcn"), "20 joints (ucla20), expected 25"),
         (("export-data", "--format", "pyskl", "--coordinates", "raw"), "recorded, centred, normalized"),
         (("export-data", "--format", "pyskl", "--split", "other.json"), "a split of other clips"),
-        (("import", "absent.pkl"), "absent.pkl: there is no such file"),
+        (("import", "absent.pkl"), "absent.pkl: no such file"),
         (("import", "data/ucla.h5"), "Name the format with --format"),
         (("import", "data/ucla.h5", "--format", "ctrgcn"), "File is not a zip file"),
         (("import", "data"), "no ST-GCN data"),
         (("import", "bad.pkl"), "bad.pkl: refused: found a pickle that asks for posix.system"),
-        (("import", "good.pkl"), "data/ucla.h5: is there already"),
+        (("import", "good.pkl"), "data/ucla.h5: the file exists already"),
         (("import", "good.pkl", "data", "--out", "b.h5"), "files of different formats"),
         (("import", "named.pkl", "--out", "b.h5"), "clip names: found 'somebody'"),
         (("import", "joints.pkl", "--out", "b.h5"), "joints: found 17, expected 20, as ucla has"),
@@ -152,7 +152,7 @@ def test_an_export_whose_default_protocol_has_an_empty_side_says_to_name_a_split
     saved(Path("a.pkl"), [annotation(name, keypoint=motion(seed=n)) for n, name in enumerate(names)])
     psptool("import", "a.pkl", "--out", "data/ntu60.h5")
     ran = psptool("export-data", "--format", "ctrgcn", code=2)
-    assert "the test set of ntu60 xsub is empty" in ran.err
+    assert "--protocol xsub: the test set of ntu60 is empty" in ran.err
     assert "name it with --split" in ran.err
     assert "--protocol" not in ran.err
     psptool("split", "--protocol", "xview", "--ratio", 1)

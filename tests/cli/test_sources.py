@@ -29,7 +29,7 @@ def test_files_that_are_not_read_are_named_and_counted_by_prepare_and_view(pspto
     ran = psptool("prepare", "ucla", "--raw", "raw", "--jobs", "1")
     assert "raw/part0.rar" in ran.err
     assert "and 2 more; data/ucla.report.json names each" in ran.err
-    assert re.search(r"an archive of a kind that is not read +7\b", ran.out)
+    assert re.search(r"unsupported archive format +7\b", ran.out)
     assert "raw/part0.rar" in psptool("prepare", "ucla", "--raw", "raw", "--dry-run").err
     # Also where the dataset is current.
     assert "raw/part0.rar" in psptool("prepare", "ucla", "--raw", "raw", "--jobs", "1").err
@@ -50,7 +50,7 @@ def test_predict_prints_what_preparation_noted(here):
     content = json.loads(Path("all_sqe/a01_s01_e00_v01.json").read_text())
     content["skeletons"][3][7] = [0, 0, 0]
     Path("mine.json").write_text(json.dumps(content))
-    noted = "1 missing joints, NaN or exactly (0, 0, 0), interpolated over time"
+    noted = "1 missing joints (NaN or exactly (0, 0, 0)) interpolated over time"
     assert f"mine: {noted}" in here("predict", "mine.json", "--model", RUN).out
     told = json.loads(here("predict", "mine.json", "--model", RUN, "--json").out)
     assert told["clips"][0]["notes"] == [noted]

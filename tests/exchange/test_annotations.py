@@ -66,7 +66,7 @@ def test_one_bad_annotation_is_left_out_and_reported_and_the_others_imported(
 def test_only_where_nothing_remains_a_bad_annotation_is_an_error(tmp_path):
     path = saved(tmp_path / "a.pkl", [None, annotation(NTU[0], keypoint=motion()[:0])])
     with pytest.raises(
-        PspError, match=r"no clip can be used: 2 left out \(1 no annotation, 1 no body\).*annotation 0"
+        PspError, match=r"no usable clip: 2 excluded \(1 no annotation, 1 no body\).*annotation 0"
     ):
         import_clips([read_pyskl(path)], tmp_path / "a.h5", "recorded", SETTINGS)
     assert [file.name for file in tmp_path.iterdir()] == ["a.pkl"]
@@ -108,7 +108,7 @@ def test_three_persons_or_three_coordinates_are_read_as_the_rest_of_the_file_and
     np.testing.assert_array_equal(read_pyskl(both).read(0), crowd)
     alone = read_pyskl(saved(tmp_path / "c.pkl", [annotation(NTU[0], keypoint=crowd)]))
     assert (alone.names, [one.reason for one in alone.left_out]) == ((), ["shape"])
-    assert "whether persons or coordinates come first" in alone.left_out[0].detail
+    assert "the first axis may be persons or coordinates" in alone.left_out[0].detail
 
 
 @pytest.mark.parametrize("persons", [1, 2])
@@ -168,7 +168,7 @@ def test_a_joint_at_nan_is_missing_and_noted_and_its_frame_stays(tmp_path, coord
     )
     assert validate(done.path) == []
     notes = {note.note for note in done.report.notes}
-    assert "31 joints at NaN; they are missing" in notes
+    assert "31 joints with NaN, treated as missing" in notes
     assert any("is missing in every frame" in note for note in notes)
     assert done.report.counts.interpolated_joints == 6
     with open_store(done.path) as store:

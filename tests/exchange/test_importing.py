@@ -141,7 +141,7 @@ def test_clips_that_cannot_be_used_are_left_out_with_their_reasons(tmp_path):
         "somebody": "name",
         "S001C002P005R002A008": "name",
     }
-    assert ("a01_s02_e00_v03", "3 persons; the first 2 stay") in {(n.name, n.note) for n in report.notes}
+    assert ("a01_s02_e00_v03", "3 persons; the first 2 were kept") in {(n.name, n.note) for n in report.notes}
     counts = report.counts
     assert report.found == counts.clips + counts.skipped + counts.quarantined + report.repeated
     assert json.loads((tmp_path / "a.report.json").read_text())["counts"]["clips"] == 2
@@ -165,14 +165,14 @@ def test_a_file_that_is_there_stays_unless_force_is_said_and_nothing_usable_leav
     form.write(store, {}, "normalized", tmp_path / "a.pkl")
     contents = [form.read(tmp_path / "a.pkl")]
     path.write_text("mine")
-    with pytest.raises(PspError, match=r"a\.h5: is there already"):
+    with pytest.raises(PspError, match=r"a\.h5: the file exists already"):
         import_clips(contents, path, "normalized", SETTINGS)
     assert path.read_text() == "mine"
     import_clips(contents, path, "normalized", SETTINGS, force=True)
     assert validate(path) == []
     nobody = annotation(NAMES[0], 6, np.zeros((1, 3, 25, 3), np.float32))
     (tmp_path / "b.pkl").write_bytes(pickle.dumps([nobody]))
-    with pytest.raises(PspError, match=r"no clip can be used: 1 left out \(1 no body\)"):
+    with pytest.raises(PspError, match=r"no usable clip: 1 left out \(1 no body\)"):
         import_clips([form.read(tmp_path / "b.pkl")], tmp_path / "b.h5", "recorded", SETTINGS)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.pkl", "a.report.json", "b.pkl"]
 
@@ -202,15 +202,15 @@ def test_lists_that_no_protocol_makes_are_said_and_not_kept(store, tmp_path):
     form.write(store, moved, "normalized", tmp_path / "a.pkl")
     kept, lost = splits_of(store, [form.read(tmp_path / "a.pkl")])
     assert kept == []
-    assert "the nearest, xview, differs in 1 places" in lost[0]
+    assert "the nearest, xview, differs in 1 clips" in lost[0]
     assert "xview_labelled: stands alone" in lost[1]
 
 
 @pytest.mark.parametrize(
     ("shape", "lost"),
     [
-        (((True,) * 301,), "frames after number 300, cut off 1 clips"),
-        (((True,) * 6,) * 3, "persons after number 2, cut out of 1 clips"),
+        (((True,) * 301,), "frames after the first 300 in 1 clips"),
+        (((True,) * 6,) * 3, "persons after the first 2 in 1 clips"),
     ],
     ids=["frames", "persons"],
 )
@@ -218,10 +218,10 @@ def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
     form = FORMATS["stgcn"]
     with ucla(v02=shape) as store:
         parts = parts_of(store, form, None)
-        with pytest.raises(PspError, match=rf"stgcn would lose {lost}.*--lossy"):
+        with pytest.raises(PspError, match=rf"stgcn: would lose {lost}.*--lossy"):
             losses(store, form, parts, "normalized", None)
         assert lost in losses(store, form, parts, "normalized", None, lossy=True)
-        assert losses(store, FORMATS["pyskl"], parts, "recorded", None) == ["the joints' tracking states"]
+        assert losses(store, FORMATS["pyskl"], parts, "recorded", None) == ["the tracking states of the joints"]
         form.write(store, parts, "normalized", tmp_path / "w")
         back = form.read(tmp_path / "w")
         clip = store.clip(UCLA_NAMES[1])
@@ -233,10 +233,10 @@ def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "lost"),
     [
-        (((True,) * 301,), "frames after number 300, cut off 1 clips"),
+        (((True,) * 301,), "frames after the first 300 in 1 clips"),
         # What nobody is seen in does not stand in the npz, so it takes no place there.
         (((True,) * 300 + (False,) * 20,), None),
-        (((True,) * 6,) * 3, "persons after number 2, cut out of 1 clips"),
+        (((True,) * 6,) * 3, "persons after the first 2 in 1 clips"),
     ],
     ids=["frames", "empty frames", "persons"],
 )
@@ -249,7 +249,7 @@ def test_an_npz_is_written_whole_or_with_cuts_that_were_asked_for(shape, lost, t
         if lost is None:
             assert losses(store, form, parts, "normalized", None)[0].startswith("20 frames in which nobody")
         else:
-            with pytest.raises(PspError, match=rf"ctrgcn would lose {lost}.*--lossy"):
+            with pytest.raises(PspError, match=rf"ctrgcn: would lose {lost}.*--lossy"):
                 losses(store, form, parts, "normalized", None)
             assert lost in losses(store, form, parts, "normalized", None, lossy=True)
         form.write(store, parts, "normalized", tmp_path / "w.npz")
@@ -270,13 +270,13 @@ def test_what_is_lost_is_counted(store):
     empty = [(~store.clip(n).present).all(axis=0) for n in range(len(store))]
     form = FORMATS["ctrgcn"]
     assert losses(store, form, parts_of(store, form, split), "centred", split) == [
-        f"{sum(map(sum, empty))} frames in which nobody is seen: left out, as its feeder takes them for padding",
-        "which 2 clips of the train part are labelled",
-        "where each clip's body stands before the camera",
-        "the joints' tracking states",
+        f"{sum(map(sum, empty))} frames without persons: removed, because its feeder treats them as padding",
+        "which 2 clips of the training part are labelled",
+        "the position of the body relative to the camera",
+        "the tracking states of the joints",
     ]
     ends = sum(int(np.argmax(~one[::-1])) for one in empty)
     form = FORMATS["stgcn"]
     lines = losses(store, form, parts_of(store, form, None), "normalized", None)
     assert [line.split()[0] for line in lines if "padding" in line] == ([str(ends)] if ends else [])
-    assert "each clip's place before the camera, its scale and its axes" in lines
+    assert "the origin, scale and axes of each clip relative to the camera" in lines

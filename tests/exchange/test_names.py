@@ -60,7 +60,7 @@ def test_a_list_that_fits_no_protocol_or_several_is_refused_and_the_files_name_d
     listed = tmp_path / "skes_available_name.txt"
     listed.write_text("\n".join(LISTED[1:]))
     with pytest.raises(
-        PspError, match=r"no protocol fits the 12 train and 5 test rows .*xsub \(11 train, 5 test\)"
+        PspError, match=r"no protocol matches the 12 train and 5 test rows .*xsub \(11 train, 5 test\)"
     ):
         read_ctrgcn(tmp_path / "a.npz")
     listed.write_text("\n".join(["somebody", *LISTED]))
@@ -72,7 +72,7 @@ def test_a_list_that_fits_no_protocol_or_several_is_refused_and_the_files_name_d
     rows = {f"x_{part}": np.ones((2, 300, 150), np.float32) for part in ("train", "test")}
     rows |= {f"y_{part}": np.eye(60)[[3, 3]] for part in ("train", "test")}
     np.savez(tmp_path / "b.npz", **rows)
-    with pytest.raises(PspError, match=r"several protocols fit .*Write b\.names\.txt"):
+    with pytest.raises(PspError, match=r"several protocols match .*Write b\.names\.txt"):
         read_ctrgcn(tmp_path / "b.npz")
     np.savez(tmp_path / "NTU60_CV.npz", **rows)
     assert read_ctrgcn(tmp_path / "NTU60_CV.npz").lists["test"] == set(same[:2])
@@ -126,13 +126,13 @@ def test_2s_agcns_files_are_read_by_their_names(tmp_path, named):
     # Its preparation puts the second joint at the origin in every frame.
     assert contents.coordinates == "centred"
     assert "repeat each clip" in contents.warnings[0]
-    with pytest.raises(PspError, match=r"train_data_bone\.npy: holds no positions"):
+    with pytest.raises(PspError, match=r"train_data_bone\.npy: contains no joint positions"):
         read_stgcn(tmp_path / "train_data_bone.npy")
 
 
 def test_a_folder_with_st_gcns_and_2s_agcns_arrays_is_refused_and_never_written_into(tmp_path):
     write_agcn(tmp_path, "train", NTU)
-    with pytest.raises(PspError, match=r"other parts already: found train_data_joint\.npy"):
+    with pytest.raises(PspError, match=r"contains parts of another export: found train_data_joint\.npy"):
         write_stgcn(None, {"train": NTU}, "recorded", tmp_path)
     np.save(tmp_path / "train_data.npy", 2 * np.load(tmp_path / "train_data_joint.npy"))
     with pytest.raises(PspError, match=r"arrays of ST-GCN and of 2s-AGCN.*Name one of the arrays"):

@@ -53,9 +53,9 @@ def test_arrays_under_the_modules_names_of_numpy_1_come_back(tmp_path):
         (lambda _: Calls(getattr, 1, "real"), r"builtins\.getattr"),
         (lambda _: Calls(builtins.__import__, "os"), r"builtins\.__import__"),
         (lambda _: Calls(np.load, "x.npy"), r"numpy\.load"),
-        (lambda _: Calls(np.ndarray, (10**10,)), "an array made anew"),
+        (lambda _: Calls(np.ndarray, (10**10,)), "a call of numpy.ndarray"),
         (lambda _: np.array([{}], dtype=object), "an array of 'O"),
-        (lambda _: b"cnumpy._core.multiarray\n_reconstruct\n}b.", "a change of a function"),
+        (lambda _: b"cnumpy._core.multiarray\n_reconstruct\n}b.", "a modified function"),
         (lambda _: b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I9999999999\ntS'b'\ntR.", "shape"),
         (lambda _: b"\x80\x02\x82\x01.", "extension 1"),
         (lambda _: b"Psomewhere\n.", "an object outside the file"),
@@ -68,7 +68,7 @@ def test_arrays_under_the_modules_names_of_numpy_1_come_back(tmp_path):
 )  # fmt: skip
 def test_a_hostile_pickle_is_refused_naming_what_it_wants(tmp_path, value, wants):
     path = saved(tmp_path / "a.pkl", value(tmp_path / "mark"))
-    with pytest.raises(PspError, match=rf"a\.pkl: refused: found a pickle that asks for .*{wants}"):
+    with pytest.raises(PspError, match=rf"a\.pkl: refused: found a pickle with .*{wants}"):
         load_pickle(path)
     assert not (tmp_path / "mark").exists()
 
@@ -137,8 +137,8 @@ def test_texts_of_numpy_come_back(tmp_path, order):
 @pytest.mark.parametrize(
     ("value", "wants"),
     [
-        (text_array(2, b"\xff" * 8), "characters that there are none of"),
-        (text_array(2, b"\x00\x00\x11\x00" * 2), "characters that there are none of"),
+        (text_array(2, b"\xff" * 8), "invalid characters"),
+        (text_array(2, b"\x00\x00\x11\x00" * 2), "invalid characters"),
         (text_array(2, b"a\x00\x00\x00"), "in 4 bytes"),
         (text_array(9, b"a\x00\x00\x00"), "in 4 bytes"),
         # Elements of no size, as many as a file likes to claim.
@@ -149,7 +149,7 @@ def test_texts_of_numpy_come_back(tmp_path, order):
     ],
 )
 def test_texts_that_are_none_and_other_arrays_are_refused(tmp_path, value, wants):
-    with pytest.raises(PspError, match=rf"a\.pkl: refused: found a pickle that asks for .*{wants}"):
+    with pytest.raises(PspError, match=rf"a\.pkl: refused: found a pickle with .*{wants}"):
         load_pickle(saved(tmp_path / "a.pkl", value))
 
 
@@ -163,5 +163,5 @@ def test_values_too_deep_to_show_are_left_out_all_the_same(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"not a pickle", b"\x80\x09N."])
 def test_what_is_no_pickle_is_refused_by_name(tmp_path, content):
-    with pytest.raises(PspError, match=r"a\.pkl: not a pickle"):
+    with pytest.raises(PspError, match=r"a\.pkl: damaged or not a pickle"):
         load_pickle(saved(tmp_path / "a.pkl", content))

@@ -120,7 +120,7 @@ def test_what_preparation_noted_of_a_recording_is_passed_on(folder: Path, tmp_pa
         frame[2] = frame[0]
     (tmp_path / "spineless.json").write_text(json.dumps(content))
     mine, spineless = predict(open_model(folder / "run"), [tmp_path]).clips
-    assert mine.notes == ("1 missing joints, NaN or exactly (0, 0, 0), interpolated over time",)
+    assert mine.notes == ("1 missing joints (NaN or exactly (0, 0, 0)) interpolated over time",)
     assert any("scale is 1" in noted for noted in spineless.notes)
 
 
@@ -137,7 +137,7 @@ def test_archives_that_are_not_read_are_told_once(folder: Path, tmp_path: Path) 
     shutil.copy(files_of(folder)[0], tmp_path)
     (tmp_path / "more.rar").write_bytes(b"")
     (one,) = predict(open_model(folder / "run"), [tmp_path]).unusable
-    assert (one.name, one.reason) == ("more.rar", "an archive of a kind that is not read")
+    assert (one.name, one.reason) == ("more.rar", "unsupported archive format")
 
 
 def test_openpose_json_is_said_to_be_another_format(folder: Path, tmp_path: Path) -> None:

@@ -46,5 +46,5 @@ def test_a_lost_worker_of_a_cluster_costs_no_clip(raw, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_is_an_error_that_names_it(raw, tmp_path):
-    with pytest.raises(PspError, match=r"127\.0\.0\.1:1 does not answer"):
+    with pytest.raises(PspError, match=r"127\.0\.0\.1:1: the Dask scheduler does not respond"):
         prepare("ucla", [raw], tmp_path / "u.h5", scheduler="tcp://127.0.0.1:1")

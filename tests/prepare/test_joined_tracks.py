@@ -188,8 +188,8 @@ def test_the_command_prints_the_totals_and_the_report_names_each_track(psptool, 
     ]
     assert {track for _, track, _ in notes[:2]} < set(map(str, IDS))
     assert notes[2][1] == str(GHOST)
-    assert report["notes"][2]["note"] == "dropped: 4 frames, at most 11"
-    assert "14 in all" in report["notes"][0]["note"]
+    assert report["notes"][2]["note"] == "dropped: 4 frames, the limit is 11"
+    assert "14 frames from" in report["notes"][0]["note"]
     again = psptool("prepare", "ntu", "--raw", tmp_path / "raw", "--jobs", "1", "--json")
     assert json.loads(again.out)["tracks_by_rule"] == {"joined": 2, "length": 1}
 

@@ -102,7 +102,7 @@ def test_a_clip_of_nan_alone_is_left_out_and_one_frame_is_enough_to_stay(tmp_pat
     assert report.counts.clips == 1
     (left_out,) = report.quarantined
     assert (left_out.name, left_out.reason) == ("a01_s01_e00_v01", "no body")
-    assert "6 bodies in 6 frames, none with half of its joints" in left_out.detail
+    assert "6 bodies in 6 frames, all with fewer than half of their joints" in left_out.detail
     assert [note.name for note in report.notes] == ["a01_s01_e01_v01"]
 
 

@@ -148,7 +148,7 @@ def test_positions_are_the_literal_formula_in_float64_rounded_once():
     xyz = rng.normal(size=(2, 9, 25, 3)).astype(np.float32)
     present = rng.random((2, 9)) < 0.7
     origin, rotation, joint = rng.normal(size=3), rodrigues(rng.normal(size=3), 2.1), np.full_like(xyz, 7)
-    largest = kernel.apply(xyz, present, origin, 0.37, rotation, joint)
+    largest = kernel.apply_transform(xyz, present, origin, 0.37, rotation, joint)
     literal = (xyz.astype(np.float64) - origin) @ rotation.T / 0.37
     literal[~present] = 0
     np.testing.assert_allclose(joint, literal, rtol=2**-24, atol=1e-12)

@@ -126,7 +126,7 @@ def test_strict_also_refuses_a_dataset_that_is_current(raw, tmp_path):
 def test_nothing_usable_is_an_error_always(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a02_s01_e00_v01.json").write_text("{")
-    with pytest.raises(PspError, match="nothing usable"):
+    with pytest.raises(PspError, match="no usable clip"):
         run(tmp_path / "raw", tmp_path / "u.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
@@ -280,8 +280,8 @@ def test_archives_that_are_not_read_stand_in_the_report(raw, tmp_path):
         archive.writestr("inner.tar.gz", b"")
     report = balance(run(raw, tmp_path / "u.h5").report)
     assert {one.source.removeprefix(f"{raw}/"): one.reason for one in report.skipped} == {
-        "more.rar": "an archive of a kind that is not read",
-        "outer.zip:inner.tar.gz": "an archive inside an archive, which is not read",
+        "more.rar": "unsupported archive format",
+        "outer.zip:inner.tar.gz": "archive inside an archive",
     }
 
 
@@ -323,7 +323,7 @@ def test_an_estimate_writes_nothing_and_comes_near_what_is_written(raw, tmp_path
     (tmp_path / "out").mkdir()
     guess = estimate("ucla", [raw], tmp_path / "out" / "u.h5")
     assert list((tmp_path / "out").iterdir()) == []
-    assert (len(guess.gathered.clips), guess.quarantined, guess.sample, guess.current) == (13, 1, 13, False)
+    assert (len(guess.raw_input.clips), guess.quarantined, guess.sample, guess.current) == (13, 1, 13, False)
     done = run(raw, tmp_path / "out" / "u.h5")
     assert guess.file_bytes == done.report.counts.rows * (20 * 3 * 4 * 2 + 20 + 1)
     assert guess.seconds > 0
@@ -333,7 +333,7 @@ def test_an_estimate_writes_nothing_and_comes_near_what_is_written(raw, tmp_path
 def test_a_disk_too_small_is_refused_before_the_work_begins(raw, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000))
     told = []
-    with pytest.raises(PspError, match="disk is too small"):
+    with pytest.raises(PspError, match="not enough free disk space"):
         run(raw, tmp_path / "u.h5", progress=lambda *_: told.append(1))
     assert told == []
     assert not list(tmp_path.glob("*u.h5*"))

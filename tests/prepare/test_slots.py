@@ -11,7 +11,7 @@ import pytest
 
 from psptool.preparation import slots
 from psptool.preparation.parallel import run_ordered
-from psptool.preparation.slots import Shipping, Slots
+from psptool.preparation.slots import SharedMemoryTask, Slots
 
 needs_memory = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no such memory")
 
@@ -33,17 +33,17 @@ def assert_same(found, size):
 
 
 def in_another_process(slot, size):
-    """`Shipping.__call__` where the memory is not this process's."""
+    """`SharedMemoryTask.__call__` where the memory is not this process's."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(Shipping(arrays), (slot, size))
+        return pool.apply(SharedMemoryTask(arrays), (slot, size))
 
 
 @needs_memory
 def test_arrays_come_through_the_memory_of_their_slot():
     there = Slots(3)
-    shipped = [in_another_process(there.slot(n), 1000 + n) for n in range(3)]
-    assert all(isinstance(place, tuple) for one in shipped for place in one.arrays)
-    for n, one in enumerate(shipped):
+    result = [in_another_process(there.slot(n), 1000 + n) for n in range(3)]
+    assert all(isinstance(place, tuple) for one in result for place in one.arrays)
+    for n, one in enumerate(result):
         assert_same(there.unpack(one), 1000 + n)
 
 
@@ -58,17 +58,17 @@ def test_arrays_outlive_the_slots():
 def test_arrays_that_are_too_large_for_a_slot_come_through_the_pipe(monkeypatch):
     monkeypatch.setattr(slots, "SLOT_BYTES", 4096)
     there = Slots(2)
-    shipped = in_another_process(there.slot(1), 2000)
-    assert all(isinstance(array, bytes) for array in shipped.arrays)
-    assert_same(there.unpack(shipped), 2000)
+    result = in_another_process(there.slot(1), 2000)
+    assert all(isinstance(array, bytes) for array in result.arrays)
+    assert_same(there.unpack(result), 2000)
 
 
 @pytest.mark.parametrize("path", ["", "/proc/self/fd/no such descriptor", __file__])
 def test_arrays_come_through_the_pipe_where_the_memory_cannot_be_had(path):
     there = Slots(1)
-    shipped = in_another_process(slots.Slot(path, -1, 0), 1000)
-    assert all(isinstance(array, bytes) for array in shipped.arrays)
-    assert_same(there.unpack(shipped), 1000)
+    result = in_another_process(slots.Slot(path, -1, 0), 1000)
+    assert all(isinstance(array, bytes) for array in result.arrays)
+    assert_same(there.unpack(result), 1000)
 
 
 def test_more_results_than_slots_come_whole_and_in_order():

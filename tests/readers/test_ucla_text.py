@@ -99,7 +99,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("5 fields", changed(b"3.002", b"3,.002"), "field count", "line 4", "5 fields"),
     ("3 fields", changed(b"3.002,", b""), "field count", "line 4", "3 fields"),
     ("state 3", changed(b"3.002,2", b"3.002,3"), "joint state", "line 4", "'3'"),
-    ("21 rows", raw.ucla_frame(0) + b"1,2,3,2\r\n", "joint count", "line 22", "one more row"),
+    ("21 rows", raw.ucla_frame(0) + b"1,2,3,2\r\n", "joint count", "line 22", "row 21"),
     ("not text", changed(b"3.002", b"3\xff"), "not text", "line 4", "byte 0xff"),
     ("too large", b"1\n" * MAX_TEXT_BYTES, "too large", "", "bytes"),
 ]
@@ -150,7 +150,7 @@ def test_the_form_is_recognised_from_the_files() -> None:
     other = FileRef("readme.json", None, 1)
     assert isinstance(ucla_reader_for([other, as_json]), UclaJsonReader)
     assert isinstance(ucla_reader_for([as_text, other]), UclaTextReader)
-    with pytest.raises(PspError, match="both forms") as both:
+    with pytest.raises(PspError, match="both formats") as both:
         ucla_reader_for([as_json, as_text])
     assert both.value.fix
     with pytest.raises(PspError, match="no NW-UCLA recordings") as none:

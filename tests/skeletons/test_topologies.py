@@ -63,7 +63,7 @@ def test_bones_are_a_tree_from_the_centre_with_parents_first(topology):
 
 @both
 def test_each_part_lies_within_one_body_region(topology):
-    for part, body in zip(topology.parts, topology.part_to_body, strict=True):
+    for part, body in zip(topology.parts, topology.part_to_region, strict=True):
         assert set(part.joints) <= set(topology.regions[body].joints)
 
 
@@ -71,7 +71,7 @@ def test_each_part_lies_within_one_body_region(topology):
 def test_parts_fall_to_the_body_regions_of_the_same_limb(topology):
     names = {
         part.name: topology.regions[b].name
-        for part, b in zip(topology.parts, topology.part_to_body, strict=True)
+        for part, b in zip(topology.parts, topology.part_to_region, strict=True)
     }
     limb = {"spine": "trunk", "head": "trunk", "hand": "arm", "foot": "leg"}
     for part, body in names.items():
@@ -83,7 +83,7 @@ def test_parts_fall_to_the_body_regions_of_the_same_limb(topology):
 def test_owner_tables_agree_with_the_groups(topology):
     for joint in range(topology.size):
         assert joint in topology.parts[topology.joint_to_part[joint]].joints
-        assert joint in topology.regions[topology.joint_to_body[joint]].joints
+        assert joint in topology.regions[topology.joint_to_region[joint]].joints
 
 
 @both

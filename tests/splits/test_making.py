@@ -8,7 +8,7 @@ import pytest
 from psptool.common.errors import PspError
 from psptool.data.skeletons.datasets import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
 from psptool.data.splits.draw import ranked
-from psptool.data.splits.making import SplitRequest, differences, field_count, make_split, split_name
+from psptool.data.splits.making import SplitRequest, compare_splits, literature_count, make_split, split_name
 
 FINGERPRINT = "0" * 64
 
@@ -102,11 +102,11 @@ def test_fraction_leaves_a_clip_of_every_class():
 def test_field_counts_are_those_of_method_md():
     assert [UCLA.protocols["xview"].label_counts[r] for r in (0.05, 0.15, 0.3, 0.4)] == [5, 15, 30, 40]
     xsub = NTU60.protocols["xsub"]
-    assert [field_count(xsub, r, 40_091, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [33, 66, 132, 264]
+    assert [literature_count(xsub, r, 40_091, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [33, 66, 132, 264]
     xview = NTU60.protocols["xview"]
-    assert [field_count(xview, r, 37_646, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [31, 62, 124, 248]
-    assert field_count(xsub, 0.07, 40_091, 60) is None
-    assert field_count(NTU120.protocols["xsub"], 0.05, 60_000, 120) is None
+    assert [literature_count(xview, r, 37_646, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [31, 62, 124, 248]
+    assert literature_count(xsub, 0.07, 40_091, 60) is None
+    assert literature_count(NTU120.protocols["xsub"], 0.05, 60_000, 120) is None
 
 
 def test_field_count_does_not_stand_for_a_part_of_the_dataset():
@@ -138,7 +138,7 @@ def test_views_of_one_performance_count_once():
 
 def test_class_of_the_test_set_alone_is_warned_of():
     made = make(UCLA, ucla_clips() | ucla_clips(actions=(12,), views=(3,)), count=1)
-    assert made.warnings == ("1 classes are in the test set alone: carry",)
+    assert made.warnings == ("1 classes are only in the test set: carry",)
 
 
 def test_every_choice_shows_in_the_file_name():
@@ -166,7 +166,7 @@ def test_split_made_again_from_its_own_request_is_the_same():
     clips = ucla_clips()
     split = make(UCLA, clips, ratio=0.3, seed=9, test_view=2, validation="subject=2").split
     again = make_split(UCLA, clips, FINGERPRINT, SplitRequest.of(split)).split
-    assert differences(split, again) == []
+    assert compare_splits(split, again) == []
 
 
 def test_changed_split_is_found_and_named():
@@ -174,7 +174,7 @@ def test_changed_split_is_found_and_named():
     moved = split.model_copy(
         update={"labelled": split.labelled[1:], "unlabelled": (*split.unlabelled, split.labelled[0])}
     )
-    findings = differences(moved, split)
+    findings = compare_splits(moved, split)
     assert len(findings) == 2
     assert split.labelled[0] in findings[0]
 
@@ -194,11 +194,11 @@ def test_changed_split_is_found_and_named():
         ({"ratio": 0.1, "seed": -1}, "--seed"),
         ({"ratio": 0.1, "protocol": "xvew"}, "expected one of xview. Did you mean xview?"),
         ({"ratio": 0.1, "test_view": 4}, "expected one of 1, 2, 3"),
-        ({"ratio": 0.1, "validation": "view=3"}, "views 1, 2 in the train set"),
-        ({"ratio": 0.1, "validation": "view=1,2"}, "takes every train clip"),
+        ({"ratio": 0.1, "validation": "view=3"}, "views 1, 2 in the training set"),
+        ({"ratio": 0.1, "validation": "view=1,2"}, "selects every training clip"),
         ({"ratio": 0.1, "validation": "fraction=1"}, "--validation: found 'fraction=1'"),
-        ({"ratio": 0.1, "validation": "person=3"}, "view=2, subject=3,7 or fraction=0.1"),
-        ({"ratio": 0.001, "family": "global"}, "labels no clip"),
+        ({"ratio": 0.1, "validation": "person=3"}, "--validation subject=3,7"),
+        ({"ratio": 0.001, "family": "global"}, "selects no labelled clip"),
     ],
 )  # fmt: skip
 def test_request_that_cannot_be_met_is_an_error_that_says_why(request_, said):
@@ -212,9 +212,9 @@ def test_test_view_of_a_fixed_protocol_is_an_error():
         make(NTU60, ntu_clips((1,), (1, 3)), ratio=0.5, test_view=1)
 
 
-@pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "train")])
+@pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "training")])
 def test_empty_train_or_test_set_is_an_error(views, part):
-    with pytest.raises(PspError, match=f"the {part} set of ucla xview is empty"):
+    with pytest.raises(PspError, match=f"--protocol xview: the {part} set of ucla is empty"):
         make(UCLA, ucla_clips(views=views), ratio=0.1)
 
 

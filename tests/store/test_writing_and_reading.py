@@ -169,7 +169,7 @@ def test_digests_are_equal_where_coordinates_are(tmp_path):
 
 
 def test_names_out_of_order_are_refused_and_nothing_is_left(tmp_path, clips):
-    with pytest.raises(PspError, match="name order"):
+    with pytest.raises(PspError, match="ascending order of their names"):
         add_all(tmp_path / "a.h5", [clips[1], clips[0]])
     assert list(tmp_path.iterdir()) == []
 
@@ -189,7 +189,7 @@ def test_an_error_between_clips_leaves_the_old_file_and_no_other(path, clips):
 
 def test_bytes_that_do_not_reach_the_disk_are_an_error_though_a_later_sync_succeeds(path, clips, monkeypatch):
     before = path.read_bytes()
-    monkeypatch.setattr(guarded, "SETTLED_BYTES", 1)
+    monkeypatch.setattr(guarded, "FLUSH_BYTES", 1)
     really, refused = os.fsync, []
 
     def once(descriptor):

@@ -52,7 +52,7 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
         clips = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
         pools = api._pools(store, Split.load(split), config)
     clips = RaggedClips(**{**vars(clips), "joint": clips.joint.double(), "motion": clips.motion.double()})
-    torch.manual_seed(0 if ranks.first else 1)  # the first one's weights must reach the others
+    torch.manual_seed(0 if ranks.is_main else 1)  # the first one's weights must reach the others
     model = PSPNet(config.model, UCLA20, 10)
     assert model.pose_branch is not None
     model.pose_branch.input_projection[2] = FlatNorm(
@@ -60,7 +60,7 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
     )  # both kinds of batch norm in one training
     if ranks.size > 1:
         synchronize_norms(model)
-        ranks.same_weights(model)
+        ranks.broadcast_weights(model)
     persons: list[int] = []
     plain = loop.total_loss
 

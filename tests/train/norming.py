@@ -52,7 +52,7 @@ def pass_through(norm: nn.Module, shape: tuple[int, ...], ranks: ProcessGroup) -
         out = norm(own)
         (out * weights[ranks.shard()]).sum().backward()
         if [*norm.parameters()]:
-            ranks.add_gradients(norm.parameters())
+            ranks.all_reduce_gradients(norm.parameters())
     assert own.grad is not None
     gradients = {
         f"gradient of {name}": p.grad.clone() for name, p in norm.named_parameters() if p.grad is not None

@@ -44,7 +44,7 @@ def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(
     done = go(files, SHORT, resume="required", on_warning=warned.append)
     assert done.folder == there.path
     (warning,) = warned
-    assert f"{there.path}: resumed at step 7 with other provenance: {words}" in warning
+    assert f"{there.path}: resumed at step 7 with different provenance: {words}" in warning
     assert "may differ in rounding" in warning
     first, second = RunConfig.load(there.config).provenance
     assert (first.from_step, second.from_step) == (0, 7)

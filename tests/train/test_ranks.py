@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.common.distributed import SINGLE, ProcessGroup, init_distributed, own_device
+from psptool.common.distributed import SINGLE, ProcessGroup, init_distributed, local_device
 from psptool.common.errors import PspError
 from psptool.model.synced_norm import SyncedNorm, synchronize_norms
 
@@ -89,7 +89,7 @@ def test_two_processes_follow_one_on_the_same_global_batch(files: tuple[Path, Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fate", "said"), [("SIGKILL", "process 0 of 2 lost the others"), ("ERROR", "this rank has had enough")]
+    ("fate", "said"), [("SIGKILL", "process 0 of 2 lost the connection"), ("ERROR", "this rank has had enough")]
 )
 def test_the_end_of_one_process_is_the_end_of_all_with_one_message(
     files: tuple[Path, Path], tmp_path: Path, fate: str, said: str
@@ -123,7 +123,7 @@ def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int
 def test_without_torchrun_a_process_is_alone() -> None:
     with init_distributed() as ranks:
         assert ranks == SINGLE
-    assert own_device(torch.device("cpu"), SINGLE) == torch.device("cpu")
+    assert local_device(torch.device("cpu"), SINGLE) == torch.device("cpu")
     assert SINGLE.any(True)
     assert not SINGLE.any(False)
 

@@ -305,7 +305,7 @@ def test_supervised_needs_no_unlabelled_clips(tmp_path: Path) -> None:
 )
 def test_a_split_of_other_clips_is_refused(files: Files, update: dict[str, str]) -> None:
     Split.load(files.split).model_copy(update=update).save(files.split)
-    with pytest.raises(PspError, match=r"s0\.json: a split of other clips than those of .*ucla\.h5.*--data"):
+    with pytest.raises(PspError, match=r"s0\.json: the split does not belong to .*ucla\.h5.*--data"):
         files.train()
     assert not (files.data.parent / "run").exists()
 

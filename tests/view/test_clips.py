@@ -9,7 +9,7 @@ from PIL import Image
 
 from psptool.common.errors import PspError
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
-from psptool.schemas.prediction import Guess, PredictedClip, Prediction
+from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
 from psptool.view.drawing import contact_sheet, moving_gif
 from psptool.view.scene import NOWHERE, page_data, rounding
 from psptool.view.sources import FEW, find
@@ -83,7 +83,7 @@ def test_a_file_of_no_known_kind_is_refused(tmp_path):
 
 def test_a_prediction_shows_its_recordings_with_their_guesses(tmp_path):
     write_ntu(tmp_path / "all.zip", [PAIR])
-    guess = Guess(class_name="hugging other person", label=54, probability=0.75)
+    guess = ClassProbability(class_name="hugging other person", label=54, probability=0.75)
     source = f"{tmp_path / 'all.zip'}:{PAIR}.skeleton"
     clip = PredictedClip(name=PAIR, source=source, frames=51, persons=2, top=(guess,))
     Prediction(

@@ -1,1 +1,1 @@
-"""Facts: joints, bones and groups of the topologies; class names, clip names and protocols of the datasets."""
+"""Constants: joints, bones and joint groups of each topology; classes, clip names and protocols of each dataset."""

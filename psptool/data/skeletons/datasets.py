@@ -1,6 +1,6 @@
-"""The datasets as tables of facts: topology, classes, how clip names read, and the evaluation protocols.
+"""The supported datasets: topology, classes, format of the clip names, and evaluation protocols.
 
-Another dataset is another table here and a reader in ``psptool.formats.readers``; no other room changes.
+To add a dataset, add a `Dataset` here and a reader in ``psptool.formats.readers``. No other package changes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.data.skeletons.topology import Topology
 
 UpAxis = Literal["y", "z"]
-"""A vertical coordinate axis that points up."""
+"""The vertical coordinate axis; it points up."""
 
 
 class ClipKey(NamedTuple):
-    """What a clip's name says. Labels count from 0, all else as the dataset counts; -1 where it has no such field."""
+    """The numbers in a clip's name. Labels are 0-based, other numbers as in the dataset; -1: no such field."""
 
     label: int
     subject: int = -1
@@ -30,20 +30,20 @@ class ClipKey(NamedTuple):
 
 
 UNNAMED = ClipKey(-1)
-"""The key of a recording whose name says nothing."""
+"""The key of a recording whose name does not follow a dataset's convention."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Who is trained on and who is tested on.
+    """An evaluation protocol: which clips are for training and which for test.
 
     Attributes:
-        name: The field's name, such as ``xsub``.
-        field: The `ClipKey` field that decides: subject, camera or setup.
-        train: The field's values that stand for training.
-        test: The values for test; None means every other one.
-        label_counts: Labelled clips a class by ratio, the convention of ASSL and its successors; empty where the
-            field has none.
+        name: Name in the literature, such as ``xsub``.
+        field: The `ClipKey` field that divides the clips: subject, camera or setup.
+        train: Values of the field for training.
+        test: Values of the field for test; None for all other values.
+        label_counts: Labelled clips per class by label ratio, as in ASSL and its successors. Empty if the literature
+            has no such counts for the protocol.
     """
 
     name: str
@@ -55,16 +55,16 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset's facts.
+    """The constants of one dataset.
 
     Attributes:
-        name: As in file names: ``ntu60``, ``ntu120``, ``ucla``.
-        topology: Its joints.
-        class_names: Indexed by label.
-        parse: The key of a clip name (a file's stem), or None where the name is none of this dataset's.
-        protocols: By name, the default first.
-        performance: The key's fields that clips of one performance, seen by several cameras, share.
-        test_views: Cameras that may be chosen as the test view; empty where the protocol is fixed.
+        name: Name in file names and on the command line: ``ntu60``, ``ntu120``, ``ucla``.
+        topology: Joints and bones.
+        class_names: Class names, indexed by label.
+        parse: Function from a clip name (the file's stem) to its key, or None for a name of another dataset.
+        protocols: Evaluation protocols by name; the first is the default.
+        performance: The `ClipKey` fields that all views of one performance share.
+        test_views: Cameras that can be chosen as the test view; empty if the protocols are fixed.
         up: Vertical axis of the recorded coordinates.
     """
 
@@ -85,7 +85,7 @@ UCLA_ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
 
 
 def parse_ntu(name: str) -> ClipKey | None:
-    """The key of ``SsssCcccPpppRrrrAaaa``; None where the name or its action (1 to 120) is none of NTU's."""
+    """The key of a name ``SsssCcccPpppRrrrAaaa``; None for other names and for actions outside 1 to 120."""
     match = _NTU_NAME.fullmatch(name)
     if match is None:
         return None
@@ -96,7 +96,7 @@ def parse_ntu(name: str) -> ClipKey | None:
 
 
 def parse_ucla(name: str) -> ClipKey | None:
-    """The key of ``aNN_sNN_eNN_vNN``; None where the name or its action number is none of NW-UCLA's."""
+    """The key of a name ``aNN_sNN_eNN_vNN``; None for other names and for action numbers that NW-UCLA does not have."""
     match = _UCLA_NAME.fullmatch(name)
     if match is None or int(match[1]) not in UCLA_ACTIONS:
         return None

@@ -1,4 +1,4 @@
-"""Clips whose skeletons are missing or incomplete by NTU RGB+D's own lists; the field skips them by name."""
+"""NTU RGB+D's official lists of clips with missing or incomplete skeletons, which the literature excludes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _LISTS = {"ntu60": "ntu60.txt", "ntu120": "ntu120.txt"}
 
 @cache
 def missing_clips(dataset: str) -> frozenset[str]:
-    """Names of the clips that ``dataset`` leaves out.
+    """Names of the clips to exclude from ``dataset``.
 
-    The lists are those of the dataset's authors: 302 clips of NTU RGB+D, and 535 of NTU RGB+D 120, which hold
-    the 302 among them, so that a preparation of NTU 120 needs no union.
+    The lists are published by the dataset's authors: 302 clips of NTU RGB+D and 535 clips of NTU RGB+D 120. The
+    second list contains the first.
 
     Args:
         dataset: ``ntu60``, ``ntu120`` or any other dataset's name.
 
     Returns:
-        Clip names; empty for a dataset without such a list.
+        Clip names; empty for a dataset without a list.
     """
     if dataset not in _LISTS:
         return frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# As the dataset's site lists them, A001 to A120; its "hush (quite)" is spelled out as it is meant.
+# A001 to A120 as on the dataset's website, with the typo in "hush (quite)" corrected.
 NTU_CLASSES = (
     "drink water", "eat meal/snack", "brushing teeth", "brushing hair", "drop",
     "pickup", "throw", "sitting down", "standing up (from sitting position)", "clapping",

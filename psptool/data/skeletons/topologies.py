@@ -1,6 +1,6 @@
-"""The topologies of the datasets: 25 Kinect-v2 joints (NTU RGB+D) and 20 Kinect-v1 joints (NW-UCLA).
+"""The skeleton topologies: 25 Kinect-v2 joints (NTU RGB+D) and 20 Kinect-v1 joints (NW-UCLA).
 
-Joint numbers in this file count from 1, as in the datasets' documentation.
+Joint numbers in the tables are 1-based, as in the datasets' documentation; `Topology` stores 0-based indices.
 """
 
 from __future__ import annotations

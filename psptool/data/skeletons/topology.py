@@ -1,4 +1,4 @@
-"""What a skeleton topology is: a table of facts about joints, with no code of its own beyond looking things up."""
+"""The skeleton topology: joints, bones, and the joint groups of the body-part pyramid."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import cached_property
 
 
 @dataclass(frozen=True)
-class Group:
-    """A named set of joints, such as a part or a body region; joints count from 0."""
+class JointGroup:
+    """A named group of joints, such as a body part or a body region; 0-based joint indices."""
 
     name: str
     joints: tuple[int, ...]
@@ -16,28 +16,28 @@ class Group:
 
 @dataclass(frozen=True)
 class Topology:
-    """Joints and how they hang together. All joint numbers count from 0.
+    """Joints, bones and joint groups of a skeleton. Joint indices are 0-based.
 
-    The pyramid's groups are those of PSP Learning (Xu and Shu, arXiv 2302.02327) and its released code.
+    The groups are those of PSP Learning (Xu and Shu, arXiv 2302.02327) and its released code.
 
     Attributes:
         name: Short name, such as ``ntu25``.
-        joints: Joint names; their order is the V axis everywhere.
-        bones: (parent, child) pairs, V - 1 of them: a tree rooted at `center`.
-        parts: The pyramid's middle level; disjoint, and together all joints.
-        regions: The pyramid's top level; each is a union of parts.
-        mirror: For each joint the one on the other side of the body, itself on the midline.
+        joints: Joint names, in the order of the V axis of all arrays.
+        bones: V - 1 pairs (parent, child), a tree rooted at `center`.
+        parts: Middle level of the pyramid: disjoint groups that cover all joints.
+        regions: Top level of the pyramid: each region is a union of parts.
+        mirror: For each joint, its counterpart on the other side of the body; the joint itself on the midline.
         center: The joint that becomes the origin.
-        spine: (lower, upper) joint of the line whose length is the unit and whose direction becomes z.
-        shoulders: (from, to) joints of the line whose horizontal part becomes x (``align: body``).
-        released_across: The same line as the released code takes it (``align: released``).
+        spine: (lower, upper) joint of the spine. Its length becomes the unit, its direction the z axis.
+        shoulders: (from, to) joints of the shoulder line. Its horizontal part becomes the x axis (``align: body``).
+        released_across: The line that the released code uses for the x axis (``align: released``).
     """
 
     name: str
     joints: tuple[str, ...]
     bones: tuple[tuple[int, int], ...]
-    parts: tuple[Group, ...]
-    regions: tuple[Group, ...]
+    parts: tuple[JointGroup, ...]
+    regions: tuple[JointGroup, ...]
     mirror: tuple[int, ...]
     center: int
     spine: tuple[int, int]
@@ -51,39 +51,39 @@ class Topology:
 
     @cached_property
     def joint_to_part(self) -> tuple[int, ...]:
-        """For each joint the index of its part."""
+        """Index of the part of each joint."""
         return _owner(self.parts, range(self.size))
 
     @cached_property
-    def joint_to_body(self) -> tuple[int, ...]:
-        """For each joint the index of its body region."""
+    def joint_to_region(self) -> tuple[int, ...]:
+        """Index of the region of each joint."""
         return _owner(self.regions, range(self.size))
 
     @cached_property
-    def part_to_body(self) -> tuple[int, ...]:
-        """For each part the index of its body region."""
-        return tuple(self.joint_to_body[part.joints[0]] for part in self.parts)
+    def part_to_region(self) -> tuple[int, ...]:
+        """Index of the region of each part."""
+        return tuple(self.joint_to_region[part.joints[0]] for part in self.parts)
 
 
-def groups(**numbers: tuple[int, ...]) -> tuple[Group, ...]:
-    """Groups from joint numbers as the datasets' documentation counts them, from 1; ``_`` in a name is a space."""
+def groups(**numbers: tuple[int, ...]) -> tuple[JointGroup, ...]:
+    """Joint groups from 1-based joint numbers; ``_`` in a name becomes a space."""
     return tuple(
-        Group(name.replace("_", " "), tuple(n - 1 for n in joints)) for name, joints in numbers.items()
+        JointGroup(name.replace("_", " "), tuple(n - 1 for n in joints)) for name, joints in numbers.items()
     )
 
 
 def pairs(*numbers: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Pairs of joint numbers counted from 1, as pairs counted from 0."""
+    """Pairs of 0-based joint indices from pairs of 1-based joint numbers."""
     return tuple((a - 1, b - 1) for a, b in numbers)
 
 
 def mirror(size: int, *numbers: tuple[int, int]) -> tuple[int, ...]:
-    """The left-right permutation of ``size`` joints from (left, right) pairs counted from 1."""
+    """The left-right permutation of ``size`` joints, from (left, right) pairs of 1-based joint numbers."""
     partner = list(range(size))
     for left, right in pairs(*numbers):
         partner[left], partner[right] = right, left
     return tuple(partner)
 
 
-def _owner(owners: tuple[Group, ...], joints: range) -> tuple[int, ...]:
+def _owner(owners: tuple[JointGroup, ...], joints: range) -> tuple[int, ...]:
     return tuple(next(g for g, group in enumerate(owners) if joint in group.joints) for joint in joints)

@@ -1,7 +1,8 @@
-"""The labelled draw: which clips of a train set keep their label, from names and labels alone.
+"""Random selection of the clips of a training set that keep their label.
 
-A clip's rank is a hash of the seed and its name, so that a draw needs no random generator and no file order,
-can be made again anywhere, and a smaller set lies inside a larger one of the same seed, family and pool.
+Clips are ranked by a hash of the seed and the clip name. The selection depends on no random generator and no file
+order, is the same on every machine, and is nested: with the same seed, family and training set, a smaller selection is
+a subset of a larger one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ VALIDATION_TAG = "psptool-validation-1"
 
 
 def ranked(names: Iterable[str], seed: int, tag: str = LABELLED_TAG) -> list[str]:
-    """The names by the SHA-256 of tag, seed (decimal) and name, joined by newlines, as UTF-8 bytes."""
+    """``names`` sorted by the SHA-256 of tag, seed (decimal) and name, joined by newlines and encoded as UTF-8."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{tag}\n{seed}\n{name}".encode()).digest())
 
 
 def by_label(labels: Mapping[str, int]) -> dict[int, list[str]]:
-    """Clip names by label, labels ascending."""
+    """Clip names by label, in ascending order of the labels."""
     groups: dict[int, list[str]] = defaultdict(list)
     for name, label in labels.items():
         groups[label].append(name)
@@ -31,13 +32,13 @@ def by_label(labels: Mapping[str, int]) -> dict[int, list[str]]:
 def draw_per_class(
     labels: Mapping[str, int], counts: Mapping[int, int], seed: int, tag: str = LABELLED_TAG
 ) -> set[str]:
-    """The first ``counts[label]`` clips of every class by rank.
+    """The first ``counts[label]`` clips by rank of each class.
 
     Args:
-        labels: Label by clip name; the pool that is drawn from.
-        counts: Clips to take by label; every label of the pool has one.
-        seed: The draw's number.
-        tag: What the draw is for; draws with different tags are independent.
+        labels: Label by clip name, of all clips to select from.
+        counts: Number of clips to select, for every label in ``labels``.
+        seed: Random seed.
+        tag: Purpose of the selection; selections with different tags are independent.
     """
     return {
         name
@@ -47,20 +48,20 @@ def draw_per_class(
 
 
 def draw_global(labels: Mapping[str, int], count: int, seed: int) -> set[str]:
-    """The first ``count`` clips of the whole pool by rank, whatever their class."""
+    """The first ``count`` clips by rank, regardless of class."""
     return set(ranked(labels, seed)[:count])
 
 
 def share(ratio: float, clips: int) -> int:
-    """``ratio * clips``, rounded half up, at least 1; exact for the ratio as it is written in decimal."""
+    """``ratio * clips``, rounded half up, at least 1. Computed exactly from the decimal digits of ``ratio``."""
     return max(1, int(Fraction(str(ratio)) * clips + Fraction(1, 2)))
 
 
 def aimclr_share(ratio: float, clips: int) -> int:
-    """Labelled clips of a class as AimCLR (Guo et al. 2022) counts them: ``round(ratio * n_class)``."""
+    """Labelled clips per class in AimCLR (Guo et al. 2022): ``round(ratio * n_class)``."""
     return round(ratio * clips)
 
 
 def global_share(ratio: float, clips: int) -> int:
-    """Labelled clips of the train set as CMD and MAMP (Mao et al.) count them: ``int(N * ratio)``."""
+    """Labelled clips of the training set in CMD and MAMP (Mao et al.): ``int(N * ratio)``."""
     return int(clips * ratio)

@@ -1,4 +1,4 @@
-"""A split from a dataset's clips and a request: protocol, validation, then the labelled draw."""
+"""Creating a split: apply the protocol, move clips to validation, then select the labelled clips."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FAMILIES: tuple[str, ...] = get_args(Family)
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What a split is asked to be; None leaves a choice to the dataset's default.
+    """The settings of a split.
 
     Attributes:
-        ratio: Share of the train set's labels that are kept, at most 1; or None where `count` is given.
-        count: Labelled clips a class; or None where `ratio` is given.
-        protocol: One of the dataset's protocols; the first by default.
-        family: per-class, per-class-ratio or global.
-        seed: The draw's number.
-        test_view: The camera kept for test, for datasets that let one choose.
-        validation: A rule such as ``view=2``.
+        ratio: Fraction of the training labels to keep, at most 1; None if `count` is given.
+        count: Labelled clips per class; None if `ratio` is given.
+        protocol: One of the dataset's protocols; None for its first.
+        family: How labelled clips are counted: per-class, per-class-ratio or global.
+        seed: Random seed of the selection.
+        test_view: The camera for test, if the dataset's protocol lets you choose; None for the default.
+        validation: A validation rule such as ``view=2``; None for no validation set.
     """
 
     ratio: float | None = None
@@ -43,24 +43,24 @@ class SplitRequest:
     def __post_init__(self) -> None:
         if (self.ratio is None) == (self.count is None):
             found = "neither" if self.ratio is None else "both"
-            raise PspError("--ratio and --count", found, "exactly one", "Say for example --ratio 0.05.")
+            raise PspError("--ratio and --count", found, "exactly one", "Use for example --ratio 0.05.")
         if self.ratio is not None and not 0 < self.ratio <= 1:
-            fix = "0.05 keeps the labels of 5 %; 1 keeps all."
-            raise PspError("--ratio", str(self.ratio), "a share over 0 and at most 1", fix)
+            fix = "0.05 keeps 5 % of the labels; 1 keeps all."
+            raise PspError("--ratio", str(self.ratio), "a number above 0 and at most 1", fix)
         if self.count is not None and self.count < 1:
-            raise PspError("--count", str(self.count), "at least 1 labelled clip a class")
+            raise PspError("--count", str(self.count), "at least 1 labelled clip per class")
         if self.seed < 0:
             raise PspError("--seed", str(self.seed), "0 or more")
         if self.family not in FAMILIES:
             expected = f"one of {', '.join(FAMILIES)}"
             raise PspError("--family", repr(self.family), expected, suggest(self.family, FAMILIES))
         if self.count is not None and self.family != "per-class":
-            fix = "Give --ratio, or leave --family out."
+            fix = "Use --ratio, or omit --family."
             raise PspError("--count", f"--family {self.family}", "family per-class", fix)
 
     @classmethod
     def of(cls, split: Split) -> SplitRequest:
-        """The request that an existing split answers."""
+        """The request that reproduces an existing split."""
         return cls(
             split.ratio,
             split.count,
@@ -74,14 +74,14 @@ class SplitRequest:
 
 @dataclass(frozen=True)
 class MadeSplit:
-    """A split and what there is to say of it.
+    """A new split and its summary.
 
     Attributes:
-        split: The artefact.
-        rule: In words, how many clips of a class are labelled and by whose convention.
-        labelled_per_class: (fewest, most) labelled clips of the train set's classes.
-        performances: Distinct performances among the labelled clips: views of one performance count once.
-        warnings: Anything about classes that a user should know.
+        split: The split.
+        rule: The number of labelled clips per class and the convention behind it, as text.
+        labelled_per_class: (minimum, maximum) number of labelled clips over the classes of the training set.
+        performances: Number of distinct performances among the labelled clips; views of one performance count once.
+        warnings: Classes without labelled clips, or that are only in the test set.
     """
 
     split: Split
@@ -94,16 +94,16 @@ class MadeSplit:
 def make_split(
     dataset: Dataset, clips: Mapping[str, ClipKey], clips_fingerprint: str, request: SplitRequest
 ) -> MadeSplit:
-    """Make a split. The order of ``clips`` does not matter.
+    """Create a split. The order of ``clips`` has no effect.
 
     Args:
-        dataset: The dataset's facts.
-        clips: Key by clip name, of all clips of the prepared dataset.
-        clips_fingerprint: What the split is bound to.
-        request: What is asked for.
+        dataset: The dataset's constants.
+        clips: Key by clip name, for all clips of the prepared dataset.
+        clips_fingerprint: Fingerprint of the dataset's clips; the split is valid for this dataset only.
+        request: Settings of the split.
 
     Raises:
-        PspError: The protocol or view does not exist; the train or test set is empty; a class has too few
+        PspError: The protocol or view does not exist; the training or test set is empty; a class has too few
             clips; no clip would be labelled.
     """
     protocol = choose_protocol(dataset, request.protocol, request.test_view)
@@ -136,10 +136,10 @@ def make_split(
 
 
 def choose_protocol(dataset: Dataset, name: str | None, test_view: int | None) -> Protocol:
-    """The dataset's protocol of that name (its first where None), with the test view that is asked for.
+    """The dataset's protocol ``name`` (its first if None), with ``test_view`` as the test camera.
 
     Raises:
-        PspError: The dataset has no such protocol, or lets no such view be chosen.
+        PspError: The dataset has no such protocol, or does not allow this test view.
     """
     known = dataset.protocols
     if name is not None and name not in known:
@@ -150,23 +150,23 @@ def choose_protocol(dataset: Dataset, name: str | None, test_view: int | None) -
         return protocol
     if test_view not in dataset.test_views:
         views = ", ".join(map(str, dataset.test_views))
-        expected = f"one of {views}" if views else f"none, since the protocols of {dataset.name} are fixed"
+        expected = f"one of {views}" if views else f"no test view: the protocols of {dataset.name} are fixed"
         raise PspError(f"--test-view of {dataset.name}", str(test_view), expected)
     return replace(protocol, train=frozenset(dataset.test_views) - {test_view}, test=frozenset({test_view}))
 
 
 def split_name(split: Split) -> str:
-    """The split's file name without its ending; all that a request can ask for differs in it."""
+    """The split's file name without its suffix. Different requests have different names."""
     return request_name(split.dataset, SplitRequest.of(split), default_view(DATASETS[split.dataset]))
 
 
 def request_name(data: str, request: SplitRequest, usual_view: int | None = None) -> str:
-    """What the file of the split that is asked for is called, without its ending.
+    """The file name, without its suffix, of the split for ``request``.
 
     Args:
-        data: What the dataset is called.
-        request: With its protocol.
-        usual_view: The test view that goes without saying.
+        data: The dataset's name.
+        request: Settings of the split, including the protocol.
+        usual_view: The default test view, which the name omits.
     """
     size = f"k{request.count}" if request.ratio is None else repr(request.ratio).removesuffix(".0")
     parts = [data, str(request.protocol), size, f"s{request.seed}"]
@@ -180,22 +180,22 @@ def request_name(data: str, request: SplitRequest, usual_view: int | None = None
 
 
 def default_view(dataset: Dataset) -> int | None:
-    """The camera that the default protocol keeps for test, where the dataset lets one choose; else None."""
+    """The default test camera; None if the dataset's protocols are fixed."""
     return max(next(iter(dataset.protocols.values())).test or ()) if dataset.test_views else None
 
 
-def field_count(protocol: Protocol, ratio: float, train_clips: int, classes: int) -> int | None:
-    """The field's number of labelled clips a class for ``ratio``, or None where it has none that fits.
+def literature_count(protocol: Protocol, ratio: float, train_clips: int, classes: int) -> int | None:
+    """The literature's number of labelled clips per class for ``ratio``, or None if it has none that applies.
 
-    The field's counts stand for the whole dataset (33 of about 660 clips a class in NTU 60). A train set of
-    less than half that size is a part of the dataset, where they would not be the ratio that was asked for.
+    The counts hold for the complete dataset (5 %: 33 of about 660 clips per class in NTU 60). They do not apply to a
+    training set of less than half that size: there they would not match ``ratio``.
     """
     count = protocol.label_counts.get(ratio)
     return None if count is None or train_clips < classes * count / ratio / 2 else count
 
 
-def differences(found: Split, made: Split) -> list[str]:
-    """What of ``found`` is not as it would be made now, a line each; the tool's version does not count."""
+def compare_splits(found: Split, made: Split) -> list[str]:
+    """The differences between a stored split and a reproduced one, one line each. The tool version is ignored."""
     lines = []
     for field in Split.model_fields:
         if field == "tool_version":
@@ -205,7 +205,7 @@ def differences(found: Split, made: Split) -> list[str]:
             continue
         if field in ("labelled", "unlabelled", "validation", "test"):
             extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
-            lines.append(f"{field}: {_some(extra)} too many, {_some(missing)} missing")
+            lines.append(f"{field}: {_some(extra)} unexpected, {_some(missing)} missing")
         else:
             lines.append(f"{field}: found {a}, expected {b}")
     return lines
@@ -219,22 +219,22 @@ def _some(names: list[str], most: int = 3) -> str:
 def _sides(
     dataset: Dataset, protocol: Protocol, clips: Mapping[str, ClipKey]
 ) -> tuple[dict[str, ClipKey], dict[str, ClipKey]]:
-    """The clips for training and for test."""
+    """The training clips and the test clips of a protocol."""
     train = {name: key for name, key in clips.items() if getattr(key, protocol.field) in protocol.train}
     test = {
         name: key
         for name, key in clips.items()
         if name not in train and (protocol.test is None or getattr(key, protocol.field) in protocol.test)
     }
-    for part, names, values in (("train", train, protocol.train), ("test", test, protocol.test)):
+    for part, names, values in (("training", train, protocol.train), ("test", test, protocol.test)):
         if not names:
             there = sorted({getattr(key, protocol.field) for key in clips.values()})
             wanted = "any other" if values is None else ", ".join(map(str, sorted(values)))
             raise PspError(
-                f"the {part} set of {dataset.name} {protocol.name} is empty",
+                f"--protocol {protocol.name}: the {part} set of {dataset.name} is empty",
                 f"{protocol.field}s {', '.join(map(str, there)) or 'none'} in the dataset",
                 f"{protocol.field} {wanted}",
-                "Choose another --protocol, or prepare the rest of the dataset.",
+                "Choose another --protocol, or prepare the complete dataset.",
             )
     return train, test
 
@@ -242,24 +242,24 @@ def _sides(
 def _draw(
     dataset: Dataset, protocol: Protocol, train_clips: int, pool: Mapping[str, int], request: SplitRequest
 ) -> tuple[set[str], str]:
-    """The labelled names, and in words how many there are of a class and why."""
+    """The labelled clip names, and the rule for their number as text."""
     sizes = {label: len(names) for label, names in by_label(pool).items()}
     ratio = request.ratio
     if ratio is not None and request.family == "global":
         labelled = draw_global(pool, global_share(ratio, len(pool)), request.seed)
-        how = f"int(N * {ratio}) of the whole train set, classes not balanced, as CMD and MAMP count"
+        how = f"int(N * {ratio}) of the whole training set, classes not balanced (as in CMD and MAMP)"
     elif ratio is not None and request.family == "per-class-ratio":
         counts = {label: aimclr_share(ratio, size) for label, size in sizes.items()}
         labelled = draw_per_class(pool, counts, request.seed)
-        how = f"round({ratio} * clips) of each class, as AimCLR counts"
+        how = f"round({ratio} * clips) of each class (as in AimCLR)"
     else:
         counts, how = _per_class_counts(dataset, protocol, train_clips, sizes, request)
         labelled = draw_per_class(pool, counts, request.seed)
     if not labelled:
         raise PspError(
-            f"--ratio {ratio} with --family {request.family} labels no clip",
-            f"{len(pool)} clips to draw from",
-            fix="Ask for a larger ratio.",
+            f"--ratio {ratio} with --family {request.family}: selects no labelled clip",
+            f"{len(pool)} training clips",
+            fix="Use a larger --ratio.",
         )
     return labelled, how
 
@@ -267,16 +267,16 @@ def _draw(
 def _per_class_counts(
     dataset: Dataset, protocol: Protocol, train_clips: int, sizes: Mapping[int, int], request: SplitRequest
 ) -> tuple[dict[int, int], str]:
-    """Labelled clips by label for family per-class, and whose count it is.
+    """Number of labelled clips by label for the family per-class, and its rule as text.
 
     Raises:
-        PspError: A class has fewer clips than are to be labelled.
+        PspError: A class has fewer clips than the number of labelled clips.
     """
     if request.ratio is None:
-        count, how = request.count, f"{request.count} of each class, as asked"
+        count, how = request.count, f"{request.count} of each class (--count)"
     else:
-        count = field_count(protocol, request.ratio, train_clips, len(dataset.class_names))
-        how = f"{count} of each class, the field's count for ratio {request.ratio} (ASSL and its successors)"
+        count = literature_count(protocol, request.ratio, train_clips, len(dataset.class_names))
+        how = f"{count} of each class, the standard count for ratio {request.ratio} (ASSL and its successors)"
     if count is None:
         assert request.ratio is not None
         how = f"{request.ratio} of each class's clips, rounded half up, at least 1"
@@ -285,17 +285,18 @@ def _per_class_counts(
     if short:
         listed = "; ".join(f"{dataset.class_names[label]} has {sizes[label]}" for label in short[:5])
         more = f"; and {len(short) - 5} more classes" if len(short) > 5 else ""
+        option = "--ratio" if request.count is None else "--count"
         raise PspError(
-            f"{count} labelled clips of each class are more than {len(short)} of {len(sizes)} classes have",
+            f"{option}: {len(short)} of {len(sizes)} classes have fewer than {count} training clips",
             listed + more,
-            f"at least {count} clips to draw from in each",
-            f"Ask for --count {min(sizes.values())} or fewer.",
+            f"at least {count} training clips per class",
+            f"Use --count {min(sizes.values())} or fewer.",
         )
     return dict.fromkeys(sizes, count), how
 
 
 def _warnings(dataset: Dataset, labelled: Mapping[int, int], test: Mapping[str, ClipKey]) -> tuple[str, ...]:
-    """Classes that cannot be learned or recognised, by name."""
+    """Warnings about classes without labelled clips and classes that are only in the test set."""
     lines = []
     none = [dataset.class_names[label] for label, count in labelled.items() if count == 0]
     if none:
@@ -303,5 +304,5 @@ def _warnings(dataset: Dataset, labelled: Mapping[int, int], test: Mapping[str, 
     only = sorted({key.label for key in test.values()} - labelled.keys())
     if only:
         names = ", ".join(dataset.class_names[label] for label in only)
-        lines.append(f"{len(only)} classes are in the test set alone: {names}")
+        lines.append(f"{len(only)} classes are only in the test set: {names}")
     return tuple(lines)

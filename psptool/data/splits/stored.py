@@ -1,4 +1,4 @@
-"""Splits of a prepared dataset: made from the store's clip table, checked against it, and described."""
+"""Splits of a prepared dataset: creating them from the clip table, checking them against it, summarizing them."""
 
 from __future__ import annotations
 
@@ -8,64 +8,64 @@ from typing import Any
 
 from psptool.common.errors import PspError
 from psptool.data.skeletons.datasets import DATASETS
-from psptool.data.splits.making import MadeSplit, SplitRequest, differences, make_split
+from psptool.data.splits.making import MadeSplit, SplitRequest, compare_splits, make_split
 from psptool.data.store.reading import Store
 from psptool.schemas.split import Split
 
 
 def split_store(store: Store, request: SplitRequest) -> MadeSplit:
-    """A split of a prepared dataset.
+    """Create a split of a prepared dataset.
 
     Raises:
-        PspError: As `make_split`.
+        PspError: As for `make_split`.
     """
     clips = {name: store.key(index) for index, name in enumerate(store.names)}
     manifest = store.manifest
     return make_split(DATASETS[manifest.dataset], clips, manifest.fingerprints.clips, request)
 
 
-def check_split(store: Store, split: Split) -> list[str]:
-    """What of ``split`` is not as it would be made from this dataset now; empty where nothing is.
+def find_split_errors(store: Store, split: Split) -> list[str]:
+    """The differences between ``split`` and the same split created anew from ``store``; empty if there are none.
 
     Raises:
-        PspError: The split was made for another dataset.
+        PspError: The split belongs to another dataset.
     """
     if split.dataset != store.manifest.dataset:
         raise PspError(
-            f"{store.path}: not the split's dataset",
+            f"--data {store.path}: not the dataset of the split",
             store.manifest.dataset,
             split.dataset,
-            "Name the split's dataset with --data.",
+            "Use --data with the dataset of the split.",
         )
     try:
         made = split_store(store, SplitRequest.of(split)).split
     except PspError as error:
-        return [f"it can no longer be made: {error}"]
-    return differences(split, made)
+        return [f"the split cannot be reproduced: {error}"]
+    return compare_splits(split, made)
 
 
-def check_bound(store: Store, path: Path, split: Split) -> None:
-    """Raise where ``split``, of the file ``path``, was made for other clips than the dataset's.
+def require_same_clips(store: Store, path: Path, split: Split) -> None:
+    """Check that ``split``, loaded from ``path``, was created for the clips of ``store``.
 
     Raises:
-        PspError: It was.
+        PspError: It was created for other clips.
     """
     manifest = store.manifest
     if split.dataset != manifest.dataset or split.clips_fingerprint != manifest.fingerprints.clips:
         raise PspError(
-            f"{path}: a split of other clips than those of {store.path}",
+            f"{path}: the split does not belong to {store.path}",
             f"{split.dataset}, clips fingerprint {split.clips_fingerprint[:12]}…",
-            f"{manifest.dataset}, {manifest.fingerprints.clips[:12]}…",
-            f"Name the right dataset with --data, or make a split of this one: "
+            f"{manifest.dataset}, clips fingerprint {manifest.fingerprints.clips[:12]}…",
+            f"Use --data with the dataset of the split, or create a split of this dataset: "
             f"psptool split --ratio 0.05 --data {store.path}.",
         )
 
 
 def save_split(split: Split, path: Path) -> bool:
-    """Write a split whole or not at all; one that already says the same is only marked as the newest.
+    """Write a split atomically. If the file already has this content, only its modification time is updated.
 
     Returns:
-        Whether the file's content is new.
+        Whether the content of the file changed.
 
     Raises:
         PspError: The path cannot be written.
@@ -81,10 +81,10 @@ def save_split(split: Split, path: Path) -> bool:
     return not current
 
 
-def summary(split: Split) -> dict[str, Any]:
-    """A split in numbers: sizes of its parts, labelled clips a class, and distinct performances labelled.
+def summarize_split(split: Split) -> dict[str, Any]:
+    """Settings and statistics of a split: clips per part, labelled clips per class, distinct labelled performances.
 
-    The labels come from the clips' names; views of one performance count as one performance.
+    Labels are read from the clip names. Views of one performance count as one performance.
     """
     dataset = DATASETS[split.dataset]
     keys = [key for name in split.labelled if (key := dataset.parse(name)) is not None]

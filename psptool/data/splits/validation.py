@@ -1,6 +1,6 @@
-"""Rules that take validation clips out of the train set before the draw.
+"""Rules that move clips from the training set to the validation set, before labelled clips are selected.
 
-``view=2``, ``subject=3,7``, or ``fraction=0.1`` of each class by hash rank.
+A rule is ``view=2``, ``subject=3,7``, or ``fraction=0.1`` (of each class, by hash rank).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from psptool.data.skeletons.datasets import ClipKey
 from psptool.data.splits.draw import VALIDATION_TAG, by_label, draw_per_class, share
 
 _FIELDS = {"view": "camera", "subject": "subject"}
-_WAY_OUT = "Write it as view=2, subject=3,7 or fraction=0.1."
+_FIX = "Examples: --validation view=2, --validation subject=3,7, --validation fraction=0.1."
 
 
 @dataclass(frozen=True)
 class ValidationRule:
-    """One parsed rule.
+    """A parsed validation rule.
 
     Attributes:
         kind: ``view``, ``subject`` or ``fraction``.
-        values: The views or subjects that leave, ascending; empty for a fraction.
-        fraction: The share of each class that leaves; None for the other kinds.
+        values: Views or subjects for validation, ascending; empty for a fraction.
+        fraction: Fraction of each class for validation; None for the other kinds.
     """
 
     kind: str
@@ -35,28 +35,28 @@ class ValidationRule:
         return f"{self.kind}={what}"
 
     def pick(self, train: Mapping[str, ClipKey], seed: int) -> set[str]:
-        """The names of the train clips that the rule takes; of a fraction's classes at least one clip stays.
+        """Names of the training clips for validation. A fraction leaves at least one training clip per class.
 
         Raises:
-            PspError: The rule takes no clip, or all of them.
+            PspError: The rule selects no clip or all clips.
         """
         if self.fraction is not None:
             labels = {name: key.label for name, key in train.items()}
             sizes = {label: len(names) for label, names in by_label(labels).items()}
             counts = {label: min(size - 1, share(self.fraction, size)) for label, size in sizes.items()}
             taken = draw_per_class(labels, counts, seed, VALIDATION_TAG)
-            there = f"classes of at most {max(sizes.values(), default=0)} train clips"
+            there = f"classes with at most {max(sizes.values(), default=0)} training clips"
         else:
             field = _FIELDS[self.kind]
             taken = {name for name, key in train.items() if getattr(key, field) in self.values}
             seen = sorted({getattr(key, field) for key in train.values()})
-            there = f"{self.kind}s {', '.join(map(str, seen))} in the train set"
+            there = f"{self.kind}s {', '.join(map(str, seen))} in the training set"
         if not taken or len(taken) == len(train):
             how_much = "no" if not taken else "every"
             raise PspError(
-                f"--validation {self} takes {how_much} train clip",
+                f"--validation {self}: selects {how_much} training clip",
                 there,
-                "a rule that takes some and leaves some",
+                "a rule that selects some of the training clips",
                 "Choose another value.",
             )
         return taken
@@ -66,7 +66,7 @@ def parse_validation(text: str) -> ValidationRule:
     """Parse ``view=2``, ``subject=3,7`` or ``fraction=0.1``.
 
     Raises:
-        PspError: The text is none of these.
+        PspError: ``text`` has another form.
     """
     kind, _, value = text.partition("=")
     try:
@@ -76,4 +76,4 @@ def parse_validation(text: str) -> ValidationRule:
             return ValidationRule(kind, tuple(sorted({int(part) for part in value.split(",")})))
     except ValueError:
         pass
-    raise PspError("--validation", repr(text), "a view, subjects or a fraction between 0 and 1", _WAY_OUT)
+    raise PspError("--validation", repr(text), "a view, subjects, or a fraction between 0 and 1", _FIX)

@@ -1,1 +1,1 @@
-"""The HDF5 file: written once, whole or not at all; opened as arrays."""
+"""Prepared datasets: HDF5 files that are written atomically and read as arrays."""

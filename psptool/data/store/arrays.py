@@ -1,6 +1,6 @@
-"""A clip as the store holds it, between the preparation that makes it and the file that keeps it.
+"""A prepared clip, before it is written to the store, and the motion stream computed from it.
 
-Notation for array shapes: M persons, T frames, V joints; rows R = M * T, person-major.
+Array shapes: M persons, T frames, V joints; rows R = M * T, person-major.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from psptool.schemas.report import TrackRule
 
 
 class TrackNote(NamedTuple):
-    """What became of a body track that is not a person of its own.
+    """A body track that was joined to another track or dropped.
 
     Attributes:
-        body: The sensor's id of the track.
-        rule: Why it was joined or dropped.
-        text: The figures behind that, for the report.
+        body: The sensor's body id of the track.
+        rule: The rule by which it was joined or dropped.
+        text: The measured values behind the decision, for the report.
     """
 
     body: int
@@ -36,15 +36,15 @@ class PreparedClip:
     Attributes:
         name: The clip's name.
         key: Label, subject, camera, setup, repetition.
-        joint: float32 (M, T, V, 3), normalized positions; zero where the person is absent.
-        present: bool (M, T), whether the person was tracked in that frame; no person is absent throughout.
-        state: uint8 (M, T, V), joint states; 0 where absent.
-        origin: float64 (3,), metres, camera frame.
-        scale: Metres of one unit.
-        rotation: float64 (3, 3), rows are the body's axes in camera coordinates:
+        joint: float32 (M, T, V, 3), normalized positions; zero in frames where the person is absent.
+        present: bool (M, T), frames in which the person was tracked. Every person is present in at least one frame.
+        state: uint8 (M, T, V), tracking states of the joints; 0 where the person is absent.
+        origin: float64 (3,), metres, camera coordinates.
+        scale: Metres per unit.
+        rotation: float64 (3, 3), the body axes as rows, in camera coordinates:
             recorded = joint * scale @ rotation + origin.
-        notes: What the report should say of the clip, such as a zero reference bone.
-        interpolated: Missing joints whose position was interpolated over time.
+        notes: Notes for the report, such as a reference bone of zero length.
+        interpolated: Number of missing joints whose position was interpolated over time.
         tracks: Body tracks that were joined or dropped.
     """
 
@@ -74,21 +74,24 @@ class PreparedClip:
 def motion(
     joint: NDArray[np.float32], present: NDArray[np.bool_], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Next frame minus this one, zero where either is absent and in the last frame.
+    """The motion stream: the next frame minus the current one.
+
+    Zero in the last frame, and where the person is absent in either frame.
 
     Args:
-        joint: float32 (M, T, V, 3).
+        joint: float32 (M, T, V, 3), normalized positions.
         present: bool (M, T).
-        out: float32 (M, T, V, 3), filled and returned; a new array where None.
+        out: float32 (M, T, V, 3), array for the result; a new array if None.
 
     Returns:
         float32 (M, T, V, 3).
     """
     step = np.empty_like(joint) if out is None else out
     np.subtract(joint[:, 1:], joint[:, :-1], out=step[:, :-1])
-    step[:, -1:] = 0
+    step[:, -1:] = 0  # the last frame has no successor
     if present.all():
         return step
+    # (M, T): present in this frame and in the next one. Without it, appearing would look like fast motion.
     both = np.zeros_like(present)
     both[:, :-1] = present[:, 1:] & present[:, :-1]
     step[~both] = 0

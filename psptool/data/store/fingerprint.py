@@ -1,8 +1,9 @@
-"""What datasets are told apart by: digests of clips, and the fingerprints that splits and runs are bound to.
+"""Digests of clips, and the fingerprints that identify a dataset. Splits and runs store the fingerprints.
 
-Each clip is hashed once, in whatever process prepared it, and the fingerprints are digests of names and
-digests; so the one process that writes the file has next to nothing to hash, and a file's fingerprints can be
-computed again from its arrays alone. Notation for array shapes: M persons, T frames, V joints.
+Each clip is hashed once, in the process that prepared it. A fingerprint is a digest of the clip names and clip
+digests, so the writing process hashes little. The fingerprints of a file can be recomputed from its arrays.
+
+Array shapes: M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _POSITION, _FLAG, _STATE = np.dtype("<f4"), np.dtype("?"), np.dtype("u1")
 
 
 def coordinates_digest(joint: NDArray[np.float32], present: NDArray[np.bool_]) -> bytes:
-    """SHA-256 of a clip's shape, positions and presence: equal where two clips have the same coordinates.
+    """SHA-256 of a clip's shape, positions and presence; equal for two clips with the same coordinates.
 
     Args:
         joint: float32 (M, T, V, 3).
@@ -40,14 +41,14 @@ def content_digest(
     key: ClipKey,
     normalization: tuple[NDArray[np.float64], float, NDArray[np.float64]],
 ) -> bytes:
-    """SHA-256 of everything the store holds of a clip but its name.
+    """SHA-256 of all data of a clip in the store, except its name.
 
     Args:
-        coordinates: The clip's `coordinates_digest`, which stands for its positions and presence.
+        coordinates: The clip's `coordinates_digest`, which covers its positions and presence.
         motion: float32 (M, T, V, 3).
         state: uint8 (M, T, V).
-        key: The clip's numbers.
-        normalization: origin (3,), scale and rotation (3, 3).
+        key: The numbers in the clip's name.
+        normalization: origin (3,), scale, and rotation (3, 3).
     """
     origin, scale, rotation = normalization
     digest = hashlib.sha256(coordinates)
@@ -59,24 +60,24 @@ def content_digest(
 
 
 def _plain(array: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
-    """The array's values one after the other, in the type that the file has them in."""
+    """The bytes of the array in C order, with the file's dtype."""
     same = array.dtype == dtype and array.flags.c_contiguous
     return (array if same else np.ascontiguousarray(array, dtype)).data
 
 
 class Fingerprinting:
-    """The two fingerprints of a dataset, clip by clip in the order of the store."""
+    """Incremental computation of a dataset's two fingerprints, over the clips in the order of the store."""
 
     def __init__(self) -> None:
         self._clips = hashlib.sha256(b"psptool-clips-1\n")
         self._content = hashlib.sha256(b"psptool-content-1\n")
 
     def add(self, name: str, label: int, content: bytes) -> None:
-        """Take in one clip: its name, its label and its `content_digest`."""
+        """Add one clip: its name, label and `content_digest`."""
         line = f"{name}\t{label}\n".encode()
         self._clips.update(line)
         self._content.update(line + content)
 
     def result(self) -> Fingerprints:
-        """The fingerprints of the clips taken in so far."""
+        """The fingerprints of the clips added so far."""
         return Fingerprints(clips=self._clips.hexdigest(), content=self._content.hexdigest())

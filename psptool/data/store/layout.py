@@ -1,6 +1,6 @@
-"""The arrays of the HDF5 file, version 1: their paths, types and shapes, for writer, reader and validator.
+"""The arrays of the HDF5 file, version 1: paths, dtypes and shapes, for the writer, the reader and the validator.
 
-Notation for array shapes: R rows (frames of one person, person by person, clip by clip), V joints, n clips.
+Array shapes: R rows (one row per person and frame: clip by clip, person by person, frame by frame), V joints, n clips.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest"
-"""The attribute that holds the dataset schema as JSON."""
+"""The HDF5 attribute with the dataset's manifest as JSON."""
 
 ROW_ARRAYS: dict[str, tuple[str, tuple[int | Literal["V"], ...]]] = {
     "joint": ("<f4", ("V", 3)),
@@ -18,16 +18,16 @@ ROW_ARRAYS: dict[str, tuple[str, tuple[int | Literal["V"], ...]]] = {
     "present": ("?", ()),
     "state": ("u1", ("V",)),
 }
-"""Type and shape of one row of each array of length R."""
+"""Dtype and shape of one row of each array of length R."""
 
 KEY_COLUMNS = ("label", "subject", "camera", "setup", "repetition")
 TABLE_COLUMNS = (*KEY_COLUMNS, "frames", "persons", "first_row")
-"""int64 arrays of length n under ``/clips``."""
+"""The int64 arrays of length n in the group ``/clips``."""
 
 NORMALIZATION: dict[str, tuple[int, ...]] = {"origin": (3,), "scale": (), "rotation": (3, 3)}
-"""float64 arrays of length n under ``/clips``, with the shape of one clip's entry."""
+"""The float64 arrays of length n in the group ``/clips``, with the shape of one clip's entry."""
 
-# 2048 rows of 25 joints (614 kB) fit HDF5's chunk cache of 1 MB.
+# One chunk of 2048 rows of 25 joints (614 kB) fits into HDF5's chunk cache of 1 MB.
 CHUNK_ROWS = 2048
 CHUNK_CLIPS = 1024
 
@@ -38,7 +38,7 @@ def row_shape(array: str, joints: int) -> tuple[int, ...]:
 
 
 def bytes_per_row(joints: int) -> int:
-    """Bytes that one person in one frame takes in the file."""
+    """Size of one row (one person in one frame) in the file, in bytes."""
     size = 0
     for name, (dtype, _) in ROW_ARRAYS.items():
         size += math.prod(row_shape(name, joints)) * (1 if dtype == "?" else int(dtype[-1]))

@@ -1,6 +1,6 @@
-"""Opening a prepared dataset: the manifest, the clip table, and the arrays, clip by clip or whole.
+"""Reading a prepared dataset: the manifest, the clip table, and the arrays of one clip or of all clips.
 
-Notation for array shapes: n clips, R rows (frames of one person), M persons, T frames, V joints.
+Array shapes: n clips, R rows (one person in one frame), M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from psptool.schemas.dataset import DatasetManifest
 
 
 class ClipTable(NamedTuple):
-    """int64 (n,) each; clip n owns rows first_row … first_row + frames * persons, person-major.
+    """The clip table: columns of int64 (n,).
 
-    Labels count from 0, all else as the dataset counts; -1 where it has no such field.
+    The rows of a clip are first_row to first_row + frames * persons (exclusive), person-major. Labels are 0-based,
+    other numbers as in the dataset; -1 if the clip names have no such field.
     """
 
     label: NDArray[np.int64]
@@ -51,12 +52,12 @@ class ClipTable(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The whole arrays of a dataset.
+    """The arrays of all clips of a dataset.
 
     Attributes:
-        joint: float32 (R, V, 3), normalized positions, zero where absent.
-        motion: float32 (R, V, 3), next frame minus this one.
-        present: bool (R,).
+        joint: float32 (R, V, 3), normalized positions; zero where the person is absent.
+        motion: float32 (R, V, 3), the next frame minus the current one.
+        present: bool (R,), whether the person is tracked in that frame.
     """
 
     joint: NDArray[np.float32]
@@ -66,18 +67,18 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredClip:
-    """One clip as the file holds it.
+    """One clip of a prepared dataset.
 
     Attributes:
         name: The clip's name.
         key: Label, subject, camera, setup, repetition.
         joint: float32 (M, T, V, 3), normalized positions; zero where the person is absent.
-        motion: float32 (M, T, V, 3), next frame minus this one.
-        present: bool (M, T).
-        state: uint8 (M, T, V), joint states.
-        origin: float64 (3,), metres, camera frame.
-        scale: Metres of one unit.
-        rotation: float64 (3, 3).
+        motion: float32 (M, T, V, 3), the next frame minus the current one.
+        present: bool (M, T), whether the person is tracked in that frame.
+        state: uint8 (M, T, V), tracking states of the joints.
+        origin: float64 (3,), metres, camera coordinates.
+        scale: Metres per unit.
+        rotation: float64 (3, 3), the body axes as rows, in camera coordinates.
     """
 
     name: str
@@ -91,18 +92,19 @@ class StoredClip:
     rotation: NDArray[np.float64]
 
     def recorded(self) -> NDArray[np.float64]:
-        """Positions in camera coordinates, metres, float64 (M, T, V, 3); NaN where the person is absent."""
+        """Positions in camera coordinates, metres: float64 (M, T, V, 3); NaN where the person is absent."""
+        # Inverse of the normalization. The rotation's rows are the body axes, so x @ rotation goes back to the camera.
         positions = self.joint.astype(np.float64) * self.scale @ self.rotation + self.origin
         positions[~self.present] = np.nan
         return positions
 
 
 class Store:
-    """An opened dataset; a context manager. Clips are read when asked for, the table and the names at once.
+    """An open dataset; a context manager. Names and clip table are read on opening, clips on access.
 
     Attributes:
         path: The file.
-        manifest: What the file says of itself.
+        manifest: The dataset's metadata.
         names: Clip names, ascending.
         table: The clip table.
     """
@@ -126,7 +128,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file; the manifest, names and table stay."""
+        """Close the file. The manifest, names and table remain available."""
         self._file.close()
 
     @cached_property
@@ -134,7 +136,7 @@ class Store:
         return {name: index for index, name in enumerate(self.names)}
 
     def index(self, name: str) -> int:
-        """The clip's place in the table.
+        """The index of the clip ``name`` in the table.
 
         Raises:
             PspError: There is no such clip.
@@ -142,22 +144,22 @@ class Store:
         try:
             return self._positions[name]
         except KeyError:
-            fix = suggest(name, self.names) or "psptool inspect shows what the file holds."
+            fix = suggest(name, self.names) or "List the clips with psptool inspect."
             raise PspError(f"{self.path}: has no clip {name!r}", fix=fix) from None
 
     def key(self, index: int) -> ClipKey:
-        """The numbers in a clip's name."""
+        """The numbers in the name of the clip with this index."""
         return ClipKey(*(int(getattr(self.table, name)[index]) for name in KEY_COLUMNS))
 
     def clip(self, which: int | str) -> StoredClip:
-        """One clip, by index or name, without reading the others.
+        """Read one clip by index or name.
 
         Raises:
             PspError: There is no such clip, or the file is damaged.
         """
         index = self.index(which) if isinstance(which, str) else which
         if not -len(self) <= index < len(self):
-            raise PspError(f"{self.path}: has no clip {index}", expected=f"an index under {len(self)}")
+            raise PspError(f"{self.path}: has no clip {index}", expected=f"an index below {len(self)}")
         index %= len(self)
         arrays = {name: self._rows_of(name, index) for name in ROW_ARRAYS}
         origin, scale, rotation = (self._read(f"clips/{name}", index) for name in NORMALIZATION)
@@ -166,7 +168,7 @@ class Store:
         )
 
     def rows(self) -> Rows:
-        """The whole joint, motion and present arrays, for training.
+        """Read the joint, motion and present arrays of all clips, for training.
 
         Raises:
             PspError: The file is damaged.
@@ -175,18 +177,18 @@ class Store:
         return Rows(*(self._read(name, everything) for name in ("joint", "motion", "present")))
 
     def array(self, path: str) -> h5py.Dataset:
-        """An array of the file by its HDF5 path, for those who read it in their own way.
+        """The HDF5 dataset at ``path``, for direct access.
 
         Raises:
             PspError: There is no such array.
         """
         found = self._file.get(path)
         if not isinstance(found, h5py.Dataset):
-            raise _damaged(self.path, f"no array /{path}")
+            raise _damaged(self.path, f"array /{path} is missing")
         return found
 
     def digests(self, indices: Iterable[int] | None = None) -> list[bytes]:
-        """A digest of the coordinates of each clip (or of ``indices``): equal where the coordinates are.
+        """Digest of the coordinates of each clip (or of the clips ``indices``); equal for equal coordinates.
 
         Raises:
             PspError: The file is damaged.
@@ -198,6 +200,7 @@ class Store:
         frames, persons = int(self.table.frames[index]), int(self.table.persons[index])
         first = int(self.table.first_row[index])
         rows: NDArray[Any] = self._read(name, slice(first, first + frames * persons))
+        # (M * T, ...) -> (M, T, ...): rows are person-major.
         return rows.reshape(persons, frames, *rows.shape[1:])
 
     def _read(self, name: str, what: int | slice) -> Any:
@@ -207,18 +210,18 @@ class Store:
             raise _damaged(self.path, f"/{name} cannot be read ({error})") from error
 
     def _check_sizes(self) -> None:
-        """Lengths that would otherwise lead to reading other clips' rows; `validate` checks the rest."""
+        """Check lengths and row offsets: wrong ones would return rows of other clips. `validate` checks the rest."""
         clips, rows = len(self.names), len(self._file["joint"])
         per_clip = (*TABLE_COLUMNS, *NORMALIZATION)
         odd = [f"/clips/{name}" for name in per_clip if len(self._file["clips"][name]) != clips]
         odd += [f"/{name}" for name in ROW_ARRAYS if len(self._file[name]) != rows]
         if odd:
-            raise _damaged(self.path, f"{', '.join(odd)} not as long as /clips/name or /joint")
+            raise _damaged(self.path, f"{', '.join(odd)}: length differs from /clips/name or /joint")
         sizes = self.table.frames * self.table.persons
         starts = np.concatenate(([0], np.cumsum(sizes)))
         if np.any(sizes < 0) or starts[-1] != rows or not np.array_equal(starts[:-1], self.table.first_row):
             raise _damaged(
-                self.path, "the rows of /clips/first_row, frames and persons do not follow each other"
+                self.path, "/clips/first_row does not agree with the row counts of /clips/frames and persons"
             )
 
 
@@ -226,7 +229,8 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     """Open a prepared dataset.
 
     Raises:
-        PspError: The file is absent, no HDF5 file, truncated, of another version, or not a psptool dataset.
+        PspError: The file does not exist, is not an HDF5 file, is truncated, has another format version, or is not a
+            psptool dataset.
     """
     path = Path(path)
     try:
@@ -247,8 +251,8 @@ def _manifest(path: Path, file: h5py.File) -> DatasetManifest:
     text = file.attrs.get(MANIFEST)
     if not isinstance(text, str):
         raise PspError(
-            f"{path}: not a psptool dataset: it has no attribute {MANIFEST!r}",
-            fix="Make one with psptool prepare.",
+            f"{path}: not a psptool dataset: the attribute {MANIFEST!r} is missing",
+            fix="Create a dataset with psptool prepare.",
         )
     try:
         return DatasetManifest.model_validate_json(text)
@@ -256,22 +260,24 @@ def _manifest(path: Path, file: h5py.File) -> DatasetManifest:
         for item in error.errors():
             if item["loc"] == ("format_version",):
                 raise PspError(
-                    f"{path}: a format that this psptool does not read",
+                    f"{path}: format version not supported",
                     f"version {item['input']}",
                     f"version {FORMAT_VERSION}",
-                    "Prepare the dataset again, or use the psptool that wrote it.",
+                    "Prepare the dataset again, or use the version of psptool that wrote it.",
                 ) from error
         raise _damaged(path, f"attribute {MANIFEST!r}: {describe(error)}") from error
 
 
 def _cannot_open(path: Path, error: OSError) -> PspError:
     if not path.exists():
-        return PspError(f"{path}: there is no such file", fix="Check the path, or run psptool prepare.")
+        return PspError(f"{path}: no such file", fix="Check the path, or run psptool prepare.")
     if path.is_dir():
-        return PspError(f"{path}: is a folder", expected="a dataset's HDF5 file")
+        return PspError(
+            f"{path}: is a folder", expected="the HDF5 file of a dataset", fix="Choose a file in it."
+        )
     if "truncated" in str(error):
-        return _damaged(path, "it is truncated")
-    return PspError(f"{path}: cannot be opened ({error})", expected="an HDF5 file made by psptool prepare")
+        return _damaged(path, "the file is truncated")
+    return PspError(f"{path}: cannot be opened ({error})", expected="an HDF5 file from psptool prepare")
 
 
 def _damaged(path: Path, what: str) -> PspError:

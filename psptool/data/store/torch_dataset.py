@@ -1,7 +1,7 @@
-"""A prepared dataset for people who train their own model: clips as tensors through ``torch.utils.data``.
+"""A prepared dataset as a ``torch.utils.data.Dataset``, for training other models.
 
-psptool's own training does not pass through it; it keeps the whole dataset on the device.
-Notation for tensor shapes: M persons, T frames, V joints.
+psptool's own training does not use it: it keeps the whole dataset on the device.
+Tensor shapes: M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ClipTensors(NamedTuple):
 
     Attributes:
         joint: float32 (M, T, V, 3), normalized positions; zero where the person is absent.
-        motion: float32 (M, T, V, 3), next frame minus this one.
-        present: bool (M, T).
-        label: int64 ().
+        motion: float32 (M, T, V, 3), the next frame minus the current one.
+        present: bool (M, T), whether the person is tracked in that frame.
+        label: int64 (), 0-based.
         position: int64 (), the clip's index in the store.
     """
 
@@ -37,20 +37,20 @@ class ClipTensors(NamedTuple):
 
 
 class ClipDataset(Dataset[ClipTensors]):
-    """Clips of a prepared dataset; as M and T differ, a batch needs a ``collate_fn`` of one's own.
+    """Clips of a prepared dataset. M and T vary between clips, so batching needs a custom ``collate_fn``.
 
-    The file is opened by each worker process for itself.
+    Each worker process opens the file itself.
 
     Args:
         path: The dataset's file.
-        names: The clips to show, in this order, such as a split's ``labelled``; all of them where None.
+        names: Clip names in the order of the dataset's indices, such as a split's ``labelled``; all clips if None.
 
     Example:
         >>> dataset = ClipDataset("data/ucla.h5", split.labelled)  # doctest: +SKIP
         >>> joint, motion, present, label, position = dataset[0]   # doctest: +SKIP
 
     Raises:
-        PspError: The file cannot be opened, or has no clip of such a name.
+        PspError: The file cannot be opened, or has no clip with one of the names.
     """
 
     def __init__(self, path: str | os.PathLike[str], names: Iterable[str] | None = None) -> None:
@@ -79,7 +79,7 @@ class ClipDataset(Dataset[ClipTensors]):
         return self.__dict__ | {"_opened": None}
 
     def _store(self) -> Store:
-        # HDF5 does not survive a fork, so that a worker must not use what its parent opened.
+        # An HDF5 handle is invalid after a fork, so a worker must not use its parent's.
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = (os.getpid(), open_store(self.path))
         return self._opened[1]

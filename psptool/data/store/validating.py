@@ -1,6 +1,6 @@
-"""Checking everything that the format promises of a dataset, clip by clip.
+"""Validation of a dataset against its format: arrays, clip table, every clip, and the fingerprints.
 
-Notation for array shapes: n clips, M persons, T frames, V joints.
+Array shapes: n clips, M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from psptool.data.store.reading import Store, StoredClip, open_store
 from psptool.schemas.dataset import Fingerprints
 
 _STATES = (0, 1, 2, 255)
-# A rotation of float64 numbers is one to within rounding.
+# Largest deviation of rotation @ rotation.T from the identity; float64 rounding stays far below.
 _ROTATION_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One promise that a file breaks.
+class Violation:
+    """One violation of the format.
 
     Attributes:
-        clip: The clip's name, or None where it concerns the whole file.
-        what: What was found, and what was expected.
+        clip: The clip's name, or None for the whole file.
+        what: The value found and the value expected.
     """
 
     clip: str | None
@@ -41,25 +41,26 @@ class Finding:
         return self.what if self.clip is None else f"{self.clip}: {self.what}"
 
 
-def validate(path: str | os.PathLike[str]) -> list[Finding]:
-    """Check a dataset; an empty list says that it is as it should be.
+def validate(path: str | os.PathLike[str]) -> list[Violation]:
+    """Validate a dataset, reading one clip at a time.
 
-    A file that cannot be opened at all is one finding, and one whose arrays do not fit together is not
-    looked into further. The clips are read one at a time.
+    Returns:
+        All violations; empty if all checks passed. A file that cannot be opened gives one violation. If the dtypes or
+        shapes are wrong, the clips are not checked.
     """
     try:
         with open_store(path) as store:
             shape = list(_check_arrays(store))
             return shape or [*_check_table(store), *_check_clips(store)]
     except PspError as error:
-        return [Finding(None, str(error))]
+        return [Violation(None, str(error))]
 
 
-def _check_arrays(store: Store) -> Iterator[Finding]:
-    """Types and shapes."""
+def _check_arrays(store: Store) -> Iterator[Violation]:
+    """Check topology, dtypes and shapes."""
     dataset = DATASETS[store.manifest.dataset]
     if store.manifest.topology != dataset.topology.name:
-        yield Finding(None, f"topology: found {store.manifest.topology}, expected {dataset.topology.name}")
+        yield Violation(None, f"topology: found {store.manifest.topology}, expected {dataset.topology.name}")
         return
     joints = dataset.topology.size
     expected = {name: (np.dtype(ROW_ARRAYS[name][0]), row_shape(name, joints)) for name in ROW_ARRAYS}
@@ -68,25 +69,25 @@ def _check_arrays(store: Store) -> Iterator[Finding]:
     for name, (dtype, shape) in expected.items():
         array: h5py.Dataset = store.array(name)
         if (array.dtype, array.shape[1:]) != (dtype, shape):
-            yield Finding(None, f"/{name}: found {array.dtype} {array.shape[1:]}, expected {dtype} {shape}")
+            yield Violation(None, f"/{name}: found {array.dtype} {array.shape[1:]}, expected {dtype} {shape}")
 
 
-def _check_table(store: Store) -> Iterator[Finding]:
-    """Names, labels and the manifest's counts."""
+def _check_table(store: Store) -> Iterator[Violation]:
+    """Check names, labels, sizes and the manifest's counts."""
     for before, name in zip(store.names, store.names[1:], strict=False):
         if name <= before:
-            yield Finding(name, f"stands after {before}; names must ascend and differ")
+            yield Violation(name, f"follows {before}; names must be unique and in ascending order")
     parse = DATASETS[store.manifest.dataset].parse
     classes = len(store.manifest.class_names)
     for index, name in enumerate(store.names):
         key = store.key(index)
         if not 0 <= key.label < classes:
-            yield Finding(name, f"label: found {key.label}, expected 0 to {classes - 1}")
+            yield Violation(name, f"label: found {key.label}, expected 0 to {classes - 1}")
         if parse(name) != key:
-            yield Finding(name, f"the table says {key}, its name {parse(name)}")
+            yield Violation(name, f"clip table: found {key}, expected {parse(name)} from the name")
         for column in ("frames", "persons"):
             if (found := int(getattr(store.table, column)[index])) < 1:
-                yield Finding(name, f"{column}: found {found}, expected at least 1")
+                yield Violation(name, f"{column}: found {found}, expected at least 1")
     table, counts = store.table, store.manifest.counts
     sizes = {
         "clips": len(store),
@@ -95,15 +96,15 @@ def _check_table(store: Store) -> Iterator[Finding]:
     }
     for name, found in sizes.items():
         if getattr(counts, name) != found:
-            yield Finding(None, f"manifest, counts.{name}: found {getattr(counts, name)}, expected {found}")
+            yield Violation(None, f"manifest, counts.{name}: found {getattr(counts, name)}, expected {found}")
 
 
-def _check_clips(store: Store) -> Iterator[Finding]:
-    """Every clip's arrays, and the fingerprints of all of them."""
+def _check_clips(store: Store) -> Iterator[Violation]:
+    """Check the arrays of every clip, and the fingerprints."""
     fingerprinting = Fingerprinting()
     for index, name in enumerate(store.names):
         clip = store.clip(index)
-        yield from (Finding(name, what) for what in check_clip(clip))
+        yield from (Violation(name, what) for what in check_clip(clip))
         coordinates = coordinates_digest(clip.joint, clip.present)
         normalization = (clip.origin, clip.scale, clip.rotation)
         content = content_digest(coordinates, clip.motion, clip.state, clip.key, normalization)
@@ -111,21 +112,21 @@ def _check_clips(store: Store) -> Iterator[Finding]:
     found, expected = store.manifest.fingerprints, fingerprinting.result()
     for which in Fingerprints.model_fields:
         if getattr(found, which) != getattr(expected, which):
-            yield Finding(
+            yield Violation(
                 None,
-                f"fingerprint {which!r}: the manifest says {getattr(found, which)[:12]}…, "
-                f"the arrays give {getattr(expected, which)[:12]}…",
+                f"manifest, fingerprints.{which}: found {getattr(found, which)[:12]}…, "
+                f"expected {getattr(expected, which)[:12]}… from the arrays",
             )
 
 
 def check_clip(clip: StoredClip) -> Iterator[str]:
-    """What is wrong with one clip's arrays."""
+    """The violations in the arrays of one clip."""
     for name in ("joint", "motion", "origin", "scale", "rotation"):
         if not np.isfinite(getattr(clip, name)).all():
             yield f"{name}: not finite"
-    absent = ~clip.present
+    absent = ~clip.present  # (M, T)
     for name in ("joint", "motion", "state"):
-        rows = getattr(clip, name)[absent]
+        rows = getattr(clip, name)[absent]  # (number of absent rows, V, ...)
         if rows.any():
             frames = np.argwhere(absent)[rows.reshape(len(rows), -1).any(axis=1)]
             person, frame = frames[0]
@@ -137,7 +138,7 @@ def check_clip(clip: StoredClip) -> Iterator[str]:
     if differs.any():
         person, frame = np.argwhere(differs)[0]
         yield (
-            f"motion: not the difference of joint in {int(differs.sum())} rows, "
+            f"motion: differs from the difference of joint in {int(differs.sum())} rows, "
             f"such as person {person}, frame {frame}"
         )
     if not np.isin(clip.state, _STATES).all():
@@ -152,6 +153,6 @@ def check_clip(clip: StoredClip) -> Iterator[str]:
 def _check_rotation(clip: StoredClip) -> Iterator[str]:
     off = float(np.abs(clip.rotation @ clip.rotation.T - np.eye(3)).max())
     if off > _ROTATION_TOLERANCE:
-        yield f"rotation: its rows are not orthogonal unit vectors (off by {off:.1e})"
+        yield f"rotation: rows are not orthogonal unit vectors (deviation {off:.1e})"
     elif np.linalg.det(clip.rotation) < 0:
-        yield "rotation: mirrors"
+        yield "rotation: determinant is -1 (a reflection), expected 1"

@@ -1,10 +1,9 @@
-"""Writing a prepared dataset: clip by clip, in name order, whole or not at all.
+"""Writing a prepared dataset atomically, clip by clip, in the order of the names.
 
-The file grows under a temporary name (``.<name>.partial``) in the folder of the final one, and takes the
-final name once every byte is on the disk. Memory does not grow with the number of clips. The same clips give
-the same bytes.
+The file is written under a temporary name (``.<name>.partial``) in the same folder, and renamed once every byte is on
+disk. Memory does not grow with the number of clips. The same clips give a byte-identical file.
 
-Notation for array shapes: M persons, T frames, V joints; rows R = M * T, person-major.
+Array shapes: n clips, M persons, T frames, V joints; rows R = M * T, person-major.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from psptool.common.atomic_write import Replacement
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, cannot_write
 from psptool.data.store.arrays import PreparedClip, motion
 from psptool.data.store.fingerprint import Fingerprinting, content_digest, coordinates_digest
 from psptool.data.store.guarded import GuardedFile
@@ -42,16 +41,16 @@ _key = attrgetter(*KEY_COLUMNS)
 
 
 class PackedClips(NamedTuple):
-    """Prepared clips one after the other, with all that the writer would otherwise compute: made where clips are.
+    """Concatenated arrays, motion and digests of several prepared clips, computed in the workers.
 
     Attributes:
         names: n names, ascending.
         numbers: int64 (n, 7): `KEY_COLUMNS`, then frames and persons.
-        origin: float64 (n, 3), metres, camera frame.
-        scale: float64 (n,), metres of one unit.
+        origin: float64 (n, 3), metres, camera coordinates.
+        scale: float64 (n,), metres per unit.
         rotation: float64 (n, 3, 3).
-        coordinates: n `coordinates_digest`s.
-        content: n `content_digest`s.
+        coordinates: `coordinates_digest` of each clip.
+        content: `content_digest` of each clip.
         joint: float32 (R, V, 3), the rows of all clips.
         motion: float32 (R, V, 3).
         present: bool (R,).
@@ -72,12 +71,12 @@ class PackedClips(NamedTuple):
 
     @property
     def frames(self) -> int:
-        """Frames of all clips."""
+        """Number of frames of all clips."""
         return int(self.numbers[:, -2].sum())
 
 
 def pack(clips: Sequence[PreparedClip], joints: int) -> PackedClips:
-    """Lay ``clips`` of V = ``joints`` out in rows, and take differences and digests of them."""
+    """Concatenate ``clips`` of V = ``joints`` joints to rows, and compute their motion and digests."""
     numbers = np.array([(*_key(clip.key), clip.frames, clip.persons) for clip in clips], np.int64)
     numbers = numbers.reshape(len(clips), len(KEY_COLUMNS) + 2)
     rows = int((numbers[:, -2] * numbers[:, -1]).sum())
@@ -87,6 +86,7 @@ def pack(clips: Sequence[PreparedClip], joints: int) -> PackedClips:
     coordinates, content, end = [], [], 0
     for clip in clips:
         begin, end = end, end + clip.frames * clip.persons
+        # (M, T, V, 3) -> (M * T, V, 3); motion is written straight into its rows, as an (M, T, V, 3) view of them.
         joint[begin:end] = clip.joint.reshape(-1, joints, 3)
         present[begin:end] = clip.present.reshape(-1)
         state[begin:end] = clip.state.reshape(-1, joints)
@@ -107,14 +107,14 @@ def pack(clips: Sequence[PreparedClip], joints: int) -> PackedClips:
 
 
 class StoreWriter:
-    """Writes one HDF5 file; a context manager that leaves nothing behind unless `finish` was called.
+    """Writes one HDF5 file. A context manager that discards the file unless `finish` or `commit` was called.
 
     Args:
-        path: The final file; its folder must exist. What stands there stays until the new one is whole.
+        path: The final file; its folder must exist. An existing file is kept until the new one is complete.
         joints: V.
 
     Raises:
-        PspError: The file cannot be written (permission, full disk), or another process is writing it.
+        PspError: The file cannot be written (permissions, full disk), or another process is writing it.
     """
 
     def __init__(self, path: Path, joints: int) -> None:
@@ -123,7 +123,7 @@ class StoreWriter:
         self._replacement = Replacement(path)
         try:
             self._target = GuardedFile(self._replacement.partial)
-            # Without times and with fixed versions of its structures, a file depends on its content alone.
+            # No timestamps and fixed format versions: the bytes of the file depend on its content only.
             self._file = h5py.File(self._target, "w", libver=("earliest", "v110"), track_order=False)
             with self._writing():
                 self._rows = _Rows(self._file, joints)
@@ -133,15 +133,16 @@ class StoreWriter:
             raise
 
     def add(self, packed: PackedClips) -> None:
-        """Append clips; names must ascend.
+        """Append clips. Names must be in ascending order over all calls.
 
         Raises:
-            PspError: A name does not come after the one before, or the file cannot be written.
+            PspError: The names are not in ascending order, or the file cannot be written.
         """
         for name in packed.names:
             if name <= self._last:
                 raise PspError(
-                    f"{self._path}: clips must be written in name order", f"{name!r} after {self._last!r}"
+                    f"{self._path}: clips must be written in ascending order of their names",
+                    f"{name!r} after {self._last!r}",
                 )
             self._last = name
         with self._writing():
@@ -159,7 +160,7 @@ class StoreWriter:
         return self._fingerprinting.result()
 
     def close(self, manifest: DatasetManifest) -> None:
-        """Write what is buffered and the manifest, and put the file on the disk; `commit` is left to do.
+        """Write the buffers and the manifest, and flush the file to disk. `commit` must follow.
 
         Raises:
             PspError: The file cannot be written.
@@ -173,16 +174,16 @@ class StoreWriter:
             self._replacement.sync()
 
     def commit(self) -> None:
-        """Give the closed file its final name.
+        """Rename the closed file to its final name.
 
         Raises:
-            PspError: It cannot take the name.
+            PspError: The file cannot be renamed.
         """
         with self._writing():
             self._replacement.commit()
 
     def finish(self, manifest: DatasetManifest) -> None:
-        """`close` and `commit` in one.
+        """`close`, then `commit`.
 
         Raises:
             PspError: The file cannot be written.
@@ -199,7 +200,7 @@ class StoreWriter:
         if self._replacement.done:
             return
         try:
-            # What went wrong was said already; HDF5 may stumble over it once more.
+            # The error was raised already; closing may raise it again.
             with suppress(OSError, RuntimeError):
                 self._file.close()
         finally:
@@ -213,22 +214,25 @@ class StoreWriter:
             self._target.check()
         except (OSError, RuntimeError) as error:
             cause = self._target.error or error
-            raise PspError(
-                f"{self._path}: cannot be written ({getattr(cause, 'strerror', None) or cause})",
-                fix="Free space on the disk or mend the folder's permissions, or choose another file.",
-            ) from cause
+            raise cannot_write(self._path, cause) from cause
 
 
 def write_store(
     path: Path, clips: Iterable[PreparedClip], joints: int, draft: DatasetManifest
 ) -> DatasetManifest:
-    """Write ``clips`` (in name order) with the manifest ``draft``, its fingerprints and sizes filled in.
+    """Write ``clips`` and the manifest ``draft``, completed with fingerprints and sizes.
+
+    Args:
+        path: The final file.
+        clips: Prepared clips in ascending order of their names.
+        joints: V.
+        draft: The manifest; its fingerprints and sizes are replaced.
 
     Returns:
         The manifest as written.
 
     Raises:
-        PspError: The names do not ascend, or the file cannot be written.
+        PspError: The names are not in ascending order, or the file cannot be written.
     """
     with StoreWriter(path, joints) as writer:
         for clip in clips:
@@ -245,7 +249,7 @@ def write_store(
 
 
 class _Rows:
-    """The arrays of length R, filled a whole chunk at a time."""
+    """The arrays of length R, written one chunk at a time."""
 
     def __init__(self, file: h5py.File, joints: int) -> None:
         shapes = {name: row_shape(name, joints) for name in ROW_ARRAYS}
@@ -266,11 +270,11 @@ class _Rows:
         self._filled = self._written = 0
 
     def append(self, *values: NDArray[Any]) -> None:
-        """Take rows (R, ...) of each array, in the order of `ROW_ARRAYS`."""
+        """Append rows (R, ...) of each array, in the order of `ROW_ARRAYS`."""
         rows, taken = len(values[0]), 0
         while taken < rows:
             if not self._filled and rows - taken >= CHUNK_ROWS:
-                # From where they lie.
+                # A full chunk: write it from the given arrays, without copying it to the buffers.
                 self._write([array[taken : taken + CHUNK_ROWS] for array in values])
                 taken += CHUNK_ROWS
                 continue
@@ -288,13 +292,13 @@ class _Rows:
             self._filled = 0
 
     def _write(self, values: Sequence[NDArray[Any]]) -> None:
-        """Append at most a chunk of rows of each array; all but the last of a file are whole chunks."""
+        """Write at most one chunk of rows of each array; only the last chunk of a file may be shorter."""
         start, end = self._written, self._written + len(values[0])
         for dataset, array in zip(self._datasets, values, strict=True):
             row = array.shape[1:]
             dataset.id.set_extent((end, *row))
             if len(array) == CHUNK_ROWS:
-                # Past HDF5's chunk cache: several times as fast, and the same bytes.
+                # Bypass HDF5's chunk cache: several times faster, and the bytes are the same.
                 dataset.id.write_direct_chunk((start, *(0 for _ in row)), array)
             else:
                 dataset[start:end] = array
@@ -302,7 +306,7 @@ class _Rows:
 
 
 class _Table:
-    """The arrays under ``/clips``, filled a whole chunk at a time."""
+    """The arrays of the group ``/clips``, written one chunk at a time."""
 
     def __init__(self, file: h5py.File) -> None:
         group = file.create_group("clips", track_order=False)
@@ -326,9 +330,9 @@ class _Table:
         self._written = 0
 
     def append(self, packed: PackedClips, first_row: int) -> None:
-        """Take clips, the first of which begins at ``first_row``."""
-        rows = packed.numbers[:, -2] * packed.numbers[:, -1]
-        starts = first_row + np.cumsum(rows) - rows
+        """Append clips; the rows of the first one begin at ``first_row``."""
+        rows = packed.numbers[:, -2] * packed.numbers[:, -1]  # (n,): frames * persons
+        starts = first_row + np.cumsum(rows) - rows  # (n,): exclusive prefix sum of the row counts
         taken = 0
         while taken < len(packed.names):
             start = len(self._names)

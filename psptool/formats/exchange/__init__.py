@@ -1,1 +1,1 @@
-"""The formats of PYSKL, CTR-GCN and ST-GCN, both ways."""
+"""Import from and export to the formats of PYSKL, CTR-GCN and ST-GCN."""

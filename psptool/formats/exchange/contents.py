@@ -1,6 +1,6 @@
-"""What another tool's file holds, whatever its format: clips with their names and labels, and who stands where.
+"""The content of another tool's file, independent of its format: clips with names and labels, and lists of clips.
 
-Notation for array shapes: N clips, M persons, T frames, V joints.
+Array shapes: N clips, M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from numpy.typing import NDArray
 from psptool.common.errors import RawFormatError
 from psptool.data.skeletons.datasets import DATASETS, Dataset
 from psptool.formats.exchange.positions import Coordinates
-from psptool.formats.exchange.unpickling import shown
+from psptool.formats.exchange.unpickling import short_repr
 from psptool.schemas.report import LeftOut
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The clips of a file, read one by one.
+    """The content of a file. Positions are read one clip at a time.
 
     Attributes:
-        path: The file, or the folder of several.
+        path: The file, or the folder of several files.
         format: ``pyskl``, ``ctrgcn`` or ``stgcn``.
-        names: Clip names in the file's order.
-        labels: Labels from 0, in the same order.
-        joints: V, of the clips that have the dataset's number of joints where there are any; 0 without clips.
-        read: The positions of a clip by its place in that order, (M, T, V, 3), of any type of number.
-        dtype: That type.
-        lists: Clip names by the name of a list, such as ``xsub_train``.
-        pairs: Names of two lists each: for training, and for test.
-        left_out: Clips of the file that cannot be read, each with what is wrong with it.
-        coordinates: What the positions are, where the file tells; None: as the format's tools expect.
-        warnings: What a user should know of the file.
+        names: Clip names in the order of the file.
+        labels: 0-based labels in the same order.
+        joints: V: the dataset's number of joints if any clip has it, otherwise that of most clips; 0 without clips.
+        read: Function from the index of a clip to its positions (M, T, V, 3), with dtype `dtype`.
+        dtype: Dtype of the positions.
+        lists: Clip names by list name, such as ``xsub_train``.
+        pairs: Pairs of list names: (training, test).
+        left_out: Clips that cannot be read, with the reasons.
+        coordinates: The coordinate system if the file determines it; None for the format's usual one.
+        warnings: Warnings about the file for the user.
     """
 
     path: Path
@@ -54,58 +54,58 @@ class Contents:
 
 
 def stem(name: str) -> str:
-    """A clip's name, which some files write with the ending of the recording."""
+    """A clip's name without ``.skeleton``, which some files append."""
     return name.removesuffix(".skeleton")
 
 
 def plain_name(where: str, name: object) -> str:
-    """A clip's name without the ending of its recording.
+    """A valid clip name without ``.skeleton``.
 
     Raises:
-        RawFormatError: It is no text, or one that UTF-8 and so a dataset cannot hold.
+        RawFormatError: ``name`` is not a string, is empty, or cannot be encoded as UTF-8.
     """
     if not isinstance(name, str) or not name or unicode_text(name) != name:
-        raise RawFormatError("clip name", where, shown(name), "a text")
+        raise RawFormatError("clip name", where, short_repr(name), "a string")
     return stem(name)
 
 
 def unicode_text(text: str) -> str:
-    """``text`` with what a pickle can hold and UTF-8 cannot (lone surrogates) written as escapes."""
+    """``text`` with lone surrogates, which a pickle may contain but UTF-8 cannot encode, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def plain_label(where: str, label: object) -> int:
-    """A label as a number of Python.
+    """A label as a Python integer.
 
     Raises:
-        RawFormatError: It is no integer.
+        RawFormatError: ``label`` is not an integer.
     """
     if type(label) is not int:
-        raise RawFormatError("label", where, shown(label), "an integer from 0")
+        raise RawFormatError("label", where, short_repr(label), "a 0-based integer")
     return label
 
 
 def check_floats(where: str, dtype: np.dtype[Any]) -> None:
-    """Raise where positions are no floats.
+    """Check that positions are floating-point numbers.
 
     Raises:
-        RawFormatError: They are of another type.
+        RawFormatError: ``dtype`` is not a floating-point type.
     """
     if dtype.kind != "f":
-        raise RawFormatError("positions", where, f"type {dtype}", "float16, float32 or float64")
+        raise RawFormatError("positions", where, f"dtype {dtype}", "float16, float32 or float64")
 
 
 def leave_out(path: Path, name: str, error: RawFormatError) -> LeftOut:
-    """The report's entry of a clip that cannot be read."""
+    """The report's entry for a clip that cannot be read."""
     detail = unicode_text(str(error))
     return LeftOut(name=unicode_text(name), source=str(path), reason=error.reason, detail=detail)
 
 
 def dataset_named(names: Iterable[str]) -> Dataset | None:
-    """The dataset that most of the names are of; of several, the one with the fewest classes that has them all.
+    """The dataset of most of the names. Of several, the one with the fewest classes that covers all labels.
 
     Returns:
-        None where no name is of any.
+        The dataset; None if no name belongs to a known dataset.
     """
     names = list(names)
     keys = {one.name: [key for name in names if (key := one.parse(name))] for one in DATASETS.values()}

@@ -1,9 +1,9 @@
-"""CTR-GCN's npz: train and test clips of NTU as float32 (N, 300, 150), labels one-hot, names in a text beside it
-(`ctrgcn_names`).
+"""CTR-GCN's npz file: training and test clips of NTU as float32 (N, 300, 150), one-hot labels, and clip names in a text
+file in the same folder (`ctrgcn_names`).
 
-A row of 150 is 2 persons x 25 joints x xyz. Their feeder counts the frames that are not all zero and takes as many
-from the beginning, so frames in which nobody is seen cannot stand in the file; their own preparation leaves them out
-too, and puts the origin at the second joint of the first person's first frame.
+The 150 values of a frame are 2 persons x 25 joints x xyz. CTR-GCN's feeder counts the frames that are not all zero and
+uses that many frames from the start, so the file cannot contain frames without persons. CTR-GCN's preparation removes
+them too, and puts the origin at the second joint of the first person in the first frame.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write_ctrgcn(
     """Write the clips of each part (``train``, ``test``, …) in the order given.
 
     Raises:
-        PspError: A file cannot be written, or a clip cannot stand in it.
+        PspError: A file cannot be written, or a clip cannot be represented in this format.
     """
     names = "".join(f"{part}\t{name}\n" for part, clips in parts.items() for name in clips)
     one_hot = np.eye(len(store.manifest.class_names), dtype=np.float32)
@@ -51,7 +51,9 @@ def write_ctrgcn(
 
 
 def _row(store: Store, name: str, coordinates: Coordinates) -> NDArray[np.float32]:
+    """One clip in the layout of the file: (M, T, V, 3) -> (FRAMES, PERSONS, JOINTS, 3), padded with zeros."""
     xyz = positions(store.clip(name), coordinates)[:PERSONS]
+    # The feeder takes an empty frame for padding, so frames without persons are removed.
     xyz = xyz[:, seen(xyz).any(axis=0)][:, :FRAMES]
     row = np.zeros((FRAMES, PERSONS, JOINTS, 3), np.float32)
     row[: xyz.shape[1], : len(xyz)] = xyz.transpose(1, 0, 2, 3)
@@ -61,7 +63,7 @@ def _row(store: Store, name: str, coordinates: Coordinates) -> NDArray[np.float3
 def _member(
     archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], rows: Iterable[NDArray[np.float32]]
 ) -> None:
-    """One array of the archive, row by row; with a fixed time, so that the same clips give the same bytes."""
+    """Write one array of the archive row by row. A fixed timestamp makes the bytes depend on the clips only."""
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(file, header)
@@ -70,12 +72,10 @@ def _member(
 
 
 def read_ctrgcn(path: Path) -> Contents:
-    """What such a file and the names beside it hold.
-
-    A clip without a single label is left out.
+    """Read a file and its clip names. Clips without exactly one label are excluded.
 
     Raises:
-        PspError: They cannot be read, or do not fit each other or the format.
+        PspError: A file cannot be read, does not have this format, or the names do not match the clips.
     """
     arrays = map_npz(path)
     parts = [name[2:] for name in arrays if name.startswith("x_")]
@@ -91,7 +91,7 @@ def read_ctrgcn(path: Path) -> Contents:
             try:
                 name = plain_name(f"{path}: name of x_{part} row {row}", found)
                 if label is None:
-                    raise RawFormatError("label", where, "no or several classes", "one-hot")
+                    raise RawFormatError("label", where, "no class or several classes", "a one-hot label")
                 clips.append((name, label, arrays[f"x_{part}"], row))
             except RawFormatError as error:
                 left_out.append(leave_out(path, found, error))
@@ -110,10 +110,10 @@ def read_ctrgcn(path: Path) -> Contents:
 
 
 def _labels(path: Path, part: str, arrays: Mapping[str, NDArray[Any]]) -> Labels:
-    """The labels of one part's rows, None where there is not a single one.
+    """The labels of the rows of one part; None for a row without exactly one label.
 
     Raises:
-        PspError: The part's arrays do not have the format's shapes.
+        PspError: The arrays of the part have the wrong shape or dtype.
     """
     x, y = arrays[f"x_{part}"], arrays.get(f"y_{part}", np.empty(()))
     where = f"{path}: x_{part}"
@@ -121,16 +121,15 @@ def _labels(path: Path, part: str, arrays: Mapping[str, NDArray[Any]]) -> Labels
         raise PspError(where, f"shape {x.shape}", f"(N, {FRAMES}, {_WIDTH}): 2 persons of 25 joints")
     check_floats(where, x.dtype)
     if y.ndim != 2 or len(y) != len(x):
-        raise PspError(
-            f"{path}: y_{part}", f"shape {y.shape}", f"({len(x)}, classes), a single one in each row"
-        )
+        raise PspError(f"{path}: y_{part}", f"shape {y.shape}", f"({len(x)}, classes), one-hot labels")
     marked = y != 0
     single = marked.sum(axis=1) == 1
     return [label if one else None for label, one in zip(marked.argmax(axis=1).tolist(), single, strict=True)]
 
 
 def _clip(x: NDArray[Any], row: int) -> NDArray[Any]:
-    """The positions of a row (M, T, V, 3) without its padding."""
+    """The positions of one clip, (M, T, V, 3), without padding."""
+    # (FRAMES, 150) -> (FRAMES, M, V, 3) -> (M, FRAMES, V, 3)
     xyz: NDArray[Any] = x[row].reshape(-1, PERSONS, JOINTS, 3).transpose(1, 0, 2, 3)
     filled = np.flatnonzero(seen(xyz).any(axis=0))
     return xyz[:, : filled[-1] + 1] if filled.size else xyz

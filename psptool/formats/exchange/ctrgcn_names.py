@@ -1,9 +1,8 @@
-"""The clip names of CTR-GCN's npz, which holds none: from a file of psptool's beside it, or from CTR-GCN's own list.
+"""The clip names for CTR-GCN's npz file, which contains none: from psptool's names file, or from CTR-GCN's list.
 
-psptool writes ``NPZ.names.txt``, a line a row: its part, a tab and its name. CTR-GCN's preparation
-(data/ntu/seq_transformation.py) keeps ``statistics/skes_available_name.txt``, a name a line, and takes the rows of a
-part from it subject by subject, camera by camera or setup by setup, whichever the protocol goes by, in the list's
-order.
+psptool writes ``NPZ.names.txt`` with one line per row: part, tab, name. CTR-GCN's preparation
+(data/ntu/seq_transformation.py) keeps ``statistics/skes_available_name.txt`` with one name per line. It orders the rows
+of a part by the protocol's field (subject, camera or setup), and by the order of the list within it.
 """
 
 from __future__ import annotations
@@ -13,32 +12,32 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, cannot_read
 from psptool.data.skeletons.datasets import ClipKey, Dataset, Protocol
 from psptool.formats.exchange.contents import dataset_named, stem
 
 LISTED = "skes_available_name.txt"
 _PROTOCOLS = {"CS": "xsub", "CSub": "xsub", "CV": "xview", "CSet": "xset"}
-"""The protocol that CTR-GCN's name of an npz speaks of, such as ``NTU60_CS.npz``."""
-_WAY_OUT = "Write a line a clip, 'PART<tab>NAME' with PART train or test, in the order of the rows."
+"""The protocol for the word in the name of CTR-GCN's npz file, such as ``NTU60_CS.npz``."""
+_FIX = "Write one line per clip, 'PART<tab>NAME' with PART train or test, in the order of the rows."
 
 Labels = Sequence[int | None]
 
 
 def names_beside(path: Path) -> Path:
-    """Where the clip names of the npz at ``path`` stand: a line a clip, its part, a tab and its name, by row."""
+    """The path of psptool's names file for the npz file ``path``."""
     return path.with_name(f"{path.stem}.names.txt")
 
 
 def read_names(path: Path, labels: Mapping[str, Labels]) -> dict[str, tuple[str, ...]]:
-    """The names of the rows of the npz ``path`` by part.
+    """The clip names of the rows of the npz file ``path``, by part.
 
     Args:
-        path: The npz.
-        labels: Of each row by part, None where a row has none.
+        path: The npz file.
+        labels: Labels of the rows by part; None for a row without label.
 
     Raises:
-        PspError: There are no names, or they do not fit the rows.
+        PspError: There is no names file, or the names do not match the rows.
     """
     own = names_beside(path)
     lists = [path.with_name(LISTED), path.parent / "statistics" / LISTED]
@@ -58,30 +57,27 @@ def read_names(path: Path, labels: Mapping[str, Labels]) -> dict[str, tuple[str,
     for part, found in names.items():
         if len(found) != len(labels[part]):
             what, rows = f"{own}: names of part {part}", len(labels[part])
-            raise PspError(what, str(len(found)), f"{rows}, one for each row of x_{part}", _WAY_OUT)
+            raise PspError(what, str(len(found)), f"{rows}, one for each row of x_{part}", _FIX)
     return {part: tuple(found) for part, found in names.items()}
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a text that are not empty, with their numbers from 1; a byte order mark tells the encoding."""
+    """The non-empty lines of a text file with their 1-based numbers. A byte order mark determines the encoding."""
     try:
         data = path.read_bytes()
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         lines = data.decode("utf-16" if wide else "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PspError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})",
-            expected=f"the names of the npz's clips, which has none itself, here or in {LISTED} beside it",
-            fix=_WAY_OUT,
-        ) from error
+        expected = f"the names of the clips in the npz file, in this file or in {LISTED} in the same folder"
+        raise cannot_read(path, error, _FIX, expected) from error
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _of_list(path: Path, listed: Path, labels: Mapping[str, Labels]) -> dict[str, tuple[str, ...]]:
-    """The names of the rows by CTR-GCN's rule, with the protocol that fits the rows.
+    """The names of the rows in CTR-GCN's order, for the protocol that matches the number of rows and their labels.
 
     Raises:
-        PspError: No protocol gives each part as many names as it has rows, with the rows' labels, or several do.
+        PspError: No protocol matches, or several do.
     """
     lines = [(number, stem(line.strip())) for number, line in _lines(listed)]
     dataset = dataset_named(name for _, name in lines)
@@ -102,10 +98,11 @@ def _of_list(path: Path, listed: Path, labels: Mapping[str, Labels]) -> dict[str
             for name, order in orders.items()
         )
         raise PspError(
-            f"{listed}: {'several protocols fit' if fitting else 'no protocol fits'} the {rows} rows of {path}",
+            f"{listed}: {'several protocols match' if fitting else 'no protocol matches'} the {rows} rows of {path}",
             tried or "no names",
-            "one protocol with as many names and the same labels",
-            f"Write {names_beside(path).name} beside it: a line a clip, 'PART<tab>NAME', in the order of the rows.",
+            "one protocol with the same number of names and the same labels",
+            f"Write {names_beside(path).name} to the same folder: one line per clip, 'PART<tab>NAME', in the order of "
+            "the rows.",
         )
     return {part: fitting[0][part] for part in labels}
 
@@ -113,7 +110,7 @@ def _of_list(path: Path, listed: Path, labels: Mapping[str, Labels]) -> dict[str
 def _orders(
     dataset: Dataset, keys: Mapping[str, ClipKey], told: str | None
 ) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Names by part as CTR-GCN orders them, by protocol; only for the protocol ``told`` where there is one."""
+    """By protocol and part, the names in CTR-GCN's order; only for the protocol ``told`` unless it is None."""
     chosen = [one for one in dataset.protocols.values() if told in (None, one.name)]
     return {one.name: {part: _part(keys, one, part) for part in ("train", "test")} for one in chosen}
 
@@ -126,7 +123,7 @@ def _part(keys: Mapping[str, ClipKey], protocol: Protocol, part: str) -> tuple[s
             return part == "train" and value in protocol.train
         return protocol.test is None or value in protocol.test
 
-    # Sorting keeps the list's order among equal values.
+    # The sort is stable: names with equal values keep the order of the list.
     return tuple(sorted((name for name in keys if belongs(values[name])), key=values.__getitem__))
 
 

@@ -1,4 +1,4 @@
-"""The formats as a table: how each is read and written, and what its own tools expect to find in it."""
+"""The table of exchange formats: how each is read and written, and what its tools expect."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Writer = Callable[[Store, Mapping[str, Sequence[str]], Coordinates, Path], None]
 
 
 @dataclass(frozen=True)
-class Format:
-    """One tool's format.
+class ExchangeFormat:
+    """The exchange format of a tool.
 
     Attributes:
-        name: As on the command line.
-        read: What a file holds.
-        write: Writes clips by part.
-        coordinates: The positions that its tools expect.
-        test: What it calls the part for test.
-        ending: Of its files; empty for a folder.
-        files: What is written at a path, given the parts.
-        most: Frames and persons that a clip may have; None where any may.
-        joints: V, where it is fixed.
+        name: Name on the command line.
+        read: Function that reads a file.
+        write: Function that writes clips by part.
+        coordinates: Coordinate system that its tools expect.
+        test: Name of the test part.
+        ending: Suffix of its files; empty for a folder.
+        files: Function from a path and the parts to the files that are written.
+        most: Maximum number of frames and persons per clip; None without a limit.
+        joints: V if the format fixes it; otherwise None.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Format:
 FORMATS = {
     found.name: found
     for found in (
-        Format(
+        ExchangeFormat(
             "pyskl", pyskl.read_pyskl, pyskl.write_pyskl, "recorded", "val", ".pkl", lambda path, _: [path]
         ),
-        Format(
+        ExchangeFormat(
             "ctrgcn",
             ctrgcn.read_ctrgcn,
             ctrgcn.write_ctrgcn,
@@ -60,7 +60,7 @@ FORMATS = {
             (ctrgcn.FRAMES, ctrgcn.PERSONS),
             ctrgcn.JOINTS,
         ),
-        Format(
+        ExchangeFormat(
             "stgcn",
             stgcn.read_stgcn,
             stgcn.write_stgcn,
@@ -74,23 +74,23 @@ FORMATS = {
 }
 
 
-def format_of(path: Path) -> Format:
-    """The format that a file's name speaks for.
+def format_of(path: Path) -> ExchangeFormat:
+    """The format of a file, determined from its name.
 
     Raises:
-        PspError: There is no such file, or its name is of none.
+        PspError: The file does not exist, or no format has its suffix.
     """
     if not path.exists():
         near = suggest(path.name, (other.name for other in path.parent.glob("*")))
-        raise PspError(f"{path}: there is no such file", fix=near or "Check the path.")
+        raise PspError(f"{path}: no such file", fix=near or "Check the path.")
     if path.is_dir() or path.suffix == ".npy" or path.name.endswith("_label.pkl"):
         return FORMATS["stgcn"]
     by_ending = {".pkl": "pyskl", ".pickle": "pyskl", ".npz": "ctrgcn"}
     if path.suffix not in by_ending:
         raise PspError(
-            f"{path}: of no format that psptool reads by its name",
+            f"{path}: the format cannot be determined from the name",
             repr(path.suffix),
             ".pkl (PYSKL), .npz (CTR-GCN), or a folder or .npy (ST-GCN)",
-            "Name the format with --format; raw recordings are for psptool prepare.",
+            "Set the format with --format. For raw recordings use psptool prepare.",
         )
     return FORMATS[by_ending[path.suffix]]

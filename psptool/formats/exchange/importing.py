@@ -1,6 +1,7 @@
-"""Another tool's clips as a dataset: named, checked against their names, normalized as raw ones are, and accounted for.
+"""Importing another tool's clips as a dataset. Labels are checked against the clip names, and positions are normalized
+as in a preparation.
 
-The end is that of a preparation: dataset and report stand whole, or nothing does.
+Dataset and report are written atomically, as in a preparation.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.writing import StoreWriter, pack
 from psptool.formats.exchange.contents import Contents, dataset_named, leave_out
 from psptool.formats.exchange.positions import Coordinates, prepared
-from psptool.preparation.gathering import LISTED
-from psptool.preparation.pipeline import DEFAULT_FOLDER, Progress, make_folder, report_beside
-from psptool.preparation.report import Account, make_manifest, make_report
+from psptool.preparation.pipeline import DEFAULT_FOLDER, ProgressCallback, make_folder, report_beside
+from psptool.preparation.raw_input import LISTED
+from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.worker import PACK_CLIPS, BatchOutcome
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 
-Copies = tuple[tuple[Contents, int], ...]
-"""Where a clip stands: files, and its place in each."""
+ImportedCopies = tuple[tuple[Contents, int], ...]
+"""A clip and its copies: (file, index of the clip in it)."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """The work of one import.
+    """The input of one import.
 
     Attributes:
-        dataset: Which dataset the clips make.
-        clips: Each clip's name and where it stands; names ascend.
-        skipped: Clips on the missing-skeleton list, and names of no clip.
-        unreadable: Clips of the files that cannot be read.
-        found: All of them, copies counted.
-        digest: Empty, so that a preparation never takes the dataset for its own.
+        dataset: The dataset that the clips belong to.
+        clips: Name and location of each clip, in ascending order of the names.
+        skipped: Clips on the missing-skeleton list, and entries whose name is not a clip name.
+        unreadable: Clips that cannot be read.
+        found: Number of all clips, including copies.
+        digest: Empty, so that a preparation never takes the dataset for an up-to-date one of its own.
     """
 
     dataset: Dataset
-    clips: tuple[tuple[str, Copies], ...]
+    clips: tuple[tuple[str, ImportedCopies], ...]
     skipped: tuple[LeftOut, ...]
     unreadable: tuple[LeftOut, ...]
     found: int
@@ -55,12 +56,12 @@ class Collected:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import came to.
+    """The result of an import.
 
     Attributes:
         path: The dataset.
-        report_path: Its report.
-        report: The report.
+        report_path: The report, in the same folder.
+        report: The content of the report.
     """
 
     path: Path
@@ -75,39 +76,41 @@ def import_clips(
     settings: PreparationSettings,
     *,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Imported:
     """Write the clips of ``contents`` as a dataset.
 
     Args:
-        contents: The files; a clip may stand in several.
-        out: The dataset's file; ``data/<dataset>.h5`` where None.
-        coordinates: What the positions are.
-        settings: How they are normalized, or were.
-        force: Replace a file that is there.
-        progress: Is told after every few clips.
+        contents: Contents of the files; a clip may be in several.
+        out: The dataset's file; ``data/<dataset>.h5`` if None.
+        coordinates: Coordinate system of the positions.
+        settings: Settings of the normalization: to apply, or already applied to normalized positions.
+        force: Replace an existing file.
+        progress: Called after every batch of clips.
 
     Raises:
-        PspError: There is nothing usable; two clips of one name differ; the joints are not the dataset's; the file
-            is there, or cannot be written. No file is then changed.
+        PspError: No clip is usable; two clips with one name differ; the number of joints is not the dataset's; the
+            file exists or cannot be written. No file is changed then.
     """
     collected = collect(contents)
     path = out if out is not None else DEFAULT_FOLDER / f"{collected.dataset.name}.h5"
     if path.exists() and not force:
-        raise PspError(f"{path}: is there already", fix="Name another file with --out, or say --force.")
+        raise PspError(
+            f"{path}: the file exists already", fix="Choose another file with --out, or use --force."
+        )
     make_folder(path)
-    account = Account(quarantined=list(collected.unreadable))
+    builder = ReportBuilder(quarantined=list(collected.unreadable))
     with StoreWriter(path, collected.dataset.topology.size) as writer:
         for outcome in _batches(collected, coordinates, settings):
-            account.take(outcome)
+            builder.add(outcome)
             writer.add(outcome.packed)
             if progress is not None:
-                progress(account.done, len(collected.clips))
+                progress(builder.done, len(collected.clips))
         if not writer.clips:
-            raise _nothing([*account.quarantined, *collected.skipped])
-        manifest = make_manifest(collected, settings, writer, account)
+            raise _nothing([*builder.quarantined, *collected.skipped])
+        manifest = make_manifest(collected, settings, writer, builder)
         sources = [one.path for one in contents]
-        report = make_report(sources, collected, settings, manifest, account)
+        report = make_report(sources, collected, settings, manifest, builder)
         writer.close(manifest)
         report.save(report_beside(path))
         writer.commit()
@@ -115,11 +118,11 @@ def import_clips(
 
 
 def collect(contents: Sequence[Contents]) -> Collected:
-    """The clips of the files by name, and those to leave out.
+    """The clips of the files by name, and the clips to exclude.
 
     Raises:
-        PspError: No clip can be read, no name is of a dataset that psptool knows, or a file's joints are not those
-            of the dataset.
+        PspError: No clip can be read, no name belongs to a known dataset, or a file has another number of joints than
+            the dataset.
     """
     names = [name for one in contents for name in one.names]
     unreadable = tuple(clip for one in contents for clip in one.left_out)
@@ -135,13 +138,13 @@ def collect(contents: Sequence[Contents]) -> Collected:
     for one in contents:
         if one.names and one.joints != dataset.topology.size:
             raise PspError(
-                f"{one.path}: joints", str(one.joints), f"{dataset.topology.size}, as {dataset.name} has"
+                f"{one.path}: joints", str(one.joints), f"{dataset.topology.size} ({dataset.name})"
             )
     places = sorted(
         (name, file, place) for file, one in enumerate(contents) for place, name in enumerate(one.names)
     )
     listed = missing_clips(dataset.name)
-    clips: list[tuple[str, Copies]] = []
+    clips: list[tuple[str, ImportedCopies]] = []
     skipped: list[LeftOut] = []
     for name, group in groupby(places, lambda place: place[0]):
         copies = tuple((contents[file], place) for _, file, place in group)
@@ -171,12 +174,16 @@ def _batches(
 
 
 def _clip(
-    name: str, copies: Copies, dataset: Dataset, coordinates: Coordinates, settings: PreparationSettings
+    name: str,
+    copies: ImportedCopies,
+    dataset: Dataset,
+    coordinates: Coordinates,
+    settings: PreparationSettings,
 ) -> PreparedClip | LeftOut:
-    """The clip, or why there is none.
+    """The prepared clip, or the reason for its exclusion.
 
     Raises:
-        PspError: Two clips of this name differ.
+        PspError: Two clips with this name differ.
     """
     contents, place = copies[0]
     xyz = contents.read(place)
@@ -185,7 +192,7 @@ def _clip(
             raise PspError(
                 f"two different recordings have the clip name {name}",
                 f"{contents.path} and {other.path}",
-                fix="Name only one of them, or remove the wrong one.",
+                fix="Import only one of the files, or remove the wrong one.",
             )
     try:
         return _checked(name, copies, xyz, dataset, coordinates, settings)
@@ -195,7 +202,7 @@ def _clip(
 
 def _checked(
     name: str,
-    copies: Copies,
+    copies: ImportedCopies,
     xyz: NDArray[np.floating],
     dataset: Dataset,
     coordinates: Coordinates,
@@ -205,9 +212,12 @@ def _checked(
     assert key is not None
     for contents, place in copies:
         if contents.labels[place] != key.label:
-            raise RawFormatError("label", name, str(contents.labels[place]), f"{key.label}, as the name says")
+            raise RawFormatError(
+                "label", name, str(contents.labels[place]), f"{key.label}, according to the name"
+            )
     if xyz.shape[2] != dataset.topology.size:
         raise RawFormatError("joint count", name, str(xyz.shape[2]), str(dataset.topology.size))
+    # Values beyond float32 become infinite and are refused by `prepared`.
     with np.errstate(over="ignore"):
         plain = xyz.astype(np.float32)
     return prepared(name, key, plain, coordinates, dataset.topology, settings)
@@ -217,4 +227,6 @@ def _nothing(left_out: Sequence[LeftOut]) -> PspError:
     counted = Counter(one.reason for one in left_out).most_common()
     reasons = ", ".join(f"{n} {reason}" for reason, n in counted)
     detail = next((one.detail for one in left_out if one.detail), None)
-    return PspError(f"no clip can be used: {len(left_out)} left out ({reasons})", detail)
+    return PspError(
+        f"no usable clip: {len(left_out)} excluded ({reasons})", detail, fix="Check the files to import."
+    )

@@ -1,4 +1,4 @@
-"""What a format cannot hold of a dataset, said before anything is written."""
+"""The information that is lost in an export, determined before any file is written."""
 
 from __future__ import annotations
 
@@ -10,92 +10,95 @@ from numpy.typing import NDArray
 from psptool.common.errors import PspError
 from psptool.data.skeletons.topologies import NTU25
 from psptool.data.store.reading import Store
-from psptool.formats.exchange.formats import Format
+from psptool.formats.exchange.formats import ExchangeFormat
 from psptool.formats.exchange.positions import Coordinates
 from psptool.schemas.split import Split
 
 
 def losses(
     store: Store,
-    form: Format,
+    form: ExchangeFormat,
     parts: Mapping[str, Sequence[str]],
     coordinates: Coordinates,
     split: Split | None,
     lossy: bool = False,
 ) -> list[str]:
-    """What writing ``parts`` loses, a line each.
+    """The information that is lost when ``parts`` are written, one line each.
 
     Args:
         store: The dataset.
         form: The format.
         parts: Clip names by part.
-        coordinates: The positions to write.
-        split: What the parts were taken from.
-        lossy: Cut what is too long or too many.
+        coordinates: Coordinate system of the positions.
+        split: The split from which the parts were made, if any.
+        lossy: Allow cutting frames and persons beyond the format's limits.
 
     Raises:
-        PspError: The format has no place for the dataset's joints; or frames or persons would be cut, and
+        PspError: The format does not support the dataset's number of joints; or frames or persons would be cut, and
             ``lossy`` is false.
     """
     topology = store.manifest.topology
     joints = int(store.array("joint").shape[1])
     if form.joints not in (None, joints):
         raise PspError(
-            f"{store.path}: cannot be written as {form.name}",
+            f"--format {form.name}: does not support {store.path}",
             f"{joints} joints ({topology})",
             f"{form.joints} joints",
-            "Choose --format pyskl or stgcn.",
+            "Use --format pyskl or stgcn.",
         )
     own = sorted({name for clips in parts.values() for name in clips})
     everything = form.name == "pyskl"
     rows = np.arange(len(store)) if everything else np.array([store.index(name) for name in own], np.int64)
     lines = _cuts(store, form, rows, lossy)
     if form.name == "stgcn" and topology != NTU25.name:
-        lines.append(f"a graph of {joints} joints ({topology}), which its tools need to be given")
+        lines.append(f"the graph of {joints} joints ({topology}): its tools need it as a setting")
     if form.name == "ctrgcn" and (empty := _empty(store, rows)):
-        lines.append(
-            f"{empty} frames in which nobody is seen: left out, as its feeder takes them for padding"
-        )
+        lines.append(f"{empty} frames without persons: removed, because its feeder treats them as padding")
     if form.name == "stgcn" and (empty := _empty(store, rows, ends=True)):
-        lines.append(f"{empty} frames in which nobody is seen at clips' ends: they look like padding")
+        lines.append(f"{empty} frames without persons at the end of clips: they look like padding")
     if not everything and len(own) < len(store):
-        lines.append(f"{len(store) - len(own)} clips that are in no part of the split: left out")
+        lines.append(f"{len(store) - len(own)} clips that are in no part of the split: not exported")
     if split is not None and split.unlabelled and not everything:
-        lines.append(f"which {len(split.labelled)} clips of the train part are labelled")
+        lines.append(f"which {len(split.labelled)} clips of the training part are labelled")
     lines += {
         "recorded": [],
-        "centred": ["where each clip's body stands before the camera"],
-        "normalized": ["each clip's place before the camera, its scale and its axes"],
+        "centred": ["the position of the body relative to the camera"],
+        "normalized": ["the origin, scale and axes of each clip relative to the camera"],
     }[coordinates]
-    return [*lines, "the joints' tracking states"]
+    return [*lines, "the tracking states of the joints"]
 
 
-def _cuts(store: Store, form: Format, rows: NDArray[np.int64], lossy: bool) -> list[str]:
+def _cuts(store: Store, form: ExchangeFormat, rows: NDArray[np.int64], lossy: bool) -> list[str]:
+    """Frames and persons beyond the format's limits, one line each.
+
+    Raises:
+        PspError: There are some, and ``lossy`` is false.
+    """
     if form.most is None:
         return []
     most_frames, most_persons = form.most
     frames = store.table.frames[rows]
-    # An empty frame takes no place where it is left out.
+    # Frames that the format removes do not count.
     long = [n for n in rows[frames > most_frames].tolist() if _length(store, n, form) > most_frames]
     crowded = int((store.table.persons[rows] > most_persons).sum())
-    lines = [f"frames after number {most_frames}, cut off {len(long)} clips"] if long else []
-    lines += [f"persons after number {most_persons}, cut out of {crowded} clips"] if crowded else []
+    lines = [f"frames after the first {most_frames} in {len(long)} clips"] if long else []
+    lines += [f"persons after the first {most_persons} in {crowded} clips"] if crowded else []
     if lines and not lossy:
         raise PspError(
-            f"{store.path}: {form.name} would lose {' and '.join(lines)}",
-            expected=f"at most {most_frames} frames and {most_persons} persons",
-            fix="Say --lossy to cut them, or choose --format pyskl, which holds all.",
+            f"--format {form.name}: would lose {' and '.join(lines)} of {store.path}",
+            expected=f"at most {most_frames} frames and {most_persons} persons per clip",
+            fix="Use --lossy to cut them, or --format pyskl, which has no limits.",
         )
     return lines
 
 
-def _length(store: Store, index: int, form: Format) -> int:
+def _length(store: Store, index: int, form: ExchangeFormat) -> int:
     clip = store.clip(index)
     return int(clip.present.any(axis=0).sum()) if form.name == "ctrgcn" else clip.joint.shape[1]
 
 
 def _empty(store: Store, rows: NDArray[np.int64], ends: bool = False) -> int:
-    """Frames without anybody; only those after a clip's last body where ``ends``."""
+    """Number of frames without persons; if ``ends``, only those at the end of a clip."""
     present = store.array("present")[:]
     table, empty = store.table, 0
     for first, frames, persons in zip(

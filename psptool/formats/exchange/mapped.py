@@ -1,8 +1,8 @@
-"""Arrays of ``.npy`` files and ``.npz`` archives as a look at the disk: no file costs memory by what it claims.
+"""Memory-mapped arrays of ``.npy`` files and ``.npz`` archives, so that untrusted files cannot fill the memory.
 
-An archive's member that is stored as it is, as `numpy.savez` writes it, is looked at where it lies. A compressed one
-is unpacked to a file without a name beside the archive's target, up to the size that it states and only where that
-is a size that recordings can be packed from. Nothing is unpickled.
+An uncompressed member of an archive, as written by `numpy.savez`, is mapped in place. A compressed member is unpacked
+to an anonymous temporary file, up to its stated size, and is refused if its compression ratio is implausible for
+recordings. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, cannot_read
 
 MOST_RATIO = 200
-"""How much smaller a compressed member may be: padding packs well, but hardly a clip in twenty is empty."""
+"""Maximum compression ratio of a member. Zero padding compresses well, but coordinates do not."""
 
 _PIECE = 2**20
 _LOCAL_HEADER = 30
 
 
 def map_npy(path: Path) -> NDArray[Any]:
-    """The array of a ``.npy`` file, read-only, on the disk.
+    """The array of a ``.npy`` file, memory-mapped and read-only.
 
     Raises:
-        PspError: It cannot be read, is no whole array, or holds objects.
+        PspError: The file cannot be read, is damaged, or contains objects.
     """
     try:
         with path.open("rb") as file:
@@ -44,11 +44,10 @@ def map_npy(path: Path) -> NDArray[Any]:
 
 
 def map_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a ``.npz`` archive by name, read-only, on the disk.
+    """The arrays of a ``.npz`` archive by name, memory-mapped and read-only.
 
     Raises:
-        PspError: It cannot be read, is no archive of whole arrays, holds objects, or a member is packed as no
-            recording can be.
+        PspError: The archive cannot be read, is damaged, contains objects, or a member exceeds `MOST_RATIO`.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -74,18 +73,19 @@ def _member(path: Path, file: IO[bytes], archive: zipfile.ZipFile, member: zipfi
     if member.file_size > MOST_RATIO * max(member.compress_size, 2**16):
         raise PspError(
             f"{where}: refused",
-            f"{member.file_size} bytes packed into {member.compress_size}",
-            f"at most {MOST_RATIO} times as many",
+            f"{member.file_size} bytes compressed to {member.compress_size}",
+            f"a compression ratio of at most {MOST_RATIO}",
+            "Save the archive with numpy.savez, which does not compress.",
         )
     if member.file_size > shutil.disk_usage(tempfile.gettempdir()).free:
         raise PspError(
             f"{where}: too large to unpack",
             f"{member.file_size} bytes",
-            fix="Set TMPDIR to a larger disk, or save the archive with numpy.savez, which packs nothing.",
+            fix="Set TMPDIR to a larger disk, or save the archive with numpy.savez, which does not compress.",
         )
     with tempfile.TemporaryFile() as unpacked:
         with archive.open(member) as packed:
-            # No more than was stated: zipfile ends there too, and checks the sum.
+            # zipfile returns at most the stated size, and verifies the checksum.
             while piece := packed.read(_PIECE):
                 unpacked.write(piece)
         unpacked.flush()
@@ -93,7 +93,7 @@ def _member(path: Path, file: IO[bytes], archive: zipfile.ZipFile, member: zipfi
 
 
 def _map(path: Path, where: str, file: IO[bytes], start: int, end: int) -> NDArray[Any]:
-    """The array that begins at byte ``start`` of ``file`` and ends before ``end``; it keeps the file open."""
+    """The array in the bytes ``start`` to ``end`` (exclusive) of ``file``; it keeps the file open."""
     file.seek(start)
     version = npy.read_magic(file)
     read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
@@ -101,15 +101,16 @@ def _map(path: Path, where: str, file: IO[bytes], start: int, end: int) -> NDArr
         raise ValueError(f"version {version} of the format")
     shape, fortran, dtype = read_header(file)
     if dtype.kind not in "fiub" or dtype.names is not None:
-        raise PspError(f"{where}: refused", f"an array of {dtype}", "numbers; objects are never unpickled")
+        raise PspError(
+            f"{where}: refused", f"an array of {dtype}", "an array of numbers; objects are never unpickled"
+        )
     begin, size = file.tell(), math.prod(shape) * dtype.itemsize
     if begin + size > end or min(shape, default=0) < 0:
-        raise ValueError(f"shape {shape} of {dtype} takes {size} bytes, and there are {end - begin}")
+        raise ValueError(f"shape {shape} of {dtype} needs {size} bytes, the file has {end - begin}")
     if not size:
         return np.empty(shape, dtype)
     return np.memmap(file, dtype, "r", begin, shape, "F" if fortran else "C")
 
 
 def _damaged(where: str, error: Exception) -> PspError:
-    what = getattr(error, "strerror", None) or error
-    return PspError(f"{where}: cannot be read ({what})", fix="Copy it again from its source.")
+    return cannot_read(where, error, "Check the path, or copy the file again from its source.")

@@ -1,7 +1,7 @@
-"""Splits as another tool's lists of clips, and such lists as splits.
+"""Converting splits to another tool's lists of clips, and lists to splits.
 
-A list says who is trained on and who is tested on, and nothing of how it came about. So it becomes a psptool split
-only where a split of the same dataset, made anew with all labels, has the same members.
+A list contains training or test clips, but not the protocol. It is converted to a split only if a fully labelled split
+of the dataset, created by one of its protocols, has the same clips.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from psptool.data.splits.making import SplitRequest
 from psptool.data.splits.stored import split_store
 from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents
-from psptool.formats.exchange.formats import Format
+from psptool.formats.exchange.formats import ExchangeFormat
 from psptool.schemas.split import Split
 
 
-def parts_of(store: Store, form: Format, split: Split | None) -> dict[str, tuple[str, ...]]:
-    """What a file of ``form`` calls the parts of ``split``, and the clips of each in order.
+def parts_of(store: Store, form: ExchangeFormat, split: Split | None) -> dict[str, tuple[str, ...]]:
+    """The parts of ``split`` by their names in the format ``form``, with their clips in order.
 
-    Without a split: every protocol that the dataset's clips allow where a file holds several (PYSKL), else the
-    dataset's first one, all clips of the train side in its train part.
+    Without a split: all protocols for which the dataset has clips if a file can hold several (PYSKL), otherwise the
+    dataset's first protocol.
 
     Raises:
-        PspError: A file of this format needs a split, and none can be made.
+        PspError: The format needs a split, and none can be created.
     """
     if form.name != "pyskl":
         chosen = split or _first_split(store)
@@ -43,21 +43,21 @@ def parts_of(store: Store, form: Format, split: Split | None) -> dict[str, tuple
 
 
 def _first_split(store: Store) -> Split:
-    """The split of the first protocol with all labels.
+    """The fully labelled split of the dataset's first protocol.
 
     Raises:
-        PspError: A side of it has no clips.
+        PspError: The training set or the test set is empty.
     """
     try:
         return split_store(store, SplitRequest(ratio=1.0)).split
     except PspError as error:
-        # The usual way out names options of psptool split.
-        fix = "Make a split of another protocol with psptool split, and name it with --split."
+        # The original fix names options of psptool split.
+        fix = "Create a split of another protocol with psptool split, and use it with --split."
         raise PspError(error.what, error.found, error.expected, fix) from error
 
 
 def full_splits(store: Store) -> Iterator[Split]:
-    """A split with all labels for each protocol, and each test view that may be chosen, whose sides have clips."""
+    """The fully labelled splits of all protocols and test views whose training and test sets are not empty."""
     dataset = DATASETS[store.manifest.dataset]
     for protocol in dataset.protocols:
         for view in dataset.test_views or (None,):
@@ -65,15 +65,12 @@ def full_splits(store: Store) -> Iterator[Split]:
             try:
                 yield split_store(store, request).split
             except PspError:
-                # A part of the dataset may have no clip on one side.
+                # An incomplete dataset may have no training or no test clips.
                 continue
 
 
 def absent_from(store: Store, contents: Sequence[Contents]) -> list[str]:
-    """In words, which lists of ``contents`` name clips that are not in ``store``.
-
-    Their splits are made of the others.
-    """
+    """Warnings about the lists of ``contents`` with clips that are not in ``store``. Their splits omit these clips."""
     there, said = frozenset(store.names), []
     for one in contents:
         for name, clips in one.lists.items():
@@ -86,13 +83,13 @@ def absent_from(store: Store, contents: Sequence[Contents]) -> list[str]:
 
 
 def splits_of(store: Store, contents: Sequence[Contents]) -> tuple[list[Split], list[str]]:
-    """The splits that the lists of ``contents`` are, and in words which lists are none and why.
+    """The splits for the lists of ``contents``, and the reasons for lists that are not splits.
 
-    Names of clips that are not in the dataset, such as those left out, do not count.
+    Clips that are not in the dataset, such as excluded clips, are ignored.
 
     Args:
-        store: The dataset that the contents became.
-        contents: The files.
+        store: The dataset imported from the files.
+        contents: Contents of the files.
     """
     made = {(frozenset(_train(one)), frozenset(one.test)): one for one in full_splits(store)}
     there = frozenset(store.names)
@@ -107,15 +104,18 @@ def splits_of(store: Store, contents: Sequence[Contents]) -> tuple[list[Split], 
             else:
                 kept[split.digest] = split
         single = sorted(set(one.lists) - {name for pair in one.pairs for name in pair})
-        lost += [f"{one.path}: {name}: stands alone; a split has a train and a test list" for name in single]
+        lost += [
+            f"{one.path}: {name}: a single list; a split needs a training and a test list" for name in single
+        ]
     return list(kept.values()), lost
 
 
 def _why(
     train: frozenset[str], test: frozenset[str], made: Mapping[tuple[frozenset[str], frozenset[str]], Split]
 ) -> str:
+    """The reason why two lists are not a split, with the nearest protocol."""
     if not made:
-        return "the clips are all on one side of every protocol"
+        return "every protocol has only training clips or only test clips"
 
     def odd(sides: tuple[frozenset[str], frozenset[str]]) -> int:
         return len(train ^ sides[0]) + len(test ^ sides[1])
@@ -123,11 +123,11 @@ def _why(
     nearest = min(made, key=odd)
     view = made[nearest].test_view
     named = f"{made[nearest].protocol}{'' if view is None else f' with test view {view}'}"
-    return f"no protocol has these members; the nearest, {named}, differs in {odd(nearest)} places"
+    return f"no protocol has these clips; the nearest, {named}, differs in {odd(nearest)} clips"
 
 
 def _usual(split: Split) -> bool:
-    """Whether the split's test view, where one may be chosen, is the usual one."""
+    """Whether the split has the protocol's default test view."""
     protocol = DATASETS[split.dataset].protocols[split.protocol]
     return split.test_view is None or protocol.test == frozenset({split.test_view})
 

@@ -1,6 +1,6 @@
-"""A stored clip's positions as another tool's file has them, and such positions as a stored clip.
+"""Converting the positions of a stored clip to another tool's coordinates, and such positions to a prepared clip.
 
-Notation for array shapes: M persons, T frames, V joints.
+Array shapes: B frames of one person, M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from psptool.preparation.tracks import Persons, Track, place
 from psptool.schemas.dataset import PreparationSettings
 
 Coordinates = Literal["recorded", "centred", "normalized"]
-"""The camera's, in metres; the camera's, from the leading person's second joint in its first frame, as CTR-GCN
-prepares them; the store's own."""
+"""``recorded``: camera coordinates in metres. ``centred``: camera coordinates relative to the second joint of the first
+person in its first frame, as in CTR-GCN. ``normalized``: the coordinates of the store."""
 
 _CENTRED_ON = 1
 """The second joint is the middle of the spine in both topologies."""
 
 
 def positions(clip: StoredClip, coordinates: Coordinates) -> NDArray[np.float32]:
-    """A clip's positions, float32 (M, T, V, 3); zero where a person is absent.
+    """The positions of a clip, float32 (M, T, V, 3); zero where the person is absent.
 
     Raises:
-        RawFormatError: A person who is there has every joint at exactly zero, which means absence in each format.
+        RawFormatError: A present person has all joints at exactly zero, which means absence in every format.
     """
     if coordinates == "normalized":
         xyz = clip.joint
@@ -44,12 +44,14 @@ def positions(clip: StoredClip, coordinates: Coordinates) -> NDArray[np.float32]
         recorded[~clip.present] = 0
         xyz = recorded.astype(np.float32)
     if not np.array_equal(seen(xyz), clip.present):
-        raise RawFormatError("every joint at zero", clip.name, "a person in the origin", "absence to be told")
+        raise RawFormatError(
+            "every joint at zero", clip.name, "a person at the origin", "zeros for absent persons only"
+        )
     return xyz
 
 
 def seen(xyz: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where somebody is, bool (..., T), in positions (..., T, V, 3): where a joint is neither at zero nor NaN."""
+    """Whether a person is present, bool (..., T): any coordinate of (..., T, V, 3) is neither zero nor NaN."""
     return np.asarray((np.abs(xyz) > 0).any(axis=(-2, -1)))
 
 
@@ -61,30 +63,30 @@ def prepared(
     topology: Topology,
     settings: PreparationSettings,
 ) -> PreparedClip:
-    """A clip of another tool's file as the store takes it; persons who are never seen are left out, and those after
-    ``settings.max_persons``.
+    """Convert a clip of another tool's file to a prepared clip.
 
-    Recorded and centred positions are normalized as those of raw clips are, and the first person leads.
-    Normalized ones are stored as they are. A joint with a NaN is missing, and one at exactly zero only in recorded
-    positions: in the others it is where a joint may well be.
+    Persons who are never present are dropped, and those after the first ``settings.max_persons``. Recorded and centred
+    positions are normalized as in a preparation, from the first person; normalized ones are stored unchanged. A joint
+    with NaN is missing. A joint at exactly zero is missing in recorded positions only: in the others, zero is a valid
+    position.
 
     Args:
         name: The clip's name.
-        key: What the name says.
-        xyz: float32 (M, T, V, 3), zero or NaN where a person is absent.
-        coordinates: What they are.
-        topology: The dataset's joints.
-        settings: How recorded and centred positions are normalized.
+        key: The numbers in the name.
+        xyz: float32 (M, T, V, 3), zero or NaN where the person is absent.
+        coordinates: Coordinate system of ``xyz``.
+        topology: The dataset's topology.
+        settings: Settings of the normalization.
 
     Raises:
-        RawFormatError: Nobody is in the clip, or positions are infinite or out of range.
+        RawFormatError: The clip contains no body, or positions are infinite or out of range.
     """
     if np.isinf(xyz).any():
-        raise RawFormatError("not finite", name, "infinity", "positions")
-    missing: NDArray[np.bool_] = np.asarray(np.isnan(xyz).any(axis=-1))
+        raise RawFormatError("not finite", name, "infinity", "finite positions")
+    missing: NDArray[np.bool_] = np.asarray(np.isnan(xyz).any(axis=-1))  # (M, T, V)
     notes: tuple[str, ...] = ()
     if missing.any():
-        notes = (f"{missing.sum()} joints at NaN; they are missing",)
+        notes = (f"{missing.sum()} joints with NaN, treated as missing",)
         xyz = np.where(missing[..., None], np.float32(0), xyz)
     if coordinates == "recorded":
         missing = np.logical_not(xyz.any(axis=-1))
@@ -95,7 +97,7 @@ def prepared(
         raise RawFormatError("no body", name, f"{xyz.shape[1]} frames without a body", "at least one body")
     most = settings.max_persons
     if len(tracks) > most:
-        notes = (*notes, f"{len(tracks)} persons; the first {most} stay")
+        notes = (*notes, f"{len(tracks)} persons; the first {most} were kept")
     persons = place(tracks[:most], xyz.shape[1])
     persons = persons._replace(notes=(*notes, *persons.notes))
     if coordinates == "normalized":
@@ -110,22 +112,23 @@ def _track(
     missing: NDArray[np.bool_],
     topology: Topology,
 ) -> Track:
-    """A person's frames in which it is seen, with a position of state 0 for each missing joint."""
+    """The frames in which a person is present, as a track. Missing joints are interpolated and get state 0."""
     frames = np.flatnonzero(present).astype(np.int32)
     state = np.full((len(frames), xyz.shape[1]), STATE_UNKNOWN, np.uint8)
-    own, gaps = np.ascontiguousarray(xyz[frames]), missing[frames]
+    own, gaps = np.ascontiguousarray(xyz[frames]), missing[frames]  # (T, V, 3) -> (B, V, 3); (B, V)
     if not gaps.any():
         return Track(number, frames, own, state)
     filled, unseen = fill_missing(frames, own, gaps, topology)
     state[gaps] = 0
     notes = tuple(
-        f"joint {topology.joints[v]!r} is missing in every frame; put where its nearest neighbour is"
+        f"joint {topology.joints[v]!r} is missing in every frame; it has the position of its nearest neighbour"
         for v in unseen
     )
     return Track(number, frames, filled, state, int(gaps.sum()), notes)
 
 
 def _as_it_is(name: str, key: ClipKey, persons: Persons) -> PreparedClip:
+    """A prepared clip with unchanged positions: origin 0, scale 1, and the identity as rotation."""
     nowhere, upright = np.zeros(3), np.eye(3)
     return PreparedClip(
         name,

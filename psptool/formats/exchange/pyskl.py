@@ -1,12 +1,12 @@
-"""The pickle of PYSKL and MMAction2: named lists of clips, and each clip's positions as they are.
+"""The pickle file of PYSKL and MMAction2: named lists of clips, and one annotation with the positions of each clip.
 
 ``{"split": {name: [frame_dir, …]}, "annotations": [{frame_dir, total_frames, label, keypoint (M, T, V, 3)}, …]}``.
-Their loader takes the annotations whose frame_dir stands in the list it is told; PreNormalize3D then expects camera
-coordinates with zeros where a person is absent.
+The loader uses the annotations whose frame_dir is in the selected list. PreNormalize3D expects camera coordinates, with
+zeros where a person is absent.
 
-MMAction2's own preparation of NTU (tools/data/skeleton/gen_ntu_rgbd_raw.py) writes a bare list of annotations whose
-keypoint is (C, T, V, M) = (3, 300, 25, 2): the frames after total_frames repeat the clip, and the origin is the leading
-person's second joint. `layout_of` tells the layouts apart.
+MMAction2's preparation of NTU (tools/data/skeleton/gen_ntu_rgbd_raw.py) writes a list of annotations without split,
+whose keypoint is (C, T, V, M) = (3, 300, 25, 2). Frames after total_frames repeat the clip, and the origin is the
+second joint of the first person. `layout_of` distinguishes the layouts.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from psptool.formats.exchange.contents import (
     unicode_text,
 )
 from psptool.formats.exchange.positions import Coordinates, positions
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle, shown
+from psptool.formats.exchange.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 
 Layout = Literal["MTVC", "CTVM"]
-"""PYSKL's order of a keypoint's axes, and that of MMAction2's own preparation."""
+"""Order of the axes of a keypoint: in PYSKL, and in MMAction2's preparation."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 _PAIRED = (("_train", "_val"), ("_train", "_test"))
 
-# Protocol 3 has no frames, and a value's pickle without head and stop can stand inside another one: so the
-# file grows clip by clip, and memory does not.
+# The file is written clip by clip with constant memory. This works with pickle protocol 3: it has no frames, so the
+# pickle of a value without its head and stop can be embedded in another pickle.
 _PROTOCOL = 3
 _HEAD, _STOP = b"\x80\x03", pickle.STOP
 _NEW_MODULE, _OLD_MODULE = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
@@ -54,10 +54,10 @@ _BATCH = 1000
 def write_pyskl(
     store: Store, lists: Mapping[str, Sequence[str]], coordinates: Coordinates, path: Path
 ) -> None:
-    """Write all clips of ``store`` and ``lists`` of their names.
+    """Write all clips of ``store``, and ``lists`` of clip names.
 
     Raises:
-        PspError: The file cannot be written, or a clip cannot stand in it.
+        PspError: The file cannot be written, or a clip cannot be represented in this format.
     """
     with replacing([path]) as (partial,), partial.open("wb") as file:
         file.write(_HEAD + pickle.EMPTY_DICT + pickle.MARK)
@@ -87,13 +87,13 @@ def _value(value: object) -> bytes:
 
 
 def _array(values: NDArray[np.float32]) -> bytes:
-    """An array's pickle under the module's name that NumPy 1 and 2 both know."""
+    """The pickle of an array, with the module name that both NumPy 1 and NumPy 2 can load."""
     found = _value(np.ascontiguousarray(values))
     return _OLD_MODULE + found[len(_NEW_MODULE) :] if found.startswith(_NEW_MODULE) else found
 
 
 class _Clip(NamedTuple):
-    """An annotation that can be read: its name, its label, and its keypoint with axes in the order of ``layout``."""
+    """A valid annotation: name, label, and keypoint with its axes in the order ``layout``."""
 
     name: str
     label: int
@@ -102,17 +102,15 @@ class _Clip(NamedTuple):
 
 
 def read_pyskl(path: Path) -> Contents:
-    """What such a file holds; a bare list of annotations is one without lists.
-
-    An annotation that cannot be read is left out.
+    """Read a file: a dict with lists and annotations, or a list of annotations. Malformed annotations are excluded.
 
     Raises:
-        PspError: It cannot be read, is refused, or is no such file.
+        PspError: The file cannot be read, is refused as unsafe, or does not have this format.
     """
     data = load_pickle(path)
     annotations = data.get("annotations") if isinstance(data, dict) else data
     if not isinstance(annotations, (list, tuple)) or not annotations:
-        raise PspError(f"{path}: annotations", shown(annotations), "a list of clips")
+        raise PspError(f"{path}: annotations", short_repr(annotations), "a list of clips")
     lists = _lists(path, data.get("split", {}) if isinstance(data, dict) else {})
     clips, left_out = _clips(path, annotations)
     pairs = tuple(
@@ -140,7 +138,7 @@ def read_pyskl(path: Path) -> Contents:
 
 
 def _clips(path: Path, annotations: Sequence[Any]) -> tuple[list[_Clip], tuple[LeftOut, ...]]:
-    """The annotations that can be read, and the others."""
+    """The valid annotations, and the malformed ones with their reasons."""
     joints = _joints_named(_name(item) for item in annotations)
     found = {layout_of(values.shape, joints) for item in annotations if (values := _values(item)) is not None}
     layouts: list[Layout] = [layout for layout in LAYOUTS if layout in found]
@@ -155,18 +153,18 @@ def _clips(path: Path, annotations: Sequence[Any]) -> tuple[list[_Clip], tuple[L
 
 
 def layout_of(shape: tuple[int, ...], joints: int | None) -> Layout | Literal["any"] | None:
-    """The order of a keypoint's axes, by its shape.
+    """The order of a keypoint's axes, determined from its shape.
 
-    Axes 1 and 2 are frames and joints in both. So (M, T, V, 3) is PYSKL's for any M but 3, and (3, T, V, M)
-    MMAction2's for any M but 3 and 2. (3, T, V, 2) might be 3 persons in a picture: it is MMAction2's only where V is
-    the number of joints of the dataset that the clips' names are of, as the known 2D files have other skeletons.
+    Axes 1 and 2 are frames and joints in both layouts. (M, T, V, 3) is PYSKL's layout unless M = 3, and (3, T, V, M) is
+    MMAction2's unless M = 3 or M = 2. (3, T, V, 2) may also be 3 persons in 2D: it is MMAction2's only if V is the
+    dataset's number of joints, because the known 2D files have other skeletons.
 
     Args:
-        shape: Of the keypoint.
-        joints: Of the dataset; None where the names are of none.
+        shape: Shape of the keypoint.
+        joints: Number of joints of the dataset; None if the names belong to no known dataset.
 
     Returns:
-        ``any`` for (3, T, V, 3), which may be both; None where it is neither.
+        The layout; ``any`` for (3, T, V, 3), which fits both; None for a shape that fits neither.
     """
     if len(shape) != 4:
         return None
@@ -177,27 +175,29 @@ def layout_of(shape: tuple[int, ...], joints: int | None) -> Layout | Literal["a
 
 
 def _clip(where: str, item: Any, joints: int | None, layouts: Sequence[Layout]) -> _Clip:
-    """One annotation.
+    """Check and convert one annotation.
 
     Args:
-        where: For errors.
-        item: The annotation as it was read.
-        joints: Of the dataset; None where the names are of none.
-        layouts: Those of the file's other annotations; an ambiguous one has the only one.
+        where: Location for error messages.
+        item: The unpickled annotation.
+        joints: Number of joints of the dataset; None if the names belong to no known dataset.
+        layouts: Layouts of the file's other annotations. An ambiguous keypoint has their layout if it is unique.
 
     Raises:
-        RawFormatError: It cannot be used.
+        RawFormatError: The annotation is malformed.
     """
     if not isinstance(item, dict):
-        raise RawFormatError("no annotation", where, shown(item), "a dict with frame_dir, label and keypoint")
+        raise RawFormatError(
+            "no annotation", where, short_repr(item), "a dict with frame_dir, label and keypoint"
+        )
     name = plain_name(f"{where}: frame_dir", item.get("frame_dir"))
     if "label" not in item:
-        raise RawFormatError("label", where, "no label", "an integer from 0")
+        raise RawFormatError("label", where, "no label", "a 0-based integer")
     label = plain_label(f"{where}: label", item["label"])
     where = f"{where}: keypoint"
     values = _values(item)
     if values is None:
-        raise RawFormatError("positions", where, shown(item.get("keypoint")), "an array (M, T, V, 3)")
+        raise RawFormatError("positions", where, short_repr(item.get("keypoint")), "an array (M, T, V, 3)")
     layout = _settled(where, values.shape, joints, layouts)
     check_floats(where, values.dtype)
     if min(values.shape) < 1:
@@ -209,7 +209,7 @@ def _clip(where: str, item: Any, joints: int | None, layouts: Sequence[Layout]) 
         return _Clip(name, label, values[:, :frames], layout)
     if frames != values.shape[1]:
         raise RawFormatError(
-            "frame count", where, f"total_frames {shown(frames)}", f"{values.shape[1]} frames"
+            "frame count", where, f"total_frames {short_repr(frames)}", f"{values.shape[1]} frames"
         )
     return _Clip(name, label, values, layout)
 
@@ -220,14 +220,14 @@ def _settled(where: str, shape: tuple[int, ...], joints: int | None, layouts: Se
         return layouts[0]
     if layout is not None and layout != "any":
         return layout
-    why = ": joints in a picture" if shape[-1:] == (2,) else ""
+    why = " (2D joints)" if shape[-1:] == (2,) else ""
     if layout == "any":
-        why = ", and no other annotation tells whether persons or coordinates come first"
-    raise RawFormatError("shape", where, f"shape {shape}{why}", "positions in space (M, T, V, 3)")
+        why = ", which is ambiguous: the first axis may be persons or coordinates"
+    raise RawFormatError("shape", where, f"shape {shape}{why}", "3D positions (M, T, V, 3)")
 
 
 def _values(item: Any) -> NDArray[Any] | None:
-    """The keypoint of an annotation that has one."""
+    """The keypoint of an annotation; None without one."""
     keypoint = item.get("keypoint") if isinstance(item, dict) else None
     return keypoint.values if isinstance(keypoint, PickledArray) else None
 
@@ -243,7 +243,7 @@ def _joints_named(names: Iterable[str | None]) -> int | None:
 
 
 def _joints(clips: Sequence[_Clip]) -> int:
-    """V of the dataset where a clip has it, else of most clips."""
+    """The dataset's number of joints if any clip has it, otherwise that of most clips."""
     counted = Counter(clip.keypoint.shape[2] for clip in clips)
     named = _joints_named(clip.name for clip in clips)
     return (
@@ -252,9 +252,9 @@ def _joints(clips: Sequence[_Clip]) -> int:
 
 
 def _lists(path: Path, found: Any) -> dict[str, frozenset[str]]:
-    """The named lists; an entry that is no text stands in its list as it is shown, and so names no clip."""
+    """The named lists. An entry that is not a string is replaced by its representation, which is not a clip name."""
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise PspError(f"{path}: split", shown(found), "lists of clip names by name")
+        raise PspError(f"{path}: split", short_repr(found), "lists of clip names by name")
     return {name: frozenset(_listed(f"{path}: split {name}", clips)) for name, clips in found.items()}
 
 
@@ -262,6 +262,6 @@ def _listed(where: str, clips: Any) -> Iterator[str]:
     if isinstance(clips, PickledArray):
         clips = clips.values.tolist()
     if not isinstance(clips, (list, tuple)):
-        raise PspError(where, shown(clips), "a list of clip names")
+        raise PspError(where, short_repr(clips), "a list of clip names")
     for clip in clips:
-        yield stem(unicode_text(clip)) if isinstance(clip, str) else shown(clip)
+        yield stem(unicode_text(clip)) if isinstance(clip, str) else short_repr(clip)

@@ -1,8 +1,8 @@
 """ST-GCN's folder: for each part (``train``, ``val``) an array (N, 3, 300, V, 2) and a pickle of (names, labels).
 
-Its own preparation writes camera coordinates, and zeros where a person or everybody is absent. 2s-AGCN and its
-descendants name the arrays ``train_data_joint.npy`` and so on. Theirs have their origin at the leading person's second
-joint, and repeat a clip up to frame 300; there is no count of its own frames.
+ST-GCN's preparation writes camera coordinates, with zeros where persons are absent. 2s-AGCN and its successors name the
+arrays ``train_data_joint.npy`` and so on. Their origin is the second joint of the first person, and clips are repeated
+up to frame 300; the original number of frames is not stored.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_label, plain_name, stem
 from psptool.formats.exchange.mapped import map_npy
 from psptool.formats.exchange.positions import Coordinates, positions, seen
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle, shown
+from psptool.formats.exchange.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 
 FRAMES, PERSONS = 300, 2
 _DATA, _LABEL = "_data.npy", "_label.pkl"
 _AGCN_DATA = "_data_joint.npy"
 _OTHER_STREAMS = ("_data_bone.npy", "_data_joint_motion.npy", "_data_bone_motion.npy")
-"""Arrays of 2s-AGCN and its descendants that hold no positions."""
+"""Arrays of 2s-AGCN and its successors that do not contain joint positions."""
 
 
 def write_stgcn(
@@ -38,13 +38,16 @@ def write_stgcn(
     """Write the clips of each part in the order given.
 
     Raises:
-        PspError: A file cannot be written, a clip cannot stand in it, or the folder has parts of another export.
+        PspError: A file cannot be written, a clip cannot be represented in this format, or the folder contains parts
+            of another export.
     """
     agcn = (f"{part}{_AGCN_DATA}" for part in _parts(folder, _AGCN_DATA))
     odd = [*sorted(set(_parts(folder, _DATA)) - set(parts)), *agcn]
     if odd:
         raise PspError(
-            f"{folder}: has other parts already", ", ".join(odd), fix="Name an empty folder with --out."
+            f"--out {folder}: contains parts of another export",
+            ", ".join(odd),
+            fix="Use an empty folder with --out.",
         )
     with replacing(files_of(folder, list(parts))) as partials:
         for clips, data, label in zip(parts.values(), partials[::2], partials[1::2], strict=True):
@@ -52,6 +55,7 @@ def write_stgcn(
             array = open_memmap(data, "w+", np.dtype("<f4"), (len(clips), 3, FRAMES, joints, PERSONS))
             for row, name in enumerate(clips):
                 xyz = positions(store.clip(name), coordinates)[:PERSONS, :FRAMES]
+                # (M, T, V, 3) -> (3, T, V, M); the rest of the memory map stays zero.
                 array[row, :, : xyz.shape[1], :, : len(xyz)] = xyz.transpose(3, 1, 2, 0)
             array.flush()
             labels = [store.key(store.index(name)).label for name in clips]
@@ -59,17 +63,15 @@ def write_stgcn(
 
 
 def files_of(folder: Path, parts: Sequence[str]) -> list[Path]:
-    """The files of each part, data and label by turns."""
+    """The files of all parts: data and labels of the first part, then of the next one."""
     return [folder / f"{part}{ending}" for part in parts for ending in (_DATA, _LABEL)]
 
 
 def read_stgcn(path: Path) -> Contents:
-    """What such a folder holds; one of its arrays may be named for all of it.
-
-    A clip whose name or label cannot be read is left out.
+    """Read a folder, given by its path or by one of its arrays. Clips with a malformed name or label are excluded.
 
     Raises:
-        PspError: A file cannot be read, or does not fit the format.
+        PspError: A file cannot be read, or does not have this format.
     """
     folder = path if path.is_dir() else path.parent
     ending = _ending(path, folder)
@@ -98,7 +100,7 @@ def read_stgcn(path: Path) -> Contents:
         (("train", "val"),) if {"train", "val"} <= set(parts) else (),
         tuple(left_out),
         "centred" if agcn else None,
-        (f"{folder}: 2s-AGCN's arrays repeat each clip up to their last frame; clips keep the repeats",)
+        (f"{folder}: the arrays of 2s-AGCN repeat each clip up to frame {FRAMES}; the repetitions are kept",)
         if agcn
         else (),
     )
@@ -109,27 +111,27 @@ def _parts(folder: Path, ending: str) -> list[str]:
 
 
 def _ending(path: Path, folder: Path) -> str:
-    """How the names of the folder's arrays end: as ST-GCN's or 2s-AGCN's.
+    """The suffix of the folder's arrays: ST-GCN's or 2s-AGCN's.
 
     Raises:
-        PspError: The folder has arrays of neither, or of both and ``path`` names none of them; or ``path`` names an
-            array of something else.
+        PspError: The folder has no such arrays, or has both kinds and ``path`` is the folder; or ``path`` is an array
+            of bones or motion.
     """
     other = next((ending for ending in _OTHER_STREAMS if path.name.endswith(ending)), None)
     if other is not None:
-        fix = f"Name the array that ends in {_AGCN_DATA}, or their folder."
-        raise PspError(f"{path}: holds no positions", "bones or motion of 2s-AGCN", "joints", fix)
+        fix = f"Use the array whose name ends with {_AGCN_DATA}, or the folder."
+        raise PspError(f"{path}: contains no joint positions", "bones or motion of 2s-AGCN", "joints", fix)
     named = [ending for ending in (_DATA, _AGCN_DATA) if path.name.endswith(ending)]
     found = named or [ending for ending in (_DATA, _AGCN_DATA) if _parts(folder, ending)]
     if not found:
-        expected = f"train{_DATA} or train{_AGCN_DATA}, train{_LABEL} and so on"
-        raise PspError(f"{folder}: no ST-GCN data", expected=expected)
+        expected = f"train{_DATA} or train{_AGCN_DATA}, train{_LABEL}, and the same for val"
+        raise PspError(f"{folder}: no ST-GCN data", expected=expected, fix="Check the path.")
     if len(found) > 1:
         raise PspError(
-            f"{folder}: arrays of ST-GCN and of 2s-AGCN",
+            f"{folder}: contains arrays of both ST-GCN and 2s-AGCN",
             f"*{_DATA} and *{_AGCN_DATA}",
-            "one of the two",
-            "Name one of the arrays instead of the folder.",
+            "one of them",
+            "Use the path of one array instead of the folder.",
         )
     return found[0]
 
@@ -143,22 +145,24 @@ def _checked(path: Path) -> NDArray[Any]:
 
 
 def _names_and_labels(path: Path, clips: int) -> tuple[dict[int, tuple[str, int]], list[LeftOut]]:
-    """Name and label by row, and the rows that lack one.
+    """Name and label by row, and the malformed rows.
 
     Raises:
-        PspError: The file does not tell which name and label is which row's.
+        PspError: The file does not contain one name and one label for each row.
     """
     pair = load_pickle(path)
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-        raise PspError(str(path), shown(pair), "two lists: names and labels")
+        raise PspError(str(path), short_repr(pair), "two lists: names and labels")
     names, labels = (item.values.tolist() if isinstance(item, PickledArray) else item for item in pair)
     if not isinstance(names, (list, tuple)) or not isinstance(labels, (list, tuple)):
-        raise PspError(str(path), f"{shown(names)} and {shown(labels)}", "two lists: names and labels")
+        raise PspError(
+            str(path), f"{short_repr(names)} and {short_repr(labels)}", "two lists: names and labels"
+        )
     if not len(names) == len(labels) == clips:
         raise PspError(
             str(path),
             f"{len(names)} names and {len(labels)} labels",
-            f"a name and a label for each of {clips} clips",
+            f"one name and one label for each of {clips} clips",
         )
     found: dict[int, tuple[str, int]] = {}
     left_out: list[LeftOut] = []
@@ -173,7 +177,7 @@ def _names_and_labels(path: Path, clips: int) -> tuple[dict[int, tuple[str, int]
 
 
 def _clip(array: NDArray[Any], row: int) -> NDArray[Any]:
-    """The positions of a row (M, T, V, 3) without its padding."""
-    xyz: NDArray[Any] = array[row].transpose(3, 1, 2, 0)
+    """The positions of one clip, (M, T, V, 3), without padding."""
+    xyz: NDArray[Any] = array[row].transpose(3, 1, 2, 0)  # (3, FRAMES, V, M) -> (M, FRAMES, V, 3)
     filled = np.flatnonzero(seen(xyz).any(axis=0))
     return xyz[:, : filled[-1] + 1] if filled.size else xyz

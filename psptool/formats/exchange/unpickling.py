@@ -1,11 +1,11 @@
-"""Pickles of a file that one was handed: numpy arrays, numbers, text, lists, tuples and dicts, and nothing else.
+"""Safe loading of untrusted pickle files with numpy arrays, numbers, strings, lists, tuples and dicts.
 
-A pickle is a program that may call whatever can be imported. Here every name that it asks for is looked up in a
-list of a few, and what stands there are stand-ins of this module: a pickle reaches neither numpy nor any other
-library. Their arguments are checked, so that an array cannot be larger than the bytes that the file has for it,
-and that all arrays together are not.
-The interpreter is the standard library's one in Python, since the one in C keeps a table as large as the
-largest number in the file.
+A pickle is a program that may call any importable function. Here every global name is looked up in a short list of
+replacement functions of this module, so a pickle cannot call numpy or any other library. The arguments are checked:
+arrays cannot be larger than their bytes in the file.
+
+The interpreter is the standard library's Python implementation. The C implementation allocates a table whose size is
+the largest memo index in the file.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import IO, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, cannot_read
 
 _KINDS = "fiubU"
-"""Kinds of values that arrays may hold: floats, integers with and without sign, truth values, texts."""
+"""Allowed dtype kinds: floats, signed and unsigned integers, booleans, strings."""
 _LAST_CHARACTER = 0x10FFFF
 _PLAIN = (str, bytes, int, float, type(None))
 _KEYS = {
@@ -33,43 +33,41 @@ _KEYS = {
     pickle.ADDITEMS: slice(None),
     pickle.FROZENSET: slice(None),
 }
-"""Codes that hash values, and where these lie."""
+"""Opcodes that hash values, and the place of the hashed values on the stack."""
 
 
 class Refused(Exception):
-    """What a pickle asks for that is neither an array nor built in."""
+    """A pickle requests something that is not allowed."""
 
 
 def load_pickle(path: Path) -> Any:
-    """What a pickle holds, with a `PickledArray` in the place of each array.
+    """Load a pickle; arrays are returned as `PickledArray`.
 
     Raises:
-        PspError: The file cannot be read, is no whole pickle, or asks for anything but arrays and what is built in.
+        PspError: The file cannot be read, is damaged, or contains objects other than arrays and built-in types.
     """
     try:
         with path.open("rb") as file:
             return _Unpickler(_Bounded(file, path.stat().st_size)).load()
     except OSError as error:
-        raise PspError(
-            f"{path}: cannot be read ({error.strerror or error})", fix="Check the path."
-        ) from error
+        raise cannot_read(path, error) from error
     except Refused as error:
         raise PspError(
             f"{path}: refused",
-            f"a pickle that asks for {error}",
-            "arrays, numbers, text, lists and dicts only",
-            "Other pickles can run any program: have whoever wrote the file save it without its own classes.",
+            f"a pickle with {error}",
+            "arrays, numbers, strings, lists and dicts only",
+            "Other pickles can execute arbitrary code. Save the file again without custom classes.",
         ) from error
     except Exception as error:
-        # Damaged bytes may raise about anything, and none of it says more than this.
+        # Damaged bytes may raise almost any exception.
         raise PspError(
-            f"{path}: not a pickle that can be read ({type(error).__name__}: {error})",
+            f"{path}: damaged or not a pickle file ({type(error).__name__}: {error})",
             fix="Copy it again from its source.",
         ) from error
 
 
 class _Bounded:
-    """A file that gives no more bytes than it has, so that nobody sets memory aside for more."""
+    """A file that refuses to read more bytes than it has left, before memory is allocated for them."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file, self._left = file, size
@@ -86,8 +84,8 @@ class _Bounded:
         return line
 
 
-class _StandIn:
-    """A function that a pickle may call, and of which it can change nothing."""
+class _AllowedFunction:
+    """A function that a pickle may call but not modify."""
 
     __slots__ = ("_function",)
 
@@ -98,23 +96,23 @@ class _StandIn:
         return self._function(*arguments)
 
     def __setstate__(self, state: object) -> None:
-        raise Refused("a change of a function")
+        raise Refused("a modified function")
 
 
 class _Dtype:
-    """A dtype of plain numbers or of texts."""
+    """A dtype of numbers or strings."""
 
     __slots__ = ("code",)
 
     def __init__(self, code: object, *_: object) -> None:
         dtype = np.dtype(code) if isinstance(code, str) and len(code) <= 12 else None
         if dtype is None or dtype.kind not in _KINDS:
-            raise Refused(f"an array of {shown(code)}")
+            raise Refused(f"an array of {short_repr(code)}")
         self.code = dtype.str
 
     def __setstate__(self, state: Any) -> None:
-        # (version, byte order, subarray, names, fields, size, alignment, flags); a simple value has none of it
-        # but the order, and of a text's size and alignment the code says as much.
+        # (version, byte order, subarray, names, fields, size, alignment, flags). Only the byte order matters here: the
+        # size of a string is in its type code too.
         _, order, *parts = state
         if order not in ("<", ">", "=", "|") or any(part is not None for part in parts[:3]):
             raise Refused("an array with fields")
@@ -123,9 +121,9 @@ class _Dtype:
 
 
 class _Texts:
-    """Bytes that stand as text, as in pickles of the protocols 0 to 2.
+    """Converts strings to the bytes that they encode in pickles of protocols 0 to 2.
 
-    One text is turned into bytes once: else a file could ask for many copies of its longest one.
+    Each string is converted once; otherwise a file could request many copies of a long one.
     """
 
     def __init__(self) -> None:
@@ -140,10 +138,10 @@ class _Texts:
 
 
 class PickledArray:
-    """An array of a pickle.
+    """An array in a pickle.
 
     Attributes:
-        values: It; it shares the memory of the bytes that were read and cannot be changed.
+        values: The array, read-only; it shares the memory of the bytes read.
     """
 
     __slots__ = ("_texts", "values")
@@ -161,40 +159,40 @@ class PickledArray:
 
 
 def _array(data: object, dtype: object, shape: object, order: object) -> NDArray[Any]:
-    """An array over ``data``.
+    """An array that shares the memory of ``data``.
 
     Raises:
-        Refused: These are not the bytes of numbers or texts in that shape.
+        Refused: ``data`` does not contain numbers or strings of this dtype and shape.
     """
     if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, bytearray)):
         raise Refused(f"an array of {type(data).__name__}")
     plain = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
     if not plain or order not in ("C", "F"):
-        raise Refused(f"an array of shape {shown(shape)}")
+        raise Refused(f"an array of shape {short_repr(shape)}")
     assert isinstance(shape, tuple)
     plain_dtype = np.dtype(dtype.code)
     if plain_dtype.itemsize == 0 and not shape:
-        return np.zeros((), plain_dtype)  # An empty text.
+        return np.zeros((), plain_dtype)  # an empty string
     if plain_dtype.itemsize == 0 or math.prod(shape) * plain_dtype.itemsize != len(data):
         raise Refused(f"an array of shape {shape} in {len(data)} bytes")
     values = np.frombuffer(data, plain_dtype)
     if plain_dtype.kind == "U" and (values.view(f"{plain_dtype.byteorder}u4") > _LAST_CHARACTER).any():
-        raise Refused("an array of texts with characters that there are none of")
+        raise Refused("an array of strings with invalid characters")
     values.flags.writeable = False
     return values.reshape(shape, order="F" if order == "F" else "C")
 
 
 def _class(*_: object) -> None:
-    raise Refused("an array made anew")
+    raise Refused("a call of numpy.ndarray")
 
 
-def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
-    """What a pickle may ask for, by module and name."""
-    ndarray = _StandIn(_class)
+def _allowed_functions(texts: _Texts) -> Mapping[tuple[str, str], _AllowedFunction]:
+    """The functions that a pickle may call, by module and name."""
+    ndarray = _AllowedFunction(_class)
 
     def reconstruct(kind: object, shape: object, _: object) -> PickledArray:
         if kind is not ndarray or shape != (0,):
-            raise Refused(f"an empty array of shape {shown(shape)}")
+            raise Refused(f"an empty array of shape {short_repr(shape)}")
         return PickledArray(texts)
 
     def from_buffer(data: object, dtype: object, shape: object, order: object) -> PickledArray:
@@ -205,12 +203,12 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
 
     def encoded(text: object, encoding: object) -> object:
         if encoding != "latin1":
-            raise Refused(f"text encoded as {shown(encoding)}")
+            raise Refused(f"text encoded as {short_repr(encoding)}")
         return texts.bytes_of(text)
 
     def no_bytes(*arguments: object) -> bytes:
         if arguments:
-            raise Refused("bytes made anew")
+            raise Refused("a call of bytes with arguments")
         return b""
 
     functions: dict[tuple[str, str], Callable[..., Any]] = {
@@ -220,37 +218,37 @@ def _stand_ins(texts: _Texts) -> Mapping[tuple[str, str], _StandIn]:
     }
     return {
         ("numpy", "ndarray"): ndarray,
-        ("numpy", "dtype"): _StandIn(_Dtype),
-        ("_codecs", "encode"): _StandIn(encoded),
-        # As the protocols 0 to 2 write the bytes of an empty array.
-        ("__builtin__", "bytes"): _StandIn(no_bytes),
-        # NumPy 2 moved its inner modules.
+        ("numpy", "dtype"): _AllowedFunction(_Dtype),
+        ("_codecs", "encode"): _AllowedFunction(encoded),
+        # Protocols 0 to 2 write the bytes of an empty array as a call of bytes().
+        ("__builtin__", "bytes"): _AllowedFunction(no_bytes),
+        # NumPy 2 renamed numpy.core to numpy._core.
         **{
-            (f"numpy.{core}.{module}", name): _StandIn(function)
+            (f"numpy.{core}.{module}", name): _AllowedFunction(function)
             for core in ("core", "_core")
             for (module, name), function in functions.items()
         },
     }
 
 
-def shown(value: object) -> str:
-    """A value in few words, however deep it is nested."""
+def short_repr(value: object) -> str:
+    """A short representation of a value, even if it is deeply nested."""
     return f"{reprlib.repr(value):.40}"
 
 
 def _check_keys(keys: Iterable[object]) -> None:
-    """Refuse keys of dicts and sets that are no plain values: Python's hash of a deep one ends the process."""
+    """Refuse keys of dicts and sets that are not plain values: hashing a deeply nested key crashes Python."""
     for key in keys:
         if not isinstance(key, _PLAIN):
             raise Refused(f"a {type(key).__name__} as a key")
 
 
 def _with_plain_keys(code: bytes, which: slice) -> Callable[[Any], None]:
-    """The library's function for a code that makes or fills dicts or sets, which looks at their keys first.
+    """The standard library's function for an opcode that creates or fills a dict or set, with a check of the keys.
 
     Args:
-        code: Of the pickle's language.
-        which: Where the keys lie among the values since the last mark.
+        code: The opcode.
+        which: Positions of the keys among the stack values since the last mark.
     """
     usual: Callable[[Any], None] = pickle._Unpickler.dispatch[code[0]]  # type: ignore[attr-defined,unused-ignore]
 
@@ -262,15 +260,15 @@ def _with_plain_keys(code: bytes, which: slice) -> Callable[[Any], None]:
 
 
 class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ignore]
-    """The standard library's interpreter with a short list of names."""
+    """The standard library's interpreter, restricted to the allowed functions."""
 
     def __init__(self, file: _Bounded) -> None:
         super().__init__(file, encoding="latin1")
-        self._stand_ins = _stand_ins(_Texts())
+        self._allowed = _allowed_functions(_Texts())
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return self._stand_ins[module, name]
+            return self._allowed[module, name]
         except KeyError:
             raise Refused(f"{module}.{name}") from None
 
@@ -281,7 +279,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ig
         raise Refused(f"the registered extension {code}")
 
     def load_bytearray8(self: Any) -> None:
-        # The library's own sets memory aside before it looks whether there is anything to read.
+        # The standard library allocates the stated size before it checks that the bytes exist.
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     dispatch: ClassVar[Any] = {

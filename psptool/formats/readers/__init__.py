@@ -1,1 +1,1 @@
-"""Raw formats: a small class each, turning one clip's bytes into a `RawClip` or a `RawFormatError`."""
+"""Readers of the raw formats: one small class per format, from the bytes of a clip to a `RawClip`."""

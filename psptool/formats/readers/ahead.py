@@ -1,9 +1,9 @@
-"""Reading files of compressed tar archives ahead of their use, as such an archive can only be unpacked from its start.
+"""Reading members of compressed tar archives ahead of their use.
 
-Clips are used in the order of their names, and the archive may have any order. On its way to the member that is
-needed, the reader keeps the bytes of those that are needed later, up to a limit; beyond it those go that are needed
-last. So an archive in name order is read once and nothing is kept; one in another order is read once where its
-recordings fit under the limit, and once more for each time that they exceed it.
+A compressed archive can only be unpacked from its start. Clips are used in the order of their names; the archive may
+have another order. While unpacking up to the next member, the reader keeps the bytes of members that are used later, up
+to a limit. Beyond the limit it drops those used last. An archive in name order is unpacked once and nothing is kept.
+Another archive is unpacked once if its recordings fit below the limit, and again each time they exceed it.
 """
 
 from __future__ import annotations
@@ -12,25 +12,23 @@ import heapq
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, cannot_read
 from psptool.common.paths import shown
 from psptool.formats.readers.base import ClipSource, FileRef
 from psptool.formats.readers.tars import TarStream, damage_named, is_stream, require_unchanged
 
 KEPT_BYTES = 2**30
-"""Bytes of recordings kept for later use, over all archives."""
+"""Maximum number of bytes kept for later use, over all archives."""
 
 
 class ReadAhead:
-    """Attaches their bytes to the files that lie in compressed tar archives.
+    """Attaches bytes to the files that are members of compressed tar archives. False if there are no such files.
 
     Args:
-        clips: All clips that will be asked for.
-        most: Bytes kept at most, next to the file that is asked for.
-        largest: Bytes a file may have; larger ones are left to `psptool.formats.readers.sources.read_file` to refuse.
-
-    Attributes:
-        archives: The compressed tar archives among them.
+        clips: All clips that will be attached, in this order.
+        largest: Maximum size of a file in bytes; larger files are refused by
+            `psptool.formats.readers.sources.read_file`.
+        most: Maximum number of bytes kept, in addition to the current file.
     """
 
     def __init__(self, clips: Iterable[ClipSource], largest: int, most: int = KEPT_BYTES) -> None:
@@ -51,10 +49,10 @@ class ReadAhead:
         return bool(self._archives)
 
     def attach(self, clip: ClipSource) -> ClipSource:
-        """The clip with the bytes of its files; clips are to be asked for in the order given at the beginning.
+        """The clip with the bytes of its files. Clips must be requested in the order of the constructor's argument.
 
         Raises:
-            PspError: An archive was changed after it was listed, is damaged or cannot be read.
+            PspError: An archive was changed after it was listed, is damaged, or cannot be read.
         """
         if not any(file.archive in self._archives for file in clip.files):
             return clip
@@ -66,17 +64,19 @@ class ReadAhead:
 
 
 class _Archive:
-    """One compressed tar archive, which is unpacked from its start to its end, as often as it takes."""
+    """One compressed tar archive, unpacked from its start as often as needed."""
 
     def __init__(self, path: Path, files: Sequence[FileRef], most: int) -> None:
         self._path, self._most = path, most
-        self._turns = {file.offset: turn for turn, file in enumerate(files)}  # in the order of their use
+        self._turns = {
+            file.offset: turn for turn, file in enumerate(files)
+        }  # turn: position in the order of use
         self._files = sorted(files, key=lambda file: file.offset)  # in the order of the archive
-        self._next = 0  # of the files in the archive's order
+        self._next = 0  # index in self._files
         self._stream: TarStream | None = None
-        self._kept: dict[int, bytes] = {}  # by turn
+        self._kept: dict[int, bytes] = {}  # content by turn
         self._bytes = 0
-        self._latest: list[int] = []  # a heap of the kept turns, negative so that the last one comes first
+        self._latest: list[int] = []  # heap of the kept turns, negated so that the latest turn comes first
 
     def attach(self, file: FileRef) -> FileRef:
         turn = self._turns[file.offset]
@@ -89,7 +89,7 @@ class _Archive:
         return file._replace(content=content)
 
     def _read_next(self, turn: int) -> None:
-        """Keep the next file in the archive unless it was used before ``turn``; after the last comes the first."""
+        """Read and keep the next file of the archive, unless it was used before ``turn``; restart after the last."""
         if self._next == len(self._files):
             self._restart()
         file = self._files[self._next]
@@ -113,12 +113,9 @@ class _Archive:
                 self._stream.seek(file.offset)
                 content = self._stream.take(file.size)
         except OSError as error:
-            raise PspError(
-                f"{shown(self._path)}: cannot be read ({error.strerror or error})",
-                fix="Check the file, its disk and your permissions.",
-            ) from error
+            raise cannot_read(shown(self._path), error) from error
         if len(content) < file.size:
-            raise PspError(f"{file}: the archive was changed meanwhile", fix="Run again.")
+            raise PspError(f"{file}: the archive was changed while it was read", fix="Run the command again.")
         return content
 
     def _restart(self) -> None:

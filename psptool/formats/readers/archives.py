@@ -1,9 +1,7 @@
-"""Reading members of zip archives where they lie, from several threads, trusting nothing that the archive
-says.
+"""Reading members of zip archives without unpacking them to disk, from several threads. Archives are untrusted.
 
-A process keeps the archives it reads open, as reading the table of contents of one with 57,000 members takes
-a while. Archives are known by path and by what the file system says of the file, so one that was written anew
-is opened anew.
+A process keeps its archives open, because reading the table of contents of an archive with 57,000 members is slow. An
+archive is identified by path, inode, size and modification time, so a changed archive is opened again.
 """
 
 from __future__ import annotations
@@ -26,33 +24,33 @@ from psptool.common.errors import PspError, RawFormatError
 from psptool.formats.readers.base import FileRef
 
 MAX_OPEN = 16
-"""Archives kept open in one process."""
+"""Maximum number of archives kept open in one process."""
 
 _ENCRYPTED = 0x1
 _READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What zipfile and zlib raise for bytes that are no whole archive.
+# Exceptions of zipfile and zlib for damaged archives.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError)
 
 
 def members(path: Path) -> list[tuple[str, int]]:
-    """(name, size as stated) of an archive's files, sorted by name; of two under one name, the last counts.
+    """(name, stated size) of the files in an archive, sorted by name; of members with one name, the last counts.
 
     Raises:
-        PspError: It is not a whole zip archive.
-        OSError: It cannot be read.
+        PspError: The archive is damaged or not a zip archive.
+        OSError: The archive cannot be read.
     """
     contents = _ARCHIVES.get(path).contents
-    # Some programs on Windows write backslashes, also at the end of a folder's name.
+    # Some Windows programs write backslashes, also at the end of a folder's name.
     folders = ("/", "\\")
     return [(name, size) for name, size in contents.sizes() if not name.endswith(folders)]
 
 
 def read_member(file: FileRef, archive: Path, most: int) -> bytes:
-    """The bytes of one member, at most the first `most`, so that a bomb costs no memory.
+    """The bytes of one member, at most the first ``most``, so that a zip bomb does not fill the memory.
 
     Raises:
-        RawFormatError: It is damaged, encrypted or packed in a way that is not read.
-        PspError: The archive is not whole, or no longer has this member.
+        RawFormatError: The member is damaged, encrypted, or compressed with an unsupported method.
+        PspError: The archive is damaged, or no longer has this member.
         OSError: The archive cannot be read.
     """
     opened = _ARCHIVES.get(archive)
@@ -60,13 +58,13 @@ def read_member(file: FileRef, archive: Path, most: int) -> bytes:
         member = opened.contents.member(file.path)
     except KeyError:
         raise PspError(
-            f"{file}: no longer in the archive", fix="The archive was changed; run again."
+            f"{file}: no longer in the archive; the archive was changed", fix="Run the command again."
         ) from None
     if member.flag_bits & _ENCRYPTED:
-        raise RawFormatError("encrypted", str(file), "a member with a password", "one without")
+        raise RawFormatError("encrypted", str(file), "a member with a password", "a member without password")
     if member.compress_type not in _READ_METHODS:
-        found = f"method {member.compress_type}"
-        raise RawFormatError("compression", str(file), found, "a member that is stored or deflated")
+        found = f"compression method {member.compress_type}"
+        raise RawFormatError("compression", str(file), found, "a stored or deflated member")
     try:
         with _ARCHIVES.opening:
             stream = opened.zip.open(member)
@@ -77,14 +75,14 @@ def read_member(file: FileRef, archive: Path, most: int) -> bytes:
                 stream.close()
     except (*_DAMAGE, NotImplementedError) as error:
         raise RawFormatError(
-            "damaged in the archive", str(file), str(error), "the bytes as packed"
+            "damaged in the archive", str(file), str(error), "a member with a valid checksum"
         ) from error
 
 
 class _Contents:
-    """An archive's table of contents, in a tenth of the memory that a `ZipInfo` a member takes.
+    """The table of contents of an archive, in a tenth of the memory of one `ZipInfo` per member.
 
-    Of each member's numbers only those are kept that are not the same for all of them.
+    Integer fields are stored as columns; a field with one value for all members is stored once.
     """
 
     def __init__(self, members: Mapping[str, zipfile.ZipInfo]) -> None:
@@ -95,19 +93,19 @@ class _Contents:
             values = [getattr(members[name], slot, None) for name in self._names]
             if all(isinstance(value, int) for value in values):
                 column = np.array(values, np.int64)
-                # A copy, since a view would keep the whole column.
+                # Copied, because a view would keep the whole column in memory.
                 self._columns[slot] = column[:1].copy() if (column == column[:1]).all() else column
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """(name, size as stated) of each member, sorted by name."""
+        """(name, stated size) of each member, sorted by name."""
         sizes = np.broadcast_to(self._columns["file_size"], len(self._names))
         return zip(self._names, map(int, sizes), strict=True)
 
     def member(self, name: str) -> zipfile.ZipInfo:
-        """The member of that name.
+        """The member with this name.
 
         Raises:
-            KeyError: There is none.
+            KeyError: There is no such member.
         """
         place = bisect.bisect_left(self._names, name)
         if self._names[place : place + 1] != [name]:
@@ -119,29 +117,29 @@ class _Contents:
 
 
 class _Opened(NamedTuple):
-    """An archive that is held open, and what is in it."""
+    """An open archive and its table of contents."""
 
     zip: zipfile.ZipFile
     contents: _Contents
 
 
 class _Archives:
-    """The archives that this process holds open.
+    """The open archives of this process.
 
     Attributes:
-        opening: Held while a member is opened or closed: zipfile counts its open members without a lock.
+        opening: Lock for opening and closing members: zipfile counts its open members without a lock.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Start with none: after a fork, file positions and locks are shared with, or held by, the parent."""
+        """Drop all open archives. After a fork, file positions and locks belong to the parent process."""
         self._open: OrderedDict[tuple[str, int, int, int], _Opened] = OrderedDict()
         self._listing, self.opening = threading.Lock(), threading.Lock()
 
     def get(self, path: Path) -> _Opened:
-        """The archive, opened if it was not."""
+        """The archive at ``path``, opened if necessary."""
         status = path.stat()
         key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
         with self._listing:
@@ -149,7 +147,7 @@ class _Archives:
                 self._open[key] = _open(path)
             self._open.move_to_end(key)
             if len(self._open) > MAX_OPEN:
-                # Not closed here, as another thread may be reading it: it closes when the last one lets go.
+                # Not closed explicitly, because another thread may be reading it: it closes with its last reference.
                 self._open.popitem(last=False)
             return self._open[key]
 
@@ -163,8 +161,8 @@ def _open(path: Path) -> _Opened:
         return opened
     except (*_DAMAGE, NotImplementedError) as error:
         raise PspError(
-            f"{path}: not a whole zip archive ({error})",
-            fix="Download or copy it again; `unzip -t` tests it.",
+            f"{path}: damaged or not a zip archive ({error})",
+            fix="Download or copy it again; test it with `unzip -t`.",
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""What a reader is: it finds clips in folders and archives, and turns one clip's bytes into a `RawClip`.
+"""The interface of a reader: it finds clips among files, and parses the bytes of a clip to a `RawClip`.
 
-Notation for array shapes: B body detections (one body in one frame), T frames, V joints.
+Array shapes: B body detections (one body in one frame), T frames, V joints.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.packing import without_packing
 
 STATE_UNKNOWN = 255
-"""Joint state where a format has none; else 0 not tracked, 1 inferred, 2 tracked."""
+"""Tracking state for formats without tracking states. Other values: 0 not tracked, 1 inferred, 2 tracked."""
 
 
-# Named tuples, as they are made and sent to other processes by the hundred thousand, where dataclasses take longer.
+# Named tuples: hundreds of thousands are created and sent to other processes, for which dataclasses are slower.
 class FileRef(NamedTuple):
-    """One file of a clip: on disk (`archive` None), or a member of a zip or tar archive.
+    """A file of a clip: on disk, or a member of a zip or tar archive.
 
     Attributes:
-        path: The file's path on disk, or the member's name in the archive.
-        archive: The zip or tar file, or None.
-        size: Bytes: of the file on disk, or of the member as the archive has it once unpacked.
-        changed: When the file, or the archive, was changed; nanoseconds since 1970.
-        offset: In a tar archive the first byte of the member in the unpacked archive, from 0; -1 elsewhere.
-        unread: Why the member is not read, as a link; empty where it is.
-        content: Its bytes as `psptool.formats.readers.sources.read_file` reads them, where they were read ahead.
+        path: Path on disk, or name of the member in the archive.
+        archive: The zip or tar archive; None for a file on disk.
+        size: Size in bytes, for a member as stated by the archive (uncompressed).
+        changed: Modification time of the file or archive, in nanoseconds since 1970.
+        offset: In a tar archive, first byte of the member in the uncompressed archive (0-based); otherwise -1.
+        unread: Reason why the member is not read, such as being a link; empty if it is read.
+        content: The bytes of the file if they were read ahead; otherwise None.
     """
 
     path: str
@@ -46,18 +46,18 @@ class FileRef(NamedTuple):
 
     @property
     def plain(self) -> str:
-        """`path` without ``.gz``, ``.bz2`` or ``.xz``; in an archive with slashes where a program wrote backslashes."""
+        """`path` without ``.gz``, ``.bz2`` or ``.xz``; in an archive, with backslashes replaced by slashes."""
         path = self.path if self.archive is None else self.path.replace("\\", "/")
         return without_packing(path)
 
     @property
     def place(self) -> PurePath:
-        """`plain` in its parts; archives write them with slashes on every system."""
+        """`plain` as a path object; archives use slashes on every system."""
         return PurePath(self.plain) if self.archive is None else PurePosixPath(self.plain)
 
     @property
     def name(self) -> str:
-        """The last part of `place`, which is slow to make for each of very many files."""
+        """The last part of `place`, without creating a path object, which is slow for many files."""
         if self.archive is None:
             return os.path.basename(self.plain)  # noqa: PTH119
         return self.plain.rsplit("/", 1)[-1]
@@ -67,12 +67,12 @@ class FileRef(NamedTuple):
 
 
 class ClipSource(NamedTuple):
-    """Where one clip lies.
+    """The files of one clip.
 
     Attributes:
-        name: The clip's name as the dataset writes it.
-        key: What the name says.
-        files: The clip's files in frame order; one for most formats.
+        name: The clip's name in the dataset's notation.
+        key: The numbers in the name.
+        files: The clip's files in the order of the frames; a single file in most formats.
     """
 
     name: str
@@ -80,7 +80,7 @@ class ClipSource(NamedTuple):
     files: tuple[FileRef, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As plain tuples: every named one would be asked in Python for its fields.
+        # Pickled as plain tuples: faster, because pickling a named tuple calls a Python method.
         return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files])
 
 
@@ -90,12 +90,12 @@ def _unpickled(name: str, key: tuple[int, ...], files: list[tuple[Any, ...]]) ->
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file that may be a recording and is not read, such as one whose name is no clip's; it is skipped and counted.
+    """A file that may be a recording but is skipped, for example because its name is not a clip name.
 
     Attributes:
         name: The file's name.
-        source: The file, as `FileRef` is printed.
-        reason: Why it is not read.
+        source: The file, in the notation of ``str(FileRef)``.
+        reason: The reason why it is skipped.
     """
 
     name: str
@@ -105,18 +105,17 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class RawClip:
-    """One recording as its file has it: every body in every frame, nothing chosen and nothing changed.
+    """One recording, unchanged: all body detections in all frames.
 
     Attributes:
         name: The clip's name.
-        key: What the name says.
-        frames: T, also counting frames without a body.
-        frame: int32 (B,), the frame of each detection from 0, ascending.
-        body: int64 (B,), the body's id as the sensor gave it; ids never go through float64, which merges
-            some.
-        xyz: float32 (B, V, 3), metres, camera frame; never infinite. A joint with a NaN, or at exactly
-            (0, 0, 0), is missing.
-        state: uint8 (B, V), tracking states, `STATE_UNKNOWN` where the format has none.
+        key: The numbers in the name.
+        frames: T, including frames without a body.
+        frame: int32 (B,), 0-based frame of each detection, ascending.
+        body: int64 (B,), the sensor's body ids. Never converted to float64, which cannot distinguish all ids.
+        xyz: float32 (B, V, 3), metres, camera coordinates; never infinite. A joint with NaN, or at exactly (0, 0, 0),
+            is missing.
+        state: uint8 (B, V), tracking states; `STATE_UNKNOWN` if the format has none.
     """
 
     name: str
@@ -129,27 +128,27 @@ class RawClip:
 
 
 class Reader(Protocol):
-    """One raw format. To add a format, write one such class and inherit the conformance tests.
+    """The reader of one raw format. To add a format, write such a class and inherit the conformance tests.
 
-    Its constructor's ``any_name`` lets it find recordings whose names are not the dataset's, for prediction alone:
-    without a key there is no label.
+    The constructor has an argument ``any_name``: if true, the reader also finds recordings whose name is not a clip
+    name. They have no label, so this is for prediction only.
 
     Attributes:
         format: Short name, such as ``ntu-skeleton``.
-        topology: The joints it yields.
+        topology: Topology of the clips.
     """
 
     format: str
     topology: Topology
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """The clips among ``files``, and the files of the format's kind whose name is no clip's."""
+        """The clips among ``files``, and the files of this format whose name is not a clip name."""
         ...
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
-        """Turn the bytes of ``source.files`` into a clip.
+        """Parse the bytes of ``source.files`` to a clip.
 
         Raises:
-            RawFormatError: The bytes are not what the format promises; names file and line or key.
+            RawFormatError: The bytes do not have this format. The message names the file and the line or key.
         """
         ...

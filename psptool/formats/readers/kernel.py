@@ -1,15 +1,16 @@
-"""The compiled part of the NTU scanner: one walk over the bytes, without the interpreter lock.
+"""The compiled part of the NTU scanner: a single pass over the bytes, without the interpreter lock.
 
-Blocks of 64 bytes become two bit masks (blanks, line ends); a line's fields are counted by counting bits, and
-only x, y, z and the joint state are converted. Digits d and a power of ten p make d * 10**p: where d is under
-2**53 and abs(p) at most 22, both are exact as float64, so one multiplication or division rounds once,
-correctly (Clinger, "How to read floating point numbers accurately", PLDI 1990). Every other number is marked
-as hard and left to `float`.
+Blocks of 64 bytes are converted to two bit masks (blanks, line ends). Fields are counted by counting bits, and only x,
+y, z and the tracking state are converted. A number with digits d and decimal exponent p has the value d * 10**p. If d
+is below 2**53 and abs(p) at most 22, both factors are exact in float64, so one multiplication or division gives the
+correctly rounded value (Clinger, "How to read floating point numbers accurately", PLDI 1990). All other numbers are
+marked as hard and converted by `float`.
 
-All of it stands in this one file because numba's cache on disk only notices changes in the file of the
-function it keeps. Numbers are uint64 wherever bits matter: numba makes a float of a uint64 and an int.
-Little-endian machines only, as are all that torch is built for. Notation: F frames, B bodies, V joints;
-``data`` is uint8 (bytes of the file,).
+All functions are in one file, because numba's disk cache detects changes only in the file of the cached function. Bit
+operations use uint64 on both sides, because numba converts a uint64 and an int to float64. The code requires a
+little-endian machine, as do all builds of PyTorch.
+
+Notation: F frames, B bodies, V joints; ``data`` is uint8 (number of bytes,).
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, call-arg"
@@ -24,16 +25,16 @@ from numba.extending import intrinsic
 
 from psptool.formats.readers.text import LARGEST_FLOAT32
 
-# What can be wrong, and which line was being read when it was.
+# Problem codes, and the stage: the kind of line in which the problem is.
 FINE, TRUNCATED, LINE, NUMBER, INFINITE, STATE, BODY_ID, TRAILING = range(8)
 FRAME_COUNT, BODY_COUNT, BODY_LINE, JOINT_COUNT, JOINT_LINE, REST = range(6)
 
 BODY_FIELDS, JOINT_FIELDS = 10, 12
 MAX_COUNT = 2**31 - 1
 HARD = 16
-"""Joint states carry ``HARD << c`` where coordinate c is left to `float`; its place holds an offset."""
+"""A tracking state has the bit ``HARD << c`` if coordinate c is hard; ``xyz`` then holds its byte offset."""
 
-# Left to itself LLVM calls most of these functions, which takes as long as all that they do.
+# Forced, because LLVM would not inline most of these functions, and the calls take as long as their bodies.
 _inlined = njit(forceinline=True)
 
 _EXACT, _HARD, _NONE = range(3)
@@ -45,7 +46,7 @@ _WHOLE_POWERS = np.array([10**p for p in range(9)], np.uint64)
 
 
 def _byte_mask(*wanted):
-    """An intrinsic (data, start) -> uint64: bit k says whether byte start + k, k < 64, is one of `wanted`."""
+    """An intrinsic (data, start) -> uint64 whose bit k is set if byte start + k is in ``wanted``, 0 <= k < 64."""
 
     @intrinsic
     def mask(_context, data, start):
@@ -64,7 +65,7 @@ def _byte_mask(*wanted):
 
 
 def _load(context, builder, signature, arguments, kind):
-    """LLVM code that loads one value of `kind` from anywhere in a byte array: arguments are (data, start)."""
+    """LLVM code that loads an unaligned value of type ``kind`` from a byte array; arguments are (data, start)."""
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
     place = builder.gep(array.data, [arguments[1]])
     return builder.load(builder.bitcast(place, kind.as_pointer()), align=1)
@@ -72,7 +73,7 @@ def _load(context, builder, signature, arguments, kind):
 
 @intrinsic
 def _eight_bytes(_context, data, start):
-    """(data, start) -> uint64: the 8 bytes from `start`, the first one lowest."""
+    """(data, start) -> uint64: the 8 bytes from ``start``, in little-endian order."""
 
     def codegen(context, builder, signature, arguments):
         return _load(context, builder, signature, arguments, ir.IntType(64))
@@ -107,7 +108,7 @@ def _is_blank(byte):
 
 @_inlined
 def _masks(data, start):
-    """Blanks and line ends of 64 bytes; past the end of the file all is blank, and a line ends there."""
+    """Bit masks of the blanks and line ends in 64 bytes. Bytes after the end of the file are blank and end a line."""
     size = data.shape[0]
     if start + 64 <= size:
         return _blank_mask(data, start), _newline_mask(data, start)
@@ -123,10 +124,12 @@ def _masks(data, start):
 
 @_inlined
 def _line(data, start):
-    """A line's number of fields, its end, where its last field begins, and masks of its first 64 bytes: where
-    fields begin, and where they end.
+    """Scan one line: (number of fields, end of the line, begin of the last field, begin mask, end mask).
+
+    The masks mark where fields begin and end in the first 64 bytes of the line.
     """
     blank, newline = _masks(data, start)
+    # A field begins at a non-blank byte after a blank one, and ends at a blank byte after a non-blank one.
     before = (blank << _ONE) | _ONE
     begins, ends = ~blank & before, blank & ~before
     first_begins, base, fields, last = begins, start, 0, start
@@ -138,6 +141,7 @@ def _line(data, start):
         base += 64
         blank, newline = _masks(data, base)
         begins = ~blank & ((blank << _ONE) | carried)
+    # Keep only the bits below the lowest line end.
     begins &= (newline & (~newline + _ONE)) - _ONE
     fields += _ones(begins)
     if begins != _ZERO:
@@ -147,7 +151,7 @@ def _line(data, start):
 
 @_inlined
 def _next_field(data, start, end):
-    """Begin and end of the next field from `start` on; byte by byte, for odd lines."""
+    """Begin and end of the next field from ``start`` on, byte by byte; for lines without the usual layout."""
     while start < end and _is_blank(data[start]):
         start += 1
     stop = start
@@ -158,7 +162,7 @@ def _next_field(data, start, end):
 
 @_inlined
 def _whole(data, start, end):
-    """(whether a field such as ``-12`` is an integer of 64 bits, its value); not the smallest int64."""
+    """(whether the field is an integer, its value). Accepts all of int64 except its minimum."""
     negative = data[start] == _MINUS
     if negative or data[start] == _PLUS:
         start += 1
@@ -173,7 +177,7 @@ def _whole(data, start, end):
 
 @_inlined
 def _count(data, start):
-    """A line that holds one count: (problem, count, the line's end)."""
+    """Parse a line with a single count: (problem, count, end of the line)."""
     fields, end, last, _, _ = _line(data, start)
     if fields == 0 and end == data.shape[0]:
         return TRUNCATED, 0, end
@@ -186,7 +190,7 @@ def _count(data, start):
 
 @_inlined
 def _digits(data, start, end, mantissa, exact):
-    """Take digits into `mantissa`: (where they stop, mantissa, whether none was lost)."""
+    """Append digits to ``mantissa``: (end of the digits, mantissa, whether all digits fit)."""
     while start < end:
         digit = np.uint64(data[start]) - np.uint64(48)
         if digit > np.uint64(9):
@@ -201,7 +205,7 @@ def _digits(data, start, end, mantissa, exact):
 
 @_inlined
 def _is_nan(data, start, end):
-    """Whether a field is ``nan`` in any case; its sign is left out."""
+    """Whether a field without its sign is ``nan``, in upper or lower case."""
     return (
         end == start + 3
         and (data[start] | _LOWER) == _SMALL_N
@@ -212,7 +216,7 @@ def _is_nan(data, start, end):
 
 @_inlined
 def _number(data, start, end):
-    """Any decimal number, or NaN: (`_EXACT`, `_HARD` or `_NONE`, its value where exact)."""
+    """Parse any decimal number or NaN: (`_EXACT`, `_HARD` or `_NONE`, value if exact)."""
     negative = data[start] == _MINUS
     if negative or data[start] == _PLUS:
         start += 1
@@ -249,7 +253,10 @@ def _number(data, start, end):
 
 @_inlined
 def _eight_digits(word):
-    """The number that 8 bytes of values 0 to 9 spell, the first one lowest: pairs, fours, all eight."""
+    """The decimal number from 8 bytes with values 0 to 9, first digit in the lowest byte.
+
+    Combines neighbouring digits to pairs, then the four pairs with one multiplication for each half.
+    """
     word = word * np.uint64(10) + (word >> np.uint64(8))
     high = (word & np.uint64(0x000000FF000000FF)) * np.uint64(100 + (1000000 << 32))
     low = ((word >> np.uint64(16)) & np.uint64(0x000000FF000000FF)) * np.uint64(1 + (10000 << 32))
@@ -258,7 +265,7 @@ def _eight_digits(word):
 
 @_inlined
 def _coordinate(data, start, end):
-    """As `_number`; quick for one digit, a point and one to eight digits, as nearly all coordinates are."""
+    """As `_number`, with a fast path for one digit, a point and one to eight digits: nearly all coordinates."""
     negative = data[start] == _MINUS
     first = start + 1 if negative else start
     length = end - first - 2
@@ -268,8 +275,8 @@ def _coordinate(data, start, end):
     leading = np.uint64(data[first]) - np.uint64(48)
     word = (_eight_bytes(data, first + 2) << missing) | (zeros & ((_ONE << missing) - _ONE))
     word -= zeros
-    # The lowest byte that is no digit has its top bit set now, or gets it when 0x76 is added; the digits
-    # below it neither borrowed nor carry, so that it cannot be missed.
+    # After the subtraction, a byte that is not a digit has its top bit set, or gets it when 0x76 is added. The digits
+    # below the lowest such byte cause no borrow and no carry, so it is always detected.
     odd = (word | (word + np.uint64(0x7676767676767676))) & np.uint64(0x8080808080808080)
     if odd != _ZERO or leading > np.uint64(9):
         return _number(data, start, end)
@@ -279,7 +286,7 @@ def _coordinate(data, start, end):
 
 @_inlined
 def _joint(data, start, place, xyz, offsets, state):
-    """One joint line into the arrays at `place`: (problem, offset, the line's end, how many are hard)."""
+    """Parse a joint line to the arrays at ``place``: (problem, offset, end of the line, number of hard coordinates)."""
     fields, end, last, begins, ends = _line(data, start)
     if fields != JOINT_FIELDS:
         cut_off = fields < JOINT_FIELDS and end == data.shape[0]
@@ -312,7 +319,7 @@ def _joint(data, start, place, xyz, offsets, state):
 
 @_inlined
 def _body_line(data, start):
-    """(problem, offset, the body's id, the line's end)."""
+    """Parse a body line: (problem, offset, body id, end of the line)."""
     fields, end, _, _, _ = _line(data, start)
     if fields != BODY_FIELDS:
         cut_off = fields < BODY_FIELDS and end == data.shape[0]
@@ -324,7 +331,7 @@ def _body_line(data, start):
 
 @_inlined
 def _body(data, start, b, joints, body, xyz, offsets, state):
-    """One body's lines into the arrays at `b`: (problem, stage, offset, its end, how many are hard)."""
+    """Parse the lines of one body to the arrays at ``b``: (problem, stage, offset, end, number of hard coordinates)."""
     size = data.shape[0]
     problem, offset, body[b], end = _body_line(data, start)
     if problem != FINE:
@@ -343,7 +350,7 @@ def _body(data, start, b, joints, body, xyz, offsets, state):
 
 
 def _scan(data, joints, frame, body, xyz, offsets, state):
-    """Fill the flat arrays: (problem, stage, offset, F, B, how many coordinates are hard)."""
+    """Parse a whole file to the flat arrays: (problem, stage, offset, F, B, number of hard coordinates)."""
     size, bodies, hard = data.shape[0], 0, 0
     problem, frames, end = _count(data, 0)
     if problem != FINE:
@@ -369,5 +376,5 @@ def _scan(data, joints, frame, body, xyz, offsets, state):
 try:
     scan = njit(nogil=True, cache=True)(_scan)
 except RuntimeError:
-    # numba finds no folder that it may write its cache to: compile anew in every process.
+    # numba has no writable folder for its cache: compile in every process.
     scan = njit(nogil=True)(_scan)

@@ -1,10 +1,9 @@
-"""NTU RGB+D `.skeleton` text, NTU 60 and 120: 25 Kinect-v2 joints, any number of bodies a frame.
+"""The ``.skeleton`` text format of NTU RGB+D 60 and 120: 25 Kinect-v2 joints, any number of bodies per frame.
 
-The format, as the dataset's authors publish it (Shahroudy et al. 2016; Liu et al. 2019): the number of
-frames; for each frame the number of bodies; for each body a line of 10 fields that begins with its id, the
-joint count, and a line of 12 fields a joint. Of these, x, y, z (metres, camera frame) and the last, the
-tracking state, are kept; the others are counted and not looked at, since the sensor writes there what it
-likes, such as infinities.
+The format, as published by the dataset's authors (Shahroudy et al. 2016; Liu et al. 2019): the number of frames; for
+each frame the number of bodies; for each body a line of 10 fields that begins with its id, the joint count, and one
+line of 12 fields per joint. Of these fields, x, y, z (metres, camera coordinates) and the last one, the tracking state,
+are kept. The others are counted but not parsed: they may contain any values, such as infinities.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".skeleton", ".skeleton.txt")
 MOST_SHOWN = 4096
-"""Bytes of a faulty line that are looked at to describe it; a line may be as long as its file."""
+"""Bytes of a malformed line that are read for its error message; a line may be as long as the file."""
 
 _FIELD = re.compile(rb"[^ \t\r\n]+")
 
@@ -33,7 +32,7 @@ class NtuReader:
     """Reads NTU RGB+D clips; see `psptool.formats.readers.base.Reader`.
 
     Args:
-        any_name: Take recordings of other names too, whose key is `UNNAMED`.
+        any_name: Also find recordings with other names; their key is `UNNAMED`.
     """
 
     format = "ntu-skeleton"
@@ -43,7 +42,7 @@ class NtuReader:
         self.any_name = any_name
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """A clip is a ``SsssCcccPpppRrrrAaaa.skeleton`` or ``.skeleton.txt``; one of another name is a stray."""
+        """Clips are files ``SsssCcccPpppRrrrAaaa.skeleton`` or ``.skeleton.txt``; others are strays."""
         clips, strays = [], []
         for file in files:
             if not file.plain.lower().endswith(SUFFIXES):
@@ -58,12 +57,12 @@ class NtuReader:
         return clips, strays
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
-        """Turn one file's bytes into a clip of V = 25 joints.
+        """Parse the bytes of one file to a clip of V = 25 joints.
 
         Raises:
-            RawFormatError: The file is not whole and well-formed, or shows no body; names line and finding.
+            RawFormatError: The file is malformed or truncated, or contains no body. The message names the line.
         """
-        # Here, so that whoever only looks for clips need not wait for numba.
+        # Imported here, because loading numba takes long and `find` does not need it.
         from psptool.formats.readers import kernel
         from psptool.formats.readers.scanner import scan
 
@@ -78,10 +77,10 @@ class NtuReader:
 
 
 def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
-    """The error for what the scanner found: line, what stood there, what was expected."""
+    """The error for a problem of the scanner, with the line, the text found and the text expected."""
     from psptool.formats.readers import kernel
 
-    # Counted only now, as the scanner need not know its line while all is well.
+    # The scanner does not count lines; they are needed only for errors.
     number = blob.count(b"\n", 0, found.offset) + 1
     where = f"{file}, line {number}"
     line = blob[found.offset : found.offset + MOST_SHOWN].split(b"\n", 1)[0].strip()
@@ -103,6 +102,6 @@ def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
     if found.problem == kernel.STATE:
         return RawFormatError("joint state", where, excerpt(word), "0, 1 or 2")
     if found.problem == kernel.BODY_ID:
-        return RawFormatError("body id", where, excerpt(word), "an integer of 64 bits")
+        return RawFormatError("body id", where, excerpt(word), "a 64-bit integer")
     fields = f"{len(line.split())} fields, " if reason == "field count" else ""
     return RawFormatError(reason, where, f"{fields}{excerpt(line)}", expected)

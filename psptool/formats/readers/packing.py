@@ -1,4 +1,4 @@
-"""Which file names mean an archive or a compressed file, and the bytes behind gzip, bzip2 and xz."""
+"""File names of archives and compressed files, and decompression of gzip, bzip2 and xz."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psptool.common.errors import PspError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
-"""Archives whose members are read where they lie."""
+"""Archives whose members are read without unpacking them to disk."""
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 """Compressed single files, such as ``X.skeleton.gz``."""
 UNREAD_SUFFIXES = frozenset(
@@ -35,13 +35,13 @@ UNREAD_SUFFIXES = frozenset(
         ".zipx",
     )
 )
-"""Archives and compressed files that are not read."""
+"""Archives and compressed files of unsupported formats."""
 UNREAD_PART = re.compile(r"\.([rz]\d\d|(zip|7z|rar|tar|tar\.gz|tgz)\.\d{3})$")
-"""The end of the name, in lower case, of a part of an archive: ``.z01`` or ``.zip.001``."""
+"""The end of the lower-case name of a part of a split archive: ``.z01`` or ``.zip.001``."""
 
 DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OverflowError, RecursionError)
-"""What tarfile and the decompressors raise for wrong bytes; gzip and bz2 also raise OSError."""
-# First bytes, and the class that reads such a file.
+"""Exceptions of tarfile and the decompressors for damaged data; gzip and bz2 also raise OSError."""
+# Magic bytes, and the module and class that decompress such a file.
 _PACKERS = (
     (b"\x1f\x8b", "gzip", "GzipFile"),
     (b"BZh", "bz2", "BZ2File"),
@@ -51,21 +51,21 @@ MAGIC_BYTES = max(len(magic) for magic, _, _ in _PACKERS)
 
 
 def without_packing(name: str) -> str:
-    """The name that a file has once it is unpacked: ``X.skeleton`` for ``X.skeleton.gz``, also ``X.skeleton``."""
+    """The name without a compression suffix: ``X.skeleton`` for ``X.skeleton.gz`` and for ``X.skeleton``."""
     stem, dot, suffix = name.rpartition(".")
     return stem if dot + suffix.lower() in PACKED_SUFFIXES else name
 
 
 def is_packed(head: bytes) -> bool:
-    """Whether bytes that begin so are compressed, whatever the file's name says."""
+    """Whether a file that begins with the bytes ``head`` is compressed, regardless of its name."""
     return any(head.startswith(magic) for magic, _, _ in _PACKERS)
 
 
 def unpacking(raw: IO[bytes], head: bytes) -> IO[bytes]:
-    """A file of the unpacked bytes of ``raw``, which stands at its start; ``raw`` itself where it is not compressed.
+    """A file object with the decompressed bytes of ``raw``; ``raw`` itself if it is not compressed.
 
     Args:
-        raw: A binary file.
+        raw: A binary file, positioned at its start.
         head: Its first `MAGIC_BYTES` bytes.
 
     Raises:
@@ -77,7 +77,8 @@ def unpacking(raw: IO[bytes], head: bytes) -> IO[bytes]:
                 opener = getattr(importlib.import_module(module), name)
             except ImportError as error:
                 raise PspError(
-                    f"this Python cannot read {module} ({error})", fix="Unpack the file first."
+                    f"this Python installation cannot read {module} files ({error})",
+                    fix="Unpack the file first.",
                 ) from error
             keyword = "fileobj" if module == "gzip" else "filename"
             return cast("IO[bytes]", opener(mode="rb", **{keyword: raw}))
@@ -85,10 +86,10 @@ def unpacking(raw: IO[bytes], head: bytes) -> IO[bytes]:
 
 
 def unpack(blob: bytes, most: int) -> bytes:
-    """The unpacked bytes of a compressed file, at most the first ``most``, so that a bomb takes no memory.
+    """The decompressed bytes of a file, at most the first ``most``, so that a bomb does not fill the memory.
 
     Raises:
-        ValueError: ``blob`` is not compressed in a way that is read, or is damaged.
+        ValueError: ``blob`` is not a gzip, bzip2 or xz file, or is damaged.
     """
     if not is_packed(blob[:MAGIC_BYTES]):
         raise ValueError("not gzip, bzip2 or xz")

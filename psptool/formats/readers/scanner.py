@@ -1,8 +1,8 @@
-"""The scanner for NTU `.skeleton` text: a file's bytes to arrays, or to what is wrong and where.
+"""The scanner for NTU ``.skeleton`` text: from the bytes of a file to arrays, or to a problem and its location.
 
-The walk over the bytes is compiled (`psptool.formats.readers.kernel`); compilation takes some seconds, once a
-machine. Every number is bit for bit what `float` and a cast to float32 give: where the quick way cannot
-promise it, `float` does it.
+The pass over the bytes is compiled (`psptool.formats.readers.kernel`); compilation takes some seconds, once per
+machine. Every number is bit-identical to the result of `float` and a cast to float32: numbers that the fast algorithm
+cannot convert exactly are converted by `float`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _FIELD = re.compile(rb"[^ \t\r\n]+")
 
 
 class Scan(NamedTuple):
-    """What a file holds, or what is wrong with it; F frames, B bodies, V joints.
+    """The content of a file, or its first problem; F frames, B bodies, V joints.
 
     Attributes:
-        problem: `kernel.FINE`, or what is wrong; the arrays mean nothing then.
-        stage: The kind of line that was being read.
-        offset: Where that line begins, or the field where a single one is at fault; in bytes.
+        problem: `kernel.FINE`, or a problem code; the arrays are undefined then.
+        stage: The kind of line with the problem.
+        offset: Byte offset of that line, or of the field if a single field is invalid.
         frames: F.
-        frame: int32 (B,), ascending.
-        body: int64 (B,).
-        xyz: float32 (B, V, 3), finite or NaN.
-        state: uint8 (B, V).
+        frame: int32 (B,), 0-based frame of each body, ascending.
+        body: int64 (B,), body ids.
+        xyz: float32 (B, V, 3), metres; finite or NaN.
+        state: uint8 (B, V), tracking states.
     """
 
     problem: int
@@ -44,14 +44,15 @@ class Scan(NamedTuple):
 
 
 def scan(blob: bytes, joints: int) -> Scan:
-    """Scan a whole `.skeleton` file of less than 2 GB.
+    """Scan a complete ``.skeleton`` file of less than 2 GB.
 
-    Memory is bounded by the file's size, whatever counts it states: a body takes at least its shortest lines.
+    Memory is bounded by the size of the file, not by the counts in it.
 
     Args:
-        blob: The file's bytes.
-        joints: V, which every body must have.
+        blob: The bytes of the file.
+        joints: V, the required number of joints of every body.
     """
+    # A body has at least this many bytes: one character and one separator per field.
     shortest_body = 2 * (kernel.BODY_FIELDS + joints * kernel.JOINT_FIELDS)
     most = len(blob) // shortest_body + 1
     frame, body = np.empty(most, np.int32), np.empty(most, np.int64)
@@ -68,15 +69,16 @@ def scan(blob: bytes, joints: int) -> Scan:
         frame[:bodies],
         body[:bodies],
         xyz[: bodies * joints * 3].reshape(bodies, joints, 3),
-        # A copy, as a clip keeps this one, and what a file fills is a fraction of the array made above.
+        # Copied, because the clip keeps it, and a file fills only a fraction of the allocated array.
         state[: bodies * joints].reshape(bodies, joints).copy(),
     )
 
 
 def _convert_hard(blob: bytes, xyz: NDArray[np.float32], state: NDArray[np.uint8]) -> tuple[int, int, int]:
-    """Let `float` convert, in place, what the kernel marked as hard: (problem, stage, offset)."""
+    """Convert the coordinates that the kernel marked as hard with `float`, in place: (problem, stage, offset)."""
     marks = state[:, None] & (kernel.HARD << np.arange(3, dtype=np.uint8))
     places = np.flatnonzero(marks)
+    # The kernel stored the byte offset of a hard number in the place of its value.
     offsets = xyz.view(np.int32)[places].tolist()
     values = np.array([_float_at(blob, offset) for offset in offsets])
     infinite = np.flatnonzero(np.abs(values) > LARGEST_FLOAT32)

@@ -1,7 +1,7 @@
-"""Where raw recordings lie: the files of folders, zip and tar archives, and the clips among them.
+"""Listing and reading raw files in folders, zip archives and tar archives, and finding the clips among them.
 
-Archives are untrusted: nothing is ever unpacked to disk, and a member's name is compared but never used as a path.
-Their bytes are read in `psptool.formats.readers.archives` (zip) and `psptool.formats.readers.tars`.
+Archives are untrusted: nothing is unpacked to disk, and a member's name is never used as a path. The bytes of members
+are read by `psptool.formats.readers.archives` (zip) and `psptool.formats.readers.tars`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from psptool.common.errors import PspError, RawFormatError
+from psptool.common.errors import PspError, RawFormatError, cannot_read
 from psptool.formats.readers import archives, tars
 from psptool.formats.readers.base import ClipSource, FileRef, Reader, Stray
 from psptool.formats.readers.packing import (
@@ -26,41 +26,41 @@ from psptool.formats.readers.packing import (
 )
 
 MAX_BYTES = 64 * 2**20
-"""Bytes that a clip's file may have, unpacked; the longest NTU clip has about 2 MB."""
+"""Maximum size of an uncompressed file in bytes; the largest NTU clip has about 2 MB."""
 
-OUTSIDE = "its name points out of the archive"
-NESTED = "an archive inside an archive, which is not read"
-OTHER_ARCHIVE = "an archive of a kind that is not read"
-OTHER_CONTENT = "a compressed file whose name is no recording's"
+OUTSIDE = "member name with a path outside of the archive"
+NESTED = "archive inside an archive"
+OTHER_ARCHIVE = "unsupported archive format"
+OTHER_CONTENT = "compressed file whose name is not a recording's"
 LOST = frozenset((OUTSIDE, NESTED, OTHER_ARCHIVE, OTHER_CONTENT, tars.LINK, tars.NO_FILE))
-"""Reasons of strays with which recordings may be lost, so that a user is warned of them."""
+"""Reasons of strays that may contain recordings; the user is warned of them."""
 
-_READ = f"a folder, {', '.join(ARCHIVE_SUFFIXES)}, or a file, also packed as {', '.join(PACKED_SUFFIXES)}"
+_READ = f"a folder, {', '.join(ARCHIVE_SUFFIXES)}, or a file, optionally compressed as {', '.join(PACKED_SUFFIXES)}"
 
 _Seen = set[tuple[int, int]]
-"""Device and inode of each folder and archive that was entered."""
+"""Device and inode of each folder and archive that was listed."""
 
 
 def list_files(paths: Sequence[Path | str]) -> list[FileRef]:
-    """All files that ``--raw`` names: folders at any depth, zip and tar archives, also inside a folder, single files.
+    """All files in ``paths``: single files, and recursively the files in folders and in zip and tar archives.
 
-    The order is that of the names, so it does not depend on the file system. A folder or archive that is
-    reached twice, also by a symlink, is taken once.
+    The files are sorted by name, so their order does not depend on the file system. A folder or archive that is reached
+    twice, for example by a symbolic link, is listed once.
 
     Raises:
-        PspError: A path does not exist or cannot be read, or an archive is damaged; names it.
+        PspError: A path does not exist or cannot be read, or an archive is damaged. The message names it.
     """
     seen: _Seen = set()
     return [file for path in paths for file in _named(Path(path), seen)]
 
 
 def find_clips(paths: Sequence[Path | str], reader: Reader) -> tuple[list[ClipSource], list[Stray]]:
-    """The clips that ``--raw`` names, sorted by name, and the files of the reader's kind that are no clip.
+    """The clips in ``paths``, sorted by name, and the strays.
 
-    A clip name that is found twice is returned twice: whether the two are the same takes a look at their
-    bytes. Strays are also what may hold recordings and is not read: members whose name points out of their
-    archive, links in an archive, archives inside an archive or of a kind that is not read, and compressed files
-    that are no clip's.
+    Several recordings with one clip name are all returned; only their bytes can tell whether they are copies. Strays
+    are files of the reader's format whose name is not a clip name, and files that may contain recordings but are not
+    read: members with a path outside of their archive, links in an archive, archives inside an archive, archives of
+    unsupported formats, and compressed files whose name is not a recording's.
 
     Raises:
         PspError: As for `list_files`.
@@ -69,7 +69,7 @@ def find_clips(paths: Sequence[Path | str], reader: Reader) -> tuple[list[ClipSo
 
 
 def clips_among(files: list[FileRef], reader: Reader) -> tuple[list[ClipSource], list[Stray]]:
-    """As `find_clips`, for files that are already listed."""
+    """As `find_clips`, for files from `list_files`."""
     readable: list[FileRef] = []
     refused: dict[str, list[FileRef]] = defaultdict(list)
     for file in files:
@@ -86,7 +86,9 @@ def clips_among(files: list[FileRef], reader: Reader) -> tuple[list[ClipSource],
 
 
 def _refusal(file: FileRef) -> str:
-    """Why a member of an archive is not read: what its kind is, or its name, absolute or climbing out; else empty."""
+    """The reason why a member of an archive is not read: its type, or a name that is absolute or contains ``..``; empty
+    if it is read.
+    """
     if file.archive is None:
         return ""
     parts = file.path.replace("\\", "/").split("/")
@@ -96,7 +98,7 @@ def _refusal(file: FileRef) -> str:
 
 
 def _unread_archives(files: list[FileRef], clips: list[ClipSource], strays: list[Stray]) -> list[Stray]:
-    """Archives and compressed files that are not read and may hold recordings."""
+    """Archives and compressed files that are not read but may contain recordings."""
     found = []
     for file in files:
         name = file.path.lower()
@@ -117,7 +119,7 @@ def _unread_archives(files: list[FileRef], clips: list[ClipSource], strays: list
 
 
 def _is_shadow(path: str) -> bool:
-    """Whether a file is what macOS puts beside another: in ``__MACOSX``, or with its name after ``._``."""
+    """Whether a file is macOS metadata: in a folder ``__MACOSX``, or with a name that begins with ``._``."""
     if "._" not in path and "__MACOSX" not in path:
         return False
     parts = path.replace("\\", "/").split("/")
@@ -125,29 +127,25 @@ def _is_shadow(path: str) -> bool:
 
 
 def read_clip(source: ClipSource, folder: str = "") -> list[bytes]:
-    """The bytes of a clip's files, in their order.
+    """The bytes of the files of a clip, in order.
 
     Args:
         source: The clip.
-        folder: What paths that are not absolute are relative to; the working directory where empty.
+        folder: Base folder of relative paths; the working directory if empty.
 
     Raises:
-        RawFormatError: A file is too large, or its member of the archive is damaged, encrypted or packed in
-            a way that is not read.
-        PspError: A file cannot be read at all.
+        RawFormatError: A file is too large; a member is damaged, encrypted or compressed with an unsupported method.
+        PspError: A file cannot be read.
     """
     return [read_file(file, folder) for file in source.files]
 
 
 def read_file(file: FileRef, folder: str = "") -> bytes:
-    """The bytes of one file, unpacked where it is compressed; errors as for `read_clip`.
-
-    Any number of threads may read at once.
-    """
+    """The bytes of one file, decompressed if necessary. Arguments and errors as for `read_clip`. Thread-safe."""
     if file.size > MAX_BYTES:
         raise _too_large(file, f"{file.size} bytes")
     blob = _stored(file, folder) if file.content is None else file.content
-    # The size that was stated may be wrong; what was read tells.
+    # The size stated in an archive may be wrong, so the bytes read are checked too.
     if len(blob) > MAX_BYTES:
         raise _too_large(file, f"more than {MAX_BYTES} bytes")
     if not file.path.lower().endswith(PACKED_SUFFIXES):
@@ -155,7 +153,7 @@ def read_file(file: FileRef, folder: str = "") -> bytes:
     try:
         blob = unpack(blob, MAX_BYTES + 1)
     except ValueError as error:
-        expected = f"a whole file of {', '.join(PACKED_SUFFIXES)}"
+        expected = f"a complete {', '.join(PACKED_SUFFIXES)} file"
         raise RawFormatError("damaged compressed file", str(file), str(error), expected) from error
     if len(blob) > MAX_BYTES:
         raise _too_large(file, f"more than {MAX_BYTES} bytes once unpacked")
@@ -163,7 +161,7 @@ def read_file(file: FileRef, folder: str = "") -> bytes:
 
 
 def _stored(file: FileRef, folder: str) -> bytes:
-    """The bytes of one file as they are stored, at most a few more than `MAX_BYTES`."""
+    """The bytes of one file as stored, without decompressing it; at most about `MAX_BYTES`."""
     try:
         if file.archive is None:
             return _read(os.path.join(folder, file.path), file.size)  # noqa: PTH118
@@ -171,21 +169,21 @@ def _stored(file: FileRef, folder: str) -> bytes:
         read_member = archives.read_member if file.offset < 0 else tars.read_member
         return read_member(file, archive, MAX_BYTES + 1)
     except OSError as error:
-        raise _unreadable(str(file), error) from error
+        raise cannot_read(file, error) from error
 
 
 def _read(path: str, size: int) -> bytes:
-    """The bytes of a file of about ``size`` bytes, at most a few more than `MAX_BYTES`.
+    """The bytes of a file of about ``size`` bytes, at most about `MAX_BYTES`.
 
-    With as few system calls as can be: in each a thread lets go of the interpreter, and waits for it after.
+    Uses few system calls: each one releases the interpreter lock, and the thread waits to reacquire it.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
-        # Asked for as many as there are, since memory for as many as there may be is slow to get.
+        # Request the listed size: allocating a buffer of the maximum size would be slow.
         blob = os.read(descriptor, size + 1)
         if len(blob) == size:
             return blob
-        # It has grown or shrunk since it was listed, or comes in pieces.
+        # The file changed since it was listed, or is read in pieces.
         parts, left = [blob], MAX_BYTES + 1 - len(blob)
         while left > 0 and (part := os.read(descriptor, min(left, 2**20))):
             parts.append(part)
@@ -199,19 +197,14 @@ def _too_large(file: FileRef, found: str) -> RawFormatError:
     return RawFormatError("too large", str(file), found, f"at most {MAX_BYTES} bytes")
 
 
-def _unreadable(name: str, error: OSError) -> PspError:
-    fix = "Check the file, its disk and your permissions."
-    return PspError(f"{name}: cannot be read ({error.strerror or error})", fix=fix)
-
-
 def _named(path: Path, seen: _Seen) -> Iterator[FileRef]:
-    """The files of one path as the user gave it."""
+    """The files of one path given by the user."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise _no_such(path) from None
     except OSError as error:
-        raise _unreadable(str(path), error) from error
+        raise cannot_read(path, error) from error
     try:
         if stat.S_ISDIR(status.st_mode):
             yield from _in_folder(path, seen)
@@ -219,21 +212,21 @@ def _named(path: Path, seen: _Seen) -> Iterator[FileRef]:
             yield from _in_archive(path, seen)
         elif path.suffix.lower() in UNREAD_SUFFIXES or UNREAD_PART.search(path.name.lower()):
             raise PspError(
-                f"{path}: archives of this kind are not read",
+                f"{path}: unsupported archive format",
                 path.suffix,
                 _READ,
-                "Unpack it and name the folder.",
+                "Unpack it and use the folder instead.",
             )
         elif stat.S_ISREG(status.st_mode):
             yield FileRef(str(path), None, status.st_size, status.st_mtime_ns)
         else:
             raise PspError(f"{path}: not a file, folder or archive", fix="Check the path.")
     except OSError as error:
-        raise _unreadable(error.filename or str(path), error) from error
+        raise cannot_read(error.filename or path, error) from error
 
 
 def _no_such(path: Path) -> PspError:
-    """The error for a path that does not exist, with near misses from the nearest folder that does."""
+    """The error for a path that does not exist, with similar names in the nearest existing folder."""
     missing = path
     while not missing.parent.is_dir() and missing.parent != missing:
         missing = missing.parent
@@ -256,13 +249,13 @@ def _is_new(path: Path, seen: _Seen) -> bool:
 
 
 def _in_folder(folder: Path, seen: _Seen) -> Iterator[FileRef]:
-    """Files below a folder by name, with a stack of its own, as a tree may be deeper than Python's."""
+    """The files below a folder, sorted by name. An explicit stack avoids Python's recursion limit."""
     stack = [iter(_entries(folder))] if _is_new(folder, seen) else []
     while stack:
         entry = next(stack[-1], None)
         if entry is None:
             stack.pop()
-        elif _leads_nowhere(entry) or _is_shadow(entry.name):
+        elif _is_broken_link(entry) or _is_shadow(entry.name):
             continue
         elif entry.is_dir():
             folder = Path(entry.path)
@@ -280,8 +273,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a symlink to nothing, or to itself."""
+def _is_broken_link(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a broken or circular symbolic link."""
     return entry.is_symlink() and not Path(entry.path).exists()
 
 

@@ -1,11 +1,11 @@
-"""Reading members of tar archives where they lie: plain, or compressed with gzip, bzip2 or xz.
+"""Reading members of tar archives without unpacking them to disk: uncompressed, or with gzip, bzip2 or xz.
 
-A tar archive has no table of contents: it is walked once, when its files are listed, and each file is then known by
-the offset of its bytes. In a plain archive they are read there. A compressed archive can only be unpacked from its
-start; `psptool.formats.readers.ahead` does so once for many members.
+A tar archive has no table of contents. It is read once when its files are listed, and each file is then identified by
+its byte offset. In an uncompressed archive, members are read at their offset. A compressed archive can only be unpacked
+from its start; `psptool.formats.readers.ahead` does so once for many members.
 
-An archive is not trusted: nothing is unpacked to disk, links and devices are not followed, a header may take at most
-`MAX_HEADER` bytes, and an archive that unpacks to more than `MAX_RATIO` times its size is refused.
+Archives are untrusted: links and devices are not followed, a header may have at most `MAX_HEADER` bytes, and an archive
+that unpacks to more than `MAX_RATIO` times its size is refused.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.packing import DAMAGE, MAGIC_BYTES, is_packed, unpacking
 
 MAX_HEADER = 2**20
-"""Bytes of a member's extended header, such as a long name."""
+"""Maximum size in bytes of a member's extended header, such as a long name."""
 MAX_RATIO, FREE_BYTES = 200, 2**30
-"""Recordings are 3 to 20 times as large unpacked. Up to `FREE_BYTES` bytes an archive may have any ratio."""
+"""Maximum compression ratio; recordings have 3 to 20. It applies to archives that unpack to more than `FREE_BYTES`."""
 MAX_GLOBAL_FIELDS = 100
-"""Fields that hold for all members after them."""
-LINK, NO_FILE = "a link in an archive, which is not followed", "a member that is no plain file"
+"""Maximum number of header fields that apply to all later members."""
+LINK, NO_FILE = "link in an archive", "archive member that is not a regular file"
 _PIECE = 2**20
 _END = bytes(tarfile.BLOCKSIZE)
 
 
 class TarMember(NamedTuple):
-    """A member of a tar archive that is no folder.
+    """A member of a tar archive that is not a folder.
 
     Attributes:
-        name: Its name.
-        offset: First byte of its content in the unpacked archive.
-        size: Bytes.
-        unread: Why it is not read, as a link; empty for a file.
+        name: The member's name.
+        offset: First byte of its content in the uncompressed archive.
+        size: Size in bytes.
+        unread: Reason why it is not read, such as being a link; empty for a regular file.
     """
 
     name: str
@@ -50,14 +50,14 @@ class TarMember(NamedTuple):
 
 
 class TarStream:
-    """The unpacked bytes of a tar archive, from its start to its end; what `tarfile` asks of a file.
+    """The uncompressed bytes of a tar archive as a forward-only file object for `tarfile`.
 
     Args:
         path: The archive.
 
     Attributes:
-        packed: Whether the archive is compressed, so that it can only be read forward.
-        last: The bytes that `read` returned last.
+        packed: Whether the archive is compressed.
+        last: The bytes returned by the last call of `read`.
 
     Raises:
         OSError: The archive cannot be opened.
@@ -73,14 +73,14 @@ class TarStream:
         self._most = max(FREE_BYTES, MAX_RATIO * os.fstat(self._raw.fileno()).st_size)
 
     def tell(self) -> int:
-        """Bytes before the next one that is read."""
+        """The current position in the uncompressed archive."""
         return self._position
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes of a header, fewer at the end of the archive.
+        """The next ``size`` bytes of a header; fewer at the end of the archive.
 
         Raises:
-            tarfile.TarError: ``size`` is no header's.
+            tarfile.TarError: ``size`` is larger than a header may be.
         """
         if not 0 <= size <= MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
@@ -88,7 +88,11 @@ class TarStream:
         return self.last
 
     def take(self, size: int) -> bytes:
-        """The next ``size`` bytes, fewer at the end of the archive."""
+        """The next ``size`` bytes; fewer at the end of the archive.
+
+        Raises:
+            tarfile.TarError: The archive unpacks to more than `MAX_RATIO` times its size.
+        """
         blob = self._file.read(size)
         self._position += len(blob)
         if self.packed and self._position > self._most:
@@ -96,10 +100,10 @@ class TarStream:
         return blob
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go on at byte ``offset``, which lies ahead.
+        """Move forward to byte ``offset``.
 
         Raises:
-            tarfile.TarError: It does not.
+            tarfile.TarError: ``offset`` is before the current position.
         """
         if whence != os.SEEK_SET or offset < self._position:
             raise tarfile.ReadError("a member of negative size")
@@ -117,7 +121,7 @@ class TarStream:
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turn what tarfile and the decompressors raise for wrong bytes into an error that names the archive.
+    """Convert the exceptions of tarfile and the decompressors for damaged data to an error that names the archive.
 
     Raises:
         PspError: The archive is damaged.
@@ -128,14 +132,14 @@ def damage_named(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise PspError(
-            f"{shown(path)}: not a whole tar archive ({error})",
-            fix="Download or copy it again; `tar -tf` tests it.",
+            f"{shown(path)}: damaged or not a tar archive ({error})",
+            fix="Download or copy it again; test it with `tar -tf`.",
         ) from error
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[TarStream]:
-    """An opened archive."""
+    """An open archive; damage is reported with the archive's name."""
     with damage_named(path):
         stream = TarStream(path)
         try:
@@ -145,24 +149,26 @@ def _reading(path: Path) -> Iterator[TarStream]:
 
 
 def members(path: Path) -> list[TarMember]:
-    """An archive's members but its folders, by name; of two under one name, the last counts. It is read to its end.
+    """The members of an archive without its folders, sorted by name. Of several members with one name, the last counts.
+
+    Reads the whole archive.
 
     Raises:
-        PspError: It is not a whole tar archive, or unpacks to more than it may.
-        OSError: It cannot be read.
+        PspError: The archive is damaged, not a tar archive, or exceeds `MAX_RATIO`.
+        OSError: The archive cannot be read.
     """
     found: dict[str, TarMember] = {}
     with _reading(path) as stream:
-        # Opening reads the first header. The stream has what TarFile asks for.
+        # The constructor reads the first header. The stream has all methods that TarFile uses.
         archive = tarfile.TarFile(fileobj=cast("IO[bytes]", stream), mode="r")
         while (member := archive.next()) is not None:
             if member.size < 0 or len(archive.pax_headers) > MAX_GLOBAL_FIELDS:
-                raise tarfile.ReadError("a header that no program writes")
+                raise tarfile.ReadError("invalid header")
             if not member.isdir():
                 found[member.name] = TarMember(member.name, member.offset_data, member.size, _fault(member))
-            # TarFile keeps every member; a large archive has very many.
+            # TarFile stores every member, which takes much memory for a large archive.
             cast("Any", archive).members.clear()
-        # TarFile takes a damaged header for the end.
+        # TarFile treats a damaged header as the end of the archive, so the end marker is checked here.
         if stream.last != _END:
             raise tarfile.ReadError("a header is damaged, or the end is missing")
         _require_padding(stream)
@@ -170,10 +176,10 @@ def members(path: Path) -> list[TarMember]:
 
 
 def _require_padding(stream: TarStream) -> None:
-    """Read to the end, where the decompressor compares checksums; only zeros may follow the last member."""
+    """Read to the end, where the decompressor verifies the checksum. Only zeros may follow the last member."""
     while piece := stream.take(_PIECE):
         if piece.count(0) != len(piece):
-            raise tarfile.ReadError("more bytes after its end")
+            raise tarfile.ReadError("data after the end of the archive")
 
 
 def _fault(member: tarfile.TarInfo) -> str:
@@ -185,10 +191,10 @@ def _fault(member: tarfile.TarInfo) -> str:
 
 
 def read_member(file: FileRef, archive: Path, most: int) -> bytes:
-    """The bytes of one member, at most the first ``most``. In a compressed archive all before it is unpacked too.
+    """The bytes of one member, at most the first ``most``. A compressed archive is unpacked up to the member.
 
     Raises:
-        RawFormatError: The archive ends before the member does.
+        RawFormatError: The archive ends before the end of the member.
         PspError: The archive was changed after it was listed, or is damaged.
         OSError: The archive cannot be read.
     """
@@ -202,20 +208,20 @@ def read_member(file: FileRef, archive: Path, most: int) -> bytes:
 
 
 def require_unchanged(file: FileRef, archive: Path) -> None:
-    """Refuse an archive that was changed after it was listed.
+    """Check that an archive was not changed after it was listed.
 
     Raises:
-        PspError: It was.
+        PspError: It was changed.
     """
     if archive.stat().st_mtime_ns != file.changed:
-        raise PspError(f"{file}: the archive was changed meanwhile", fix="Run again.")
+        raise PspError(f"{file}: the archive was changed while it was read", fix="Run the command again.")
 
 
 def is_stream(archive: Path) -> bool:
-    """Whether a tar archive is compressed, so that it can only be unpacked from its start.
+    """Whether a tar archive is compressed and can only be unpacked from its start.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The archive cannot be read.
     """
     with archive.open("rb", buffering=0) as opened:
         return is_packed(opened.read(MAGIC_BYTES))

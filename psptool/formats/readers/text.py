@@ -1,4 +1,4 @@
-"""What the readers share: decimal numbers, showing what stood in a file, and checks all formats need."""
+"""Functions shared by the readers: parsing numbers, excerpts for error messages, and checks of a file's text."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from psptool.common.errors import RawFormatError
 from psptool.formats.readers.base import ClipSource, FileRef
 
 EXCERPT = 60
-"""Characters of a file that an error shows at most."""
+"""Maximum number of characters of a file in an error message."""
 LARGEST_FLOAT32 = math.nextafter(2.0**128 - 2.0**103, 0)
-"""The largest float64 that a cast to float32 keeps finite: just under half a step above float32's largest."""
+"""The largest float64 that is finite after a cast to float32: it rounds down to the largest float32."""
 
 
 def excerpt(found: object) -> str:
-    """What stood somewhere, quoted, on one line and cut to `EXCERPT` characters."""
+    """The representation of a value on one line, with at most `EXCERPT` characters."""
     if isinstance(found, bytes):
         found = found[: 2 * EXCERPT].strip().decode("utf-8", "backslashreplace")
-    # reprlib for all else, as the repr of a large or deeply nested list is large, or fails.
+    # reprlib for other values: the repr of a large or deeply nested list is large or fails.
     text = repr(found[: 2 * EXCERPT]) if isinstance(found, str) else reprlib.repr(found)
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
 
 
 def number(text: str, where: str) -> float:
-    """The value of a decimal number that float32 can hold, or NaN, as `float` has it.
+    """The value of a decimal number in the range of float32, or NaN.
 
-    `float` also takes ``1_000`` and digits of other scripts, which no writer of numbers means; they are
-    refused.
+    Unlike `float`, refuses ``1_000`` and digits of other scripts.
 
     Raises:
         RawFormatError: ``not a number`` or ``not finite``.
@@ -40,10 +39,10 @@ def number(text: str, where: str) -> float:
 
 
 def number_error(text: str, where: str) -> RawFormatError:
-    """The error for a text that is no number, or none that float32 can hold, as ``inf`` and ``1e39``."""
+    """The error for a text that is not a number, or not in the range of float32, such as ``inf`` and ``1e39``."""
     reason = "not a number" if _float(text) is None else "not finite"
     return RawFormatError(
-        reason, where, excerpt(text.strip()), "a number that float32 holds, or NaN for a missing joint"
+        reason, where, excerpt(text.strip()), "a number in the range of float32, or NaN for a missing joint"
     )
 
 
@@ -57,12 +56,12 @@ def _float(text: str) -> float | None:
 
 
 def without_mark(blob: bytes) -> bytes:
-    """The bytes without the byte order mark of UTF-8, which some programs put before a text."""
+    """The bytes without a leading UTF-8 byte order mark, which some programs write."""
     return blob.removeprefix(codecs.BOM_UTF8)
 
 
 def same_text(one: bytes, other: bytes) -> bool:
-    r"""Whether two files have the same text, whether their lines end in ``\r\n`` or ``\n``, with or without a mark."""
+    r"""Whether two files have the same text, ignoring ``\r\n`` versus ``\n`` and byte order marks."""
     return one == other or _normalized(one) == _normalized(other)
 
 
@@ -71,7 +70,7 @@ def _normalized(blob: bytes) -> bytes:
 
 
 def require_text(file: FileRef, blob: bytes) -> None:
-    """Refuse an empty file and one that is not plain text.
+    """Check that a file is not empty and is ASCII text.
 
     Raises:
         RawFormatError: ``empty file`` or ``not text``.
@@ -84,14 +83,14 @@ def require_text(file: FileRef, blob: bytes) -> None:
 
 
 def not_text(file: FileRef, blob: bytes, offset: int, expected: str) -> RawFormatError:
-    """The error for a byte that is in no text."""
+    """The error for a byte that does not belong to a text."""
     line = blob.count(b"\n", 0, offset) + 1
     found = f"byte 0x{blob[offset]:02x} at offset {offset}"
     return RawFormatError("not text", f"{file}, line {line}", found, expected)
 
 
 def require_size(file: FileRef, blob: bytes, most: int) -> None:
-    """Refuse a file of more bytes than any recording in its format has.
+    """Check that a file has at most ``most`` bytes.
 
     Raises:
         RawFormatError: ``too large``.
@@ -101,6 +100,6 @@ def require_size(file: FileRef, blob: bytes, most: int) -> None:
 
 
 def no_body(source: ClipSource, frames: int) -> RawFormatError:
-    """The error for a clip in which nobody is seen."""
+    """The error for a clip without any body."""
     found = f"no body in any of its {frames} frames"
     return RawFormatError("no body", str(source.files[0]), found, "a body in at least one frame")

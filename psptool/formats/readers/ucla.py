@@ -1,9 +1,9 @@
-"""NW-UCLA (Multiview Action 3D, Wang et al. 2014): 20 Kinect-v1 joints, one person, in two forms.
+"""NW-UCLA (Multiview Action 3D, Wang et al. 2014): 20 Kinect-v1 joints, one person, in two formats.
 
-- JSON, the form that circulates: one ``aNN_sNN_eNN_vNN.json`` a clip.
-- Text, the original distribution: one folder a clip, ``view_1/a01_s01_e00``, with one text file a frame.
+- JSON, the version in common use: one file ``aNN_sNN_eNN_vNN.json`` per clip.
+- Text, the original distribution: one folder per clip, ``view_1/a01_s01_e00``, with one text file per frame.
 
-Both give metres in the camera's frame. `ucla_reader_for` tells which form some files are of.
+Both contain metres in camera coordinates. `ucla_reader_for` detects the format of given files.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from psptool.formats.readers.text import (
 )
 
 MAX_JSON_BYTES = 4 * 2**20
-"""A hundred times the mean clip; as Python objects JSON takes up to 25 times its size."""
+"""Maximum size of a JSON file: 100 times the mean clip. Parsed JSON takes up to 25 times its size in memory."""
 MAX_TEXT_BYTES = 2**20
-"""Bytes of one frame's text file (1 kB in the recordings) or of one `fileList.txt`."""
+"""Maximum size in bytes of the text file of a frame (about 1 kB in the dataset) or of a `fileList.txt`."""
 
 _KEYS = ("file_name", "skeletons", "label")
 _FRAME = re.compile(r"frame_(\d{1,9})_tc_(\d{1,20})_skeletons\.txt", re.ASCII)
@@ -49,14 +49,13 @@ _ROW_FIELDS = 4
 
 
 class UclaJsonReader:
-    """Reads the JSON form: ``file_name`` (the stem), ``skeletons`` (T, 20, 3), ``label`` (from 1).
+    """Reads the JSON format: ``file_name`` (the stem), ``skeletons`` (T, 20, 3), ``label`` (1-based).
 
-    Other keys are ignored. The form has no tracking states, so every joint's is `STATE_UNKNOWN`. Joints at exactly
-    (0, 0, 0) and those with a NaN are passed on as they are; it is the preparation that takes them for missing.
+    Other keys are ignored. The format has no tracking states: all are `STATE_UNKNOWN`. Joints at exactly (0, 0, 0)
+    or with NaN are returned unchanged; the preparation treats them as missing.
 
     Args:
-        any_name: Take recordings of other names too, whose key is `UNNAMED`; of any file only ``skeletons`` is
-            then looked at.
+        any_name: Also find recordings with other names; their key is `UNNAMED`. Only ``skeletons`` is then read.
     """
 
     format = "ucla-json"
@@ -66,24 +65,24 @@ class UclaJsonReader:
         self.any_name = any_name
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """A clip is an ``aNN_sNN_eNN_vNN.json`` of a known action; a `.json` of another name is a stray."""
+        """Clips are files ``aNN_sNN_eNN_vNN.json`` of a known action; other ``.json`` files are strays."""
         clips, strays = [], []
         for file in files:
             if not file.plain.lower().endswith(".json"):
                 continue
             key = parse_ucla(file.place.stem) or (UNNAMED if self.any_name else None)
             if key is None:
-                reason = "the name is not aNN_sNN_eNN_vNN of a known action"
+                reason = "the name is not aNN_sNN_eNN_vNN with a known action"
                 strays.append(Stray(file.place.name, str(file), reason))
             else:
                 clips.append(ClipSource(shown(file.place.stem), key, (file,)))
         return clips, strays
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
-        """Turn one file's bytes into a clip with one body in every frame.
+        """Parse the bytes of one file to a clip with one body in every frame.
 
         Raises:
-            RawFormatError: Not such a JSON object; names the key and the finding.
+            RawFormatError: The file is not a valid JSON object of this format. The message names the key.
         """
         (blob,), (file,) = blobs, source.files
         content = _load_json(file, blob)
@@ -97,28 +96,26 @@ class UclaJsonReader:
 
 
 class UclaTextReader:
-    """Reads the text form: 20 lines ``x,y,z,state`` after one with an integer, one file a frame.
+    """Reads the text format: one file per frame, with a line with an integer and 20 lines ``x,y,z,state``.
 
-    Files are ``view_1/a01_s01_e00/frame_<index>_tc_<timestamp>_skeletons.txt``, with a `fileList.txt` beside.
+    The files are ``view_1/a01_s01_e00/frame_<index>_tc_<timestamp>_skeletons.txt``, with a `fileList.txt`.
 
-    What the distribution leaves open, and what is decided here:
+    The distribution has no specification. The reader makes these decisions:
 
-    - *Order*: by frame number, then by timestamp; as names, frame 10 would come before frame 9.
-    - *Numbers that are not there*: without a `fileList.txt` the files that exist are consecutive frames,
-      since the numbers also skip where nothing was recorded. A number that `fileList.txt` does list was
-      recorded, so where its skeleton file is absent, the frame is there without a body: closing that gap
-      would speed the motion up.
-    - *Empty file, no rows, fewer than 20 rows* (a last row cut short included): a frame without a body. The
-      tracker had nothing or the writer was stopped; half a skeleton is none, and one lost frame need not cost
-      the clip.
-    - *Further lines after the rows*: a line without commas begins a second block, that is a second body. The
-      dataset shows one person, so the first block is taken. A 21st row in the first block is an error: then
-      these are not Kinect-v1 joints.
-    - *The first line* is an integer without known meaning; it must be there and is not looked at further.
-    - Pictures and all other files are not the reader's.
+    - *Order*: Frames are sorted by frame number, then by timestamp. Sorting by name would put frame 10 before frame 9.
+    - *Missing frame numbers*: Without `fileList.txt`, the existing files are consecutive frames, because numbers are
+      also skipped where nothing was recorded. A frame listed in `fileList.txt` was recorded: if its skeleton file is
+      missing, it is a frame without a body. Removing it would speed up the motion.
+    - *Empty file, no rows, or fewer than 20 rows* (including a truncated last row): a frame without a body. Either the
+      tracker found no body or writing was interrupted; the rest of the clip is usable.
+    - *Lines after the rows*: A line without commas begins a second block with a second body. The dataset contains one
+      person, so only the first block is used. A 21st row in the first block is an error: the joints are not those of
+      Kinect v1.
+    - *First line*: An integer of unknown meaning; it must be present and is ignored.
+    - Images and all other files are ignored.
 
     Args:
-        any_name: Take frame files in any folder, whose name is the clip's and whose key is `UNNAMED`.
+        any_name: Also find frame files in other folders; the folder's name is the clip's, and its key is `UNNAMED`.
     """
 
     format = "ucla-text"
@@ -128,7 +125,7 @@ class UclaTextReader:
         self.any_name = any_name
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """A clip is a folder ``view_<n>/aNN_sNN_eNN`` with frame files; such files elsewhere are strays."""
+        """Clips are folders ``view_<n>/aNN_sNN_eNN`` with frame files; frame files in other folders are strays."""
         folders: dict[tuple[Path | None, PurePath], list[FileRef]] = defaultdict(list)
         strays = []
         for file in files:
@@ -149,7 +146,7 @@ class UclaTextReader:
         return [clip for clip in clips if clip is not None], strays
 
     def _named(self, folder: PurePath) -> tuple[str, ClipKey] | None:
-        """The clip that a folder's name says; None where it says none."""
+        """Name and key of the clip in ``folder``; None if its name is not a clip name."""
         name = _clip_name(folder)
         key = parse_ucla(name)
         if key is not None:
@@ -157,7 +154,7 @@ class UclaTextReader:
         return (shown(folder.name) or ".", UNNAMED) if self.any_name else None
 
     def _clip_of(self, folder: PurePath, members: list[FileRef]) -> ClipSource | None:
-        """The clip of one folder's frame files and `fileList.txt`, the latter last; None without a frame file."""
+        """The clip with the frame files of one folder, followed by `fileList.txt`; None without frame files."""
         named = self._named(folder)
         lists = [file for file in members if file.place.name == _FILE_LIST]
         frames = [file for file in members if file.place.name != _FILE_LIST]
@@ -166,10 +163,10 @@ class UclaTextReader:
         return ClipSource(*named, (*sorted(frames, key=_order), *lists))
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
-        """Turn the frame files' bytes, and `fileList.txt`'s where there is one, into a clip.
+        """Parse the bytes of the frame files, and of `fileList.txt` if present, to a clip.
 
         Raises:
-            RawFormatError: A file is malformed, or none holds a body; names file, line and finding.
+            RawFormatError: A file is malformed, or no file contains a body. The message names file and line.
         """
         frames: list[tuple[int, NDArray[np.float64] | None]] = []
         listed: set[int] = set()
@@ -180,38 +177,38 @@ class UclaTextReader:
             else:
                 frames.append((_order(file)[0], _body(file, blob)))
         frames += [(index, None) for index in listed - {index for index, _ in frames}]
-        # A stable sort, so that files of one index stay in the order of their timestamps.
+        # The sort is stable: files with one index keep the order of their timestamps.
         frames.sort(key=lambda frame: frame[0])
         seen = [(t, body) for t, (_, body) in enumerate(frames) if body is not None]
         if not seen:
             raise no_body(source, len(frames))
-        rows = np.stack([body for _, body in seen])
+        rows = np.stack([body for _, body in seen])  # float64 (B, 20, 4): x, y, z, state
         frame = np.array([t for t, _ in seen], np.int32)
         xyz, state = rows[..., :3].astype(np.float32), rows[..., 3].astype(np.uint8)
         return _one_person(source, len(frames), frame, xyz, state)
 
 
 def ucla_reader_for(files: list[FileRef]) -> UclaJsonReader | UclaTextReader:
-    """The reader of the form that the files are of.
+    """The reader for the format of the files: JSON or text.
 
     Raises:
-        PspError: There are clips of both forms, or of none.
+        PspError: The files contain clips of both formats, or no clips.
     """
     as_json, as_text = UclaJsonReader(), UclaTextReader()
     clips_json, clips_text = as_json.find(files)[0], as_text.find(files)[0]
     if clips_json and clips_text:
         raise PspError(
-            "both forms of NW-UCLA lie in the raw files",
+            "--raw: NW-UCLA recordings in both formats",
             f"{clips_json[0].files[0]} (JSON) and {clips_text[0].files[0]} (text)",
-            "one form, as the same recordings would count twice",
-            "Name the folder of one form with --raw.",
+            "one format; otherwise the same recordings would count twice",
+            "Use the folder of one format with --raw.",
         )
     if not clips_json and not clips_text:
         raise PspError(
-            "no NW-UCLA recordings in the raw files",
-            f"{len(files)} files, none of them a recording",
+            "--raw: no NW-UCLA recordings",
+            f"{len(files)} files, none of which is a recording",
             "aNN_sNN_eNN_vNN.json, or view_<n>/aNN_sNN_eNN/frame_<index>_tc_<timestamp>_skeletons.txt",
-            "Check --raw.",
+            "Check the paths after --raw.",
         )
     return as_json if clips_json else as_text
 
@@ -227,7 +224,7 @@ def _one_person(
 
 
 def _load_json(file: FileRef, blob: bytes) -> dict[str, Any]:
-    """The object in a file."""
+    """The JSON object in a file."""
     require_size(file, blob, MAX_JSON_BYTES)
     text = _json_text(file, without_mark(blob))
     try:
@@ -239,14 +236,16 @@ def _load_json(file: FileRef, blob: bytes) -> dict[str, Any]:
             raise RawFormatError("truncated", where, "the end of the file", "the rest of the JSON") from None
         raise RawFormatError("not JSON", where, f"{excerpt(rest)} ({error.msg})", "JSON") from None
     except RecursionError:
-        raise RawFormatError("not JSON", str(file), "very many nested brackets", "four at most") from None
+        raise RawFormatError(
+            "not JSON", str(file), "too many nested brackets", "at most four levels"
+        ) from None
     if not isinstance(content, dict):
         raise RawFormatError("not an object", str(file), excerpt(content), "a JSON object")
     return content
 
 
 def _json_text(file: FileRef, blob: bytes) -> str:
-    """The text of a JSON file, which is UTF-8: further keys may hold any words."""
+    """The text of a JSON file. It may be UTF-8, because ignored keys may contain any text."""
     if not blob.strip():
         require_text(file, blob)
     try:
@@ -256,17 +255,17 @@ def _json_text(file: FileRef, blob: bytes) -> str:
 
 
 def _require_skeletons(file: FileRef, content: dict[str, Any]) -> None:
-    """Refuse an object without the one key that every recording has."""
+    """Check that the object has the key ``skeletons``, which every recording has."""
     if "skeletons" in content:
         return
     if "people" in content:
-        found = f"the keys {', '.join(map(excerpt, sorted(content)[:5]))}, which OpenPose writes"
+        found = f"the keys {', '.join(map(excerpt, sorted(content)[:5]))} of OpenPose's format"
         raise RawFormatError("another format", str(file), found, "the key 'skeletons' of NW-UCLA")
     raise RawFormatError("keys", str(file), excerpt(sorted(content)), "the key skeletons")
 
 
 def _check_keys(source: ClipSource, file: FileRef, content: dict[str, Any]) -> None:
-    """What the keys say of the clip is what its name says; further keys may be there."""
+    """Check that all keys exist, and that ``file_name`` and ``label`` agree with the clip's name."""
     _require_skeletons(file, content)
     if not content.keys() >= set(_KEYS):
         raise RawFormatError("keys", str(file), excerpt(sorted(content)), ", ".join(_KEYS))
@@ -278,7 +277,7 @@ def _check_keys(source: ClipSource, file: FileRef, content: dict[str, Any]) -> N
 
 
 class _Infinity(str):
-    """Infinity or -Infinity, which JSON does not have but many writers write."""
+    """Infinity or -Infinity: not valid JSON, but written by many programs."""
 
 
 def _constant(text: str) -> float | str:
@@ -286,12 +285,12 @@ def _constant(text: str) -> float | str:
 
 
 def _integer(text: str) -> int | float:
-    # int takes a time that grows with the square of the digits; a float64 is what the number ends as anyway.
+    # The time of int() grows with the square of the digits. The number becomes a float64 anyway.
     return int(text) if len(text) < 20 else float(text)
 
 
 def _json_positions(file: FileRef, skeletons: object) -> NDArray[np.float32]:
-    """float32 (T, 20, 3) of the key ``skeletons``."""
+    """The positions float32 (T, 20, 3) of the key ``skeletons``."""
     if not isinstance(skeletons, list) or not skeletons:
         raise RawFormatError("shape", f"{file}, skeletons", excerpt(skeletons), "a list of frames")
     for t, joints in enumerate(skeletons):
@@ -307,36 +306,40 @@ def _json_positions(file: FileRef, skeletons: object) -> NDArray[np.float32]:
 
 
 def _position_fault(joint: object) -> tuple[str, str, str] | None:
-    """(reason, found, expected) of what should be [x, y, z]; None where it is."""
+    """(reason, found, expected) if ``joint`` is not a valid [x, y, z]; otherwise None."""
     if not isinstance(joint, list) or len(joint) != 3:
         return "shape", excerpt(joint), "a list [x, y, z]"
     for value in joint:
         if type(value) is not float and type(value) is not int and not isinstance(value, _Infinity):
             return "not a number", excerpt(value), "a number"
         if abs(float(value)) > LARGEST_FLOAT32:
-            return "not finite", excerpt(value), "a number that float32 holds, or NaN for a missing joint"
+            return (
+                "not finite",
+                excerpt(value),
+                "a number in the range of float32, or NaN for a missing joint",
+            )
     return None
 
 
 def _clip_name(folder: PurePath) -> str:
-    """The clip's name of a folder such as ``view_1/a01_s01_e00``; empty for a folder elsewhere."""
+    """The clip name for a folder such as ``view_1/a01_s01_e00``; empty for other folders."""
     view = _VIEW.fullmatch(folder.parent.name)
     return f"{folder.name}_v{int(view[1]):02d}" if view else ""
 
 
 def _order(file: FileRef) -> tuple[int, int]:
-    """(index, timestamp) of a frame file's name, which `find` has matched."""
+    """(index, timestamp) in the name of a frame file that `find` matched."""
     index, timestamp = file.place.name.split("_")[1:4:2]
     return int(index), int(timestamp)
 
 
 def _lines(blob: bytes) -> list[str]:
-    """The lines of ASCII text. Not `splitlines`, for which more than a line feed ends a line."""
+    """The lines of ASCII text. `splitlines` would also split at characters other than a line feed."""
     return blob.decode("ascii").split("\n")
 
 
 def _listed_frames(file: FileRef, blob: bytes) -> set[int]:
-    """The frame indices of a `fileList.txt`: the first token of each line that is not blank."""
+    """The frame indices in a `fileList.txt`: the first token of each non-blank line."""
     blob = without_mark(blob)
     if not blob.strip():
         return set()
@@ -345,14 +348,14 @@ def _listed_frames(file: FileRef, blob: bytes) -> set[int]:
     for line, text in enumerate(_lines(blob), 1):
         token = (text.split(None, 1) or [""])[0]
         if token and not _INDEX.fullmatch(token):
-            raise RawFormatError("file list", f"{file}, line {line}", excerpt(token), "a frame's index")
+            raise RawFormatError("file list", f"{file}, line {line}", excerpt(token), "the index of a frame")
         if token:
             listed.add(int(token))
     return listed
 
 
 def _body(file: FileRef, blob: bytes) -> NDArray[np.float64] | None:
-    """float64 (20, 4), x y z state, of a frame's first block; None where the frame shows no whole body."""
+    """The first block of a frame's file, float64 (20, 4): x, y, z, state; None without a complete body."""
     blob = without_mark(blob)
     if not blob.strip():
         return None
@@ -368,13 +371,15 @@ def _body(file: FileRef, blob: bytes) -> NDArray[np.float64] | None:
             break
         where = f"{file}, line {line}"
         if len(rows) == UCLA20.size:
-            raise RawFormatError("joint count", where, "one more row", f"{UCLA20.size} rows a body")
+            raise RawFormatError(
+                "joint count", where, f"row {UCLA20.size + 1}", f"{UCLA20.size} rows per body"
+            )
         rows.append(_row(where, fields))
     return np.array(rows) if len(rows) == UCLA20.size else None
 
 
 def _row(where: str, fields: list[str]) -> list[float]:
-    """x, y, z and state of one row's fields."""
+    """x, y, z and state from the fields of one row."""
     if len(fields) != _ROW_FIELDS:
         found = f"{len(fields)} fields, {excerpt(','.join(fields))}"
         raise RawFormatError("field count", where, found, f"{_ROW_FIELDS} fields x,y,z,state")

@@ -1,1 +1,1 @@
-"""Moving bodies from a small kinematic model, written in the raw formats."""
+"""Synthetic recordings from a small kinematic body model, written in the raw formats."""

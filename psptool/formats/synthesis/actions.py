@@ -1,4 +1,4 @@
-"""The actions that synthetic bodies perform, by the datasets' labels, and how a person performs one."""
+"""The synthetic actions by the datasets' labels, and the generation of one performance."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ NTU_ACTIONS: dict[int, Action] = {
     97: Action(solo.arm_circles),
     99: Action(solo.run_on_spot),
 }
-"""By NTU's action number, from 1."""
+"""Actions by NTU's action number (1-based)."""
 
 UCLA_ACTIONS: tuple[Action, ...] = (
     NTU_ACTIONS[6], Action(solo.pickup_both), NTU_ACTIONS[5], Action(solo.walk_around), NTU_ACTIONS[8],
     NTU_ACTIONS[9], NTU_ACTIONS[14], NTU_ACTIONS[15], NTU_ACTIONS[7], Action(solo.carry),
 )  # fmt: skip
-"""By NW-UCLA's label, from 0."""
+"""Actions by NW-UCLA's label (0-based)."""
 
 
 def perform(action: Action, frames: int, seconds: float, rng: np.random.Generator) -> list[Pose]:
-    """One performance: idle bodies with habits of their own, the action on top, left-handed for some.
+    """Generate one performance: idle movement of each person, then the action on top; left-handed in 30 % of cases.
 
     Args:
-        action: What is done.
+        action: The action.
         frames: T.
-        seconds: The clip's length.
-        rng: Decides everything about the performance.
+        seconds: Duration of the clip.
+        rng: Random generator for all variation.
 
     Returns:
-        One pose a person.
+        One pose per person.
     """
-    u = np.linspace(0, 1, frames)
-    # A share of the clip, but not so short that limbs move faster than limbs can.
+    u = np.linspace(0, 1, frames)  # (T,), normalized time
+    # The action's fraction of the clip, at least 1.1 s long, so that limbs do not move implausibly fast.
     length = min(max(rng.uniform(0.45, 0.9), 1.1 / seconds), 0.94)
     start = rng.uniform(0.02, 0.98 - length)
     style = Style(
@@ -74,7 +74,7 @@ def perform(action: Action, frames: int, seconds: float, rng: np.random.Generato
 
 
 def _idle(u: Array, seconds: float, rng: np.random.Generator) -> Pose:
-    """A person who stands about: own posture, slow sway, glances, and small movements of no meaning."""
+    """An idle standing person: individual posture, slow sway, head turns, and small random movements."""
     body = Pose.standing(u.size)
 
     def sway(degrees: float) -> Array:
@@ -90,7 +90,7 @@ def _idle(u: Array, seconds: float, rng: np.random.Generator) -> Pose:
         body.turn(FOREARM[side], flex=abs(rng.normal(12, 8)) + sway(2))
         body.turn(THIGH[side], flex=rng.normal(0, 3), out=abs(rng.normal(3, 3)), twist=rng.normal(8, 6))
     if rng.random() < 0.35:
-        # The left hand, since actions are written for the right one.
+        # Bend the left arm, because actions use the right one.
         bent = rng.uniform(40, 110)
         body.turn(FOREARM[LEFT], flex=bent)
         body.turn(UPPER_ARM[LEFT], out=rng.uniform(0, 25), twist=-bent * rng.uniform(0.1, 0.7))
@@ -101,7 +101,7 @@ def _idle(u: Array, seconds: float, rng: np.random.Generator) -> Pose:
 
 
 def _fidget(body: Pose, u: Array, rng: np.random.Generator) -> None:
-    """One movement of no meaning at some time of the clip: a hand, a foot, or a turn of the trunk."""
+    """Add one random movement at a random time: of a hand, of a foot, or a turn of the trunk."""
     middle, half = rng.uniform(0, 1), rng.uniform(0.12, 0.28)
     share = np.clip(1 - np.abs(u - middle) / half, 0, 1)
     there = share * share * (3 - 2 * share)

@@ -1,8 +1,7 @@
-"""Human bodies over NTU's 25 joints: limb lengths, poses as angles over time, and forward kinematics.
+"""Human bodies with NTU's 25 joints: bone lengths, poses as joint angles over time, and forward kinematics.
 
-Notation for array shapes: T frames, V joints. The body's own frame is right-handed, in metres: x to the
-body's left, y up, z to the front. Every bone is named by the joint it ends in, and its rest position is a
-person standing upright with hanging arms.
+Array shapes: T frames, V joints. The body's coordinate system is right-handed, in metres: x to the body's left, y up, z
+to the front. A bone is identified by the joint in which it ends. The rest pose is standing upright with hanging arms.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from psptool.data.skeletons.topologies import NTU25
 
 Array = NDArray[np.float64]
 
-# The bones that actions turn, (left, right) where there are two, by the joint each ends in, counted from 0.
+# The bones that actions rotate, by the 0-based joint in which they end; (left, right) for paired bones.
 PELVIS, SPINE, CHEST, NECK, HEAD = 0, 1, 20, 2, 3
 UPPER_ARM, FOREARM, HAND = (5, 9), (6, 10), (7, 11)
 THIGH, SHIN, FOOT = (13, 17), (14, 18), (15, 19)
 ANKLE = SHIN
 
-# Metres from the parent joint to this one, in a person of about 1.75 m; the right side mirrors the left.
+# Vector from the parent joint to this one, in metres, for a person of about 1.75 m. The right side mirrors the left.
 _REST = {
     0: (0.0, 0.0, 0.0), 1: (0.0, 0.30, 0.0), 20: (0.0, 0.24, -0.01),
     2: (0.0, 0.08, 0.0), 3: (0.0, 0.15, 0.02),
@@ -33,13 +32,13 @@ _REST = {
 }  # fmt: skip
 _SEGMENTS = {"trunk": (1, 20, 2, 3), "shoulders": (4, 12), "arms": (5, 6, 7, 21, 22), "legs": (13, 14, 15)}
 _RIGHT = tuple(b for a, b in enumerate(NTU25.mirror) if a < b)
-# A positive flexion is what the joint does in life: arms and thighs swing forward, elbows and knees bend, the
-# trunk bows, toes rise. These bones need the opposite turn about x from the others.
+# Positive flexion is the anatomical one: arms and thighs swing forward, elbows and knees bend, the trunk bends forward,
+# toes rise. For these bones it is a rotation about x in the opposite direction to the others.
 _TURN_ABOUT_X = (PELVIS, SPINE, CHEST, NECK, HEAD, *SHIN)
 
 
 def offsets(rng: np.random.Generator) -> Array:
-    """Bone vectors of one random person at rest.
+    """Bone vectors of a random person in the rest pose.
 
     Returns:
         float64 (V, 3), metres, from each joint's parent to the joint.
@@ -58,16 +57,16 @@ def offsets(rng: np.random.Generator) -> Array:
 
 @dataclass
 class Pose:
-    """One body's movement, in the scene's frame (the body's frame where `yaw` and `place` are zero).
+    """The movement of one body in scene coordinates, which are the body's if `yaw` and `place` are zero.
 
     Attributes:
-        angles: Radians (T, V, 3) of the bone that ends in each joint, relative to its parent bone: flexion,
-            outward (midline: to the left), twist (outward; midline: to the left).
-        place: Metres (T, 2), where the body stands: x and z.
-        yaw: Radians (T,), turn about the vertical, to the left.
-        lift: Metres (T,), height of the lowest foot above the floor.
-        stance: (T, 2), how much the left and the right ankle hold the body in place; rows sum to 1, or to
-            less where the hips move freely.
+        angles: (T, V, 3), radians, rotation of the bone that ends in each joint relative to its parent bone: flexion,
+            abduction (outward; on the midline to the left), and twist (outward; on the midline to the left).
+        place: (T, 2), metres, position of the body on the floor: x and z.
+        yaw: (T,), radians, rotation about the vertical axis, to the left.
+        lift: (T,), metres, height of the lowest foot above the floor.
+        stance: (T, 2), weights of the left and the right ankle as the fixed point of the body. Rows sum to 1, or to
+            less if the hips move freely.
     """
 
     angles: Array
@@ -78,7 +77,7 @@ class Pose:
 
     @classmethod
     def standing(cls, frames: int) -> Pose:
-        """A body at rest for ``frames`` frames."""
+        """A body in the rest pose for ``frames`` frames."""
         return cls(
             angles=np.zeros((frames, NTU25.size, 3)),
             place=np.zeros((frames, 2)),
@@ -95,7 +94,15 @@ class Pose:
         twist: Array | float = 0.0,
         hold: Array | float = 0.0,
     ) -> None:
-        """Add degrees to a bone's angles; ``hold`` first takes away what it did (0 nothing, 1 all of it)."""
+        """Add rotations to a bone. Before that, ``hold`` reduces its current angles.
+
+        Args:
+            bone: The joint in which the bone ends.
+            flex: Degrees, scalar or (T,).
+            out: Abduction in degrees, scalar or (T,).
+            twist: Degrees, scalar or (T,).
+            hold: Fraction of the current angles to remove, scalar or (T,).
+        """
         self.angles[:, bone] *= 1 - np.broadcast_to(np.asarray(hold, float), self.yaw.shape)[:, None]
         for axis, value in enumerate((flex, out, twist)):
             self.angles[:, bone, axis] += np.radians(value)
@@ -109,14 +116,14 @@ class Pose:
 
 
 def move(bones: Array, pose: Pose) -> tuple[Array, Array]:
-    """Forward kinematics: angles to joint positions, feet on the floor.
+    """Forward kinematics: from angles to joint positions, with the lowest foot at height ``pose.lift``.
 
     Args:
-        bones: Bone vectors (V, 3), metres, as `offsets` gives them.
+        bones: (V, 3), metres, bone vectors from `offsets`.
         pose: The movement.
 
     Returns:
-        Positions float64 (T, V, 3), metres in the scene's frame; rotations float64 (T, V, 3, 3) of the bones.
+        Positions float64 (T, V, 3), metres, scene coordinates; rotations float64 (T, V, 3, 3) of the bones.
     """
     turns = _rotations(pose.angles)
     heading = np.zeros_like(pose.angles[:, 0])
@@ -128,6 +135,7 @@ def move(bones: Array, pose: Pose) -> tuple[Array, Array]:
     for parent, child in NTU25.bones:
         rotation[:, child] = rotation[:, parent] @ turns[:, child]
         position[:, child] = position[:, parent] + rotation[:, child] @ bones[child]
+    # Vertical: put the lowest foot at its height. Horizontal: undo the drift of the standing ankle.
     position[:, :, 1] += (pose.lift - position[:, FOOT, 1].min(axis=1))[:, None]
     at_rest = np.stack([heading_turn @ bones[hip] for hip in (12, 16)], axis=1)
     drift = np.einsum("ts,tsc->tc", pose.stance, position[:, ANKLE] - at_rest)
@@ -136,7 +144,7 @@ def move(bones: Array, pose: Pose) -> tuple[Array, Array]:
 
 
 def _rotations(angles: Array) -> Array:
-    """Rotation matrices (T, V, 3, 3) of anatomical angles (T, V, 3), each side turned its own way."""
+    """Rotation matrices (T, V, 3, 3) from anatomical angles (T, V, 3); signs differ between the sides of the body."""
     signs = np.ones((NTU25.size, 3))
     signs[:, 0] = -1
     signs[list(_TURN_ABOUT_X), 0] = 1
@@ -145,6 +153,6 @@ def _rotations(angles: Array) -> Array:
 
 
 def _euler(angles: Array) -> Array:
-    """Matrices (..., 3, 3) of angles (..., 3): the twist first, then outward, then the flexion."""
+    """Rotation matrices (..., 3, 3) from angles (..., 3): twist, then abduction, then flexion."""
     matrices: Array = Rotation.from_euler("XZY", angles.reshape(-1, 3)).as_matrix()
     return matrices.reshape(*angles.shape, 3)

@@ -1,4 +1,4 @@
-"""Which clips to make: names in NTU's manner that every protocol splits into train and test clips."""
+"""Names of synthetic clips in NTU's format. Every protocol has training and test clips among them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def clip_names(
     repetitions: Sequence[int] = _REPETITIONS,
     cameras: Sequence[int] = _CAMERAS,
 ) -> list[str]:
-    """Names of one clip for each combination, in order; clips on the missing-skeleton lists are left out.
+    """One clip name for each combination, in order, without the clips on the missing-skeleton lists.
 
     Args:
-        actions: NTU's action numbers, from 1.
-        train_subjects: How many of the 20 subjects that the cross-subject protocol trains on, 1 to 40.
-        test_subjects: How many of the 20 that it tests on.
+        actions: NTU's action numbers (1-based).
+        train_subjects: Number of training subjects of the cross-subject protocol, at most 20.
+        test_subjects: Number of test subjects of the cross-subject protocol, at most 20.
         repetitions: 1, 2 or both.
-        cameras: Of 1, 2 and 3; the cross-view protocol trains on 2 and 3.
+        cameras: Any of 1, 2 and 3; the cross-view protocol trains on 2 and 3.
     """
     train_all = sorted(NTU60.protocols["xsub"].train)
     train = train_all[:train_subjects]
@@ -49,14 +49,14 @@ def clip_names(
 
 
 def _setup(subject: int, repetition: int) -> int:
-    """Even as often as odd, which is what the cross-setup protocol splits by."""
+    """A setup number, even and odd equally often; the cross-setup protocol separates even and odd setups."""
     return (subject * 7 + repetition) % _SETUPS + 1
 
 
 def demo_names() -> list[str]:
-    """The demo's clips: 12 actions, 60 clips each, 42 for training and 18 for testing by subject.
+    """The clips of the demo: 12 actions with 60 clips each, 42 for training and 18 for test by subject.
 
-    Squatting is an action of NTU RGB+D 120, so that the set is prepared as ``ntu120``;
-    one label in twenty is two labels an action.
+    One of the actions belongs to NTU RGB+D 120 (squat), so the clips are prepared as ``ntu120``. A label ratio of 5 %
+    is 2 labelled clips per action.
     """
     return clip_names(DEMO_ACTIONS, DEMO_TRAIN_SUBJECTS, DEMO_TEST_SUBJECTS, repetitions=(1,))

@@ -1,4 +1,4 @@
-"""What two people do with each other, facing across z; the first one acts. Angles are in degrees."""
+"""Actions of two persons who face each other along z; the first one acts. Angles are in degrees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psptool.formats.synthesis.style import LEFT, RIGHT, Style, bow_trunk
 
 
 def face_each_other(bodies: list[Pose], apart: Array | float) -> None:
-    """Stand two bodies ``apart`` metres across z, each facing the other."""
+    """Place two bodies at a distance of ``apart`` metres along z, facing each other."""
     for body, sign in zip(bodies, (-1, 1), strict=True):
         body.place[:, 1] += sign * np.asarray(apart) / 2
     bodies[1].yaw += np.pi
@@ -46,7 +46,7 @@ def kick_other(bodies: list[Pose], style: Style) -> None:
 
 
 def hug(bodies: list[Pose], style: Style) -> None:
-    """Both step up and put their arms around each other."""
+    """Both step forward and put their arms around each other."""
     near = style.stage(0, 0.45) - style.stage(0.75, 1) * style.draw(0, 1)
     apart = style.draw(0.9, 1.5)
     face_each_other(bodies, apart - (apart - 0.32) * near)
@@ -61,7 +61,7 @@ def hug(bodies: list[Pose], style: Style) -> None:
 
 
 def _gait_for_approach(body: Pose, style: Style, near: Array) -> None:
-    """Steps while the distance changes."""
+    """Add steps while the distance changes."""
     moving = np.clip(np.abs(np.gradient(near)) * style.u.size / 2.5, 0, 1)
     angle = 2 * np.pi * 1.2 * style.seconds * style.u + style.phase
     gait(body, style, 0.6 * moving, np.sin(angle), np.cos(angle))
@@ -69,7 +69,7 @@ def _gait_for_approach(body: Pose, style: Style, near: Array) -> None:
 
 
 def handshake(bodies: list[Pose], style: Style) -> None:
-    """Shake hands where they stand."""
+    """Both shake hands without walking."""
     face_each_other(bodies, style.draw(0.85, 1.15))
     hold, swing = style.during(0.2), style.swing(1.8)
     high = style.draw(28, 45)
@@ -80,7 +80,7 @@ def handshake(bodies: list[Pose], style: Style) -> None:
 
 
 def walk_together(bodies: list[Pose], style: Style) -> None:
-    """Walk up to each other."""
+    """Both walk towards each other."""
     going = style.during()
     gone = [walk(body, style, going) for body in bodies]
     face_each_other(bodies, gone[0][-1] + gone[1][-1] + style.draw(0.5, 0.9))
@@ -89,7 +89,7 @@ def walk_together(bodies: list[Pose], style: Style) -> None:
 
 
 def walk_apart(bodies: list[Pose], style: Style) -> None:
-    """Turn away from each other and leave."""
+    """Both turn away from each other and walk away."""
     turned = style.stage(0, 0.25)
     gone = [walk(body, style, style.during(0.2)) for body in bodies]
     face_each_other(bodies, style.draw(0.6, 0.9))

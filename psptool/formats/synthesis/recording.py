@@ -1,10 +1,10 @@
-"""What a depth camera makes of a performance: viewpoint, noise, inferred joints, ids, gaps and ghost bodies.
+"""Simulation of a depth camera: viewpoint, noise, inferred joints, body ids, gaps and false detections.
 
-A recording is decided by its clip name and a seed alone. The three cameras of one performance see the same
-movement, as in NTU RGB+D: camera 1 at 45 degrees to the person, cameras 2 and 3 from the front and the side,
-changing places between the repetitions. A setup is a height and a distance; a subject, a set of limb lengths.
+A recording is determined by its clip name and a seed. The three cameras of one performance record the same movement, as
+in NTU RGB+D: camera 1 at 45 degrees to the person, cameras 2 and 3 from the front and from the side, exchanged between
+the repetitions. A setup determines height and distance of the cameras, a subject the bone lengths.
 
-Notation for array shapes: B body detections (one body in one frame), M persons, T frames, V joints.
+Array shapes: B body detections (one body in one frame), M persons, T frames, V joints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from psptool.formats.synthesis.style import Action
 
 FRAME_RATE = 30.0
 FIRST_ID = 2**56
-"""Kinect's body ids begin here: neighbours are equal as float64."""
+"""First body id, as with Kinect. Neighbouring ids of this size are equal after conversion to float64."""
 
 _AZIMUTH = {1: 0.0, 2: 45.0, 3: -45.0}
 _CENTRE_HEIGHT = 0.95
@@ -33,18 +33,17 @@ _HANDS_AND_FEET = (6, 7, 10, 11, 14, 15, 18, 19, 21, 22, 23, 24)
 
 @dataclass(frozen=True)
 class Faults:
-    """What the sensor does wrong, and how often; `Faults.none()` shows what was meant.
+    """Kinds and rates of sensor errors.
 
     Attributes:
-        gap: Share of bodies that are lost for some frames.
-        new_id: Share of those that come back under another id.
-        ghost: Share of one-person clips with a piece of furniture taken for a body.
-        empty_start: Share of clips that begin with frames without a body.
-        noise: Metres, standard deviation of each frame's own error.
-        drift: Metres, of an error that changes slowly.
-        inferred: Share of frames in which a joint in plain sight is guessed; hidden joints, hands and feet
-            more often.
-        inferred_error: Metres, of the error that guessing adds.
+        gap: Fraction of bodies that are lost for some frames.
+        new_id: Fraction of lost bodies that reappear with another id.
+        ghost: Fraction of one-person clips with a false detection, such as furniture.
+        empty_start: Fraction of clips that begin with frames without a body.
+        noise: Standard deviation of the independent error per frame, in metres.
+        drift: Standard deviation of a slowly changing error, in metres.
+        inferred: Fraction of frames in which a visible joint is inferred; higher for hidden joints, hands and feet.
+        inferred_error: Standard deviation of the additional error of inferred joints, in metres.
     """
 
     gap: float = 0.06
@@ -58,23 +57,23 @@ class Faults:
 
     @classmethod
     def none(cls) -> Faults:
-        """No fault and no error."""
+        """No sensor errors."""
         return cls(0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One clip as the sensor gives it.
+    """One simulated recording.
 
     Attributes:
         name: The clip's name.
-        key: What the name says.
-        frames: T, also counting frames without a body.
-        frame: int64 (B,), the frame of each detection from 0, ascending.
+        key: The numbers in the name.
+        frames: T, including frames without a body.
+        frame: int64 (B,), 0-based frame of each detection, ascending.
         body: int64 (B,), body ids.
-        xyz: float64 (B, V, 3), metres, camera frame: x to the camera's left, y up, z away from it.
+        xyz: float64 (B, V, 3), metres, camera coordinates: x to the camera's left, y up, z away from the camera.
         state: uint8 (B, V), 1 inferred or 2 tracked.
-        quaternion: float64 (B, V, 4), orientation of each bone in the camera frame, w first.
+        quaternion: float64 (B, V, 4), orientation of each bone in camera coordinates, w first.
     """
 
     name: str
@@ -89,7 +88,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class _Track:
-    """A body as the sensor sees it: ids, present (T,), xyz (T, V, 3), state (T, V), quaternion (T, V, 4)."""
+    """A body as detected by the sensor: ids (T,), present (T,), xyz (T, V, 3), state (T, V), quaternion (T, V, 4)."""
 
     ids: NDArray[np.int64]
     present: NDArray[np.bool_]
@@ -99,26 +98,26 @@ class _Track:
 
 
 def generator(seed: int, *what: object) -> np.random.Generator:
-    """A random generator that ``seed`` and the given words decide, on any machine."""
+    """A random generator seeded with a hash of ``seed`` and ``what``; the same on every machine."""
     text = "\n".join(("psptool-synthesis-1", str(seed), *map(str, what)))
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")))
 
 
 def record(name: str, seed: int = 0, faults: Faults | None = None, frames: int | None = None) -> Recording:
-    """Perform and record the clip called ``name``.
+    """Generate the recording of the clip ``name``.
 
     Args:
-        name: A clip name of NTU's or NW-UCLA's form; its action decides the movement.
-        seed: The same name and seed give the same recording.
-        faults: What the sensor does wrong; by default as much as a real one.
-        frames: T; by default the action's own length at 30 frames a second.
+        name: A clip name of NTU or NW-UCLA; its action determines the movement.
+        seed: Random seed. The same name and seed give the same recording.
+        faults: Sensor errors; realistic ones if None.
+        frames: T; if None, the action's random duration at 30 frames per second.
 
     Raises:
-        ValueError: The name is none of the two forms, or no movement is known for its action.
+        ValueError: The name is not a clip name of NTU or NW-UCLA, or its action is not implemented.
     """
     faults = faults or Faults()
     key, action = _action(name)
-    # Everything but the camera: what three cameras see of one performance is the same.
+    # This generator does not depend on the camera: all cameras record the same performance.
     performance = generator(seed, "performance", key.label, key.subject, key.setup, key.repetition)
     seconds = performance.uniform(*action.seconds)
     count = frames or round(seconds * FRAME_RATE)
@@ -143,19 +142,19 @@ def _action(name: str) -> tuple[ClipKey, Action]:
         return ucla, UCLA_ACTIONS[ucla.label]
     known = ", ".join(f"A{number:03d}" for number in NTU_ACTIONS)
     raise ValueError(
-        f"no movement for the clip name {name!r}; expected NW-UCLA's form, or NTU's with one of {known}"
+        f"no synthetic action for the clip name {name!r}; expected a name of NW-UCLA, or of NTU with one of {known}"
     )
 
 
 def _facing(key: ClipKey, action: Action, rng: np.random.Generator) -> float:
-    """Degrees about the vertical that the scene is turned by, from facing camera 1."""
+    """Rotation of the scene about the vertical axis in degrees; 0 faces camera 1."""
     towards = 45.0 if key.repetition % 2 else -45.0
     across = 90.0 * rng.choice((-1, 1)) if action.persons == 2 else 0.0
     return towards + across + rng.normal(0, 12)
 
 
 def _camera(key: ClipKey, setup: np.random.Generator, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Position (3,) of the camera in the scene, and rotation (3, 3) from the scene to the camera's frame."""
+    """Position (3,) of the camera in the scene, and rotation (3, 3) from scene to camera coordinates."""
     height, distance = setup.uniform(0.6, 2.2), setup.uniform(2.6, 4.2)
     azimuth = np.radians(_AZIMUTH.get(key.camera, 0.0) + rng.normal(0, 4))
     position = np.array([np.sin(azimuth), 0, np.cos(azimuth)]) * distance + rng.normal(0, 0.1, 3)
@@ -174,7 +173,7 @@ def _about_y(degrees: float) -> Array:
 
 
 def _sensor(xyz: Array, rotation: Array, faults: Faults, rng: np.random.Generator) -> _Track:
-    """Add the sensor's errors to true positions (T, V, 3); rotations (T, V, 3, 3) are in its frame too."""
+    """Add sensor errors to the true positions (T, V, 3); rotation is (T, V, 3, 3). Both are in camera coordinates."""
     frames, joints = xyz.shape[:2]
     wander = _wander(rng, (frames, joints, 3), 0.9) * faults.drift
     inferred = _inferred(xyz, faults, rng)
@@ -191,7 +190,7 @@ def _sensor(xyz: Array, rotation: Array, faults: Faults, rng: np.random.Generato
 
 
 def _wander(rng: np.random.Generator, shape: tuple[int, ...], memory: float) -> Array:
-    """A random walk that returns, of unit variance, along the first axis."""
+    """A first-order autoregressive process of unit variance along the first axis; ``memory`` is its coefficient."""
     steps = rng.normal(0, (1 - memory**2) ** 0.5, shape)
     steps[0] /= (1 - memory**2) ** 0.5
     walked: Array = lfilter([1.0], [1.0, -memory], steps, axis=0)
@@ -199,7 +198,7 @@ def _wander(rng: np.random.Generator, shape: tuple[int, ...], memory: float) -> 
 
 
 def _inferred(xyz: Array, faults: Faults, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which joints the sensor guesses (T, V): often those behind the trunk, and hands and feet at times."""
+    """Whether a joint is inferred, bool (T, V): most often joints behind the trunk, then hands and feet."""
     trunk = xyz[:, [0, 1, 20]].mean(axis=1, keepdims=True)
     behind = (xyz[..., 2] - trunk[..., 2] > 0.08) & (np.abs(xyz[..., 0] - trunk[..., 0]) < 0.16)
     level = np.where(behind, 30, 1) * np.ones(xyz.shape[1])
@@ -210,7 +209,7 @@ def _inferred(xyz: Array, faults: Faults, rng: np.random.Generator) -> NDArray[n
 
 
 def _faulty(tracks: list[_Track], faults: Faults, rng: np.random.Generator) -> list[_Track]:
-    """Give ids; lose bodies, add a ghost, begin with no body, each as often as ``faults`` says."""
+    """Assign body ids; add gaps, false detections and empty frames at the start, with the rates of ``faults``."""
     first = FIRST_ID + int(rng.integers(1, 20_000))
     frames = tracks[0].ids.size
     for number, track in enumerate(tracks):
@@ -231,7 +230,7 @@ def _faulty(tracks: list[_Track], faults: Faults, rng: np.random.Generator) -> l
 
 
 def _ghost(person: _Track, number: int, rng: np.random.Generator) -> _Track:
-    """A piece of furniture taken for a body: wide, low, nearly still, and there only for a while."""
+    """A false detection, such as furniture: wide, low, nearly still, and present for part of the clip."""
     frames, joints = person.state.shape
     shape = rng.normal(0, 1, (joints, 3)) * (0.45, 0.14, 0.1)
     aside = (rng.choice((-1, 1)) * rng.uniform(0.7, 1.3), rng.uniform(-0.6, 0), 0.4)
@@ -249,7 +248,7 @@ def _ghost(person: _Track, number: int, rng: np.random.Generator) -> _Track:
 
 
 def _detections(name: str, key: ClipKey, tracks: list[_Track]) -> Recording:
-    """Tracks as the sensor's list of bodies, frame by frame."""
+    """Convert tracks to the sensor's list of detections, sorted by frame."""
     present = np.stack([track.present for track in tracks], axis=1)
     frame, who = np.nonzero(present)
     return Recording(

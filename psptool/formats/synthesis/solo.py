@@ -1,6 +1,6 @@
-"""What one person does, each action a function that bends a standing pose over the clip; angles in degrees.
+"""Actions of one person. Each function adds rotations to a standing pose; angles are in degrees.
 
-Written for the right hand and foot; the person faces z.
+Actions use the right hand and foot. The person faces z.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pickup(bodies: list[Pose], style: Style) -> None:
 
 
 def pickup_both(bodies: list[Pose], style: Style) -> None:
-    """The same with both hands."""
+    """As `pickup`, with both hands."""
     pickup(bodies, style)
     bodies[0].angles[:, UPPER_ARM[LEFT]] = bodies[0].angles[:, UPPER_ARM[RIGHT]]
     bodies[0].angles[:, FOREARM[LEFT]] = bodies[0].angles[:, FOREARM[RIGHT]]
@@ -65,7 +65,7 @@ def throw(bodies: list[Pose], style: Style) -> None:
 
 
 def _seat(body: Pose, style: Style, seated: Array) -> None:
-    """Sit by ``seated`` (0 stands, 1 sits), leaning forward on the way."""
+    """Sit down to the degree ``seated`` (0 stands, 1 sits), leaning forward in between."""
     legs(body, 88 * seated, style.draw(80, 100) * seated)
     way = 4 * seated * (1 - seated)
     bow_trunk(body, 38 * style.size * way + style.draw(-8, 8) * seated)
@@ -149,7 +149,7 @@ def kick(bodies: list[Pose], style: Style) -> None:
 
 
 def kick_leg(body: Pose, style: Style, height: float) -> None:
-    """One leg swings back and kicks, `height` degrees high."""
+    """One leg swings back and kicks; ``height`` is the largest angle of the thigh in degrees."""
     back = style.stage(0, 0.3) - style.stage(0.3, 0.5)
     forth = style.stage(0.3, 0.55) - style.stage(0.65, 1)
     body.turn(THIGH[RIGHT], flex=height * style.size * forth - 20 * back)
@@ -219,7 +219,7 @@ def arm_circles(bodies: list[Pose], style: Style) -> None:
 
 
 def gait(body: Pose, style: Style, going: Array, swing: Array, lift: Array) -> None:
-    """Walking legs and arms; ``swing`` is the phase's sine and ``lift`` its cosine."""
+    """Add the leg and arm movements of walking; ``swing`` and ``lift`` are sine and cosine of the gait phase."""
     stride = 24 * style.size
     for side, sign in ((LEFT, 1), (RIGHT, -1)):
         thigh = stride * sign * swing * going
@@ -232,7 +232,7 @@ def gait(body: Pose, style: Style, going: Array, swing: Array, lift: Array) -> N
 
 
 def walk(body: Pose, style: Style, going: Array, speed: float = 1.0) -> Array:
-    """Walk where ``going`` is 1. Returns metres gone (T,), to be laid along a path."""
+    """Walk while ``going`` is 1. Returns the distance walked (T,), in metres, for the caller to apply along a path."""
     pace = 0.95 * style.rate**0.5 * speed
     angle = 2 * np.pi * pace * style.seconds * style.u + style.phase
     gait(body, style, going, np.sin(angle), np.cos(angle))

@@ -1,6 +1,6 @@
-"""How an action is written: the timing and size of one performance, and what several actions share.
+"""Building blocks of the actions: timing and amplitude of one performance, and movements shared by several actions.
 
-Angles are in degrees, on bones as `psptool.formats.synthesis.bodies` names them. Array shape: T frames.
+Angles are in degrees; bones are named as in `psptool.formats.synthesis.bodies`. Array shapes: T frames.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ LEFT, RIGHT = 0, 1
 
 @dataclass(frozen=True)
 class Style:
-    """How one performance is done.
+    """Timing and amplitude of one performance.
 
     Attributes:
-        u: (T,), time in the clip from 0 to 1.
-        seconds: The clip's length.
-        start: When the action begins, as u.
-        stop: When it ends.
-        size: How far the limbs go; 1 is usual.
-        rate: Repetitions a second of what repeats.
-        phase: Radians, where repetition begins.
-        rng: For what the action varies besides.
+        u: (T,), normalized time of the clip, from 0 to 1.
+        seconds: Duration of the clip.
+        start: Start of the action, in normalized time.
+        stop: End of the action, in normalized time.
+        size: Amplitude of the movement relative to the usual one.
+        rate: Frequency of repeated movements, in Hz.
+        phase: Initial phase of repeated movements, in radians.
+        rng: Random generator for further variation.
     """
 
     u: Array
@@ -40,36 +40,36 @@ class Style:
     rng: np.random.Generator
 
     def during(self, ease: float = 0.16) -> Array:
-        """(T,), 0 before the action, 1 in it, 0 after it, with soft edges of ``ease`` in u."""
+        """(T,): 1 during the action and 0 outside of it, with smooth transitions of length ``ease``."""
         return self.rise(self.start, self.start + ease) - self.rise(self.stop - ease, self.stop)
 
     def rise(self, begin: float, end: float) -> Array:
-        """(T,), from 0 at ``begin`` softly to 1 at ``end``."""
+        """(T,): smooth transition (smoothstep) from 0 at ``begin`` to 1 at ``end``, in normalized time."""
         x = np.clip((self.u - begin) / max(end - begin, 1e-6), 0, 1)
         return x * x * (3 - 2 * x)
 
     def at(self, share: float) -> float:
-        """The u at ``share`` of the action's own time."""
+        """The normalized time of the clip at the fraction ``share`` of the action."""
         return self.start + share * (self.stop - self.start)
 
     def stage(self, begin: float, end: float) -> Array:
-        """`rise` between shares of the action's own time."""
+        """`rise` between two fractions of the action."""
         return self.rise(self.at(begin), self.at(end))
 
     def swing(self, speed: float = 1.0) -> Array:
-        """(T,), a sine of the repetition, -1 to 1."""
+        """(T,): sine of the repeated movement, from -1 to 1."""
         return np.sin(self.angle(speed))
 
     def beats(self, speed: float = 1.0) -> Array:
-        """(T,), 0 to 1 and back, once a repetition."""
+        """(T,): from 0 to 1 and back, once per repetition."""
         return (1 - np.cos(self.angle(speed))) / 2
 
     def angle(self, speed: float = 1.0) -> Array:
-        """(T,), radians of the repetition."""
+        """(T,): phase of the repeated movement in radians."""
         return 2 * np.pi * self.rate * speed * self.seconds * (self.u - self.start) + self.phase
 
     def draw(self, low: float, high: float) -> float:
-        """A random number for this performance."""
+        """A uniform random number between ``low`` and ``high``."""
         return float(self.rng.uniform(low, high))
 
 
@@ -78,12 +78,12 @@ Act = Callable[[list[Pose], Style], None]
 
 @dataclass(frozen=True)
 class Action:
-    """One row of the table of actions.
+    """An action.
 
     Attributes:
-        act: Bends the poses of a performance.
-        persons: One or two.
-        seconds: Shortest and longest clip.
+        act: Function that adds the movement to the poses of a performance.
+        persons: Number of persons, 1 or 2.
+        seconds: Minimum and maximum duration of a clip.
     """
 
     act: Act

@@ -1,4 +1,4 @@
-"""Recordings as files in the raw formats: NTU's ``.skeleton`` text, and NW-UCLA's JSON and text forms."""
+"""Writing synthetic recordings in the raw formats: NTU's ``.skeleton`` text, and NW-UCLA's JSON and text formats."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from psptool.data.skeletons.topologies import NTU25
 from psptool.formats.synthesis.bodies import Array
 from psptool.formats.synthesis.recording import Faults, Recording, generator, record
 
-# The format that Kinect tools write: 7 significant digits, scientific below 1E-04.
+# The number format of Kinect tools: 7 significant digits, scientific notation below 1E-04.
 _JOINT_LINE = " ".join(["%.7G"] * 11) + " %d\r\n"
 _BODY_LINE = "%d %d %d %d %d %d %d %.7G %.7G %d\r\n"
 # Kinect v1's 20 joints among Kinect v2's 25.
 _UCLA_JOINTS = (0, 1, 20, 3, *range(4, 20))
-# The sensor gives no orientation for a bone that nothing hangs on.
+# Leaf joints: the sensor reports no orientation for them.
 _TIPS = sorted(set(range(NTU25.size)) - {parent for parent, _ in NTU25.bones})
 _DEPTH, _COLOUR = (365.0, 257.0, 209.0), (1060.0, 970.0, 537.0)
 
@@ -46,45 +46,45 @@ def write_ntu(
     """Write the named clips as ``.skeleton`` files.
 
     Args:
-        target: A folder, or a zip file where the name ends in ``.zip``; made anew.
-        names: Clip names, such as `demo_names` or `clip_names` gives.
-        seed: Decides all movement and noise, together with the names.
-        faults: What the sensor does wrong; by default as much as a real one.
-        jobs: Processes that make the files; they are the same for any number.
+        target: A folder, or a zip file if the name ends with ``.zip``; an existing zip file is replaced.
+        names: Clip names, for example from `demo_names` or `clip_names`.
+        seed: Random seed; together with the names it determines all movement and noise.
+        faults: Sensor errors; realistic ones if None.
+        jobs: Number of processes. The files do not depend on it.
 
     Returns:
-        Number of files.
+        Number of files written.
     """
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
     return write_files(target, parallel(joblib.delayed(_skeleton_file)(name, seed, faults) for name in names))
 
 
 def write_ucla(target: Path, names: Iterable[str], seed: int = 0, form: str = "json") -> int:
-    """Write the named clips of one person as NW-UCLA's files.
+    """Write the named clips as NW-UCLA files.
 
     Args:
-        target: A folder, or a zip file where the name ends in ``.zip``; made anew.
-        names: Clip names of the form ``aNN_sNN_eNN_vNN``.
-        seed: Decides all movement and noise, together with the names.
-        form: ``json``, the form that circulates, or ``text``, the original distribution's.
+        target: A folder, or a zip file if the name ends with ``.zip``; an existing zip file is replaced.
+        names: Clip names ``aNN_sNN_eNN_vNN``.
+        seed: Random seed; together with the names it determines all movement and noise.
+        form: ``json``, the version in common use, or ``text``, the original distribution.
 
     Returns:
-        Number of files.
+        Number of files written.
     """
     make = {"json": _ucla_json, "text": _ucla_text}[form]
-    # NW-UCLA has one person in every frame.
+    # In NW-UCLA, one person is present in every frame.
     faults = Faults(gap=0, ghost=0, empty_start=0)
     return write_files(target, (file for name in names for file in make(record(name, seed, faults))))
 
 
 def write_files(target: Path, files: Iterable[tuple[str, bytes]]) -> int:
-    """Write (relative name, content) pairs into a folder, or a new zip where ``target`` ends in ``.zip``."""
+    """Write (relative name, content) pairs to a folder, or to a new zip file if ``target`` ends with ``.zip``."""
     count = 0
     if target.suffix == ".zip":
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, content in files:
-                # A fixed time, so that the same clips give the same archive.
+                # A fixed timestamp, so that the same clips give a byte-identical archive.
                 entry = zipfile.ZipInfo(name)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, content)
@@ -109,13 +109,13 @@ def _joint_fields(clip: Recording) -> Array:
     ratio = clip.xyz[..., :2] / np.maximum(clip.xyz[..., 2:], 0.1) * (1, -1)
     pixels = [ratio * f + (x, y) for f, x, y in (_DEPTH, _COLOUR)]
     fields = np.concatenate([clip.xyz, *pixels, quaternion, clip.state[..., None]], axis=-1)
-    # float32 as in the sensor, whose numbers have no more than 7 digits; + 0.0 leaves no "-0".
+    # Rounded to float32, as in the sensor, which writes 7 digits. Adding 0.0 turns -0.0 into 0.0.
     rounded: Array = fields.astype(np.float32).astype(np.float64) + 0.0
     return rounded.reshape(len(rounded), -1)
 
 
 def _body_fields(clip: Recording) -> list[tuple[int | float, ...]]:
-    """The ten numbers of each detection's own line."""
+    """The ten numbers in the body line of each detection."""
     rng = generator(0, "hands", clip.name)
     hands = rng.integers(0, 5, (clip.body.size, 2)).tolist()
     lean = rng.uniform(-0.2, 0.2, (clip.body.size, 2)).tolist()
@@ -130,14 +130,14 @@ def _ucla_xyz(clip: Recording) -> Array:
 
 
 def _ucla_json(clip: Recording) -> Iterator[tuple[str, bytes]]:
-    """``all_sqe/<name>.json``: the stem, (T, 20, 3) positions, and the label from 1."""
+    """``all_sqe/<name>.json``: the stem, (T, 20, 3) positions, and the 1-based label."""
     skeletons = [[[_short(c) for c in joint] for joint in frame] for frame in _ucla_xyz(clip).tolist()]
     content = {"file_name": clip.name, "skeletons": skeletons, "label": clip.key.label + 1}
     yield f"all_sqe/{clip.name}.json", json.dumps(content).encode("ascii")
 
 
 def _ucla_text(clip: Recording) -> Iterator[tuple[str, bytes]]:
-    """``view_V/<clip without view>/frame_<index>_tc_<time>_skeletons.txt`` for each frame, and their list."""
+    """``view_V/<clip without view>/frame_<index>_tc_<time>_skeletons.txt`` for each frame, and ``fileList.txt``."""
     performance, view = clip.name.rsplit("_v", 1)
     folder = f"view_{int(view)}/{performance}"
     rng = generator(0, "frames", clip.name)
@@ -154,5 +154,5 @@ def _ucla_text(clip: Recording) -> Iterator[tuple[str, bytes]]:
 
 
 def _short(metres: float) -> float:
-    """Six significant digits, as in the files that circulate."""
+    """A number with six significant digits, as in the files in common use."""
     return float(f"{metres:.6g}")

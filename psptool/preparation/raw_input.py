@@ -1,4 +1,4 @@
-"""What there is to prepare: the clips among the raw files, those to leave out, and a digest of the input."""
+"""The input of a preparation: the clips among the raw files, the files to skip, and a digest of the input."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ ANY_NAME: tuple[Reader, ...] = (
     UclaJsonReader(any_name=True),
     UclaTextReader(any_name=True),
 )
-"""Every format's reader, for recordings that are to be recognized and whose names may be any."""
-Copies = tuple[ClipSource, ...]
-"""One clip, and further files of the same name."""
+"""A reader of each format for prediction, where recordings may have any name."""
+ClipCopies = tuple[ClipSource, ...]
+"""A clip, followed by its copies: further recordings with the same clip name."""
 
 LISTED = "missing-skeleton list"
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """The work of one preparation.
+class RawInput:
+    """The input of one preparation.
 
     Attributes:
-        dataset: Which dataset the clips make.
-        reader: Reads them.
-        clips: Names ascending.
-        skipped: Clips on the missing-skeleton list, then strays.
-        found: All of them, copies counted.
-        raw_bytes: Bytes of the files of ``clips``.
-        digest: Equal where the files (paths, sizes, times of change), settings and tool are.
+        dataset: The dataset that the clips belong to.
+        reader: The reader of their format.
+        clips: The clips to prepare, in ascending order of their names.
+        skipped: Clips on the missing-skeleton list, then files whose name is not a clip name.
+        found: Number of all clips and skipped files, including copies.
+        raw_bytes: Size of the files of ``clips``, in bytes.
+        digest: Digest of the files (paths, sizes, modification times), the settings and the tool version.
     """
 
     dataset: Dataset
     reader: Reader
-    clips: tuple[Copies, ...]
+    clips: tuple[ClipCopies, ...]
     skipped: tuple[LeftOut, ...]
     found: int
     raw_bytes: int
@@ -61,8 +61,8 @@ class Gathered:
 
 @contextmanager
 def _collector_at_rest() -> Iterator[None]:
-    """Without Python's garbage collector, which goes over all records again each time a quarter has come to them: a
-    third of the time that listing them takes, and none of them is garbage.
+    """Disable Python's garbage collector. It would scan the records again and again while they are listed, which takes
+    a third of the time, and none of them is garbage.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -74,13 +74,13 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 @_collector_at_rest()
-def gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Gathered:
-    """List the raw files and find the clips among them, without reading any.
+def find_raw_input(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> RawInput:
+    """List the raw files and find the clips among them, without reading their content.
 
-    NTU recordings are NTU RGB+D 120 as soon as one of their actions is above 60.
+    NTU recordings are taken as NTU RGB+D 120 if any action number is above 60.
 
     Raises:
-        PspError: A path is absent or unreadable, or there is no clip in any.
+        PspError: A path does not exist or cannot be read, or contains no clip.
     """
     files = list_files(raw)
     reader: Reader = NtuReader() if kind == "ntu" else ucla_reader_for(files)
@@ -92,7 +92,7 @@ def gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Ga
     copies = [tuple(group) for name, group in groupby(sources, lambda s: s.name) if name not in listed]
     skipped = [_left_out(source, LISTED) for source in sources if source.name in listed]
     skipped += [LeftOut(name=stray.name, source=stray.source, reason=stray.reason) for stray in strays]
-    return Gathered(
+    return RawInput(
         dataset,
         reader,
         tuple(copies),
@@ -103,8 +103,8 @@ def gather(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> Ga
     )
 
 
-def raw_size(copies: Copies) -> int:
-    """Bytes that reading a clip takes, its copies included."""
+def raw_size(copies: ClipCopies) -> int:
+    """Size of a clip's files and of its copies, in bytes."""
     return sum(file.size for source in copies for file in source.files)
 
 
@@ -119,13 +119,13 @@ def _left_out(source: ClipSource, reason: str) -> LeftOut:
 
 
 def _nothing_found(reader: Reader, files: Sequence[FileRef], strays: Sequence[Stray]) -> PspError:
-    found = f"{len(files)} files, none of them a clip"
+    found = f"{len(files)} files, none of which is a clip"
     if strays:
-        found += f"; {len(strays)} of the right kind, such as {strays[0].source}: {strays[0].reason}"
+        found += f"; {len(strays)} files of this format, such as {strays[0].source}: {strays[0].reason}"
     return PspError(
-        f"no {reader.format} recordings in the raw files",
+        f"--raw: no {reader.format} recordings",
         found,
-        fix="Check --raw, and that the dataset named on the command line is the one there.",
+        fix="Check the paths after --raw, and the dataset named on the command line.",
     )
 
 

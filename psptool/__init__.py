@@ -198,7 +198,7 @@ def train(
         KeyboardInterrupt: The training was interrupted. Its state is saved; the same call resumes it.
 
     Warns:
-        UserWarning: Settings that are likely to be a mistake, such as more classes than labelled clips per step.
+        UserWarning: Settings that may not do what was meant, such as fewer labelled clips than classes.
 
     Example:
         >>> import psptool
@@ -206,8 +206,8 @@ def train(
         ...     "data/ucla.h5", "splits/ucla-xview-k1-s0.json", preset="lean",
         ...     settings={"optim.steps": 2}, out="runs/first",
         ... )
-        >>> print(done.folder, done.final.step, sorted(done.final.terms)[:2])
-        runs/first 2 ['contrast', 'cross_entropy']
+        >>> print(done.folder, done.final.step, done.final.terms["loss"] > 0)
+        runs/first 2 True
     """
     import json
     import logging

@@ -35,6 +35,7 @@ def test_readme_shows_the_two_commands_of_a_fresh_machine_and_the_four():
     assert four in text
 
 
+@pytest.mark.slow
 def test_readme_commands_run_in_the_order_shown(recordings, small, tmp_path, monkeypatch):
     shutil.copytree(recordings, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

@@ -50,12 +50,6 @@ def files(tmp_path: Path) -> Iterator[Files]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Matplotlib would take half of the time of so short a training."""
-    monkeypatch.setattr("psptool.training.record.curves_png", lambda *_: b"")
-
-
 def log(folder: Path) -> list[dict[str, float]]:
     """The entries without their times."""
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()

@@ -74,8 +74,7 @@ def prepare(
         The ``path`` of the dataset and its ``report``: which clips are in it, which are not, and why.
 
     Raises:
-        PspError: There is no usable clip, a file cannot be read or written, or the disk is too small. The files of an
-            earlier preparation are then unchanged.
+        PspError: No clip is usable, or a file cannot be read or written. Files of an earlier preparation stay.
 
     Example:
         >>> import psptool
@@ -92,15 +91,10 @@ def prepare(
     choice(align, get_args(dataset.Align), "align")
     if jobs is not None and jobs < 1:
         raise PspError("jobs", str(jobs), "at least 1 worker")
+    jobs = jobs or int(joblib.cpu_count())
+    settings, files = dataset.PreparationSettings(align=align), (_paths(raw), _path(out))
     return pipeline.prepare(
-        kind,
-        _paths(raw),
-        _path(out),
-        dataset.PreparationSettings(align=align),
-        jobs=jobs or int(joblib.cpu_count()),
-        strict=strict,
-        force=force,
-        progress=on_progress,
+        kind, *files, settings, jobs=jobs, strict=strict, force=force, progress=on_progress
     )
 
 
@@ -141,18 +135,13 @@ def split(
         >>> print(made.path, len(made.split.labelled), len(made.split.unlabelled), len(made.split.test))
         splits/ucla-xview-k1-s0.json 10 30 20
     """
-    from dataclasses import replace
-
-    from psptool.data.splits.making import SplitRequest, split_name
-    from psptool.data.splits.stored import save_split, split_store
+    from psptool.data.splits.making import SplitRequest
+    from psptool.data.splits.stored import make_file
     from psptool.data.store.reading import open_store
 
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
     with open_store(data) as store:
-        made = split_store(store, request)
-    path = _path(out) or Path("splits") / f"{split_name(made.split)}.json"
-    save_split(made.split, path)
-    return replace(made, path=path)
+        return make_file(store, request, _path(out))
 
 
 def train(
@@ -190,15 +179,12 @@ def train(
         on_progress: Called with step, loss terms, learning rate and validation accuracy.
 
     Returns:
-        The run's ``folder``, its ``config``, and the ``final`` loss terms.
+        The run's ``folder``, its ``config``, and the ``final`` loss terms. A warning names settings that may not do
+        what was meant, such as fewer labelled clips than classes.
 
     Raises:
-        PspError: A setting does not exist or does not fit the split, a file cannot be read or written, the loss is not
-            finite, or memory ran out.
+        PspError: A setting does not exist or does not fit, a file cannot be read or written, or the loss is not finite.
         KeyboardInterrupt: The training was interrupted. Its state is saved; the same call resumes it.
-
-    Warns:
-        UserWarning: Settings that may not do what was meant, such as fewer labelled clips than classes.
 
     Example:
         >>> import psptool
@@ -272,8 +258,7 @@ def evaluate(
         matrix. Accuracies are fractions from 0 to 1.
 
     Raises:
-        PspError: A file is absent or damaged, dataset or split are not those of the training, or the split has no clips
-            in that part.
+        PspError: A file is absent or damaged, or dataset or split are not those of the training.
 
     Example:
         >>> import psptool
@@ -287,13 +272,9 @@ def evaluate(
 
     choice(weights, get_args(Weights), "weights")
     choice(part, get_args(Part), "part")
+    where = choose_device(device)
     return api.evaluate(
-        Path(run),
-        data=_path(data),
-        split=_path(split),
-        weights=weights,
-        part=part,
-        device=choose_device(device),
+        Path(run), data=_path(data), split=_path(split), weights=weights, part=part, device=where
     )
 
 

@@ -78,6 +78,7 @@ class LoadedModel:
                 prepared with other settings than the training clips; nobody is in ``joints``.
 
         Example:
+            >>> import psptool
             >>> model = psptool.load("runs/first")
             >>> with psptool.open("data/ucla.h5") as dataset:
             ...     clip = dataset.clip("a01_s01_e00_v03")

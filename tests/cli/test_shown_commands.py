@@ -22,10 +22,15 @@ def readme_commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line and line not in INSTALLING]
 
 
-def help_commands() -> list[str]:
+SLOW = re.compile(r"psptool (train|demo|export) |psptool demo$|psptool train$|.*--gif")
+"""Commands that take more than about 3 s."""
+
+
+def help_commands() -> list:
     groups = [app.info, *app.registered_commands]
     lines = [line.strip() for group in groups for line in str(group.epilog).splitlines()]
-    return sorted({line for line in lines if line.startswith("psptool")})
+    commands = sorted({line for line in lines if line.startswith("psptool")})
+    return [pytest.param(one, marks=pytest.mark.slow) if SLOW.match(one) else one for one in commands]
 
 
 def test_readme_shows_the_two_commands_of_a_fresh_machine_and_the_four():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from psptool.training.profiling import OPERATORS, PARTS, profile_training

@@ -72,3 +72,16 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path):
     }
     assert "psptool/py.typed" in wanted
     assert wanted <= held
+
+
+@pytest.mark.skipif(not PROJECT.exists(), reason="needs the checkout")
+def test_every_package_is_in_a_layer_that_ci_checks():
+    text = PROJECT.read_text(encoding="utf-8")
+    layers = re.search(r"^\[\[tool\.importlinter\.contracts\]\].*?^\]", text, re.S | re.M)[0]
+    checked = set(re.findall(r"psptool(?:\.\w+)+", layers))
+    modules = {
+        ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for file in SOURCE.rglob("*.py")
+    }
+    missing = {name for name in modules if not any(f"{name}.".startswith(f"{layer}.") for layer in checked)}
+    assert missing == {"psptool", "psptool.data", "psptool.formats"}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from psptool.common.errors import PspError, suggest
+from psptool.common.errors import PspError
+from psptool.common.errors import choice as choice
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -175,17 +176,6 @@ def progress(*columns: Any) -> Progress:
     )
     console = _console(stderr=True)
     return bars.Progress(*chosen, console=console, disable=_quiet or not console.is_terminal, transient=True)
-
-
-def choice(value: str, known: Sequence[str], what: str) -> str:
-    """``value`` where it is one of ``known``.
-
-    Raises:
-        PspError: It is not; a near one is suggested.
-    """
-    if value in known:
-        return value
-    raise PspError(what, repr(value), f"one of {', '.join(known)}", suggest(value, known))
 
 
 def examples(*commands: str) -> str:

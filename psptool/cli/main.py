@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from psptool import __version__
 from psptool.cli import (
     demo,
     doctor,
@@ -24,6 +23,7 @@ from psptool.cli import (
     view,
 )
 from psptool.cli.console import Commands, examples, quietable
+from psptool.common.version import __version__
 
 app = typer.Typer(
     cls=Commands,

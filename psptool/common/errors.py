@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class PspError(Exception):
@@ -93,3 +93,14 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
     """``Did you mean X?`` for the known word nearest to ``word``, or None without a near one."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"Did you mean {near[0]}?" if near else None
+
+
+def choice(value: str, known: Sequence[str], what: str) -> str:
+    """``value`` if it is one of ``known``.
+
+    Raises:
+        PspError: It is not; a near one is suggested.
+    """
+    if value in known:
+        return value
+    raise PspError(what, repr(value), f"one of {', '.join(known)}", suggest(value, known))

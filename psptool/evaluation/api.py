@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psptool import __version__
 from psptool.common.atomic_write import write_whole
 from psptool.common.errors import PspError
 from psptool.common.paths import recalled
+from psptool.common.version import __version__
 from psptool.data.store.reading import Store, open_store
 from psptool.evaluation.confusion import confusion_png
 from psptool.evaluation.measures import confusion_matrix, per_class, predicted, top_k, unseen

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from psptool import __version__
 from psptool.common.errors import PspError
+from psptool.common.version import __version__
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.evaluation.exporting import SUFFIXES, Exported
 from psptool.evaluation.models import TrainedModel

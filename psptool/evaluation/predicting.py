@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from psptool import __version__
 from psptool.common.errors import PspError
+from psptool.common.version import __version__
 from psptool.data.batches.ragged import RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.arrays import PreparedClip

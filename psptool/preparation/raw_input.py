@@ -11,9 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from psptool import __version__
 from psptool.common.errors import PspError
 from psptool.common.paths import shown
+from psptool.common.version import __version__
 from psptool.data.skeletons.datasets import NTU60, NTU120, UCLA, Dataset
 from psptool.data.skeletons.missing import missing_clips
 from psptool.formats.readers.base import ClipSource, FileRef, Reader, Stray

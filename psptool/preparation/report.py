@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from psptool import __version__
+from psptool.common.version import __version__
 from psptool.data.skeletons.datasets import Dataset
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.normalize import UNSCALED

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from psptool import __version__
 from psptool.common.distributed import SINGLE, ProcessGroup
 from psptool.common.errors import PspError
 from psptool.common.machine import commit, hardware
+from psptool.common.version import __version__
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.splits.stored import require_same_clips

@@ -16,7 +16,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from psptool import __version__
+from psptool.common.version import __version__
 
 # Signed, with a fraction, with another after ±; or nothing, where a table has no value.
 _NUMBER = re.compile(r"([+−-]?[\d,]+(\.\d+)?( ± [\d.]+)?)?")

@@ -39,7 +39,7 @@ def here(worked_in, psptool, tmp_path, monkeypatch):
         "prepare ucla --raw all_sqe --jobs 1 --force",
         "prepare ucla --raw all_sqe --dry-run",
         "split --ratio 0.5",
-        "train --preset small",
+        pytest.param("train --preset small", marks=pytest.mark.slow),
         f"evaluate {RUN}",
         f"evaluate {RUN} --json",
         f"table {RUN}",
@@ -50,10 +50,10 @@ def here(worked_in, psptool, tmp_path, monkeypatch):
         "inspect data/ucla.h5 --json",
         "validate data/ucla.h5",
         "view all_sqe",
-        "view data/ucla.h5 --gif --png",
+        pytest.param("view data/ucla.h5 --gif --png", marks=pytest.mark.slow),
         "export-data --format pyskl --out x.pkl",
         "import exchange/ucla.pkl --out i.h5",
-        "demo",
+        pytest.param("demo", marks=pytest.mark.slow),
         "doctor",
         "schemas",
     ],
@@ -62,6 +62,7 @@ def test_every_command_runs_from_a_folder_of_such_a_name(here, line):
     here(*line.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [

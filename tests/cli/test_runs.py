@@ -150,6 +150,7 @@ def test_inspect_of_a_run_shows_recipe_and_scores(here):
     assert "training.optim.steps" in here("inspect", RUN).out
 
 
+@pytest.mark.slow
 def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     first = psptool("demo")
     assert "supervised %  psp %" in first.out
@@ -210,6 +211,7 @@ def test_commands_on_an_interrupted_run_say_where_it_stands_and_how_to_resume(he
     here("evaluate", run)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_device_that_is_not_here_resumes_on_the_one_that_is(here):
     run = interrupt(here)
     path = run / "config.json"

@@ -56,10 +56,15 @@ def python_blocks() -> list[object]:
     ]
 
 
-def help_commands() -> list[str]:
+SLOW = re.compile(r"psptool (train|demo|export) |psptool demo$|psptool train$|.*--gif")
+"""Commands that take more than about 3 s."""
+
+
+def help_commands() -> list:
     groups = [app.info, *app.registered_commands]
     lines = [line.strip() for group in groups for line in str(group.epilog).splitlines()]
-    return sorted({line for line in lines if line.startswith("psptool")})
+    commands = sorted({line for line in lines if line.startswith("psptool")})
+    return [pytest.param(one, marks=pytest.mark.slow) if SLOW.match(one) else one for one in commands]
 
 
 def test_readme_shows_the_commands_of_a_fresh_machine_and_the_four():
@@ -85,6 +90,7 @@ def test_files_that_a_readme_names_exist(file):
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("commands", shown_commands())
 def test_shown_commands_run_in_the_order_shown(commands, recordings, small, worked_in, tmp_path, monkeypatch):
     # A section that prepares a dataset starts in a folder with recordings alone, the others with a trained model.
@@ -99,6 +105,7 @@ def test_shown_commands_run_in_the_order_shown(commands, recordings, small, work
         run_line(command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", python_blocks())
 def test_shown_python_runs(code, worked_in, tmp_path, monkeypatch):
     shutil.copytree(worked_in, tmp_path, dirs_exist_ok=True)

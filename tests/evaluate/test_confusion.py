@@ -16,7 +16,11 @@ def pixels(png: bytes) -> np.ndarray:
     return matplotlib.image.imread(io.BytesIO(png), format="png")
 
 
-@pytest.mark.parametrize("names", [UCLA_CLASSES, NTU_CLASSES[:60], NTU_CLASSES], ids=len)
+@pytest.mark.parametrize(
+    "names",
+    [UCLA_CLASSES, NTU_CLASSES[:60], pytest.param(NTU_CLASSES, marks=pytest.mark.slow)],
+    ids=len,
+)
 def test_picture_grows_with_the_classes_and_nothing_is_cut_off(names: tuple[str, ...]) -> None:
     image = pixels(confusion_png(np.eye(len(names), dtype=int), tuple(names), "a run"))
     assert min(image.shape[:2]) >= 17 * len(names)  # room for a line of text a class

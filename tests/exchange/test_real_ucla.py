@@ -18,6 +18,7 @@ from psptool.schemas.dataset import PreparationSettings
 RAW = os.environ.get("PSPTOOL_UCLA_RAW")
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.slow,
     pytest.mark.skipif(RAW is None, reason="PSPTOOL_UCLA_RAW names no folder with the recordings"),
 ]
 

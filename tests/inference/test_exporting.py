@@ -61,6 +61,7 @@ def live(model: TrainedModel, inputs: Inputs) -> np.ndarray:
     return PlainNet(model.net)(*inputs)[0].numpy()
 
 
+@pytest.mark.slow
 def test_a_torch_export_answers_as_the_model(made: tuple[TrainedModel, Inputs]) -> None:
     model, inputs = made
     (done,) = export(model, ["torch-export"], inputs)
@@ -70,6 +71,7 @@ def test_a_torch_export_answers_as_the_model(made: tuple[TrainedModel, Inputs]) 
     assert done.difference <= 1e-4
 
 
+@pytest.mark.slow
 def test_every_format_has_the_pose_branch(made: tuple[TrainedModel, Inputs]) -> None:
     pytest.importorskip("onnxscript")
     training = made[0].config.training
@@ -106,6 +108,7 @@ def assert_onnx_answers(model: TrainedModel, inputs: Inputs) -> bytes:
     return done.content
 
 
+@pytest.mark.slow
 def test_onnx_answers_as_the_model_on_twenty_clips_and_the_cards_example_runs(
     made: tuple[TrainedModel, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +173,7 @@ def test_the_card_says_what_is_measured_and_what_is_not(made: tuple[TrainedModel
     assert "```python" not in card
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.skipif("PSPTOOL_UCLA_RAW" not in os.environ, reason="PSPTOOL_UCLA_RAW names no folder")
 def test_onnx_answers_as_the_model_on_twenty_real_test_clips(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def kill_self(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_killed_at_thirty_random_moments_it_leaves_the_old_state_or_the_whole_new_one(
     raw, tmp_path, undisturbed
 ):

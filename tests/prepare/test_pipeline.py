@@ -78,6 +78,7 @@ def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, 
     assert one.report_path.read_bytes() == two.report_path.read_bytes()
 
 
+@pytest.mark.slow
 def test_processes_of_a_preparation_serve_joblib_too_and_the_other_way_round(raw, tmp_path):
     for name in ("one", "two"):
         run(raw, tmp_path / name / "u.h5", jobs=2, workers="processes")

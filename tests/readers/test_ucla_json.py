@@ -125,6 +125,7 @@ def test_a_number_of_a_million_digits_takes_no_time() -> None:
     assert time.thread_time() - began < 1
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_real_recordings_all_parse() -> None:
     folder = os.environ.get("PSPTOOL_UCLA_RAW")

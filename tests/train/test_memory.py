@@ -86,7 +86,7 @@ def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.Mon
 
 
 def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
-    changes = re.findall(r"([a-z]+)\.([a-z]+) from (\d+) to (\d+)", said)
+    changes = re.findall(r"([a-z_]+)\.([a-z_]+) from (\d+) to (\d+)", said)
     assert changes, said
     for group, key, before, after in changes:
         name = f"{group}.{key}"
@@ -103,10 +103,14 @@ def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
         ("small", ()),
         ("small", ("optim.labelled_batch=200",)),
         ("small", ("sampling.frames=300",)),
-        ("small", ("model.heads=1", "model.strides=[1,1,1,1]", "model.levels=[joint]")),
+        pytest.param(
+            "small",
+            ("model.heads=1", "model.strides=[1,1,1,1]", "model.levels=[joint]"),
+            marks=pytest.mark.slow,
+        ),
         ("best", ()),
         ("best", ("method=supervised", "model.pose_width=512")),
-        ("paper", ()),
+        pytest.param("paper", (), marks=pytest.mark.slow),
     ],
 )
 def test_the_estimate_is_near_what_the_forward_pass_keeps(preset: str, changes: tuple[str, ...]) -> None:
@@ -116,6 +120,7 @@ def test_the_estimate_is_near_what_the_forward_pass_keeps(preset: str, changes: 
     assert ESTIMATE.bytes(recipe) == pytest.approx(kept, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.5])
 @pytest.mark.parametrize(
     ("preset", "changes", "first"),
@@ -158,6 +163,7 @@ def test_settings_at_their_minimum_are_not_advised(monkeypatch: pytest.MonkeyPat
     assert re.findall(r"(\S+) from", said) == ["sampling.frames"]
 
 
+@pytest.mark.slow
 def test_what_no_setting_frees_is_said() -> None:
     recipe = resolve()
     memory = StepMemory(UCLA20, classes=10**6, persons=1.0)  # the weights alone are too many

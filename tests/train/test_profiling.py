@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from psptool.training.profiling import OPERATORS, PARTS, profile_training
@@ -11,6 +12,7 @@ from psptool.training.profiling import OPERATORS, PARTS, profile_training
 from .tiny import RECIPE, make_files
 
 
+@pytest.mark.slow
 def test_every_part_of_a_step_takes_time_and_no_run_is_left(tmp_path: Path) -> None:
     files = make_files(tmp_path)
     before = sorted(tmp_path.rglob("*"))

@@ -89,7 +89,8 @@ def test_two_processes_follow_one_on_the_same_global_batch(files: tuple[Path, Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fate", "said"), [("SIGKILL", "process 0 of 2 lost the connection"), ("ERROR", "this rank has had enough")]
+    ("fate", "said"),
+    [("SIGKILL", "process 0 of 2 lost the connection"), ("ERROR", "this rank has had enough")],
 )
 def test_the_end_of_one_process_is_the_end_of_all_with_one_message(
     files: tuple[Path, Path], tmp_path: Path, fate: str, said: str
@@ -139,7 +140,7 @@ def test_every_kind_of_batch_norm_over_two_processes_equals_one_process(tmp_path
     for case, alone in one.items():
         for rank, part in enumerate(parts):
             for name in ("out", "gradient"):
-                expected = alone[name][ProcessGroup(rank, 2).share()]
+                expected = alone[name][ProcessGroup(rank, 2).shard()]
                 torch.testing.assert_close(
                     part[case][name], expected, msg=lambda text, at=(case, name): f"{at}: {text}"
                 )

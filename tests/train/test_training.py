@@ -50,7 +50,7 @@ def test_the_same_seed_ends_with_the_same_bits_and_another_one_does_not(files: F
     assert not equal(weights(first), weights(other))
 
 
-def test_without_a_seed_the_splits_is_taken(files: Files, tmp_path: Path) -> None:
+def test_without_a_seed_the_splits_is_taken(files: Files, begins: list[Loop]) -> None:
     Split.load(files.split).model_copy(update={"seed": 3}).save(files.split)
     assert files.train().config.seed == 3
     assert files.train(change(seed=8), "other").config.seed == 8
@@ -169,10 +169,15 @@ def test_without_validation_clips_there_are_no_best_weights(tmp_path: Path) -> N
     assert written == {".lock", "config.json", "log.jsonl", "curves.png", "last.safetensors"}
 
 
-def test_by_default_about_twenty_looks_are_taken(files: Files) -> None:
-    done = files.train(change(validate_every=0, optim={"steps": 41}))
-    steps = [entry["step"] for entry in log(done.folder) if "validation" in entry]
-    assert steps == [*range(3, 41, 3), 41]
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [(41, [*range(3, 41, 3), 41]), (600, [*range(30, 601, 30)]), (7, [*range(1, 8)])],
+)
+def test_by_default_there_are_about_20_validations(
+    files: Files, begins: list[Loop], steps: int, expected: list[int]
+) -> None:
+    files.train(change(validate_every=0, optim={"steps": steps}))
+    assert [step for step in range(1, steps + 1) if begins[0]._should_validate(step)] == expected
 
 
 def log(folder: Path) -> list[dict[str, float]]:
@@ -289,7 +294,7 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
 
 @pytest.mark.parametrize(("labelled_too", "most"), [(True, 15), (False, 9)])
 def test_a_contrast_with_fewer_clips_than_the_recipe_draws_takes_them_all(
-    files: Files, labelled_too: bool, most: int
+    files: Files, begins: list[Loop], labelled_too: bool, most: int
 ) -> None:
     recipe = change(optim={"pool_batch": 16}, loss={"contrast_labelled": labelled_too})
     assert files.train(recipe, f"few-{most}").config.training.optim.pool_batch == most

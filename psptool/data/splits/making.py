@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast, get_args
 
-from psptool import __version__
 from psptool.common.errors import PspError, suggest
+from psptool.common.version import __version__
 from psptool.data.skeletons.datasets import DATASETS, ClipKey, Dataset, Protocol
 from psptool.data.splits.draw import aimclr_share, by_label, draw_global, draw_per_class, global_share, share
 from psptool.data.splits.validation import parse_validation
@@ -82,6 +83,7 @@ class MadeSplit:
         labelled_per_class: (minimum, maximum) number of labelled clips over the classes of the training set.
         performances: Number of distinct performances among the labelled clips; views of one performance count once.
         warnings: Classes without labelled clips, or that are only in the test set.
+        path: The file it was saved as; None until then.
     """
 
     split: Split
@@ -89,6 +91,7 @@ class MadeSplit:
     labelled_per_class: tuple[int, int]
     performances: int
     warnings: tuple[str, ...] = ()
+    path: Path | None = None
 
 
 def make_split(

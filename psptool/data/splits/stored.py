@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from psptool.common.errors import PspError
 from psptool.data.skeletons.datasets import DATASETS
-from psptool.data.splits.making import MadeSplit, SplitRequest, compare_splits, make_split
+from psptool.data.splits.making import MadeSplit, SplitRequest, compare_splits, make_split, split_name
 from psptool.data.store.reading import Store
 from psptool.schemas.split import Split
 
@@ -22,6 +23,18 @@ def split_store(store: Store, request: SplitRequest) -> MadeSplit:
     clips = {name: store.key(index) for index, name in enumerate(store.names)}
     manifest = store.manifest
     return make_split(DATASETS[manifest.dataset], clips, manifest.fingerprints.clips, request)
+
+
+def make_file(store: Store, request: SplitRequest, path: Path | None = None) -> MadeSplit:
+    """Create a split and save it, under its own name in ``splits/`` if ``path`` is None.
+
+    Raises:
+        PspError: As `make_split`; or the path cannot be written.
+    """
+    made = split_store(store, request)
+    path = path or Path("splits") / f"{split_name(made.split)}.json"
+    save_split(made.split, path)
+    return replace(made, path=path)
 
 
 def find_split_errors(store: Store, split: Split) -> list[str]:

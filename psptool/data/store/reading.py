@@ -6,7 +6,7 @@ Array shapes: n clips, R rows (one person in one frame), M persons, T frames, V 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from typing_extensions import Self
 
 from psptool.common.errors import PspError, suggest
+from psptool.common.paths import shown
 from psptool.data.skeletons.datasets import ClipKey
 from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
@@ -31,7 +32,7 @@ from psptool.data.store.layout import (
     TABLE_COLUMNS,
 )
 from psptool.schemas.base import describe
-from psptool.schemas.dataset import DatasetManifest
+from psptool.schemas.dataset import DatasetManifest, PreparationSettings
 
 
 class ClipTable(NamedTuple):
@@ -79,6 +80,8 @@ class StoredClip:
         origin: float64 (3,), metres, camera coordinates.
         scale: Metres per unit.
         rotation: float64 (3, 3), the body axes as rows, in camera coordinates.
+        class_name: Name of the clip's class.
+        settings: How the dataset was prepared.
     """
 
     name: str
@@ -90,6 +93,14 @@ class StoredClip:
     origin: NDArray[np.float64]
     scale: float
     rotation: NDArray[np.float64]
+    class_name: str
+    settings: PreparationSettings
+
+    def __repr__(self) -> str:
+        persons, frames, joints, _ = self.joint.shape
+        who = "1 person" if persons == 1 else f"{persons} persons"
+        length = "1 frame" if frames == 1 else f"{frames} frames"
+        return f"<StoredClip {self.name}: {self.class_name!r}, {who}, {length}, {joints} joints>"
 
     def recorded(self) -> NDArray[np.float64]:
         """Positions in camera coordinates, metres: float64 (M, T, V, 3); NaN where the person is absent."""
@@ -118,6 +129,17 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __iter__(self) -> Iterator[StoredClip]:
+        """The clips in the order of `names`, read one at a time."""
+        return map(self.clip, range(len(self)))
+
+    def __repr__(self) -> str:
+        clips = "1 clip" if len(self) == 1 else f"{len(self):,} clips"
+        classes = len(self.manifest.class_names)
+        state = "" if self._file else ", closed"
+        skeleton = self.manifest.topology
+        return f"<Store {shown(self.path)}: {self.manifest.dataset}, {clips}, {classes} classes, {skeleton}{state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -163,8 +185,18 @@ class Store:
         index %= len(self)
         arrays = {name: self._rows_of(name, index) for name in ROW_ARRAYS}
         origin, scale, rotation = (self._read(f"clips/{name}", index) for name in NORMALIZATION)
+        key, classes = self.key(index), self.manifest.class_names
+        # A damaged table may have any label; `validate` reports it.
+        class_name = classes[key.label] if 0 <= key.label < len(classes) else f"label {key.label}"
         return StoredClip(
-            self.names[index], self.key(index), **arrays, origin=origin, scale=float(scale), rotation=rotation
+            self.names[index],
+            key,
+            **arrays,
+            origin=origin,
+            scale=float(scale),
+            rotation=rotation,
+            class_name=class_name,
+            settings=self.manifest.settings,
         )
 
     def rows(self) -> Rows:

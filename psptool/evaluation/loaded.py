@@ -1,0 +1,210 @@
+"""A trained model for notebooks: class probabilities of one clip, from a dataset or from an array of positions.
+
+Notation for array shapes: M persons, T frames, V joints, K classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from psptool.common.errors import PspError
+from psptool.common.paths import shown
+from psptool.data.skeletons.datasets import UNNAMED
+from psptool.data.skeletons.topologies import TOPOLOGIES
+from psptool.data.skeletons.topology import Topology
+from psptool.data.store.arrays import PreparedClip
+from psptool.data.store.reading import StoredClip
+from psptool.evaluation.models import TrainedModel
+from psptool.evaluation.predicting import ragged
+from psptool.evaluation.scoring import score_ragged, softmax
+from psptool.formats.readers.base import STATE_UNKNOWN, RawClip
+from psptool.preparation.interpolation import is_missing
+from psptool.preparation.normalize import normalize
+from psptool.preparation.selection import find_persons
+
+FRAME_RATE = 30.0
+"""Frames per second of the training clips. NTU RGB+D (Kinect v2) and NW-UCLA (Kinect v1) are both recorded at 30."""
+
+
+class LoadedModel:
+    """A trained model that predicts single clips.
+
+    Attributes:
+        trained: Network, weights and configuration.
+        path: The run's folder, or the model's file.
+        class_names: The K classes, indexed by label.
+        topology: The V joints.
+    """
+
+    def __init__(self, trained: TrainedModel) -> None:
+        self.trained = trained
+        self.path: Path = trained.path
+        self.class_names: tuple[str, ...] = trained.config.class_names
+        self.topology: Topology = TOPOLOGIES[trained.config.topology]
+
+    def __repr__(self) -> str:
+        config, recipe = self.trained.config, self.trained.config.training
+        return (
+            f"<LoadedModel {shown(self.path)}: {recipe.method} (preset {recipe.preset}), {config.dataset}, "
+            f"{len(self.class_names)} classes, {self.topology.name}, {self.trained.weights} weights, "
+            f"{self.trained.device}>"
+        )
+
+    def predict(
+        self,
+        clip: StoredClip | None = None,
+        *,
+        joints: ArrayLike | None = None,
+        frame_rate: float = FRAME_RATE,
+    ) -> dict[str, float]:
+        """Class probabilities of one clip: softmax of the two-stream logits, in float32.
+
+        Args:
+            clip: A clip of a prepared dataset.
+            joints: Instead of ``clip``: recorded positions in metres, camera coordinates, of shape (T, V, 3) or
+                (M, T, V, 3). A joint that is NaN or exactly (0, 0, 0) is missing. A person with fewer than half of the
+                joints is absent in that frame. Positions are prepared as the model's training clips were.
+            frame_rate: Frames per second of ``joints``. Other rates than 30 are resampled to 30, as motion is the
+                difference of consecutive frames. Without effect on ``clip``.
+
+        Returns:
+            Probability by class name, the most probable class first. All K probabilities sum to 1.
+
+        Raises:
+            PspError: Neither or both of ``clip`` and ``joints`` are given; the joints are not the model's; ``clip`` was
+                prepared with other settings than the training clips; nobody is in ``joints``.
+
+        Example:
+            >>> import psptool
+            >>> model = psptool.load("runs/first")
+            >>> with psptool.open("data/ucla.h5") as dataset:
+            ...     clip = dataset.clip("a01_s01_e00_v03")
+            >>> probabilities = model.predict(clip)
+            >>> sorted(probabilities) == sorted(model.class_names)
+            True
+            >>> best, second, *others = probabilities  # most probable first
+            >>> probabilities[best] >= probabilities[second]
+            True
+            >>> recorded = clip.recorded()             # (M, T, V, 3), metres, camera coordinates
+            >>> next(iter(model.predict(joints=recorded, frame_rate=30))) == best
+            True
+        """
+        if (clip is None) == (joints is None):
+            raise PspError(
+                "predict: clip and joints",
+                "neither" if clip is None else "both",
+                "exactly one",
+                "Pass a clip of psptool.open(...), or joints=array.",
+            )
+        prepared = self._stored(clip) if clip is not None else self._prepared(joints, frame_rate)
+        model = self.trained
+        logits = score_ragged(
+            model.net, model.config, ragged([prepared], model), np.arange(1), [prepared.name]
+        )
+        probabilities = softmax(logits.both)[0]
+        order = np.argsort(-probabilities, kind="stable")
+        return {self.class_names[label]: float(probabilities[label]) for label in order.tolist()}
+
+    def _stored(self, clip: StoredClip) -> PreparedClip:
+        """A dataset's clip, once it is sure to be prepared as the training clips were."""
+        if not isinstance(clip, StoredClip):
+            raise PspError(
+                "predict: clip",
+                type(clip).__name__,
+                "a clip of a prepared dataset",
+                "Pass positions as joints=array, and recordings to psptool.predict.",
+            )
+        self._check_joints(f"clip {clip.name}", clip.joint.shape)
+        if clip.settings != self.trained.config.preparation:
+            ours, theirs = self.trained.config.preparation.model_dump(), clip.settings.model_dump()
+            other = [key for key in ours if ours[key] != theirs[key]]
+            raise PspError(
+                f"clip {clip.name}: not prepared as the training clips of {shown(self.path)}",
+                ", ".join(f"{key}={theirs[key]}" for key in other),
+                ", ".join(f"{key}={ours[key]}" for key in other),
+                "Pass joints=clip.recorded(), or open the dataset that the model was trained on.",
+            )
+        return PreparedClip(
+            clip.name, clip.key, clip.joint, clip.present, clip.state, clip.origin, clip.scale, clip.rotation
+        )
+
+    def _prepared(self, joints: ArrayLike | None, frame_rate: float) -> PreparedClip:
+        """Recorded positions, prepared as those of a raw file."""
+        try:
+            recorded = np.asarray(joints, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise PspError("joints", str(error), "an array (T, V, 3) or (M, T, V, 3) of numbers") from error
+        self._check_joints("joints", recorded.shape)
+        recorded = recorded.reshape(-1, *recorded.shape[-3:])  # (T, V, 3) or (M, T, V, 3) to (M, T, V, 3)
+        if np.isinf(recorded).any():
+            raise PspError("joints", "infinity", "metres, or NaN where a joint is missing")
+        clip = raw_clip("joints", resampled(recorded, frame_rate))
+        settings = self.trained.config.preparation
+        return normalize(
+            clip.name, clip.key, find_persons(clip, self.topology, settings), self.topology, settings
+        )
+
+    def _check_joints(self, what: str, shape: tuple[int, ...]) -> None:
+        if len(shape) in (3, 4) and shape[-2:] == (self.topology.size, 3):
+            return
+        raise PspError(
+            f"{what}: not the joints that the model was trained on",
+            f"shape {shape}",
+            f"(T, {self.topology.size}, 3) or (M, T, {self.topology.size}, 3), the joints of {self.topology.name}",
+            f"Its joints in order: {', '.join(self.topology.joints)}.",
+        )
+
+
+def raw_clip(name: str, recorded: NDArray[np.float32]) -> RawClip:
+    """Positions (M, T, V, 3) as a reader would return them: a detection where at least one joint is there."""
+    _, frames, joints, _ = recorded.shape
+    seen = ~is_missing(recorded).all(axis=-1)  # (M, T)
+    frame, body = np.nonzero(seen.T)  # (B,) each, in order of time
+    return RawClip(
+        name=name,
+        key=UNNAMED,
+        frames=frames,
+        frame=frame.astype(np.int32),
+        body=body.astype(np.int64),
+        xyz=np.ascontiguousarray(recorded[body, frame]),  # (B, V, 3)
+        state=np.full((len(frame), joints), STATE_UNKNOWN, np.uint8),
+    )
+
+
+def resampled(
+    recorded: NDArray[np.float32], frame_rate: float, to: float = FRAME_RATE
+) -> NDArray[np.float32]:
+    """Positions at ``to`` frames per second, interpolated linearly over time.
+
+    A joint that is missing in one of the two frames around a point in time is missing there.
+
+    Args:
+        recorded: float32 (M, T, V, 3); NaN or exactly (0, 0, 0) where a joint is missing.
+        frame_rate: Frames per second of ``recorded``.
+        to: The wanted frames per second.
+
+    Returns:
+        float32 (M, T', V, 3) over the same time, with NaN where a joint is missing; ``recorded`` itself at the wanted
+        rate.
+
+    Raises:
+        PspError: ``frame_rate`` is not a positive number.
+    """
+    if not (np.isfinite(frame_rate) and frame_rate > 0):
+        raise PspError("frame_rate", str(frame_rate), "frames per second, above 0")
+    frames = recorded.shape[1]
+    if frame_rate == to or frames < 2:
+        return recorded
+    known = np.where(is_missing(recorded)[..., None], np.nan, recorded.astype(np.float64))
+    # Rounded, so that 60 to 30 frames per second takes every second frame as it is.
+    times = np.round(np.arange(1 + int((frames - 1) * to / frame_rate + 1e-9)) * frame_rate / to, 9)  # (T',)
+    before = np.floor(times).astype(np.int64)
+    after = np.minimum(before + 1, frames - 1)
+    part = (times - before)[:, None, None]  # (T', 1, 1)
+    earlier, later = known[:, before], known[:, after]  # (M, T', V, 3)
+    # Where a point in time is a recorded frame, the next frame does not count, even where it is NaN.
+    between = np.where(part > 0, earlier + part * (later - earlier), earlier)
+    return between.astype(np.float32)

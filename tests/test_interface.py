@@ -1,0 +1,214 @@
+"""The Python functions: each docstring's example runs, and they do what the commands do."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import psptool
+from psptool.cli.main import app
+from psptool.evaluation.loaded import LoadedModel, resampled
+from psptool.formats.synthesis.writing import write_ucla
+
+from .stores import make_clip
+from .stores import write_ucla as write_dataset
+
+ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
+NAMES = [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in ACTIONS for s in (1, 2) for v in (1, 2, 3)]
+FUNCTIONS = ("prepare", "split", "train", "evaluate", "predict", "open", "load")
+"""In the order of the way from recordings to predictions: an example uses the files of those before it."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings, and what the examples of the docstrings make of them."""
+    there = tmp_path_factory.mktemp("interface")
+    write_ucla(there, NAMES)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        patch.chdir(there)
+        # Matplotlib would take half of the time of so short a training.
+        patch.setattr("psptool.training.record.curves_png", lambda *_: b"")
+        patch.setattr("psptool.evaluation.api.confusion_png", lambda *_: b"")
+        for name in FUNCTIONS:
+            run_examples(getattr(psptool, name), name)
+    return there
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run_examples(documented: object, name: str) -> None:
+    (found,) = doctest.DocTestFinder(recurse=False).find(documented, name, globs={"psptool": psptool})
+    assert found.examples, f"{name} has no example"
+    said: list[str] = []
+    failed = doctest.DocTestRunner(verbose=False).run(found, out=said.append).failed
+    assert not failed, "".join(said)
+
+
+def test_every_function_has_an_example_that_runs(here: Path) -> None:
+    functions = {name for name in psptool.__all__ if inspect.isfunction(getattr(psptool, name))}
+    assert functions == set(FUNCTIONS)
+    assert (here / "runs/first/scores.json").is_file()  # the examples ran in `folder`
+
+
+def test_the_example_of_predicting_a_clip_runs(here: Path) -> None:
+    run_examples(LoadedModel.predict, "LoadedModel.predict")
+
+
+def test_importing_psptool_loads_no_library() -> None:
+    code = "import psptool, sys; print(*{'torch', 'numpy', 'h5py', 'pydantic', 'typer'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""
+
+
+def test_no_module_has_the_name_of_a_function() -> None:
+    # Python sets a package's attribute when a module of it is imported.
+    there = {path.stem for path in Path(psptool.__file__).parent.iterdir()}
+    assert not there & set(psptool.__all__)
+    code = "import psptool.preparation.pipeline, psptool.cli.main, inspect; "
+    code += "print(all(inspect.isfunction(getattr(psptool, n)) for n in psptool.__all__ if n in %r))"
+    done = subprocess.run(
+        [sys.executable, "-c", code % (FUNCTIONS,)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "True"
+
+
+def test_predictions_are_those_of_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = app(["predict", "all_sqe", "--model", "runs/first", "--logits", "--json"], standalone_mode=False)
+    assert not code
+    printed = json.loads(capsys.readouterr().out)
+    found = psptool.predict("runs/first", ["all_sqe"], logits=True)
+    assert json.loads(found.dump()) == printed
+    again = psptool.predict(psptool.load("runs/first"), "all_sqe", logits=True)
+    assert again == found
+
+
+def test_a_clip_gets_the_probabilities_of_its_recording(here: Path) -> None:
+    model = psptool.load("runs/first")
+    raw = {clip.name: clip for clip in psptool.predict("runs/first", "all_sqe", top=10).clips}
+    with psptool.open("data/ucla.h5") as dataset:
+        for clip in list(dataset)[:5]:
+            expected = {guess.class_name: guess.probability for guess in raw[clip.name].top}
+            stored = model.predict(clip)
+            assert list(stored) == list(expected)
+            assert stored == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_array_of_recorded_positions_gets_the_probabilities_of_its_file(here: Path) -> None:
+    model = psptool.load("runs/first")
+    file = here / f"all_sqe/{NAMES[2]}.json"
+    joints = np.array(json.loads(file.read_text())["skeletons"])  # (T, V, 3)
+    (clip,) = psptool.predict(model, file, top=10).clips
+    expected = {guess.class_name: guess.probability for guess in clip.top}
+    assert model.predict(joints=joints) == pytest.approx(expected, abs=1e-6)
+    assert model.predict(joints=joints[None].tolist()) == pytest.approx(expected, abs=1e-6)
+    nobody = np.zeros_like(joints)
+    assert model.predict(joints=np.stack([joints, nobody])) == pytest.approx(expected, abs=1e-6)
+
+
+def test_positions_at_60_frames_per_second_get_the_probabilities_of_every_second_frame(here: Path) -> None:
+    model = psptool.load("runs/first")
+    joints = np.array(json.loads((here / f"all_sqe/{NAMES[0]}.json").read_text())["skeletons"])
+    assert model.predict(joints=joints, frame_rate=60) == model.predict(joints=joints[::2])
+    assert model.predict(joints=joints, frame_rate=60) != model.predict(joints=joints)
+
+
+def test_resampling_interpolates_over_time_and_keeps_missing_joints_missing() -> None:
+    joints = np.ones((1, 4, 2, 3), np.float32)  # (M, T, V, 3)
+    joints[0, :, 0] = [[1], [2], [3], [4]]
+    joints[0, 1, 1] = np.nan
+    found = resampled(joints, 15.0)
+    assert found.shape == (1, 7, 2, 3)
+    assert found[0, :, 0, 0].tolist() == [1, 1.5, 2, 2.5, 3, 3.5, 4]
+    assert np.isnan(found[0, :, 1, 0]).tolist() == [False, True, True, True, False, False, False]
+    assert resampled(joints, 30.0) is joints
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "clip and joints: found neither, expected exactly one"),
+        ({"joints": np.zeros((5, 25, 3))}, r"shape \(5, 25, 3\), expected \(T, 20, 3\) or \(M, T, 20, 3\)"),
+        ({"joints": np.zeros((5, 20, 3))}, "joints: no body"),
+        ({"joints": np.full((5, 20, 3), np.inf)}, "joints: found infinity"),
+        ({"joints": "a clip"}, "joints: "),
+        ({"joints": np.ones((5, 20, 3)), "frame_rate": 0}, "frame_rate: found 0"),
+        ({"clip": "a01_s01_e00_v03"}, "clip: found str, expected a clip of a prepared dataset"),
+    ],
+)
+def test_what_cannot_be_predicted_is_an_error_that_says_why(
+    here: Path, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(psptool.PspError, match=message):
+        psptool.load("runs/first").predict(**given)  # type: ignore[arg-type]
+
+
+def test_a_clip_that_was_prepared_otherwise_is_refused_with_what_differs(here: Path, tmp_path: Path) -> None:
+    done = psptool.prepare("ucla", "all_sqe", tmp_path / "released.h5", align="released", jobs=1)
+    with (
+        psptool.open(done.path) as dataset,
+        pytest.raises(psptool.PspError, match=r"align=released.*expected align=body.*joints=clip.recorded"),
+    ):
+        psptool.load("runs/first").predict(dataset.clip(0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: psptool.prepare("uclaa", "all_sqe"), "kind: found 'uclaa'.*Did you mean ucla"),
+        (lambda: psptool.prepare("ucla", "all_sqe", align="bodies"), "align: .*Did you mean body"),
+        (lambda: psptool.prepare("ucla", "all_sqe", jobs=0), "jobs: found 0"),
+        (lambda: psptool.split("data/ucla.h5"), "exactly one"),
+        (lambda: psptool.train("data/ucla.h5", "splits/s.json", method="pps"), "method: .*mean psp"),
+        (lambda: psptool.train("data/ucla.h5", "splits/s.json", settings={"optim.rl": 1}), "no key optim.rl"),
+        (lambda: psptool.evaluate("runs/first", part="train"), "part: found 'train'"),
+        (lambda: psptool.load("runs/first", weights="first"), "weights: found 'first'"),
+        (lambda: psptool.load("runs/none"), "none"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_names_it(here: Path, call, message: str) -> None:
+    with pytest.raises(psptool.PspError, match=message):
+        call()
+
+
+def test_settings_of_any_kind_reach_the_training(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def train(data, split, recipe, **others):
+        seen.append((data, split, recipe, others))
+
+    monkeypatch.setattr("psptool.training.api.train", train)
+    settings = {
+        "optim": {"lr": 1e-5},
+        "optim.steps": 7,
+        "model.channels": (8, 8, 8),
+        "streams.motion": "drawn",
+    }
+    psptool.train("a.h5", "b.json", preset="best", settings=settings, precision="float32", seed=3, out="c")
+    ((data, split, recipe, others),) = seen
+    assert (data, split, others["out"], others["resume"]) == (Path("a.h5"), Path("b.json"), Path("c"), "auto")
+    assert (recipe.optim.lr, recipe.optim.steps, recipe.model.channels) == (1e-5, 7, (8, 8, 8))
+    assert (recipe.streams.motion, recipe.precision, recipe.seed) == ("drawn", "float32", 3)
+
+
+def test_datasets_clips_and_splits_say_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "one.h5"
+    write_dataset(path, [make_clip("a01_s01_e00_v01", 0, [(True,) * 6, (False, True) * 3])])
+    with psptool.open(path) as dataset:
+        assert repr(dataset) == f"<Store {path}: ucla, 1 clip, 10 classes, ucla20>"
+        (clip,) = dataset
+        said = "<StoredClip a01_s01_e00_v01: 'pick up with one hand', 2 persons, 6 frames, 20 joints>"
+        assert repr(clip) == said
+    assert repr(dataset).endswith(", closed>")

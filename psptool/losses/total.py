@@ -82,8 +82,8 @@ def _contrast(output: Output, config: TrainingConfig, ranks: ProcessGroup, pool:
     terms: dict[str, list[Tensor]] = defaultdict(list)
     for first, second in config.loss.contrast_pairs:
         pair = coarse_to_fine(vectors[first], vectors[second], config.loss.temperature)
-        for level, term in pair.items():
-            terms[level].append(term)
+        for key, term in pair.items():
+            terms[key].append(term)
     return {level: add_up(found) for level, found in terms.items()}
 
 

@@ -21,7 +21,7 @@ from psptool.model.network import Network, Output
 from psptool.model.pose import PoseBranch
 from psptool.model.precision import full_precision
 from psptool.model.pyramid import Pyramid
-from psptool.schemas.training import Level, ModelSettings
+from psptool.schemas.training import DEFAULT_STREAMS, Level, ModelSettings
 
 ENCODING, POLYMERIZING = "psptool: encoder", "psptool: pyramid"
 """What `psptool train --profile` calls these parts of a step."""
@@ -49,7 +49,7 @@ class PSPNet(Network):
         topology: Topology,
         classes: int,
         contrast: bool = True,
-        streams: Sequence[str] = ("joint", "motion"),
+        streams: Sequence[str] = DEFAULT_STREAMS,
     ) -> None:
         super().__init__()
         width = settings.channels[-1]

@@ -19,7 +19,7 @@ class Guess(Strict):
 
     class_name: str = Field(alias="class", description="The action's name")
     label: int = Field(ge=0, description="Its place among `classes`")
-    probability: float = Field(ge=0, le=1, description="Softmax of both streams' summed logits")
+    probability: float = Field(ge=0, le=1, description="Softmax of all streams' summed logits")
 
 
 class PredictedClip(Strict):
@@ -34,7 +34,7 @@ class PredictedClip(Strict):
     notes: tuple[str, ...] = Field((), description="What preparation noted, such as interpolated joints")
     top: tuple[Guess, ...] = Field(min_length=1, description="Most probable first")
     logits: tuple[float, ...] | None = Field(
-        None, description="Of all classes, both streams summed; where asked for"
+        None, description="Of all classes, summed over streams; where asked for"
     )
 
 

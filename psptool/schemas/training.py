@@ -15,6 +15,7 @@ from psptool.schemas.base import Artefact, Strict
 
 Level = Literal["body", "part", "joint"]
 StreamName = Literal["joint", "motion", "bone"]
+DEFAULT_STREAMS: tuple[StreamName, ...] = ("joint", "motion")
 Method = Literal["psp", "supervised"]
 Preset = Literal["paper", "paper-short", "small", "lean", "best", "demo"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -86,7 +87,7 @@ class StreamSettings(Strict):
     """Which streams the network sees, and how they are made; `psptool.data.batches.streams` defines each."""
 
     names: tuple[StreamName, ...] = Field(
-        ("joint", "motion"),
+        DEFAULT_STREAMS,
         min_length=1,
         description="Streams, whose logits are summed: joint (positions), motion (differences over time), bone (joint "
         "minus its parent joint). The pose branch reads the first",

@@ -195,12 +195,12 @@ def compare(labelled: int, unlabelled: int, device: torch.device) -> dict[str, f
     model = network(config, NTU25, device)
     plain = PlainNet(config.model, NTU25, CLASSES).to(device).train()
     plain.load_state_dict(model.state_dict())
-    streams = Batcher(clips, SamplingSettings(frames=50), absent_persons="zeros").test(
+    batch = Batcher(clips, SamplingSettings(frames=50), absent_persons="zeros").test(
         torch.arange(len(clips.label))
     )
     labels = clips.label.to(device)
-    ours = float(total_loss(model, streams, labels[:labelled], config, torch.float32)["loss"].detach())
-    joint, motion = (x.unflatten(0, (-1, 2)) for x in (stream.x for stream in streams.values()))
+    ours = float(total_loss(model, batch, labels[:labelled], config, torch.float32)["loss"].detach())
+    joint, motion = (x.unflatten(0, (-1, 2)) for x in (stream.x for stream in batch.values()))
     theirs = float(plain.loss(joint, motion, labels, labelled).detach())
     print(f"loss on one batch: psptool {ours:.6f}, plain {theirs:.6f}")
     if abs(ours - theirs) > 1e-3 * abs(theirs):

@@ -7,6 +7,9 @@ from psptool.model.classifier import PSPNet
 from psptool.model.network import Network
 from psptool.schemas.training import TrainingConfig
 
+NETWORKS: dict[str, type[Network]] = {"psp": PSPNet}
+"""By `ModelSettings.network`."""
+
 
 def build_model(
     training: TrainingConfig, topology: Topology, classes: int, contrast: bool | None = None
@@ -23,7 +26,3 @@ def build_model(
     return NETWORKS[training.model.network](
         training.model, topology, classes, contrast=contrast, streams=training.streams.names
     )
-
-
-NETWORKS = {"psp": PSPNet}
-"""By `ModelSettings.network`."""

@@ -131,8 +131,10 @@ def _show(
     rows = [
         ("top-1", *(percent(found.top1) for found in scores.values())),
         ("top-5", *(percent(found.top5) for found in scores.values())),
-        ("top-1, joint stream", *(percent(found.top1_joint) for found in scores.values())),
-        ("top-1, motion stream", *(percent(found.top1_motion) for found in scores.values())),
+        *(
+            (f"top-1, {name} stream", *(percent(found.streams[name].top1) for found in scores.values()))
+            for name in any_scores.streams
+        ),
     ]
     grid("", header, rows)
     say(f"Look at: {data.with_name(f'{data.stem}.report.json')}, {split}")

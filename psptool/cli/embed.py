@@ -60,10 +60,12 @@ def embed(
     measures = _measures(found, neighbours)
     write_whole(target, content)
     if as_json:
-        sizes = {"clips": len(found.names), "features": int(found.both.shape[1])}
+        sizes = {"clips": len(found.names), "features": int(found.concatenated.shape[1])}
         say_json({"file": str(target), "weights": which, **sizes, "measures": measures})
         return
-    say(f"{target}: {len(found.names)} clips, {found.joint.shape[1]} features a stream")
+    say(
+        f"{target}: {len(found.names)} clips, {next(iter(found.by_stream.values())).shape[1]} features per stream"
+    )
     rows = [
         (
             f"{one['labels']} ({one['clips']})",
@@ -81,7 +83,7 @@ def _measures(found: ClipFeatures, neighbours: int | None) -> list[dict[str, Any
     """Top-1 on the test clips, with the labels that training saw and with those of all train clips."""
     from psptool.evaluation.probing import linear_probe, nearest_neighbours
 
-    test, x, y = found.within("test"), found.both, found.labels
+    test, x, y = found.within("test"), found.concatenated, found.labels
     measured = []
     for labels, parts in (("labelled", ("labelled",)), ("all", ("labelled", "unlabelled"))):
         train = found.within(*parts)

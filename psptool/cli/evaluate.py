@@ -82,9 +82,8 @@ def show(folder: Path, scores: Scores) -> None:
     """The scores as tables."""
     say(f"{folder}: {scores.clips} {scores.part} clips, {scores.weights} weights")
     rows = [
-        ("both streams", percent(scores.top1), percent(scores.top5)),
-        ("joint stream", percent(scores.top1_joint), percent(scores.top5_joint)),
-        ("motion stream", percent(scores.top1_motion), percent(scores.top5_motion)),
+        ("all streams", percent(scores.top1), percent(scores.top5)),
+        *((f"{name} stream", percent(own.top1), percent(own.top5)) for name, own in scores.streams.items()),
     ]
     grid("", ("", "top-1 %", "top-5 %"), rows)
     if scores.top1_unseen is not None:

@@ -23,7 +23,7 @@ from psptool.evaluation.measures import confusion_matrix, per_class, predicted, 
 from psptool.evaluation.provenance import provenance
 from psptool.evaluation.scoring import StreamLogits, load_model, score_clips
 from psptool.schemas.run import RunConfig
-from psptool.schemas.scores import Part, Scores, Weights, file_name
+from psptool.schemas.scores import Part, Scores, StreamScores, Weights, file_name
 from psptool.schemas.split import Split
 from psptool.training.runs.folder import RunFolder
 from psptool.training.runs.unfinished import find_weights
@@ -126,8 +126,8 @@ def measure(
         weights: Which weights gave the logits.
         part: Which part the clips are.
     """
-    names, both = config.class_names, logits.both
-    confusion = confusion_matrix(labels, predicted(both), len(names))
+    names, fused = config.class_names, logits.fused
+    confusion = confusion_matrix(labels, predicted(fused), len(names))
     shares = per_class(confusion)
     return Scores(
         dataset=config.dataset,
@@ -137,14 +137,14 @@ def measure(
         seed=config.seed,
         weights=weights,
         part=part,
-        top1=top_k(both, labels, 1),
-        top5=top_k(both, labels, 5),
-        top1_joint=top_k(logits.joint, labels, 1),
-        top5_joint=top_k(logits.joint, labels, 5),
-        top1_motion=top_k(logits.motion, labels, 1),
-        top5_motion=top_k(logits.motion, labels, 5),
+        top1=top_k(fused, labels, 1),
+        top5=top_k(fused, labels, 5),
+        streams={
+            name: StreamScores(top1=top_k(own, labels, 1), top5=top_k(own, labels, 5))
+            for name, own in logits.by_stream.items()
+        },
         clips=len(labels),
-        top1_unseen=top_k(both[new], labels[new], 1) if new.any() else None,
+        top1_unseen=top_k(fused[new], labels[new], 1) if new.any() else None,
         clips_unseen=int(new.sum()),
         classes_unseen=tuple(names[label] for label in np.unique(labels[new])),
         per_class={

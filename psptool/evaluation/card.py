@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from psptool.common.errors import PspError
 from psptool.common.version import __version__
 from psptool.data.skeletons.topologies import TOPOLOGIES
-from psptool.evaluation.exporting import SUFFIXES, Exported
+from psptool.evaluation.exporting import LOGITS, SUFFIXES, Exported, output_names
 from psptool.evaluation.models import TrainedModel
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
+from psptool.schemas.training import StreamName, StreamSettings
 
 SNIPPET = """\
 import numpy as np
@@ -27,26 +29,44 @@ present = clip.present[:, frames].any(axis=1)  # persons who are there in these 
 persons = int(present.sum())
 {streams}
 session = onnxruntime.InferenceSession("{file}")
-logits, of_joint, of_motion = session.run(
-    ["logits", "joint_logits", "motion_logits"],
+logits, *by_stream = session.run(
+    {outputs},
     {{
-        "joint": joint.transpose(0, 3, 1, 2),
-        "motion": motion.transpose(0, 3, 1, 2),
+{feed}
         "average": np.full((1, persons), 1 / persons, np.float32),
     }},
 )
 """
 
-RECORDED_MOTION = """\
-joint, motion = clip.joint[present][:, frames], clip.motion[present][:, frames]"""
+POSITIONS = """\
+positions, there = clip.joint[present][:, frames], clip.present[present][:, frames]"""
+CODE: Mapping[StreamName, Callable[[StreamSettings], str]] = {
+    "joint": lambda settings: "joint = positions.copy()",
+    "motion": lambda settings: RECORDED_MOTION if settings.motion == "recorded" else DRAWN_MOTION,
+    "bone": lambda settings: BONE,
+}
+"""NumPy code that makes each stream (M, T, V, 3) of a clip."""
+RECORDED_MOTION = "motion = clip.motion[present][:, frames]"
 DRAWN_MOTION = """\
-joint, there = clip.joint[present][:, frames], clip.present[present][:, frames]
-motion = np.zeros_like(joint)
+motion = np.zeros_like(positions)
 both = there[:, 2:] & there[:, :-2]
-motion[:, 1:-1] = (joint[:, 2:] - joint[:, :-2]) * both[:, :, None, None]"""
-FROM_CENTER = """
-others = np.arange(joint.shape[2]) != {center}
-for x in (joint, motion):
+motion[:, 1:-1] = (positions[:, 2:] - positions[:, :-2]) * both[:, :, None, None]"""
+BONE = """\
+bone, bones = np.zeros_like(positions), np.array({bones})
+bone[:, :, bones[:, 1]] = positions[:, :, bones[:, 1]] - positions[:, :, bones[:, 0]]"""
+WORDS: Mapping[StreamName, Callable[[StreamSettings], str]] = {
+    "joint": lambda settings: "normalized positions, one entry per person",
+    "motion": lambda settings: (
+        "next frame minus this one, taken at the full frame rate"
+        if settings.motion == "recorded"
+        else "of the frames taken, the one after minus the one before; zero at both ends"
+    ),
+    "bone": lambda settings: "each joint minus its parent joint; zero for the root",
+}
+"""What each stream is, for the table of inputs."""
+FROM_CENTER = """\
+others = np.arange({joints}) != {center}
+for x in ({names}):
     x[:, :, others] -= x[:, :, [{center}]]"""
 
 
@@ -78,19 +98,32 @@ def model_card(
         *_input(config),
     ]
     if any(one.format == "onnx" for one in exported) and config.training.model.absent_persons == "skip":
-        names = {"data": config.latest.data_path, "clip": clip or "CLIP", "file": f"{stem}.onnx"}
-        code = SNIPPET.format(frames=config.training.sampling.frames, streams=_streams(config), **names)
+        streams = config.training.streams.names
+        code = SNIPPET.format(
+            data=config.latest.data_path,
+            clip=clip or "CLIP",
+            file=f"{stem}.onnx",
+            frames=config.training.sampling.frames,
+            streams=_streams(config),
+            outputs=json.dumps(output_names(streams)),
+            feed="\n".join(f'        "{name}": {name}.transpose(0, 3, 1, 2),' for name in streams),
+        )
         parts += ["", "```python", code.rstrip(), "```"]
     return "\n".join(parts) + "\n"
 
 
 def _streams(config: RunConfig) -> str:
-    """Code that makes both streams of a clip."""
-    settings = config.training.streams
-    code = DRAWN_MOTION if settings.motion == "drawn" else RECORDED_MOTION
+    """NumPy code that makes the streams of a clip."""
+    settings, topology = config.training.streams, TOPOLOGIES[config.topology]
+    code = [POSITIONS, *(CODE[name](settings) for name in settings.names)]
     if settings.origin == "frame":
-        code += FROM_CENTER.format(center=TOPOLOGIES[config.topology].center)
-    return code
+        code.append(FROM_CENTER)
+    return "\n".join(code).format(
+        bones=[list(bone) for bone in topology.bones],
+        joints=topology.size,
+        center=topology.center,
+        names="".join(f"{name}, " for name in settings.names),
+    )
 
 
 def _files(stem: str, exported: Sequence[Exported], compared: str) -> list[str]:
@@ -163,12 +196,13 @@ def _accuracy(model: TrainedModel) -> list[str]:
     unseen = ""
     if scores.top1_unseen is not None:
         unseen = f"; {100 * scores.top1_unseen:.1f} % on the {scores.clips_unseen} that stand nowhere in the train set"
+    by_stream = ", ".join(f"{name} {100 * own.top1:.1f} %" for name, own in scores.streams.items())
     return [
         "## Accuracy",
         "",
         f"{model.weights.capitalize()} weights, {scores.clips} test clips: top-1 {100 * scores.top1:.1f} %, "
-        f"top-5 {100 * scores.top5:.1f} %{unseen}. Joint stream alone {100 * scores.top1_joint:.1f} %, "
-        f"motion stream alone {100 * scores.top1_motion:.1f} %. One training on one draw.",
+        f"top-5 {100 * scores.top5:.1f} %{unseen}. "
+        f"Top-1 by stream: {by_stream}. One training on one draw.",
         "",
         "| class | top-1 % |",
         "|---|--:|",
@@ -198,16 +232,10 @@ def _input(config: RunConfig) -> list[str]:
         if config.training.model.absent_persons == "skip"
         else "each clip has two person slots, absent persons are zeros and count in the average"
     )
-    settings = config.training.streams
-    motion = (
-        "next frame minus this one, taken at the full frame rate"
-        if settings.motion == "recorded"
-        else "of the frames taken, the one after minus the one before; zero at both ends"
-    )
+    settings, classes = config.training.streams, len(config.class_names)
+    relative = ""
     if settings.origin == "frame":
-        motion += (
-            f"; of all joints but the {topology.joints[topology.center]}, in both inputs, relative to it"
-        )
+        relative = f"; all joints but the {topology.joints[topology.center]} are relative to it"
     return [
         "## Input and output",
         "",
@@ -215,11 +243,17 @@ def _input(config: RunConfig) -> list[str]:
         "",
         "| name | shape | what |",
         "|---|---|---|",
-        f"| `joint` | (P, 3, {frames}, {joints}) | normalized positions, one entry a person |",
-        f"| `motion` | (P, 3, {frames}, {joints}) | {motion} |",
+        *(
+            f"| `{name}` | (P, 3, {frames}, {joints}) | {WORDS[name](settings)}{relative} |"
+            for name in settings.names
+        ),
         "| `average` | (N, P) | row n holds 1 / M for the M persons of clip n, else 0 |",
-        f"| `logits` (out) | (N, {len(config.class_names)}) | both streams, the prediction |",
-        f"| `joint_logits`, `motion_logits` (out) | (N, {len(config.class_names)}) | each stream |",
+        f"| `logits` (out) | (N, {classes}) | all streams, the prediction |",
+        *(
+            f"| `{name}` (out) | (N, {classes}) | one stream |"
+            for name in output_names(settings.names)
+            if name != LOGITS
+        ),
         "",
         f"Preparation, as `psptool prepare --align {config.preparation.align}` does it: "
         f"`{config.preparation.model_dump_json()}`. Of the F frames in which somebody is present, the frames "

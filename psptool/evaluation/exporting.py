@@ -24,21 +24,22 @@ from torch import Tensor, nn
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream, any_stream
 from psptool.evaluation.models import TrainedModel, model_bytes
 from psptool.evaluation.scoring import network
-from psptool.model.classifier import PSPNet
+from psptool.model.network import Network
 
 Format = Literal["onnx", "torch-export", "safetensors"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 TOLERANCE = 1e-4
 """Largest difference between a file's logits and the live model's."""
-INPUTS = ("joint", "motion", "average")
-OUTPUTS = ("logits", "joint_logits", "motion_logits")
+AVERAGE, LOGITS = "average", "logits"
+"""Names of the last input and of the first output; the others are the streams'."""
 # Sizes that are nobody's own, so that tracing takes no two of them for the same, nor any for a constant.
 _EXAMPLE_CLIPS, _EXAMPLE_PERSONS = 3, 5
 
-Inputs = tuple[Tensor, Tensor, Tensor]
+Inputs = tuple[Tensor, ...]
+"""(P, 3, T, V) of each stream, and the average (N, P)."""
 Answer = Callable[[Inputs], NDArray[np.float32]]
 
 
@@ -57,28 +58,44 @@ class Exported:
     difference: float
 
 
+def input_names(streams: Sequence[str]) -> list[str]:
+    """Names of an exported model's inputs, in their order."""
+    return [*streams, AVERAGE]
+
+
+def output_names(streams: Sequence[str]) -> list[str]:
+    """Names of an exported model's outputs, in their order."""
+    return [LOGITS, *(f"{name}_{LOGITS}" for name in streams)]
+
+
 class PlainNet(nn.Module):
-    """The network as a function of tensors: joint and motion (P, 3, T, V), average (N, P) -> three times (N, K)."""
+    """The network as a function of tensors: those of `Inputs` -> (N, K) of each of `output_names`.
 
-    def __init__(self, net: PSPNet) -> None:
+    Args:
+        net: The network.
+        streams: Names of its streams.
+    """
+
+    def __init__(self, net: Network, streams: Sequence[str]) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.streams = net, tuple(streams)
 
-    def forward(self, joint: Tensor, motion: Tensor, average: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Both streams' summed logits, which are the prediction, then those of each."""
-        of_joint, of_motion = self.net(Streams(Stream(joint, average), Stream(motion, average)))
-        return of_joint + of_motion, of_joint, of_motion
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The summed logits, which are the prediction, then those of each stream."""
+        *tensors, average = inputs
+        batch = {name: Stream(x, average) for name, x in zip(self.streams, tensors, strict=True)}
+        output = self.net(batch)
+        return (output.fused, *output.by_stream.values())
 
 
 @torch.no_grad()
 def inputs_at_test(model: TrainedModel, clips: RaggedClips, chosen: Sequence[int]) -> Inputs:
-    """What the network sees of clips at test: joint, motion (P, 3, T, V) and average (N, P), on the CPU."""
-    training = model.config.training
-    batcher = Batcher.of(clips, training)
-    streams = batcher.test(torch.tensor(chosen))
-    # Nothing is drawn at test, so that both streams see the same frames and persons.
-    tensors = (streams.joint.x, streams.motion.x, streams.joint.average)
-    return tuple(x.cpu().contiguous().clone() for x in tensors)  # type: ignore[return-value]
+    """The network's input for clips at test, as `Inputs`, on the CPU."""
+    batcher = Batcher.of(clips, model.config.training)
+    batch = batcher.test(torch.tensor(chosen))
+    # Test frames are not random: all streams have the same frames and persons.
+    tensors = (*(stream.x for stream in batch.values()), any_stream(batch).average)
+    return tuple(x.cpu().contiguous().clone() for x in tensors)
 
 
 def export(model: TrainedModel, formats: Sequence[Format], inputs: Inputs) -> list[Exported]:
@@ -94,7 +111,7 @@ def export(model: TrainedModel, formats: Sequence[Format], inputs: Inputs) -> li
     Raises:
         PspError: A package is missing; a file's logits are off by more than `TOLERANCE`. Nothing is written here.
     """
-    net = PlainNet(model.net).eval()
+    net = PlainNet(model.net, model.config.training.streams.names).eval()
     makers: dict[Format, Callable[[], tuple[bytes, Answer]]] = {
         "onnx": lambda: _onnx(model, net, inputs),
         "torch-export": lambda: _torch_export(net, inputs),
@@ -122,28 +139,29 @@ def _difference(net: PlainNet, answer: Answer, inputs: Inputs) -> float:
 
 
 def _one_by_one(inputs: Inputs) -> Iterator[Inputs]:
-    joint, motion, average = inputs
+    *tensors, average = inputs
     for row in average:
         own = row > 0
-        yield joint[own], motion[own], row[own][None]
+        yield (*(x[own] for x in tensors), row[own][None])
 
 
 def _example(inputs: Inputs) -> Inputs:
     """Inputs to trace with, of the right frames and joints."""
     shape = (_EXAMPLE_PERSONS, *inputs[0].shape[1:])
     average = torch.full((_EXAMPLE_CLIPS, _EXAMPLE_PERSONS), 1 / _EXAMPLE_PERSONS)
-    return torch.zeros(shape), torch.zeros(shape), average
+    return (*(torch.zeros(shape) for _ in inputs[:-1]), average)
 
 
-def _free_sizes() -> dict[str, dict[int, torch.export.Dim]]:
+def _free_sizes(inputs: Inputs) -> tuple[tuple[dict[int, torch.export.Dim], ...]]:
+    """The sizes of `PlainNet.forward`'s arguments that are free."""
     persons, clips = torch.export.Dim("persons", min=1), torch.export.Dim("clips", min=1)
-    return {"joint": {0: persons}, "motion": {0: persons}, "average": {0: clips, 1: persons}}
+    return ((*({0: persons} for _ in inputs[:-1]), {0: clips, 1: persons}),)
 
 
 def _torch_export(net: PlainNet, inputs: Inputs) -> tuple[bytes, Answer]:
     buffer = io.BytesIO()
     with _quietly():
-        program = torch.export.export(net, _example(inputs), dynamic_shapes=_free_sizes())
+        program = torch.export.export(net, _example(inputs), dynamic_shapes=_free_sizes(inputs))
         torch.export.save(program, buffer)
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()
@@ -159,7 +177,7 @@ def _safetensors(model: TrainedModel) -> tuple[bytes, Answer]:
     content = model_bytes(model)
     net = network(model.config)
     net.load_state_dict(load(content))
-    plain = PlainNet(net).eval()
+    plain = PlainNet(net, model.config.training.streams.names).eval()
 
     def answer(some: Inputs) -> NDArray[np.float32]:
         found: NDArray[np.float32] = plain(*some)[0].numpy()
@@ -183,9 +201,9 @@ def _onnx(model: TrainedModel, net: PlainNet, inputs: Inputs) -> tuple[bytes, An
             net,
             _example(inputs),
             dynamo=True,
-            dynamic_shapes=_free_sizes(),
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
+            dynamic_shapes=_free_sizes(inputs),
+            input_names=input_names(net.streams),
+            output_names=output_names(net.streams),
             verbose=False,
         )
     assert program is not None
@@ -195,8 +213,8 @@ def _onnx(model: TrainedModel, net: PlainNet, inputs: Inputs) -> tuple[bytes, An
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def answer(some: Inputs) -> NDArray[np.float32]:
-        feed = {name: x.numpy() for name, x in zip(INPUTS, some, strict=True)}
-        found: NDArray[np.float32] = session.run(["logits"], feed)[0]
+        feed = {name: x.numpy() for name, x in zip(input_names(net.streams), some, strict=True)}
+        found: NDArray[np.float32] = session.run([LOGITS], feed)[0]
         return found
 
     return content, answer

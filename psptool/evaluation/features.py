@@ -6,7 +6,8 @@ Notation for array shapes: N clips, C channels.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,20 +35,18 @@ class ClipFeatures:
         names: Clip names, N of them.
         labels: int64 (N,), from 0.
         parts: For each clip its part of the split, or `NO_PART`.
-        joint: float32 (N, C), the joint stream's encoder features averaged over persons, frames and joints.
-        motion: float32 (N, C), the motion stream's.
+        by_stream: float32 (N, C) each, the encoder's features averaged over persons, frames and joints.
     """
 
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     parts: tuple[str, ...]
-    joint: NDArray[np.float32]
-    motion: NDArray[np.float32]
+    by_stream: Mapping[str, NDArray[np.float32]]
 
     @property
-    def both(self) -> NDArray[np.float32]:
-        """Both streams side by side, (N, 2C)."""
-        return np.concatenate((self.joint, self.motion), axis=1)
+    def concatenated(self) -> NDArray[np.float32]:
+        """All S streams side by side, (N, S * C)."""
+        return np.concatenate(tuple(self.by_stream.values()), axis=1)
 
     def within(self, *parts: str) -> NDArray[np.int64]:
         """Numbers of the clips in any of ``parts``, ascending."""
@@ -69,29 +68,27 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
     clips = RaggedClips.from_store(store, TOPOLOGIES[model.config.topology], model.device)
     training = model.config.training
     batcher = Batcher.of(clips, training)
-    parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+    parts: dict[str, list[torch.Tensor]] = defaultdict(list)
     for some in torch.split(torch.arange(len(store)), BATCH):
-        streams = batcher.test(some)
-        joint, motion = model.net.features(streams)
-        parts.append(
-            (streams.joint.average @ joint.mean((2, 3)), streams.motion.average @ motion.mean((2, 3)))
-        )
-    of_joint, of_motion = (torch.cat(own).cpu().numpy() for own in zip(*parts, strict=True))
-    if not (np.isfinite(of_joint).all() and np.isfinite(of_motion).all()):
+        batch = batcher.test(some)
+        for name, x in model.net.features(batch).items():
+            parts[name].append(batch[name].average @ x.mean((2, 3)))
+    by_stream = {name: torch.cat(found).cpu().numpy() for name, found in parts.items()}
+    if not all(np.isfinite(x).all() for x in by_stream.values()):
         raise PspError(
             f"{model.path}: some features are not finite",
             fix="The training broke down: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )
     where = {name: part for part in SPLIT_PARTS for name in getattr(split, part)}
     own_parts = tuple(where.get(name, NO_PART) for name in store.names)
-    return ClipFeatures(store.names, store.table.label, own_parts, of_joint, of_motion)
+    return ClipFeatures(store.names, store.table.label, own_parts, by_stream)
 
 
 def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path) -> bytes:
     """The features as the bytes of a ``.npz`` or, where ``path`` ends so, a ``.parquet`` file.
 
-    An npz holds ``names``, ``labels``, ``parts``, ``joint``, ``motion`` and ``class_names``, none of them pickled;
-    Parquet one row a clip: name, label, class, part, and joint and motion as lists.
+    An npz holds ``names``, ``labels``, ``parts``, ``class_names`` and an array per stream under its name, none of
+    them pickled; Parquet has one row per clip: name, label, class, part, and the streams as lists.
 
     Raises:
         PspError: Another ending, or Parquet without pyarrow.
@@ -103,9 +100,8 @@ def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path
             names=np.array(features.names),
             labels=features.labels,
             parts=np.array(features.parts),
-            joint=features.joint,
-            motion=features.motion,
             class_names=np.array(class_names),
+            **features.by_stream,  # type: ignore[arg-type]
         )
         return buffer.getvalue()
     if path.suffix != ".parquet":
@@ -122,8 +118,7 @@ def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path
         "label": features.labels,
         "class": [class_names[label] for label in features.labels],
         "part": features.parts,
-        "joint": list(features.joint),
-        "motion": list(features.motion),
+        **{name: list(x) for name, x in features.by_stream.items()},
     }
     pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer.getvalue()

@@ -13,8 +13,8 @@ from safetensors.torch import save
 
 from psptool.common.errors import PspError
 from psptool.common.paths import readable_name
-from psptool.evaluation.scoring import CONTRAST_BRANCH, load_model
-from psptool.model.classifier import PSPNet
+from psptool.evaluation.scoring import load_model, without_contrast
+from psptool.model.network import Network
 from psptool.schemas.base import describe
 from psptool.schemas.run import RunConfig
 from psptool.training.runs.folder import RunFolder
@@ -40,7 +40,7 @@ class TrainedModel:
     path: Path
     weights: Weights
     config: RunConfig
-    net: PSPNet
+    net: Network
     device: torch.device
 
 
@@ -68,11 +68,8 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
 
 def model_bytes(model: TrainedModel) -> bytes:
     """The model as one safetensors file, with its configuration in the metadata."""
-    kept = {
-        name: x.detach().cpu().contiguous()
-        for name, x in model.net.state_dict().items()
-        if not name.startswith(CONTRAST_BRANCH)
-    }
+    weights = without_contrast(model.config, model.net.state_dict())
+    kept = {name: x.detach().cpu().contiguous() for name, x in weights.items()}
     return save(kept, metadata={CONFIG: model.config.model_dump_json(), WEIGHTS: model.weights})
 
 

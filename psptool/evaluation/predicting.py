@@ -149,9 +149,9 @@ def _predicted(
         return []
     clips = ragged([clip for _, clip in usable], model)
     names = [source.name for source, _ in usable]
-    both = score_ragged(model.net, model.config, clips, np.arange(len(names)), names).both
-    probabilities = softmax(both)
-    order = np.argsort(-both, axis=1, kind="stable")[:, :top]
+    fused = score_ragged(model.net, model.config, clips, np.arange(len(names)), names).fused
+    probabilities = softmax(fused)
+    order = np.argsort(-fused, axis=1, kind="stable")[:, :top]
     return [
         PredictedClip(
             name=source.name,
@@ -167,7 +167,7 @@ def _predicted(
                 )
                 for label in order[n].tolist()
             ),
-            logits=tuple(both[n].tolist()) if keep else None,
+            logits=tuple(fused[n].tolist()) if keep else None,
         )
         for n, (source, clip) in enumerate(usable)
     ]

@@ -6,15 +6,9 @@ import csv
 import io
 from collections.abc import Sequence
 
-from psptool.schemas.table import MEASURES, Difference, Group, ScoreTable, Spread
+from psptool.schemas.table import Difference, Group, ScoreTable, Spread
 
-TITLES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "top1_joint": "joint",
-    "top1_motion": "motion",
-    "top1_unseen": "unseen",
-}
+TITLES = {"top1": "top-1", "top5": "top-5", "top1_unseen": "unseen"}
 WORDS = ("labels", "method", "against")
 """Columns that hold no numbers."""
 
@@ -31,15 +25,20 @@ def title(table: ScoreTable) -> str:
     return ", ".join(part for part in parts if part) + "; per cent, mean ± standard deviation over draws"
 
 
+def measure_title(measure: str) -> str:
+    """Column heading of a measure; for one stream the stream's name."""
+    return TITLES.get(measure) or measure.removeprefix("top1_")
+
+
 def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the groups."""
-    header = ["labels", "method", "draws", *(TITLES[measure] for measure in MEASURES), "seconds"]
+    header = ["labels", "method", "draws", *(measure_title(measure) for measure in table.measures), "seconds"]
     rows = [
         [
             group.labels,
             group.name,
             str(len(group.draws)),
-            *(cell(group.measures.get(measure)) for measure in MEASURES),
+            *(cell(group.measures.get(measure)) for measure in table.measures),
             "" if group.seconds is None else f"{group.seconds:.0f}",
         ]
         for group in table.groups
@@ -49,14 +48,14 @@ def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
 
 def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the paired differences, in points, with their standard errors."""
-    header = ["labels", "method", "against", "draws", *(TITLES[measure] for measure in MEASURES)]
+    header = ["labels", "method", "against", "draws", *(measure_title(measure) for measure in table.measures)]
     rows = [
         [
             found.labels,
             found.name,
             found.against,
             str(len(found.draws)),
-            *(difference_cell(found.measures.get(measure)) for measure in MEASURES),
+            *(difference_cell(found.measures.get(measure)) for measure in table.measures),
         ]
         for found in table.differences
     ]
@@ -86,7 +85,7 @@ def markdown(table: ScoreTable) -> str:
 def as_csv(table: ScoreTable) -> str:
     """A line a group and difference; accuracies as fractions, cells that do not apply empty."""
     kinds = ("mean", "deviation", "error")
-    columns = [f"{measure}_{kind}" for measure in MEASURES for kind in kinds]
+    columns = [f"{measure}_{kind}" for measure in table.measures for kind in kinds]
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     shared = ("dataset", "protocol", "test_view", "part", "weights", "clips")
@@ -94,7 +93,7 @@ def as_csv(table: ScoreTable) -> str:
     values = [getattr(table, key) for key in shared]
     rows: list[Group | Difference] = [*table.groups, *table.differences]
     for row in rows:
-        spreads = [row.measures.get(measure) for measure in MEASURES]
+        spreads = [row.measures.get(measure) for measure in table.measures]
         cells = [None if found is None else getattr(found, kind) for found in spreads for kind in kinds]
         against, seconds, closed = (getattr(row, key, None) for key in ("against", "seconds", "closed"))
         lines.writerow([*values, row.labels, row.name, against, len(row.draws), *cells, seconds, closed])

@@ -1,12 +1,13 @@
-"""A trained run as a function from clips to scores: its weights read back, its two streams added up.
+"""A trained run as a function from clips to scores: its weights read back, its streams' logits added up.
 
 Notation for array shapes: N clips, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,17 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from psptool.common.errors import PspError
 from psptool.common.paths import readable_name
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.reading import Store
-from psptool.model.classifier import PSPNet
+from psptool.model.build import NETWORKS, build_model
 from psptool.model.logits import clip_logits
+from psptool.model.network import Network
 from psptool.schemas.run import RunConfig
-
-CONTRAST_BRANCH = ("pyramid.", "projection.")
-"""Weights that only the contrastive loss looks at; prediction leaves them in the file."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,15 @@ class StreamLogits:
     """The logits of N clips.
 
     Attributes:
-        joint: float32 (N, K), the joint stream's.
-        motion: float32 (N, K), the motion stream's.
+        by_stream: float32 (N, K) each.
     """
 
-    joint: NDArray[np.float32]
-    motion: NDArray[np.float32]
+    by_stream: Mapping[str, NDArray[np.float32]]
 
     @property
-    def both(self) -> NDArray[np.float32]:
-        """The prediction's logits, the sum of both streams'; (N, K)."""
-        return self.joint + self.motion
+    def fused(self) -> NDArray[np.float32]:
+        """The prediction's logits (N, K), the sum over streams."""
+        return reduce(np.add, self.by_stream.values())
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -54,7 +52,7 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return probabilities
 
 
-def load_model(config: RunConfig, weights: Path, device: torch.device, contrast: bool = False) -> PSPNet:
+def load_model(config: RunConfig, weights: Path, device: torch.device, contrast: bool = False) -> Network:
     """The run's network with its trained weights, ready to predict.
 
     Args:
@@ -87,7 +85,7 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
             f"one of {', '.join(TOPOLOGIES)}",
             "Put back the config.json and the weights of one run.",
         )
-    kept = {name: x for name, x in tensors.items() if not name.startswith(CONTRAST_BRANCH)}
+    kept = without_contrast(config, tensors)
     if contrast and len(kept) == len(tensors):
         raise PspError(
             f"{weights}: has no attention maps, as {config.training.method} trained it without the contrast",
@@ -108,14 +106,20 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
     return model.to(device).eval()
 
 
-def network(config: RunConfig, contrast: bool = False) -> PSPNet:
+def without_contrast(config: RunConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The run's weights without those that only the contrastive loss needs."""
+    prefixes = NETWORKS[config.training.model.network].contrast_branch
+    return {name: x for name, x in weights.items() if not name.startswith(prefixes)}
+
+
+def network(config: RunConfig, contrast: bool = False) -> Network:
     """The run's network with fresh weights; with the contrastive loss's branch where ``contrast``."""
     topology = TOPOLOGIES[config.topology]
-    return PSPNet(config.training.model, topology, len(config.class_names), contrast=contrast)
+    return build_model(config.training, topology, len(config.class_names), contrast)
 
 
 def score_clips(
-    model: PSPNet, config: RunConfig, store: Store, chosen: NDArray[np.integer], device: torch.device
+    model: Network, config: RunConfig, store: Store, chosen: NDArray[np.integer], device: torch.device
 ) -> StreamLogits:
     """Logits of clips of a dataset, from test frames (nothing drawn), present persons only, in float32.
 
@@ -136,7 +140,7 @@ def score_clips(
 
 
 def score_ragged(
-    model: PSPNet,
+    model: Network,
     config: RunConfig,
     clips: RaggedClips,
     chosen: NDArray[np.integer],
@@ -157,9 +161,9 @@ def score_ragged(
     training = config.training
     batcher = Batcher.of(clips, training)
     numbers = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
-    joint, motion = (x.cpu().numpy() for x in clip_logits(model, batcher, numbers))
-    scored = StreamLogits(joint, motion)
-    broken = np.flatnonzero(~np.isfinite(scored.both).all(axis=1))
+    found = clip_logits(model, batcher, numbers)
+    scored = StreamLogits({name: x.cpu().numpy() for name, x in found.items()})
+    broken = np.flatnonzero(~np.isfinite(scored.fused).all(axis=1))
     if len(broken):
         raise PspError(
             f"{len(broken)} of {len(chosen)} clips get logits that are not finite, the first is "

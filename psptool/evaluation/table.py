@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from psptool.common.errors import PspError, suggest
-from psptool.schemas.scores import Part, Scores, Weights, file_name
-from psptool.schemas.table import MEASURES, Difference, Group, ScoreTable, Spread
+from psptool.schemas.scores import Part, Scores, Weights, file_name, measure_names
+from psptool.schemas.table import Difference, Group, ScoreTable, Spread
 
 Value = TypeVar("Value")
 ALL_LABELS = "100 %"
@@ -151,6 +151,7 @@ def build_table(runs: Sequence[Scored], *against: str) -> ScoreTable:
         weights=first.weights,
         clips=first.clips,
         clips_unseen=first.clips_unseen,
+        streams=_streams(runs),
         groups=tuple(groups.values()),
         differences=tuple(differences),
         warnings=tuple(warnings),
@@ -226,10 +227,15 @@ def _labels_first(run: Scored) -> tuple[float, float]:
     return (run.scores.ratio or 0.0, run.scores.count or 0)
 
 
+def _streams(runs: Sequence[Scored]) -> tuple[str, ...]:
+    """The streams of all runs, each once."""
+    return tuple(dict.fromkeys(name for run in runs for name in run.scores.streams))
+
+
 def _group(labels: str, name: str, inside: Sequence[Scored]) -> Group:
     measures = {
         measure: spread(list(values.values()))
-        for measure in MEASURES
+        for measure in measure_names(_streams(inside))
         if (values := _by_draw(inside, measure)) is not None
     }
     seconds = [run.scores.seconds for run in inside]
@@ -269,7 +275,7 @@ def _by_draw(inside: Sequence[Scored], measure: str) -> dict[str, float] | None:
     """A measure by draw; None where a run lacks it."""
     values: dict[str, list[float]] = {draw: [] for draw in _draws(inside)}
     for run in inside:
-        value = getattr(run.scores, measure)
+        value = run.scores.measure(measure)
         if value is None:
             return None
         values[run.draw].append(value)
@@ -355,7 +361,7 @@ def _difference(
     ceiling: Sequence[Scored],
 ) -> Difference:
     measures = {}
-    for measure in MEASURES:
+    for measure in measure_names(_streams(inside)):
         own, theirs = _by_draw(inside, measure), _by_draw(other, measure)
         if own is not None and theirs is not None:
             measures[measure] = spread([own[draw] - theirs[draw] for draw in common])

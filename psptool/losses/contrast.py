@@ -41,11 +41,11 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 def coarse_to_fine(
     first: Mapping[str, Tensor], second: Mapping[str, Tensor], temperature: float
 ) -> dict[str, Tensor]:
-    """CCL's terms: `nt_xent` between joint and motion stream at each level; the loss is their sum.
+    """CCL's terms: `nt_xent` between two streams at each level; the loss is their sum.
 
     Args:
-        first: The joint stream's (N, C) by level.
-        second: The motion stream's, the same levels.
+        first: One stream's (N, C) by level.
+        second: The other stream's, the same levels.
         temperature: As in `nt_xent`.
     """
     return {level: nt_xent(first[level], second[level], temperature) for level in first}

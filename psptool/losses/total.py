@@ -1,7 +1,11 @@
-"""One step's loss: cross-entropy on the labelled clips; coarse-to-fine contrast and a teacher's labels on the pool."""
+"""The loss of a training step: cross-entropy of the labelled clips, CCL and teacher loss of the pool.
+
+A further loss is one file, its settings in `LossSettings`, and its term here.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -9,16 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from psptool.common.distributed import SINGLE, ProcessGroup
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Batch, any_stream
 from psptool.losses.contrast import coarse_to_fine
-from psptool.model.classifier import PSPNet
+from psptool.model.network import Network, Output, add_up
 from psptool.model.precision import computing_in
-from psptool.schemas.training import Level, TrainingConfig
+from psptool.schemas.training import TrainingConfig
 
 
 def total_loss(
-    model: PSPNet,
-    streams: Streams,
+    model: Network,
+    batch: Batch,
     labels: Tensor,
     config: TrainingConfig,
     precision: torch.dtype,
@@ -27,16 +31,16 @@ def total_loss(
     taught: Tensor | None = None,
     weight: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The loss and its terms by name (``loss``, ``ce``, one a contrasted level, ``teacher``), scalars.
+    """The loss and its terms by name (``loss``, ``ce``, one per contrasted level, ``teacher``), scalars.
 
-    ``ce`` and ``teacher`` are cross-entropies of both streams' summed logits, and of the pose branch's beside it.
+    ``ce`` and ``teacher`` are cross-entropies of the streams' summed logits, plus those of auxiliary logits.
     Over several ranks they are those of the global batch, the same on each; the gradients are to be added up.
 
     Args:
         model: In training mode.
-        streams: The labelled clips first, then the pool.
+        batch: The labelled clips first, then the pool.
         labels: int64 (labelled,).
-        config: The recipe.
+        config: The training configuration.
         precision: Of the forward pass; losses are float32.
         ranks: The processes among which the clips are dealt.
         pool: The pool's clips on all ranks; needed where there are several.
@@ -44,17 +48,10 @@ def total_loss(
         weight: Of the cross-entropy with them.
     """
     labelled = len(labels)
-    with computing_in(precision, streams.joint.x.device):
-        joint, motion = model.features(streams)
-        both = model.logits(joint, streams.joint.average) + model.logits(motion, streams.motion.average)
-        of_pose = model.pose_logits(streams)
-        # Each learns by itself: of a sum, the one that learns faster leaves the other nothing to learn.
-        heads = (both,) if of_pose is None else (both, of_pose)
-        first: dict[Level, Tensor] = {}
-        second: dict[Level, Tensor] = {}
-        if config.contrast_levels:
-            first = model.embeddings(*_pool(joint, streams.joint, labelled))
-            second = model.embeddings(*_pool(motion, streams.motion, labelled))
+    with computing_in(precision, any_stream(batch).x.device):
+        output: Output = model(batch, embed=config.contrast_streams, pool_from=labelled)
+        # Each has its own cross-entropy: of a sum, the one that learns faster leaves the other nothing to learn.
+        heads = (add_up(output.logits.values()), *output.auxiliary.values())
     smoothing = config.loss.label_smoothing
     ce = _sum(
         _mean_cross_entropy(logits[:labelled], labels, config.optim.labelled_batch, ranks, smoothing)
@@ -63,12 +60,7 @@ def total_loss(
     terms = {"ce": ce}
     total = ce
     if config.contrast_levels:
-        levels = config.contrast_levels
-        contrast = coarse_to_fine(
-            {level: ranks.all_gather(_exact(first[level]), pool) for level in levels},
-            {level: ranks.all_gather(_exact(second[level]), pool) for level in levels},
-            config.loss.temperature,
-        )
+        contrast = _contrast(output, config, ranks, pool)
         total = total + config.loss.contrast_weight * _sum(contrast.values())
         terms |= contrast
     if config.has_teacher:
@@ -81,13 +73,18 @@ def total_loss(
     return {"loss": total, **terms}
 
 
-def _pool(features: Tensor, stream: Stream, labelled: int) -> tuple[Tensor, Tensor]:
-    """The pool's persons of ``features`` (P, C, T, V), and their average over clips (N, P).
-
-    The pyramid must not see labelled clips: they would enter the statistics of its batch norms (released code).
-    """
-    first = stream.first_person(labelled)
-    return features[first:], stream.average[labelled:, first:]
+def _contrast(output: Output, config: TrainingConfig, ranks: ProcessGroup, pool: int) -> dict[str, Tensor]:
+    """CCL by level, summed over the pairs of streams."""
+    vectors: dict[str, dict[str, Tensor]] = {name: {} for name in config.contrast_streams}
+    for name in vectors:
+        for level in config.contrast_levels:
+            vectors[name][level] = ranks.all_gather(_exact(output.embeddings[name][level]), pool)
+    terms: dict[str, list[Tensor]] = defaultdict(list)
+    for first, second in config.loss.contrast_pairs:
+        pair = coarse_to_fine(vectors[first], vectors[second], config.loss.temperature)
+        for key, term in pair.items():
+            terms[key].append(term)
+    return {level: add_up(found) for level, found in terms.items()}
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from psptool.data.batches.ragged import Batcher
-from psptool.model.classifier import PSPNet
+from psptool.model.network import Network
 from psptool.model.precision import computing_in
 
 
 @torch.inference_mode()
 def clip_logits(
-    model: PSPNet, batcher: Batcher, chosen: Tensor, precision: torch.dtype = torch.float32, batch: int = 64
-) -> tuple[Tensor, Tensor]:
-    """Logits of the joint and of the motion stream, computing neither PPA nor the projection.
+    model: Network, batcher: Batcher, chosen: Tensor, precision: torch.dtype = torch.float32, batch: int = 64
+) -> dict[str, Tensor]:
+    """Logits by stream, without computing the branch of the contrastive loss.
 
     Args:
         model: Left in the mode, training or evaluation, that it came in.
@@ -24,14 +24,14 @@ def clip_logits(
         batch: Clips computed at once.
 
     Returns:
-        Two float32 tensors (N, classes); their sum is the prediction.
+        By stream float32 (N, classes); their sum is the prediction.
     """
     was_training = model.training
     model.eval()
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts: list[dict[str, Tensor]] = []
     with computing_in(precision, batcher.clips.device):
         for some in torch.split(chosen, batch):
-            joint, motion = model(batcher.test(some))
-            parts.append((joint.float(), motion.float()))
+            found = model(batcher.test(some)).by_stream
+            parts.append({name: logits.float() for name, logits in found.items()})
     model.train(was_training)
-    return torch.cat([joint for joint, _ in parts]), torch.cat([motion for _, motion in parts])
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -19,7 +19,7 @@ class ClassProbability(Strict):
 
     class_name: str = Field(alias="class", description="Name of the action")
     label: int = Field(ge=0, description="Index in `classes`")
-    probability: float = Field(ge=0, le=1, description="Softmax of the summed logits of the two streams")
+    probability: float = Field(ge=0, le=1, description="Softmax of the logits summed over the streams")
 
 
 class PredictedClip(Strict):
@@ -34,7 +34,7 @@ class PredictedClip(Strict):
     notes: tuple[str, ...] = Field((), description="Notes of the preparation, such as interpolated joints")
     top: tuple[ClassProbability, ...] = Field(min_length=1, description="Actions, most probable first")
     logits: tuple[float, ...] | None = Field(
-        None, description="Summed logits of the two streams for all classes, if requested"
+        None, description="Logits of all classes, summed over the streams, if requested"
     )
 
 

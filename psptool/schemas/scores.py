@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
 
-from psptool.schemas.base import Artefact
+from psptool.schemas.base import Artefact, Strict
 from psptool.schemas.dataset import DatasetName
 from psptool.schemas.split import Family, ProtocolName
 
@@ -20,6 +21,13 @@ def file_name(stem: str, ending: str, part: Part = "test", weights: Weights = "l
     Anything but the last weights on the test clips has a name of its own, so that it never passes for the result.
     """
     return "-".join([stem, *(word for word in (part, weights) if word not in ("test", "last"))]) + ending
+
+
+class StreamScores(Strict):
+    """Accuracy of one stream by itself, with its auxiliary branch, as fractions."""
+
+    top1: float = Field(ge=0, le=1)
+    top5: float = Field(ge=0, le=1)
 
 
 class Scores(Artefact):
@@ -37,17 +45,14 @@ class Scores(Artefact):
     seed: int = Field(description="The training's seed")
     weights: Weights = Field(description="Which weights: the last, or the best on validation clips")
     part: Part = "test"
-    top1: float = Field(ge=0, le=1, description="Both streams")
+    top1: float = Field(ge=0, le=1, description="All streams fused: the sum of their logits")
     top5: float = Field(ge=0, le=1)
-    top1_joint: float = Field(ge=0, le=1, description="The joint stream alone")
-    top5_joint: float = Field(ge=0, le=1)
-    top1_motion: float = Field(ge=0, le=1, description="The motion stream alone")
-    top5_motion: float = Field(ge=0, le=1)
+    streams: dict[str, StreamScores] = Field(description="Each stream by itself, by name")
     clips: int = Field(ge=1)
     top1_unseen: float | None = Field(None, description="null where no test clip is unseen")
     clips_unseen: int = Field(ge=0)
     classes_unseen: tuple[str, ...] = Field(description="Class names that occur among the unseen clips")
-    per_class: dict[str, float] = Field(description="Top-1 of both streams by class name")
+    per_class: dict[str, float] = Field(description="Top-1 of all streams fused, by class name")
     confusion: tuple[tuple[int, ...], ...] = Field(
         description="Counts; rows are true classes, columns predicted ones"
     )
@@ -77,3 +82,13 @@ class Scores(Artefact):
     hardware: str | None = Field(None, description="The same by model, with the threads used")
     precision: str | None = Field(None, description="Of the training's forward pass")
     commit: str | None = Field(None, description="Of the source that trained")
+
+    def measure(self, name: str) -> float | None:
+        """One of the accuracies that `measure_names` lists; None where these scores lack it."""
+        own = {f"top1_{stream}": found.top1 for stream, found in self.streams.items()}
+        return {"top1": self.top1, "top5": self.top5, **own, "top1_unseen": self.top1_unseen}.get(name)
+
+
+def measure_names(streams: Iterable[str]) -> tuple[str, ...]:
+    """The accuracies that a table shows: all streams fused, then each of ``streams`` by itself, then unseen clips."""
+    return ("top1", "top5", *(f"top1_{name}" for name in streams), "top1_unseen")

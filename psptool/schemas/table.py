@@ -8,10 +8,7 @@ from pydantic import Field
 
 from psptool.schemas.base import Artefact, Strict
 from psptool.schemas.dataset import DatasetName
-from psptool.schemas.scores import Part, Weights
-
-MEASURES = ("top1", "top5", "top1_joint", "top1_motion", "top1_unseen")
-"""The accuracies of `psptool.schemas.scores.Scores` that a table shows."""
+from psptool.schemas.scores import Part, Weights, measure_names
 
 
 class Spread(Strict):
@@ -64,6 +61,12 @@ class ScoreTable(Artefact):
     weights: Weights
     clips: int
     clips_unseen: int
+    streams: tuple[str, ...] = Field(description="Streams of any run, whose accuracy is a measure of its own")
     groups: tuple[Group, ...]
     differences: tuple[Difference, ...] = ()
     warnings: tuple[str, ...] = Field((), description="What a reader of the table should know")
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures of the table's columns, in their order."""
+        return measure_names(self.streams)

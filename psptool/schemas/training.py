@@ -14,6 +14,8 @@ from typing_extensions import Self
 from psptool.schemas.base import Artefact, Strict
 
 Level = Literal["body", "part", "joint"]
+StreamName = Literal["joint", "motion", "bone"]
+DEFAULT_STREAMS: tuple[StreamName, ...] = ("joint", "motion")
 Method = Literal["psp", "supervised"]
 Preset = Literal["paper", "paper-short", "small", "lean", "best", "demo"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -21,8 +23,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class ModelSettings(Strict):
-    """The network. `channels`, `qk_channels` and `strides` have one entry a block of the encoder."""
+    """The network. `channels`, `qk_channels` and `strides` have one entry per block of the encoder."""
 
+    network: Literal["psp"] = Field("psp", description="Name in `psptool.model.build.NETWORKS`")
     channels: tuple[int, ...] = Field(
         (64, 64, 128, 128, 256, 256, 256, 256), description="Channels a block puts out"
     )
@@ -32,12 +35,10 @@ class ModelSettings(Strict):
     strides: tuple[int, ...] = Field((1, 1, 2, 1, 2, 1, 1, 1), description="Stride over time")
     heads: int = Field(4, ge=1, description="S, heads of every attention")
     temporal_kernel: int = Field(7, ge=1, description="Frames that a block's temporal convolution spans; odd")
-    share_encoder: bool = Field(
-        True, description="One encoder for joint and motion (released code), or one each"
-    )
+    share_encoder: bool = Field(True, description="One encoder for all streams (released code), or one each")
     separate_input_projection: bool = Field(
         False,
-        description="A shared encoder has one input map a stream, whose batch norms bring both to one size",
+        description="A shared encoder has one input projection per stream, whose batch norms bring all to one scale",
     )
     input_projection: Literal["per_joint", "whole_body"] = Field(
         "per_joint",
@@ -57,7 +58,7 @@ class ModelSettings(Strict):
     pose_width: int = Field(
         0,
         ge=0,
-        description="Channels of the pose branch of the joint stream, convolutions over time that see all joints and "
+        description="Channels of the pose branch of the first stream, convolutions over time that see all joints and "
         "their differences at once; 0: none",
     )
     pose_dropout: float = Field(0.3, ge=0, lt=1, description="Within the pose branch")
@@ -83,8 +84,14 @@ class ModelSettings(Strict):
 
 
 class StreamSettings(Strict):
-    """What the two streams say of the frames drawn."""
+    """Which streams the network sees, and how they are made; `psptool.data.batches.streams` defines each."""
 
+    names: tuple[StreamName, ...] = Field(
+        DEFAULT_STREAMS,
+        min_length=1,
+        description="Streams, whose logits are summed: joint (positions), motion (differences over time), bone (joint "
+        "minus its parent joint). The pose branch reads the first",
+    )
     motion: Literal["recorded", "drawn"] = Field(
         "recorded",
         description="Differences of frames as recorded, taken before the draw (released code), or between the "
@@ -95,6 +102,12 @@ class StreamSettings(Strict):
         description="Joints relative to the clip's beginning (released code), or to the center joint of their own "
         "frame, which alone keeps its way through the clip",
     )
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("streams.names names a stream twice")
+        return self
 
 
 class SamplingSettings(Strict):
@@ -109,25 +122,25 @@ class SamplingSettings(Strict):
     speed: Share = Field(
         0.0, description="Largest change of pace within a crop, as a share, for `crop`; 0 is an even pace"
     )
-    shared: bool = Field(False, description="Joint and motion see the same frames, or each its own draw")
+    shared: bool = Field(False, description="All streams see the same frames, or each samples its own")
 
 
 class AugmentSettings(Strict):
-    """Changes to a clip at training; zero switches one off. Joint and motion each get a draw of their own."""
+    """Changes to a clip at training; zero switches one off. Each stream is augmented independently unless `shared`."""
 
     yaw: NonNegative = Field(0.0, description="Largest turn about the vertical, degrees")
     pitch_roll: NonNegative = Field(0.0, description="Largest turn about the two horizontal axes, degrees")
     shear: NonNegative = Field(0.0, description="Largest shear factor")
     scale: float = Field(0.0, ge=0, lt=1, description="Largest change of size, as a share")
     jitter: NonNegative = Field(
-        0.0, description="Standard deviation of noise on the joint stream, in units of the spine"
+        0.0, description="Standard deviation of noise on positions (the joint stream), in units of the spine"
     )
     mask_joints: float = Field(0.0, ge=0, lt=1, description="Share of joints set to zero for the whole clip")
     mask_frames: float = Field(
         0.0, ge=0, lt=1, description="Share of frames set to zero, for all persons of a clip"
     )
     mirror: Share = Field(0.0, description="Chance that left and right are swapped")
-    shared: bool = Field(False, description="Joint and motion of a clip get the same draw")
+    shared: bool = Field(False, description="All streams of a clip get the same augmentation")
 
 
 class LossSettings(Strict):
@@ -136,6 +149,9 @@ class LossSettings(Strict):
     contrast_weight: NonNegative = Field(0.2, description="0 leaves PPA, the projection and the contrast out")
     contrast_levels: tuple[Level, ...] | None = Field(
         None, description="Levels contrasted; null means all the model has"
+    )
+    contrast_pairs: tuple[tuple[StreamName, StreamName], ...] = Field(
+        (("joint", "motion"),), description="Pairs of streams contrasted; the terms of all pairs are added up"
     )
     temperature: float = Field(0.07, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -218,12 +234,33 @@ class TrainingConfig(Artefact):
             )
         return self
 
+    @model_validator(mode="after")
+    def _pairs_exist(self) -> Self:
+        if not self.contrast_levels:
+            return self
+        for pair in self.loss.contrast_pairs:
+            missing = [name for name in pair if name not in self.streams.names]
+            if missing:
+                raise ValueError(
+                    f"loss.contrast_pairs names {', '.join(missing)}, which streams.names leaves out"
+                )
+            if pair[0] == pair[1]:
+                raise ValueError(f"loss.contrast_pairs pairs {pair[0]} with itself")
+        return self
+
     @property
     def contrast_levels(self) -> tuple[Level, ...]:
-        """Levels that the loss contrasts; none for `supervised` and where the contrast weighs nothing."""
-        if self.method == "supervised" or self.loss.contrast_weight == 0:
+        """Levels that the loss contrasts; empty for `supervised`, and with a weight of 0 or no pair of streams."""
+        if self.method == "supervised" or self.loss.contrast_weight == 0 or not self.loss.contrast_pairs:
             return ()
         return self.model.levels if self.loss.contrast_levels is None else self.loss.contrast_levels
+
+    @property
+    def contrast_streams(self) -> tuple[StreamName, ...]:
+        """Streams that the loss contrasts, each once; empty where `contrast_levels` is."""
+        if not self.contrast_levels:
+            return ()
+        return tuple(dict.fromkeys(name for pair in self.loss.contrast_pairs for name in pair))
 
     @property
     def has_teacher(self) -> bool:

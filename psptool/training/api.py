@@ -20,7 +20,7 @@ from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
-from psptool.model.classifier import PSPNet
+from psptool.model.build import build_model
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split
@@ -155,12 +155,7 @@ def _run(
     """The training itself, in its folder."""
     recipe = config.training
     torch.manual_seed(config.seed)  # of the weights; draws have generators of their own
-    model = PSPNet(
-        recipe.model,
-        TOPOLOGIES[config.topology],
-        len(config.class_names),
-        contrast=bool(recipe.contrast_levels),
-    ).to(device)
+    model = build_model(recipe, TOPOLOGIES[config.topology], len(config.class_names)).to(device)
     if ranks.size > 1:
         synchronize_norms(model)
         ranks.broadcast_weights(model)
@@ -183,7 +178,6 @@ def _run(
         itemsize=PRECISIONS[config.precision].itemsize,
         processes=ranks.size,
     )
-    watched = explain_out_of_memory(recipe, device, memory)
     watched = explain_out_of_memory(recipe, device, memory)
     with requests() as asked, watched, closing(record) if record else nullcontext():
         done = loop.run(

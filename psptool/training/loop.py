@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from psptool.common.distributed import SINGLE, ProcessGroup
 from psptool.data.batches.ragged import Batcher
-from psptool.data.batches.streams import Streams
+from psptool.data.batches.streams import Batch, any_stream, take
 from psptool.losses.total import total_loss
-from psptool.model.classifier import PSPNet
 from psptool.model.logits import clip_logits
+from psptool.model.network import Network, add_up
 from psptool.schemas.training import TrainingConfig
 from psptool.training.draws import endless
 from psptool.training.guards import check_terms, check_weights
@@ -82,7 +82,7 @@ class Loop:
         kept: What there is to go back to, for the words of an error.
     """
 
-    model: PSPNet
+    model: Network
     batcher: Batcher
     pools: Pools
     config: TrainingConfig
@@ -183,17 +183,17 @@ class Loop:
         lr = learning_rate(now.step, optim)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        streams = self.batcher.train(chosen, now.generator)
+        batch = self.batcher.train(chosen, now.generator)
         labels, pool = (
             self.batcher.clips.label[chosen[: optim.labelled_batch]],
             len(chosen) - optim.labelled_batch,
         )
         labels = labels.to(self.batcher.clips.device, non_blocking=True)
         if self.ranks.size > 1:
-            streams, labels = self._share(streams, labels, now.step)
+            batch, labels = self._share(batch, labels, now.step)
         weight, taught = self._teacher_targets(now, chosen[optim.labelled_batch :])
         terms = total_loss(
-            self.model, streams, labels, config, self.precision, self.ranks, pool, taught, weight
+            self.model, batch, labels, config, self.precision, self.ranks, pool, taught, weight
         )
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()  # type: ignore[no-untyped-call]
@@ -213,7 +213,7 @@ class Loop:
         own = pool[self.ranks.shard(backwards=True)]
         return weight, now.teacher.predict(self.batcher.test(own), self.ranks, len(pool))
 
-    def _share(self, streams: Streams, labels: Tensor, step: int) -> tuple[Streams, Tensor]:
+    def _share(self, batch: Batch, labels: Tensor, step: int) -> tuple[Batch, Tensor]:
         """This rank's clips of a global batch, and the labels of the labelled ones among them.
 
         The whole batch is drawn and gathered on every rank, so that all draw alike: that is little work beside the
@@ -221,14 +221,14 @@ class Loop:
         """
         if self.config.model.draws:
             torch.manual_seed(hash((self.seed, self.ranks.rank, step)))
-        numbers = torch.arange(len(streams.joint.average), device=labels.device)
+        numbers = torch.arange(len(any_stream(batch).average), device=labels.device)
         own = torch.cat(
             (
                 numbers[: len(labels)][self.ranks.shard()],
                 numbers[len(labels) :][self.ranks.shard(backwards=True)],
             )
         )
-        return streams.take(own), labels[self.ranks.shard()]
+        return take(batch, own), labels[self.ranks.shard()]
 
     def _save_checkpoint(
         self, now: TrainState, names: tuple[str, ...], save: Callable[[bytes], None]
@@ -272,10 +272,11 @@ class Loop:
         return len(self.pools.validation) > 0 and (done % every == 0 or done == self.config.optim.steps)
 
     def _validate(self) -> float:
-        """Top-1 of both streams on the validation clips."""
-        joint, motion = clip_logits(self.model, self.batcher, self.pools.validation, self.precision)
-        labels = self.batcher.clips.label[self.pools.validation].to(joint.device)
-        return float(((joint + motion).argmax(1) == labels).float().mean())
+        """Top-1 of all streams together on the validation clips."""
+        by_stream = clip_logits(self.model, self.batcher, self.pools.validation, self.precision)
+        logits = add_up(by_stream.values())
+        labels = self.batcher.clips.label[self.pools.validation].to(logits.device)
+        return float((logits.argmax(1) == labels).float().mean())
 
 
 def _kept(step: int) -> str:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream
 from psptool.data.skeletons.topology import Topology
 from psptool.losses.total import total_loss
-from psptool.model.classifier import PSPNet
+from psptool.model.build import build_model
+from psptool.model.network import Network
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import TrainingConfig
 
@@ -121,7 +122,7 @@ def _shape(recipe: TrainingConfig) -> TrainingConfig:
 @cache
 def _measure(recipe: TrainingConfig, topology: Topology, classes: int) -> tuple[int, Line, Line]:
     """Bytes of the weights, and what a step keeps for each further person of a labelled clip and of the pool."""
-    model = PSPNet(recipe.model, topology, classes, contrast=bool(recipe.contrast_levels))
+    model = build_model(recipe, topology, classes)
     pool = 2 * recipe.needs_pool
     kept = []  # for each number of frames: labelled person, pool person
     for frames in (FEW_FRAMES, 2 * FEW_FRAMES):
@@ -137,7 +138,7 @@ def _measure(recipe: TrainingConfig, topology: Topology, classes: int) -> tuple[
 
 
 def _kept(
-    model: PSPNet, recipe: TrainingConfig, topology: Topology, frames: int, labelled: int, pool: int
+    model: Network, recipe: TrainingConfig, topology: Topology, frames: int, labelled: int, pool: int
 ) -> int:
     """Bytes that one step with so many clips of one person keeps for the backward pass, weights left out."""
     # A storage may be kept more than once, in views of it.
@@ -153,5 +154,5 @@ def _kept(
     stream = Stream.of(x, torch.ones(len(x), dtype=torch.int64))
     labels = torch.zeros(labelled, dtype=torch.int64)
     with saved_tensors_hooks(keep, lambda kept: kept):
-        total_loss(model, Streams(stream, stream), labels, recipe, torch.float32)
+        total_loss(model, dict.fromkeys(recipe.streams.names, stream), labels, recipe, torch.float32)
     return sum(storage.nbytes() for key, storage in storages.items() if key not in weights)

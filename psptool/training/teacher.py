@@ -8,14 +8,12 @@ Notation for tensor shapes: N clips of all ranks, n of this one, K classes.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from psptool.common.distributed import SINGLE, ProcessGroup
-from psptool.data.batches.streams import Streams
-from psptool.model.classifier import PSPNet
+from psptool.data.batches.streams import Batch, any_stream
+from psptool.model.network import Network
 from psptool.model.precision import computing_in
 from psptool.schemas.training import TeacherSettings
 
@@ -38,16 +36,14 @@ class Teacher(nn.Module):
     mean_label: Tensor
 
     def __init__(
-        self, model: PSPNet, settings: TeacherSettings, steps: int, precision: torch.dtype = torch.float32
+        self, model: Network, settings: TeacherSettings, steps: int, precision: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model)
-        # It only predicts, which takes neither of them.
-        self.model.pyramid = self.model.projection = None
+        self.model = model.without_contrast()
         self.requires_grad_(False).eval()
         self.settings, self.steps, self.precision = settings, steps, precision
-        classes = model.classifier.out_features
-        self.register_buffer("mean_label", model.classifier.weight.new_full((classes,), 1 / classes))
+        like = next(model.parameters())
+        self.register_buffer("mean_label", like.new_full((model.classes,), 1 / model.classes))
 
     def weight(self, step: int) -> float:
         """Of its labels in the loss of step ``step``, counted from 0: none at first, then a straight rise."""
@@ -57,17 +53,17 @@ class Teacher(nn.Module):
         return self.settings.weight * (min(1.0, done / self.settings.ramp) if self.settings.ramp else 1.0)
 
     @torch.no_grad()
-    def predict(self, streams: Streams, ranks: ProcessGroup = SINGLE, clips: int = 0) -> Tensor:
+    def predict(self, batch: Batch, ranks: ProcessGroup = SINGLE, clips: int = 0) -> Tensor:
         """Its labels of clips, (n, K); each row sums to 1.
 
         Args:
-            streams: This rank's clips, as evaluation sees them.
+            batch: This rank's clips, as evaluation sees them.
             ranks: Among which the clips are dealt.
             clips: N; needed where there are several ranks.
         """
-        with computing_in(self.precision, streams.joint.x.device):
-            joint, motion = self.model(streams)
-        probabilities = (joint + motion).to(self.mean_label.dtype).softmax(1)
+        with computing_in(self.precision, any_stream(batch).x.device):
+            logits: Tensor = self.model(batch).fused
+        probabilities = logits.to(self.mean_label.dtype).softmax(1)
         total = ranks.sum(probabilities.sum(0))
         mean = total / (clips if ranks.size > 1 else len(probabilities))
         self.mean_label.lerp_(mean, 1 - OLD_LABELS)
@@ -77,7 +73,7 @@ class Teacher(nn.Module):
         return torch.softmax(probabilities.log() / self.settings.temperature, dim=1)
 
     @torch.no_grad()
-    def update(self, model: PSPNet, step: int) -> None:
+    def update(self, model: Network, step: int) -> None:
         """Take in the network's weights after step ``step``, counted from 0; the first steps count for more."""
         momentum = min(self.settings.momentum, (1 + step) / (10 + step))
         theirs = model.state_dict()

@@ -17,11 +17,9 @@ from psptool.view.scene import ViewedClip
 if TYPE_CHECKING:
     import torch
 
-    from psptool.model.classifier import PSPNet
+    from psptool.model.network import Network
     from psptool.schemas.dataset import PreparationSettings
     from psptool.schemas.run import RunConfig
-
-STREAMS = ("joint", "motion")
 
 
 def with_attention(
@@ -52,14 +50,16 @@ def with_attention(
         return [replace(clip, attention=_of_clip(model, config, clip.prepared, device)) for clip in clips]
 
 
-def _of_clip(model: PSPNet, config: RunConfig, clip: PreparedClip, device: torch.device) -> ClipAttention:
+def _of_clip(model: Network, config: RunConfig, clip: PreparedClip, device: torch.device) -> ClipAttention:
     import torch
 
     from psptool.data.batches.ragged import Batcher, RaggedClips
     from psptool.data.batches.sampling import uniform_frames
     from psptool.data.skeletons.topologies import TOPOLOGIES
     from psptool.data.store.reading import Rows
+    from psptool.model.classifier import PSPNet
 
+    assert isinstance(model, PSPNet)
     assert model.pyramid is not None
     joints, moved = clip.joint.shape[2:], motion(clip.joint, clip.present)
     rows = Rows(clip.joint.reshape(-1, *joints), moved.reshape(-1, *joints), clip.present.reshape(-1))
@@ -74,7 +74,7 @@ def _of_clip(model: PSPNet, config: RunConfig, clip: PreparedClip, device: torch
     who = tuple(np.flatnonzero(seen).tolist())
     maps = {
         stream: {str(level): maps[: len(who)].numpy() for level, maps in model.pyramid.maps(x).items()}
-        for stream, x in zip(STREAMS, features, strict=True)
+        for stream, x in features.items()
     }
     return ClipAttention(who, maps)
 

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.evaluation.rendering import (
-    TITLES,
     cell,
     difference_cell,
     difference_rows,
     difference_title,
     group_rows,
+    measure_title,
     title,
 )
 from psptool.evaluation.table import Scored, grouped
 from psptool.schemas.scores import Scores
-from psptool.schemas.table import MEASURES, Difference, Group, ScoreTable
+from psptool.schemas.table import Difference, Group, ScoreTable
 from psptool.view.charts import INKS, Dots, dots, heat_map, shares
 from psptool.view.page import Section, page, table
 
@@ -29,10 +29,8 @@ MATRICES = 8
 FEW_RUNS = 12
 """Up to so many runs their list is open."""
 HEADINGS = {
-    "top1": "Top-1 of both streams",
-    "top5": "Top-5 of both streams",
-    "top1_joint": "Top-1 of the joint stream",
-    "top1_motion": "Top-1 of the motion stream",
+    "top1": "Top-1 of all streams",
+    "top5": "Top-5 of all streams",
     "top1_unseen": "Top-1 on unseen clips",
 }
 _Members = Mapping[tuple[str, str], Sequence[Scored]]
@@ -46,12 +44,12 @@ def table_page(found: ScoreTable, runs: Sequence[Scored]) -> str:
         runs: Those that it was built from.
     """
     members = grouped(runs)
-    main, *others = MEASURES
+    main, *others = found.measures
     sections = [
-        Section(HEADINGS[main], _dots(found, main) + _warnings(found.warnings)),
+        Section(_heading(main), _dots(found, main) + _warnings(found.warnings)),
         Section("All measures", _table(*group_rows(found))),
         Section("Differences", _differences(found, main)),
-        *(Section(HEADINGS[measure], _dots(found, measure), wide=False) for measure in others),
+        *(Section(_heading(measure), _dots(found, measure), wide=False) for measure in others),
         Section("Accuracy by class", _by_class(members)),
         Section("Confusion", _confusion(members)),
         Section("Budget", _budget(found)),
@@ -59,6 +57,10 @@ def table_page(found: ScoreTable, runs: Sequence[Scored]) -> str:
     ]
     heading = f"{found.dataset}: {_count(len(runs), 'run')} in {_count(len(found.groups), 'group')}"
     return page(heading, [section for section in sections if section.body], lead=title(found))
+
+
+def _heading(measure: str) -> str:
+    return HEADINGS.get(measure) or f"Top-1 of the {measure_title(measure)} stream"
 
 
 def _count(number: int, what: str) -> str:
@@ -112,7 +114,10 @@ def _warnings(warnings: Sequence[str]) -> str:
 def _differences(found: ScoreTable, main: str) -> str:
     if not found.differences:
         return ""
-    said = f"{difference_title(found)}. The chart is of {TITLES[main]}; the band is one standard error to each side."
+    said = (
+        f"{difference_title(found)}. The chart is of {measure_title(main)}; "
+        "the band is one standard error to each side."
+    )
     chart = dots([*_dot_rows(found.differences, found, main)], zero=True)
     return f'<p class="note">{escape(said)}</p>{chart}{_table(*difference_rows(found))}'
 

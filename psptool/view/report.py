@@ -18,7 +18,7 @@ import numpy as np
 from psptool.data.store.reading import open_store
 from psptool.evaluation import table as tables
 from psptool.evaluation.api import Scored
-from psptool.evaluation.rendering import TITLES, cell
+from psptool.evaluation.rendering import cell, measure_title
 from psptool.evaluation.scoring import softmax
 from psptool.schemas.base import flat
 from psptool.schemas.run import Provenance, RunConfig
@@ -77,15 +77,14 @@ def _percent(share: float) -> str:
 
 
 def _accuracy(scores: Scores) -> str:
-    tiles = [(_percent(scores.top1), "top-1 %, both streams"), (_percent(scores.top5), "top-5 %")]
+    tiles = [(_percent(scores.top1), "top-1 %, all streams"), (_percent(scores.top5), "top-5 %")]
     if scores.top1_unseen is not None:
         said = f"top-1 % on the {scores.clips_unseen} unseen clips of {len(scores.classes_unseen)} classes"
         tiles.append((_percent(scores.top1_unseen), said))
     shown = "".join(f'<div class="tile"><b>{value}</b><span>{said}</span></div>' for value, said in tiles)
     rows = [
-        ("both streams", _percent(scores.top1), _percent(scores.top5)),
-        ("joint stream", _percent(scores.top1_joint), _percent(scores.top5_joint)),
-        ("motion stream", _percent(scores.top1_motion), _percent(scores.top5_motion)),
+        ("all streams", _percent(scores.top1), _percent(scores.top5)),
+        *((f"{name} stream", _percent(own.top1), _percent(own.top5)) for name, own in scores.streams.items()),
     ]
     note = "Unseen clips are those whose coordinates stand nowhere in the train set."
     return (
@@ -103,7 +102,7 @@ def _draws(run: Path, scores: Scores) -> str:
     own_draw = scores.split if scores.draw is None else str(scores.draw)
     rows = [
         Dots(
-            TITLES[measure],
+            measure_title(measure),
             [*zip((f"draw {draw}" for draw in group.draws), spread.values, strict=True)],
             spread.mean,
             spread.deviation,
@@ -140,7 +139,7 @@ def _curves(log: Path) -> str:
 
 def _mistakes(scored: Scored, config: RunConfig) -> list[ViewedClip]:
     """The clips with the largest probability of a wrong class, the surest first."""
-    shares = softmax(scored.logits.both)
+    shares = softmax(scored.logits.fused)
     guessed = shares.argmax(axis=1)
     wrong = np.flatnonzero(guessed != scored.labels)
     chosen = wrong[np.argsort(-shares[wrong, guessed[wrong]], kind="stable")][:MISTAKES].tolist()

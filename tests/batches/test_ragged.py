@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.data.batches.ragged import Batcher, RaggedClips, _fits, central_difference, root_relative
-from psptool.data.batches.streams import Streams
+from psptool.data.batches.ragged import Batcher, RaggedClips, _fits
+from psptool.data.batches.streams import Batch, central_difference, root_relative
 from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.reading import Store, open_store
 from psptool.schemas.recipes import resolve
@@ -65,7 +65,7 @@ def test_labels_are_the_tables_in_its_order(store: Store, clips: RaggedClips) ->
 def test_test_batch_is_the_stores_frames_of_every_visible_person(store: Store, clips: RaggedClips) -> None:
     chosen = torch.tensor([4, 0, 3, 1, 2])
     streams = Batcher(clips, EVEN).test(chosen)
-    for stream, name in ((streams.joint, "joint"), (streams.motion, "motion")):
+    for stream, name in ((streams["joint"], "joint"), (streams["motion"], "motion")):
         expected = []
         for index in chosen.tolist():
             clip = store.clip(index)
@@ -76,22 +76,22 @@ def test_test_batch_is_the_stores_frames_of_every_visible_person(store: Store, c
 
 
 def test_average_weighs_a_clips_persons_alike_and_no_others(clips: RaggedClips) -> None:
-    average = Batcher(clips, EVEN).test(torch.tensor([0, 1, 2])).joint.average
+    average = Batcher(clips, EVEN).test(torch.tensor([0, 1, 2]))["joint"].average
     assert average.tolist() == [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
 
 
 def test_a_person_absent_from_all_frames_drawn_is_left_out(clips: RaggedClips) -> None:
     # Of four visible frames, two are drawn: the first, 1, holds the second person, the second, 3, the first.
-    both = Batcher(clips, SamplingSettings(frames=2)).test(torch.tensor([3])).joint
+    both = Batcher(clips, SamplingSettings(frames=2)).test(torch.tensor([3]))["joint"]
     assert both.average.tolist() == [[0.5, 0.5]]
-    one = Batcher(clips, SamplingSettings(frames=1)).test(torch.tensor([3])).joint
+    one = Batcher(clips, SamplingSettings(frames=1)).test(torch.tensor([3]))["joint"]
     assert one.average.tolist() == [[1.0]]
     assert len(one.x) == 1
 
 
 def test_zeros_pads_every_clip_to_two_persons(store: Store, clips: RaggedClips) -> None:
-    skipped = Batcher(clips, EVEN).test(everything(clips)).joint
-    padded = Batcher(clips, EVEN, absent_persons="zeros").test(everything(clips)).joint
+    skipped = Batcher(clips, EVEN).test(everything(clips))["joint"]
+    padded = Batcher(clips, EVEN, absent_persons="zeros").test(everything(clips))["joint"]
     assert padded.x.shape[0] == 2 * len(PRESENT)
     assert torch.equal(padded.average, torch.eye(len(PRESENT)).repeat_interleave(2, dim=1) / 2)
     slots = [2 * clip + person for clip, shown in enumerate(PRESENT.values()) for person in range(len(shown))]
@@ -104,7 +104,7 @@ def test_every_row_of_average_sums_to_one(clips: RaggedClips, mode: str) -> None
     batcher = Batcher(clips, SamplingSettings(frames=2, draw="crop"), CHANGES, mode)
     for seed in range(20):
         streams = batcher.train(everything(clips), seeded(seed))
-        for stream in (streams.joint, streams.motion):
+        for stream in streams.values():
             torch.testing.assert_close(stream.average.sum(1), torch.ones(len(PRESENT)))
             assert stream.average.shape[1] == len(stream.x)
 
@@ -113,12 +113,12 @@ def test_every_row_of_average_sums_to_one(clips: RaggedClips, mode: str) -> None
 def test_a_frame_in_which_nobody_is_present_is_never_drawn(clips: RaggedClips, draw: str) -> None:
     batcher = Batcher(clips, SamplingSettings(frames=5, draw=draw), absent_persons="zeros")  # type: ignore[arg-type]
     for seed in range(50):
-        x = batcher.train(torch.tensor([3]), seeded(seed)).joint.x
+        x = batcher.train(torch.tensor([3]), seeded(seed))["joint"].x
         assert bool((x != 0).any(3).any(1).any(0).all())  # in each frame, somebody
 
 
 def test_train_frames_of_a_clip_are_its_own_frames_in_order(store: Store, clips: RaggedClips) -> None:
-    x = Batcher(clips, SamplingSettings(frames=8)).train(torch.tensor([4]), seeded()).joint.x[0]
+    x = Batcher(clips, SamplingSettings(frames=8)).train(torch.tensor([4]), seeded())["joint"].x[0]
     stored = store.clip(4).joint[0]
     numbers = [int(np.flatnonzero((stored == frame).all((1, 2)))[0]) for frame in x.permute(1, 2, 0).numpy()]
     assert numbers == sorted(set(numbers))
@@ -127,13 +127,13 @@ def test_train_frames_of_a_clip_are_its_own_frames_in_order(store: Store, clips:
 
 def test_absent_frames_of_a_person_stay_zero_under_every_augmentation(clips: RaggedClips) -> None:
     # The second clip's frames are drawn as they are, and its second person is absent from two of six.
-    x = Batcher(clips, EVEN, CHANGES).train(torch.tensor([1]), seeded()).joint.x
+    x = Batcher(clips, EVEN, CHANGES).train(torch.tensor([1]), seeded())["joint"].x
     assert (x[1] != 0).any(2).any(0).tolist() == list(HALF)
     assert (x[0] != 0).any(2).any(0).all()
 
 
-def same(first: Streams, second: Streams) -> bool:
-    pairs = ((first.joint, second.joint), (first.motion, second.motion))
+def same(first: Batch, second: Batch) -> bool:
+    pairs = ((first["joint"], second["joint"]), (first["motion"], second["motion"]))
     return all(torch.equal(a.x, b.x) and torch.equal(a.average, b.average) for a, b in pairs)
 
 
@@ -153,8 +153,8 @@ def test_without_draw_and_change_a_training_batch_is_the_test_batch(clips: Ragge
 def test_noise_is_for_positions_alone(clips: RaggedClips) -> None:
     noisy = Batcher(clips, EVEN, AugmentSettings(jitter=0.1)).train(everything(clips), seeded())
     still = Batcher(clips, EVEN).train(everything(clips), seeded())
-    assert not torch.equal(noisy.joint.x, still.joint.x)
-    assert torch.equal(noisy.motion.x, still.motion.x)
+    assert not torch.equal(noisy["joint"].x, still["joint"].x)
+    assert torch.equal(noisy["motion"].x, still["motion"].x)
 
 
 WIDE = SamplingSettings(frames=40, shared=True)
@@ -166,13 +166,13 @@ def test_a_shared_draw_turns_and_scales_motion_as_it_does_positions(clips: Ragge
         yaw=30, pitch_roll=15, shear=0.2, scale=0.2, mirror=1, mask_joints=0.2, shared=True
     )
     streams = Batcher(clips, WIDE, changes).train(torch.tensor([4]), seeded())
-    joint, motion = streams.joint.x[0], streams.motion.x[0]
+    joint, motion = streams["joint"].x[0], streams["motion"].x[0]
     torch.testing.assert_close(motion[:, :-1], joint[:, 1:] - joint[:, :-1], atol=1e-5, rtol=0)
     assert motion.any()
     own = Batcher(clips, WIDE, changes.model_copy(update={"shared": False})).train(
         torch.tensor([4]), seeded()
     )
-    assert not torch.allclose(own.motion.x, streams.motion.x, atol=1e-2)
+    assert not torch.allclose(own["motion"].x, streams["motion"].x, atol=1e-2)
 
 
 def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
@@ -183,7 +183,7 @@ def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
     def numbers(shared: bool) -> list[list[int]]:
         settings = SamplingSettings(frames=8, draw="crop", crop=0.5, shared=shared)
         streams = Batcher(clips, settings).train(torch.tensor([4]), seeded())
-        pairs = ((streams.joint, stored.joint[0]), (streams.motion, stored.motion[0]))
+        pairs = ((streams["joint"], stored.joint[0]), (streams["motion"], stored.motion[0]))
         return [
             [
                 int(np.flatnonzero((rows == frame).all((1, 2)))[0])
@@ -200,8 +200,8 @@ def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
 def test_half_precision_storage_halves_the_memory_and_gives_float32_batches(store: Store) -> None:
     half = RaggedClips.from_store(store, UCLA20, torch.device("cpu"), torch.float16)
     full = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
-    assert 2 * half.joint.nbytes == full.joint.nbytes
-    found, expected = (Batcher(clips, EVEN).test(everything(clips)).joint.x for clips in (half, full))
+    assert 2 * half.arrays["joint"].nbytes == full.arrays["joint"].nbytes
+    found, expected = (Batcher(clips, EVEN).test(everything(clips))["joint"].x for clips in (half, full))
     assert found.dtype == torch.float32
     assert torch.equal(found, expected.half().float())
 
@@ -250,19 +250,19 @@ def test_from_the_center_only_the_center_keeps_its_way() -> None:
 def test_streams_are_made_of_the_test_frames_positions(clips: RaggedClips) -> None:
     settings, chosen = StreamSettings(motion="drawn", origin="frame"), everything(clips)
     plain, found = Batcher(clips, EVEN).test(chosen), Batcher(clips, EVEN, streams=settings).test(chosen)
-    positions = plain.joint.x.permute(0, 2, 3, 1)
-    assert torch.equal(found.joint.x.permute(0, 2, 3, 1), root_relative(positions, UCLA20.center))
+    positions = plain["joint"].x.permute(0, 2, 3, 1)
+    assert torch.equal(found["joint"].x.permute(0, 2, 3, 1), root_relative(positions, UCLA20.center))
     first = positions[0, 2] - positions[0, 0]
     moved = first - first[UCLA20.center]
     moved[UCLA20.center] = first[UCLA20.center]
-    torch.testing.assert_close(found.motion.x.permute(0, 2, 3, 1)[0, 1], moved)
-    assert not found.motion.x[:, :, [0, -1]].any()
+    torch.testing.assert_close(found["motion"].x.permute(0, 2, 3, 1)[0, 1], moved)
+    assert not found["motion"].x[:, :, [0, -1]].any()
 
 
 def test_a_joint_that_is_masked_is_zero_in_drawn_motion_too(clips: RaggedClips) -> None:
     changes = AugmentSettings(mask_joints=0.5)
     streams = StreamSettings(motion="drawn", origin="frame")
-    x = Batcher(clips, EVEN, changes, streams=streams).train(torch.tensor([0] * 40), seeded()).motion.x
+    x = Batcher(clips, EVEN, changes, streams=streams).train(torch.tensor([0] * 40), seeded())["motion"].x
     still = (x == 0).all(2).all(1)  # (P, V)
     assert 0.3 < still.float().mean() < 0.7
 

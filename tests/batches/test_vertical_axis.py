@@ -93,7 +93,7 @@ def test_the_manifest_carries_the_axis_and_a_training_batch_turns_about_it(
     plain = SamplingSettings(frames=16)
     chosen = torch.arange(2)
     still, turned = (
-        Batcher(clips, plain, augmentation).train(chosen, seeded(1)).joint.x
+        Batcher(clips, plain, augmentation).train(chosen, seeded(1))["joint"].x
         for augmentation in (AugmentSettings(), AugmentSettings(yaw=90))
     )
     assert torch.equal(still[:, axis], turned[:, axis])

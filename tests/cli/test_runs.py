@@ -22,7 +22,7 @@ RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
 
 def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here):
     printed = json.loads(here("evaluate", RUN, "--json").out)
-    keys = "top1 top5 top1_joint top1_motion clips top1_unseen clips_unseen classes_unseen per_class"
+    keys = "top1 top5 streams clips top1_unseen clips_unseen classes_unseen per_class"
     assert set(keys.split()) <= printed.keys()
     assert printed["clips"] == 12
     assert Scores.load(RUN / "scores.json") == Scores.model_validate_json(json.dumps(printed))
@@ -32,7 +32,7 @@ def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here)
 def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
     out = here("evaluate", RUN).out
     assert all(
-        word in out for word in ("both streams", "joint stream", "motion stream", "Unseen:", "sit down")
+        word in out for word in ("all streams", "joint stream", "motion stream", "Unseen:", "sit down")
     )
     assert "Next: " in out
 

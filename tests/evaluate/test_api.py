@@ -107,7 +107,8 @@ def test_best_weights_are_scored_on_request_under_a_name_of_their_own(run: Train
     save_file(other.state_dict(), run.folder / "best.safetensors")
     scores = evaluate(run.folder, weights="best")
     assert scores.weights == "best"
-    assert scores.top1 == scores.top1_joint == scores.top1_motion == pytest.approx(2 / 6)
+    assert scores.top1 == pytest.approx(2 / 6)
+    assert [own.top1 for own in scores.streams.values()] == [scores.top1] * 2
     assert scores.top1_unseen == pytest.approx(2 / 3)
     assert scores.per_class["stand up"] == 1
     assert scores.per_class["carry"] == 0
@@ -207,8 +208,8 @@ def test_measures_are_those_counted_by_hand(run: Trained) -> None:
     for name, classes in guesses.items():
         logits[name][np.arange(4), classes] = sure[name]
     new = np.array([False, True, False, True])
-    scores = measure(run.config, "s0.json", StreamLogits(**logits), labels, new, "last", "test")
-    assert (scores.top1_joint, scores.top1_motion, scores.top1) == (0.25, 0.5, 0.75)
+    scores = measure(run.config, "s0.json", StreamLogits(logits), labels, new, "last", "test")
+    assert (scores.streams["joint"].top1, scores.streams["motion"].top1, scores.top1) == (0.25, 0.5, 0.75)
     # Class 5 stands behind class 1 and, of equal logits, classes 0, 2, 3 and 4.
     assert scores.top5 == 0.75
     assert (scores.clips, scores.clips_unseen, scores.top1_unseen) == (4, 2, 0.5)
@@ -219,7 +220,7 @@ def test_measures_are_those_counted_by_hand(run: Trained) -> None:
 
 
 def test_where_every_clip_is_seen_the_unseen_accuracy_is_null(run: Trained) -> None:
-    logits = StreamLogits(np.zeros((1, 10), np.float32), np.zeros((1, 10), np.float32))
+    logits = StreamLogits({"joint": np.zeros((1, 10), np.float32)})
     scores = measure(run.config, "s0.json", logits, np.array([0]), np.array([False]), "last", "test")
     assert scores.top1_unseen is None
     assert (scores.clips_unseen, scores.classes_unseen) == (0, ())

@@ -20,8 +20,9 @@ OLD = Path(__file__).parents[2] / "workflows" / "results" / "ucla-5-small"
 def scores(top1: float, draw: int = 0, **other: object) -> Scores:
     values: dict[str, object] = {
         "dataset": "ucla", "split": f"ucla-xview-0.05-s{draw}.json", "method": "psp", "preset": "small",
-        "seed": draw, "weights": "last", "top1": top1, "top5": 1.0, "top1_joint": top1, "top5_joint": 1.0,
-        "top1_motion": top1, "top5_motion": 1.0, "clips": 4, "clips_unseen": 0, "classes_unseen": (),
+        "seed": draw, "weights": "last", "top1": top1, "top5": 1.0,
+        "streams": {name: {"top1": top1, "top5": 1.0} for name in ("joint", "motion")},
+        "clips": 4, "clips_unseen": 0, "classes_unseen": (),
         "per_class": {"walk around": top1}, "confusion": ((4,),), "content_fingerprint": "c" * 64,
         "clips_fingerprint": "d" * 64, "tool_version": "test", "protocol": "xview", "test_view": 3,
         "family": "per-class", "ratio": 0.05, "labelled": 50, "draw": draw, "split_digest": f"{draw:064x}",

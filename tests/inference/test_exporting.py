@@ -58,7 +58,7 @@ def opened(there: Path, chosen: Sequence[int]) -> tuple[TrainedModel, Inputs]:
 
 @torch.inference_mode()
 def live(model: TrainedModel, inputs: Inputs) -> np.ndarray:
-    return PlainNet(model.net)(*inputs)[0].numpy()
+    return PlainNet(model.net, model.config.training.streams.names)(*inputs)[0].numpy()
 
 
 @pytest.mark.slow

@@ -43,9 +43,9 @@ def test_the_classifier_on_the_features_gives_the_logits(made: tuple[TrainedMode
     model, features = made
     with open_store(model.config.latest.data_path) as store:
         scored = score_clips(model.net, model.config, store, np.arange(5), torch.device("cpu"))
-    for own, wanted in ((features.joint, scored.joint), (features.motion, scored.motion)):
+    for name, own in features.by_stream.items():
         found = model.net.classifier(torch.from_numpy(own)).detach().numpy()
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        np.testing.assert_allclose(found, scored.by_stream[name], atol=1e-5)
 
 
 def test_parts_are_the_splits(made: tuple[TrainedModel, ClipFeatures]) -> None:
@@ -53,7 +53,7 @@ def test_parts_are_the_splits(made: tuple[TrainedModel, ClipFeatures]) -> None:
     order = dict(zip(features.names, features.parts, strict=True))
     assert [order[name] for name in NAMES] == ["labelled", "unlabelled", "test", "test", ""]
     assert [features.names[n] for n in features.within("test")] == sorted(NAMES[2:4])
-    assert features.both.shape == (5, 2 * features.joint.shape[1])
+    assert features.concatenated.shape == (5, 2 * features.by_stream["joint"].shape[1])
 
 
 def test_an_npz_holds_them_without_a_pickle(made: tuple[TrainedModel, ClipFeatures]) -> None:
@@ -61,7 +61,7 @@ def test_an_npz_holds_them_without_a_pickle(made: tuple[TrainedModel, ClipFeatur
     blob = features_file(features, CLASSES, Path("x.npz"))
     with np.load(io.BytesIO(blob), allow_pickle=False) as read:
         assert read["names"].tolist() == list(features.names)
-        np.testing.assert_array_equal(read["motion"], features.motion)
+        np.testing.assert_array_equal(read["motion"], features.by_stream["motion"])
         np.testing.assert_array_equal(read["labels"], features.labels)
 
 
@@ -70,7 +70,9 @@ def test_parquet_holds_them_a_row_a_clip(made: tuple[TrainedModel, ClipFeatures]
     _, features = made
     read = parquet.read_table(io.BytesIO(features_file(features, CLASSES, Path("x.parquet"))))
     assert read["part"].to_pylist() == list(features.parts)
-    np.testing.assert_array_equal(np.array(read["joint"].to_pylist(), np.float32), features.joint)
+    np.testing.assert_array_equal(
+        np.array(read["joint"].to_pylist(), np.float32), features.by_stream["joint"]
+    )
 
 
 def test_another_ending_is_refused(made: tuple[TrainedModel, ClipFeatures]) -> None:

@@ -46,7 +46,7 @@ def expected(folder: Path) -> dict[str, np.ndarray]:
     model = open_model(folder / "run")
     with open_store(folder / "ucla.h5") as store:
         scored = score_clips(model.net, model.config, store, np.arange(len(store)), CPU)
-        return dict(zip(store.names, scored.both, strict=True))
+        return dict(zip(store.names, scored.fused, strict=True))
 
 
 def logits(found: Prediction) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from psptool.model.pyramid import Pyramid
 from psptool.schemas.run import RunConfig
 
 from ..stores import make_clip, write_ucla
+from ..streams import stream_logits
 from ..trained import TRAINING, make_network, make_run, make_split
 
 CPU = torch.device("cpu")
@@ -45,19 +46,19 @@ def run(tmp_path: Path) -> Iterator[tuple[Path, RunConfig, Store]]:
 def score(run: tuple[Path, RunConfig, Store], chosen: list[int]) -> tuple[np.ndarray, np.ndarray]:
     weights, config, store = run
     scored = score_clips(load_model(config, weights, CPU), config, store, np.array(chosen), CPU)
-    return scored.joint, scored.motion
+    return scored.by_stream["joint"], scored.by_stream["motion"]
 
 
 def test_logits_are_those_of_the_trained_network_on_test_frames(run: tuple[Path, RunConfig, Store]) -> None:
     weights, config, store = run
     batcher = Batcher(RaggedClips.from_store(store, UCLA20, CPU), TRAINING.sampling)
     with torch.no_grad():
-        expected = make_network()(batcher.test(torch.arange(5)))
+        expected = stream_logits(make_network(), batcher.test(torch.arange(5)))
     scored = score_clips(load_model(config, weights, CPU), config, store, np.arange(5), CPU)
-    np.testing.assert_allclose(scored.joint, expected[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(scored.motion, expected[1], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(scored.both, scored.joint + scored.motion)
-    assert scored.both.shape == (5, 10)
+    for found, wanted in zip(scored.by_stream.values(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(scored.fused, scored.by_stream["joint"] + scored.by_stream["motion"])
+    assert scored.fused.shape == (5, 10)
 
 
 def test_scores_are_the_same_each_time_and_in_any_order(run: tuple[Path, RunConfig, Store]) -> None:
@@ -75,8 +76,8 @@ def test_scores_do_not_depend_on_the_clips_computed_at_once(
     batcher = Batcher(RaggedClips.from_store(store, UCLA20, CPU), TRAINING.sampling)
     whole = clip_logits(make_network(), batcher, torch.arange(5))
     parts = clip_logits(make_network(), batcher, torch.arange(5), batch=batch)
-    for one, other in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    for name, x in whole.items():
+        torch.testing.assert_close(x, parts[name], rtol=1e-5, atol=1e-6)
 
 
 def test_scoring_leaves_a_network_in_training_in_training(run: tuple[Path, RunConfig, Store]) -> None:
@@ -94,7 +95,7 @@ def test_only_present_persons_are_computed(run: tuple[Path, RunConfig, Store]) -
     weights, config, store = run
     model = load_model(config, weights, CPU)
     seen = []
-    model.joint_encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    model.encoders["joint"].register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     score_clips(model, config, store, np.arange(5), CPU)
     assert seen == [2 * 6]  # six persons in five clips, both streams
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Batch, Stream
 from psptool.data.skeletons.topologies import UCLA20
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
@@ -15,6 +15,7 @@ from psptool.schemas.training import LossSettings, ModelSettings, TeacherSetting
 from ..model import translate
 from ..model.literal import clip_means, pyramid
 from ..model.translate import BODIES, LEVELS, PARTS
+from ..streams import stream_features, two
 from . import literal
 
 LABELS = [2, 0]
@@ -22,14 +23,14 @@ POOL = 3
 MODEL = ModelSettings(channels=(4,), qk_channels=(2,), strides=(1,), heads=2)
 
 
-def make() -> tuple[PSPNet, Streams]:
+def make() -> tuple[PSPNet, Batch]:
     clips = len(LABELS) + POOL
     with torch.random.fork_rng():
         torch.manual_seed(2)
         model = PSPNet(MODEL, UCLA20, classes=3).double()
         x = torch.randn(2, clips, 3, 4, UCLA20.size, dtype=torch.float64)
     own = torch.eye(clips, dtype=torch.float64)
-    return model, Streams(Stream(x[0], own), Stream(x[1], own))
+    return model, two(Stream(x[0], own), Stream(x[1], own))
 
 
 def terms(config: TrainingConfig) -> dict[str, float]:
@@ -46,8 +47,8 @@ def test_loss_is_ce_of_the_labelled_plus_weighted_contrast_of_the_pool(
     settings = LossSettings(contrast_weight=weight, contrast_levels=levels, temperature=0.1)  # type: ignore[arg-type]
     found = terms(TrainingConfig(method="psp", model=MODEL, loss=settings))
     model, streams = make()
-    joint, motion = model.features(streams)
-    own = streams.joint.average
+    joint, motion = stream_features(model, streams)
+    own = streams["joint"].average
     logits = (model.logits(joint, own) + model.logits(motion, own)).detach().numpy()
     ce = literal.cross_entropy(logits[: len(LABELS)], LABELS)
     # Batch norm in the pyramid has the moments of the pool alone: labelled clips are taken out before it.
@@ -91,8 +92,7 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
     plain = TrainingConfig(method="supervised", model=MODEL)
     smooth = plain.model_copy(update={"loss": LossSettings(label_smoothing=0.3)})
     model, streams = make()
-    joint, motion = model(streams)
-    logits = (joint + motion).detach().numpy()[: len(LABELS)]
+    logits = model(streams).fused.detach().numpy()[: len(LABELS)]
     uniform = np.mean([literal.cross_entropy(logits, [k] * len(LABELS)) for k in range(3)])
     assert terms(smooth)["ce"] == pytest.approx(0.7 * terms(plain)["ce"] + 0.3 * uniform, rel=1e-5)
 
@@ -102,7 +102,7 @@ def test_the_pose_branch_has_cross_entropies_of_its_own_and_leaves_the_encoder_i
     config = TrainingConfig(method="psp", model=settings, teacher=TeacherSettings(weight=1))
     taught = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
 
-    def step(model: PSPNet, streams: Streams) -> dict[str, float]:
+    def step(model: PSPNet, streams: Batch) -> dict[str, float]:
         found = total_loss(
             model, streams, torch.tensor(LABELS), config, torch.float32, taught=taught, weight=0.5
         )
@@ -113,7 +113,7 @@ def test_the_pose_branch_has_cross_entropies_of_its_own_and_leaves_the_encoder_i
     with torch.random.fork_rng():
         full = PSPNet(settings, UCLA20, classes=3).double()
     full.load_state_dict(bare.state_dict(), strict=False)
-    of_pose = full.pose_logits(streams).detach()  # type: ignore[union-attr]
+    of_pose = full.pose_logits(streams["joint"]).detach()  # type: ignore[union-attr]
     without, found = step(bare, streams), step(full, streams)
     ce = literal.cross_entropy(of_pose[: len(LABELS)].numpy(), LABELS)
     teacher = float(-(taught * of_pose[len(LABELS) :].log_softmax(1)).sum(1).mean())

@@ -117,9 +117,9 @@ def loss(
     streams = [joint[:few], motion[:few], joint[few:], motion[few:]]
     # All four in one batch through the encoder.
     x = torch.cat([stream.flatten(0, 1) for stream in streams])
-    x = relu(conv_norm(x, w, "joint_encoder.input_projection"))
+    x = relu(conv_norm(x, w, "encoders.joint.input_projection"))
     for number, (outputs, stride) in enumerate(blocks):
-        x = block(x, w, f"joint_encoder.blocks.{number}", outputs, stride)
+        x = block(x, w, f"encoders.joint.blocks.{number}", outputs, stride)
     parts = x.split([SLOTS * len(stream) for stream in streams])
     logits = sum(
         F.linear(part.unflatten(0, (-1, SLOTS)).mean((1, 3, 4)), w["classifier.weight"], w["classifier.bias"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Batch, Stream
 from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import open_store
@@ -17,6 +17,7 @@ from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings, SamplingSettings
 
 from ..stores import make_clip, write_ucla
+from ..streams import stream_features, stream_logits, two
 from . import translate
 
 FRAMES = 8
@@ -33,7 +34,7 @@ def batcher(path: Path, clips: list[PreparedClip], absent_persons: str = "skip")
     return Batcher(ragged, SamplingSettings(frames=len(DRAWN)), absent_persons=absent_persons)
 
 
-def pair(folder: Path, absent_persons: str) -> tuple[Streams, Streams]:
+def pair(folder: Path, absent_persons: str) -> tuple[Batch, Batch]:
     """The same two clips, without and with a second person who is in none of the frames drawn."""
     other = make_clip("a02_s01_e00_v01", 2, [ALL, ALL])
     alone = [make_clip("a01_s01_e00_v01", 1, [ALL]), other]
@@ -45,8 +46,8 @@ def pair(folder: Path, absent_persons: str) -> tuple[Streams, Streams]:
     )
 
 
-def doubled(streams: Streams) -> Streams:
-    return Streams(*(Stream(s.x.double(), s.average.double()) for s in (streams.joint, streams.motion)))
+def doubled(streams: Batch) -> Batch:
+    return two(*(Stream(s.x.double(), s.average.double()) for s in streams.values()))
 
 
 def make_model() -> PSPNet:
@@ -65,9 +66,9 @@ def test_an_absent_persons_slot_changes_neither_results_nor_batch_norm(
     models.append(copy.deepcopy(models[0]))
     results = []
     for model, some in zip(models, streams, strict=True):
-        joint, _ = model.features(some)
-        vectors = model.embeddings(joint, some.joint.average)
-        results.append((*model(some), *vectors.values()))
+        joint, _ = stream_features(model, some)
+        vectors = model.embeddings(joint, some["joint"].average)
+        results.append((*stream_logits(model, some), *vectors.values()))
     for alone, beside in zip(*results, strict=True):
         assert torch.equal(alone, beside)
     for alone, beside in zip(models[0].buffers(), models[1].buffers(), strict=True):
@@ -78,18 +79,18 @@ def test_the_released_way_computes_on_empty_slots_and_moves_the_batch_norm_by_th
     # The counterpart of the test above: were the slots not there, it would prove nothing.
     zeros, _ = (doubled(found) for found in pair(tmp_path, "zeros"))
     present, _ = (doubled(found) for found in pair(tmp_path, "skip"))
-    assert (len(present.joint.x), len(zeros.joint.x)) == (3, 4)
+    assert (len(present["joint"].x), len(zeros["joint"].x)) == (3, 4)
     one, other = make_model(), make_model()
-    assert not torch.allclose(one(present)[0], other(zeros)[0])
+    assert not torch.allclose(stream_logits(one, present)[0], stream_logits(other, zeros)[0])
     assert not torch.allclose(
-        one.joint_encoder.input_projection[1].running_mean,
-        other.joint_encoder.input_projection[1].running_mean,
+        one.encoders["joint"].input_projection[1].running_mean,
+        other.encoders["joint"].input_projection[1].running_mean,
     )
 
 
 def test_a_clips_average_is_over_its_present_persons_alone(tmp_path: Path) -> None:
     for streams in pair(tmp_path, "skip"):
-        for stream in (streams.joint, streams.motion):
+        for stream in streams.values():
             assert stream.x.shape == (3, 3, len(DRAWN), UCLA20.size)
             assert torch.equal(stream.average, torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]]))
 
@@ -101,7 +102,7 @@ def test_exchanging_a_clips_persons_changes_no_result(tmp_path: Path) -> None:
     model, results = make_model().eval(), []
     for number, some in enumerate((clip, exchanged)):
         streams = doubled(batcher(tmp_path / f"{number}.h5", [some]).test(torch.tensor([0])))
-        results.append(model(streams))
+        results.append(stream_logits(model, streams))
     for straight, crossed in zip(*results, strict=True):
         translate.close(crossed, translate.array(straight))
 
@@ -112,7 +113,7 @@ def test_training_batches_hold_no_person_without_a_drawn_frame(tmp_path: Path) -
     generator = torch.Generator().manual_seed(0)
     seen = set()
     for _ in range(40):
-        stream = made.train(torch.tensor([0]), generator).joint
+        stream = made.train(torch.tensor([0]), generator)["joint"]
         assert stream.x.abs().sum((1, 2, 3)).min() > 0
         seen.add(len(stream.x))
     assert seen == {1, 2}, "draws that miss the second person, and draws that do not, both occur"

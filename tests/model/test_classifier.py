@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Batch, Stream
 from psptool.data.skeletons.topologies import UCLA20
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings
 
 from ..losses.literal import project
+from ..streams import stream_features, stream_logits, two
 from . import literal, translate
 from .translate import BODIES, LEVELS, PARTS
 
@@ -36,22 +37,22 @@ def averages(owner: list[int]) -> torch.Tensor:
     return (weights / weights.sum(1, keepdim=True)).double()
 
 
-def make_streams(owner: list[int] = OWNER, seed: int = 12) -> Streams:
+def make_streams(owner: list[int] = OWNER, seed: int = 12) -> Batch:
     with translate.doubles(seed):
         x = torch.randn(2, len(owner), 3, 3, UCLA20.size)
-    return Streams(Stream(x[0], averages(owner)), Stream(x[1], averages(owner)))
+    return two(Stream(x[0], averages(owner)), Stream(x[1], averages(owner)))
 
 
-def literal_features(model: PSPNet, streams: Streams, training: bool) -> list[literal.Array]:
+def literal_features(model: PSPNet, streams: Batch, training: bool) -> list[literal.Array]:
     def encode(module: nn.Module, x: literal.Array) -> literal.Array:
         entry, blocks = translate.encoder(module)  # type: ignore[arg-type]
         tables = [translate.encoding(block) for block in module.blocks]  # type: ignore[union-attr]
         return literal.encoder(x, entry, blocks, training, tables)
 
-    joint, motion = translate.array(streams.joint.x), translate.array(streams.motion.x)
-    if model.motion_encoder is not None:
-        return [encode(model.joint_encoder, joint), encode(model.motion_encoder, motion)]
-    both = encode(model.joint_encoder, np.concatenate([joint, motion]))
+    joint, motion = translate.array(streams["joint"].x), translate.array(streams["motion"].x)
+    if len(model.encoders) > 1:
+        return [encode(model.encoders["joint"], joint), encode(model.encoders["motion"], motion)]
+    both = encode(model.encoders["joint"], np.concatenate([joint, motion]))
     return [both[: len(joint)], both[len(joint) :]]
 
 
@@ -62,7 +63,7 @@ def test_logits_are_the_linear_layer_on_each_clips_mean(shared: bool, training: 
     features = literal_features(model, streams, training)
     weight, bias = translate.array(model.classifier.weight), translate.array(model.classifier.bias)
     model.train(training)
-    for found, x in zip(model(streams), features, strict=True):
+    for found, x in zip(stream_logits(model, streams), features, strict=True):
         means = literal.clip_means(x, OWNER, 3)
         expected = np.zeros((3, CLASSES))
         for n, k in np.ndindex(expected.shape):
@@ -79,7 +80,7 @@ def test_embeddings_are_the_projected_means_over_persons_frames_and_groups(mode:
     groups = BODIES[20], PARTS[20]
     attended = literal.pyramid(translate.array(features), weights, *groups, mode, training=True)
     mlp = [translate.array(p) for p in model.projection.parameters()]  # type: ignore[union-attr]
-    found = model.embeddings(features, streams.joint.average)
+    found = model.embeddings(features, streams["joint"].average)
     for level, x in zip(LEVELS, attended, strict=True):
         translate.close(found[level], project(literal.clip_means(x, OWNER, 3), *mlp))
 
@@ -100,12 +101,12 @@ def test_permuting_clips_permutes_logits_and_embeddings_even_in_training() -> No
     def permute(stream: Stream) -> Stream:
         return Stream(stream.x[persons], stream.average[clips][:, persons])
 
-    permuted = Streams(permute(streams.joint), permute(streams.motion))
+    permuted = two(permute(streams["joint"]), permute(streams["motion"]))
     other = copy.deepcopy(model)
-    for mine, theirs in zip(model(streams), other(permuted), strict=True):
+    for mine, theirs in zip(stream_logits(model, streams), stream_logits(other, permuted), strict=True):
         translate.close(theirs, translate.array(mine[clips]))
-    embed = model.embeddings(model.features(streams)[0], streams.joint.average)
-    embed_other = other.embeddings(other.features(permuted)[0], permuted.joint.average)
+    embed = model.embeddings(stream_features(model, streams)[0], streams["joint"].average)
+    embed_other = other.embeddings(stream_features(other, permuted)[0], permuted["joint"].average)
     for level in LEVELS:
         translate.close(embed_other[level], translate.array(embed[level][clips]))
     for mine, theirs in zip(model.buffers(), other.buffers(), strict=True):
@@ -114,14 +115,14 @@ def test_permuting_clips_permutes_logits_and_embeddings_even_in_training() -> No
 
 def test_a_clips_logits_in_evaluation_do_not_depend_on_the_clips_beside_it() -> None:
     model, streams = make_model().eval(), make_streams()
-    alone = Streams(*(Stream(s.x[2:3], torch.ones(1, 1).double()) for s in (streams.joint, streams.motion)))
-    for together, single in zip(model(streams), model(alone), strict=True):
+    alone = two(*(Stream(s.x[2:3], torch.ones(1, 1).double()) for s in streams.values()))
+    for together, single in zip(stream_logits(model, streams), stream_logits(model, alone), strict=True):
         translate.close(single, translate.array(together[1:2]))
 
 
 def test_prediction_computes_neither_attention_of_the_pyramid_nor_projection() -> None:
     model, streams = make_model(), make_streams()
-    expected = [translate.array(logits) for logits in copy.deepcopy(model)(streams)]
+    expected = [translate.array(logits) for logits in stream_logits(copy.deepcopy(model), streams)]
 
     def refuse(*_: object) -> None:
         raise AssertionError("the contrastive branch was computed")
@@ -129,39 +130,45 @@ def test_prediction_computes_neither_attention_of_the_pyramid_nor_projection() -
     for part in (model.pyramid, model.projection):
         for module in part.modules():  # type: ignore[union-attr]
             module.register_forward_pre_hook(refuse)
-    for found, wanted in zip(model(streams), expected, strict=True):
+    for found, wanted in zip(stream_logits(model, streams), expected, strict=True):
         translate.close(found, wanted)
     with pytest.raises(AssertionError, match="contrastive branch"):
-        model.embeddings(model.features(streams)[0], streams.joint.average)
+        model.embeddings(stream_features(model, streams)[0], streams["joint"].average)
 
 
 def test_without_the_contrast_its_branch_is_not_built_and_the_logits_are_the_same() -> None:
     full = make_model()
     bare = PSPNet(SETTINGS, UCLA20, CLASSES, contrast=False).double()
     assert not bare.load_state_dict(full.state_dict(), strict=False).missing_keys
-    assert {name.split(".")[0] for name, _ in bare.named_parameters()} == {"joint_encoder", "classifier"}
+    assert {name.split(".")[0] for name, _ in bare.named_parameters()} == {"encoders", "classifier"}
     streams = make_streams()
-    for mine, theirs in zip(full.eval()(streams), bare.eval()(streams), strict=True):
+    for mine, theirs in zip(
+        stream_logits(full.eval(), streams), stream_logits(bare.eval(), streams), strict=True
+    ):
         translate.close(theirs, translate.array(mine))
 
 
 def test_dropout_changes_training_and_never_evaluation() -> None:
     plain, dropped = make_model(), make_model(dropout=0.9)
     streams = make_streams()
-    for mine, theirs in zip(plain.eval()(streams), dropped.eval()(streams), strict=True):
+    for mine, theirs in zip(
+        stream_logits(plain.eval(), streams), stream_logits(dropped.eval(), streams), strict=True
+    ):
         translate.close(theirs, translate.array(mine))
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        assert not torch.allclose(plain.train()(streams)[0], dropped.train()(streams)[0])
+        assert not torch.allclose(
+            stream_logits(plain.train(), streams)[0], stream_logits(dropped.train(), streams)[0]
+        )
 
 
 def test_gradients_reach_every_parameter_of_the_network_through_both_terms() -> None:
     model, streams = make_model(share_encoder=False), make_streams()
-    joint, motion = model.features(streams)
-    total = sum(model.logits(x, streams.joint.average).square().sum() for x in (joint, motion))
+    joint, motion = stream_features(model, streams)
+    total = sum(model.logits(x, streams["joint"].average).square().sum() for x in (joint, motion))
     for features in (joint, motion):
         total = total + sum(
-            x.square().sum() for x in model.embeddings(features, streams.joint.average).values()
+            x.square().sum() for x in model.embeddings(features, streams["joint"].average).values()
         )
     total.backward()
     # A bias straight before a batch norm has no effect in training; all else must have a gradient.
@@ -176,18 +183,18 @@ def test_gradients_reach_every_parameter_of_the_network_through_both_terms() -> 
 
 def test_streams_are_not_interchangeable() -> None:
     model, streams = make_model(share_encoder=False).eval(), make_streams()
-    swapped = replace(streams, joint=streams.motion, motion=streams.joint)
-    assert not torch.allclose(model(streams)[0], model(swapped)[1])
+    swapped = two(streams["motion"], streams["joint"])
+    assert not torch.allclose(stream_logits(model, streams)[0], stream_logits(model, swapped)[1])
 
 
 def test_with_an_input_map_of_its_own_the_size_of_motion_does_not_matter() -> None:
     streams = make_streams()
-    larger = replace(streams, motion=replace(streams.motion, x=streams.motion.x * 7))
+    larger = two(streams["joint"], replace(streams["motion"], x=streams["motion"].x * 7))
     for own in (True, False):
         model = make_model(separate_input_projection=own).train()
         same = all(
             torch.allclose(a, b, rtol=1e-2, atol=1e-2)
-            for a, b in zip(model.features(streams), model.features(larger), strict=True)
+            for a, b in zip(stream_features(model, streams), stream_features(model, larger), strict=True)
         )
         assert same == own
 
@@ -196,6 +203,6 @@ def test_own_input_maps_of_the_same_weights_are_the_shared_one() -> None:
     streams, shared = make_streams(), make_model().eval()
     own = make_model(separate_input_projection=True).eval()
     own.load_state_dict(shared.state_dict(), strict=False)
-    own.motion_input_projection.load_state_dict(shared.joint_encoder.input_projection.state_dict())  # type: ignore[union-attr]
-    for found, expected in zip(own(streams), shared(streams), strict=True):
+    own.input_projections["motion"].load_state_dict(shared.encoders["joint"].input_projection.state_dict())  # type: ignore[union-attr]
+    for found, expected in zip(stream_logits(own, streams), stream_logits(shared, streams), strict=True):
         translate.close(found, translate.array(expected))

@@ -101,8 +101,8 @@ def test_either_stream_has_a_body_map_where_the_recipe_asks_for_them() -> None:
     model = PSPNet(
         ModelSettings(input_projection="whole_body", separate_input_projection=True), NTU25, classes=3
     )
-    assert isinstance(model.joint_encoder.input_projection, WholeBodyProjection)
-    assert isinstance(model.motion_input_projection, WholeBodyProjection)
+    assert isinstance(model.encoders["joint"].input_projection, WholeBodyProjection)
+    assert isinstance(model.input_projections["motion"], WholeBodyProjection)
 
 
 @pytest.mark.parametrize(("frames", "after"), [(1, 1), (2, 1), (5, 3), (50, 25)])
@@ -161,7 +161,7 @@ def test_weights_start_as_the_recipe_says() -> None:
 
 def test_paper_sizes_have_the_released_number_of_parameters() -> None:
     model = PSPNet(PAPER, NTU25, classes=60)
-    encoder = sum(p.numel() for p in model.joint_encoder.parameters())
+    encoder = sum(p.numel() for p in model.encoders["joint"].parameters())
     whole = sum(p.numel() for p in model.parameters())
     assert round(encoder / 1e6, 2) == 4.20
     assert round(whole / 1e6, 2) == 5.14

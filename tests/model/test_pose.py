@@ -11,6 +11,7 @@ from psptool.model.classifier import PSPNet
 from psptool.model.pose import PoseBranch, poses
 from psptool.schemas.training import ModelSettings
 
+from ..streams import stream_logits
 from . import literal, translate
 from .literal import Array
 from .test_classifier import CLASSES, OWNER, SETTINGS, make_model, make_streams
@@ -68,11 +69,11 @@ def test_the_branch_adds_its_logits_to_those_of_the_joint_stream_alone() -> None
     bare.load_state_dict(
         {name: bare_x for name, bare_x in model.state_dict().items() if name in bare.state_dict()}
     )
-    features = literal_branch(model.pose_branch.eval(), translate.array(streams.joint.x), training=False)
+    features = literal_branch(model.pose_branch.eval(), translate.array(streams["joint"].x), training=False)
     of_clips = np.stack([features[np.equal(OWNER, clip)].mean(axis=0) for clip in range(3)])
     weight, bias = (translate.array(p) for p in model.pose_classifier.parameters())
-    joint, motion = model.eval()(streams)
-    bare_joint, bare_motion = bare.eval()(streams)
+    joint, motion = stream_logits(model.eval(), streams)
+    bare_joint, bare_motion = stream_logits(bare.eval(), streams)
     translate.close(joint - bare_joint, of_clips @ weight.T + bias)
     translate.close(motion, translate.array(bare_motion))
 
@@ -92,10 +93,14 @@ def test_one_seed_gives_the_same_encoder_with_and_without_the_branch() -> None:
 def test_the_branchs_dropout_works_at_training_alone() -> None:
     model, plain = make_model(pose_width=8, pose_dropout=0.9), make_model(pose_width=8, pose_dropout=0.0)
     streams = make_streams()
-    for mine, theirs in zip(plain.eval()(streams), model.eval()(streams), strict=True):
+    for mine, theirs in zip(
+        stream_logits(plain.eval(), streams), stream_logits(model.eval(), streams), strict=True
+    ):
         translate.close(theirs, translate.array(mine))
     with torch.random.fork_rng():
-        assert not torch.allclose(plain.train()(streams)[0], model.train()(streams)[0])
+        assert not torch.allclose(
+            stream_logits(plain.train(), streams)[0], stream_logits(model.train(), streams)[0]
+        )
 
 
 @pytest.mark.parametrize(

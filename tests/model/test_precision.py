@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Batch, Stream
 from psptool.data.skeletons.topologies import NTU25
 from psptool.model.batch_norm import BatchNorm, moments
 from psptool.model.classifier import PSPNet
 from psptool.model.precision import computing_in
 from psptool.schemas.training import ModelSettings
+
+from ..streams import stream_features, two
 
 WIDE = ModelSettings(channels=(16, 32), qk_channels=(4, 8), strides=(2, 1), heads=2)
 
@@ -69,17 +71,17 @@ def test_the_forward_pass_in_training_is_within_1e_5_of_float64() -> None:
         x = torch.randn(persons, 3, 1, 25) + 0.05 * torch.randn(persons, 3, 50, 25).cumsum(2)
         exact = copy.deepcopy(model).double()
         with torch.no_grad():
-            found, expected = model.joint_encoder(x), exact.joint_encoder(x.double())
+            found, expected = model.encoders["joint"](x), exact.encoders["joint"](x.double())
     error = (found.double() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
     assert error < 1e-5
 
 
-def batch(clips: int = 12) -> Streams:
+def batch(clips: int = 12) -> Batch:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         x = torch.randn(2, 2 * clips, 3, 8, 25)
     counts = torch.full((clips,), 2)
-    return Streams(Stream.of(x[0], counts), Stream.of(x[1], counts))
+    return two(Stream.of(x[0], counts), Stream.of(x[1], counts))
 
 
 def test_mean_over_persons_projection_and_classifier_are_float32_under_autocast() -> None:
@@ -98,16 +100,16 @@ def test_mean_over_persons_projection_and_classifier_are_float32_under_autocast(
         if isinstance(module, nn.Linear):
             module.register_forward_hook(note(name))
     with computing_in(torch.bfloat16, torch.device("cpu")):
-        features = model.features(streams)[0]
-        logits = model.logits(features, streams.joint.average)
-        vectors = model.embeddings(features, streams.joint.average)
-        model.pose_logits(streams)
+        features = stream_features(model, streams)[0]
+        logits = model.logits(features, streams["joint"].average)
+        vectors = model.embeddings(features, streams["joint"].average)
+        model.pose_logits(streams["joint"])
     assert features.dtype == torch.bfloat16, "otherwise the test proves nothing"
     assert logits.dtype == torch.float32
     assert set(seen) == {"classifier", "pose_classifier", "projection.0", "projection.2"}
     assert set(seen.values()) == {(torch.float32, torch.float32)}
     # On the same features, what follows is exact: the same as without autocast.
-    exact = model.logits(features.float(), streams.joint.average)
+    exact = model.logits(features.float(), streams["joint"].average)
     torch.testing.assert_close(logits, exact, rtol=1e-5, atol=1e-5)
     assert {x.dtype for x in vectors.values()} == {torch.float32}
 
@@ -119,7 +121,7 @@ def test_the_mean_over_persons_is_not_rounded_to_8_bits_under_autocast() -> None
     streams = batch()
     wide = torch.randn(24, 32, 4, 25, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
-        exact = model.logits(wide, streams.joint.average)
+        exact = model.logits(wide, streams["joint"].average)
         with computing_in(torch.bfloat16, torch.device("cpu")):
-            found = model.logits(wide, streams.joint.average)
+            found = model.logits(wide, streams["joint"].average)
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream
 from psptool.data.skeletons.topologies import NTU25
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.recipes import resolve
 
+from ..streams import two
 from . import released, translate
 
 CLASSES, FRAMES = 6, 4
@@ -46,7 +47,7 @@ def test_paper_on_empty_slots_is_the_released_loss_and_its_gradients(
         labels = torch.randint(CLASSES, (labelled,))
         joint[::3, 1] = motion[::3, 1] = 0  # every third clip has one person
         counts = torch.full((clips,), released.SLOTS)
-        streams = Streams(*(Stream.of(x.flatten(0, 1), counts) for x in (joint, motion)))
+        streams = two(*(Stream.of(x.flatten(0, 1), counts) for x in (joint, motion)))
         found = total_loss(model, streams, labels, config, torch.float32)
         weights = {key: value.detach().clone().requires_grad_() for key, value in model.named_parameters()}
         expected = released.loss(joint, motion, labels, weights, list(zip(channels, strides, strict=True)))

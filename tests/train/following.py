@@ -51,7 +51,7 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
     with open_store(data) as store:
         clips = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
         pools = api._pools(store, Split.load(split), config)
-    clips = RaggedClips(**{**vars(clips), "joint": clips.joint.double(), "motion": clips.motion.double()})
+    clips = RaggedClips(**{**vars(clips), "arrays": {name: x.double() for name, x in clips.arrays.items()}})
     torch.manual_seed(0 if ranks.is_main else 1)  # the first one's weights must reach the others
     model = PSPNet(config.model, UCLA20, 10)
     assert model.pose_branch is not None
@@ -65,7 +65,7 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
     plain = loop.total_loss
 
     def spy(model: PSPNet, streams: object, *rest: object) -> object:
-        persons.append(len(streams.joint.x))  # type: ignore[attr-defined]
+        persons.append(len(streams["joint"].x))  # type: ignore[attr-defined]
         return plain(model, streams, *rest)  # type: ignore[arg-type]
 
     loop.total_loss = spy  # type: ignore[assignment]

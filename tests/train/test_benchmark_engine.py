@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream
 from psptool.data.skeletons.topologies import NTU25
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings
+
+from ..streams import two
 
 
 @pytest.fixture
@@ -35,18 +37,21 @@ def test_loss_and_gradients_are_those_of_the_engine(benchmarks, by_index):
     clips = benchmark.make_clips(6, 25, torch.device("cpu"))
     streams = Batcher(clips, config.sampling, absent_persons="zeros").test(torch.arange(6))
     # float64: batch norm of nearly constant channels blows rounding up.
-    streams = Streams(*(Stream(s.x.double(), s.average.double()) for s in (streams.joint, streams.motion)))
+    streams = two(*(Stream(s.x.double(), s.average.double()) for s in streams.values()))
     with torch.random.fork_rng():
         torch.manual_seed(2)
         model = PSPNet(settings, NTU25, benchmark.CLASSES).double().train()
     plain = PlainNet(settings, NTU25, benchmark.CLASSES, by_index).double().train()
     plain.load_state_dict(model.state_dict())
     ours = total_loss(model, streams, clips.label[:2], config, torch.float32)["loss"]
-    joint, motion = (x.unflatten(0, (-1, 2)) for x in (streams.joint.x, streams.motion.x))
+    joint, motion = (x.unflatten(0, (-1, 2)) for x in (streams["joint"].x, streams["motion"].x))
     theirs = plain.loss(joint, motion, clips.label, 2)
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=0, check_dtype=False)
     ours.backward()
     theirs.backward()
-    for name in ("joint_encoder.blocks.1.global_attention", "pyramid.attentions.body.query_key_value.weight"):
+    for name in (
+        "encoders.joint.blocks.1.global_attention",
+        "pyramid.attentions.body.query_key_value.weight",
+    ):
         found, expected = (dict(net.named_parameters())[name].grad for net in (plain, model))
         torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-4 * float(expected.abs().max()))

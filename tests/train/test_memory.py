@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from psptool.common.errors import PspError
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Stream
 from psptool.data.skeletons.topologies import UCLA20
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
@@ -19,6 +19,8 @@ from psptool.schemas.training import TrainingConfig
 from psptool.training import guards
 from psptool.training.guards import explain_out_of_memory
 from psptool.training.memory import MINIMUM, StepMemory, get_setting
+
+from ..streams import two
 
 CPU = torch.device("cpu")
 BEFORE = 2**30
@@ -56,7 +58,7 @@ class Allocator:
         with torch.device("meta"):
             model = PSPNet(recipe.model, UCLA20, 10, contrast=bool(recipe.contrast_levels))
             x = torch.empty(clips, 3, recipe.sampling.frames, 20)
-            streams = Streams(
+            streams = two(
                 *(Stream.of(x, torch.ones(clips, dtype=torch.int64, device="cpu")) for _ in range(2))
             )
             # Gradients, the optimizer's one or two means, the teacher's copy; weights are there before the step.

@@ -10,21 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import Batch, Stream
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training.teacher import OLD_LABELS, Teacher
 
+from ..streams import two
 from ..trained import TRAINING, make_network
 from .tiny import RECIPE, change, make_files
 
 TAUGHT = TRAINING.model_copy(update={"teacher": TeacherSettings(weight=0.7)})
 
 
-def make_streams(clips: int = 6, seed: int = 0) -> Streams:
+def make_streams(clips: int = 6, seed: int = 0) -> Batch:
     x = torch.randn(2, clips, 3, 4, 20, generator=torch.Generator().manual_seed(seed))
-    return Streams(Stream(x[0], torch.eye(clips)), Stream(x[1], torch.eye(clips)))
+    return two(Stream(x[0], torch.eye(clips)), Stream(x[1], torch.eye(clips)))
 
 
 def unsure() -> PSPNet:
@@ -35,10 +36,10 @@ def unsure() -> PSPNet:
     return model
 
 
-def probabilities(model: PSPNet, streams: Streams) -> Tensor:
+def probabilities(model: PSPNet, streams: Batch) -> Tensor:
     with torch.no_grad():
-        joint, motion = model(streams)
-    return (joint + motion).softmax(1)
+        logits: Tensor = model(streams).fused
+    return logits.softmax(1)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_maps_are_those_of_the_model_on_test_frames(run):
     model = make_network()
     with torch.inference_mode():
         features = model.features(Batcher(clips, config.training.sampling).test(chosen))
-        for stream, x in zip(("joint", "motion"), features, strict=True):
+        for stream, x in features.items():
             for level, maps in model.pyramid.maps(x).items():
                 ours = np.concatenate([clip.attention.maps[stream][level] for clip in shown])
                 np.testing.assert_allclose(ours, maps.numpy(), atol=1e-5)
@@ -73,7 +73,7 @@ def test_report_says_the_scores_the_surest_mistakes_and_what_they_rest_on(run):
     scores = evaluate(run, on_progress=told.append)
     (run / "log.jsonl").write_text('{"step": 10, "loss": 2.5, "ce": 2.5, "lr": 0.1}\n')
     text = report_page(run, scores, told[0])
-    wrong = told[0].logits.both.argmax(1) != told[0].labels
+    wrong = told[0].logits.fused.argmax(1) != told[0].labels
     assert wrong.any()
     for name, is_wrong in zip(told[0].names, wrong, strict=True):
         assert (f"<h3>{name}</h3>" in text) == is_wrong

@@ -182,7 +182,7 @@ class PlainNet(nn.Module):
     def __init__(self, settings: ModelSettings, topology: Topology, classes: int, by_index: bool = False):
         super().__init__()
         width = settings.channels[-1]
-        self.joint_encoder = Encoder(settings, topology.size)
+        self.encoders = nn.ModuleDict({"joint": Encoder(settings, topology.size)})
         self.classifier = nn.Linear(width, classes)
         self.pyramid = Pyramid(settings, topology, by_index)
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
@@ -190,7 +190,7 @@ class PlainNet(nn.Module):
     def loss(self, joint: Tensor, motion: Tensor, label: Tensor, labelled: int) -> Tensor:
         """CE + 0.2 CCL of (N, 2, 3, T, V) streams, the labelled clips first."""
         clips, slots = joint.shape[:2]
-        features = self.joint_encoder(torch.cat((joint, motion)).flatten(0, 1))
+        features = self.encoders["joint"](torch.cat((joint, motion)).flatten(0, 1))
         features = features.view(2, clips, slots, *features.shape[1:])
         logits = self.classifier(features.mean((2, 4, 5))).sum(0)
         total = F.cross_entropy(logits[:labelled], label[:labelled])

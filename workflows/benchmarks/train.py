@@ -35,10 +35,11 @@ from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.data.skeletons.topology import Topology
 from psptool.device import PRECISIONS, choose_device, choose_precision
 from psptool.losses.total import total_loss
-from psptool.model.classifier import PSPNet
-from psptool.model.encoder import Block
+from psptool.model.build import build_model
+from psptool.model.encoder import Block, Encoder
+from psptool.model.network import Network
 from psptool.schemas.recipes import resolve
-from psptool.schemas.training import ModelSettings, SamplingSettings, TrainingConfig
+from psptool.schemas.training import SamplingSettings, TrainingConfig
 from psptool.training.optimization import build_optimizer
 
 CLASSES, SEED = 60, 0
@@ -98,8 +99,7 @@ def make_clips(count: int, joints: int, device: torch.device) -> RaggedClips:
     motion[:-1] = joint[1:] - joint[:-1]
     numbers = [torch.as_tensor(x) for x in (rng.integers(0, CLASSES, count), sizes.cumsum() - sizes)]
     return RaggedClips(
-        joint=joint.to(device),
-        motion=motion.to(device),
+        arrays={"joint": joint.to(device), "motion": motion.to(device)},
         device=device,
         present=torch.ones(len(joint), dtype=torch.bool),
         label=numbers[0],
@@ -119,7 +119,7 @@ def padded(clips: RaggedClips, frames: int) -> PaddedClips:
     for first, length, persons in zip(
         clips.first_row.tolist(), clips.frames.tolist(), clips.persons.tolist(), strict=True
     ):
-        for data, kept in zip((clips.joint, clips.motion), arrays, strict=True):
+        for data, kept in zip(clips.arrays.values(), arrays, strict=True):
             both = np.zeros((2, length, *data.shape[1:]), dtype=np.float32)
             rows = data[first : first + length * persons].cpu().numpy()
             both[:persons] = rows.reshape(persons, length, *data.shape[1:])
@@ -132,18 +132,18 @@ def recipe(frames: int = 50, absent: str = "skip") -> TrainingConfig:
     return resolve(preset="paper", changes=[f"sampling.frames={frames}", f"model.absent_persons={absent}"])
 
 
-def network(settings: ModelSettings, topology: Topology, device: torch.device) -> PSPNet:
+def network(config: TrainingConfig, topology: Topology, device: torch.device) -> Network:
     """The network with the weights of one seed."""
     torch.manual_seed(SEED)
-    return PSPNet(settings, topology, CLASSES).to(device).train()
+    return build_model(config, topology, CLASSES).to(device).train()
 
 
 def engine_step(
     clips: RaggedClips, labelled: int, batch: int, absent: str, precision: str, frames: int = 50
-) -> tuple[Step, PSPNet]:
+) -> tuple[Step, Network]:
     """A step of psptool."""
     config = recipe(frames, absent)
-    model = network(config.model, clips.topology, clips.device)
+    model = network(config, clips.topology, clips.device)
     optimizer = build_optimizer(model, config.optim)
     batcher = Batcher.of(clips, config)
     generator = torch.Generator().manual_seed(SEED)
@@ -168,7 +168,7 @@ def plain_step(
     """A step of the plain engine; without workers its batch is the same each time and costs nothing."""
     config = recipe()
     model = PlainNet(config.model, NTU25, CLASSES, by_index).to(clips.device).train()
-    model.load_state_dict(network(config.model, NTU25, clips.device).state_dict())
+    model.load_state_dict(network(config, NTU25, clips.device).state_dict())
     optimizer = build_optimizer(model, config.optim)
     batches = feed(padded(clips, config.sampling.frames), batch, workers or 0)
     fixed = None if workers else [x.to(clips.device) for x in next(batches)]
@@ -192,15 +192,15 @@ def compare(labelled: int, unlabelled: int, device: torch.device) -> dict[str, f
     """Both engines' loss on one batch, float32, empty persons computed; ends the benchmark where they differ."""
     clips = make_clips(labelled + unlabelled, 25, device)
     config = recipe(absent="zeros")
-    model = network(config.model, NTU25, device)
+    model = network(config, NTU25, device)
     plain = PlainNet(config.model, NTU25, CLASSES).to(device).train()
     plain.load_state_dict(model.state_dict())
-    streams = Batcher(clips, SamplingSettings(frames=50), absent_persons="zeros").test(
+    batch = Batcher(clips, SamplingSettings(frames=50), absent_persons="zeros").test(
         torch.arange(len(clips.label))
     )
     labels = clips.label.to(device)
-    ours = float(total_loss(model, streams, labels[:labelled], config, torch.float32)["loss"].detach())
-    joint, motion = (x.unflatten(0, (-1, 2)) for x in (streams.joint.x, streams.motion.x))
+    ours = float(total_loss(model, batch, labels[:labelled], config, torch.float32)["loss"].detach())
+    joint, motion = (x.unflatten(0, (-1, 2)) for x in (stream.x for stream in batch.values()))
     theirs = float(plain.loss(joint, motion, labels, labelled).detach())
     print(f"loss on one batch: psptool {ours:.6f}, plain {theirs:.6f}")
     if abs(ours - theirs) > 1e-3 * abs(theirs):
@@ -257,11 +257,12 @@ def floor(labelled: int, unlabelled: int, device: torch.device, seconds: float) 
     precision = choose_precision("auto", device)
     step, model = engine_step(make_clips(batch, 25, device), labelled, batch, "skip", precision)
     elements: list[int] = []
+    first_norms = {encoder.input_projection[1] for encoder in model.modules() if isinstance(encoder, Encoder)}
     hooks = [
         module.register_forward_hook(lambda _module, _inputs, out: elements.append(out.numel()))
         for module in model.modules()
         if isinstance(module, (Block, nn.BatchNorm2d))
-        and (isinstance(module, Block) or module is model.joint_encoder.input_projection[1])
+        and (isinstance(module, Block) or module in first_norms)
     ]
     with FlopCounterMode(display=False) as counter:
         step()

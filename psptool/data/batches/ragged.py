@@ -9,6 +9,7 @@ drawn, V joints, R stored rows (one frame of one person each).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,11 +21,17 @@ from torch.profiler import record_function
 
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.data.batches.sampling import draw_frames, uniform_frames
-from psptool.data.batches.streams import Stream, Streams
+from psptool.data.batches.streams import STREAMS, ArrayName, Batch, Frames, Stream
 from psptool.data.skeletons.datasets import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Rows, Store
-from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings, TrainingConfig
+from psptool.schemas.training import (
+    AugmentSettings,
+    SamplingSettings,
+    StreamName,
+    StreamSettings,
+    TrainingConfig,
+)
 
 NO_CHANGE = AugmentSettings()
 AS_RELEASED = StreamSettings()
@@ -38,11 +45,11 @@ DEVICE_SHARE = 0.5
 class RaggedClips:
     """Clips as rows of one person and frame each, person-major within a clip, as the store has them.
 
-    All but `joint` and `motion` lie on the host.
+    All but `arrays` are on the host.
 
     Attributes:
-        joint: float32 or float16 (R, V, 3), positions; on `device`, or on the host where they do not fit there.
-        motion: The same for differences.
+        arrays: By name float32 or float16 (R, V, 3), the dataset's positions and their differences to the next frame;
+            on `device`, or on the host where they do not fit there.
         device: Where batches go.
         present: bool (R,).
         label: int64 (n,).
@@ -56,8 +63,7 @@ class RaggedClips:
         up: Vertical axis of the positions.
     """
 
-    joint: Tensor
-    motion: Tensor
+    arrays: Mapping[ArrayName, Tensor]
     device: torch.device
     present: Tensor
     label: Tensor
@@ -72,8 +78,9 @@ class RaggedClips:
 
     @property
     def place(self) -> Literal["device", "host"]:
-        """Whether positions and motion lie on the device, or are gathered on the host."""
-        return "device" if self.joint.device.type == self.device.type else "host"
+        """Whether the arrays are on the device, or batches are gathered on the host."""
+        there = next(iter(self.arrays.values())).device
+        return "device" if there.type == self.device.type else "host"
 
     @classmethod
     def from_store(
@@ -127,11 +134,11 @@ class RaggedClips:
         def integers(values: NDArray[np.integer]) -> Tensor:
             return torch.as_tensor(np.asarray(values, dtype=np.int64))
 
-        size = 2 * rows.joint.size * storage.itemsize
+        arrays: dict[ArrayName, NDArray[np.float32]] = {"joint": rows.joint, "motion": rows.motion}
+        size = sum(x.size for x in arrays.values()) * storage.itemsize
         place = device if _fits(size, device) else torch.device("cpu")
         return cls(
-            joint=torch.as_tensor(rows.joint).to(place, storage),
-            motion=torch.as_tensor(rows.motion).to(place, storage),
+            arrays={name: torch.as_tensor(x).to(place, storage) for name, x in arrays.items()},
             device=device,
             present=torch.as_tensor(rows.present),
             label=integers(label),
@@ -162,15 +169,15 @@ class _Persons:
 
 @dataclass(frozen=True)
 class Batcher:
-    """Turns clip numbers into the network's two streams.
+    """Turns clip numbers into batches of the network's streams.
 
     Attributes:
         clips: The dataset on the device.
-        sampling: Which frames are drawn.
-        augmentation: What changes at training.
-        absent_persons: ``skip`` leaves absent persons out; ``zeros`` computes on `slots` persons a clip.
-        slots: Persons a clip under ``zeros``, at most two in the released code.
-        streams: What the two streams say of the frames drawn.
+        sampling: Which frames are sampled.
+        augmentation: Changes at training.
+        absent_persons: ``skip`` leaves absent persons out; ``zeros`` computes on `slots` persons per clip.
+        slots: Persons per clip under ``zeros``, at most two in the released code.
+        streams: Which streams a batch has, and how they are made.
     """
 
     clips: RaggedClips
@@ -182,64 +189,72 @@ class Batcher:
 
     @classmethod
     def of(cls, clips: RaggedClips, recipe: TrainingConfig) -> Batcher:
-        """As the recipe asks."""
+        """As the training configuration says."""
         absent = recipe.model.absent_persons
         return cls(clips, recipe.sampling, recipe.augment, absent, streams=recipe.streams)
 
-    def train(self, chosen: Tensor, generator: torch.Generator) -> Streams:
-        """A training batch: frames and augmentations are drawn.
+    def train(self, chosen: Tensor, generator: torch.Generator) -> Batch:
+        """A training batch: random frames, random augmentations.
 
         Args:
             chosen: int64 (N,), clip numbers, on the host.
-            generator: Of the host. On another device the augmentations come from a generator there, which this one
-                seeds, so that its state is all there is to keep.
+            generator: On the host. On another device the augmentations come from a generator there, which this one
+                seeds: its state alone determines all random draws.
         """
-        clips, settings = self.clips, self.augmentation
-
-        def draw() -> Tensor:
-            with record_function(DRAWING):
-                return self._visible_frames(
-                    chosen, draw_frames(self._counts(chosen), self.sampling, generator)
-                )
-
-        frames = draw()
+        frames = self._random_frames(chosen, generator)
         on_device = self._device_generator(generator)
-
-        def change() -> Augmentation:
-            frames = self.sampling.frames
-            with record_function(AUGMENTING):
-                return draw_augmentation(
-                    len(chosen), clips.topology.size, settings, on_device, clips.device, frames, clips.up
-                )
-
-        changes = change()
-        frames_of_motion = frames if self.sampling.shared else draw()
-        changes_of_motion = changes if settings.shared else change()
+        changes = self._random_changes(len(chosen), on_device)
+        draws = [(frames, changes)]
+        for _ in self.streams.names[1:]:
+            if not self.sampling.shared:
+                frames = self._random_frames(chosen, generator)
+            if not self.augmentation.shared:
+                changes = self._random_changes(len(chosen), on_device)
+            draws.append((frames, changes))
         persons = self._persons(chosen)
-        mirror = torch.tensor(clips.topology.mirror).to(clips.device, non_blocking=True)
-        streams = []
-        for name, drawn, changed in (
-            ("joint", frames, changes),
-            # Noise is for positions: at a high frame rate it would drown their differences.
-            ("motion", frames_of_motion, replace(changes_of_motion, jitter=0.0)),
-        ):
+        mirror = torch.tensor(self.clips.topology.mirror).to(self.clips.device, non_blocking=True)
+        batch: dict[str, Stream] = {}
+        for name, (frames, changes) in zip(self.streams.names, draws, strict=True):
             with record_function(DRAWING):
-                x, present, owner = self._content(name, persons, drawn)
-            owner_there, shown = (part.to(clips.device, non_blocking=True) for part in (owner, present))
+                found = self._content(name, persons, frames)
+            owner, present = (
+                part.to(self.clips.device, non_blocking=True) for part in (found.owner, found.present)
+            )
+            if not STREAMS[name].noise:
+                changes = replace(changes, jitter=0.0)
             with record_function(AUGMENTING):
-                x = augment(x, owner_there, changed, mirror, on_device, shown)
-            streams.append(self._stream(x, owner, len(chosen)))
-        return Streams(*streams)
+                x = augment(found.x, owner, changes, mirror, on_device, present)
+            batch[name] = self._stream(x, found.owner, len(chosen))
+        return batch
 
-    def test(self, chosen: Tensor) -> Streams:
-        """A test batch of the clips ``chosen``, int64 (N,): evenly spaced frames, nothing drawn, nothing changed."""
+    def test(self, chosen: Tensor) -> Batch:
+        """A test batch of the clips ``chosen``, int64 (N,): evenly spaced frames, no augmentation."""
         frames = self._visible_frames(chosen, uniform_frames(self._counts(chosen), self.sampling.frames))
         persons = self._persons(chosen)
-        streams = []
-        for name in ("joint", "motion"):
-            x, _, owner = self._content(name, persons, frames)
-            streams.append(self._stream(x, owner, len(chosen)))
-        return Streams(*streams)
+        batch: dict[str, Stream] = {}
+        for name in self.streams.names:
+            found = self._content(name, persons, frames)
+            batch[name] = self._stream(found.x, found.owner, len(chosen))
+        return batch
+
+    def _random_frames(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """Frame numbers in the clip, int64 (N, T)."""
+        with record_function(DRAWING):
+            return self._visible_frames(chosen, draw_frames(self._counts(chosen), self.sampling, generator))
+
+    def _random_changes(self, clips: int, generator: torch.Generator) -> Augmentation:
+        """One augmentation per clip; ``generator`` is on the device."""
+        topology, frames = self.clips.topology, self.sampling.frames
+        with record_function(AUGMENTING):
+            return draw_augmentation(
+                clips,
+                topology.size,
+                self.augmentation,
+                generator,
+                self.clips.device,
+                frames,
+                self.clips.up,
+            )
 
     def _device_generator(self, generator: torch.Generator) -> torch.Generator:
         if self.clips.device.type == "cpu":
@@ -261,20 +276,16 @@ class Batcher:
         first_row = self.clips.first_row[chosen][owner] + number * self.clips.frames[chosen][owner]
         return _Persons(owner, number, first_row)
 
-    def _content(self, stream: str, persons: _Persons, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the stream ``joint`` or ``motion`` says of these frames; the result is that of `_gather`."""
-        if stream == "motion" and self.streams.motion == "recorded":
-            x, present, owner = self._gather(self.clips.motion, persons, frames)
-        else:
-            x, present, owner = self._gather(self.clips.joint, persons, frames)
-        if stream == "motion" and self.streams.motion == "drawn":
-            x, present = central_difference(x, present)
-        if self.streams.origin == "frame":
-            x = root_relative(x, self.clips.topology.center)
-        return x, present, owner
+    def _content(self, stream: StreamName, persons: _Persons, frames: Tensor) -> Frames:
+        """The stream named ``stream`` on the frames (N, T) of each clip."""
 
-    def _gather(self, data: Tensor, persons: _Persons, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions or motion, float32 (P, T, V, 3) on the device; on the host presence (P, T) and clips (P,)."""
+        def read(array: ArrayName) -> Frames:
+            return self._gather(self.clips.arrays[array], persons, frames)
+
+        return STREAMS[stream].make(read, self.streams, self.clips.topology)
+
+    def _gather(self, data: Tensor, persons: _Persons, frames: Tensor) -> Frames:
+        """The rows of ``data`` (R, V, 3) for the frames (N, T) of each clip."""
         owner = persons.owner
         rows = persons.first_row[:, None] + frames[owner]  # (P, T)
         present = self.clips.present[rows]
@@ -287,10 +298,10 @@ class Batcher:
             shown = present.new_zeros(len(padded), present.shape[1])
             owner = torch.arange(clips).repeat_interleave(self.slots)
             x = padded.index_copy(0, slot.to(x.device, non_blocking=True), x)
-            return x, shown.index_copy(0, slot, present), owner
-        # A person who is absent from all frames drawn takes no part either.
+            return Frames(x, shown.index_copy(0, slot, present), owner)
+        # A person who is absent from all sampled frames is left out too.
         seen = present.any(1)
-        return self._fetch(data, rows[seen]), present[seen], owner[seen]
+        return Frames(self._fetch(data, rows[seen]), present[seen], owner[seen])
 
     def _fetch(self, data: Tensor, rows: Tensor) -> Tensor:
         """The rows (P, T) of ``data``, (P, T, V, 3) on the device, of torch's default type, float32 as a rule."""
@@ -304,29 +315,3 @@ class Batcher:
 
     def _stream(self, x: Tensor, owner: Tensor, clips: int) -> Stream:
         return Stream.of(x.permute(0, 3, 1, 2), torch.bincount(owner, minlength=clips))
-
-
-def central_difference(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """The drawn frame after minus the one before, zero where either is not there.
-
-    Args:
-        x: (P, T, V, 3), positions, on any device.
-        present: bool (P, T), on the host.
-
-    Returns:
-        (P, T, V, 3), and bool (P, T), where it is a difference.
-    """
-    known, change = torch.zeros_like(present), torch.zeros_like(x)
-    known[:, 1:-1] = present[:, 2:] & present[:, :-2]
-    change[:, 1:-1] = x[:, 2:] - x[:, :-2]
-    return change * known[:, :, None, None].to(x.device, non_blocking=True), known
-
-
-def root_relative(x: Tensor, center: int) -> Tensor:
-    """Joints (P, T, V, 3) relative to the center joint of their frame, which alone is as it was.
-
-    Positions can be had back from the result by adding up; of absent frames, which are zero, it is zero.
-    """
-    moved = x - x[:, :, center : center + 1]
-    moved[:, :, center] = x[:, :, center]
-    return moved

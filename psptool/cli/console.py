@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from psptool.common.errors import PspError, suggest
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 FOUND, BAD, INTERRUPTED = 1, 2, 130
 """Exit codes beside 0: the check found something; bad usage, input or configuration; stopped by Ctrl-C."""
@@ -28,6 +28,8 @@ FEW_NAMED = 5
 """Files that a warning names."""
 _UNFOLDED = 1000
 _quiet = _muted = False
+_bar_console: Console | None = None
+"""Where a progress bar is shown at the moment."""
 
 
 def quietable(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,8 +116,12 @@ def say_json(values: Mapping[str, Any]) -> None:
 
 def note(text: str) -> None:
     """A line about the work, on stderr."""
-    if not _quiet:
+    if _quiet:
+        return
+    if _bar_console is None:
         typer.echo(text, err=True)
+    else:
+        _bar_console.print(text, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -144,9 +150,14 @@ def fail(text: str) -> None:
 
 
 def next_step(command: str) -> None:
-    """Name the command that comes next."""
+    """Name the command that comes next, on stdout."""
     if not _quiet:
-        say(f"Next: {command}")
+        say(f"{_styled('Next:', fg='green')} {command}")
+
+
+def headline(text: str, rest: str = "") -> None:
+    """The main result, highlighted on a terminal, on stdout."""
+    say(f"{_styled(text, fg='cyan')}{rest}")
 
 
 def table(title: str, rows: Iterable[tuple[str, object]]) -> None:
@@ -159,22 +170,30 @@ def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) ->
     _table(title, header, list(rows))
 
 
-def progress(*columns: Any) -> Progress:
-    """A progress display on stderr, silent when that is no terminal.
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, such as ``1 recording`` or ``1,484 recordings``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
-    The default columns show the field `said` of a task, and the time left.
-    """
-    from rich import progress as bars
 
-    chosen = columns or (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TextColumn("{task.fields[said]}"),
-        bars.TimeRemainingColumn(),
-    )
-    console = _console(stderr=True)
-    return bars.Progress(*chosen, console=console, disable=_quiet or not console.is_terminal, transient=True)
+def is_quiet() -> bool:
+    """Whether notes and progress are left out."""
+    return _quiet
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal."""
+    return bool(getattr(sys.stderr, "isatty", lambda: False)())
+
+
+def attach(bar: Console | None) -> None:
+    """Print notes, warnings and errors above a progress bar on this console; None ends that."""
+    global _bar_console
+    _bar_console = bar
+
+
+def stderr_console() -> Console:
+    """The console of stderr."""
+    return _bar_console or _console(stderr=True)
 
 
 def choice(value: str, known: Sequence[str], what: str) -> str:
@@ -228,4 +247,9 @@ def _console(stderr: bool = False) -> Console:
 def _on_stderr(prefix: str, colour: str, text: str) -> None:
     from rich.text import Text
 
-    _console(stderr=True).print(Text.assemble((prefix, f"bold {colour}"), text), soft_wrap=True)
+    stderr_console().print(Text.assemble((prefix, f"bold {colour}"), text), soft_wrap=True)
+
+
+def _styled(text: str, fg: str) -> str:
+    """Bold and coloured text; typer.echo removes the colour where stdout is not a terminal."""
+    return text if os.environ.get("NO_COLOR") else typer.style(text, fg=fg, bold=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import examples, grid, note, progress, say, say_json
+from psptool.cli.console import examples, grid, note, say, say_json
+from psptool.cli.progress import ProgressReport
 
 if TYPE_CHECKING:
     import torch
@@ -59,15 +60,14 @@ def _recordings(out: Path, seed: int) -> Path:
         note(f"1 of 5  recordings: {raw} is there already")
         return raw
     note(f"1 of 5  recordings: {len(clips)} .skeleton files in {raw}")
-    with progress() as bar:
-        task = bar.add_task("moving bodies", total=len(clips), said="")
+    with ProgressReport("generating", "clips") as report:
 
-        def counted() -> Iterator[str]:
-            for name in clips:
+        def reported() -> Iterator[str]:
+            for number, name in enumerate(clips):
+                report(number, len(clips))
                 yield name
-                bar.advance(task)
 
-        write_ntu(raw, counted(), seed)
+        write_ntu(raw, reported(), seed)
     return raw
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, next_step, note, progress, say_json, table, warn
+from psptool.cli.console import choice, examples, next_step, note, say_json, table, warn
 from psptool.cli.newest import DATASET, choose
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -118,15 +119,14 @@ def import_data(
             warn(line)
         if one.dtype.itemsize == 2:
             warn(f"{one.path}: positions in float16, which at three metres are exact to a millimetre")
-    with progress() as bar:
-        task = bar.add_task("importing", total=None, said="")
+    with ProgressReport("importing", "clips") as report:
         done = import_clips(
             contents,
             out,
             positions,
             settings,
             force=force,
-            progress=lambda clips, total: bar.update(task, completed=clips, total=total),
+            progress=report,
         )
     kept, lost, absent = _save_splits(done.path, contents)
     for line in absent:

@@ -10,11 +10,12 @@ import typer
 
 from psptool.cli.console import choice, examples, grid, next_step, note, say_json
 from psptool.cli.newest import RUN, choose
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
     from psptool.data.store.arrays import PreparedClip
-    from psptool.evaluation.exporting import Format
+    from psptool.evaluation.exporting import Exported, Format
     from psptool.evaluation.models import TrainedModel, Weights
 
 EXAMPLES = examples(
@@ -64,7 +65,12 @@ def export(
     model = models.open_model(folder, which)
     clips, compared, clip = _clips(model, data)
     inputs = exporting.inputs_at_test(model, ragged(clips, model), range(len(clips)))
-    done = exporting.export(model, formats, inputs)
+    done: list[Exported] = []
+    with ProgressReport("exporting") as report:
+        for number, one_format in enumerate(formats):
+            # Converting takes minutes on a busy machine, so each format is announced.
+            report(number, len(formats), one_format, due=True)
+            done += exporting.export(model, [one_format], inputs)
     target, stem = out or folder / "export", folder.resolve().name
     paths = [exporting.file_of(target, stem, one.format) for one in done]
     for path, one in zip(paths, done, strict=True):

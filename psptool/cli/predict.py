@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import FOUND, choice, examples, grid, next_step, progress, say, say_json, warn
+from psptool.cli.console import FOUND, choice, examples, grid, next_step, say, say_json, warn
 from psptool.cli.newest import MODEL, choose
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -70,14 +71,13 @@ def predict(
 def _run(model: TrainedModel, files: Sequence[Path], top: int, logits: bool) -> Prediction:
     from psptool.evaluation import predicting
 
-    with progress() as bar:
-        task = bar.add_task("recordings", total=None, said="")
+    with ProgressReport("predicting", "recordings") as report:
         done = predicting.predict(
             model,
             files,
             top=top,
             logits=logits,
-            progress=lambda count, total: bar.update(task, completed=count, total=total),
+            progress=report,
         )
     for clip in done.unusable:
         warn(f"not used: {clip.detail or f'{clip.source}: {clip.reason}'}")

@@ -13,12 +13,12 @@ from psptool.cli.console import (
     examples,
     next_step,
     note,
-    progress,
     say_json,
     table,
     warn,
     warn_of_lost,
 )
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def run_preparation(
     """Prepare with progress on stderr; as `pipeline.prepare`, but jobs None means all cores."""
     from psptool.preparation import pipeline
 
-    with progress() as bar:
-        task = bar.add_task("preparing", total=None, said="")
+    with ProgressReport("preparing", "clips") as report:
         return pipeline.prepare(
             kind,
             sources,
@@ -98,7 +97,7 @@ def run_preparation(
             scheduler=scheduler,
             strict=strict,
             force=force,
-            progress=lambda clips, total: bar.update(task, completed=clips, total=total),
+            progress=report,
         )
 
 

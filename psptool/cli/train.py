@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, mute, next_step, note, progress, say_json, table, warn
+from psptool.cli.console import choice, examples, grid, mute, next_step, note, say_json, table, warn
 from psptool.cli.newest import DATASET, SPLIT, choose
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -177,21 +178,23 @@ def run_training(
     from psptool.training.stopping import Stopped
 
     ranks = ranks or SINGLE
-    with progress() as bar:
-        task = bar.add_task(recipe.method, total=recipe.optim.steps, said="")
+    steps = recipe.optim.steps
+    with ProgressReport("step", "steps") as report:
 
-        def tell(word: Progress) -> None:
-            bar.update(task, completed=word.step, said=_said(word))
+        def begin(folder: Path, config: RunConfig) -> None:
+            (on_start or _tell_recipe)(folder, config)
+            report(config.latest.from_step, steps)
 
         try:
             return api.train(
-                data, split, recipe, device=device, out=out, runs=runs, resume=resume, ranks=ranks,
-                on_start=on_start or _tell_recipe, on_progress=tell, on_message=note, on_warning=warn,
+                data, split, recipe, device=device, out=out, runs=runs, resume=resume, ranks=ranks, on_start=begin,
+                on_progress=lambda now: report(now.step, steps, _terms(now), due=True),
+                on_step=lambda step: report(step, steps), on_message=note, on_warning=warn,
             )  # fmt: skip
         except Stopped as stop:
             program = "psptool" if ranks.size == 1 else "torchrun … -m psptool"
-            way = f"{program} train --resume required --out {shlex.quote(str(stop.folder))}"
-            raise KeyboardInterrupt(f"{stop} Go on with: {way}") from stop
+            again = f"{program} train --resume required --out {shlex.quote(str(stop.folder))}"
+            raise KeyboardInterrupt(f"{stop} Resume: {again}") from stop
 
 
 def _tell_recipe(folder: Path, config: RunConfig) -> None:
@@ -208,11 +211,10 @@ def _short(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _said(word: Progress) -> str:
-    """Loss, its terms, and steps a second."""
-    terms = " ".join(f"{name} {value:.3f}" for name, value in word.terms.items())
-    looked = "" if word.validation is None else f" validation {100 * word.validation:.1f} %"
-    return f"{terms}{looked}  {word.step / max(word.seconds, 1e-9):.1f} steps/s"
+def _terms(now: Progress) -> str:
+    """Loss, learning rate and, where it was measured, validation accuracy; log.jsonl has each term of the loss."""
+    measured = "" if now.validation is None else f"  validation {100 * now.validation:.1f} %"
+    return f"loss {now.terms['loss']:.2f}  lr {now.lr:.2g}{measured}"
 
 
 def _summary(done: Trained) -> dict[str, Any]:

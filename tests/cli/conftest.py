@@ -36,6 +36,22 @@ class Psptool(Protocol):
     def __call__(self, *arguments: object, code: int | None = 0) -> Ran: ...
 
 
+class Terminal:
+    """A stream that says it is a terminal and keeps what is written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture(scope="package")
 def ntu_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 ``.skeleton`` files of NTU 60: 2 actions, 2 train and 2 test subjects, 3 cameras."""

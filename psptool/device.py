@@ -10,6 +10,8 @@ import torch
 from psptool.common.errors import PspError, suggest
 
 DEVICES = ("auto", "cpu", "cuda")
+SYNONYMS = {"gpu": "cuda", "nvidia": "cuda", "rocm": "cuda"}
+"""Other names of devices, for suggestions."""
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STORAGES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 
@@ -27,7 +29,9 @@ def choose_device(name: str) -> torch.device:
         raise PspError(
             f"--device: no device is called {name!r}",
             expected=f"one of {', '.join(DEVICES)}, or cuda:0 and so on",
-            fix=suggest(name, DEVICES),
+            fix=f"Did you mean {SYNONYMS[kind.lower()]}?"
+            if kind.lower() in SYNONYMS
+            else suggest(name, DEVICES),
         )
     if kind == "cuda":
         if not torch.cuda.is_available():
@@ -40,7 +44,7 @@ def choose_device(name: str) -> torch.device:
             raise PspError(
                 f"--device {name}: there is no such GPU",
                 found=f"{torch.cuda.device_count()} GPU(s)",
-                fix="They count from cuda:0.",
+                fix="GPU indices start at 0.",
             )
     return torch.device(name)
 

@@ -53,7 +53,24 @@ def quietable(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Commands(TyperGroup):
-    """A group of commands that shows a user's errors as such; typer shows usage errors, with code 2."""
+    """A group of commands that prints a `PspError` without a traceback, and exits with code 2 as for usage errors."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands of ``--help``, by group (the ``rich_help_panel`` of each command)."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        names = self.list_commands(ctx)
+        limit = formatter.width - 6 - max(map(len, names))
+        for name in names:
+            command = self.get_command(ctx, name)
+            panel = getattr(command, "rich_help_panel", None)
+            if command is not None and not command.hidden:
+                group = panel if isinstance(panel, str) else "Commands"
+                groups.setdefault(group, []).append(
+                    (name.ljust(max(map(len, names))), command.get_short_help_str(limit))
+                )
+        for group, rows in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

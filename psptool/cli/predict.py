@@ -1,4 +1,4 @@
-"""``psptool predict``: the actions in raw recordings."""
+"""``psptool predict``: classify raw recordings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import FOUND, choice, examples, grid, next_step, say, say_json, warn
+from psptool.cli.console import FOUND, choice, counted, examples, grid, next_step, say, say_json, warn
 from psptool.cli.newest import MODEL, choose
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
@@ -32,18 +32,20 @@ def predict(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="A run's folder or exported .safetensors; the newest run."),
+        typer.Option(help="A run's folder, or an exported .safetensors; the newest run."),
     ] = None,
-    top: Annotated[int, typer.Option(help="Actions to name for each recording.")] = 5,
-    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
-    logits: Annotated[bool, typer.Option("--logits", help="Keep the logits of all classes in JSON.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the answers to this JSON file.")] = None,
+    top: Annotated[int, typer.Option(help="Classes to list per recording.")] = 5,
+    weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Include the logits of all classes in JSON.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the predictions to a JSON file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
-    """Name the actions in raw recordings.
+    """Recognize actions in raw recordings.
 
-    They are prepared as the model's own, and may have any name. Code 1 where some could not be used.
+    File names are free. Exit code 1 if a recording could not be used.
     """
     from psptool.device import choose_device
     from psptool.evaluation import models
@@ -90,7 +92,11 @@ def _show(done: Prediction) -> None:
         for clip in done.clips
         for place, guess in enumerate(clip.top)
     ]
-    grid(f"{len(done.clips)} recordings by {done.model}", ("recording", "action", "%"), rows)
+    grid(
+        f"{counted(len(done.clips), 'recording')} predicted by {done.model}",
+        ("recording", "class", "probability %"),
+        rows,
+    )
     for clip in done.clips:
         for noted in clip.notes:
             say(f"{clip.name}: {noted}")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, mute, next_step, note, say_json, table, warn
+from psptool.cli.console import choice, counted, examples, grid, mute, next_step, note, say_json, table, warn
 from psptool.cli.newest import DATASET, SPLIT, choose
+from psptool.cli.overrides import Shorthands
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 
@@ -27,53 +28,75 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool train",
-    "psptool train --method supervised --set optim.lr=0.05",
-    "psptool train --profile 5",
+    "psptool train --method supervised --lr 0.05 --epochs 20",
     "psptool train --split splits/ucla-xview-0.05-s0.json --preset small",
+    "psptool train --like runs/ucla-xview-0.05-s0-psp-small --seed 1",
+    "psptool train --dry-run",
+    "psptool train --profile 5",
 )
 
 
 def train(
-    split: Annotated[Path | None, typer.Option(help="The split; the newest of splits/.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The dataset; the split's own in data/.")] = None,
+    split: Annotated[Path | None, typer.Option(help="The split; by default the newest in splits/.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The dataset; by default the split's, in data/.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="psp, or supervised: labels only with the same encoder.")
+        str | None, typer.Option(help="psp (default), or supervised: labels only, same encoder.")
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="small (default), best, lean, paper, paper-short."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A YAML file of recipe values, over the preset.")
+        Path | None, typer.Option(help="YAML file with values, or a run's config.json.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Use a run's configuration, split and dataset.")
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One recipe value, over the file; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set one value; repeatable."),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (optim.lr).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps (optim.steps).")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the pool, instead of steps.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Labelled clips per step (optim.labelled_batch).")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="auto, float32 or bfloat16; the recipe's by default.")
+        str | None, typer.Option(help="auto, float32 or bfloat16; by default the preset's.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights and draws; the split's by default.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of initialization and sampling; by default the split's.")
+    ] = None,
     profile: Annotated[
-        int,
-        typer.Option(metavar="STEPS", help="Show where their time goes; leave no run.", show_default=False),
-    ] = 0,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default named in runs/.")] = None,
+        int | None,
+        typer.Option(metavar="STEPS", help="Time the parts of some steps; keep no run."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default a new one in runs/.")] = None,
     resume: Annotated[
-        str, typer.Option(help="An unfinished run: auto (default), required or off.", show_default=False)
+        str, typer.Option(help="An interrupted run: auto (default), required or off.", show_default=False)
     ] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show all; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a model. psptool schemas --show training lists the keys of --set."""
+    """Train a model. psptool config --table lists the keys of --set."""
+    from psptool.cli.dry_run import dry_run as show_plan
     from psptool.common.distributed import init_distributed, own_device
+    from psptool.common.paths import recalled
     from psptool.device import choose_device
     from psptool.schemas.recipes import resolve
     from psptool.schemas.split import Split
     from psptool.schemas.training import Method
+    from psptool.training.runs.folder import RunFolder
     from psptool.training.runs.unfinished import Resume
 
     how = cast(Resume, choice(resume, get_args(Resume), "--resume"))
+    if profile is not None and profile < 1:
+        raise PspError("--profile", str(profile), "at least 1 step")
+    if like is not None and config is not None:
+        raise PspError("--like and --config both name a configuration", fix="Leave out one of them.")
+    short = Shorthands(lr, steps, epochs, batch_size, precision)
     with init_distributed() as ranks:
         if not ranks.first:
             mute()
@@ -81,35 +104,47 @@ def train(
         if known is not None and device == "auto":
             device = _device_again(known)
         computing_on = own_device(choose_device(device), ranks)
-        if known is not None and not (method or preset or config or changes or precision or seed is not None):
-            # The run's folder says all of it: no option need be repeated to go on.
+        model_run = None if like is None else RunFolder(like).read_config()
+        own_options = method or preset or config or like or changes or short.given or seed is not None
+        if known is not None and not own_options:
+            # Resuming a run takes its configuration from its folder: no option need be repeated.
             recipe = known.training
         else:
             recipe = resolve(
                 method=None if method is None else cast(Method, choice(method, get_args(Method), "--method")),
                 preset=preset,
-                file=config,
-                changes=[*(changes or ()), *_precision(precision)],
+                file=like or config,
+                changes=short.changes(changes or ()),
                 seed=seed,
             )
-        if known is not None:
-            split, data = split or Path(known.latest.split_path), data or Path(known.latest.data_path)
+        for run in (known, model_run):
+            if run is not None:
+                split, data = split or recalled(run.latest.split_path), data or recalled(run.latest.data_path)
         split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
-        data_path = choose(DATASET, data, Split.load(split_path).dataset)
-        if profile:
+        found = Split.load(split_path)
+        data_path = choose(DATASET, data, found.dataset)
+        recipe = short.with_epochs(recipe, found)
+        if dry_run:
+            show_plan(data_path, split_path, recipe, computing_on, ranks, as_json)
+            return
+        if profile is not None:
             _say_profile(data_path, split_path, recipe, computing_on, profile, as_json)
             return
         done = run_training(data_path, split_path, recipe, computing_on, out, resume=how, ranks=ranks)
+    _say_result(done, out is None, as_json)
+
+
+def _say_result(done: Trained, default: bool, as_json: bool) -> None:
     if as_json:
         say_json(_summary(done))
         return
-    rows = [(key, value) for key, value in _summary(done).items() if value is not None]
+    rows = [(key.replace("_", " "), value) for key, value in _summary(done).items() if value is not None]
     table(str(done.folder), rows[1:])
-    next_step("psptool evaluate" if out is None else f"psptool evaluate {done.folder}")
+    next_step("psptool evaluate" if default else f"psptool evaluate {done.folder}")
 
 
 def _known(out: Path | None) -> RunConfig | None:
-    """What the run in a named folder is; None where there is none yet."""
+    """The configuration of the run in a named folder; None where there is none yet."""
     from psptool.schemas.run import RunConfig
     from psptool.training.runs.folder import RunFolder
 
@@ -141,21 +176,15 @@ def _say_profile(
         say_json(asdict(found))
         return
     grid(
-        f"{steps} steps, {steps / found.seconds:.2f} steps/s with the profiler at work",
-        ("part of a step", "ms"),
+        f"{counted(steps, 'step')}, {steps / found.seconds:.2f} steps/s under the profiler",
+        ("part of a step", "ms per step"),
         [(part, round(milliseconds, 1)) for part, milliseconds in found.parts.items()],
     )
     grid(
         "",
-        ("operator", "ms a step", "calls"),
+        ("operator", "ms per step", "calls per step"),
         [(name, round(spent, 1), round(calls, 1)) for name, spent, calls in found.operators],
     )
-
-
-def _precision(name: str | None) -> list[str]:
-    """The option as a change of the recipe."""
-    known = ("auto", "float32", "bfloat16")
-    return [] if name is None else [f"precision={choice(name, known, '--precision')}"]
 
 
 def run_training(
@@ -171,7 +200,7 @@ def run_training(
 ) -> Trained:
     """Train, with progress on stderr; arguments and errors as `psptool.training.api.train`.
 
-    Unless `on_start` says otherwise, the resolved recipe is told too.
+    Unless `on_start` is given, what the configuration changes of its preset is printed too.
     """
     from psptool.common.distributed import SINGLE
     from psptool.training import api
@@ -198,13 +227,20 @@ def run_training(
 
 
 def _tell_recipe(folder: Path, config: RunConfig) -> None:
-    """The resolved recipe, as it is saved in the run's folder: one line a group."""
-    recipe: dict[str, Any] = config.training.model_dump(mode="json")
-    groups = {key: value for key, value in recipe.items() if isinstance(value, dict)}
-    rest = {key: value for key, value in recipe.items() if key not in groups}
+    """Where the run is, and what its configuration changes of the preset."""
+    changed = " ".join(f"{key}={_short(value)}" for key, value in _changed(config.training).items())
     note(f"run: {folder}, on {config.latest.device} in {config.precision}, seed {config.seed}")
-    for name, values in {"recipe": rest, **groups}.items():
-        note(f"  {name}: " + " ".join(f"{key}={_short(value)}" for key, value in values.items()))
+    note(f"  preset {config.training.preset}" + (f" with {changed}" if changed else ""))
+    note(f"  all values: {folder / 'config.json'}")
+
+
+def _changed(recipe: TrainingConfig) -> dict[str, Any]:
+    """The values, by dotted key, that differ from the preset's."""
+    from psptool.schemas.base import flat
+    from psptool.schemas.recipes import resolve
+
+    usual = dict(flat(resolve(preset=recipe.preset).model_dump(mode="json")))
+    return {key: value for key, value in flat(recipe.model_dump(mode="json")) if value != usual[key]}
 
 
 def _short(value: object) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from psptool.common.errors import PspError, suggest
-from psptool.schemas.base import describe
+from psptool.schemas.base import describe, flat
 from psptool.schemas.training import Method, Preset, TrainingConfig
 
 _SMALL: Mapping[str, Any] = {
@@ -113,7 +114,7 @@ def resolve(
     Args:
         method: Wins over all of them, as do `seed` and `preset` where given.
         preset: A name in `PRESETS`; where neither this nor the file names one, `DEFAULT_PRESET`.
-        file: A YAML mapping with any keys of `TrainingConfig`.
+        file: A YAML mapping with any keys of `TrainingConfig`; a run's ``config.json``, or a run's folder.
         changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.05``), values are YAML.
         seed: Training seed.
 
@@ -121,7 +122,8 @@ def resolve(
         PspError: A key that does not exist (near misses are suggested), a value that does not fit, a file that
             cannot be read; all findings at once.
     """
-    values = read_yaml(file) if file is not None else {}
+    values = read_recipe(file) if file is not None else {}
+    _check_preset(file, values, preset)
     named = preset or str(values.get("preset", DEFAULT_PRESET))
     if named not in PRESETS:
         raise PspError(
@@ -148,9 +150,7 @@ def resolve(
         problems += _unknown(nested, TrainingConfig)
         _merge(merged, nested)
     if problems:
-        raise PspError(
-            f"{where}: {'; '.join(problems)}", fix="psptool schemas --show training lists all keys."
-        )
+        raise PspError(f"{where}: {'; '.join(problems)}", fix="psptool config --table lists all keys.")
     merged["preset"] = named
     if method is not None:
         merged["method"] = method
@@ -160,8 +160,33 @@ def resolve(
         return TrainingConfig.model_validate(merged)
     except ValidationError as error:
         raise PspError(
-            f"training configuration: {describe(error)}", fix="Mend the values named here."
+            f"training configuration: {describe(error)}", fix="Fix the values listed above."
         ) from error
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The training configuration in a YAML file, or in the ``config.json`` of a run, whose folder may be given.
+
+    Raises:
+        PspError: As for `read_yaml`.
+    """
+    values = read_yaml(path / "config.json" if path.is_dir() else path)
+    recipe = values.get("training")
+    # Keys that only a run's configuration has.
+    is_run = isinstance(recipe, dict) and {"split_digest", "content_fingerprint"} <= values.keys()
+    return recipe if is_run and isinstance(recipe, dict) else values
+
+
+def _check_preset(file: Path | None, values: Mapping[str, Any], preset: str | None) -> None:
+    """Refuse another preset than that of a complete file, which would leave nothing of the preset but its name."""
+    there = values.get("preset")
+    keys = {key for key, _ in flat(values)}
+    if preset and there not in (None, preset) and keys >= set(all_keys(TrainingConfig)):
+        raise PspError(
+            f"--preset {preset} has no effect: {file} sets every value",
+            f"preset {there} there",
+            fix="Leave out --preset, or change single values with --set.",
+        )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -231,7 +256,7 @@ def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
     for key, value in values.items():
         known = model.model_fields.get(str(key))
         if known is None:
-            near = suggest(f"{prefix}{key}", tuple(all_keys(TrainingConfig)))
+            near = suggest_key(f"{prefix}{key}")
             yield f"no key {prefix}{key}" + (f" ({near})" if near else "")
         elif isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
             if isinstance(value, Mapping):
@@ -240,10 +265,49 @@ def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
                 yield f"{prefix}{key} is a group of keys, not a value"
 
 
-def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of all values in ``model``."""
+SYNONYMS: Mapping[str, str] = {
+    "batch_size": "optim.labelled_batch",
+    "dim": "model.channels",
+    "epochs": "optim.steps",
+    "flip": "augment.mirror",
+    "grad_clip": "optim.clip_norm",
+    "hidden": "model.channels",
+    "iterations": "optim.steps",
+    "lambda": "loss.contrast_weight",
+    "learning_rate": "optim.lr",
+    "noise": "augment.jitter",
+    "num_frames": "sampling.frames",
+    "num_heads": "model.heads",
+    "optimizer": "optim.kind",
+    "rotation": "augment.yaw",
+    "scheduler": "optim.schedule",
+    "tau": "loss.temperature",
+    "unlabelled_batch": "optim.pool_batch",
+    "wd": "optim.weight_decay",
+    "width": "model.channels",
+}
+"""Common names of other code bases for keys of `TrainingConfig`, without their group."""
+
+
+def suggest_key(key: str) -> str | None:
+    """A sentence that offers the key meant: by its last part, by a synonym of that, or by spelling."""
+    known = tuple(all_keys(TrainingConfig))
+    last = key.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == last] or [
+        SYNONYMS[name] for name in (last.lower(),) if name in SYNONYMS
+    ]
+    return f"Did you mean {' or '.join(same)}?" if same else suggest(key, known)
+
+
+def all_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """All values in ``model`` with their dotted keys."""
     for key, known in model.model_fields.items():
         if isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
-            yield from all_keys(known.annotation, f"{prefix}{key}.")
+            yield from all_fields(known.annotation, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", known
+
+
+def all_keys(model: type[BaseModel]) -> Iterator[str]:
+    """The dotted keys of all values in ``model``."""
+    return (key for key, _ in all_fields(model))

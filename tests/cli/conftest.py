@@ -109,8 +109,8 @@ SHOWN_UCLA_NAMES = [
 
 
 def run_line(line: str) -> None:
-    """Run a shell line of psptool commands in this process."""
-    for command in line.split("&&"):
+    """Run a shell line of psptool commands in this process; where it redirects stdout, that is left out."""
+    for command in line.partition(" > ")[0].split("&&"):
         program, *arguments = shlex.split(command.replace("PATH", "all_sqe"))
         assert program == "psptool"
         if arguments[0] == "prepare" and "--jobs" not in arguments:

@@ -32,7 +32,8 @@ def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here)
 def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
     out = here("evaluate", RUN).out
     assert all(
-        word in out for word in ("both streams", "joint stream", "motion stream", "Unseen:", "sit down")
+        word in out
+        for word in ("two-stream fusion", "joint stream", "motion stream", "Without duplicates", "sit down")
     )
     assert "Next: " in out
 
@@ -110,7 +111,7 @@ def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
         4,
     )
     assert run["seed"] == 7
-    assert "steps=1 labelled_batch=3" in ran.err
+    assert "optim.steps=1 optim.labelled_batch=3" in ran.err
 
 
 def test_supervised_computes_no_contrast(here):

@@ -62,7 +62,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
         lists = pickle.load(file)["split"]
     assert lists["xview_labelled"] == json.loads(Path(split).read_text())["labelled"]
     ran = psptool("import", "a.pkl", "--out", "a.h5")
-    assert "not kept as a split: a.pkl: xview_labelled: stands alone" in ran.err
+    assert "not imported as a split: a.pkl: xview_labelled: stands alone" in ran.err
     assert "splits/ucla-xview-1-s0.json" in ran.err
     ran = psptool("export-data", "--format", "stgcn", "--split", split, "--data", "data/ucla.h5")
     assert "which 2 clips of the train part are labelled" in ran.err
@@ -80,7 +80,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
         (("import", "data/ucla.h5", "--format", "ctrgcn"), "File is not a zip file"),
         (("import", "data"), "no ST-GCN data"),
         (("import", "bad.pkl"), "bad.pkl: refused: found a pickle that asks for posix.system"),
-        (("import", "good.pkl"), "data/ucla.h5: is there already"),
+        (("import", "good.pkl"), "data/ucla.h5: exists already"),
         (("import", "good.pkl", "data", "--out", "b.h5"), "files of different formats"),
         (("import", "named.pkl", "--out", "b.h5"), "clip names: found 'somebody'"),
         (("import", "joints.pkl", "--out", "b.h5"), "joints: found 17, expected 20, as ucla has"),
@@ -120,7 +120,7 @@ def test_half_precision_is_said(psptool):
 def test_an_export_is_replaced_with_force_alone(psptool, ucla):
     psptool("export-data", "--format", "stgcn")
     ran = psptool("export-data", "--format", "stgcn", code=2)
-    assert "exchange/ucla/train_data.npy: is there already" in ran.err
+    assert "exchange/ucla/train_data.npy: exists already" in ran.err
     psptool("export-data", "--format", "stgcn", "--force")
 
 
@@ -137,7 +137,7 @@ def test_a_split_that_names_a_left_out_annotation_is_kept_of_the_others_and_says
     assert f"a.pkl: xview_train: 1 of 4 clips are not in the dataset: {gone}" in ran.err
     assert "a.pkl: xview_val: 1 of 3 clips are not in the dataset: None" in ran.err
     assert (
-        f"clips that cannot be used: 1; a.report.json names each with its reason: {gone} (no body)" in ran.err
+        f"1 clip excluded (malformed): {gone} (no body). a.report.json gives the reason for each" in ran.err
     )
     kept = json.loads(Path("splits/ntu60-xview-1-s0.json").read_text())
     assert kept["labelled"] == sorted(set(split["xview_train"]) - {gone})

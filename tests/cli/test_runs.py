@@ -159,7 +159,7 @@ def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     shown = json.loads(again.out)
     assert {"supervised", "psp"} <= shown.keys()
     assert shown["psp"]["clips"] > 0
-    assert "is there already" in again.err
+    assert "exists already" in again.err
     assert len(list(Path("psptool-demo/runs").glob("*-psp-demo-2"))) == 1
 
 

@@ -28,7 +28,7 @@ def test_files_that_are_not_read_are_named_and_counted_by_prepare_and_view(pspto
         Path(f"raw/part{n}.rar").write_bytes(b"")
     ran = psptool("prepare", "ucla", "--raw", "raw", "--jobs", "1")
     assert "raw/part0.rar" in ran.err
-    assert "and 2 more; data/ucla.report.json names each" in ran.err
+    assert "and 2 more; data/ucla.report.json gives the reason for each" in ran.err
     assert re.search(r"an archive of a kind that is not read +7\b", ran.out)
     assert "raw/part0.rar" in psptool("prepare", "ucla", "--raw", "raw", "--dry-run").err
     # Also where the dataset is current.

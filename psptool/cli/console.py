@@ -187,11 +187,6 @@ def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) ->
     _table(title, header, list(rows))
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun, such as ``1 recording`` or ``1,484 recordings``."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 def is_quiet() -> bool:
     """Whether notes and progress are left out."""
     return _quiet

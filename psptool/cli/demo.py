@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import counted, examples, grid, next_step, note, say, say_json
+from psptool.cli.console import examples, grid, next_step, note, say, say_json
 from psptool.cli.progress import ProgressReport
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     import torch

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, counted, examples, grid, next_step, say, say_json
+from psptool.cli.console import choice, examples, grid, next_step, say, say_json
 from psptool.cli.evaluate import percent
 from psptool.cli.newest import RUN, choose
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from psptool.evaluation.features import ClipFeatures

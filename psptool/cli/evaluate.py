@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, counted, examples, grid, headline, next_step, say, say_json
+from psptool.cli.console import choice, examples, grid, headline, next_step, say, say_json
 from psptool.cli.newest import RUN, choose
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from psptool.evaluation.api import Scored

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, counted, examples, next_step, note, say_json, table, warn
+from psptool.cli.console import choice, examples, next_step, note, say_json, table, warn
 from psptool.cli.newest import DATASET, choose
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, counted, examples, grid, next_step, note, say_json
+from psptool.cli.console import choice, examples, grid, next_step, note, say_json
 from psptool.cli.newest import RUN, choose
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from psptool.data.store.arrays import PreparedClip
@@ -94,7 +95,7 @@ def export(
 
 
 def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], str, str | None]:
-    """Clips to compare on, their description, and a clip name of the dataset; synthetic clips if there is no dataset."""
+    """Clips to compare on, their description, and a clip name of the dataset; synthetic clips without a dataset."""
     from psptool.common.paths import recalled
     from psptool.data.store.arrays import PreparedClip
     from psptool.data.store.reading import open_store

@@ -1,4 +1,4 @@
-"""Options of ``psptool train`` that stand for values of the training configuration."""
+"""Options of ``psptool train`` for single values of the training configuration."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psptool.cli.console import choice, counted, note
+from psptool.cli.console import choice, note
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +36,6 @@ class Shorthands:
     epochs: float | None = None
     batch_size: int | None = None
     precision: str | None = None
-
-    @property
-    def given(self) -> bool:
-        """Whether any of the options was given."""
-        return self != Shorthands()
 
     def changes(self, others: Sequence[str]) -> list[str]:
         """The values as ``key=value`` changes, after those of ``--set``.

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import FOUND, choice, counted, examples, grid, next_step, say, say_json, warn
+from psptool.cli.console import FOUND, choice, examples, grid, next_step, say, say_json, warn
 from psptool.cli.newest import MODEL, choose
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

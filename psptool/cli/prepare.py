@@ -12,7 +12,6 @@ import typer
 
 from psptool.cli.console import (
     choice,
-    counted,
     examples,
     next_step,
     note,
@@ -23,6 +22,7 @@ from psptool.cli.console import (
 )
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

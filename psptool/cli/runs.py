@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import counted, examples, grid, next_step, say_json
+from psptool.cli.console import examples, grid, next_step, say_json
 from psptool.cli.evaluate import percent
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from psptool.schemas.run import RunConfig

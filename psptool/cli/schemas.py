@@ -50,7 +50,7 @@ def schemas(
         if findings:
             note("Fix: psptool schemas")
             raise typer.Exit(FOUND)
-        say(f"{len(texts)} schemas in {out}/ are current")
+        say(f"{out}/: all {len(texts)} schemas are current")
         return
     for path, text in texts.items():
         write_whole(path, text)

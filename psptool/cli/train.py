@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, counted, examples, grid, mute, next_step, note, say_json, table, warn
+from psptool.cli.console import choice, examples, grid, mute, next_step, note, say_json, table, warn
 from psptool.cli.newest import DATASET, SPLIT, choose
 from psptool.cli.overrides import Shorthands
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,9 +87,7 @@ def train(
     from psptool.common.distributed import init_distributed, own_device
     from psptool.common.paths import recalled
     from psptool.device import choose_device
-    from psptool.schemas.recipes import resolve
     from psptool.schemas.split import Split
-    from psptool.schemas.training import Method
     from psptool.training.runs.folder import RunFolder
     from psptool.training.runs.unfinished import Resume
 
@@ -105,18 +105,9 @@ def train(
             device = _device_again(known)
         computing_on = own_device(choose_device(device), ranks)
         model_run = None if like is None else RunFolder(like).read_config()
-        own_options = method or preset or config or like or changes or short.given or seed is not None
-        if known is not None and not own_options:
-            # Resuming a run takes its configuration from its folder: no option need be repeated.
-            recipe = known.training
-        else:
-            recipe = resolve(
-                method=None if method is None else cast(Method, choice(method, get_args(Method), "--method")),
-                preset=preset,
-                file=like or config,
-                changes=short.changes(changes or ()),
-                seed=seed,
-            )
+        asked = _Asked(method, preset, like or config, tuple(changes or ()), seed, short)
+        # Resuming a run takes its configuration from its folder: no option need be repeated.
+        recipe = known.training if known is not None and asked == _Asked() else asked.resolve()
         for run in (known, model_run):
             if run is not None:
                 split, data = split or recalled(run.latest.split_path), data or recalled(run.latest.data_path)
@@ -132,6 +123,29 @@ def train(
             return
         done = run_training(data_path, split_path, recipe, computing_on, out, resume=how, ranks=ranks)
     _say_result(done, out is None, as_json)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options that make the training configuration; the defaults are those of the command."""
+
+    method: str | None = None
+    preset: str | None = None
+    file: Path | None = None
+    changes: tuple[str, ...] = ()
+    seed: int | None = None
+    short: Shorthands = field(default_factory=Shorthands)
+
+    def resolve(self) -> TrainingConfig:
+        """The configuration; errors as for `psptool.schemas.recipes.resolve`."""
+        from psptool.schemas.recipes import resolve
+        from psptool.schemas.training import Method
+
+        method = (
+            None if self.method is None else cast(Method, choice(self.method, get_args(Method), "--method"))
+        )
+        changes = self.short.changes(self.changes)
+        return resolve(method=method, preset=self.preset, file=self.file, changes=changes, seed=self.seed)
 
 
 def _say_result(done: Trained, default: bool, as_json: bool) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from psptool.cli.console import counted, examples, note, say, warn, warn_of_lost
+from psptool.cli.console import examples, note, say, warn, warn_of_lost
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,6 +13,7 @@ import numpy as np
 
 from psptool.common.errors import PspError
 from psptool.common.paths import recalled, shown
+from psptool.common.text import counted
 from psptool.data.skeletons.datasets import DATASETS, NTU120, UCLA
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.arrays import PreparedClip
@@ -147,7 +148,7 @@ def _said(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[s
     if left_out:
         said.append(f"{left_out} of {len(kept)} bodies not selected as persons (grey)")
     if empty:
-        said.append(f"{empty} {'frame' if empty == 1 else 'frames'} without a body")
+        said.append(f"{counted(empty, 'frame')} without a body")
     return tuple(said)
 
 
@@ -165,7 +166,9 @@ def _recordings(path: Path) -> tuple[Reader, list[ClipSource], tuple[Stray, ...]
         strays += more
     raise PspError(
         f"{path}: no recording found",
-        f"{strays[0].name}: {strays[0].reason}" if strays else f"{len(files)} files of other kinds",
+        f"{strays[0].name}: {strays[0].reason}"
+        if strays
+        else f"{counted(len(files), 'file')} of other kinds",
         "a prepared dataset (.h5), a .skeleton, an NW-UCLA JSON or text folder, a zip or tar archive of such, or a "
         "prediction",
     )

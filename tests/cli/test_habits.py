@@ -13,6 +13,7 @@ import pytest
 
 from psptool.cli import console
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 from tests.cli.conftest import Terminal, files
 
 
@@ -217,4 +218,4 @@ def test_next_and_headline_are_coloured_on_a_terminal_unless_no_color_is_set(mon
     ("number", "said"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips"), (1484, "1,484 clips")]
 )
 def test_a_number_and_its_noun_agree(number, said):
-    assert console.counted(number, "clip") == said
+    assert counted(number, "clip") == said

@@ -50,9 +50,7 @@ def prepare(
     raw: Annotated[
         list[Path] | None, typer.Option(help="A folder, zip or tar archive or file to read; repeatable.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The file to write; by default in data/, named by dataset.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     align: Annotated[
         str,
         typer.Option(help="Axes: body (default), released (original code) or none.", show_default=False),

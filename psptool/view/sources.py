@@ -214,7 +214,7 @@ def _choose(file: Path, there: Sequence[str], names: Sequence[str]) -> tuple[Seq
     for name in names:
         matches = matching(name, there)
         if not matches:
-            near = difflib.get_close_matches(name, there, n=5, cutoff=0.5)
+            near = sorted(difflib.get_close_matches(name, there, n=5, cutoff=0.5))
             some = ", ".join(near or _spaced(there))
             raise PspError(
                 f"{file}: has no clip {name!r}",

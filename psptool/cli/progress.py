@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 30.0
 """Seconds after which a line is due where stderr is not a terminal."""
-_BAR = 20
+_BAR = 12
 
 
 class ProgressReport:

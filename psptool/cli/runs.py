@@ -23,7 +23,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="The folder of the runs.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List runs with state (finished, interrupted, ...) and accuracy."""
+    """List runs: finished, interrupted or training; accuracy."""
     found = [_row(path.parent) for path in sorted(folder.glob("*/config.json"))]
     if not found and not folder.is_dir():
         raise PspError(f"{folder}: there is no such folder", fix="Train a model with psptool train.")

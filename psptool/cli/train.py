@@ -263,7 +263,7 @@ def _short(value: object) -> str:
 
 def _terms(now: Progress) -> str:
     """Loss, learning rate and, where it was measured, validation accuracy; log.jsonl has each term of the loss."""
-    measured = "" if now.validation is None else f"  validation {100 * now.validation:.1f} %"
+    measured = "" if now.validation is None else f"  val {100 * now.validation:.1f} %"
     return f"loss {now.terms['loss']:.2f}  lr {now.lr:.2g}{measured}"
 
 

@@ -72,7 +72,7 @@ def test_a_bar_fits_80_columns_with_step_and_time_left_and_notes_stand_on_lines_
     with ProgressReport("step", "steps") as report:
         report(0, 60_000)
         clock[0] = 60
-        report(12_000, 60_000, "loss 3.21  lr 0.0812  validation 45.2 %")
+        report(12_000, 60_000, "loss 3.21  lr 0.0812  val 45.2 %")
         report._bar.refresh()
         console.note("a note")
     rows = [row.rstrip() for row in re.split(r"[\r\n]", ESCAPES.sub("", terminal.text))]

@@ -14,6 +14,7 @@ from psptool.schemas.recipes import PRESETS, SYNONYMS, all_fields, all_keys, res
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training import loop
+from psptool.training.runs.folder import RunFolder
 from tests.cli.conftest import files
 
 RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
@@ -184,6 +185,9 @@ def test_runs_lists_state_step_and_score(here):
     assert told[str(RUN)]["top1"] == json.loads((RUN / "scores.json").read_text())["top1"]
     assert (told[f"{RUN}-2"]["state"], told[f"{RUN}-2"]["step"]) == ("interrupted", 1)
     assert told["runs/broken"]["state"] == "damaged"
+    with RunFolder(Path(f"{RUN}-2")).hold():
+        states = [row["state"] for row in json.loads(here("runs", "--json").out)["runs"]]
+    assert "training" in states
     out = here("runs").out
     assert "1/2" in out
     assert f"Next: psptool train --resume required --out {RUN}-2" in out

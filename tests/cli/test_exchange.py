@@ -35,7 +35,7 @@ def ucla(psptool, ucla_raw):
 )
 def test_a_dataset_goes_out_and_comes_back_with_its_splits(psptool, ntu, kind, file, splits):
     out = psptool("export-data", "--format", kind, "--coordinates", "normalized")
-    assert "warning: not in the" in out.err
+    assert "warning: lost in the" in out.err
     assert "the joints' tracking states" in out.err
     said = json.loads(
         psptool("import", f"exchange/{file}", "--coordinates", "normalized", "--out", "back.h5", "--json").out
@@ -80,7 +80,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
         (("import", "data/ucla.h5", "--format", "ctrgcn"), "File is not a zip file"),
         (("import", "data"), "no ST-GCN data"),
         (("import", "bad.pkl"), "bad.pkl: refused: found a pickle that asks for posix.system"),
-        (("import", "good.pkl"), "data/ucla.h5: exists already"),
+        (("import", "good.pkl"), "data/ucla.h5: is there already"),
         (("import", "good.pkl", "data", "--out", "b.h5"), "files of different formats"),
         (("import", "named.pkl", "--out", "b.h5"), "clip names: found 'somebody'"),
         (("import", "joints.pkl", "--out", "b.h5"), "joints: found 17, expected 20, as ucla has"),

@@ -99,7 +99,7 @@ def test_check_ends_in_code_1_where_the_split_differs(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     path = Path("splits/ucla-xview-0.5-s0.json")
-    assert "the same" in psptool("split", "--check", path).out
+    assert "identical" in psptool("split", "--check", path).out
     split = json.loads(path.read_text())
     split["seed"] = 1
     path.write_text(json.dumps(split))

@@ -1,4 +1,4 @@
-"""Which device a training or an evaluation computes on, and in which precision."""
+"""Choice of device and precision for training and evaluation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from psptool.common.errors import PspError, suggest
 
 DEVICES = ("auto", "cpu", "cuda")
+SYNONYMS = {"gpu": "cuda", "nvidia": "cuda", "rocm": "cuda"}
+"""Other names of devices, for suggestions."""
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STORAGES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``: ``auto`` is the GPU where there is one, ``cuda:1`` the second GPU.
+    """The device ``name``: ``auto`` is a GPU if there is one, else the CPU; ``cuda:1`` is the second GPU.
 
     Raises:
         PspError: There is no such device.
@@ -26,8 +28,10 @@ def choose_device(name: str) -> torch.device:
     if kind not in DEVICES or kind == "auto" or (number and not number.isdecimal()):
         raise PspError(
             f"--device: no device is called {name!r}",
-            expected=f"one of {', '.join(DEVICES)}, or cuda:0 and so on",
-            fix=suggest(name, DEVICES),
+            expected=f"one of {', '.join(DEVICES)}, or cuda:0, cuda:1, …",
+            fix=f"Did you mean {SYNONYMS[kind.lower()]}?"
+            if kind.lower() in SYNONYMS
+            else suggest(name, DEVICES),
         )
     if kind == "cuda":
         if not torch.cuda.is_available():
@@ -40,49 +44,49 @@ def choose_device(name: str) -> torch.device:
             raise PspError(
                 f"--device {name}: there is no such GPU",
                 found=f"{torch.cuda.device_count()} GPU(s)",
-                fix="They count from cuda:0.",
+                fix="GPU indices start at 0.",
             )
     return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """The forward pass's precision: ``auto`` is bfloat16 where `has_bfloat16` holds, and float32 elsewhere."""
+    """The precision of the forward pass: ``auto`` is bfloat16 if `has_bfloat16`, else float32."""
     if name == "auto":
         return "bfloat16" if has_bfloat16(device) else "float32"
     return "bfloat16" if name == "bfloat16" else "float32"
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` multiplies bfloat16 matrices in hardware; where not, PyTorch emulates it.
+    """Whether ``device`` multiplies bfloat16 matrices in hardware; otherwise PyTorch emulates it.
 
-    GPUs do from compute capability 8.0 (Ampere) on.
+    GPUs do since compute capability 8.0 (Ampere).
     """
     if device.type == "cuda":
-        # PyTorch answers for the current GPU, and counts emulation as support unless told otherwise.
+        # PyTorch answers for the current GPU, and by default counts emulation as support.
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _cpu_has_bfloat16()
 
 
 def precision_warnings(name: str, device: torch.device) -> Iterator[str]:
-    """A warning where the named precision is emulated on ``device``; ``auto`` never is.
+    """A warning if the precision is emulated on ``device``; ``auto`` never is.
 
     Args:
-        name: ``auto``, ``float32`` or ``bfloat16``, as the recipe has it.
-        device: Where the training computes.
+        name: ``auto``, ``float32`` or ``bfloat16``, as in the training configuration.
+        device: The device of the training.
     """
     if name == "bfloat16" and not has_bfloat16(device):
         yield (
-            f"precision=bfloat16: no hardware support for it was found on {device}, so it is emulated and slow; "
-            "float32 is faster there, and auto chooses it"
+            f"precision=bfloat16: no hardware support on {device}, so it is emulated and slow; "
+            "float32 is faster, and auto chooses it"
         )
 
 
 def _cpu_has_bfloat16() -> bool:
     """Whether the processor has AVX512-BF16 instructions, which every processor with AMX-BF16 has too.
 
-    Measured on a processor with AVX2 alone: a step in bfloat16 takes 5 (preset small) to 7 times (best) as long as
-    in float32.
+    Measured on a processor with AVX2 only: a step in bfloat16 takes 5 times (preset small) to 7 times (best) as long
+    as in float32.
     """
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(asked and asked())

@@ -1,6 +1,6 @@
-"""How the commands speak: results on stdout, all else on stderr, errors without a traceback, exit codes.
+"""Output of the commands: results on stdout, everything else on stderr, errors without a traceback, exit codes.
 
-Nothing heavy is imported before it is needed, so that ``psptool --help`` answers at once.
+Heavy imports come where they are used, which keeps ``psptool --help`` fast.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,22 +22,23 @@ from psptool.common.errors import choice as choice
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 FOUND, BAD, INTERRUPTED = 1, 2, 130
-"""Exit codes beside 0: the check found something; bad usage, input or configuration; stopped by Ctrl-C."""
+"""Exit codes other than 0: a check found something; bad usage, input or configuration; stopped by Ctrl-C."""
 FEW_NAMED = 5
-"""Files that a warning names."""
+"""The number of files that a warning lists."""
 _UNFOLDED = 1000
 _quiet = _muted = False
+_bar_console: Console | None = None
+"""Where a progress bar is shown at the moment."""
 
 
 def quietable(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with the option ``--quiet``: notes, progress and next steps are left out.
+    """Add the option ``--quiet`` to a command: it hides notes, progress and next steps.
 
-    Results, warnings and errors never are.
+    Results, warnings and errors are always printed.
     """
-    option = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+    option = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")]
 
     @functools.wraps(command)
     def run(*, quiet: bool = False, **arguments: Any) -> Any:
@@ -44,7 +46,7 @@ def quietable(command: Callable[..., Any]) -> Callable[..., Any]:
         _quiet = quiet
         return command(**arguments)
 
-    # What typer reads the options from.
+    # Typer reads the options from the signature.
     own = inspect.signature(command, eval_str=True)
     last = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
     run.__signature__ = own.replace(parameters=[*own.parameters.values(), last])  # type: ignore[attr-defined]
@@ -52,12 +54,29 @@ def quietable(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Commands(TyperGroup):
-    """A group of commands that shows a user's errors as such; typer shows usage errors, with code 2."""
+    """A group of commands that prints a `PspError` without a traceback, and exits with code 2 as for usage errors."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands of ``--help``, by group (the ``rich_help_panel`` of each command)."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        names = self.list_commands(ctx)
+        limit = formatter.width - 6 - max(map(len, names))
+        for name in names:
+            command = self.get_command(ctx, name)
+            panel = getattr(command, "rich_help_panel", None)
+            if command is not None and not command.hidden:
+                group = panel if isinstance(panel, str) else "Commands"
+                groups.setdefault(group, []).append(
+                    (name.ljust(max(map(len, names))), command.get_short_help_str(limit))
+                )
+        for group, rows in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         for stream in (sys.stdout, sys.stderr):
-            # A file name may hold bytes that are no text, and a terminal's encoding may lack a letter.
+            # File names may hold bytes that are not text, and a terminal's encoding may lack a character.
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
@@ -66,7 +85,7 @@ class Commands(TyperGroup):
             fail(str(error))
             raise typer.Exit(BAD) from error
         except BrokenPipeError:
-            # The reader of stdout has gone (psptool … | head): nothing is left to say, nor to flush at exit.
+            # The reader of stdout has closed it (psptool … | head): print and flush nothing more.
             sys.stdout = None
             raise typer.Exit(FOUND) from None
         except OSError as error:
@@ -78,25 +97,25 @@ class Commands(TyperGroup):
 
 
 def mute() -> None:
-    """Let this process say nothing but errors: another one speaks for it."""
+    """Print only errors in this process: another process of the same training prints the rest."""
     global _quiet, _muted
     _quiet = _muted = True
 
 
 def say(text: str) -> None:
-    """A line of the result, on stdout."""
+    """Print a line of the result on stdout."""
     if not _muted:
         typer.echo(text)
 
 
 def say_findings(file: Path, verdict: str, findings: Sequence[str], fine: str, as_json: bool) -> None:
-    """What a check found in ``file``, as lines or as JSON; ends the command with code 1 where it found something.
+    """Print the findings of a check, as lines or as JSON; exit with code 1 if there are any.
 
     Args:
-        file: What was checked.
-        verdict: The JSON key that is true where nothing was found.
+        file: The file checked.
+        verdict: The JSON key that is true if there are no findings.
         findings: One line each.
-        fine: What to say where there are none.
+        fine: The line printed if there are none.
         as_json: Print JSON.
     """
     if as_json:
@@ -109,77 +128,89 @@ def say_findings(file: Path, verdict: str, findings: Sequence[str], fine: str, a
 
 
 def say_json(values: Mapping[str, Any]) -> None:
-    """The result as JSON, on stdout."""
+    """Print the result as JSON on stdout."""
     say(json.dumps(values, indent=2, ensure_ascii=False))
 
 
 def note(text: str) -> None:
-    """A line about the work, on stderr."""
-    if not _quiet:
+    """Print a line about the work on stderr."""
+    if _quiet:
+        return
+    if _bar_console is None:
         typer.echo(text, err=True)
+    else:
+        _bar_console.print(text, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """A line that a user should not miss, on stderr."""
+    """Print a warning on stderr."""
     if not _muted:
         _on_stderr("warning: ", "yellow", text)
 
 
 def warn_of_lost(files: Sequence[str], named_in: str = "") -> None:
-    """Warn of files that may hold recordings and were not read; the first few are named.
+    """Warn of files that may hold recordings but cannot be read; the first few are listed.
 
     Args:
-        files: Them.
-        named_in: Which file names all of them, and why.
+        files: Their names.
+        named_in: The report that lists all of them with the reason.
     """
     if not files:
         return
     more = f" and {len(files) - FEW_NAMED} more" if len(files) > FEW_NAMED else ""
-    rest = f"; {named_in} names each with its reason" if named_in else ""
-    warn(f"not read, though they may hold recordings: {', '.join(files[:FEW_NAMED])}{more}{rest}")
+    rest = f"; {named_in} gives the reason for each" if named_in else ""
+    warn(f"files that may hold recordings but cannot be read: {', '.join(files[:FEW_NAMED])}{more}{rest}")
 
 
 def fail(text: str) -> None:
-    """An error, on stderr."""
+    """Print an error on stderr."""
     _on_stderr("error: ", "red", text)
 
 
 def next_step(command: str) -> None:
-    """Name the command that comes next."""
+    """Name the command that comes next, on stdout."""
     if not _quiet:
-        say(f"Next: {command}")
+        say(f"{_styled('Next:', fg='green')} {command}")
+
+
+def headline(text: str, rest: str = "") -> None:
+    """The main result, highlighted on a terminal, on stdout."""
+    say(f"{_styled(text, fg='cyan')}{rest}")
 
 
 def table(title: str, rows: Iterable[tuple[str, object]]) -> None:
-    """Two columns on stdout: what, and how much; numbers to the right."""
+    """Print a table of two columns, name and value, on stdout; numbers are right-aligned."""
     _table(title, None, list(rows))
 
 
 def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; numbers stand to the right."""
+    """Print a table with a header on stdout; numbers are right-aligned."""
     _table(title, header, list(rows))
 
 
-def progress(*columns: Any) -> Progress:
-    """A progress display on stderr, silent when that is no terminal.
+def is_quiet() -> bool:
+    """Whether notes and progress are left out."""
+    return _quiet
 
-    The default columns show the field `said` of a task, and the time left.
-    """
-    from rich import progress as bars
 
-    chosen = columns or (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TextColumn("{task.fields[said]}"),
-        bars.TimeRemainingColumn(),
-    )
-    console = _console(stderr=True)
-    return bars.Progress(*chosen, console=console, disable=_quiet or not console.is_terminal, transient=True)
+def on_terminal() -> bool:
+    """Whether stderr is a terminal."""
+    return bool(getattr(sys.stderr, "isatty", lambda: False)())
+
+
+def attach(bar: Console | None) -> None:
+    """Print notes, warnings and errors above a progress bar on this console; None ends that."""
+    global _bar_console
+    _bar_console = bar
+
+
+def stderr_console() -> Console:
+    """The console of stderr."""
+    return _bar_console or _console(stderr=True)
 
 
 def examples(*commands: str) -> str:
-    """A command's closing help text; the mark keeps its lines apart."""
+    """The examples at the end of a command's help; ``\\b`` keeps click from joining the lines."""
     return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
 
 
@@ -207,10 +238,10 @@ def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[obj
 def _console(stderr: bool = False) -> Console:
     from rich.console import Console
 
-    # Paths and clip names are no markup, and are not to be coloured as if they were numbers.
+    # Paths and clip names must not be read as markup, nor coloured as numbers.
     console = Console(stderr=stderr, markup=False, highlight=False)
     if not console.is_terminal:
-        # A file or a pipe has no width to fold lines at.
+        # Lines in a file or a pipe are not wrapped.
         console.width = _UNFOLDED
     return console
 
@@ -218,4 +249,9 @@ def _console(stderr: bool = False) -> Console:
 def _on_stderr(prefix: str, colour: str, text: str) -> None:
     from rich.text import Text
 
-    _console(stderr=True).print(Text.assemble((prefix, f"bold {colour}"), text), soft_wrap=True)
+    stderr_console().print(Text.assemble((prefix, f"bold {colour}"), text), soft_wrap=True)
+
+
+def _styled(text: str, fg: str) -> str:
+    """Bold and coloured text; typer.echo removes the colour where stdout is not a terminal."""
+    return text if os.environ.get("NO_COLOR") else typer.style(text, fg=fg, bold=True)

@@ -1,4 +1,4 @@
-"""``psptool demo``: the four stages on recordings that psptool makes up, through the code of the commands."""
+"""``psptool demo``: the four commands on synthetic recordings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import examples, grid, note, progress, say, say_json
+from psptool.cli.console import examples, grid, next_step, note, say, say_json
+from psptool.cli.progress import ProgressReport
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     import torch
@@ -23,16 +25,16 @@ METHODS: tuple[Method, ...] = ("supervised", "psp")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("psptool-demo"),
-    seed: Annotated[int, typer.Option(help="Of the made-up recordings, the draw and the training.")] = 0,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("psptool-demo"),
+    seed: Annotated[int, typer.Option(help="Of the recordings, the split and the training.")] = 0,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A value of the recipe; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the training; repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Show the whole way, from made-up raw files to two accuracies."""
+    """Run all steps on synthetic data: raw files to accuracy."""
     from psptool.device import choose_device
 
     began, computing_on = time.perf_counter(), choose_device(device)
@@ -50,24 +52,23 @@ def demo(
 
 
 def _recordings(out: Path, seed: int) -> Path:
-    """The raw files; those of an earlier demo with this seed are taken as they are where all are there."""
+    """The raw files; those of an earlier demo with the same seed are used again if complete."""
     from psptool.formats.synthesis import names
     from psptool.formats.synthesis.writing import write_ntu
 
     clips, raw = names.demo_names(), out / f"raw-s{seed}"
     if {path.stem for path in raw.glob("*.skeleton")} >= set(clips):
-        note(f"1 of 5  recordings: {raw} is there already")
+        note(f"1 of 5  recordings: {raw} exists already")
         return raw
     note(f"1 of 5  recordings: {len(clips)} .skeleton files in {raw}")
-    with progress() as bar:
-        task = bar.add_task("moving bodies", total=len(clips), said="")
+    with ProgressReport("generating", "clips") as report:
 
-        def counted() -> Iterator[str]:
-            for name in clips:
+        def reported() -> Iterator[str]:
+            for number, name in enumerate(clips):
+                report(number, len(clips))
                 yield name
-                bar.advance(task)
 
-        write_ntu(raw, counted(), seed)
+        write_ntu(raw, reported(), seed)
     return raw
 
 
@@ -125,7 +126,7 @@ def _show(
 
     any_scores = next(iter(scores.values()))
     say(
-        f"{any_scores.clips} test clips, made up; one train label in {round(1 / RATIO)} kept; {seconds:.0f} s"
+        f"{counted(any_scores.clips, 'synthetic test clip')}; {RATIO:.0%} of the training labels used; {seconds:.0f} s"
     )
     header = ("", *(f"{method} %" for method in scores))
     rows = [
@@ -137,7 +138,7 @@ def _show(
         ),
     ]
     grid("", header, rows)
-    say(f"Look at: {data.with_name(f'{data.stem}.report.json')}, {split}")
+    say(f"Results: {data.with_name(f'{data.stem}.report.json')}, {split}")
     for run in runs.values():
         say(f"         {run}/confusion.png, scores.json, log.jsonl")
-    say(f"Next: psptool inspect {data}, or psptool prepare ucla --raw PATH with recordings of your own")
+    next_step(f"psptool inspect {data}, or with real recordings psptool prepare ucla --raw PATH")

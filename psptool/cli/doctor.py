@@ -1,4 +1,4 @@
-"""``psptool doctor``: what this installation has, what is missing, and the command that mends it."""
+"""``psptool doctor``: versions and devices of this installation, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _LEAST_FREE = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be.
+    """A problem of the installation.
 
     Attributes:
-        what: What was found.
-        mend: The command or step that mends it.
-        needed: Whether commands fail without it; else only an extra is missing.
+        what: The problem.
+        fix: The command or step that fixes it.
+        needed: Whether commands fail because of it; False for a missing extra.
     """
 
     what: str
-    mend: str
+    fix: str
     needed: bool
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Show versions, devices and space, and say what is missing."""
+    """Check the installation: versions, devices, disk space."""
     versions, findings = _packages()
     values: dict[str, Any] = {"versions": versions, **_machine()}
     findings += _broken_torch(values) + _space(values) + _numba_cache()
@@ -46,7 +46,7 @@ def doctor(
     else:
         table("", [(f"{key} {name}".strip(), value) for key, name, value in _rows(values)])
         for finding in findings:
-            say(f"{'broken' if finding.needed else 'missing'}: {finding.what}. {finding.mend}")
+            say(f"{'broken' if finding.needed else 'missing'}: {finding.what}. {finding.fix}")
     if any(finding.needed for finding in findings):
         raise typer.Exit(FOUND)
     if not as_json:
@@ -66,7 +66,7 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str, object]]:
 
 
 def _packages() -> tuple[dict[str, str], list[Finding]]:
-    """Installed versions of what psptool needs, and what is missing of it and of its extras."""
+    """Installed versions of the required packages; findings for missing packages and extras."""
     from packaging.requirements import Requirement
 
     versions = {"python": platform.python_version()}
@@ -110,19 +110,19 @@ def _extra(requirement: str) -> str | None:
 def _machine() -> dict[str, Any]:
     from psptool.common.machine import commit, cpu_name, memory, usable_cores
 
-    room = memory()
+    sizes = memory()
     return {
         "commit": commit(),
         "processor": cpu_name(),
         "cores": usable_cores(),
-        "memory_free_gib": None if room is None else _gib(room[0]),
-        "memory_gib": None if room is None else _gib(room[1]),
+        "memory_free_gib": None if sizes is None else _gib(sizes[0]),
+        "memory_gib": None if sizes is None else _gib(sizes[1]),
         "disk_free_gib": _gib(shutil.disk_usage(Path.cwd()).free),
     }
 
 
 def _broken_torch(values: dict[str, Any]) -> list[Finding]:
-    """Add what PyTorch sees to ``values``; importing it is the test whether it works."""
+    """Add the devices that PyTorch sees to ``values``; findings if it cannot be imported or sees no GPU."""
     try:
         import torch
 
@@ -140,7 +140,7 @@ def _broken_torch(values: dict[str, Any]) -> list[Finding]:
         values["cuda"] = []
         return [Finding(f"torch does not work: {error}", "pip install --force-reinstall torch", True)]
     if not values["cuda"] and shutil.which("nvidia-smi"):
-        what = f"a GPU's driver is there, but torch {torch.__version__} sees no CUDA device"
+        what = f"an NVIDIA driver is installed, but torch {torch.__version__} sees no CUDA device"
         return [Finding(what, "Install a CUDA build: https://pytorch.org/get-started/locally/", False)]
     return []
 
@@ -148,14 +148,18 @@ def _broken_torch(values: dict[str, Any]) -> list[Finding]:
 def _space(values: dict[str, Any]) -> list[Finding]:
     findings = []
     if not os.access(Path.cwd(), os.W_OK):
-        findings.append(Finding("this folder cannot be written", "Work in another folder.", True))
+        findings.append(Finding("this folder is not writable", "Use another folder.", True))
     if values["disk_free_gib"] * 2**30 < _LEAST_FREE:
-        findings.append(Finding("less than 1 GiB of disk is free here", "Free some, or move.", False))
+        findings.append(
+            Finding(
+                "less than 1 GiB of disk space is free here", "Free disk space, or use another disk.", False
+            )
+        )
     return findings
 
 
 def _numba_cache() -> list[Finding]:
-    """Compiled kernels are kept beside the package or in the user's cache; else each start compiles them anew."""
+    """Compiled kernels are cached beside the package or in the user's cache; without a cache each start compiles."""
     import psptool
 
     named = os.environ.get("NUMBA_CACHE_DIR")
@@ -163,8 +167,8 @@ def _numba_cache() -> list[Finding]:
     if any(_writable(place) for place in places):
         return []
     places_said = ", ".join(map(str, places))
-    mend = f"export NUMBA_CACHE_DIR={Path(tempfile.gettempdir()) / 'numba'}"
-    return [Finding(f"numba cannot keep compiled code ({places_said})", mend, False)]
+    fix = f"export NUMBA_CACHE_DIR={Path(tempfile.gettempdir()) / 'numba'}"
+    return [Finding(f"numba cannot keep compiled code ({places_said})", fix, False)]
 
 
 def _writable(folder: Path) -> bool:

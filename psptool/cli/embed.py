@@ -1,4 +1,4 @@
-"""``psptool embed``: a run's features of all clips, and what they tell without the classifier."""
+"""``psptool embed``: a run's features of all clips, and their accuracy with k-NN and a linear probe."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from psptool.cli.console import choice, examples, grid, next_step, say, say_json
 from psptool.cli.evaluate import percent
 from psptool.cli.newest import RUN, choose
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from psptool.evaluation.features import ClipFeatures
@@ -24,20 +25,20 @@ NEIGHBOURS = 5
 
 
 def embed(
-    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest of runs/.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="The run's folder; by default the newest in runs/.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A .npz or .parquet file to write; RUN/features.npz.")
+        Path | None, typer.Option(help="The .npz or .parquet file to write; by default RUN/features.npz.")
     ] = None,
-    neighbours: Annotated[
-        int | None, typer.Option(help="Nearest train clips that vote; 5, or all of fewer.")
-    ] = None,
-    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
-    data: Annotated[Path | None, typer.Option(help="The dataset; by default where it lay.")] = None,
-    split: Annotated[Path | None, typer.Option(help="The split; by default where it lay.")] = None,
+    neighbours: Annotated[int | None, typer.Option(help="k of the k-NN classifier; by default 5.")] = None,
+    weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
+    data: Annotated[Path | None, typer.Option(help="The dataset; by default that of the run.")] = None,
+    split: Annotated[Path | None, typer.Option(help="The split; by default that of the run.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write a model's features of all clips, and measure them."""
+    """Write features of all clips; measure k-NN and linear probe."""
     from psptool.common.atomic_write import write_whole
     from psptool.data.store.reading import open_store
     from psptool.device import choose_device
@@ -63,9 +64,8 @@ def embed(
         sizes = {"clips": len(found.names), "features": int(found.concatenated.shape[1])}
         say_json({"file": str(target), "weights": which, **sizes, "measures": measures})
         return
-    say(
-        f"{target}: {len(found.names)} clips, {next(iter(found.by_stream.values())).shape[1]} features per stream"
-    )
+    width = next(iter(found.by_stream.values())).shape[1]
+    say(f"{target}: {counted(len(found.names), 'clip')}, {width} features per stream")
     rows = [
         (
             f"{one['labels']} ({one['clips']})",
@@ -75,12 +75,12 @@ def embed(
         )
         for one in measures
     ]
-    grid("", ("train labels used", "neighbours", "their vote %", "linear probe %"), rows)
+    grid("", ("training labels (clips)", "k", "k-NN top-1 %", "linear probe top-1 %"), rows)
     next_step(f"psptool evaluate {folder}")
 
 
 def _measures(found: ClipFeatures, neighbours: int | None) -> list[dict[str, Any]]:
-    """Top-1 on the test clips, with the labels that training saw and with those of all train clips."""
+    """Top-1 on the test clips, with the labels of the split and with those of all training clips."""
     from psptool.evaluation.probing import linear_probe, nearest_neighbours
 
     test, x, y = found.within("test"), found.concatenated, found.labels

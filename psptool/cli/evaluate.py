@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, next_step, say, say_json
+from psptool.cli.console import choice, examples, grid, headline, next_step, say, say_json
 from psptool.cli.newest import RUN, choose
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from psptool.evaluation.api import Scored
@@ -22,10 +23,12 @@ EXAMPLES = examples(
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest of runs/.")] = None,
-    weights: Annotated[str, typer.Option(help="last, or best on validation clips.")] = "last",
-    data: Annotated[Path | None, typer.Option(help="The dataset; by default where it lay.")] = None,
-    split: Annotated[Path | None, typer.Option(help="The split; by default where it lay.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="The run's folder; by default the newest in runs/.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
+    data: Annotated[Path | None, typer.Option(help="The dataset; by default that of the run.")] = None,
+    split: Annotated[Path | None, typer.Option(help="The split; by default that of the run.")] = None,
     validation: Annotated[
         bool, typer.Option("--validation", help="Score the validation clips, not the test clips.")
     ] = False,
@@ -33,13 +36,13 @@ def evaluate(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
-    """Measure a run on the test clips; write scores and pictures."""
+    """Measure accuracy on the test clips; write a report."""
     from psptool.device import choose_device
     from psptool.evaluation import api
     from psptool.schemas.scores import Part, Weights
 
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
-    # Before a run is looked for: a device that is absent is to be said first.
+    # First, so that a missing device is reported before a missing run.
     computing_on = choose_device(device)
     folder = choose(RUN, run)
     part: Part = "validation" if validation else "test"
@@ -59,8 +62,8 @@ def evaluate(
         say_json(scores.model_dump(mode="json"))
         return
     show(folder, scores)
-    looked_at = report_beside(folder, scores) if report else folder / "confusion.png"
-    next_step(f"look at {looked_at}; psptool inspect {folder}")
+    page = report_beside(folder, scores) if report else folder / "confusion.png"
+    next_step(f"open {page}; psptool inspect {folder}")
 
 
 def write_report(folder: Path, scores: Scores, scored: Scored) -> None:
@@ -72,29 +75,30 @@ def write_report(folder: Path, scores: Scores, scored: Scored) -> None:
 
 
 def report_beside(folder: Path, scores: Scores) -> Path:
-    """Where the report of these scores stands."""
+    """The path of the report of these scores."""
     from psptool.schemas.scores import file_name
 
     return folder / file_name("report", ".html", scores.part, scores.weights)
 
 
 def show(folder: Path, scores: Scores) -> None:
-    """The scores as tables."""
-    say(f"{folder}: {scores.clips} {scores.part} clips, {scores.weights} weights")
+    """Print the scores: the top-1 accuracy of both streams together first, then tables."""
+    clips = counted(scores.clips, f"{scores.part} clip")
+    headline(f"Top-1 {percent(scores.top1)} %", f"  {folder}: {clips}, {scores.weights} checkpoint")
     rows = [
-        ("all streams", percent(scores.top1), percent(scores.top5)),
+        ("fusion of all streams", percent(scores.top1), percent(scores.top5)),
         *((f"{name} stream", percent(own.top1), percent(own.top5)) for name, own in scores.streams.items()),
     ]
     grid("", ("", "top-1 %", "top-5 %"), rows)
     if scores.top1_unseen is not None:
-        classes = ", ".join(scores.classes_unseen)
+        classes = counted(len(scores.classes_unseen), "class", "classes")
         say(
-            f"Unseen: {percent(scores.top1_unseen)} % top-1 on the {scores.clips_unseen} clips that stand nowhere"
+            f"Without duplicates of training clips: top-1 {percent(scores.top1_unseen)} % on "
+            f"{counted(scores.clips_unseen, 'clip')} of {classes} ({', '.join(scores.classes_unseen)})."
         )
-        say(f"in the train set; their {len(scores.classes_unseen)} classes: {classes}.")
     grid("", ("class", "top-1 %"), [(name, percent(share)) for name, share in scores.per_class.items()])
 
 
 def percent(share: float) -> float:
-    """A fraction as per cent with one decimal."""
+    """A fraction in %, with one decimal."""
     return round(100 * share, 1)

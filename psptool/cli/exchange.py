@@ -1,4 +1,4 @@
-"""``psptool export-data`` and ``psptool import``: datasets for PYSKL, CTR-GCN and ST-GCN, and from them."""
+"""``psptool export-data`` and ``psptool import``: datasets in the formats of PYSKL, CTR-GCN and ST-GCN."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, next_step, note, progress, say_json, table, warn
+from psptool.cli.console import choice, examples, next_step, note, say_json, table, warn
 from psptool.cli.newest import DATASET, choose
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,29 +35,31 @@ IMPORT_EXAMPLES = examples(
 _AUTO = "auto"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 Positions = Annotated[
     str | None,
-    typer.Option(help="recorded, centred or normalized; the format's own."),
+    typer.Option(help="recorded, centred or normalized; by default by format."),
 ]
 
 
 def export_data(
-    form: Annotated[str, typer.Option("--format", metavar="pyskl|ctrgcn|stgcn", help="Whose format.")],
-    data: Annotated[Path | None, typer.Option(help="The dataset; the newest of data/.")] = None,
+    form: Annotated[str, typer.Option("--format", metavar="pyskl|ctrgcn|stgcn", help="Format.")],
+    data: Annotated[Path | None, typer.Option(help="The dataset; by default the newest in data/.")] = None,
     split: Annotated[
         Path | None,
-        typer.Option(help="Trained and tested on; all protocols, or the first."),
+        typer.Option(help="Write this split; by default the protocols."),
     ] = None,
     coordinates: Positions = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file or folder to write; by default named in exchange/.")
+        Path | None, typer.Option(help="The file or folder to write; by default in exchange/.")
     ] = None,
-    lossy: Annotated[bool, typer.Option("--lossy", help="Cut to 300 frames and two persons.")] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Allow cutting to 300 frames and two persons.")
+    ] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a dataset in the format of PYSKL, CTR-GCN or ST-GCN."""
+    """Convert a dataset to the format of PYSKL, CTR-GCN or ST-GCN."""
     from psptool.data.splits.stored import require_same_clips
     from psptool.data.store.reading import open_store
     from psptool.formats.exchange.formats import FORMATS
@@ -75,7 +79,7 @@ def export_data(
         files = chosen.files(path, list(parts))
         _check_free(files, force)
         for line in lost:
-            warn(f"not in the {chosen.name} format: {line}")
+            warn(f"lost in the {chosen.name} format: {line}")
         chosen.write(store, parts, positions, path)
     sizes = {part: len(clips) for part, clips in parts.items()}
     if as_json:
@@ -90,23 +94,25 @@ def export_data(
 def import_data(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Files, or folders of ST-GCN's.", show_default=False),
+        typer.Argument(metavar="FILE...", help="Files, or folders of ST-GCN files.", show_default=False),
     ],
-    form: Annotated[str, typer.Option("--format", help="pyskl, ctrgcn or stgcn; auto: by the name.")] = _AUTO,
+    form: Annotated[
+        str, typer.Option("--format", help="pyskl, ctrgcn or stgcn; auto: by file name.")
+    ] = _AUTO,
     coordinates: Positions = None,
-    align: Annotated[str, typer.Option(help="The axes to turn bodies to: body, released or none.")] = "body",
-    out: Annotated[Path | None, typer.Option(help="The file to write; by default named in data/.")] = None,
+    align: Annotated[str, typer.Option(help="Axes: body, released (original code) or none.")] = "body",
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a dataset of files of PYSKL, CTR-GCN or ST-GCN. Splits of their lists stand beside."""
+    """Import a dataset of PYSKL, CTR-GCN or ST-GCN, and its splits."""
     from psptool.formats.exchange.formats import FORMATS, format_of
     from psptool.formats.exchange.importing import import_clips
     from psptool.schemas.dataset import Align, PreparationSettings
 
     asked = choice(form, [_AUTO, *FORMATS], "--format")
     settings = PreparationSettings(align=cast(Align, choice(align, get_args(Align), "--align")))
-    # Also where a format is named: a path that is absent is said as such.
+    # With --format too, so that a missing path is reported as such.
     formats = [format_of(file) if asked == _AUTO or not file.exists() else FORMATS[asked] for file in files]
     if len({one.name for one in formats}) > 1:
         found = ", ".join(f"{file} ({one.name})" for file, one in zip(files, formats, strict=True))
@@ -117,16 +123,15 @@ def import_data(
         for line in one.warnings:
             warn(line)
         if one.dtype.itemsize == 2:
-            warn(f"{one.path}: positions in float16, which at three metres are exact to a millimetre")
-    with progress() as bar:
-        task = bar.add_task("importing", total=None, said="")
+            warn(f"{one.path}: positions in float16, whose precision at 3 m is about 1 mm")
+    with ProgressReport("importing", "clips") as report:
         done = import_clips(
             contents,
             out,
             positions,
             settings,
             force=force,
-            progress=lambda clips, total: bar.update(task, completed=clips, total=total),
+            progress=report,
         )
     kept, lost, absent = _save_splits(done.path, contents)
     for line in absent:
@@ -141,11 +146,13 @@ def _coordinates(asked: str | None, form: ExchangeFormat) -> Coordinates:
 
 
 def _coordinates_of(contents: Sequence[Contents], asked: str | None, form: ExchangeFormat) -> Coordinates:
-    """What the positions of the files are: as asked for, else as the files tell, else as the format's tools expect."""
+    """The kind of positions in the files: as given, else as the files say, else as the format's tools expect."""
     told = {one.coordinates or form.coordinates for one in contents if one.names} or {form.coordinates}
     if asked is None and len(told) > 1:
         found = ", ".join(f"{one.path} ({one.coordinates or form.coordinates})" for one in contents)
-        raise PspError("files of different positions", found, "one kind", "Import them one by one.")
+        raise PspError(
+            "files with different kinds of positions", found, "one kind", "Import them one by one."
+        )
     return _coordinates(asked or told.pop(), form)
 
 
@@ -158,11 +165,13 @@ def _named(dataset: str, form: ExchangeFormat, split: Split | None) -> Path:
 def _check_free(files: Sequence[Path], force: bool) -> None:
     there = [file for file in files if file.exists()]
     if there and not force:
-        raise PspError(f"{there[0]}: is there already", fix="Name another with --out, or say --force.")
+        raise PspError(
+            f"{there[0]}: exists already", fix="Choose another path with --out, or replace it with --force."
+        )
 
 
 def _save_splits(path: Path, contents: Sequence[Contents]) -> tuple[list[Path], list[str], list[str]]:
-    """The split files written, what lists of the files became none and why, and which name clips that are absent."""
+    """The split files written, the lists that became no split and why, and the lists with missing clips."""
     from psptool.data.splits.making import split_name
     from psptool.data.splits.stored import save_split
     from psptool.data.store.reading import open_store
@@ -188,13 +197,13 @@ def _tell(
 ) -> None:
     report, counts = done.report, done.report.counts
     for line in lost:
-        warn(f"not kept as a split: {line}")
+        warn(f"not imported as a split: {line}")
     if counts.quarantined:
         some = "; ".join(f"{clip.name} ({clip.reason})" for clip in report.quarantined[:3])
         more = "; …" if counts.quarantined > 3 else ""
         warn(
-            f"clips that cannot be used: {counts.quarantined}; {done.report_path} names each with its reason: "
-            f"{some}{more}"
+            f"{counted(counts.quarantined, 'clip')} excluded (malformed): {some}{more}. "
+            f"{done.report_path} gives the reason for each"
         )
     reasons = Counter(clip.reason for clip in (*report.skipped, *report.quarantined))
     numbers: dict[str, Any] = {
@@ -211,8 +220,10 @@ def _tell(
         said["splits_without"] = absent
         say_json({"file": str(done.path), "report": str(done.report_path), **said})
         return
-    rows = [*numbers.items(), *((f"left out: {reason}", n) for reason, n in reasons.most_common())]
+    renamed = {"quarantined": "excluded (malformed)", "further copies": "identical copies"}
+    rows = [(renamed.get(key, key), value) for key, value in numbers.items()]
+    rows += [(f"  {reason}", n) for reason, n in reasons.most_common()]
     table(f"{done.path}: {report.dataset}, from {coordinates} positions", rows)
     for file in kept:
-        note(f"{file}: the file's lists, with all labels")
+        note(f"{file}: the file's split, all clips labelled")
     next_step(f"psptool split --ratio 0.05 --data {done.path}")

@@ -1,4 +1,4 @@
-"""``psptool export``: a run for other programs, with a model card."""
+"""``psptool export``: a trained model for other programs, with a model card."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import typer
 
 from psptool.cli.console import choice, examples, grid, next_step, note, say_json
 from psptool.cli.newest import RUN, choose
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from psptool.data.store.arrays import PreparedClip
-    from psptool.evaluation.exporting import Format
+    from psptool.evaluation.exporting import Exported, Format
     from psptool.evaluation.models import TrainedModel, Weights
 
 EXAMPLES = examples(
@@ -23,28 +25,30 @@ EXAMPLES = examples(
     "psptool export --onnx --safetensors --json",
 )
 CLIPS = 20
-"""Clips that a file's answers are compared on."""
+"""Clips that the outputs of a file are compared on."""
 
 
 def export(
-    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest of runs/.")] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="For onnxruntime and others; a .onnx file.")] = False,
+    run: Annotated[
+        Path | None, typer.Argument(help="The run's folder; by default the newest in runs/.")
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX, a .onnx file.")] = False,
     torch_export: Annotated[
-        bool, typer.Option("--torch-export", help="For PyTorch without psptool; a .pt2 file.")
+        bool, typer.Option("--torch-export", help="Write a .pt2 file for PyTorch without psptool.")
     ] = False,
     safetensors: Annotated[
-        bool, typer.Option("--safetensors", help="Weights alone, in one file that predict takes as --model.")
+        bool, typer.Option("--safetensors", help="Write one file for psptool predict --model.")
     ] = False,
-    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
+    weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
     data: Annotated[
-        Path | None, typer.Option(help="The dataset to compare on; by default where it lay.")
+        Path | None, typer.Option(help="The dataset to test the files on; by default the run's.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write; RUN/export.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; by default RUN/export.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write a run's model for other programs, and a card beside it.
+    """Export a model as ONNX, .pt2 or safetensors, with a card.
 
-    Each file's answers are compared with the live model's before it is written.
+    The outputs of each file are compared with the model's before it is written.
     """
     from psptool.common.atomic_write import write_whole
     from psptool.evaluation import exporting, models
@@ -55,16 +59,21 @@ def export(
     formats = [cast("Format", name) for name, wanted in asked.items() if wanted]
     if not formats:
         raise PspError(
-            "no format", expected="--onnx, --torch-export or --safetensors", fix="Name one or more."
+            "no format", expected="--onnx, --torch-export or --safetensors", fix="Choose one or more."
         )
     which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
     folder = choose(RUN, run)
     if folder.is_file():
-        raise PspError(f"{folder}: is a file", expected="a run's folder", fix="Name the run's folder.")
+        raise PspError(f"{folder}: is a file", expected="a run's folder", fix="Give the run's folder.")
     model = models.open_model(folder, which)
     clips, compared, clip = _clips(model, data)
     inputs = exporting.inputs_at_test(model, ragged(clips, model), range(len(clips)))
-    done = exporting.export(model, formats, inputs)
+    done: list[Exported] = []
+    with ProgressReport("exporting") as report:
+        for number, one_format in enumerate(formats):
+            # Converting takes minutes on a busy machine, so each format is announced.
+            report(number, len(formats), one_format, due=True)
+            done += exporting.export(model, [one_format], inputs)
     target, stem = out or folder / "export", folder.resolve().name
     paths = [exporting.file_of(target, stem, one.format) for one in done]
     for path, one in zip(paths, done, strict=True):
@@ -81,12 +90,12 @@ def export(
     rows = [
         (str(path), len(one.content), f"{one.difference:.1e}") for path, one in zip(paths, done, strict=True)
     ]
-    grid(f"compared on {compared}", ("file", "bytes", "difference"), rows)
-    next_step(f"read {card}")
+    grid(f"outputs compared on {compared}", ("file", "bytes", "largest difference"), rows)
+    next_step(f"open {card}")
 
 
 def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], str, str | None]:
-    """Clips to compare on, what they are, and the name of one of a dataset; made-up ones where that is not there."""
+    """Clips to compare on, their description, and a clip name of the dataset; synthetic clips without a dataset."""
     from psptool.common.paths import recalled
     from psptool.data.store.arrays import PreparedClip
     from psptool.data.store.reading import open_store
@@ -94,8 +103,8 @@ def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], 
 
     path = data or recalled(model.config.latest.data_path)
     if data is None and not path.exists():
-        note(f"{path}: the run's dataset is not there; comparing on made-up recordings")
-        return _made_up(model), f"{CLIPS} made-up recordings", None
+        note(f"{path}: the run's dataset is missing; comparing on synthetic recordings")
+        return _made_up(model), f"{CLIPS} synthetic recordings", None
     with open_store(path) as store:
         check_dataset(model.path, model.config, store)
         chosen = sorted({n * len(store) // CLIPS for n in range(CLIPS)})
@@ -104,11 +113,11 @@ def _clips(model: TrainedModel, data: Path | None) -> tuple[list[PreparedClip], 
             transform = (stored.origin, stored.scale, stored.rotation)
             arrays = (stored.joint, stored.present, stored.state)
             clips.append(PreparedClip(stored.name, stored.key, *arrays, *transform))
-    return clips, f"{len(clips)} clips of {path}", clips[0].name
+    return clips, f"{counted(len(clips), 'clip')} of {path}", clips[0].name
 
 
 def _made_up(model: TrainedModel) -> list[PreparedClip]:
-    """Made-up recordings in the model's format, prepared as its clips were."""
+    """Synthetic recordings in the model's format, prepared like its training clips."""
     from psptool.evaluation.predicting import find_recordings
     from psptool.formats.synthesis.names import clip_names
     from psptool.formats.synthesis.writing import write_ntu, write_ucla

@@ -1,30 +1,37 @@
-"""``psptool inspect`` and ``psptool validate``: what a file holds, and whether a dataset is sound."""
+"""``psptool inspect`` and ``psptool validate``: the contents of a file, and the checks of a dataset."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from psptool.cli.console import examples, next_step, say_findings, say_json, table
 from psptool.common.errors import PspError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 INSPECT_EXAMPLES = examples(
     "psptool inspect data/ucla.h5",
     "psptool inspect splits/ucla-xview-0.05-s0.json --json",
+    "psptool inspect data/ucla.report.json",
     "psptool inspect runs/ucla-xview-0.05-s0-psp-small",
 )
 VALIDATE_EXAMPLES = examples("psptool validate data/ucla.h5", "psptool validate data/ucla.h5 --json")
 
 File = Annotated[
-    Path, typer.Argument(help="A dataset (.h5), a split (.json) or a run's folder.", show_default=False)
+    Path,
+    typer.Argument(help="A dataset (.h5), a JSON file of psptool or a run's folder.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def inspect(file: File, as_json: AsJson = False) -> None:
-    """Show what a dataset, a split or a run holds."""
+    """Show the contents of a dataset, a split, a report or a run."""
     if not file.exists():
         raise PspError(f"{file}: there is no such file", fix="Check the path.")
     from psptool.schemas.base import flat
@@ -32,14 +39,20 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     if file.is_dir():
         values, following = _run(file), f"psptool evaluate {file}"
     elif file.suffix == ".json":
-        values, following = _split(file), f"psptool train --split {file}"
+        values, following = _json(file)
     else:
         values, following = _dataset(file), f"psptool split --ratio 0.05 --data {file}"
     if as_json:
         say_json(values)
         return
-    table(str(file), [(key, value) for key, value in flat(values) if value is not None])
+    rows = [(_in_words(key), value) for key, value in flat(values) if value is not None]
+    table(str(file), rows)
     next_step(following)
+
+
+def _in_words(key: str) -> str:
+    """A key as the table shows it; ``--json`` keeps the key."""
+    return key.replace("quarantined", "excluded (malformed)")
 
 
 def _dataset(path: Path) -> dict[str, Any]:
@@ -71,11 +84,107 @@ def _dataset(path: Path) -> dict[str, Any]:
     }
 
 
+def _json(path: Path) -> tuple[dict[str, Any], str]:
+    """The contents of one of psptool's JSON files, whichever it is, and the next command."""
+    folder = path.parent
+    shown = {
+        "split": (_split, f"psptool train --split {path}"),
+        "report": (
+            _report,
+            f"psptool inspect {path.with_name(path.name.removesuffix('.report.json') + '.h5')}",
+        ),
+        "run": (lambda file: _run(file.parent), f"psptool evaluate {folder}"),
+        "scores": (_scores, f"psptool table {path}"),
+        "prediction": (_prediction, f"psptool view {path}"),
+        "table": (_table, "psptool table runs"),
+    }
+    show, following = shown[_kind_of(path, list(shown))]
+    return show(path), following
+
+
+def _kind_of(path: Path, kinds: Sequence[str]) -> str:
+    """The schema whose keys the file has most of; the first of ``kinds`` for a file that is no JSON object."""
+    from psptool.schemas.published import artefacts
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return kinds[0]  # Reading it as such reports the error.
+    keys = set(values) if isinstance(values, dict) else set()
+    models = artefacts()
+
+    def fit(kind: str) -> int:
+        known = set(models[kind].model_fields)
+        return len(keys & known) - len(keys - known)
+
+    best = max(kinds, key=fit)
+    if fit(best) < 0:
+        raise PspError(
+            f"{path}: not a file of psptool",
+            f"keys {', '.join(sorted(keys)[:5])}",
+            "a split, report, config.json, scores, prediction or table",
+            "Raw recordings are shown by psptool view.",
+        )
+    return best
+
+
 def _split(path: Path) -> dict[str, Any]:
     from psptool.data.splits.stored import summarize_split
     from psptool.schemas.split import Split
 
     return summarize_split(Split.load(path))
+
+
+def _report(path: Path) -> dict[str, Any]:
+    from psptool.schemas.report import PreparationReport
+
+    report = PreparationReport.load(path)
+    return {
+        "dataset": report.dataset,
+        "sources": ", ".join(report.sources),
+        "found": report.found,
+        "repeated": report.repeated,
+        **report.counts.model_dump(),
+        "skipped_by_reason": dict(Counter(clip.reason for clip in report.skipped).most_common()),
+        "quarantined_by_reason": dict(Counter(clip.reason for clip in report.quarantined).most_common()),
+        "quarantined_clips": {clip.name: clip.detail or clip.reason for clip in report.quarantined},
+        "duplicate_pairs": len(report.duplicates),
+        "notes": len(report.notes),
+        "settings": report.settings.model_dump(),
+        "tool_version": report.tool_version,
+    }
+
+
+def _scores(path: Path) -> dict[str, Any]:
+    from psptool.schemas.scores import Scores
+
+    return Scores.load(path).model_dump(mode="json", exclude={"format_version", "confusion"})
+
+
+def _prediction(path: Path) -> dict[str, Any]:
+    from psptool.schemas.prediction import Prediction
+
+    found = Prediction.load(path)
+    actions = Counter(clip.top[0].class_name for clip in found.clips)
+    values = found.model_dump(mode="json", exclude={"format_version", "classes", "clips", "unusable"})
+    return {
+        **values,
+        "clips": len(found.clips),
+        "unusable": len(found.unusable),
+        "predicted": dict(actions.most_common()),
+    }
+
+
+def _table(path: Path) -> dict[str, Any]:
+    from psptool.schemas.table import ScoreTable
+
+    found = ScoreTable.load(path)
+    values = found.model_dump(mode="json", exclude={"format_version", "groups", "differences", "warnings"})
+    measures = {
+        f"{group.labels} {group.name}": {name: spread.mean for name, spread in group.measures.items()}
+        for group in found.groups
+    }
+    return {**values, "mean": measures}
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -85,7 +194,7 @@ def _run(folder: Path) -> dict[str, Any]:
     config = RunConfig.load(folder / "config.json").model_dump(
         mode="json", exclude={"class_names", "format_version"}
     )
-    # Numbered, so that each value has a key of its own.
+    # By number, so that each value has its own key.
     config["provenance"] = dict(enumerate(config["provenance"], 1))
     training = config.pop("training")
     recipe = {key: training.pop(key) for key in ("method", "preset")}
@@ -98,11 +207,11 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def validate(file: File, as_json: AsJson = False) -> None:
-    """Check all that a dataset's format promises. Code 1 on findings."""
+    """Check a dataset against its format. Exit code 1 if something is wrong."""
     from psptool.data.store.validating import validate as check
 
     if not file.exists():
         raise PspError(f"{file}: there is no such file", fix="Check the path.")
-    # What is wrong with the file as a whole names it already.
+    # Findings about the whole file begin with its path already.
     findings = [str(finding).removeprefix(f"{file}: ") for finding in check(file)]
-    say_findings(file, "valid", findings, "keeps all that the format promises", as_json)
+    say_findings(file, "valid", findings, "valid: all checks passed", as_json)

@@ -1,12 +1,14 @@
-"""The ``psptool`` command: its parts, and nothing else."""
+"""The ``psptool`` command and its subcommands."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from psptool.cli import (
+    config,
     demo,
     doctor,
     embed,
@@ -16,6 +18,7 @@ from psptool.cli import (
     inspect,
     predict,
     prepare,
+    runs,
     schemas,
     split,
     table,
@@ -52,29 +55,53 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Raw skeleton recordings to a trained and measured PSP model."""
+    """Skeleton-based action recognition with few labels (PSP Learning)."""
 
 
-app.command(epilog=prepare.EXAMPLES)(prepare.prepare)
-app.command(epilog=split.EXAMPLES)(split.split)
-app.command(epilog=train.EXAMPLES)(train.train)
-app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command(epilog=table.EXAMPLES)(table.table)
-app.command(epilog=predict.EXAMPLES)(predict.predict)
-app.command(epilog=export.EXAMPLES)(export.export)
-app.command(epilog=embed.EXAMPLES)(embed.embed)
-app.command(epilog=inspect.INSPECT_EXAMPLES)(inspect.inspect)
-app.command(epilog=view.EXAMPLES)(view.view)
-app.command(epilog=inspect.VALIDATE_EXAMPLES)(inspect.validate)
-app.command(epilog=exchange.EXPORT_EXAMPLES)(exchange.export_data)
-app.command("import", epilog=exchange.IMPORT_EXAMPLES)(exchange.import_data)
-app.command(epilog=demo.EXAMPLES)(demo.demo)
-app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command(epilog=schemas.EXAMPLES)(schemas.schemas)
+_GROUPS: tuple[tuple[str, tuple[tuple[Callable[..., None], str, str | None], ...]], ...] = (
+    ("Start", ((demo.demo, demo.EXAMPLES, None), (doctor.doctor, doctor.EXAMPLES, None))),
+    (
+        "Data",
+        (
+            (prepare.prepare, prepare.EXAMPLES, None),
+            (exchange.import_data, exchange.IMPORT_EXAMPLES, "import"),
+            (split.split, split.EXAMPLES, None),
+            (inspect.inspect, inspect.INSPECT_EXAMPLES, None),
+            (inspect.validate, inspect.VALIDATE_EXAMPLES, None),
+            (view.view, view.EXAMPLES, None),
+        ),
+    ),
+    (
+        "Train",
+        (
+            (train.train, train.EXAMPLES, None),
+            (config.config, config.EXAMPLES, None),
+            (runs.runs, runs.EXAMPLES, None),
+        ),
+    ),
+    (
+        "Analyse",
+        (
+            (evaluate.evaluate, evaluate.EXAMPLES, None),
+            (table.table, table.EXAMPLES, None),
+            (embed.embed, embed.EXAMPLES, None),
+        ),
+    ),
+    (
+        "Share",
+        (
+            (predict.predict, predict.EXAMPLES, None),
+            (export.export, export.EXAMPLES, None),
+            (exchange.export_data, exchange.EXPORT_EXAMPLES, None),
+            (schemas.schemas, schemas.EXAMPLES, None),
+        ),
+    ),
+)
+"""The commands by group, in the order of ``--help``: function, examples, and name where it is not the function's."""
 
-for _command in app.registered_commands:
-    if _command.callback is not None:
-        _command.callback = quietable(_command.callback)
+for _group, _commands in _GROUPS:
+    for _command, _examples, _name in _commands:
+        app.command(_name, epilog=_examples, rich_help_panel=_group)(quietable(_command))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Which dataset, split or run a command works on where none is named: the newest one of the stage before."""
+"""The dataset, split or run that a command takes by default: the newest one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Stage:
     """One kind of artefact.
 
     Attributes:
-        noun: What it is called.
-        pattern: Where it lies, from the folder worked in.
-        option: The option that names one.
+        noun: Its name in messages.
+        pattern: Glob pattern, relative to the working directory.
+        option: The option that selects one.
         maker: The command that makes one.
-        dataset: The dataset's name in a file that matches the pattern; None where it cannot be read.
+        dataset: Returns the dataset's name in a file that matches the pattern; None if it cannot be read.
     """
 
     noun: str
@@ -59,21 +59,21 @@ MODEL = replace(RUN, option="--model")
 
 
 def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) -> Path:
-    """The artefact that is given, or else the newest by time of change under the folder worked in.
+    """The artefact that is given, or else the most recently modified one below the working directory.
 
     Args:
-        stage: The kind.
-        given: What the user named; taken as it is.
+        stage: The kind of artefact.
+        given: The path that the user gave, if any; returned unchanged.
         dataset: Only artefacts of this dataset are candidates.
 
     Raises:
-        PspError: There is none, or there are some of different datasets.
+        PspError: There is none, or there are several of different datasets.
     """
     if given is not None:
         return given
     found = {path: stage.dataset(path) for path in Path().glob(stage.pattern)}
     for path in sorted(path for path, name in found.items() if name is None):
-        note(f"{path}: no {stage.noun} that psptool can read; left out")
+        note(f"{path}: ignored, not a readable {stage.noun}")
     candidates = {path: name for path, name in found.items() if name is not None and dataset in (None, name)}
     if not candidates:
         if stage.noun == RUN.noun:
@@ -81,7 +81,7 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
         of = f" of {dataset}" if dataset is not None else ""
         raise PspError(
             f"no {stage.noun}{of} in {Path(stage.pattern).parts[0]}/",
-            fix=f"Make one with {stage.maker}, or name one with {stage.option}.",
+            fix=f"Make one with {stage.maker}, or select one with {stage.option}.",
         )
     if len(set(candidates.values())) > 1:
         listed = ", ".join(f"{_artefact(stage, path)} ({name})" for path, name in sorted(candidates.items()))
@@ -89,9 +89,9 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
             f"{stage.noun}s of different datasets",
             listed,
             "one dataset",
-            f"Name the one meant with {stage.option}.",
+            f"Select one with {stage.option}.",
         )
-    # One that vanished meanwhile is named all the same: who reads it says so.
+    # A file that was removed meanwhile is returned all the same; reading it reports the error.
     first, *_ = newest_first(candidates) or sorted(candidates)
     newest = _artefact(stage, first)
     note(f"{stage.noun}: {newest}" + (f" (the newest of {len(candidates)})" if len(candidates) > 1 else ""))
@@ -99,7 +99,7 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
 
 
 def _refuse_unfinished() -> None:
-    """Say where the newest run stands that was interrupted, where there is one."""
+    """Raise the error of the newest interrupted run, if there is one: it says how to resume it."""
     from psptool.training.runs.folder import RunFolder
     from psptool.training.runs.unfinished import find_weights
 
@@ -109,5 +109,5 @@ def _refuse_unfinished() -> None:
 
 
 def _artefact(stage: Stage, path: Path) -> Path:
-    """A run is the folder of the file it is known by."""
+    """The artefact of a file: for a run the folder of its weights."""
     return path.parent if stage.noun == RUN.noun else path

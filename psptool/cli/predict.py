@@ -1,4 +1,4 @@
-"""``psptool predict``: the actions in raw recordings."""
+"""``psptool predict``: classify raw recordings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import FOUND, choice, examples, grid, next_step, progress, say, say_json, warn
+from psptool.cli.console import FOUND, choice, examples, grid, next_step, say, say_json, warn
 from psptool.cli.newest import MODEL, choose
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,16 +35,18 @@ def predict(
         Path | None,
         typer.Option(help="A run's folder or exported .safetensors; the newest run."),
     ] = None,
-    top: Annotated[int, typer.Option(help="Actions to name for each recording.")] = 5,
-    weights: Annotated[str, typer.Option(help="last, or best on the validation clips.")] = "last",
-    logits: Annotated[bool, typer.Option("--logits", help="Keep the logits of all classes in JSON.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the answers to this JSON file.")] = None,
+    top: Annotated[int, typer.Option(help="Classes to list per recording.")] = 5,
+    weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Include the logits of all classes in JSON.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the predictions to a JSON file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
-    """Name the actions in raw recordings.
+    """Recognize actions in raw recordings.
 
-    They are prepared as the model's own, and may have any name. Code 1 where some could not be used.
+    File names are free. Exit code 1 if a recording could not be used.
     """
     from psptool.device import choose_device
     from psptool.evaluation import models
@@ -70,14 +74,13 @@ def predict(
 def _run(model: TrainedModel, files: Sequence[Path], top: int, logits: bool) -> Prediction:
     from psptool.evaluation import predicting
 
-    with progress() as bar:
-        task = bar.add_task("recordings", total=None, said="")
+    with ProgressReport("predicting", "recordings") as report:
         done = predicting.predict(
             model,
             files,
             top=top,
             logits=logits,
-            progress=lambda count, total: bar.update(task, completed=count, total=total),
+            progress=report,
         )
     for clip in done.unusable:
         warn(f"not used: {clip.detail or f'{clip.source}: {clip.reason}'}")
@@ -90,7 +93,11 @@ def _show(done: Prediction) -> None:
         for clip in done.clips
         for place, guess in enumerate(clip.top)
     ]
-    grid(f"{len(done.clips)} recordings by {done.model}", ("recording", "action", "%"), rows)
+    grid(
+        f"{counted(len(done.clips), 'recording')} predicted by {done.model}",
+        ("recording", "class", "probability %"),
+        rows,
+    )
     for clip in done.clips:
         for noted in clip.notes:
             say(f"{clip.name}: {noted}")

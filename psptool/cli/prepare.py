@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -13,13 +15,14 @@ from psptool.cli.console import (
     examples,
     next_step,
     note,
-    progress,
     say_json,
     table,
     warn,
     warn_of_lost,
 )
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,27 +39,30 @@ EXAMPLES = examples(
 )
 
 
+_NAMES: dict[Kind, str] = {"ntu": "NTU RGB+D", "ucla": "NW-UCLA"}
+
+
 def prepare(
-    kind: Annotated[str, typer.Argument(metavar="ntu|ucla", help="What the recordings are.")],
+    kind: Annotated[str, typer.Argument(metavar="ntu|ucla", help="Dataset of the recordings.")],
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Further paths, as after --raw.")
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="More paths, as after --raw.")
     ] = None,
     raw: Annotated[
         list[Path] | None, typer.Option(help="A folder, zip or tar archive or file to read; repeatable.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write; by default named in data/.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     align: Annotated[
         str,
-        typer.Option(help="Axes: body (default), released (as its code) or none.", show_default=False),
+        typer.Option(help="Axes: body (default), released (original code) or none.", show_default=False),
     ] = "body",
-    jobs: Annotated[int | None, typer.Option(help="Workers; by default one for each core.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to work on.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="A clip that cannot be used is an error.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Prepare again what is current.")] = False,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to use.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on a malformed clip.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Prepare again, even if current.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Turn raw recordings into one file of joints and motion."""
+    """Convert raw recordings into one HDF5 dataset."""
     from psptool.preparation import pipeline, raw_input
 
     chosen = cast("Kind", choice(kind, get_args(raw_input.Kind), "dataset"))
@@ -64,13 +70,35 @@ def prepare(
     if not sources:
         raise PspError("--raw", "no path", "a folder, zip or tar archive of recordings", "Say --raw PATH.")
     settings, workers = _settings(align), _workers(jobs)
-    if dry_run:
-        _tell_estimate(pipeline.estimate(chosen, sources, out, settings, jobs=workers), as_json)
-        return
-    done = run_preparation(
-        chosen, sources, out, settings, jobs=workers, scheduler=scheduler, strict=strict, force=force
-    )
+    try:
+        if dry_run:
+            _tell_estimate(pipeline.estimate(chosen, sources, out, settings, jobs=workers), as_json)
+            return
+        done = run_preparation(
+            chosen, sources, out, settings, jobs=workers, scheduler=scheduler, strict=strict, force=force
+        )
+    except PspError as error:
+        raise _other_dataset(chosen, sources, settings) or error from None
     _tell(done, as_json, default=out is None)
+
+
+def _other_dataset(kind: Kind, sources: Sequence[Path], settings: PreparationSettings) -> PspError | None:
+    """The error for recordings of another dataset than the one named; None where that is not what is wrong."""
+    from psptool.preparation import gathering
+
+    readable: dict[Kind, int] = {}
+    for one in get_args(gathering.Kind):
+        with suppress(PspError):
+            readable[one] = len(gathering.gather(one, sources, settings).clips)
+    if kind in readable or not readable:
+        return None
+    other, clips = next(iter(readable.items()))
+    paths = shlex.join(map(str, sources))
+    return PspError(
+        f"{paths}: not recordings of {_NAMES[kind]}",
+        f"{counted(clips, 'clip')} of {_NAMES[other]}",
+        fix=f"Run psptool prepare {other} --raw {paths}",
+    )
 
 
 def run_preparation(
@@ -87,8 +115,7 @@ def run_preparation(
     """Prepare with progress on stderr; as `pipeline.prepare`, but jobs None means all cores."""
     from psptool.preparation import pipeline
 
-    with progress() as bar:
-        task = bar.add_task("preparing", total=None, said="")
+    with ProgressReport("preparing", "clips") as report:
         return pipeline.prepare(
             kind,
             sources,
@@ -98,7 +125,7 @@ def run_preparation(
             scheduler=scheduler,
             strict=strict,
             force=force,
-            progress=lambda clips, total: bar.update(task, completed=clips, total=total),
+            progress=report,
         )
 
 
@@ -121,7 +148,7 @@ def _reasons(left_out: Sequence[LeftOut]) -> dict[str, int]:
 
 
 def _rules(report: PreparationReport) -> dict[str, int]:
-    """How many body tracks each rule joined or dropped."""
+    """The number of body tracks that each rule joined or dropped."""
     return dict(Counter(note.rule for note in report.notes if note.rule is not None).most_common())
 
 
@@ -130,8 +157,8 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     if done.current:
         note(f"{done.path}: already current; --force prepares it again")
     if counts.quarantined:
-        what = "1 clip was" if counts.quarantined == 1 else f"{counts.quarantined} clips were"
-        warn(f"{what} quarantined; {done.report_path} names each with its reason")
+        clips = counted(counts.quarantined, "clip")
+        warn(f"{clips} excluded (malformed); {done.report_path} gives the reason for each")
     warn_of_lost(_lost(report.skipped), str(done.report_path))
     rate = None if done.current else round(report.found / max(done.seconds, 1e-9), 1)
     if as_json:
@@ -153,13 +180,13 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
         return
     rows: list[tuple[str, object]] = [("read", report.found), ("kept", counts.clips)]
     rows += [("skipped", counts.skipped), *_indented(report.skipped)]
-    rows += [("quarantined", counts.quarantined), *_indented(report.quarantined)]
-    rows += [("further copies", report.repeated)] if report.repeated else []
+    rows += [("excluded (malformed)", counts.quarantined), *_indented(report.quarantined)]
+    rows += [("identical copies", report.repeated)] if report.repeated else []
     rows += [("tracks joined", counts.joined_tracks), ("tracks dropped", counts.dropped_tracks)]
     rows += [(f"  {rule}", number) for rule, number in _rules(report).items() if rule != "joined"]
     rows += [("missing joints filled", counts.interpolated_joints)] if counts.interpolated_joints else []
     rows += [("duplicate pairs", counts.duplicates), ("frames", counts.frames)]
-    rows += [("clips a second", rate)] if rate is not None else []
+    rows += [("clips/s", rate)] if rate is not None else []
     table(str(done.path), rows)
     next_step("psptool split --ratio 0.05" + ("" if default else f" --data {done.path}"))
 
@@ -196,10 +223,10 @@ def _tell_estimate(found: Estimate, as_json: bool) -> None:
         return
     rows: list[tuple[str, object]] = [("read", gathered.found), ("to prepare", len(gathered.clips))]
     rows += [("skipped", len(gathered.skipped)), *_indented(gathered.skipped)]
-    rows += [(f"of {found.sample} tried unusable", found.quarantined)]
+    rows += [(f"malformed, of {found.sample} tried", found.quarantined)]
     rows += [("raw files, MB", round(gathered.raw_bytes / 1e6, 1))]
     if found.file_bytes is not None and found.seconds is not None:
-        rows += [("dataset, about MB", round(found.file_bytes / 1e6, 1))]
-        rows += [("time, about seconds", round(found.seconds, 1))]
+        rows += [("dataset, MB (estimate)", round(found.file_bytes / 1e6, 1))]
+        rows += [("time, s (estimate)", round(found.seconds, 1))]
     table(f"{found.path} (not written: --dry-run)", rows)
     note(f"{found.path}: already current" if found.current else "Next: the same without --dry-run")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from psptool.cli.console import FOUND, choice, examples, grid, note, say
+from psptool.cli.console import FOUND, choice, examples, grid, next_step, note, say
+
+if TYPE_CHECKING:
+    from psptool.schemas.base import Artefact
 
 EXAMPLES = examples(
     "psptool schemas",
@@ -18,13 +22,13 @@ EXAMPLES = examples(
 
 def schemas(
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; end with code 1 where a file differs.")
+        bool, typer.Option("--check", help="Write nothing; exit with code 1 if a file differs.")
     ] = False,
     show: Annotated[
         str | None,
-        typer.Option(help="List the keys of one, such as training, run or prediction."),
+        typer.Option(help="List the keys of a schema: training, run, split, ..."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder of the schemas.")] = Path("schemas"),
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("schemas"),
 ) -> None:
     """Write or check the JSON Schemas of psptool's files."""
     from psptool.common.atomic_write import write_whole
@@ -33,7 +37,10 @@ def schemas(
     models = artefacts()
     if show is not None:
         name = choice(show, sorted(models), "--show")
-        grid("", ("key", "default", "what"), keys(models[name]))
+        if name == "training":
+            _show_training(models[name])
+        else:
+            grid("", ("key", "default", "meaning"), keys(models[name]))
         return
     texts = {out / f"{name}.json": json_schema(model) for name, model in sorted(models.items())}
     if check:
@@ -41,13 +48,31 @@ def schemas(
         for finding in findings:
             say(finding)
         if findings:
-            note("Next: psptool schemas")
+            note("Fix: psptool schemas")
             raise typer.Exit(FOUND)
-        say(f"{len(texts)} schemas in {out}/ are current")
+        say(f"{out}/: all {len(texts)} schemas are current")
         return
     for path, text in texts.items():
         write_whole(path, text)
         say(str(path))
+
+
+def _show_training(model: type[Artefact]) -> None:
+    """The keys of a training configuration, with the values that ``psptool train`` uses by default.
+
+    The schema's own defaults are those of the original implementation, which no default command trains with.
+    """
+    from psptool.schemas.base import flat
+    from psptool.schemas.published import keys
+    from psptool.schemas.recipes import DEFAULT_PRESET, resolve
+
+    values = dict(flat(resolve(preset=DEFAULT_PRESET).model_dump(mode="json")))
+    rows = [
+        (key, json.dumps(values[key]) if key in values else default, what)
+        for key, default, what in keys(model)
+    ]
+    grid("", ("key", f"default (preset {DEFAULT_PRESET})", "meaning"), rows)
+    next_step("psptool config --table")
 
 
 def _findings(texts: dict[Path, str], folder: Path) -> list[str]:
@@ -61,6 +86,8 @@ def _findings(texts: dict[Path, str], folder: Path) -> list[str]:
         if not same:
             findings.append(f"{path}: differs from the models in psptool.schemas")
     findings += [
-        f"{path}: no artefact has this name" for path in sorted(folder.glob("*.json")) if path not in texts
+        f"{path}: no schema of psptool has this name"
+        for path in sorted(folder.glob("*.json"))
+        if path not in texts
     ]
     return findings

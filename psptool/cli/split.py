@@ -1,4 +1,4 @@
-"""``psptool split``: which clips keep their label."""
+"""``psptool split``: labelled, unlabelled, validation and test clips."""
 
 from __future__ import annotations
 
@@ -22,27 +22,31 @@ EXAMPLES = examples(
 
 
 def split(
-    ratio: Annotated[float | None, typer.Option(help="Share of labels kept, over 0 and at most 1.")] = None,
-    count: Annotated[int | None, typer.Option(help="Labelled clips a class, instead of a ratio.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Share of labelled training clips, over 0, at most 1.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="Labelled clips per class, instead of --ratio.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="NTU 60: xsub, xview; NTU 120: xsub, xset; NW-UCLA: xview.")
     ] = None,
     family: Annotated[
-        str, typer.Option(help="Labels per-class (default), per-class-ratio or global.", show_default=False)
+        str, typer.Option(help="Sampling: per-class (default), per-class-ratio, global.", show_default=False)
     ] = "per-class",
-    seed: Annotated[int, typer.Option(help="Number of the draw.")] = 0,
-    test_view: Annotated[int | None, typer.Option(help="NW-UCLA: the camera kept for test (3).")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the label split.")] = 0,
+    test_view: Annotated[int | None, typer.Option(help="NW-UCLA: the test camera; by default 3.")] = None,
     validation: Annotated[
-        str | None, typer.Option(help="Clips kept out: view=2, subject=3,7 or fraction=0.1.")
+        str | None, typer.Option(help="Validation clips: view=2, subject=3,7 or fraction=0.1.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The dataset; the newest of data/.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write; by default named in splits/.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The dataset; by default the newest in data/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; by default a new one in splits/.")
+    ] = None,
     check: Annotated[
-        Path | None, typer.Option(help="Make this split again; code 1 where it differs.")
+        Path | None, typer.Option(help="Compare a split with its dataset; code 1 on difference.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Choose the clips that keep their label."""
+    """Split a dataset: which clips are labelled, and which test."""
     if check is not None:
         _check(check, data, as_json)
         return
@@ -50,7 +54,7 @@ def split(
     from psptool.data.splits.stored import save_split, split_store, summarize_split
     from psptool.data.store.reading import open_store
 
-    # Before a dataset is looked for, so that a wrong ratio is said as such in an empty folder too.
+    # First, so that a wrong ratio is reported before a missing dataset.
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
     with open_store(choose(DATASET, data)) as store:
         made = split_store(store, request)
@@ -74,13 +78,13 @@ def split(
 
 
 def _show(path: Path, made: MadeSplit) -> None:
-    split, (fewest, most) = made.split, made.labelled_per_class
+    split, (minimum, maximum) = made.split, made.labelled_per_class
     view = "" if split.test_view is None else f", test view {split.test_view}"
     rows: list[tuple[str, object]] = [
         ("labelled", len(split.labelled)),
-        ("  fewest of a class", fewest),
-        ("  most of a class", most),
-        ("  distinct performances", made.performances),
+        ("  minimum per class", minimum),
+        ("  maximum per class", maximum),
+        ("  distinct subject and repetition instances", made.performances),
         ("unlabelled", len(split.unlabelled)),
         ("validation", len(split.validation)),
         ("test", len(split.test)),
@@ -97,4 +101,4 @@ def _check(path: Path, data: Path | None, as_json: bool) -> None:
     found = Split.load(path)
     with open_store(choose(DATASET, data, found.dataset)) as store:
         findings = find_split_errors(store, found)
-    say_findings(path, "same", findings, "the same when made again", as_json)
+    say_findings(path, "same", findings, "identical to a newly generated split", as_json)

@@ -1,4 +1,4 @@
-"""``psptool table``: scored runs side by side, with mean and deviation over draws."""
+"""``psptool table``: a comparison of evaluated runs, with mean and standard deviation over label splits."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ _ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".txt": "text"}
 def table(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Runs, scores files, or folders of either; runs/.", show_default=False),
+        typer.Argument(help="Runs, scores files, or folders of them; by default runs/.", show_default=False),
     ] = None,
     against: Annotated[
-        list[str] | None, typer.Option(help="Also compare with this method, draw by draw; may be repeated.")
+        list[str] | None, typer.Option(help="Also show paired differences to this method; repeatable.")
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="text, markdown, csv or json; by default as --out ends.")
+        str | None, typer.Option("--format", help="text, markdown, csv or json; by default by --out.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write instead of stdout.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a page with charts to this file.")] = None,
-    weights: Annotated[str, typer.Option(help="Scores of last weights, or of the best.")] = "last",
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page with charts.")] = None,
+    weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
     validation: Annotated[
-        bool, typer.Option("--validation", help="Take the scores on validation clips.")
+        bool, typer.Option("--validation", help="Use the scores on the validation clips.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Compare scored runs: mean and standard deviation over draws."""
+    """Compare evaluated runs: mean and deviation over label splits."""
     from psptool.common.atomic_write import write_whole
     from psptool.evaluation.table import build_table, gather
     from psptool.schemas.scores import Part, Weights
@@ -79,9 +79,9 @@ def _write_page(path: Path, found: ScoreTable, scored: Sequence[Scored]) -> None
 
 def _format(form: str | None, out: Path | None, as_json: bool) -> str:
     if as_json and form not in (None, "json"):
-        raise PspError("--json", f"--format {form} too", "one of the two", "Leave one of them away.")
+        raise PspError("--json", f"--format {form} too", "one of the two", "Leave out one of them.")
     if out is not None and out.suffix.lower() in (".html", ".htm"):
-        raise PspError("--out", str(out), "a text file", f"A page is written by --html {out}.")
+        raise PspError("--out", str(out), "a text file", f"Write a page with --html {out}.")
     usual = "text" if out is None else _ENDINGS.get(out.suffix.lower(), "text")
     return "json" if as_json else choice(form or usual, FORMATS, "--format")
 

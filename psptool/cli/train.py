@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, mute, next_step, note, progress, say_json, table, warn
+from psptool.cli.console import choice, examples, grid, mute, next_step, note, say_json, table, warn
 from psptool.cli.newest import DATASET, SPLIT, choose
+from psptool.cli.overrides import Shorthands
+from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,53 +30,73 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool train",
-    "psptool train --method supervised --set optim.lr=0.05",
-    "psptool train --profile 5",
+    "psptool train --method supervised --lr 0.05 --epochs 20",
     "psptool train --split splits/ucla-xview-0.05-s0.json --preset small",
+    "psptool train --like runs/ucla-xview-0.05-s0-psp-small --seed 1",
+    "psptool train --dry-run",
+    "psptool train --profile 5",
 )
 
 
 def train(
-    split: Annotated[Path | None, typer.Option(help="The split; the newest of splits/.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The dataset; the split's own in data/.")] = None,
+    split: Annotated[Path | None, typer.Option(help="The split; by default the newest in splits/.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The dataset; by default the split's, in data/.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="psp, or supervised: labels only with the same encoder.")
+        str | None, typer.Option(help="psp (default), or supervised: labels only, same encoder.")
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="small (default), best, lean, paper, paper-short."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A YAML file of recipe values, over the preset.")
+        Path | None, typer.Option(help="YAML file with values, or a run's config.json.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Use a run's configuration, split and dataset.")
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One recipe value, over the file; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set one value; repeatable."),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (optim.lr).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps (optim.steps).")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the pool, instead of steps.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Labelled clips per step (optim.labelled_batch).")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="auto, float32 or bfloat16; the recipe's by default.")
+        str | None, typer.Option(help="auto, float32 or bfloat16; by default the preset's.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights and draws; the split's by default.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of initialization and sampling; by default the split's.")
+    ] = None,
     profile: Annotated[
-        int,
-        typer.Option(metavar="STEPS", help="Show where their time goes; leave no run.", show_default=False),
-    ] = 0,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default named in runs/.")] = None,
+        int | None,
+        typer.Option(metavar="STEPS", help="Time the parts of some steps; keep no run."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default a new one in runs/.")] = None,
     resume: Annotated[
-        str, typer.Option(help="An unfinished run: auto (default), required or off.", show_default=False)
+        str, typer.Option(help="An interrupted run: auto (default), required or off.", show_default=False)
     ] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show all; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a model. psptool schemas --show training lists the keys of --set."""
+    """Train a model. psptool config --table lists the keys of --set."""
+    from psptool.cli.dry_run import dry_run as show_plan
     from psptool.common.distributed import init_distributed, local_device
+    from psptool.common.paths import recalled
     from psptool.device import choose_device
-    from psptool.schemas.recipes import resolve
     from psptool.schemas.split import Split
-    from psptool.schemas.training import Method
+    from psptool.training.runs.folder import RunFolder
     from psptool.training.runs.unfinished import Resume
 
     how = cast(Resume, choice(resume, get_args(Resume), "--resume"))
+    if profile is not None and profile < 1:
+        raise PspError("--profile", str(profile), "at least 1 step")
+    if like is not None and config is not None:
+        raise PspError("--like and --config both name a configuration", fix="Leave out one of them.")
+    short = Shorthands(lr, steps, epochs, batch_size, precision)
     with init_distributed() as ranks:
         if not ranks.is_main:
             mute()
@@ -80,35 +104,61 @@ def train(
         if known is not None and device == "auto":
             device = _device_again(known)
         computing_on = local_device(choose_device(device), ranks)
-        if known is not None and not (method or preset or config or changes or precision or seed is not None):
-            # The run's folder says all of it: no option need be repeated to go on.
-            recipe = known.training
-        else:
-            recipe = resolve(
-                method=None if method is None else cast(Method, choice(method, get_args(Method), "--method")),
-                preset=preset,
-                file=config,
-                changes=[*(changes or ()), *_precision(precision)],
-                seed=seed,
-            )
-        if known is not None:
-            split, data = split or Path(known.latest.split_path), data or Path(known.latest.data_path)
+        model_run = None if like is None else RunFolder(like).read_config()
+        asked = _Asked(method, preset, like or config, tuple(changes or ()), seed, short)
+        # Resuming a run takes its configuration from its folder: no option need be repeated.
+        recipe = known.training if known is not None and asked == _Asked() else asked.resolve()
+        for run in (known, model_run):
+            if run is not None:
+                split, data = split or recalled(run.latest.split_path), data or recalled(run.latest.data_path)
         split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
-        data_path = choose(DATASET, data, Split.load(split_path).dataset)
-        if profile:
+        found = Split.load(split_path)
+        data_path = choose(DATASET, data, found.dataset)
+        recipe = short.with_epochs(recipe, found)
+        if dry_run:
+            show_plan(data_path, split_path, recipe, computing_on, ranks, as_json)
+            return
+        if profile is not None:
             _say_profile(data_path, split_path, recipe, computing_on, profile, as_json)
             return
         done = run_training(data_path, split_path, recipe, computing_on, out, resume=how, ranks=ranks)
+    _say_result(done, out is None, as_json)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options that make the training configuration; the defaults are those of the command."""
+
+    method: str | None = None
+    preset: str | None = None
+    file: Path | None = None
+    changes: tuple[str, ...] = ()
+    seed: int | None = None
+    short: Shorthands = field(default_factory=Shorthands)
+
+    def resolve(self) -> TrainingConfig:
+        """The configuration; errors as for `psptool.schemas.recipes.resolve`."""
+        from psptool.schemas.recipes import resolve
+        from psptool.schemas.training import Method
+
+        method = (
+            None if self.method is None else cast(Method, choice(self.method, get_args(Method), "--method"))
+        )
+        changes = self.short.changes(self.changes)
+        return resolve(method=method, preset=self.preset, file=self.file, changes=changes, seed=self.seed)
+
+
+def _say_result(done: Trained, default: bool, as_json: bool) -> None:
     if as_json:
         say_json(_summary(done))
         return
-    rows = [(key, value) for key, value in _summary(done).items() if value is not None]
+    rows = [(key.replace("_", " "), value) for key, value in _summary(done).items() if value is not None]
     table(str(done.folder), rows[1:])
-    next_step("psptool evaluate" if out is None else f"psptool evaluate {done.folder}")
+    next_step("psptool evaluate" if default else f"psptool evaluate {done.folder}")
 
 
 def _known(out: Path | None) -> RunConfig | None:
-    """What the run in a named folder is; None where there is none yet."""
+    """The configuration of the run in a named folder; None where there is none yet."""
     from psptool.schemas.run import RunConfig
     from psptool.training.runs.folder import RunFolder
 
@@ -140,21 +190,15 @@ def _say_profile(
         say_json(asdict(found))
         return
     grid(
-        f"{steps} steps, {steps / found.seconds:.2f} steps/s with the profiler at work",
-        ("part of a step", "ms"),
+        f"{counted(steps, 'step')}, {steps / found.seconds:.2f} steps/s under the profiler",
+        ("part of a step", "ms per step"),
         [(part, round(milliseconds, 1)) for part, milliseconds in found.parts.items()],
     )
     grid(
         "",
-        ("operator", "ms a step", "calls"),
+        ("operator", "ms per step", "calls per step"),
         [(name, round(spent, 1), round(calls, 1)) for name, spent, calls in found.operators],
     )
-
-
-def _precision(name: str | None) -> list[str]:
-    """The option as a change of the recipe."""
-    known = ("auto", "float32", "bfloat16")
-    return [] if name is None else [f"precision={choice(name, known, '--precision')}"]
 
 
 def run_training(
@@ -170,49 +214,57 @@ def run_training(
 ) -> Trained:
     """Train, with progress on stderr; arguments and errors as `psptool.training.api.train`.
 
-    Unless `on_start` says otherwise, the resolved recipe is told too.
+    Unless `on_start` is given, what the configuration changes of its preset is printed too.
     """
     from psptool.common.distributed import SINGLE
     from psptool.training import api
     from psptool.training.stopping import Stopped
 
     ranks = ranks or SINGLE
-    with progress() as bar:
-        task = bar.add_task(recipe.method, total=recipe.optim.steps, said="")
+    steps = recipe.optim.steps
+    with ProgressReport("step", "steps") as report:
 
-        def tell(word: Progress) -> None:
-            bar.update(task, completed=word.step, said=_said(word))
+        def begin(folder: Path, config: RunConfig) -> None:
+            (on_start or _tell_recipe)(folder, config)
+            report(config.latest.from_step, steps)
 
         try:
             return api.train(
-                data, split, recipe, device=device, out=out, runs=runs, resume=resume, ranks=ranks,
-                on_start=on_start or _tell_recipe, on_progress=tell, on_message=note, on_warning=warn,
+                data, split, recipe, device=device, out=out, runs=runs, resume=resume, ranks=ranks, on_start=begin,
+                on_progress=lambda now: report(now.step, steps, _terms(now), due=True),
+                on_step=lambda step: report(step, steps), on_message=note, on_warning=warn,
             )  # fmt: skip
         except Stopped as stop:
             program = "psptool" if ranks.size == 1 else "torchrun … -m psptool"
-            way = f"{program} train --resume required --out {shlex.quote(str(stop.folder))}"
-            raise KeyboardInterrupt(f"{stop} Go on with: {way}") from stop
+            again = f"{program} train --resume required --out {shlex.quote(str(stop.folder))}"
+            raise KeyboardInterrupt(f"{stop} Resume: {again}") from stop
 
 
 def _tell_recipe(folder: Path, config: RunConfig) -> None:
-    """The resolved recipe, as it is saved in the run's folder: one line a group."""
-    recipe: dict[str, Any] = config.training.model_dump(mode="json")
-    groups = {key: value for key, value in recipe.items() if isinstance(value, dict)}
-    rest = {key: value for key, value in recipe.items() if key not in groups}
+    """Where the run is, and what its configuration changes of the preset."""
+    changed = " ".join(f"{key}={_short(value)}" for key, value in _changed(config.training).items())
     note(f"run: {folder}, on {config.latest.device} in {config.precision}, seed {config.seed}")
-    for name, values in {"recipe": rest, **groups}.items():
-        note(f"  {name}: " + " ".join(f"{key}={_short(value)}" for key, value in values.items()))
+    note(f"  preset {config.training.preset}" + (f" with {changed}" if changed else ""))
+    note(f"  all values: {folder / 'config.json'}")
+
+
+def _changed(recipe: TrainingConfig) -> dict[str, Any]:
+    """The values, by dotted key, that differ from the preset's."""
+    from psptool.schemas.base import flat
+    from psptool.schemas.recipes import resolve
+
+    usual = dict(flat(resolve(preset=recipe.preset).model_dump(mode="json")))
+    return {key: value for key, value in flat(recipe.model_dump(mode="json")) if value != usual[key]}
 
 
 def _short(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _said(word: Progress) -> str:
-    """Loss, its terms, and steps a second."""
-    terms = " ".join(f"{name} {value:.3f}" for name, value in word.terms.items())
-    looked = "" if word.validation is None else f" validation {100 * word.validation:.1f} %"
-    return f"{terms}{looked}  {word.step / max(word.seconds, 1e-9):.1f} steps/s"
+def _terms(now: Progress) -> str:
+    """Loss, learning rate and, where it was measured, validation accuracy; log.jsonl has each term of the loss."""
+    measured = "" if now.validation is None else f"  val {100 * now.validation:.1f} %"
+    return f"loss {now.terms['loss']:.2f}  lr {now.lr:.2g}{measured}"
 
 
 def _summary(done: Trained) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``psptool view``: clips as skeletons that play, in one file."""
+"""``psptool view``: clips as animated skeletons, in one HTML page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from psptool.cli.console import examples, note, say, warn_of_lost
+from psptool.cli.console import examples, note, say, warn, warn_of_lost
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ EXAMPLES = examples(
     "psptool view data/ucla.h5",
     "psptool view data/ucla.h5 --model runs/ucla-xview-0.05-s0-psp-small",
     "psptool view all_sqe a01_s01_e00_v01 a05_s01_e00_v01 --gif --png",
+    "psptool view all_sqe 'a05*'",
     "psptool view nturgbd_skeletons_s001_to_s017.zip --out some.html",
 )
 
@@ -31,16 +33,19 @@ def view(
         ),
     ],
     clips: Annotated[
-        list[str] | None, typer.Argument(metavar="[CLIP]...", help="Clip names; by default some of them.")
+        list[str] | None,
+        typer.Argument(metavar="[CLIP]...", help="Names, parts (A058) or patterns ('S017*')."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A run of psp, whose attention is drawn on the body.")
+        Path | None, typer.Option(help="A run of method psp; draw its attention on the body.")
     ] = None,
-    gif: Annotated[bool, typer.Option("--gif", help="Write a moving picture instead of the page.")] = False,
-    png: Annotated[bool, typer.Option("--png", help="Write a sheet of frames instead of the page.")] = False,
+    gif: Annotated[bool, typer.Option("--gif", help="Write an animated GIF instead of the page.")] = False,
+    png: Annotated[
+        bool, typer.Option("--png", help="Write a contact sheet of frames instead of the page.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The file; by default named after the clip.")] = None,
 ) -> None:
-    """Look at clips in a page: skeletons that play, turn and scrub."""
+    """Show clips as skeletons that play, in an HTML page."""
     from psptool.view import drawing, sources
     from psptool.view.attention import with_attention
     from psptool.view.viewer import heading, viewer_page
@@ -49,8 +54,11 @@ def view(
     found = sources.find(file, clips or (), None if config is None else config.preparation)
     shown: Sequence[ViewedClip] = found.clips
     warn_of_lost([stray.source for stray in found.lost])
-    if not clips and found.of > 1:
-        note(f"{file}: {len(shown)} of {found.of} clips: {' '.join(clip.name for clip in shown)}")
+    if clips and len(shown) < found.of:
+        warn(f"{found.of} clips match; {len(shown)} of them are shown. Give longer names to choose others.")
+    names = [clip.name for clip in shown]
+    if found.of > 1 and names != clips:
+        note(f"{file}: {len(shown)} of {counted(found.of, 'clip')}: {' '.join(names)}")
     if model is not None and config is not None:
         shown = with_attention(model, config, shown, found.settings)
     path = out or Path(f"{shown[0].name if len(shown) == 1 else file.stem}.html")
@@ -61,7 +69,7 @@ def view(
     if not gif and not png:
         lead = str(file) + (f", predicted by {found.model}" if found.model else "")
         lead += f", with the attention of {model}" if model is not None else ""
-        title = heading(shown[0]) if len(shown) == 1 else f"{len(shown)} clips"
+        title = heading(shown[0]) if len(shown) == 1 else counted(len(shown), "clip")
         _write(path, viewer_page(title, lead, shown))
 
 

@@ -1,4 +1,4 @@
-"""Presets, and how a recipe is put together: from one, a YAML file over it, and ``key=value`` changes over both."""
+"""The presets, and the training configuration made from a preset, a YAML file and ``key=value`` changes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from psptool.common.errors import PspError, suggest
-from psptool.schemas.base import describe
+from psptool.schemas.base import describe, flat
 from psptool.schemas.training import Method, Preset, TrainingConfig
 
 _SMALL: Mapping[str, Any] = {
@@ -43,7 +44,7 @@ _SMALL: Mapping[str, Any] = {
     },
 }
 
-# What `best` is without its pose branch and its teacher.
+# `best` without pose branch and teacher.
 _CORE: Mapping[str, Any] = {
     **_SMALL,
     "model": {
@@ -60,7 +61,7 @@ _CORE: Mapping[str, Any] = {
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"model": {"polymerize": "raw"}},
-    # Released maps, input map, loss, optimizer and schedule; width, frames, clips and steps of `best`.
+    # Attention maps, input embedding, loss, optimizer and schedule of `paper`; the rest is of the size of `best`.
     "paper-short": {
         "precision": _CORE["precision"],
         "model": {
@@ -86,18 +87,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "heads": 2,
             "separate_input_projection": True,
         },
-        # The made-up recordings bring their own noise, and their views differ less once aligned.
+        # Synthetic recordings are noisy already, and their views differ less after alignment.
         "augment": {**_SMALL["augment"], "yaw": 45.0, "pitch_roll": 15.0, "jitter": 0.0},
         "optim": {**_SMALL["optim"], "steps": 150, "labelled_batch": 24},
     },
 }
-"""What each preset changes of the defaults: the released recipe; the same mathematics with the budget of `best`; one
-for two CPU cores; the encoder of `best` alone with half the steps, for comparisons of many rows; the one that does most
-with few labels (`small` and `best` were chosen on NW-UCLA's first two views alone, one for training and the other for
-validation); one for the demo (chosen on recordings of seed 1)."""
+"""Differences of each preset from the schema's defaults.
+
+- ``paper``: the original implementation.
+- ``paper-short``: its network, loss and optimizer with the channels, frames, clips and steps of ``best``.
+- ``small``: for two CPU cores.
+- ``lean``: the encoder of ``best`` with half the steps, for large comparisons.
+- ``best``: highest accuracy with few labels.
+- ``demo``: for ``psptool demo``; chosen on synthetic recordings of seed 1.
+
+``small`` and ``best`` were chosen on the first two views of NW-UCLA: one for training, the other for validation.
+"""
 
 DEFAULT_PRESET: Preset = "small"
-"""The same on every machine, so that one command gives one recipe."""
+"""The same on every machine, for equal results of equal commands."""
 
 
 def resolve(
@@ -108,20 +116,21 @@ def resolve(
     changes: Sequence[str] = (),
     seed: int | None = None,
 ) -> TrainingConfig:
-    """Put a configuration together: preset, then YAML file, then ``key=value`` changes, each over the one before.
+    """Make a configuration from preset, YAML file and ``key=value`` changes; later values override earlier ones.
 
     Args:
-        method: Wins over all of them, as do `seed` and `preset` where given.
+        method: Overrides all of them, as do `seed` and `preset`.
         preset: A name in `PRESETS`; where neither this nor the file names one, `DEFAULT_PRESET`.
-        file: A YAML mapping with any keys of `TrainingConfig`.
+        file: A YAML mapping with any keys of `TrainingConfig`; a run's ``config.json``, or a run's folder.
         changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.05``), values are YAML.
         seed: Training seed.
 
     Raises:
-        PspError: A key that does not exist (near misses are suggested), a value that does not fit, a file that
-            cannot be read; all findings at once.
+        PspError: A key does not exist (the nearest is suggested), a value is invalid, or the file cannot be read;
+            all problems are listed.
     """
-    values = read_yaml(file) if file is not None else {}
+    values = read_recipe(file) if file is not None else {}
+    _check_preset(file, values, preset)
     named = preset or str(values.get("preset", DEFAULT_PRESET))
     if named not in PRESETS:
         raise PspError(
@@ -135,22 +144,9 @@ def resolve(
     problems = list(_unknown(values, TrainingConfig))
     _merge(merged, values)
     for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals:
-            raise PspError(
-                "--set: not a key=value", found=repr(change), fix="Write for example --set optim.lr=0.05."
-            )
-        if key == "preset":
-            problems.append("the preset comes before all changes: choose it with --preset")
-        nested: Any = _parse_value(key, text)
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        problems += _unknown(nested, TrainingConfig)
-        _merge(merged, nested)
+        problems += _apply(merged, change)
     if problems:
-        raise PspError(
-            f"{where}: {'; '.join(problems)}", fix="psptool schemas --show training lists all keys."
-        )
+        raise PspError(f"{where}: {'; '.join(problems)}", fix="psptool config --table lists all keys.")
     merged["preset"] = named
     if method is not None:
         merged["method"] = method
@@ -160,15 +156,57 @@ def resolve(
         return TrainingConfig.model_validate(merged)
     except ValidationError as error:
         raise PspError(
-            f"training configuration: {describe(error)}", fix="Mend the values named here."
+            f"training configuration: {describe(error)}", fix="Fix the values listed above."
         ) from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping; YAML tags that would run code are refused.
+def _apply(merged: dict[str, Any], change: str) -> list[str]:
+    """Set one ``key=value`` in ``merged``; what is wrong with the key."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise PspError(
+            "--set: not a key=value", found=repr(change), fix="Write for example --set optim.lr=0.05."
+        )
+    nested: Any = _parse_value(key, text)
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    problems = list(_unknown(nested, TrainingConfig))
+    if key == "preset":
+        problems.append("the preset cannot be changed with --set: choose it with --preset")
+    _merge(merged, nested)
+    return problems
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The training configuration in a YAML file, or in the ``config.json`` of a run, whose folder may be given.
 
     Raises:
-        PspError: The file cannot be read, is not YAML, or holds no mapping.
+        PspError: As for `read_yaml`.
+    """
+    values = read_yaml(path / "config.json" if path.is_dir() else path)
+    recipe = values.get("training")
+    # Keys that only a run's configuration has.
+    is_run = isinstance(recipe, dict) and {"split_digest", "content_fingerprint"} <= values.keys()
+    return recipe if is_run and isinstance(recipe, dict) else values
+
+
+def _check_preset(file: Path | None, values: Mapping[str, Any], preset: str | None) -> None:
+    """Refuse another preset than that of a complete file, which would leave nothing of the preset but its name."""
+    there = values.get("preset")
+    keys = {key for key, _ in flat(values)}
+    if preset and there not in (None, preset) and keys >= set(all_keys(TrainingConfig)):
+        raise PspError(
+            f"--preset {preset} has no effect: {file} sets every value",
+            f"preset {there} there",
+            fix="Leave out --preset, or change single values with --set.",
+        )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; YAML tags that would run code are refused.
+
+    Raises:
+        PspError: The file cannot be read, is not YAML, or is not a mapping.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -190,7 +228,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: ``off`` is a word and 1e-3 a number, which YAML 1.1 has the other way round."""
+    """YAML in which ``off`` is a string and 1e-3 a number, as in YAML 1.2; in YAML 1.1 it is the other way round."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("bool", "float"))]
@@ -201,7 +239,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|false|False)$"), list("tTfF")
 )
-# Where a word is both, what was added first wins: whole numbers stay whole.
+# The resolver added first wins: integers stay integers.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"),
@@ -231,7 +269,7 @@ def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
     for key, value in values.items():
         known = model.model_fields.get(str(key))
         if known is None:
-            near = suggest(f"{prefix}{key}", tuple(all_keys(TrainingConfig)))
+            near = suggest_key(f"{prefix}{key}")
             yield f"no key {prefix}{key}" + (f" ({near})" if near else "")
         elif isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
             if isinstance(value, Mapping):
@@ -240,10 +278,49 @@ def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
                 yield f"{prefix}{key} is a group of keys, not a value"
 
 
-def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of all values in ``model``."""
+SYNONYMS: Mapping[str, str] = {
+    "batch_size": "optim.labelled_batch",
+    "dim": "model.channels",
+    "epochs": "optim.steps",
+    "flip": "augment.mirror",
+    "grad_clip": "optim.clip_norm",
+    "hidden": "model.channels",
+    "iterations": "optim.steps",
+    "lambda": "loss.contrast_weight",
+    "learning_rate": "optim.lr",
+    "noise": "augment.jitter",
+    "num_frames": "sampling.frames",
+    "num_heads": "model.heads",
+    "optimizer": "optim.kind",
+    "rotation": "augment.yaw",
+    "scheduler": "optim.schedule",
+    "tau": "loss.temperature",
+    "unlabelled_batch": "optim.pool_batch",
+    "wd": "optim.weight_decay",
+    "width": "model.channels",
+}
+"""Common names of other code bases for keys of `TrainingConfig`, without their group."""
+
+
+def suggest_key(key: str) -> str | None:
+    """A sentence that offers the key meant: by its last part, by a synonym of that, or by spelling."""
+    known = tuple(all_keys(TrainingConfig))
+    last = key.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == last] or [
+        SYNONYMS[name] for name in (last.lower(),) if name in SYNONYMS
+    ]
+    return f"Did you mean {' or '.join(same)}?" if same else suggest(key, known)
+
+
+def all_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """All values in ``model`` with their dotted keys."""
     for key, known in model.model_fields.items():
         if isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
-            yield from all_keys(known.annotation, f"{prefix}{key}.")
+            yield from all_fields(known.annotation, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", known
+
+
+def all_keys(model: type[BaseModel]) -> Iterator[str]:
+    """The dotted keys of all values in ``model``."""
+    return (key for key, _ in all_fields(model))

@@ -64,6 +64,7 @@ def train(
     ranks: ProcessGroup = SINGLE,
     on_start: Callable[[Path, RunConfig], None] = lambda folder, config: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[int], None] = lambda step: None,
     on_message: Callable[[str], None] = lambda words: None,
     on_warning: Callable[[str], None] = lambda doubt: None,
 ) -> Trained:
@@ -82,6 +83,7 @@ def train(
         ranks: The processes that train together, as `psptool.common.distributed.join` gives them.
         on_start: Called with the folder and its configuration before the first step.
         on_progress: Called with the loop's progress.
+        on_step: Called with the number of steps done, after each step.
         on_message: Called with what was decided about an unfinished run.
         on_warning: Called with each thing that a user should know before the first step.
 
@@ -118,7 +120,7 @@ def train(
             place.config if state is None else _resumed(place, now, recipe, state["step"], device, on_warning)
         )
         on_start(place.folder.path, config)
-        return _run(place.folder, config, clips, pools, ranks, device, on_progress, state)
+        return _run(place.folder, config, clips, pools, ranks, device, on_progress, on_step, state)
 
 
 def _resumed(
@@ -150,6 +152,7 @@ def _run(
     ranks: ProcessGroup,
     device: torch.device,
     on_progress: Callable[[Progress], None],
+    on_step: Callable[[int], None],
     state: Mapping[str, Any] | None,
 ) -> Trained:
     """The training itself, in its folder."""
@@ -181,8 +184,8 @@ def _run(
     watched = explain_out_of_memory(recipe, device, memory)
     with requests() as asked, watched, closing(record) if record else nullcontext():
         done = loop.run(
-            told, begin=begin, save=folder.save_resume, asked_to_stop=asked, state=state, source=str(folder.resume),
-            keep_best=record.keep_best if record is not None else lambda: None,
+            told, begin=begin, on_step=on_step, save=folder.save_resume, asked_to_stop=asked, state=state,
+            source=str(folder.resume), keep_best=record.keep_best if record is not None else lambda: None,
         )  # fmt: skip
     if done < recipe.optim.steps:
         raise Stopped(folder.path, done, recipe.optim.steps)

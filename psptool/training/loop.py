@@ -96,6 +96,7 @@ class Loop:
         on_progress: Callable[[Progress], None],
         *,
         begin: Callable[[int], None] = lambda step: None,
+        on_step: Callable[[int], None] = lambda step: None,
         save: Callable[[bytes], None] = lambda state: None,
         asked_to_stop: Callable[[], bool] = lambda: False,
         keep_best: Callable[[], None] = lambda: None,
@@ -106,6 +107,7 @@ class Loop:
 
         Args:
             begin: Called with the steps done before, once the state is read.
+            on_step: Called with the steps done, after each step.
             on_progress: Called every `LOG_EVERY` steps, at every look at the validation clips, and at the end.
             save: Gets the state to go on from now and then; called on the first rank alone.
             asked_to_stop: Whether to keep the state and leave after this step; several ranks agree on it every
@@ -145,6 +147,7 @@ class Loop:
                 if look or last or now.step % LOG_EVERY == 0
                 else False
             )
+            on_step(now.step)
             stop = self._should_stop(asked_to_stop, now.step) and not last
             # Best weights and the state that knows of them belong together, at the last step too.
             if stop or best or (not last and self._should_save(now.step, saved)):

@@ -36,6 +36,22 @@ class Psptool(Protocol):
     def __call__(self, *arguments: object, code: int | None = 0) -> Ran: ...
 
 
+class Terminal:
+    """A stream that says it is a terminal and keeps what is written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture(scope="package")
 def ntu_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 ``.skeleton`` files of NTU 60: 2 actions, 2 train and 2 test subjects, 3 cameras."""
@@ -93,8 +109,8 @@ SHOWN_UCLA_NAMES = [
 
 
 def run_line(line: str) -> None:
-    """Run a shell line of psptool commands in this process."""
-    for command in line.split("&&"):
+    """Run a shell line of psptool commands in this process; where it redirects stdout, that is left out."""
+    for command in line.partition(" > ")[0].split("&&"):
         program, *arguments = shlex.split(command.replace("PATH", "all_sqe"))
         assert program == "psptool"
         if arguments[0] == "prepare" and "--jobs" not in arguments:

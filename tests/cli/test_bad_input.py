@@ -1,4 +1,4 @@
-"""Bad input through the real command line: code 2, what is wrong, the way out; nothing half-written."""
+"""Bad input through the real command line: code 2, what is wrong, the fix; nothing half-written."""
 
 import json
 import re
@@ -49,6 +49,16 @@ def test_folder_where_every_clip_is_damaged(psptool, tmp_path, good):
     ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", code=2)
     assert "no usable clip" in ran.err
     assert f"{NAME}.skeleton" in ran.err
+    assert files() == []
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["prepare", "dry run"])
+def test_recordings_of_the_other_dataset_are_recognized_with_the_command(psptool, ntu_raw, ucla_raw, dry):
+    ran = psptool("prepare", "ucla", "--raw", ntu_raw, *dry, code=2)
+    assert f"{ntu_raw}: not recordings of NW-UCLA: found 24 clips of NTU RGB+D" in ran.err
+    assert f"psptool prepare ntu --raw {ntu_raw}" in ran.err
+    ran = psptool("prepare", "ntu", "--raw", ucla_raw, *dry, code=2)
+    assert f"psptool prepare ucla --raw {ucla_raw}" in ran.err
     assert files() == []
 
 
@@ -194,7 +204,7 @@ def test_damaged_skeleton_file_is_quarantined_with_line_and_finding(psptool, tmp
     lines, expected = break_it(lines_of(good))
     put(tmp_path / "raw" / f"{NAME}.skeleton", b"\r\n".join(lines))
     ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", "--jobs", "1")
-    assert "1 clip was quarantined" in ran.err
+    assert "1 clip excluded (malformed)" in ran.err
     assert re.search(r"kept +1\b", ran.out)
     report = json.loads((tmp_path / "here" / "data" / "ntu60.report.json").read_text())
     (clip,) = report["quarantined"]
@@ -221,7 +231,7 @@ def test_damaged_json_is_quarantined(psptool, tmp_path, ucla_raw, content):
         put(tmp_path / "raw" / f"{name}.json", (ucla_raw / "all_sqe" / f"{name}.json").read_bytes())
     put(tmp_path / "raw" / "a01_s01_e00_v01.json", content.encode())
     ran = psptool("prepare", "ucla", "--raw", tmp_path / "raw", "--jobs", "1")
-    assert "1 clip was quarantined" in ran.err
+    assert "1 clip excluded (malformed)" in ran.err
     report = json.loads((tmp_path / "here" / "data" / "ucla.report.json").read_text())
     assert [clip["name"] for clip in report["quarantined"]] == ["a01_s01_e00_v01"]
     assert "a01_s01_e00_v01.json" in report["quarantined"][0]["detail"]

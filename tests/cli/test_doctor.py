@@ -1,4 +1,4 @@
-"""``psptool doctor``: what it says, and that it ends in code 1 where something needed is broken."""
+"""``psptool doctor``: its output, and code 1 where something required is broken."""
 
 import importlib.metadata
 import json
@@ -20,7 +20,7 @@ def test_versions_device_and_space_are_said(psptool):
     assert "Next: psptool demo" in out
 
 
-def test_missing_needed_package_is_code_1_with_the_command_that_mends_it(psptool, monkeypatch):
+def test_missing_needed_package_is_code_1_with_the_command_that_fixes_it(psptool, monkeypatch):
     wanted = ["numpy>=1.26", "no-such-package>=3", 'no-such-extra; extra == "cluster"', "h5py>=99"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
     out = psptool("doctor", code=1).out
@@ -47,7 +47,7 @@ def test_numba_cache_that_cannot_be_written_is_said(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "cache"))
     (finding,) = doctor._numba_cache()
-    assert finding.mend.startswith("export NUMBA_CACHE_DIR=")
+    assert finding.fix.startswith("export NUMBA_CACHE_DIR=")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def ucla(psptool, ucla_raw):
 )
 def test_a_dataset_goes_out_and_comes_back_with_its_splits(psptool, ntu, kind, file, splits):
     out = psptool("export-data", "--format", kind, "--coordinates", "normalized")
-    assert "warning: not in the" in out.err
+    assert "warning: lost in the" in out.err
     assert "the tracking states of the joints" in out.err
     said = json.loads(
         psptool("import", f"exchange/{file}", "--coordinates", "normalized", "--out", "back.h5", "--json").out
@@ -62,7 +62,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
         lists = pickle.load(file)["split"]
     assert lists["xview_labelled"] == json.loads(Path(split).read_text())["labelled"]
     ran = psptool("import", "a.pkl", "--out", "a.h5")
-    assert "not kept as a split: a.pkl: xview_labelled: stands alone" in ran.err
+    assert "not imported as a split: a.pkl: xview_labelled: stands alone" in ran.err
     assert "splits/ucla-xview-1-s0.json" in ran.err
     ran = psptool("export-data", "--format", "stgcn", "--split", split, "--data", "data/ucla.h5")
     assert "which 2 clips of the training part are labelled" in ran.err
@@ -120,7 +120,7 @@ def test_half_precision_is_said(psptool):
 def test_an_export_is_replaced_with_force_alone(psptool, ucla):
     psptool("export-data", "--format", "stgcn")
     ran = psptool("export-data", "--format", "stgcn", code=2)
-    assert "exchange/ucla/train_data.npy: is there already" in ran.err
+    assert "exchange/ucla/train_data.npy: exists already" in ran.err
     psptool("export-data", "--format", "stgcn", "--force")
 
 
@@ -137,7 +137,7 @@ def test_a_split_that_names_a_left_out_annotation_is_kept_of_the_others_and_says
     assert f"a.pkl: xview_train: 1 of 4 clips are not in the dataset: {gone}" in ran.err
     assert "a.pkl: xview_val: 1 of 3 clips are not in the dataset: None" in ran.err
     assert (
-        f"clips that cannot be used: 1; a.report.json names each with its reason: {gone} (no body)" in ran.err
+        f"1 clip excluded (malformed): {gone} (no body). a.report.json gives the reason for each" in ran.err
     )
     kept = json.loads(Path("splits/ntu60-xview-1-s0.json").read_text())
     assert kept["labelled"] == sorted(set(split["xview_train"]) - {gone})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 
 from psptool.cli import console
 from psptool.common.errors import PspError
-from tests.cli.conftest import files
+from psptool.common.text import counted
+from tests.cli.conftest import Terminal, files
 
 
 def test_json_stands_alone_on_stdout(psptool, ucla_raw):
@@ -97,7 +99,7 @@ def test_check_ends_in_code_1_where_the_split_differs(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     path = Path("splits/ucla-xview-0.5-s0.json")
-    assert "the same" in psptool("split", "--check", path).out
+    assert "identical" in psptool("split", "--check", path).out
     split = json.loads(path.read_text())
     split["seed"] = 1
     path.write_text(json.dumps(split))
@@ -149,22 +151,6 @@ def test_closed_stdout_is_no_traceback(tmp_path):
     assert ran.stderr == ""
 
 
-class Terminal:
-    """A stream that says it is a terminal and keeps what is written."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize("no_color", [False, True])
 def test_errors_are_coloured_on_a_terminal_unless_no_color_is_set(monkeypatch, no_color):
     terminal = Terminal()
@@ -174,13 +160,6 @@ def test_errors_are_coloured_on_a_terminal_unless_no_color_is_set(monkeypatch, n
     console.fail("wrong")
     assert "wrong" in terminal.text
     assert ("\x1b[1;31m" in terminal.text) is not no_color
-
-
-def test_progress_is_silent_where_stderr_is_no_terminal(capsys):
-    with console.progress() as bar:
-        task = bar.add_task("working", total=3, said="")
-        bar.advance(task)
-    assert capsys.readouterr().err == ""
 
 
 def test_choice_lists_what_is_accepted():
@@ -220,3 +199,23 @@ def test_completion_script_is_shown(psptool, monkeypatch, shell):
     monkeypatch.setenv("SHELL", f"/bin/{shell}")
     monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
     assert "_PSPTOOL_COMPLETE" in psptool("--show-completion").out
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_next_and_headline_are_coloured_on_a_terminal_unless_no_color_is_set(monkeypatch, no_color):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("NO_COLOR", "1") if no_color else monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(console, "_quiet", False)
+    console.next_step("psptool train")
+    console.headline("Top-1 19.2 %", " on 3 clips")
+    assert ("\x1b[" in terminal.text) is not no_color
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.text)
+    assert plain == "Next: psptool train\nTop-1 19.2 % on 3 clips\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips"), (1484, "1,484 clips")]
+)
+def test_a_number_and_its_noun_agree(number, said):
+    assert counted(number, "clip") == said

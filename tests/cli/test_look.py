@@ -1,6 +1,8 @@
 """``inspect`` and ``validate`` on good and damaged files."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -30,7 +32,7 @@ def test_inspect_of_a_split_shows_its_parts(prepared):
 
 
 def test_validate_finds_nothing_wrong_with_a_prepared_dataset(prepared):
-    assert "keeps all that the format promises" in prepared("validate", "data/ucla.h5").out
+    assert "valid: all checks passed" in prepared("validate", "data/ucla.h5").out
     assert json.loads(prepared("validate", "data/ucla.h5", "--json").out)["valid"] is True
 
 
@@ -51,3 +53,34 @@ def test_validate_of_a_file_that_is_no_dataset_names_it_once(prepared):
 
 def test_inspect_of_a_folder_that_is_no_run_is_an_error(prepared):
     assert "data/config.json" in prepared("inspect", "data", code=2).err
+
+
+def test_inspect_shows_every_file_that_psptool_writes_as_json(worked_in, psptool):
+    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+    run = "runs/ucla-xview-0.05-s0-psp-small"
+    psptool("predict", "all_sqe", "--model", run, "--out", "p.json")
+    psptool("evaluate", run)
+    psptool("table", run, "--out", "t.json")
+    report = json.loads(psptool("inspect", "data/ucla.report.json", "--json").out)
+    assert (report["dataset"], report["clips"], report["quarantined"]) == ("ucla", 36, 0)
+    assert "excluded (malformed)" in psptool("inspect", "data/ucla.report.json").out
+    assert json.loads(psptool("inspect", f"{run}/config.json", "--json").out)["method"] == "psp"
+    assert json.loads(psptool("inspect", f"{run}/scores.json", "--json").out)["clips"] == 12
+    assert json.loads(psptool("inspect", "p.json", "--json").out)["clips"] == 36
+    assert json.loads(psptool("inspect", "t.json", "--json").out)["clips"] == 12
+
+
+def test_inspect_of_other_json_says_what_it_reads(prepared):
+    Path("mine.json").write_text('{"skeletons": [], "file_name": "x"}')
+    err = prepared("inspect", "mine.json", code=2).err
+    assert "mine.json: not a file of psptool: found keys file_name, skeletons" in err
+    assert "psptool view" in err
+
+
+def test_evaluate_begins_with_the_accuracy_and_numbers_agree_with_nouns(worked_in, psptool):
+    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+    out = psptool("evaluate", "runs/ucla-xview-0.05-s0-psp-small").out
+    assert re.match(r"Top-1 \d+\.\d %  \S+: 12 test clips, last checkpoint\n", out)
+    one = sorted(Path("all_sqe").iterdir())[0]
+    out = psptool("predict", one, "--model", "runs/ucla-xview-0.05-s0-psp-small").out
+    assert out.startswith("1 recording ")

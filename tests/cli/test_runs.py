@@ -32,7 +32,14 @@ def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here)
 def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
     out = here("evaluate", RUN).out
     assert all(
-        word in out for word in ("all streams", "joint stream", "motion stream", "Unseen:", "sit down")
+        word in out
+        for word in (
+            "fusion of all streams",
+            "joint stream",
+            "motion stream",
+            "Without duplicates",
+            "sit down",
+        )
     )
     assert "Next: " in out
 
@@ -110,7 +117,7 @@ def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
         4,
     )
     assert run["seed"] == 7
-    assert "steps=1 labelled_batch=3" in ran.err
+    assert "optim.steps=1 optim.labelled_batch=3" in ran.err
 
 
 def test_supervised_computes_no_contrast(here):
@@ -159,7 +166,7 @@ def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     shown = json.loads(again.out)
     assert {"supervised", "psp"} <= shown.keys()
     assert shown["psp"]["clips"] > 0
-    assert "is there already" in again.err
+    assert "exists already" in again.err
     assert len(list(Path("psptool-demo/runs").glob("*-psp-demo-2"))) == 1
 
 

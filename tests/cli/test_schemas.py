@@ -25,7 +25,7 @@ def test_written_then_checked_then_changed(psptool):
     Path("schemas/old.json").write_text("{}")
     ran = psptool("schemas", "--check", code=1)
     assert "schemas/split.json: differs" in ran.out
-    assert "schemas/old.json: no artefact has this name" in ran.out
+    assert "schemas/old.json: no schema of psptool has this name" in ran.out
 
 
 def test_every_schema_is_valid_and_refuses_unknown_keys():

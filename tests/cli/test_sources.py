@@ -28,7 +28,7 @@ def test_files_that_are_not_read_are_named_and_counted_by_prepare_and_view(pspto
         Path(f"raw/part{n}.rar").write_bytes(b"")
     ran = psptool("prepare", "ucla", "--raw", "raw", "--jobs", "1")
     assert "raw/part0.rar" in ran.err
-    assert "and 2 more; data/ucla.report.json names each" in ran.err
+    assert "and 2 more; data/ucla.report.json gives the reason for each" in ran.err
     assert re.search(r"unsupported archive format +7\b", ran.out)
     assert "raw/part0.rar" in psptool("prepare", "ucla", "--raw", "raw", "--dry-run").err
     # Also where the dataset is current.
@@ -67,3 +67,23 @@ def test_view_finds_a_recording_whose_further_keys_are_long(psptool):
     path.write_text(json.dumps({"comment": "x" * 10_000, **json.loads(path.read_text())}))
     psptool("view", path, "--out", "v.html")
     assert Path("v.html").exists()
+
+
+@pytest.mark.parametrize("file", ["data/ucla.h5", "all_sqe"])
+def test_view_takes_parts_and_patterns_of_names(here, file):
+    def shown(*names: str) -> int:
+        here("view", file, *names, "--out", "v.html")
+        return len(set(re.findall(r"a\d\d_s\d\d_e\d\d_v\d\d", Path("v.html").read_text())))
+
+    assert shown("a05_s01_e0*") == 9
+    assert shown("a01_s02") == 9
+    assert shown("A05_S01_E00", "a01_s01_e00_v01") == 4
+    assert shown("e02_v03") == 4
+
+
+def test_view_lists_near_names_where_none_matches_and_caps_many(here):
+    err = here("view", "data/ucla.h5", "a01_s01_e09_v01", code=2).err
+    assert "a01_s01_e00_v01, a01_s01_e01_v01" in err
+    assert "There are, for example: " in here("view", "data/ucla.h5", "zzz", code=2).err
+    ran = here("view", "data/ucla.h5", "*", "--out", "v.html")
+    assert "36 clips match; 24 of them are shown" in ran.err

@@ -65,7 +65,8 @@ def test_without_names_some_are_taken_from_all_over(tmp_path):
     assert [clip.name for clip in found.clips] == [clip.name for clip in clips[::2]]
     assert found.of == 2 * FEW
     with pytest.raises(PspError, match="Did you mean a01_s01_e00_v01"):
-        find(tmp_path / "u.h5", ["a01_s01_e00_v0"])
+        find(tmp_path / "u.h5", ["a01_s01_e00_v09"])
+    assert [clip.name for clip in find(tmp_path / "u.h5", ["a01_s01_e00"]).clips] == ["a01_s01_e00_v01"]
 
 
 def test_text_folder_and_zip_are_found_by_clip(tmp_path):

@@ -1,0 +1,202 @@
+"""Options of ``train`` that make a configuration, ``config`` and ``runs``."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from psptool.cli.config import as_yaml, type_of
+from psptool.cli.overrides import Shorthands
+from psptool.schemas import recipes
+from psptool.schemas.recipes import PRESETS, SYNONYMS, all_fields, all_keys, resolve
+from psptool.schemas.split import Split
+from psptool.schemas.training import TrainingConfig
+from psptool.training import loop
+from psptool.training.runs.folder import RunFolder
+from tests.cli.conftest import files
+
+RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
+SPLIT = "splits/ucla-xview-0.05-s0.json"
+
+
+@pytest.fixture
+def here(worked_in, psptool):
+    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+    return psptool
+
+
+def training(folder: str | Path) -> dict:
+    return json.loads(Path(folder, "config.json").read_text())["training"]
+
+
+def test_a_runs_configuration_trains_the_same_recipe_again(here):
+    first = json.loads(here("train", "--split", SPLIT, "--set", "optim.lr=0.03", "--json").out)["run"]
+    for option in (("--config", f"{first}/config.json"), ("--config", first), ("--like", first)):
+        again = json.loads(here("train", *option, "--split", SPLIT, "--json").out)["run"]
+        assert again != first
+        assert training(again) == training(first)
+        assert Path(again, "last.safetensors").read_bytes() == Path(first, "last.safetensors").read_bytes()
+
+
+def test_like_takes_the_runs_split_and_dataset_and_can_be_changed(here):
+    newest = here("train", "--like", RUN, "--lr", "0.02", "--seed", "5", "--json").out
+    config = json.loads(Path(json.loads(newest)["run"], "config.json").read_text())
+    assert (config["split_name"], config["seed"]) == ("ucla-xview-0.05-s0", 5)
+    assert config["training"]["optim"]["lr"] == 0.02
+
+
+def test_what_a_runs_configuration_cannot_be_combined_with_is_said(here):
+    assert "Leave out one of them" in here("train", "--like", RUN, "--config", RUN, code=2).err
+    assert "has no effect" in here("train", "--like", RUN, "--preset", "best", code=2).err
+    assert "there is no such run" in here("train", "--like", "runs/absent", code=2).err
+
+
+def test_shorthands_set_their_keys_and_only_changes_of_the_preset_are_printed(here):
+    ran = here("train", "--split", SPLIT, "--lr", "0.07", "--steps", "1", "--batch-size", "3", "--json")
+    optim = training(json.loads(ran.out)["run"])["optim"]
+    assert (optim["lr"], optim["steps"], optim["labelled_batch"]) == (0.07, 1, 3)
+    assert "preset small with optim.steps=1 optim.labelled_batch=3 optim.lr=0.07" in ran.err
+    assert "momentum" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs", "steps", "said"),
+    [
+        ("psp", 2, 12, "2 passes over 24 pool clips, 4 per step = 12 steps"),
+        ("supervised", 1.5, 2, "1.5 passes over 2 labelled clips, 2 per step = 2 steps"),
+    ],
+)
+def test_epochs_are_converted_to_steps(here, method, epochs, steps, said):
+    ran = here("train", "--split", SPLIT, "--method", method, "--epochs", epochs, "--dry-run", "--json")
+    assert json.loads(ran.out)["training"]["optim"]["steps"] == steps
+    assert said in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--lr", "1", "--set", "optim.lr=2"), "--lr and --set optim.lr"),
+        (("--epochs", "1", "--steps", "2"), "--epochs and --steps"),
+        (("--epochs", "0"), "--epochs: found 0.0, expected a number over 0"),
+        (("--steps", "0"), "optim.steps"),
+        (("--profile", "0"), "--profile: found 0, expected at least 1 step"),
+        (("--profile", "-3"), "--profile: found -3"),
+        (("--device", "gpu"), "Did you mean cuda?"),
+        (("--device", "gpu:0"), "Did you mean cuda?"),
+        (("--set", "lr=0.1"), "Did you mean optim.lr?"),
+        (("--set", "model.width=3"), "Did you mean model.channels?"),
+        (("--set", "temperature=3"), "Did you mean loss.temperature or teacher.temperature?"),
+    ],
+)
+def test_wrong_options_are_refused_and_nothing_is_written(here, arguments, said):
+    before = files()
+    assert said in here("train", "--split", SPLIT, *arguments, code=2).err
+    assert files() == before
+
+
+def test_synonyms_name_keys_that_exist_and_are_no_keys_themselves():
+    keys = set(all_keys(TrainingConfig))
+    assert set(SYNONYMS.values()) <= keys
+    assert not set(SYNONYMS) & {key.rpartition(".")[2] for key in keys}
+
+
+def test_dry_run_shows_recipe_sizes_and_warnings_and_writes_nothing(here):
+    before = files()
+    ran = here("train", "--split", SPLIT, "--dry-run", "--batch-size", "5")
+    assert files() == before
+    assert "5 labelled clips" in ran.err  # fewer are there
+    assert "parameters" in ran.out
+    shown = yaml.safe_load(ran.out[ran.out.index("method: ") :])
+    assert shown["optim"]["labelled_batch"] == 5
+    told = json.loads(here("train", "--split", SPLIT, "--dry-run", "--json").out)
+    split = Split.load(Path(SPLIT))
+    assert (told["labelled_clips"], told["test_clips"]) == (len(split.labelled), len(split.test))
+    assert told["parameters"] > 100
+    assert "no unlabelled" not in ran.err
+
+
+def test_dry_run_refuses_what_training_refuses(here):
+    assert (
+        "optim.pool_batch"
+        in here("train", "--split", SPLIT, "--dry-run", "--set", "optim.pool_batch=1", code=2).err
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_config_prints_yaml_that_is_the_preset(psptool, preset):
+    Path("recipe.yaml").write_text(psptool("config", "--preset", preset).out)
+    assert resolve(file=Path("recipe.yaml")) == resolve(preset=preset)
+    # Other programs read the same values, too: `off` is a word in quotes.
+    assert yaml.safe_load(as_yaml(resolve(preset=preset)))["preset"] == preset
+
+
+def test_config_comments_give_meaning_type_and_choices(psptool):
+    out = psptool("config", "--preset", "small").out
+    assert "one of sgd, adamw" in out
+    assert "degrees" in out
+    assert all(line.lstrip().startswith("#") or ":" in line or not line for line in out.splitlines())
+    assert "Did you mean small?" in psptool("config", "--preset", "smal", code=2).err
+
+
+def test_config_table_has_every_key_with_its_value_in_each_preset(psptool):
+    told = json.loads(psptool("config", "--table", "--json").out)
+    assert set(told) == set(all_keys(TrainingConfig)) - {"preset"}
+    assert set(told["optim.lr"]["presets"]) == set(PRESETS)
+    out = psptool("config", "--table").out
+    assert all(key in out for key in told)
+    assert psptool("config", "--all").out == out
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("optim.steps", "integer, at least 1"),
+        ("optim.lr", "number, over 0"),
+        ("optim.kind", "one of sgd, adamw"),
+        ("sampling.crop", "number, at least 0, at most 1"),
+        ("model.levels", "list of body, part, joint"),
+        ("model.channels", "list of integers"),
+        ("loss.contrast_levels", "list of body, part, joint or null"),
+        ("seed", "integer or null, at least 0"),
+    ],
+)
+def test_types_of_values(key, said):
+    assert type_of(dict(all_fields(TrainingConfig))[key]) == said
+
+
+def test_schemas_show_the_values_that_train_uses_by_default(psptool):
+    out = psptool("schemas", "--show", "training").out
+    (line,) = (line for line in out.splitlines() if line.startswith("optim.lr "))
+    assert line.split()[1] == str(resolve().optim.lr)
+    assert "small" in out.splitlines()[0]
+
+
+def test_runs_lists_state_step_and_score(here):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done: True)
+        here("train", "--split", SPLIT, code=130)
+    here("evaluate", RUN)
+    Path("runs/broken").mkdir()
+    Path("runs/broken/config.json").write_text("{")
+    told = {row["run"]: row for row in json.loads(here("runs", "--json").out)["runs"]}
+    assert told[str(RUN)]["state"] == "finished"
+    assert told[str(RUN)]["top1"] == json.loads((RUN / "scores.json").read_text())["top1"]
+    assert (told[f"{RUN}-2"]["state"], told[f"{RUN}-2"]["step"]) == ("interrupted", 1)
+    assert told["runs/broken"]["state"] == "damaged"
+    with RunFolder(Path(f"{RUN}-2")).hold():
+        states = [row["state"] for row in json.loads(here("runs", "--json").out)["runs"]]
+    assert "training" in states
+    out = here("runs").out
+    assert "1/2" in out
+    assert f"Next: psptool train --resume required --out {RUN}-2" in out
+
+
+def test_runs_of_a_folder_that_is_absent_is_an_error(psptool):
+    assert "psptool train" in psptool("runs", code=2).err
+
+
+def test_shorthands_that_are_left_out_change_nothing():
+    assert Shorthands().changes(["optim.lr=1"]) == ["optim.lr=1"]
+    assert recipes.DEFAULT_PRESET == "small"

@@ -78,8 +78,7 @@ def to_svg(figure: Figure, label: str, tooltips: Mapping[str, Sequence[str]] | N
     import matplotlib
 
     file = io.BytesIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "psptool"}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "psptool"}):
         figure.savefig(file, format="svg", bbox_inches="tight", pad_inches=0.02, transparent=True)
     root = ElementTree.fromstring(file.getvalue())
     for metadata in root.findall(f"{_SVG}metadata"):

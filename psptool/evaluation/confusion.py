@@ -91,7 +91,7 @@ def _fill(axes: Axes, cells: Sequence[tuple[int, int]], percent: NDArray[np.floa
     strength = (percent / 100) ** (0.8 if few else 0.5)
     half = 0.48 if few else 0.46
     corners = half * np.array(((-1, -1), (1, -1), (1, 1), (-1, 1)))
-    squares = [corners + (column, row) for row, column in cells]
+    squares = [corners + np.array((column, row)) for row, column in cells]
     colours = [(*to_rgba(LIGHT["heat"])[:3], 0.05 + 0.91 * strength[cell]) for cell in cells]
     drawn = PolyCollection(squares, facecolors=colours, edgecolors="none", clip_on=False)
     drawn.set_gid(_CELLS)

@@ -21,7 +21,7 @@ TERMS = {
     "teacher": "teacher loss",
 }
 """Names of the loss terms in figures; other terms keep their name in the log."""
-_WIDTH, _HEIGHT = 5.6, 2.7
+_WIDTH, _HEIGHT = 7.6, 3.0  # inches
 
 
 @dataclass(frozen=True)

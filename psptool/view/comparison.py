@@ -192,7 +192,17 @@ def _shared(runs: Sequence[Scored]) -> Table:
 
 def _runs(members: _Members) -> Table:
     """All runs with what distinguishes them; digests are cut to 12 digits."""
-    header = ("labels", "method", "label split", "seed", "top-1", "split", "split digest", "configuration digest", "scores")
+    header = (
+        "labels",
+        "method",
+        "label split",
+        "seed",
+        "top-1",
+        "split",
+        "split digest",
+        "configuration digest",
+        "scores",
+    )
     rows = [
         (
             labels,

@@ -76,17 +76,21 @@ def render(
         values: What the template shows. All text is escaped, but for `Markup`.
     """
     sources = [_resource(name) for name in scripts]
-    return _environment().get_template(template).render(
-        title=title,
-        lead=lead,
-        version=__version__,
-        policy=_policy(sources),
-        light=LIGHT,
-        dark=DARK,
-        css=Markup(_resource("page.css")),
-        scripts=[Markup(source) for source in sources],
-        data=None if data is None else Markup(_json(data)),
-        **values,
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            title=title,
+            lead=lead,
+            version=__version__,
+            policy=_policy(sources),
+            light=LIGHT,
+            dark=DARK,
+            css=Markup(_resource("page.css")),
+            scripts=[Markup(source) for source in sources],
+            data=None if data is None else Markup(_json(data)),
+            **values,
+        )
     )
 
 

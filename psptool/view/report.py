@@ -35,10 +35,7 @@ from psptool.view.viewer import PLAYER, legend, predicted
 MOST_ERRORS = 6
 """Wrongly classified clips in a report."""
 CONFUSION_NOTE = "Each cell is the % of the true class's clips that are predicted as the column's class."
-DUPLICATES_NOTE = (
-    "NW-UCLA and NTU RGB+D record an action with several cameras. A test clip has a duplicate if a training clip has "
-    "the same normalized coordinates."
-)
+DUPLICATES_NOTE = "A test clip has a duplicate if a training clip has exactly the same coordinates."
 
 
 def report_page(run: Path, scores: Scores, scored: Scored) -> str:
@@ -70,9 +67,7 @@ def report_page(run: Path, scores: Scores, scored: Scored) -> str:
         many_classes=len(scores.per_class) > FEW_CLASSES,
         per_class=[(name, share, True) for name, share in scores.per_class.items()],
         curves=[Markup(svg) for svg in _curves(RunFolder(run).log)],
-        errors=[
-            {"name": clip.name, "action": clip.action, "predicted": predicted(clip)} for clip in errors
-        ],
+        errors=[{"name": clip.name, "action": clip.action, "predicted": predicted(clip)} for clip in errors],
         entries=legend(errors),
         configuration=table((), _configuration(config)),
         provenance=table((), _provenance(config, scores)),

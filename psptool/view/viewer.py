@@ -33,9 +33,7 @@ def viewer_page(title: str, lead: str, clips: Sequence[ViewedClip]) -> str:
     scripts = [PLAYER]
     if any(clip.attention is not None for clip in clips):
         scripts.append(ATTENTION)
-    cards = [
-        {"heading": heading(clip), "facts": facts(clip), "predicted": predicted(clip)} for clip in clips
-    ]
+    cards = [{"heading": heading(clip), "facts": facts(clip), "predicted": predicted(clip)} for clip in clips]
     return render(
         "viewer.html",
         title,

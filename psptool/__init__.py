@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from psptool.data.splits.making import MadeSplit
     from psptool.data.store.reading import Store
     from psptool.evaluation.loaded import LoadedModel
-    from psptool.preparation.gathering import Kind
     from psptool.preparation.pipeline import Preparation
+    from psptool.preparation.raw_input import Kind
     from psptool.schemas.dataset import Align
     from psptool.schemas.prediction import Prediction
     from psptool.schemas.scores import Part, Scores, Weights
@@ -84,10 +84,10 @@ def prepare(
     """
     import joblib
 
-    from psptool.preparation import gathering, pipeline
+    from psptool.preparation import pipeline, raw_input
     from psptool.schemas import dataset
 
-    choice(kind, get_args(gathering.Kind), "kind")
+    choice(kind, get_args(raw_input.Kind), "kind")
     choice(align, get_args(dataset.Align), "align")
     if jobs is not None and jobs < 1:
         raise PspError("jobs", str(jobs), "at least 1 worker")

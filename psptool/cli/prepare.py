@@ -84,12 +84,12 @@ def prepare(
 
 def _other_dataset(kind: Kind, sources: Sequence[Path], settings: PreparationSettings) -> PspError | None:
     """The error for recordings of another dataset than the one named; None where that is not what is wrong."""
-    from psptool.preparation import gathering
+    from psptool.preparation import raw_input
 
     readable: dict[Kind, int] = {}
-    for one in get_args(gathering.Kind):
+    for one in get_args(raw_input.Kind):
         with suppress(PspError):
-            readable[one] = len(gathering.gather(one, sources, settings).clips)
+            readable[one] = len(raw_input.find_raw_input(one, sources, settings).clips)
     if kind in readable or not readable:
         return None
     other, clips = next(iter(readable.items()))

@@ -1,81 +1,126 @@
-"""The confusion matrix as a picture, readable from 10 to 120 classes."""
+"""The figure of a confusion matrix, readable from 10 to 120 classes: a PNG file, or an SVG in a page."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from psptool.common.figures import LIGHT, new_figure, style, to_png, to_svg
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-WRITTEN_OUT = 20
-"""Up to so many classes every cell says its percentage; above, colours must do."""
-
-
-def confusion_png(confusion: NDArray[np.integer], class_names: tuple[str, ...], title: str) -> bytes:
-    """A PNG of ``confusion``, each row as percentages of its true class's clips.
-
-    Classes that no clip shows and none is taken for are left out: a part of a dataset is then as readable as a whole.
-
-    Args:
-        confusion: Counts (K, K); rows are true classes, columns predicted ones.
-        class_names: K names.
-        title: Stands above the picture.
-    """
-    # The Figure itself instead of pyplot: no display, no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    met = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
-    confusion, class_names = confusion[np.ix_(met, met)], tuple(class_names[label] for label in met)
+FEW_CLASSES = 20
+"""Up to this many classes each cell shows its percentage; with more only its colour does."""
+LONGEST_NAME = 28
+"""Longer class names are cut."""
+_CELLS = "cells"
+
+
+def confusion_png(confusion: NDArray[np.integer], class_names: Sequence[str], title: str) -> bytes:
+    """The confusion matrix as a PNG; classes without clips and without predictions are left out.
+
+    Args:
+        confusion: Counts (K, K); rows are true classes, columns predicted classes.
+        class_names: K names.
+        title: Text above the matrix.
+    """
+    figure, _ = _draw(*_occurring(confusion, class_names), title)
+    return to_png(figure)
+
+
+def confusion_svg(confusion: NDArray[np.integer], class_names: Sequence[str]) -> str:
+    """The same figure as an ``<svg>`` element; each cell has a tooltip with its classes and counts.
+
+    Args:
+        confusion: Counts (K, K); rows are true classes, columns predicted classes.
+        class_names: K names.
+    """
+    confusion, names = _occurring(confusion, class_names)
+    figure, cells = _draw(confusion, names, "")
     clips = confusion.sum(axis=1)
+    tooltips = [
+        f"{names[row]} predicted as {names[column]}: {confusion[row, column]} of {clips[row]}"
+        for row, column in cells
+    ]
+    return to_svg(figure, "confusion matrix", {_CELLS: tooltips})
+
+
+def _occurring(
+    confusion: NDArray[np.integer], names: Sequence[str]
+) -> tuple[NDArray[np.integer], tuple[str, ...]]:
+    """The matrix and names of the classes that have clips or predictions."""
+    found = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
+    return confusion[np.ix_(found, found)], tuple(names[label] for label in found.tolist())
+
+
+def _draw(
+    confusion: NDArray[np.integer], names: tuple[str, ...], title: str
+) -> tuple[Figure, list[tuple[int, int]]]:
+    """The figure, and the (row, column) of each drawn cell in drawing order."""
+    classes, clips = len(names), confusion.sum(axis=1)
     percent = 100 * confusion / np.maximum(clips, 1)[:, None]
-    classes = len(class_names)
-    few = classes <= WRITTEN_OUT
-    size = 9.0 if few else 7.5
-    # Inches that keep the names apart; the names stand outside, and saving makes room for them.
-    side = classes * (0.52 if few else 0.17)
-    figure = Figure(figsize=(side, side), dpi=110)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    # Among many classes single confusions are small shares; the square root keeps them visible.
-    image = axes.imshow(percent, cmap="Blues", norm=PowerNorm(1 if few else 0.5, 0, 100))
-    _name_axes(axes, class_names, clips, size)
-    axes.set_title(title, fontsize=11 if few else 14, pad=10)
+    few = classes <= FEW_CLASSES
+    # Inches for the matrix alone, so that names do not overlap; saving adds the space for the names.
+    side = classes * (0.44 if few else 0.15)
+    figure = new_figure(side, side)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
+    cells = [(row, column) for row in range(classes) for column in range(classes)]
+    cells = [cell for cell in cells if few or confusion[cell]]
+    _fill(axes, cells, percent, few)
+    _name_axes(axes, names, clips, few)
+    if title:
+        axes.set_title(title, pad=10, parse_math=False)
     if few:
         _write_percentages(axes, percent)
     else:
         _draw_grid(axes, classes)
-    scale = figure.add_axes((1 + 0.25 / side, 0.2, 0.2 / side, 0.6))
-    figure.colorbar(image, cax=scale, label="% of the true class")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", bbox_inches="tight", pad_inches=0.15)
-    return png.getvalue()
+    return figure, cells
 
 
-def _name_axes(axes: Axes, names: tuple[str, ...], clips: NDArray[np.integer], size: float) -> None:
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
-    rows = [f"{name}  {count}" for name, count in zip(names, clips, strict=True)]
-    axes.set_yticks(range(len(names)), rows, fontsize=size)
-    axes.set_xlabel("predicted class", fontsize=size + 2)
-    axes.set_ylabel("true class, and its clips", fontsize=size + 2)
+def _fill(axes: Axes, cells: Sequence[tuple[int, int]], percent: NDArray[np.floating], few: bool) -> None:
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    # Among many classes a single confusion is a small share; the square root keeps it visible.
+    strength = (percent / 100) ** (0.8 if few else 0.5)
+    half = 0.48 if few else 0.46
+    corners = half * np.array(((-1, -1), (1, -1), (1, 1), (-1, 1)))
+    squares = [corners + np.array((column, row)) for row, column in cells]
+    colours = [(*to_rgba(LIGHT["heat"])[:3], 0.05 + 0.91 * strength[cell]) for cell in cells]
+    drawn = PolyCollection(squares, facecolors=colours, edgecolors="none", clip_on=False)
+    drawn.set_gid(_CELLS)
+    axes.add_collection(drawn)
+
+
+def _name_axes(axes: Axes, names: tuple[str, ...], clips: NDArray[np.integer], few: bool) -> None:
+    short = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
+    rows = [f"{name}  {count}" for name, count in zip(short, clips.tolist(), strict=True)]
+    axes.set_xticks(range(len(names)), short, parse_math=False, rotation=90)
+    axes.set_yticks(range(len(names)), rows, parse_math=False)
+    axes.set_xlabel("predicted class", labelpad=8)
+    axes.set_ylabel("true class, number of clips", labelpad=8)
+    style(axes, 10 if few else 8)
+    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        label.set_fontsize(11 if few else 16)
+    axes.spines[:].set_visible(False)
 
 
 def _write_percentages(axes: Axes, percent: NDArray[np.floating]) -> None:
     for row, column in zip(*np.nonzero(percent), strict=True):
         value = percent[row, column]
-        # White on the dark end of the colour map.
-        colour = "white" if value > 55 else "black"
+        colour = LIGHT["card"] if value > 60 else LIGHT["ink"]
         text = f"{value:.0f}" if value >= 0.5 else "<1"
-        axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
+        axes.text(column, row, text, ha="center", va="center", fontsize=10, color=colour)
 
 
 def _draw_grid(axes: Axes, classes: int) -> None:
     """Fine lines every ten classes, to follow a row or column to its name."""
     for line in np.arange(9.5, classes - 1, 10):
-        axes.axhline(line, color="0.8", linewidth=0.5)
-        axes.axvline(line, color="0.8", linewidth=0.5)
+        axes.axhline(line, color=LIGHT["line"], linewidth=0.6)
+        axes.axvline(line, color=LIGHT["line"], linewidth=0.6)

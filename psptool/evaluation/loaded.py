@@ -104,7 +104,7 @@ class LoadedModel:
         logits = score_ragged(
             model.net, model.config, ragged([prepared], model), np.arange(1), [prepared.name]
         )
-        probabilities = softmax(logits.both)[0]
+        probabilities = softmax(logits.fused)[0]
         order = np.argsort(-probabilities, kind="stable")
         return {self.class_names[label]: float(probabilities[label]) for label in order.tolist()}
 

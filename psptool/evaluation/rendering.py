@@ -1,4 +1,4 @@
-"""A table over runs as rows of cells, Markdown and CSV: people read per cent, programs fractions."""
+"""A table over runs as rows of cells, Markdown and CSV: in % for people, as fractions for programs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from psptool.schemas.table import Difference, Group, ScoreTable, Spread
 
 TITLES = {"top1": "top-1", "top5": "top-5", "top1_unseen": "unseen"}
 WORDS = ("labels", "method", "against")
-"""Columns that hold no numbers."""
+"""Columns of text; all others hold numbers."""
 
 
 def title(table: ScoreTable) -> str:
-    """What all of the table's runs share, and what its numbers are."""
+    """What all runs of the table have in common, and the unit of its numbers."""
     parts = [
         table.dataset,
         table.protocol,
         None if table.test_view is None else f"test view {table.test_view}",
     ]
-    unseen = f" ({table.clips_unseen} unseen)" if table.clips_unseen else ""
-    parts += [f"{table.clips} {table.part} clips{unseen}", f"{table.weights} weights"]
-    return ", ".join(part for part in parts if part) + "; per cent, mean ± standard deviation over draws"
+    unseen = f" ({table.clips_unseen} without a duplicate in the training set)" if table.clips_unseen else ""
+    parts += [f"{table.clips} {table.part} clips{unseen}", f"{table.weights} checkpoint"]
+    return ", ".join(part for part in parts if part) + "; in %, mean ± standard deviation over label splits"
 
 
 def measure_title(measure: str) -> str:
@@ -67,10 +67,10 @@ def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_title(table: ScoreTable) -> str:
-    """What the differences are."""
-    said = "Draw by draw: mean difference in points ± its standard error"
+    """How the differences are computed."""
+    said = "Paired by label split: mean difference in points ± standard error"
     if any(found.closed is not None for found in table.differences):
-        said += "; gap closed: its share of the gap in top-1 that all labels close"
+        said += "; gap closed: share of the gap to full supervision in top-1"
     return said
 
 
@@ -83,7 +83,7 @@ def markdown(table: ScoreTable) -> str:
 
 
 def as_csv(table: ScoreTable) -> str:
-    """A line a group and difference; accuracies as fractions, cells that do not apply empty."""
+    """One line per group and difference; accuracies as fractions; cells that do not apply are empty."""
     kinds = ("mean", "deviation", "error")
     columns = [f"{measure}_{kind}" for measure in table.measures for kind in kinds]
     file = io.StringIO()
@@ -101,14 +101,14 @@ def as_csv(table: ScoreTable) -> str:
 
 
 def cell(found: Spread | None) -> str:
-    """Mean and standard deviation in per cent; empty for a measure that is lacking."""
+    """Mean and standard deviation in %; empty if the measure is absent."""
     if found is None:
         return ""
     return f"{100 * found.mean:.1f}" + ("" if found.deviation is None else f" ± {100 * found.deviation:.1f}")
 
 
 def difference_cell(found: Spread | None) -> str:
-    """Mean difference in points and its standard error; empty for a measure that is lacking."""
+    """Mean difference in points and its standard error; empty if the measure is absent."""
     if found is None:
         return ""
     return f"{100 * found.mean:+.1f}" + ("" if found.error is None else f" ± {100 * found.error:.1f}")

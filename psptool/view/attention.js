@@ -1,5 +1,5 @@
-// Draws attention maps on the body: an arrow leads from the group that looks to the one it looks at, a ring around a
-// group is its look at itself; beside it the whole map as a matrix. The maps are sums over time: one a clip and person.
+// Draws attention maps on the body: an arrow from the group that attends to the group it attends to, a ring for
+// attention to itself. Beside it is the whole map as a matrix. Maps are sums over time: one per clip and person.
 "use strict";
 
 class Attention {
@@ -65,9 +65,9 @@ class Attention {
     this.said.textContent = "";
     element("p", this.said, { textContent: `${names[shown.u]} attends to ${shown.u === shown.v ? "itself" : names[shown.v]}: ${sign(shown.value)}` });
     element("p", this.said, { textContent:
-      "An arrow leads from the group that attends to the one it attends to, a ring stands for itself; width is strength, " +
+      "An arrow leads from a group to the group that it attends to, a ring is attention to itself. Width is strength, " +
       `colour is sign. Values from ${sign(Math.min(...this.rows.flat()))} to ${sign(Math.max(...this.rows.flat()))}. ` +
-      (row < 0 ? "Click a row of the matrix to see that group alone." : `Only ${names[row]} is shown; click its row again for all.`) });
+      (row < 0 ? "Click a row of the matrix to show only that group." : `Only ${names[row]} is shown. Click its row again to show all.`) });
   }
 
   draw_matrix() {

@@ -1,14 +1,17 @@
-"""The page of ``psptool table --html``: groups of runs side by side, with the draws that each mean rests on."""
+"""The page of ``psptool table --html``: groups of runs side by side, with the value of each label split."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
+from psptool.common.figures import SERIES
+from psptool.evaluation.confusion import FEW_CLASSES, confusion_svg
 from psptool.evaluation.rendering import (
     cell,
     difference_cell,
@@ -21,17 +24,19 @@ from psptool.evaluation.rendering import (
 from psptool.evaluation.table import Scored, grouped
 from psptool.schemas.scores import Scores
 from psptool.schemas.table import Difference, Group, ScoreTable
-from psptool.view.charts import INKS, Dots, dots, heat_map, shares
-from psptool.view.page import Section, page, table
+from psptool.view.charts import DotChart, Dots, dot_chart
+from psptool.view.page import Table, count, render, table
+from psptool.view.report import CONFUSION_NOTE
 
 MATRICES = 8
-"""Up to so many groups a page has their confusion matrices."""
+"""Up to this many groups, a page shows their confusion matrices."""
 FEW_RUNS = 12
-"""Up to so many runs their list is open."""
+"""Up to this many runs, their list is open."""
+DOTS_NOTE = "A dot is a label split, the stroke the mean over the splits, the band mean ± standard deviation."
 HEADINGS = {
     "top1": "Top-1 of all streams",
     "top5": "Top-5 of all streams",
-    "top1_unseen": "Top-1 on unseen clips",
+    "top1_unseen": "Top-1 on test clips without a duplicate in the training set",
 }
 _Members = Mapping[tuple[str, str], Sequence[Scored]]
 
@@ -45,42 +50,47 @@ def table_page(found: ScoreTable, runs: Sequence[Scored]) -> str:
     """
     members = grouped(runs)
     main, *others = found.measures
-    sections = [
-        Section(_heading(main), _dots(found, main) + _warnings(found.warnings)),
-        Section("All measures", _table(*group_rows(found))),
-        Section("Differences", _differences(found, main)),
-        *(Section(_heading(measure), _dots(found, measure), wide=False) for measure in others),
-        Section("Accuracy by class", _by_class(members)),
-        Section("Confusion", _confusion(members)),
-        Section("Budget", _budget(found)),
-        Section("What it rests on", _shared(runs) + _runs(members)),
-    ]
-    heading = f"{found.dataset}: {_count(len(runs), 'run')} in {_count(len(found.groups), 'group')}"
-    return page(heading, [section for section in sections if section.body], lead=title(found))
+    matrices = _matrices(members)
+    charts = [(_heading(measure), _dots(found, measure)) for measure in others]
+    return render(
+        "table.html",
+        f"{found.dataset}: {count(len(runs), 'run')} in {count(len(found.groups), 'group')}",
+        lead=title(found),
+        main_heading=_heading(main),
+        main_chart=_dots(found, main),
+        main_notes=(DOTS_NOTE, *found.warnings),
+        groups=_table(*group_rows(found)),
+        differences=_differences(found, main),
+        charts=[(heading, chart) for heading, chart in charts if chart],
+        by_class=_by_class(members),
+        matrices=matrices,
+        many_classes=any(len(run.scores.per_class) > FEW_CLASSES for run in runs),
+        confusion_note=CONFUSION_NOTE,
+        budget=_budget(found),
+        shared=_shared(runs),
+        runs=_runs(members),
+        runs_open=len(runs) <= FEW_RUNS,
+    )
 
 
 def _heading(measure: str) -> str:
     return HEADINGS.get(measure) or f"Top-1 of the {measure_title(measure)} stream"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table without the columns that are empty in all rows: older scores leave some out."""
     kept = [number for number in range(len(header)) if any(row[number] != "" for row in rows)]
     return table([header[n] for n in kept], [[row[n] for n in kept] for row in rows])
 
 
-def _dots(found: ScoreTable, measure: str) -> str:
-    return dots([*_dot_rows(found.groups, found, measure)])
+def _dots(found: ScoreTable, measure: str) -> DotChart | None:
+    return dot_chart([*_dot_rows(found.groups, found, measure)])
 
 
 def _dot_rows(
     rows: Sequence[Group] | Sequence[Difference], found: ScoreTable, measure: str
 ) -> Iterator[Dots | str]:
-    """One row a group or difference that has the measure, under headings where there are several label counts."""
+    """One row per group or difference that has the measure, under headings if there are several label counts."""
     names = list(dict.fromkeys(group.name for group in found.groups))
     several = len({group.labels for group in found.groups}) > 1
     several_bases = len({difference.against for difference in found.differences}) > 1
@@ -95,41 +105,30 @@ def _dot_rows(
         is_difference = isinstance(row, Difference)
         yield Dots(
             f"{row.name} over {row.against}" if isinstance(row, Difference) and several_bases else row.name,
-            [(f"draw {draw}", value) for draw, value in zip(row.draws, spread.values, strict=True)],
+            [(f"label split {draw}", value) for draw, value in zip(row.draws, spread.values, strict=True)],
             spread.mean,
             spread.error if is_difference else spread.deviation,
             difference_cell(spread) if is_difference else cell(spread),
-            # A colour a method where there are enough of them.
-            names.index(row.name) if len(names) <= len(INKS) else 0,
+            # One colour per method where there are enough colours.
+            names.index(row.name) if len(names) <= len(SERIES) else 0,
         )
 
 
-def _warnings(warnings: Sequence[str]) -> str:
-    said = (
-        "A dot is a draw of the labels, the stroke their mean, the band one standard deviation to each side."
-    )
-    return "".join(f'<p class="note">{escape(text)}</p>' for text in (said, *warnings))
-
-
-def _differences(found: ScoreTable, main: str) -> str:
+def _differences(found: ScoreTable, main: str) -> Mapping[str, Any] | None:
     if not found.differences:
-        return ""
-    said = (
-        f"{difference_title(found)}. The chart is of {measure_title(main)}; "
-        "the band is one standard error to each side."
-    )
-    chart = dots([*_dot_rows(found.differences, found, main)], zero=True)
-    return f'<p class="note">{escape(said)}</p>{chart}{_table(*difference_rows(found))}'
+        return None
+    said = f"{difference_title(found)}. The chart is of {measure_title(main)}; the band is mean ± standard error."
+    chart = dot_chart([*_dot_rows(found.differences, found, main)], signed=True)
+    return {"said": said, "chart": chart, "table": _table(*difference_rows(found))}
 
 
-def _by_class(members: _Members) -> str:
-    """Mean over the runs of a group, a column a group."""
+def _by_class(members: _Members) -> Mapping[str, Any]:
+    """Mean over the runs of a group, one column per group."""
     classes = dict.fromkeys(
         name for runs in members.values() for run in runs for name in run.scores.per_class
     )
     rows = [(name, [_mean_of(name, runs) for runs in members.values()]) for name in classes]
-    note = '<p class="note">Per cent, the mean over the runs of a group.</p>'
-    return note + shares(["", *(f"{labels}, {name}" for labels, name in members)], rows)
+    return {"header": ["", *(f"{labels}, {name}" for labels, name in members)], "rows": rows}
 
 
 def _mean_of(name: str, runs: Sequence[Scored]) -> float | None:
@@ -137,17 +136,14 @@ def _mean_of(name: str, runs: Sequence[Scored]) -> float | None:
     return statistics.fmean(found) if found else None
 
 
-def _confusion(members: _Members) -> str:
+def _matrices(members: _Members) -> list[tuple[str, Markup]]:
+    """Name and confusion matrix of each group; none if there are many groups."""
     if len(members) > MATRICES:
-        return ""
-    is_open = " open" if len(members) < 3 else ""
-    parts = [
-        f"<details{is_open}><summary>{escape(f'{labels}, {name}')}</summary>"
-        f"{heat_map(_summed(runs), _class_names(runs[0].scores))}</details>"
+        return []
+    return [
+        (f"{labels}, {name}", Markup(confusion_svg(_summed(runs), _class_names(runs[0].scores))))
         for (labels, name), runs in members.items()
     ]
-    note = '<p class="note">Of the clips of all runs of a group, in per cent of the true class.</p>'
-    return f'{note}<div class="cards charts">{"".join(parts)}</div>'
 
 
 def _summed(runs: Sequence[Scored]) -> NDArray[np.integer]:
@@ -165,8 +161,8 @@ def _class_names(scores: Scores) -> list[str]:
     ]
 
 
-def _budget(found: ScoreTable) -> str:
-    header = ("labels", "method", "runs", "seconds a training", "hours in all", "computed on", "commit")
+def _budget(found: ScoreTable) -> Table:
+    header = ("labels", "method", "runs", "seconds per training", "hours in total", "computed on", "commit")
     rows = [
         (
             group.labels,
@@ -182,8 +178,8 @@ def _budget(found: ScoreTable) -> str:
     return _table(header, rows)
 
 
-def _shared(runs: Sequence[Scored]) -> str:
-    """What all runs of the table have in common; older scores leave some of it out."""
+def _shared(runs: Sequence[Scored]) -> Table:
+    """What all runs of the table have in common; older scores lack some of it."""
     all_scores = [run.scores for run in runs]
     values: dict[str, set[str | None]] = {
         "content fingerprint": {scores.content_fingerprint for scores in all_scores},
@@ -196,9 +192,19 @@ def _shared(runs: Sequence[Scored]) -> str:
     return table((), [row for row in rows if row[1]])
 
 
-def _runs(members: _Members) -> str:
-    """Every run with what tells it from the others; digests are cut to 12 digits."""
-    header = ("labels", "method", "draw", "seed", "top-1", "split", "split digest", "recipe digest", "scores")
+def _runs(members: _Members) -> Table:
+    """All runs with what distinguishes them; digests are cut to 12 digits."""
+    header = (
+        "labels",
+        "method",
+        "label split",
+        "seed",
+        "top-1",
+        "split",
+        "split digest",
+        "configuration digest",
+        "scores",
+    )
     rows = [
         (
             labels,
@@ -214,5 +220,4 @@ def _runs(members: _Members) -> str:
         for (labels, name), runs in members.items()
         for run in runs
     ]
-    is_open = " open" if len(rows) <= FEW_RUNS else ""
-    return f"<details{is_open}><summary>{_count(len(rows), 'run')}</summary>{_table(header, rows)}</details>"
+    return _table(header, rows)

@@ -1,4 +1,4 @@
-"""Still and moving pictures of clips for papers and pages that run no scripts: a contact sheet, an animated GIF.
+"""Pictures of clips for papers and for pages without scripts: a sheet of frames, and an animated GIF.
 
 Notation for array shapes: M persons, T frames, V joints.
 """
@@ -12,26 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from psptool.view.scene import FPS, Scene, ViewedClip
+from psptool.common.figures import LIGHT
+from psptool.view.scene import AXES, FPS, PITCH, YAW, Scene, ViewedClip
 
 FINER = 3
-"""Pictures are drawn so many times as large and then made smaller, which smooths their edges."""
+"""Supersampling factor: pictures are drawn larger and scaled down, which smooths edges."""
 EVERY = 2
-"""A GIF takes every second frame, so that it stays small."""
+"""A GIF has every second frame, to limit its size."""
 SHEET_FRAMES = 8
-COLOURS = ("#2f6fde", "#d03d8f", "#1f9d63", "#7c4ddb")
-PAPER, FLOOR, INK, SOFT = "#ffffff", "#dde2ea", "#1b2330", "#5d6878"
-_YAW, _PITCH = 0.45, 0.16
-_AXES = {"y": ((-1, 0, 0), (0, 1, 0), (0, 0, -1)), "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0))}
-"""Which axes point right, up and towards the viewer, as in `player.js`."""
+COLOURS = tuple(LIGHT[f"person{n}"] for n in range(4))
+PAPER, FLOOR, INK, SOFT = (LIGHT[name] for name in ("card", "line", "ink", "soft"))
 
 
 def contact_sheet(clips: Sequence[ViewedClip], frames: int = SHEET_FRAMES, size: int = 170) -> bytes:
-    """A PNG: one row a clip, evenly spaced frames of it from first to last.
+    """A PNG with one row per clip: evenly spaced frames from first to last.
 
     Args:
-        clips: Their last scene, the normalized one, is drawn.
-        frames: Pictures a clip, at most.
+        clips: Their last scene (normalized) is drawn.
+        frames: Maximum number of pictures per clip.
         size: Width of each, in pixels.
     """
     tall, head = round(size * 1.25), 26
@@ -52,10 +50,10 @@ def contact_sheet(clips: Sequence[ViewedClip], frames: int = SHEET_FRAMES, size:
 
 
 def moving_gif(clips: Sequence[ViewedClip], size: int = 300) -> bytes:
-    """A GIF that plays at the recordings' speed: clips side by side; shorter ones wait in their last frame.
+    """A GIF at the speed of the recording: clips side by side, shorter clips hold their last frame.
 
     Args:
-        clips: Their last scene, the normalized one, is drawn.
+        clips: Their last scene (normalized) is drawn.
         size: Width of each, in pixels.
     """
     head = 26
@@ -69,7 +67,7 @@ def moving_gif(clips: Sequence[ViewedClip], size: int = 300) -> bytes:
             whole.paste(drawer.frame(min(number, clip.frames - 1)), (column * size, head))
             pen.text((column * size + 8, 8), clip.action, INK, _font(13))
         pictures.append(whole)
-    # One palette for all, or the colours flicker.
+    # One palette for all frames: separate palettes would flicker.
     palette = pictures[len(pictures) // 2].quantize(64)
     first, *rest = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     gif = io.BytesIO()
@@ -86,18 +84,18 @@ def moving_gif(clips: Sequence[ViewedClip], size: int = 300) -> bytes:
 
 
 def _durations(pictures: int) -> list[int]:
-    """Milliseconds of each picture; GIF counts in hundredths of a second, so they differ to sum up right."""
+    """Duration of each picture in ms, rounded to the 10 ms of the GIF format without accumulating error."""
     ends = [round((n + 1) * EVERY * 100 / FPS) for n in range(pictures)]
     return [10 * (end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 class _Drawer:
-    """Draws frames of one scene, all with one view and one scale."""
+    """Draws frames of one scene with the same view and scale."""
 
     def __init__(self, scene: Scene, clip: ViewedClip, width: int, height: int) -> None:
         self.scene, self.topology = scene, clip.topology
         self.width, self.height = width, height
-        seen = scene.xyz @ np.array(_AXES[scene.up], float).T  # right, up, near; (M, T, V, 3)
+        seen = scene.xyz @ np.array(AXES[scene.up], float).T  # right, up, near; (M, T, V, 3)
         there = seen[np.isfinite(seen).all(axis=-1)]
         self.low, self.high = there.min(axis=0), there.max(axis=0)
         self.points: NDArray[np.float64] = seen
@@ -106,9 +104,9 @@ class _Drawer:
         self.scale = FINER * min(height * 0.42 / (half[1] + across * 0.16), width * 0.46 / across)
         neck, head = next(bone for bone in self.topology.bones if self.topology.joints[bone[1]] == "head")
         lengths = np.linalg.norm(seen[..., neck, :] - seen[..., head, :], axis=-1)
-        # A head keeps its size though its joint jitters.
+        # The median: the head keeps its size although its joint jitters.
         self.head, self.skull = head, 0.55 * self.scale * float(np.nanmedian(lengths))
-        # A tenth of the spine, which is a normalized clip's unit.
+        # A tenth of the spine, the unit of a normalized clip.
         self.thick = max(1.5 * FINER, 0.1 * self.scale)
 
     def frame(self, number: int, caption: str = "") -> Image.Image:
@@ -121,15 +119,15 @@ class _Drawer:
             self._body(pen, self.points[body, number], COLOURS[body % len(COLOURS)])
         small = image.resize((self.width, self.height), Image.Resampling.LANCZOS)
         if caption or not bodies:
-            said = caption if bodies else f"{caption} nobody".strip()
+            said = caption if bodies else f"{caption} no person".strip()
             ImageDraw.Draw(small).text((8, self.height - 20), said, SOFT, _font(12))
         return small
 
     def _project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """(…, 3) right, up, near -> (…, 3) x, y in pixels, and depth."""
         x, y, z = np.moveaxis(points - (self.low + self.high) / 2, -1, 0)
-        right, near = x * np.cos(_YAW) + z * np.sin(_YAW), z * np.cos(_YAW) - x * np.sin(_YAW)
-        up, close = y * np.cos(_PITCH) - near * np.sin(_PITCH), y * np.sin(_PITCH) + near * np.cos(_PITCH)
+        right, near = x * np.cos(YAW) + z * np.sin(YAW), z * np.cos(YAW) - x * np.sin(YAW)
+        up, close = y * np.cos(PITCH) - near * np.sin(PITCH), y * np.sin(PITCH) + near * np.cos(PITCH)
         middle = FINER * np.array([self.width, self.height]) / 2
         return np.stack((middle[0] + right * self.scale, middle[1] - up * self.scale, -close), axis=-1)
 

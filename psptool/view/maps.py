@@ -1,4 +1,4 @@
-"""Attention maps of clips as pages hold them: which body regions, parts and joints attend to which.
+"""Attention maps of clips and their encoding for pages: which body regions, parts and joints attend to which.
 
 Notation for array shapes: P persons of a clip that the network saw, S heads, G groups of a level.
 """
@@ -18,11 +18,11 @@ from psptool.data.skeletons.topology import Topology
 
 @dataclass(frozen=True)
 class ClipAttention:
-    """The polymerized maps of one clip (PSP Learning, arXiv 2302.02327, section 3); sums over time, so one a clip.
+    """The polymerized maps of one clip (PSP Learning, arXiv 2302.02327, section 3), summed over time.
 
     Attributes:
         persons: The P persons' numbers in the clip.
-        maps: By stream and level float32 (P, S, G, G); row u says how group u attends to each group.
+        maps: By stream and level float32 (P, S, G, G); row u is the attention of group u to each group.
     """
 
     persons: tuple[int, ...]
@@ -30,7 +30,7 @@ class ClipAttention:
 
 
 def level_groups_of(topology: Topology) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
-    """By level each group's name and joints, in the order of the maps' rows."""
+    """By level, name and joints of each group, in the order of the maps' rows."""
     groups = {"body": topology.regions, "part": topology.parts}
     named: dict[str, list[tuple[str, tuple[int, ...]]]] = {
         level: [(group.name, group.joints) for group in found] for level, found in groups.items()
@@ -40,7 +40,7 @@ def level_groups_of(topology: Topology) -> dict[str, list[tuple[str, tuple[int, 
 
 
 def packed_attention(attention: ClipAttention) -> dict[str, Any]:
-    """What `attention.js` reads: values in steps of a 32,767th of the map's largest."""
+    """The JSON that `attention.js` reads: 16-bit values in steps of 1/32767 of the map's largest value."""
     first = next(iter(attention.maps.values()))
     return {
         "persons": attention.persons,

@@ -1,7 +1,7 @@
-"""The scaffold of every page: one HTML file that needs nothing beside it and asks nothing of the network.
+"""Pages from the templates in ``psptool/view/templates``: each is one HTML file that works offline.
 
-A page's policy (Content-Security-Policy) admits no address at all, and of scripts only those that this module put in,
-by their digest: text that came from a file could not run even if it were not escaped. It is escaped all the same.
+A page's Content-Security-Policy allows no address at all, and of scripts only those of this package, by their digest.
+Text from a file could not run even if it were not escaped; the templates escape it all the same.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from psptool.common.figures import DARK, LIGHT
 from psptool.common.version import __version__
 
 # Signed, with a fraction, with another after ±; or nothing, where a table has no value.
@@ -23,98 +27,103 @@ _NUMBER = re.compile(r"([+−-]?[\d,]+(\.\d+)?( ± [\d.]+)?)?")
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of a page.
+class Table:
+    """A table for the macro of that name.
 
     Attributes:
-        heading: Plain text; none where empty.
-        body: HTML, whose texts are escaped.
-        wide: It takes the page's whole width, while others share a row where there is room.
+        header: The columns' names; no header row where empty.
+        rows: The cells as text.
+        numeric: For each column whether it holds only numbers, which are aligned to the right.
     """
 
-    heading: str
-    body: str
-    wide: bool = True
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[bool, ...]
 
 
-def page(
+def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> Table:
+    """A table whose columns of numbers are aligned to the right.
+
+    A number may be text, such as ``"67.4 ± 5.2"``. Without a header no column counts as numeric.
+
+    Args:
+        header: The columns' names, or nothing.
+        rows: Each as long as the header.
+    """
+    columns = [[*column] for column in zip(*rows, strict=True)]
+    numeric = [bool(header) and all(map(_is_number, column)) for column in columns]
+    cells = tuple(tuple(map(_text, row)) for row in rows)
+    return Table(tuple(map(str, header)), cells, tuple(numeric or [False] * len(header)))
+
+
+def render(
+    template: str,
     title: str,
-    sections: Sequence[Section],
     *,
     lead: str = "",
     scripts: Sequence[str] = (),
     data: Mapping[str, Any] | None = None,
+    **values: Any,
 ) -> str:
-    """A whole HTML page, for a file of its own.
-
-    Example:
-        >>> text = page("Runs", [Section("Accuracy", table(("run", "top-1"), [("a", 0.5)]))])
-        >>> text.startswith("<!doctype html>")
-        True
+    """A whole HTML page.
 
     Args:
-        title: Plain text, above the page and in the window's title.
-        sections: In order.
-        lead: Plain text under the title.
-        scripts: File names in this package, such as ``player.js``; they run in this order, after the page is there.
-        data: What the scripts read, as JSON.
+        template: File name of a template that extends ``page.html``.
+        title: Heading of the page and title of the window.
+        lead: Text under the heading.
+        scripts: File names in this package, such as ``player.js``; run in this order after the page is loaded.
+        data: JSON for the scripts.
+        values: What the template shows. All text is escaped, but for `Markup`.
     """
     sources = [_resource(name) for name in scripts]
-    body = "".join(_section(section) for section in sections)
-    lead_html = f'<p class="lead">{escape(lead)}</p>' if lead else ""
-    embedded = "" if data is None else f'<script type="application/json" id="data">{_json(data)}</script>'
-    run = "".join(f"<script>{source}</script>" for source in sources)
     return (
-        "<!doctype html>\n"
-        '<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(sources)}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title>"
-        # An icon of its own, lest a browser asks a server for one.
-        '<link rel="icon" href="data:,">'
-        f"<style>{_resource('page.css')}</style></head>\n"
-        f"<body><header><h1>{escape(title)}</h1>{lead_html}</header>\n"
-        f"<main>{body}</main>\n"
-        f"<footer>psptool {escape(__version__)}</footer>\n"
-        f"{embedded}{run}</body></html>\n"
+        _environment()
+        .get_template(template)
+        .render(
+            title=title,
+            lead=lead,
+            version=__version__,
+            policy=_policy(sources),
+            light=LIGHT,
+            dark=DARK,
+            css=Markup(_resource("page.css")),
+            scripts=[Markup(source) for source in sources],
+            data=None if data is None else Markup(_json(data)),
+            **values,
+        )
     )
 
 
-def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """An HTML table; columns of numbers stand to the right, and all text is escaped.
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
-    A number may be written out, such as ``"67.4 ± 5.2"``.
 
-    Args:
-        header: The columns' names; no head where empty.
-        rows: Each as long as the header.
-    """
-    columns = [[*column] for column in zip(*rows, strict=True)]
-    right = [bool(header) and all(map(_is_number, column)) for column in columns] or [False] * len(header)
-    head = "".join(map(_head, header, right))
-    lines = "".join(f"<tr>{''.join(map(_cell, row, right))}</tr>" for row in rows)
-    top = f"<thead><tr>{head}</tr></thead>" if header else ""
-    return f'<div class="scroll"><table>{top}<tbody>{lines}</tbody></table></div>'
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("psptool.view"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["count"] = count
+    environment.filters["percent"] = percent
+    return environment
+
+
+def percent(share: float) -> str:
+    """A fraction as % with one decimal place, without the sign."""
+    return f"{100 * share:.1f}"
 
 
 def _is_number(value: object) -> bool:
     return not isinstance(value, bool) and _NUMBER.fullmatch(str(value)) is not None
 
 
-def _head(name: object, right: bool) -> str:
-    return f"<th{' class=number' if right else ''}>{escape(str(name))}</th>"
-
-
-def _cell(value: object, right: bool) -> str:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    text = f"{value:,}" if is_whole else str(value)
-    return f"<td{' class=number' if right else ''}>{escape(text)}</td>"
-
-
-def _section(section: Section) -> str:
-    heading = f"<h2>{escape(section.heading)}</h2>" if section.heading else ""
-    return f'<section class="{"wide" if section.wide else "shared"}">{heading}{section.body}</section>\n'
+def _text(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _resource(name: str) -> str:
@@ -122,13 +131,13 @@ def _resource(name: str) -> str:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """JSON that cannot end the script element that contains it."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _policy(sources: Sequence[str]) -> str:
     digests = (hashlib.sha256(source.encode("utf-8")).digest() for source in sources)
-    admitted = [f"'sha256-{base64.b64encode(digest).decode('ascii')}'" for digest in digests]
+    allowed = [f"'sha256-{base64.b64encode(digest).decode('ascii')}'" for digest in digests]
     rules = ("default-src 'none'", "style-src 'unsafe-inline'", "img-src data:")
-    return "; ".join((*rules, f"script-src {' '.join(admitted)}") if admitted else rules)
+    return "; ".join((*rules, f"script-src {' '.join(allowed)}") if allowed else rules)

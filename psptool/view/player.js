@@ -1,4 +1,4 @@
-// Plays skeletons on canvases: turn by dragging, scrub with the slider, zoom, step, change the speed. No library.
+// Plays skeletons on canvases: rotate by dragging, scrub with the slider, zoom, step, change the speed. No library.
 // Every element with data-clip gets a player of that clip; a clip may have several scenes (recorded, normalized).
 "use strict";
 
@@ -6,9 +6,8 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const NOWHERE = -32768; // the stored number of a joint without a position
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 const STATES = { 0: "lost", 1: "inferred", 2: "tracked", 255: "unknown" };
-const START = { yaw: 0.45, pitch: 0.16, zoom: 1 };
-// The rows say which of a scene's axes point right, up and towards the viewer; both keep left and right apart.
-const AXES = { y: [[-1, 0, 0], [0, 1, 0], [0, 0, -1]], z: [[1, 0, 0], [0, 0, 1], [0, -1, 0]] };
+const START = DATA.view; // yaw and pitch in radians, and zoom
+const AXES = DATA.axes; // by vertical axis: the axes that point right, up and towards the viewer
 
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
@@ -34,7 +33,7 @@ function mix(ink, ground, share) {
   return `rgb(${parts.join(",")})`;
 }
 
-// One way to see a clip: positions of all persons in all frames, in one coordinate system.
+// A clip in one coordinate system: positions of all persons in all frames.
 class Scene {
   constructor(data, clip, topology) {
     Object.assign(this, { title: data.title, kept: data.kept, persons: data.persons, topology });
@@ -64,7 +63,7 @@ class Scene {
     return this.axes.map((axis) => dot(axis, xyz));
   }
 
-  // The box around the whole clip, so that the picture stays at rest while the body moves.
+  // Bounding box of the whole clip: the view does not move with the body.
   fit() {
     const low = [Infinity, Infinity, Infinity], high = [-Infinity, -Infinity, -Infinity];
     for (let person = 0; person < this.persons; person++)
@@ -83,7 +82,7 @@ class Scene {
     this.skull = this.headSize();
   }
 
-  // Half the median length of the neck: a head keeps its size though its joint jitters.
+  // About half the median length of the neck: the head keeps its size although its joint jitters.
   headSize() {
     const [neck] = this.topology.bones.find(([, child]) => child === this.topology.head), lengths = [];
     for (let person = 0; person < this.persons; person++)
@@ -157,7 +156,7 @@ class Stage {
     if (overlay) points.forEach((body, number) => overlay.draw(this, body, bodies[number]));
     const absent = this.scene.kept.map((kept, person) => (kept && !bodies.includes(person) ? person + 1 : 0)).filter(Boolean);
     const nobody = absent.length && !bodies.length;
-    this.gone.textContent = nobody ? "nobody in this frame" : absent.map((n) => `person ${n} is absent`).join(", ");
+    this.gone.textContent = nobody ? "no person in this frame" : absent.map((n) => `person ${n} is not in this frame`).join(", ");
   }
 
   floor() {
@@ -261,7 +260,7 @@ class Player {
       Object.assign(this.view, change);
       this.stale = true;
     });
-    view("Front", "as the camera, or from before the body", { yaw: 0, pitch: 0 });
+    view("Front", "from the camera, or from the front of the body", { yaw: 0, pitch: 0 });
     view("Side", "from the side", { yaw: Math.PI / 2, pitch: 0 });
     view("Top", "from above", { yaw: 0, pitch: Math.PI / 2 });
     view("Reset", "key 0", START);
@@ -341,7 +340,7 @@ class Player {
     this.presence();
   }
 
-  // Under the slider a row a person: solid where present, faint where absent.
+  // One row per person under the slider: solid in frames with the person, faint in others.
   presence() {
     const scene = this.stages[0].scene, rows = scene.persons, width = Math.max(1, this.strip.clientWidth), tall = 4;
     if (this.strip.width === width && this.strip.dataset.ink === inks.person0) return;

@@ -1,4 +1,4 @@
-"""A clip as it is looked at: one or two coordinate systems of the same frames, and their packing into a page.
+"""A clip to view: the same frames in one or two coordinate systems, and their encoding as JSON for a page.
 
 Notation for array shapes: M persons, T frames, V joints.
 """
@@ -19,9 +19,13 @@ from psptool.data.store.arrays import PreparedClip
 from psptool.view.maps import ClipAttention, level_groups_of, packed_attention
 
 FPS = 30
-"""Frames a second of both Kinects."""
+"""Frames per second of both Kinect versions."""
+AXES = {"y": ((-1, 0, 0), (0, 1, 0), (0, 0, -1)), "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0))}
+"""By vertical axis: which axes of a scene point right, up and towards the viewer; left and right are not mirrored."""
+YAW, PITCH = 0.45, 0.16
+"""Initial direction of view in radians."""
 NOWHERE = -32768
-"""Stands in a page for a joint without a position; `player.js` knows it too."""
+"""Value of a joint without a position; `player.js` has the same constant."""
 LARGEST = 32767
 
 
@@ -36,7 +40,7 @@ class Scene:
         xyz: float (M, T, V, 3), NaN where there is no position.
         present: bool (M, T).
         state: uint8 (M, T, V).
-        kept: For each body whether preparation takes it for a person.
+        kept: For each body whether preparation keeps it as a person.
     """
 
     title: str
@@ -50,16 +54,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class ViewedClip:
-    """A clip to look at.
+    """A clip to view.
 
     Attributes:
         topology: Its joints.
-        action: The class that its name says; empty where it says none.
-        prepared: As the network gets it.
-        scenes: As recorded, then normalized; the same T frames each.
+        action: Class name from the clip name; empty if unknown.
+        prepared: The input of the network.
+        scenes: The recorded scene if there is one, then the normalized scene; T frames each.
         top: Predicted (class, probability), the most probable first.
         attention: Maps of a trained run.
-        said: Further words about it.
+        said: Further notes.
     """
 
     topology: Topology
@@ -82,11 +86,11 @@ class ViewedClip:
 
 
 def normalized_scene(clip: PreparedClip, up: UpAxis) -> Scene:
-    """The clip as the network gets it.
+    """The clip as the input of the network.
 
     Args:
         clip: The clip.
-        up: Vertical axis of its positions.
+        up: Vertical axis of the positions.
     """
     xyz = np.where(clip.present[..., None, None], clip.joint, np.nan)
     kept = (True,) * clip.persons
@@ -101,13 +105,14 @@ def recorded_scene(clip: PreparedClip, up: UpAxis) -> Scene:
 
 
 def page_data(clips: Sequence[ViewedClip]) -> dict[str, Any]:
-    """What `player.js` reads: every clip's scenes, and the topologies they need."""
+    """The JSON that `player.js` reads: the scenes of all clips, their topologies, and the initial view."""
     topologies = {clip.topology.name: _topology_data(clip.topology) for clip in clips}
-    return {"fps": FPS, "topologies": topologies, "clips": [_clip_data(clip) for clip in clips]}
+    shared = {"fps": FPS, "axes": AXES, "view": {"yaw": YAW, "pitch": PITCH, "zoom": 1}}
+    return {**shared, "topologies": topologies, "clips": [_clip_data(clip) for clip in clips]}
 
 
 def rounding(clips: Sequence[ViewedClip]) -> float:
-    """Metres by which a recorded position in a page may be off, at most."""
+    """Largest rounding error of recorded positions in a page, in metres."""
     steps = [_grid(scene)[1] for clip in clips for scene in clip.scenes if scene.unit == "m"]
     return max(steps, default=0.0) / 2
 
@@ -133,7 +138,7 @@ def _topology_data(topology: Topology) -> dict[str, Any]:
 
 def _scene_data(scene: Scene) -> dict[str, Any]:
     middle, step = _grid(scene)
-    # Rounded before NaN goes to its own number, which no position takes.
+    # Rounding comes first: no position becomes the value that stands for NaN.
     numbers = np.rint((scene.xyz - middle) / step)
     numbers = np.where(np.isfinite(numbers), numbers, NOWHERE).astype("<i2")
     states = np.unique(scene.state)
@@ -152,7 +157,7 @@ def _scene_data(scene: Scene) -> dict[str, Any]:
 
 
 def _grid(scene: Scene) -> tuple[NDArray[np.float64], float]:
-    """The middle (3,) and the step of the 16-bit grid that a scene's positions are rounded to."""
+    """Centre (3,) and step of the 16-bit grid to which a scene's positions are rounded."""
     there = scene.xyz[np.isfinite(scene.xyz).all(axis=-1)].astype(np.float64)
     if not len(there):
         return np.zeros(3), 1.0

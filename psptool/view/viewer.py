@@ -1,13 +1,11 @@
-"""The page of ``psptool view``: clips that play, turn and scrub, with what a model says of them."""
+"""The page of ``psptool view``: clips that play, turn and scrub, with a model's predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from psptool.formats.readers.base import STATE_UNKNOWN
-from psptool.view.charts import bars
-from psptool.view.page import Section, page
+from psptool.view.page import count, render
 from psptool.view.scene import FPS, ViewedClip, page_data, rounding
 
 PLAYER, ATTENTION = "player.js", "attention.js"
@@ -17,10 +15,10 @@ STATES = (
     (0, "lost", "not tracked"),
     (STATE_UNKNOWN, "unknown", "state unknown"),
 )
-"""Joint states as the formats number them: value, the name of their colour in `page.css`, and what to call them."""
+"""Joint states as numbered in the raw formats: value, colour name, label."""
 KEYS = (
-    "Drag to turn, double-click to turn back, wheel to zoom once clicked. Keys: space plays and pauses, "
-    "← → step a frame, Home and End jump, + and − zoom, 0 resets the view."
+    "Drag to rotate, double-click to reset, click and use the wheel to zoom. Keys: space plays and pauses, "
+    "← → step one frame, Home and End go to the first and last frame, + and − zoom, 0 resets the view."
 )
 
 
@@ -32,12 +30,20 @@ def viewer_page(title: str, lead: str, clips: Sequence[ViewedClip]) -> str:
         lead: Plain text under it.
         clips: In the order shown.
     """
-    sections = [Section("", legend(clips) + note(clips))]
-    sections += [Section(heading(clip), card(clip, n)) for n, clip in enumerate(clips)]
     scripts = [PLAYER]
     if any(clip.attention is not None for clip in clips):
         scripts.append(ATTENTION)
-    return page(title, sections, lead=lead, scripts=scripts, data=page_data(clips))
+    cards = [{"heading": heading(clip), "facts": facts(clip), "predicted": predicted(clip)} for clip in clips]
+    return render(
+        "viewer.html",
+        title,
+        lead=lead,
+        scripts=scripts,
+        data=page_data(clips),
+        entries=legend(clips),
+        note=note(clips),
+        cards=cards,
+    )
 
 
 def heading(clip: ViewedClip) -> str:
@@ -45,23 +51,15 @@ def heading(clip: ViewedClip) -> str:
     return f"{clip.name}: {clip.action}" if clip.action else clip.name
 
 
-def card(clip: ViewedClip, number: int) -> str:
-    """One clip's player, and what is known of it.
-
-    Args:
-        clip: The clip.
-        number: Its place among the page's clips.
-    """
-    guesses = bars([(name, share, name == clip.action) for name, share in clip.top])
-    said = f'<p class="meta">{escape("; ".join(facts(clip)))}</p>'
-    return f'{said}{guesses}<div class="player" data-clip="{number}"></div>'
+def predicted(clip: ViewedClip) -> list[tuple[str, float, bool]]:
+    """The clip's predicted classes and probabilities, and whether each is the true class."""
+    return [(name, share, name == clip.action) for name, share in clip.top]
 
 
 def facts(clip: ViewedClip) -> list[str]:
     """Frames, persons, and what the clip's name says."""
     key = clip.prepared.key
-    persons = f"{clip.prepared.persons} person{'s' if clip.prepared.persons > 1 else ''}"
-    said = [f"{clip.frames} frames at {FPS} a second", persons]
+    said = [f"{count(clip.frames, 'frame')} at {FPS} frames/s", count(clip.prepared.persons, "person")]
     fields = (
         ("subject", key.subject),
         ("camera", key.camera),
@@ -72,30 +70,23 @@ def facts(clip: ViewedClip) -> list[str]:
     return [*said, *clip.said]
 
 
-def legend(clips: Sequence[ViewedClip]) -> str:
-    """The colours of the persons and joint states that occur in ``clips``."""
-    persons = max(clip.prepared.persons for clip in clips)
+def legend(clips: Sequence[ViewedClip]) -> list[tuple[str, str, bool]]:
+    """The persons and joint states that occur in ``clips``: colour, name, and whether the colour is a bone's."""
+    persons = max((clip.prepared.persons for clip in clips), default=0)
     entries = [(f"person{n % 4}", f"person {n + 1}", True) for n in range(persons)]
     if any(not all(scene.kept) for clip in clips for scene in clip.scenes):
-        entries.append(("dropped", "body not taken for a person", True))
+        entries.append(("dropped", "dropped body", True))
     there = {
         int(value)
         for clip in clips
         for scene in clip.scenes
         for value in set(scene.state[scene.present].flat)
     }
-    entries += [(colour, f"joint {name}", False) for value, colour, name in STATES if value in there]
-    dots = "".join(
-        f'<span><i{" class=bone" if bone else ""} style="background:var(--{colour})"></i>{name}</span>'
-        for colour, name, bone in entries
-    )
-    return f'<p class="legend">{dots}</p>'
+    return entries + [(colour, f"joint {name}", False) for value, colour, name in STATES if value in there]
 
 
 def note(clips: Sequence[ViewedClip]) -> str:
-    """How to use the players, and how exact they are."""
+    """How to use the players, and the precision of the positions."""
     exact = f" Recorded positions are rounded to {1000 * rounding(clips):.2f} mm." if rounding(clips) else ""
-    floor = (
-        " The floor's lines are half a unit apart: metres as recorded, lengths of the spine as normalized."
-    )
-    return f'<p class="note">{KEYS}{floor}{exact}</p>'
+    floor = " Floor grid: 0.5 m in recorded scenes, half the length of the spine in normalized scenes."
+    return f"{KEYS}{floor}{exact}"

@@ -136,6 +136,30 @@ def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
     check_quiet(browser)
 
 
+@pytest.mark.parametrize("classes", [12, 60])
+def test_confusion_matrix_needs_no_scroll_bar(browser, tmp_path, classes):
+    import numpy as np
+    from markupsafe import Markup
+
+    from psptool.data.skeletons.names import NTU_CLASSES
+    from psptool.evaluation.confusion import confusion_svg
+
+    from .test_page import viewer
+
+    matrix = confusion_svg(np.eye(classes, dtype=int) + 1, NTU_CLASSES[:classes])
+    file = tmp_path / "confusion.html"
+    file.write_text(viewer(note=Markup(f'<div class="figure">{matrix}</div>')), encoding="utf-8")
+    browser.get(file.as_uri())
+    labels = [label.text for label in browser.find_elements("css selector", ".figure text")]
+    assert {"predicted class", "true class, number of clips"} <= {*labels}
+    assert len(browser.find_elements("css selector", ".figure path > title")) == classes**2
+    wide = browser.execute_script(
+        "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert wide[0] == wide[1]
+    check_quiet(browser)
+
+
 def test_page_over_many_runs_draws_its_dots_inside_their_track(browser, tmp_path):
     from psptool.evaluation.table import build_table, gather
     from psptool.view.comparison import table_page
@@ -156,10 +180,12 @@ def test_page_over_many_runs_draws_its_dots_inside_their_track(browser, tmp_path
 
 
 def test_script_that_came_with_a_file_does_not_run(browser, tmp_path):
-    from psptool.view.page import Section, page
+    from markupsafe import Markup
+
+    from .test_page import viewer
 
     file = tmp_path / "hostile.html"
     # Unescaped on purpose: the policy is the second wall.
-    file.write_text(page("t", [Section("", "<script>window.harmed = 1</script>")]), encoding="utf-8")
+    file.write_text(viewer(note=Markup("<script>window.harmed = 1</script>")), encoding="utf-8")
     browser.get(file.as_uri())
     assert browser.execute_script("return window.harmed ?? 0") == 0

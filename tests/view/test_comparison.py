@@ -3,15 +3,20 @@
 import re
 
 from psptool.evaluation.table import Scored, build_table, gather
-from psptool.view.charts import Dots, dots, shares
+from psptool.view.charts import Dots, axis_ticks, dot_chart
 from psptool.view.comparison import table_page
 
 from ..evaluate.test_table import OLD, scores
+from .test_page import macro
 
 
 def page_of(tmp_path, runs, *against):
     found = [Scored(tmp_path / name / "scores.json", run) for name, run in runs.items()]
     return table_page(build_table(found, *against), found)
+
+
+def dots(rows, signed=False):
+    return macro("dots", dot_chart(rows, signed))
 
 
 def test_dots_stand_where_their_values_are_on_the_axis():
@@ -26,14 +31,22 @@ def test_dots_stand_where_their_values_are_on_the_axis():
 
 
 def test_differences_have_a_line_at_zero_and_accuracies_none_beyond_100():
-    assert "<u class=zero" in dots([Dots("a", [("draw 0", 0.02)], 0.02, None, "+2.0")], zero=True)
+    assert "<u class=zero" in dots([Dots("a", [("draw 0", 0.02)], 0.02, None, "+2.0")], signed=True)
     shown = dots([Dots("a", [("draw 0", 1.0), ("draw 1", 0.9)], 0.95, 0.07, "95.0 ± 7.1")])
     assert max(map(float, re.findall(r"<em[^>]*>([\d.]+)</em>", shown))) == 100
     assert dots(["only a heading"]) == ""
 
 
-def test_share_that_is_lacking_is_an_empty_cell():
-    assert "<td></td>" in shares(["", "a", "b"], [("sit", [0.5, None])])
+def test_axis_includes_zero_or_spans_at_least_ten_points():
+    assert (axis_ticks(27, 70, False)[0], axis_ticks(60, 70, False)[0]) == (0, 60)
+    for value in (0.0, 3.0, 19.2, 64.0, 99.9, 100.0):
+        ticks = axis_ticks(value, value, False)
+        assert 0 <= ticks[0] <= value <= ticks[-1] <= 100
+        assert ticks[-1] - ticks[0] >= 10
+        assert 3 <= len(ticks) <= 6
+    assert 0 in axis_ticks(3, 3.1, True)
+    assert 0 in axis_ticks(-3.1, -3, True)
+    assert axis_ticks(0, 0, True) == [-1, -0.5, 0, 0.5, 1]
 
 
 def test_every_group_shows_its_draws_its_mean_and_its_difference(tmp_path):
@@ -41,12 +54,12 @@ def test_every_group_shows_its_draws_its_mean_and_its_difference(tmp_path):
     runs |= {f"s{n}": scores(top1, n, method="supervised") for n, top1 in enumerate((0.25, 0.25))}
     text = page_of(tmp_path, runs, "supervised")
     assert "ucla: 4 runs in 2 groups" in text
-    assert all(f'title="draw {n}: {share}"' in text for n, share in enumerate((50.0, 75.0)))
+    assert all(f'title="label split {n}: {share}"' in text for n, share in enumerate((50.0, 75.0)))
     assert "62.5 ± 17.7" in text
     # 25 and 50 points: mean 37.5, standard error 12.5.
     assert "+37.5 ± 12.5" in text
-    assert all(f'title="draw {n}: {share}"' in text for n, share in enumerate((25.0, 50.0)))
-    assert "Top-1 on unseen clips" not in text  # no run has any
+    assert all(f'title="label split {n}: {share}"' in text for n, share in enumerate((25.0, 50.0)))
+    assert "without a duplicate" not in text  # no run has any
 
 
 def test_labels_head_the_rows_where_there_are_several(tmp_path):
@@ -77,9 +90,9 @@ def test_classes_and_confusions_are_taken_over_the_runs_of_a_group(tmp_path):
         for n, (name, confusion) in enumerate(counts.items())
     }  # fmt: skip
     text = page_of(tmp_path, runs)
-    assert "sit taken for stand: 4 of 8" in text
-    assert re.search(r"<tr><td>sit</td><td class=number[^>]*>50.0</td>", text)
-    assert re.search(r"<tr><td>stand</td><td class=number[^>]*>75.0</td>", text)
+    assert "sit predicted as stand: 4 of 8" in text
+    assert re.search(r'<tr><td>sit</td>\s*<td class="number[^>]*>50.0</td>', text)
+    assert re.search(r'<tr><td>stand</td>\s*<td class="number[^>]*>75.0</td>', text)
 
 
 def test_names_from_scores_never_become_markup(tmp_path):

@@ -242,7 +242,9 @@ def test_a_link_to_nothing_or_to_itself_is_an_error_that_names_it(
 ) -> None:
     (tmp_path / "link").symlink_to(target)
     path = tmp_path / "link" if place == "the file" else tmp_path / "link" / "file"
-    said = rf"cannot be written \({why}.*found {tmp_path}/link, a link to {target}, .*Correct or remove the link"
+    said = (
+        rf"cannot be written \({why}.*found {tmp_path}/link, a link to {target}, .*Correct or remove the link"
+    )
     with pytest.raises(PspError, match=said):
         begin_to_write([tmp_path / "other", path] if several else [path])
     assert left(tmp_path) == ["link"]

@@ -221,7 +221,9 @@ def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
         with pytest.raises(PspError, match=rf"stgcn: would lose {lost}.*--lossy"):
             losses(store, form, parts, "normalized", None)
         assert lost in losses(store, form, parts, "normalized", None, lossy=True)
-        assert losses(store, FORMATS["pyskl"], parts, "recorded", None) == ["the tracking states of the joints"]
+        assert losses(store, FORMATS["pyskl"], parts, "recorded", None) == [
+            "the tracking states of the joints"
+        ]
         form.write(store, parts, "normalized", tmp_path / "w")
         back = form.read(tmp_path / "w")
         clip = store.clip(UCLA_NAMES[1])

@@ -89,7 +89,8 @@ def test_two_processes_follow_one_on_the_same_global_batch(files: tuple[Path, Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fate", "said"), [("SIGKILL", "process 0 of 2 lost the connection"), ("ERROR", "this rank has had enough")]
+    ("fate", "said"),
+    [("SIGKILL", "process 0 of 2 lost the connection"), ("ERROR", "this rank has had enough")],
 )
 def test_the_end_of_one_process_is_the_end_of_all_with_one_message(
     files: tuple[Path, Path], tmp_path: Path, fate: str, said: str

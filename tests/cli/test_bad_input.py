@@ -65,7 +65,7 @@ def test_more_labels_asked_than_a_class_has(psptool, ucla_raw):
     before = files()
     ran = psptool("split", "--count", "7", code=2)
     assert "pick up with one hand has 6" in ran.err
-    assert "Ask for --count 6 or fewer" in ran.err
+    assert "Use --count 6 or fewer" in ran.err
     assert files() == before
 
 

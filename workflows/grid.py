@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 # The command line gives one path or protocol as a word.
 Words = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 # The shell leaves the ~ of raw=~/all_sqe to us.
-RunSlot = Annotated[str, AfterValidator(lambda value: str(Path(value).expanduser()))]
+GridPath = Annotated[str, AfterValidator(lambda value: str(Path(value).expanduser()))]
 
 
 class Resources(Strict):
@@ -83,9 +83,9 @@ class GridSettings(Strict):
     question: str = Field(description="Names the tables, and the folder of the scores collected")
     dataset: str = Field(pattern="^(ucla|ntu)$", description="What psptool prepare calls the recordings")
     data: str = Field(description="Name of the prepared dataset's file, without .h5")
-    raw: Annotated[tuple[RunSlot, ...], Words] = Field((), description="Folders and archives of recordings")
+    raw: Annotated[tuple[GridPath, ...], Words] = Field((), description="Folders and archives of recordings")
     made_up: MadeUp | None = Field(None, description="Recordings to make up, in place of `raw`")
-    out: RunSlot = Field("grids", description="Where all goes; questions may share it, and then share runs")
+    out: GridPath = Field("grids", description="Where all goes; questions may share it, and then share runs")
     protocols: Annotated[tuple[ProtocolName, ...], Words] = Field(min_length=1, description="A table each")
     test_view: int | None = None
     family: Family = "per-class"
@@ -103,10 +103,10 @@ class GridSettings(Strict):
     against: Annotated[tuple[str, ...], Words] = Field((), description="Methods to compare the others with")
     device: str = "auto"
     resources: RuleResources = RuleResources()
-    known: Annotated[tuple[RunSlot, ...], Words] = Field(
+    known: Annotated[tuple[GridPath, ...], Words] = Field(
         (), description="Folders of collected scores, whose runs count as finished"
     )
-    results: RunSlot = Field(str(RESULTS), description="Where `collect` puts scores")
+    results: GridPath = Field(str(RESULTS), description="Where `collect` puts scores")
 
     @model_validator(mode="after")
     def _recordings_come_from_somewhere(self) -> Self:

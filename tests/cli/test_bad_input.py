@@ -39,8 +39,8 @@ def test_no_such_folder(psptool, kind):
 def test_folder_with_nothing_usable(psptool, tmp_path, kind):
     put(tmp_path / "raw" / "notes.txt", b"nothing")
     ran = psptool("prepare", kind, "--raw", tmp_path / "raw", code=2)
-    assert "recordings in the raw files: found 1 files, none of them" in ran.err
-    assert "Check --raw" in ran.err
+    assert "recordings: found 1 files, none of which" in ran.err
+    assert "Check the paths after --raw" in ran.err
     assert files() == []
 
 
@@ -75,7 +75,7 @@ def test_more_labels_asked_than_a_class_has(psptool, ucla_raw):
     before = files()
     ran = psptool("split", "--count", "7", code=2)
     assert "pick up with one hand has 6" in ran.err
-    assert "Ask for --count 6 or fewer" in ran.err
+    assert "Use --count 6 or fewer" in ran.err
     assert files() == before
 
 

@@ -172,7 +172,7 @@ def test_a_file_that_is_there_stays_unless_force_is_said_and_nothing_usable_leav
     assert validate(path) == []
     nobody = annotation(NAMES[0], 6, np.zeros((1, 3, 25, 3), np.float32))
     (tmp_path / "b.pkl").write_bytes(pickle.dumps([nobody]))
-    with pytest.raises(PspError, match=r"no usable clip: 1 left out \(1 no body\)"):
+    with pytest.raises(PspError, match=r"no usable clip: 1 excluded \(1 no body\)"):
         import_clips([form.read(tmp_path / "b.pkl")], tmp_path / "b.h5", "recorded", SETTINGS)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.pkl", "a.report.json", "b.pkl"]
 
@@ -203,7 +203,7 @@ def test_lists_that_no_protocol_makes_are_said_and_not_kept(store, tmp_path):
     kept, lost = splits_of(store, [form.read(tmp_path / "a.pkl")])
     assert kept == []
     assert "the nearest, xview, differs in 1 clips" in lost[0]
-    assert "xview_labelled: stands alone" in lost[1]
+    assert "xview_labelled: a single list" in lost[1]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_an_npz_is_written_whole_or_with_cuts_that_were_asked_for(shape, lost, t
     with open_store(tmp_path / "n.h5") as store:
         parts = {"train": (name,), "test": (NAMES[2],)}
         if lost is None:
-            assert losses(store, form, parts, "normalized", None)[0].startswith("20 frames in which nobody")
+            assert losses(store, form, parts, "normalized", None)[0].startswith("20 frames without persons")
         else:
             with pytest.raises(PspError, match=rf"ctrgcn: would lose {lost}.*--lossy"):
                 losses(store, form, parts, "normalized", None)

@@ -135,6 +135,6 @@ def test_a_folder_with_st_gcns_and_2s_agcns_arrays_is_refused_and_never_written_
     with pytest.raises(PspError, match=r"contains parts of another export: found train_data_joint\.npy"):
         write_stgcn(None, {"train": NTU}, "recorded", tmp_path)
     np.save(tmp_path / "train_data.npy", 2 * np.load(tmp_path / "train_data_joint.npy"))
-    with pytest.raises(PspError, match=r"arrays of ST-GCN and of 2s-AGCN.*Name one of the arrays"):
+    with pytest.raises(PspError, match=r"arrays of both ST-GCN and 2s-AGCN.*Use the path of one array"):
         read_stgcn(tmp_path)
     np.testing.assert_array_equal(read_stgcn(tmp_path / "train_data.npy").read(0), 2 * motion(2, 4))

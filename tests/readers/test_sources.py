@@ -157,7 +157,7 @@ def test_any_byte_of_an_archive_may_be_wrong(tmp_path: Path) -> None:
 def test_archives_of_other_kinds_are_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
     with pytest.raises(PspError, match=r"unsupported archive format.*\.tar\.gz") as caught:
         list_files([write(tmp_path / name)])
-    assert caught.value.fix == "Unpack it and name the folder."
+    assert caught.value.fix == "Unpack it and use the folder instead."
 
 
 def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:

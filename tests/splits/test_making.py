@@ -214,7 +214,7 @@ def test_test_view_of_a_fixed_protocol_is_an_error():
 
 @pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "training")])
 def test_empty_train_or_test_set_is_an_error(views, part):
-    with pytest.raises(PspError, match=f"--protocol xview: the {part} set of ucla is empty"):
+    with pytest.raises(PspError, match=f"protocol xview: the {part} set of ucla is empty"):
         make(UCLA, ucla_clips(views=views), ratio=0.1)
 
 

@@ -234,7 +234,7 @@ def _sides(
             there = sorted({getattr(key, protocol.field) for key in clips.values()})
             wanted = "any other" if values is None else ", ".join(map(str, sorted(values)))
             raise PspError(
-                f"--protocol {protocol.name}: the {part} set of {dataset.name} is empty",
+                f"protocol {protocol.name}: the {part} set of {dataset.name} is empty",
                 f"{protocol.field}s {', '.join(map(str, there)) or 'none'} in the dataset",
                 f"{protocol.field} {wanted}",
                 "Choose another --protocol, or prepare the complete dataset.",

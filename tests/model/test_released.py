@@ -22,6 +22,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "labelled", "pool"),
     [

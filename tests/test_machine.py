@@ -25,8 +25,8 @@ def git(folder: Path, *arguments: str) -> str:
 def test_commit_is_the_sources_and_says_where_files_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "psptool"
-    package.mkdir()
+    package = tmp_path / "psptool" / "common"
+    package.mkdir(parents=True)
     monkeypatch.setattr(machine, "__file__", str(package / "machine.py"))
     assert machine.commit() is None
     (package / "machine.py").write_text("1\n")

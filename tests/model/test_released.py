@@ -23,6 +23,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "labelled", "pool"),
     [

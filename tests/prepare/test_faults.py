@@ -158,6 +158,7 @@ def lose_a_worker(raw, folder):
     os._exit(9)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found through /proc")
 def test_a_lost_worker_ends_in_an_error_with_nothing_half_written(raw, tmp_path, undisturbed):
     # A forked process would take over the worker pool of an earlier test, without the threads that tend it.

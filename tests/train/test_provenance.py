@@ -52,6 +52,7 @@ def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(
     assert done.config == RunConfig.load(there.config)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_thread_resumes_on_two(files: Files) -> None:
     there, warned = stopped(files, 7, SHORT), list[str]()
     torch.set_num_threads(2)
@@ -147,6 +148,7 @@ def test_a_state_is_read_on_a_device_with_other_generators(
 LOOKS = {2: 0.2, 4: 0.4, 6: 0.6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", range(1, 11))
 def test_best_weights_belong_to_the_state_wherever_a_process_dies(
     files: Files, monkeypatch: pytest.MonkeyPatch, writes: int

@@ -125,6 +125,7 @@ def stopped(files: Files, step: int = 7, recipe: TrainingConfig = SHORT) -> RunF
     return RunFolder(caught.value.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", ["auto", "required"])
 def test_the_newest_unfinished_run_of_the_same_training_is_gone_on_with(files: Files, resume: str) -> None:
     stopped(files, 5)
@@ -224,6 +225,7 @@ def test_a_run_in_other_hands_is_not_touched(files: Files) -> None:
     assert go(files, resume="auto").folder == there.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [(b"", "the file is empty"), (b"PK", "damaged"), (b"\x80\x04.", "damaged")],

@@ -88,7 +88,7 @@ def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.Mon
 
 
 def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
-    changes = re.findall(r"([a-z]+)\.([a-z]+) from (\d+) to (\d+)", said)
+    changes = re.findall(r"([a-z]+)\.([a-z_]+) from (\d+) to (\d+)", said)
     assert changes, said
     for group, key, before, after in changes:
         name = f"{group}.{key}"

@@ -139,7 +139,7 @@ def test_every_kind_of_batch_norm_over_two_processes_equals_one_process(tmp_path
     for case, alone in one.items():
         for rank, part in enumerate(parts):
             for name in ("out", "gradient"):
-                expected = alone[name][ProcessGroup(rank, 2).share()]
+                expected = alone[name][ProcessGroup(rank, 2).shard()]
                 torch.testing.assert_close(
                     part[case][name], expected, msg=lambda text, at=(case, name): f"{at}: {text}"
                 )

@@ -62,7 +62,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
         lists = pickle.load(file)["split"]
     assert lists["xview_labelled"] == json.loads(Path(split).read_text())["labelled"]
     ran = psptool("import", "a.pkl", "--out", "a.h5")
-    assert "not imported as a split: a.pkl: xview_labelled: stands alone" in ran.err
+    assert "not imported as a split: a.pkl: xview_labelled: a single list" in ran.err
     assert "splits/ucla-xview-1-s0.json" in ran.err
     ran = psptool("export-data", "--format", "stgcn", "--split", split, "--data", "data/ucla.h5")
     assert "which 2 clips of the training part are labelled" in ran.err

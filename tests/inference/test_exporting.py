@@ -148,7 +148,9 @@ def test_a_missing_package_names_the_way_to_get_it(
 def test_the_cards_example_makes_the_streams_that_the_model_was_trained_on(
     made: tuple[TrainedModel, Inputs], motion: str, origin: str
 ) -> None:
-    settings = StreamSettings.model_validate({"motion": motion, "origin": origin})
+    settings = StreamSettings.model_validate(
+        {"names": ("joint", "motion", "bone"), "motion": motion, "origin": origin}
+    )
     training = made[0].config.training.model_copy(update={"streams": settings})
     model = replace(made[0], config=made[0].config.model_copy(update={"training": training}))
     with open_store(Path(model.config.latest.data_path)) as store:
@@ -157,8 +159,8 @@ def test_the_cards_example_makes_the_streams_that_the_model_was_trained_on(
     frames = np.arange(4) * clip.present.shape[1] // 4
     names = {"np": np, "clip": clip, "present": clip.present[:, frames].any(axis=1), "frames": frames}
     exec(_streams(model.config), names)
-    np.testing.assert_array_equal(names["joint"].transpose(0, 3, 1, 2), inputs[0])  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(names["motion"].transpose(0, 3, 1, 2), inputs[1])  # type: ignore[attr-defined]
+    for name, x in zip(settings.names, inputs, strict=False):
+        np.testing.assert_array_equal(names[name].transpose(0, 3, 1, 2), x)  # type: ignore[attr-defined]
     card = model_card(model, "model", [Exported("onnx", b"", 0.0)], "20 clips", NAMES[3])
     assert ("hip centre" in card) == (origin == "frame")
 

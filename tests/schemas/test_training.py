@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -249,9 +250,5 @@ def test_every_key_can_be_set_by_its_dotted_name(tmp_path: Path) -> None:
         value: object = found
         for part in key.split("."):
             value = getattr(value, part)
-        text = (
-            "null"
-            if value is None
-            else str(list(value) if isinstance(value, tuple) else value).replace("'", '"')
-        )
+        text = json.dumps(value)
         resolve(preset="paper", changes=[f"{key}={text}"])

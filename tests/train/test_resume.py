@@ -92,7 +92,7 @@ def test_asked_to_stop_it_ends_its_step_saves_and_says_how_to_go_on(files: Files
     ran = process(files, signal, 13, "--out", there)
     assert ran.returncode == 130
     way = f"psptool train --resume required --out {there}"
-    assert f"Stopped after step 13 of 40; saved in {there}. Go on with: {way}\n" in ran.stderr
+    assert f"Stopped after step 13 of 40; saved in {there}. Resume: {way}\n" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not (there / "last.safetensors").exists()
     # The very command that it names, which repeats no other option.

@@ -1,4 +1,4 @@
-"""``report.html`` in a run's folder: what `psptool evaluate` measured, as a page to look at.
+"""``report.html`` in a run's folder: the results of `psptool evaluate` as a page.
 
 Notation for array shapes: N clips of the part that was scored, K classes.
 """

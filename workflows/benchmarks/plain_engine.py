@@ -138,8 +138,8 @@ class Pyramid(nn.Module):
             "joint": [(joint,) for joint in range(topology.size)],
         }
         self.owner = {
-            "part": (topology.part_to_body,),
-            "joint": (topology.joint_to_part, topology.joint_to_body),
+            "part": (topology.part_to_region,),
+            "joint": (topology.joint_to_part, topology.joint_to_region),
         }
         self.attentions = nn.ModuleDict({level: Attention(settings.channels[-1]) for level in self.groups})
 

@@ -166,12 +166,12 @@ def hostile_exchange(kind):
     asked = f"{Path.__module__}.Path"  # Of pathlib._local in Python 3.13.
     if kind == "pyskl":
         Path("x.pkl").write_bytes(pickle.dumps({"annotations": [{"frame_dir": "a", "keypoint": Harm()}]}))
-        return "x.pkl", f"refused: found a pickle that asks for {asked}"
+        return "x.pkl", f"refused: found a pickle with {asked}"
     if kind == "stgcn":
         Path("x").mkdir()
         np.save("x/train_data.npy", fine)
         Path("x/train_label.pkl").write_bytes(pickle.dumps((["a01_s01_e00_v01"], [Harm()])))
-        return "x", f"x/train_label.pkl: refused: found a pickle that asks for {asked}"
+        return "x", f"x/train_label.pkl: refused: found a pickle with {asked}"
     if kind == "stgcn's array":
         Path("x").mkdir()
         np.save("x/train_data.npy", np.array([Harm()], dtype=object), allow_pickle=True)

@@ -58,7 +58,7 @@ def test_predict_prints_what_preparation_noted(here):
 
 def test_view_says_that_openpose_json_is_not_read(psptool):
     Path("x.json").write_text('{"version": 1.3, "people": []}')
-    assert "which OpenPose writes" in psptool("view", "x.json", code=2).err
+    assert "of OpenPose" in psptool("view", "x.json", code=2).err
 
 
 def test_view_finds_a_recording_whose_further_keys_are_long(psptool):

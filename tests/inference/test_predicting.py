@@ -242,7 +242,7 @@ def test_all_real_test_clips_get_evaluations_logits(tmp_path: Path) -> None:
         make_run(tmp_path / "run", store.manifest, tmp_path / "ucla.h5", tmp_path / "split.json")
         chosen = np.flatnonzero(store.table.camera == 3)
         model = open_model(tmp_path / "run")
-        wanted = score_clips(model.net, model.config, store, chosen, CPU).both
+        wanted = score_clips(model.net, model.config, store, chosen, CPU).fused
         names = [store.names[n] for n in chosen]
     files = sorted(raw.rglob("*_v03.json"))
     found = predict(model, files, top=1, logits=True)

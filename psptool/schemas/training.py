@@ -179,7 +179,7 @@ class OptimSettings(Strict):
     """The optimizer and its schedule."""
 
     steps: int = Field(60_000, ge=1, description="Steps of the whole training")
-    labelled_batch: int = Field(9, ge=1, description="Labelled clips a step")
+    labelled_batch: int = Field(9, ge=1, description="Labelled clips per step")
     pool_batch: int = Field(
         90,
         ge=0,

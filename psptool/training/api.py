@@ -89,7 +89,7 @@ def train(
 
     Raises:
         PspError: The split is another dataset's; the recipe does not fit the split; a file cannot be read or
-            written; there is nothing to go on with; the loss is not finite; memory ran out.
+            written; there is no run to resume; the loss is not finite; memory ran out.
         Stopped: The process was asked to stop; the run's folder keeps where it stands.
     """
     draw = Split.load(split)

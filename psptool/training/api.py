@@ -182,7 +182,7 @@ def _run(
         processes=ranks.size,
     )
     watched = explain_out_of_memory(recipe, device, memory)
-    with requests() as asked, watched, closing(record) if record else nullcontext():
+    with requests(ranks.size) as asked, watched, closing(record) if record else nullcontext():
         done = loop.run(
             told, begin=begin, on_step=on_step, save=folder.save_resume, asked_to_stop=asked, state=state,
             source=str(folder.resume), keep_best=record.keep_best if record is not None else lambda: None,

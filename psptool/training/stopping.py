@@ -25,11 +25,16 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def requests() -> Iterator[Callable[[], bool]]:
+def requests(processes: int = 1) -> Iterator[Callable[[], bool]]:
     """Whether the process was asked to stop, as a function; a second Ctrl-C stops at once.
 
     SIGTERM is what Slurm and torchrun send before they kill. Outside the main thread, which alone may change what
     signals do, nothing is caught.
+
+    Args:
+        processes: The number of training processes. If there are several and this one ends with an error, it ignores
+            SIGTERM from then on: torchrun sends it as soon as one process is dead, and it must not cut off the error
+            message of another.
     """
     asked = False
 
@@ -45,6 +50,10 @@ def requests() -> Iterator[Callable[[], bool]]:
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
+    except Exception:
+        if processes > 1:
+            before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -276,3 +276,16 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_one_of_several_processes_that_fails_is_not_cut_off_by_torchruns_sigterm() -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for processes, after in ((1, before), (2, signal.SIG_IGN)):
+            with pytest.raises(ValueError, match="lost"), requests(processes):
+                raise ValueError("lost")
+            assert signal.getsignal(signal.SIGTERM) is after
+    finally:
+        signal.signal(signal.SIGTERM, before)

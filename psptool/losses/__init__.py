@@ -1,1 +1,1 @@
-"""Contrastive losses, and the sum that training minimizes."""
+"""Cross-entropy, contrastive loss and teacher loss, and the total loss that training minimizes."""

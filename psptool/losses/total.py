@@ -1,6 +1,8 @@
-"""The loss of a training step: cross-entropy of the labelled clips, CCL and teacher loss of the pool.
+"""Total loss of a training step: cross-entropy of the labelled clips, CCL and teacher loss of the pool.
 
-A further loss is one file, its settings in `LossSettings`, and its term here.
+To add a loss, add a file with the function, its settings to `LossSettings`, and its term to `total_loss`.
+
+Notation for tensor shapes: L labelled clips and U clips of the pool on this rank, K classes, C channels.
 """
 
 from __future__ import annotations
@@ -28,29 +30,31 @@ def total_loss(
     precision: torch.dtype,
     ranks: ProcessGroup = SINGLE,
     pool: int = 0,
-    taught: Tensor | None = None,
-    weight: float = 0.0,
+    teacher_labels: Tensor | None = None,
+    teacher_weight: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The loss and its terms by name (``loss``, ``ce``, one per contrasted level, ``teacher``), scalars.
+    """Total loss (``loss``) and its terms (``ce``, one per level of the contrastive loss, ``teacher``), scalars.
 
-    ``ce`` and ``teacher`` are cross-entropies of the streams' summed logits, plus those of auxiliary logits.
-    Over several ranks they are those of the global batch, the same on each; the gradients are to be added up.
+    ``ce`` and ``teacher`` are cross-entropies of the summed logits of all streams, plus those of auxiliary logits.
+    With several ranks, all values are those of the global batch and equal on every rank. The gradients are those of
+    this rank's clips and must be summed over the ranks.
 
     Args:
         model: In training mode.
-        batch: The labelled clips first, then the pool.
-        labels: int64 (labelled,).
+        batch: L labelled clips, followed by U clips of the pool.
+        labels: int64 (L,).
         config: The training configuration.
-        precision: Of the forward pass; losses are float32.
-        ranks: The processes among which the clips are dealt.
-        pool: The pool's clips on all ranks; needed where there are several.
-        taught: The teacher's labels (n, K) of this rank's n clips of the pool; None where there are none yet.
-        weight: Of the cross-entropy with them.
+        precision: Precision of the forward pass; losses are float32.
+        ranks: The processes that share the global batch.
+        pool: Number of clips of the pool on all ranks; required with several ranks.
+        teacher_labels: (U, K), label distributions predicted by the teacher; None before the teacher starts.
+        teacher_weight: Weight of the teacher loss.
     """
     labelled = len(labels)
     with computing_in(precision, any_stream(batch).x.device):
         output: Output = model(batch, embed=config.contrast_streams, pool_from=labelled)
-        # Each has its own cross-entropy: of a sum, the one that learns faster leaves the other nothing to learn.
+        # (L + U, K) each. Each head has its own cross-entropy: with one cross-entropy of their sum, the head that
+        # learns faster would leave the other little gradient.
         heads = (add_up(output.logits.values()), *output.auxiliary.values())
     smoothing = config.loss.label_smoothing
     ce = _sum(
@@ -66,10 +70,10 @@ def total_loss(
     if config.has_teacher:
         terms["teacher"] = (
             torch.zeros_like(ce)
-            if taught is None
-            else _sum(_mean_cross_entropy(logits[labelled:], taught, pool, ranks) for logits in heads)
+            if teacher_labels is None
+            else _sum(_mean_cross_entropy(logits[labelled:], teacher_labels, pool, ranks) for logits in heads)
         )
-        total = total + weight * terms["teacher"]
+        total = total + teacher_weight * terms["teacher"]
     return {"loss": total, **terms}
 
 
@@ -78,29 +82,40 @@ def _contrast(output: Output, config: TrainingConfig, ranks: ProcessGroup, pool:
     vectors: dict[str, dict[str, Tensor]] = {name: {} for name in config.contrast_streams}
     for name in vectors:
         for level in config.contrast_levels:
-            vectors[name][level] = ranks.all_gather(_exact(output.embeddings[name][level]), pool)
+            # (U, C) of this rank -> (pool, C) of all ranks, so that the clips of other ranks are negatives too
+            vectors[name][level] = ranks.all_gather(_at_least_float32(output.embeddings[name][level]), pool)
     terms: dict[str, list[Tensor]] = defaultdict(list)
     for first, second in config.loss.contrast_pairs:
         pair = coarse_to_fine(vectors[first], vectors[second], config.loss.temperature)
         for key, term in pair.items():
             terms[key].append(term)
-    return {level: add_up(found) for level, found in terms.items()}
+    return {level: add_up(of_pairs) for level, of_pairs in terms.items()}
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
+    """Sum of scalars."""
     return torch.stack(list(terms)).sum()
 
 
 def _mean_cross_entropy(
     logits: Tensor, target: Tensor, clips: int, ranks: ProcessGroup, smoothing: float = 0.0
 ) -> Tensor:
-    """The mean over the clips of all ranks, of which there are ``clips``; a rank may hold none of them."""
-    exact = _exact(logits)
+    """Mean cross-entropy over the clips of all ranks.
+
+    Args:
+        logits: (n, K), of this rank; n may be 0 with several ranks.
+        target: int64 (n,) class indices, or (n, K) probabilities.
+        clips: Number of clips on all ranks.
+        ranks: The processes that share the clips.
+        smoothing: Label smoothing.
+    """
+    logits = _at_least_float32(logits)
     if ranks.size == 1:
-        return F.cross_entropy(exact, target, label_smoothing=smoothing)
-    return ranks.sum(F.cross_entropy(exact, target, label_smoothing=smoothing, reduction="sum") / clips)
+        return F.cross_entropy(logits, target, label_smoothing=smoothing)
+    # Divided by the clips of all ranks, so that the sum over ranks is the mean over the global batch.
+    return ranks.sum(F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="sum") / clips)
 
 
-def _exact(x: Tensor) -> Tensor:
-    """In float32 at least."""
+def _at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32, or in its own type if that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

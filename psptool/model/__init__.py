@@ -1,1 +1,1 @@
-"""The PSP network: encoder, skeleton pyramid with polymerized attention, and the classifier around them."""
+"""The PSP network: encoder, skeleton pyramid with polymerizing attention, pose branch, and classifier."""

@@ -1,9 +1,9 @@
-"""Batch norm whose statistics are exact to float32 on a CPU too.
+"""Batch norm with statistics that are accurate in float32 on a CPU too.
 
-On channels-last memory, torch's CPU kernel adds up one row after the other in float32. At 250,000 rows, as in a
-batch of the released recipe, its mean and variance are off by up to 1e-4, and the encoder's output by about 1 %.
+On channels-last memory, PyTorch's CPU kernel sums all rows one after the other in float32. With 250,000 rows, as in a
+batch of preset `paper`, mean and variance are off by up to 1e-4, and the encoder's output by about 1 %.
 
-Notation for tensor shapes: B rows (persons), C channels, H and W (joints and frames), G = H * W.
+Notation for tensor shapes: P persons of all clips, C channels, H and W (joints and frames), G = H * W.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from torch.nn import functional as F
 class BatchNorm(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` with accurate statistics on channels-last memory of a CPU.
 
-    State, names and gradients are those of `torch.nn.BatchNorm2d`. Other layouts and devices use torch's own kernels,
-    which are accurate there.
+    The state dict and the gradients are those of `torch.nn.BatchNorm2d`. Other layouts and devices use PyTorch's
+    kernels, which are accurate there.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same."""
+        """(P, C, H, W) -> (P, C, H, W)."""
+        # (P, C, H, W) -> (P, H, W, C): contiguous if the memory layout is channels-last
         channels_last = x.permute(0, 2, 3, 1).is_contiguous()
         if not self.training or x.device.type != "cpu" or not channels_last or x.numel() == 0:
             return super().forward(x)
@@ -35,50 +36,51 @@ class BatchNorm(nn.BatchNorm2d):
         assert self.momentum is not None
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
+        # The running variance is unbiased. The variance that normalizes the batch is not, as in PyTorch.
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         return _Normalize.apply(x, mean, variance, self.weight, self.bias, self.eps)  # type: ignore[no-any-return, no-untyped-call]
 
 
 @torch.no_grad()
 def moments(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance by channel, (C,) each, of type ``dtype``.
+    """Mean and biased variance of each channel, (C,) each, of type ``dtype``.
 
-    Moments over the rows are taken for every place in (H, W) and pooled afterwards, so that no sum runs over more than
-    B numbers.
+    Moments over persons are computed at each position in (H, W) and then pooled, so that no sum has more than P terms.
 
     Args:
-        x: (B, C, H, W) in channels-last memory, on a CPU.
-        dtype: float32 where `x` is bfloat16, else the type of `x`.
+        x: (P, C, H, W) in channels-last memory, on a CPU.
+        dtype: float32 if `x` is bfloat16, else the type of `x`.
     """
-    rows, channels = x.shape[:2]
-    places = (
-        x.permute(0, 2, 3, 1).reshape(1, rows, 1, -1).permute(0, 3, 1, 2)
-    )  # (1, G*C, B, 1), the same memory
+    persons, channels = x.shape[:2]
+    # (P, C, H, W) -> (1, G*C, P, 1), without a copy: every position and channel is a channel of its own
+    positions = x.permute(0, 2, 3, 1).reshape(1, persons, 1, -1).permute(0, 3, 1, 2)
     # The kernel computes in the type of the running statistics, which are not used otherwise.
-    unused = x.new_zeros(2, places.shape[1], dtype=dtype)
-    mean, variance = torch.batch_norm_update_stats(places, unused[0], unused[1], 0.0)
-    mean, variance = mean.view(-1, channels), variance.view(-1, channels)  # (G, C)
-    pooled = mean.mean(0)
+    unused = x.new_zeros(2, positions.shape[1], dtype=dtype)
+    mean, variance = torch.batch_norm_update_stats(positions, unused[0], unused[1], 0.0)
+    mean, variance = mean.view(-1, channels), variance.view(-1, channels)  # (G*C,) -> (G, C)
+    pooled = mean.mean(0)  # (G, C) -> (C,)
+    # Total variance: the mean variance within positions, plus the variance of their means.
     return pooled, variance.mean(0) + (mean - pooled).square().mean(0)
 
 
 class _Normalize(torch.autograd.Function):
-    """Normalization with the batch's moments; the gradient accounts for their dependence on the batch."""
+    """Normalization with the moments of the batch. The gradient includes their dependence on the batch."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> Tensor:
+        # The backward kernel needs the inverse standard deviation, (C,), not the variance.
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
         ctx.eps = eps
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
-        # torch's kernel wants the gradient in the memory layout of x.
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
+        # PyTorch's kernel requires the gradient in the memory layout of x.
+        grad_out = grad_out.contiguous(memory_format=torch.channels_last)
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad_out, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
         )
-        return of_x, None, None, of_weight, of_bias, None
+        return grad_x, None, None, grad_weight, grad_bias, None

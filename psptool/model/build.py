@@ -1,4 +1,4 @@
-"""Builds the network of a training configuration. Training, evaluation, export and the memory estimate all use it."""
+"""The network of a training configuration, as used by training, evaluation, export and the memory estimate."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from psptool.model.network import Network
 from psptool.schemas.training import TrainingConfig
 
 NETWORKS: dict[str, type[Network]] = {"psp": PSPNet}
-"""By `ModelSettings.network`."""
+"""Network class by `ModelSettings.network`."""
 
 
 def build_model(
     training: TrainingConfig, topology: Topology, classes: int, contrast: bool | None = None
 ) -> Network:
-    """The network of ``training`` with fresh weights from torch's global random generator.
+    """Build the network of ``training`` with initial weights from PyTorch's global random generator.
 
     Args:
-        training: Its model and streams.
-        topology: The joints.
+        training: The training configuration; its model and stream settings are used.
+        topology: Joints and joint groups of the skeleton.
         classes: Number of classes.
-        contrast: Whether to build the branch of the contrastive loss; None builds it where the loss uses it.
+        contrast: Whether to build the branch of the contrastive loss. None builds it if the loss uses it.
     """
     contrast = bool(training.contrast_levels) if contrast is None else contrast
     return NETWORKS[training.model.network](

@@ -1,6 +1,7 @@
 """PSP Learning's network: encoder, classifier, and the branch of the contrastive loss.
 
-Notation for tensor shapes: N clips, P persons of all clips, C channels, T frames, V joints.
+Notation for tensor shapes: N clips, P persons of all clips, K classes, C channels, T frames (T' after the encoder's
+strides), V joints.
 """
 
 from __future__ import annotations
@@ -24,21 +25,23 @@ from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import DEFAULT_STREAMS, Level, ModelSettings
 
 ENCODING, POLYMERIZING = "psptool: encoder", "psptool: pyramid"
-"""What `psptool train --profile` calls these parts of a step."""
+"""Labels of these parts of a step in the profiler, for `psptool train --profile`."""
 
 
 class PSPNet(Network):
     """PSP Learning's network (arXiv 2302.02327).
 
-    `encoders` has one encoder per stream, or that of the first stream alone where all share it. A shared encoder
-    has in `input_projections` those of the other streams, where each has its own.
-
     Args:
-        settings: Sizes and switches.
-        topology: The joints and their groups.
+        settings: Layer sizes and options.
+        topology: Joints and joint groups of the skeleton.
         classes: Number of classes.
-        contrast: Build the branch of the contrastive loss (pyramid and projection); prediction never needs it.
-        streams: Names of the streams; the pose branch reads the first.
+        contrast: Build the branch of the contrastive loss (pyramid and projection). Prediction does not need it.
+        streams: Names of the streams. The pose branch uses the first.
+
+    Attributes:
+        encoders: One encoder per stream, or only that of the first stream if all streams share it.
+        input_projections: Input projections of the other streams, if the encoder is shared and
+            `ModelSettings.separate_input_projection` is on; else empty.
     """
 
     contrast_branch: ClassVar[tuple[str, ...]] = ("pyramid.", "projection.")
@@ -63,7 +66,7 @@ class PSPNet(Network):
         )
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, classes)
-        # Before the branches are made, so that one seed gives the same encoder with and without each.
+        # Initialized before the branches are built: with the same seed, the encoder does not depend on the branches.
         self.apply(_initialize)
         self.pose_branch: PoseBranch | None = None
         self.pose_classifier: nn.Linear | None = None
@@ -81,7 +84,7 @@ class PSPNet(Network):
             self.projection.apply(_initialize)
 
     def encoder(self, stream: str) -> Encoder:
-        """The encoder of a stream."""
+        """The encoder of ``stream``."""
         shared = stream not in self.encoders
         return cast(Encoder, self.encoders[self.first if shared else stream])
 
@@ -93,67 +96,78 @@ class PSPNet(Network):
 
     @record_function(ENCODING)
     def features(self, batch: Batch) -> dict[str, Tensor]:
-        """By stream encoder features (P, C, T', V)."""
+        """Encoder features by stream, (P, C, T', V) each."""
         if len(self.encoders) > 1:
             return {name: self.encoder(name)(stream.x) for name, stream in batch.items()}
-        # One pass over all, so that batch norm sees the streams together, as in the released code.
+        # One forward pass, so that batch norm statistics are over all streams, as in the original implementation.
+        # Each stream is (P, 3, T, V) with its own P: they are concatenated along the persons.
         encoder = self.encoder(self.first)
         if not self.input_projections:
-            together = encoder(torch.cat([stream.x for stream in batch.values()]))
+            remaining = encoder(torch.cat([stream.x for stream in batch.values()]))
         else:
-            mapped = [self._project(name, stream.x) for name, stream in batch.items()]
-            together = encoder.forward_blocks(torch.cat(mapped))
+            projected = [self._project(name, stream.x) for name, stream in batch.items()]
+            remaining = encoder.forward_blocks(torch.cat(projected))
         features: dict[str, Tensor] = {}
         for name, stream in batch.items():
-            persons = stream.x.shape[0]  # len() would make it a constant of an exported model
-            features[name], together = together[:persons], together[persons:]
+            persons = stream.x.shape[0]  # not len(), which would be a constant of an exported model
+            features[name], remaining = remaining[:persons], remaining[persons:]
         return features
 
     def _project(self, stream: str, x: Tensor) -> Tensor:
-        """(P, 3, T, V) through the stream's input projection, to (P, V, T, C)."""
+        """Input projection of ``stream``, (P, 3, T, V) -> (P, V, T, C)."""
         shared = stream not in self.input_projections
         projection = self.encoder(stream).input_projection if shared else self.input_projections[stream]
         return cast(ConvBN, projection)(channels_last(x))  # type: ignore[no-any-return]
 
     def logits(self, features: Tensor, average: Tensor) -> Tensor:
-        """One stream's logits (N, classes): the linear layer on the mean over persons, frames and joints.
+        """Logits of one stream, (N, K): linear layer on the mean over persons, frames and joints.
 
-        In full precision, also under autocast.
+        Computed in full precision, also under autocast.
+
+        Args:
+            features: (P, C, T', V).
+            average: (N, P), as in `Stream.average`.
         """
         with full_precision(features.device):
-            means = features.mean((2, 3), dtype=average.dtype)  # (P, C)
+            means = features.mean((2, 3), dtype=average.dtype)  # (P, C, T', V) -> (P, C)
+            # (N, P) @ (P, C) -> (N, C): the mean over the persons of each clip
             return self.classifier(self.dropout(average @ means))  # type: ignore[no-any-return]
 
     def pose_logits(self, stream: Stream) -> Tensor | None:
-        """The pose branch's logits (N, classes) of the stream, where there is such a branch."""
+        """Logits of the pose branch for ``stream``, (N, K); None if the network has no pose branch."""
         if self.pose_branch is None or self.pose_classifier is None:
             return None
-        poses, average = self.pose_branch(stream.x), stream.average
+        poses, average = self.pose_branch(stream.x), stream.average  # (P, 2 * pose_width), (N, P)
         with full_precision(average.device):
             return self.pose_classifier(self.dropout(average @ poses.to(average.dtype)))  # type: ignore[no-any-return]
 
     @record_function(POLYMERIZING)
     def embeddings(self, features: Tensor, average: Tensor) -> dict[Level, Tensor]:
-        """By level the projected vectors (N, C) that the contrast compares; needs ``contrast=True``.
+        """Projected embeddings by level for the contrastive loss, (N, C) each; requires ``contrast=True``.
 
-        Mean over persons and projection are in full precision, also under autocast: the contrast's temperature
-        (0.07 as released) multiplies their rounding by 14.
+        The mean over persons and the projection are in full precision, also under autocast: the temperature of the
+        contrastive loss (0.07 in the original implementation) multiplies rounding errors by 14.
+
+        Args:
+            features: (P, C, T', V).
+            average: (N, P), as in `Stream.average`.
         """
         assert self.pyramid is not None
         assert self.projection is not None
-        vectors: dict[Level, Tensor] = self.pyramid(features)  # (P, C) each
+        vectors: dict[Level, Tensor] = self.pyramid(features)  # (P, C) per level
         with full_precision(features.device):
+            # (N, P) @ (P, C) -> (N, C) per level
             return {level: self.projection(average @ x.to(average.dtype)) for level, x in vectors.items()}
 
     def forward(self, batch: Batch, embed: Collection[str] = (), pool_from: int = 0) -> Output:
-        """See `Network.forward`; the auxiliary logits are the pose branch's, of the first stream."""
+        """See `Network.forward`. The auxiliary logits are those of the pose branch, for the first stream."""
         features = self.features(batch)
         logits = {name: self.logits(x, batch[name].average) for name, x in features.items()}
-        of_pose = self.pose_logits(batch[self.first])
-        auxiliary = {} if of_pose is None else {self.first: of_pose}
+        pose_logits = self.pose_logits(batch[self.first])
+        auxiliary = {} if pose_logits is None else {self.first: pose_logits}
         embeddings: dict[str, Mapping[Level, Tensor]] = {}
         for name in embed:
-            # The pyramid must not see the clips before: they would enter the statistics of its batch norms.
+            # Clips before pool_from are cut off: they would enter the batch norm statistics of the pyramid.
             stream = batch[name]
             person = stream.first_person(pool_from)
             embeddings[name] = self.embeddings(features[name][person:], stream.average[pool_from:, person:])
@@ -161,7 +175,10 @@ class PSPNet(Network):
 
 
 def _initialize(module: nn.Module) -> None:
-    """Initial weights as released; a convolution's bias keeps torch's default, uniform within 1 / sqrt(fan in)."""
+    """Initialize as the original implementation does.
+
+    The bias of a convolution keeps PyTorch's default: uniform within 1 / sqrt(fan in).
+    """
     if isinstance(module, (nn.Conv1d, nn.Conv2d)):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
     elif isinstance(module, nn.Linear):

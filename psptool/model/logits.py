@@ -1,4 +1,4 @@
-"""A model's logits on clips of a dataset that lies on the device; what evaluation, prediction and validation share."""
+"""Logits of a model on clips of a dataset, for evaluation, prediction and validation."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from psptool.model.precision import computing_in
 def clip_logits(
     model: Network, batcher: Batcher, chosen: Tensor, precision: torch.dtype = torch.float32, batch: int = 64
 ) -> dict[str, Tensor]:
-    """Logits by stream, without computing the branch of the contrastive loss.
+    """Logits by stream in evaluation mode, without the branch of the contrastive loss.
 
     Args:
-        model: Left in the mode, training or evaluation, that it came in.
+        model: Its mode (training or evaluation) is restored afterwards.
         batcher: Gathers the clips.
         chosen: int64 (N,), clip numbers, on the host.
-        precision: Of the forward pass.
-        batch: Clips computed at once.
+        precision: Precision of the forward pass.
+        batch: Number of clips per forward pass.
 
     Returns:
-        By stream float32 (N, classes); their sum is the prediction.
+        float32 (N, K) by stream; their sum is the prediction.
     """
     was_training = model.training
     model.eval()
     parts: list[dict[str, Tensor]] = []
     with computing_in(precision, batcher.clips.device):
-        for some in torch.split(chosen, batch):
-            found = model(batcher.test(some)).by_stream
-            parts.append({name: logits.float() for name, logits in found.items()})
+        for numbers in torch.split(chosen, batch):
+            by_stream = model(batcher.test(numbers)).by_stream
+            parts.append({name: logits.float() for name, logits in by_stream.items()})
     model.train(was_training)
+    # Parts of (batch, K), the last one smaller, -> (N, K) per stream
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

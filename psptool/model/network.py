@@ -1,6 +1,9 @@
-"""What training and evaluation need of a network. Another network is one file and one entry in `psptool.model.build`.
+"""Interface between a network and training and evaluation.
 
-Notation for tensor shapes: N clips, P persons of all clips, K classes, C channels, T frames, V joints.
+To add a network, add a file with a subclass of `Network`, and an entry in `psptool.model.build`.
+
+Notation for tensor shapes: N clips, n clips that have embeddings, P persons of all clips, K classes, C channels,
+T' frames after the encoder's strides, V joints.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ from psptool.schemas.training import Level
 
 @dataclass(frozen=True)
 class Output:
-    """A network's answer for a batch of N clips.
+    """Output of a network for a batch of N clips.
 
     Attributes:
-        logits: By stream (N, K).
-        auxiliary: By stream (N, K) of a second branch that reads this stream, where there is one. It has its own
-            cross-entropy in the loss, and is added to the stream's logits for prediction.
-        embeddings: By stream and level (n, C), for the contrastive loss; empty unless asked for.
+        logits: (N, K) by stream.
+        auxiliary: (N, K) by stream, logits of a second branch on the same stream, if there is one. The loss has a
+            separate cross-entropy for them. Prediction adds them to the logits of the stream.
+        embeddings: (n, C) by stream and level, for the contrastive loss; empty unless requested.
     """
 
     logits: Mapping[str, Tensor]
@@ -36,7 +39,7 @@ class Output:
 
     @property
     def by_stream(self) -> dict[str, Tensor]:
-        """Each stream's logits (N, K) with those of its auxiliary branch."""
+        """Logits of each stream plus those of its auxiliary branch, (N, K) each."""
         return {
             name: logits + self.auxiliary[name] if name in self.auxiliary else logits
             for name, logits in self.logits.items()
@@ -44,12 +47,12 @@ class Output:
 
     @property
     def fused(self) -> Tensor:
-        """The prediction's logits (N, K): the sum over streams, with auxiliary branches."""
+        """Logits of the prediction, (N, K): the sum over streams and auxiliary branches."""
         return add_up(self.by_stream.values())
 
 
 def add_up(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of at least one tensor, from left to right."""
+    """Sum of one or more tensors of the same shape, added from left to right."""
     return reduce(add, terms)
 
 
@@ -57,7 +60,7 @@ class Network(nn.Module, ABC):
     """A network that psptool can train and evaluate.
 
     Attributes:
-        classes: K.
+        classes: K, number of classes.
         contrast_branch: Prefixes of the state-dict keys that only the contrastive loss needs.
     """
 
@@ -66,17 +69,17 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, embed: Collection[str] = (), pool_from: int = 0) -> Output:
-        """Logits of every stream, and embeddings where asked for.
+        """Logits of every stream, and embeddings if requested.
 
         Args:
             batch: The streams that the network was built for.
-            embed: Names of the streams whose embeddings are computed.
-            pool_from: Number of the first clip that has embeddings.
+            embed: Names of the streams to compute embeddings of.
+            pool_from: Index of the first clip that has embeddings.
         """
 
     @abstractmethod
     def features(self, batch: Batch) -> Mapping[str, Tensor]:
-        """By stream the encoder's features (P, C, T', V)."""
+        """Encoder features by stream, (P, C, T', V) each."""
 
     @abstractmethod
     def without_contrast(self) -> Self:

@@ -1,4 +1,4 @@
-"""In which floating-point type a forward pass computes."""
+"""Floating-point precision of a forward pass."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import torch
 
 
 def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
-    """A forward pass within it computes in bfloat16 where ``precision`` is that, else in the weights' own type."""
+    """Context in which a forward pass computes in bfloat16 if ``precision`` is bfloat16, else in the weights' type."""
     return torch.autocast(device.type, precision) if precision == torch.bfloat16 else nullcontext()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Suspend autocast, for what 8-bit mantissas would spoil; nothing to do where autocast is off.
-
-    A plain context where autocast is off keeps it out of exported graphs.
-    """
+    """Context without autocast, for computations that need more than the 8 significant bits of bfloat16."""
+    # A null context if autocast is off: an autocast context would become part of exported graphs.
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

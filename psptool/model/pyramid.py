@@ -1,7 +1,7 @@
 """The skeleton pyramid and Pyramid Polymerizing Attention, PPA (PSP Learning, arXiv 2302.02327, section 3).
 
-Notation for tensor shapes: P persons of all clips, C channels, T frames, V joints, G groups of a level (5 body
-regions, 10 parts or V joints), S heads, d = C / S.
+Notation for tensor shapes: P persons of all clips, C channels, T frames, V joints, G groups of a level (5 regions,
+10 parts or V joints), S heads, d = C / S channels of a head.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ COARSE_TO_FINE: tuple[Level, ...] = ("body", "part", "joint")
 
 
 def level_groups(topology: Topology) -> dict[Level, tuple[JointGroup, ...]]:
-    """The groups of each level, coarse to fine; at the joint level each joint is a group of its own."""
+    """Joint groups of each level, coarse to fine. At the joint level, each joint is a group."""
     joints = tuple(JointGroup(name, (number,)) for number, name in enumerate(topology.joints))
     return {"body": topology.regions, "part": topology.parts, "joint": joints}
 
 
 def pooling_matrix(groups: tuple[JointGroup, ...], joints: int) -> Tensor:
-    """(G, V) such that it @ features (V, …) are the means over each group's joints."""
+    """Matrix (G, V) whose product with features (V, …) is the mean over the joints of each group, (G, …)."""
     matrix = torch.zeros(len(groups), joints)
     for row, group in enumerate(groups):
         matrix[row, list(group.joints)] = 1 / len(group.joints)
@@ -34,15 +34,15 @@ def pooling_matrix(groups: tuple[JointGroup, ...], joints: int) -> Tensor:
 
 
 class Polymerizer(nn.Module):
-    """Hands coarse attention maps on to the finer levels.
+    """Adds the attention maps of coarser levels to those of finer levels.
 
-    A coarse map's share is the released code's: the largest group, counted in units of the finer level, over the
-    number of those units (for NTU 2 of 10, 3 of 25 and 6 of 25).
+    The weight of a coarse map is that of the original implementation: the number of fine groups in the largest coarse
+    group, divided by the number of fine groups (for NTU 2 / 10, 3 / 25 and 6 / 25).
 
     Args:
-        topology: Whose groups decide which fine pair takes which coarse pair's value.
-        mode: ``raw`` hands the part map on to the joints as it was before the body map came in (released code),
-            ``chained`` the polymerized one (the paper's text), ``off`` hands nothing on.
+        topology: Its groups map each pair of fine groups to a pair of coarse groups.
+        mode: ``raw`` adds the part map to the joint map as it was before the body map was added (original
+            implementation), ``chained`` adds the polymerized part map (text of the paper), ``off`` adds nothing.
     """
 
     def __init__(self, topology: Topology, mode: str) -> None:
@@ -53,34 +53,47 @@ class Polymerizer(nn.Module):
             "joint_to_part": topology.joint_to_part,
             "joint_to_body": topology.joint_to_region,
         }
-        self.share: dict[str, float] = {}
+        self.weight: dict[str, float] = {}
         for name, owner in owners.items():
-            self.register_buffer(name, torch.tensor(owner), persistent=False)
-            self.share[name] = max(owner.count(group) for group in owner) / len(owner)
+            self.register_buffer(name, torch.tensor(owner), persistent=False)  # (G of the finer level,)
+            self.weight[name] = max(owner.count(group) for group in owner) / len(owner)
 
-    def _up(self, name: str, coarse: Tensor) -> Tensor:
-        """Each fine pair takes its coarse pair's value, times the coarse map's share."""
+    def _upsample(self, name: str, coarse: Tensor) -> Tensor:
+        """The coarse map at the finer level, times its weight: each fine pair gets the value of its coarse pair."""
         owner = self.get_buffer(name)
-        return self.share[name] * coarse.index_select(-2, owner).index_select(-1, owner)
+        # (P, S, G, G) of the coarse level -> (P, S, G, G) of the fine level: first rows, then columns
+        return self.weight[name] * coarse.index_select(-2, owner).index_select(-1, owner)
 
     def forward(self, maps: dict[Level, Tensor]) -> dict[Level, Tensor]:
-        """Maps (P, S, G, G) by level, any of the three levels; the same with the coarser ones added in."""
+        """Add coarser maps to finer ones.
+
+        Args:
+            maps: Attention maps (P, S, G, G) by level, for any of the three levels.
+
+        Returns:
+            Maps of the same levels and shapes.
+        """
         if self.mode == "off":
             return maps
         out = dict(maps)
         if "body" in maps and "part" in maps:
-            out["part"] = maps["part"] + self._up("part_to_body", maps["body"])
+            out["part"] = maps["part"] + self._upsample("part_to_body", maps["body"])
         if "joint" in maps:
             if "part" in maps:
                 part = out["part"] if self.mode == "chained" else maps["part"]
-                out["joint"] = out["joint"] + self._up("joint_to_part", part)
+                out["joint"] = out["joint"] + self._upsample("joint_to_part", part)
             if "body" in maps:
-                out["joint"] = out["joint"] + self._up("joint_to_body", maps["body"])
+                out["joint"] = out["joint"] + self._upsample("joint_to_body", maps["body"])
         return out
 
 
 class LevelAttention(nn.Module):
-    """One level's spatial attention, in two steps, so that its map can be polymerized in between."""
+    """Spatial attention of one level, in two steps, so that its map can be polymerized in between.
+
+    Args:
+        channels: C.
+        heads: S.
+    """
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -89,23 +102,38 @@ class LevelAttention(nn.Module):
         self.out = ConvBN(channels, channels)
 
     def map(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, G, T, C) -> attention (P, S, G, G), rows attend; and values (P, S, G, T*d)."""
-        persons, size, frames, channels = x.shape
-        mapped = F.linear(x, self.query_key_value.weight.flatten(1), self.query_key_value.bias)
-        mapped = mapped.view(persons, size, frames, 3, self.heads, channels // self.heads)
-        query, key, value = mapped.permute(3, 0, 4, 1, 2, 5).flatten(4).unbind(0)  # (P, S, G, T*d) each
+        """Attention map and values, (P, G, T, C) -> (P, S, G, G) and (P, S, G, T*d). Rows of the map are queries."""
+        persons, groups, frames, channels = x.shape
+        # (P, G, T, C) -> (P, G, T, 3*C) -> (P, G, T, 3, S, d)
+        qkv = F.linear(x, self.query_key_value.weight.flatten(1), self.query_key_value.bias)
+        qkv = qkv.view(persons, groups, frames, 3, self.heads, channels // self.heads)
+        # -> (3, P, S, G, T*d) -> three of (P, S, G, T*d): all frames of a group are one vector
+        query, key, value = qkv.permute(3, 0, 4, 1, 2, 5).flatten(4).unbind(0)
         return torch.tanh(query @ key.transpose(-1, -2) / query.shape[-1]), value
 
     def apply_map(self, x: Tensor, attention: Tensor, value: Tensor) -> Tensor:
-        """(P, G, T, C): the values gathered by the (polymerized) map, projected, plus the input."""
-        persons, size, frames, channels = x.shape
-        gathered = (attention @ value).view(persons, self.heads, size, frames, channels // self.heads)
-        gathered = gathered.permute(0, 2, 3, 1, 4).flatten(3)  # (P, G, T, C)
-        return F.leaky_relu(self.out(gathered) + x, SLOPE)
+        """Output of the level, (P, G, T, C): projected product of map and values, plus the input.
+
+        Args:
+            x: (P, G, T, C), the input.
+            attention: (P, S, G, G), the polymerized map.
+            value: (P, S, G, T*d).
+        """
+        persons, groups, frames, channels = x.shape
+        # (P, S, G, G) @ (P, S, G, T*d) -> (P, S, G, T*d) -> (P, S, G, T, d)
+        attended = (attention @ value).view(persons, self.heads, groups, frames, channels // self.heads)
+        # Concatenate the heads: (P, G, T, S, d) -> (P, G, T, C)
+        attended = attended.permute(0, 2, 3, 1, 4).flatten(3)
+        return F.leaky_relu(self.out(attended) + x, SLOPE)
 
 
 class Pyramid(nn.Module):
-    """Encoder features to one vector a person and level."""
+    """One vector per person and level from the features of the encoder.
+
+    Args:
+        settings: Layer sizes, levels and polymerizing mode.
+        topology: Joints and joint groups of the skeleton.
+    """
 
     def __init__(self, settings: ModelSettings, topology: Topology) -> None:
         super().__init__()
@@ -122,36 +150,39 @@ class Pyramid(nn.Module):
             )
 
     def maps(self, features: Tensor) -> dict[Level, Tensor]:
-        """The polymerized attention maps (P, S, G, G) by level, for looking at; features are (P, C, T, V)."""
+        """Polymerized attention maps by level, (P, C, T, V) -> (P, S, G, G) each, for visualization."""
         pooled = self._pool(features)
         maps = {level: self._attention(level).map(x)[0] for level, x in pooled.items()}
         return cast(dict[Level, Tensor], self.polymerize(maps))
 
     def forward(self, features: Tensor) -> dict[Level, Tensor]:
-        """(P, C, T, V) -> by level (P, C), the mean over frames and groups of the attended features.
+        """Mean over frames and groups of the attended features by level, (P, C, T, V) -> (P, C) each.
 
         The means are in the type of the parameters, also under autocast.
         """
         pooled = self._pool(features)
-        mapped = {level: self._attention(level).map(x) for level, x in pooled.items()}
-        attention = self.polymerize({level: pair[0] for level, pair in mapped.items()})
+        attended = {level: self._attention(level).map(x) for level, x in pooled.items()}
+        maps = self.polymerize({level: attention for level, (attention, _) in attended.items()})
         vectors: dict[Level, Tensor] = {}
         for level, x in pooled.items():
             layer = self._attention(level)
-            attended = layer.apply_map(x, attention[level], mapped[level][1])  # (P, G, T, C)
-            vectors[level] = attended.mean((1, 2), dtype=layer.out.conv.weight.dtype)
+            _, value = attended[level]
+            y = layer.apply_map(x, maps[level], value)
+            vectors[level] = y.mean((1, 2), dtype=layer.out.conv.weight.dtype)  # (P, G, T, C) -> (P, C)
         return vectors
 
     def _pool(self, features: Tensor) -> dict[Level, Tensor]:
-        """(P, C, T, V) -> by level (P, G, T, C)."""
-        rows = features.permute(0, 3, 2, 1)  # (P, V, T, C), as the encoder left it in memory
-        joints = rows.flatten(2)
+        """Mean of the features over the joints of each group by level, (P, C, T, V) -> (P, G, T, C) each."""
+        # (P, C, T, V) -> (P, V, T, C), the memory layout of the encoder: no copy
+        rows = features.permute(0, 3, 2, 1)
+        joints = rows.flatten(2)  # (P, V, T*C)
         pooled: dict[Level, Tensor] = {}
         for level in self.levels:
-            if level == "joint":  # the matrix is the identity
+            if level == "joint":  # each group is one joint, the matrix would be the identity
                 pooled[level] = rows
             else:
                 matrix = self.get_buffer(f"pool_{level}").to(joints.dtype)
+                # (G, V) @ (P, V, T*C) -> (P, G, T*C) -> (P, G, T, C)
                 pooled[level] = (matrix @ joints).view(len(rows), -1, *rows.shape[2:])
         return pooled
 

@@ -1,6 +1,6 @@
-"""Batch norm over the batches of all processes of a distributed training, each weighted by what it holds.
+"""Batch norm with statistics over the batches of all processes, weighted by their numbers of values.
 
-torch's own SyncBatchNorm refuses the CPU. This one takes any device that `torch.distributed` serves.
+`torch.nn.SyncBatchNorm` does not run on a CPU. This one runs on every device that `torch.distributed` supports.
 
 Notation for tensor shapes: B rows of this process, C channels, W processes.
 """
@@ -18,52 +18,52 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from psptool.common.errors import PspError
 
 KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-"""What is synchronized, subclasses included."""
+"""Classes that are synchronized, and their subclasses."""
 
 
 class SyncedNorm(_BatchNorm):
-    """Batch norm whose moments at training are those of all processes together.
+    """Batch norm that uses the moments of all processes in training mode.
 
-    Running statistics follow as they would in one process with all rows. A process may hold none. It is mixed into a
-    class of `KINDS` or one derived from it (`_synced`), whose own forward pass serves outside of training.
+    Running statistics are those of one process with all rows. A process may have no rows. `_synced` combines this
+    class with one of `KINDS` or a subclass of it, whose forward pass is used in evaluation mode.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) -> the same: any number of axes after the channels."""
+        """(B, C, ...) -> (B, C, ...), with any number of axes after the channels."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        # Without parameters of its own it scales by 1 and shifts by 0.
+        # A norm without affine parameters: scale by 1, shift by 0.
         weight = torch.ones_like(self.running_mean) if self.weight is None else self.weight
         bias = torch.zeros_like(self.running_mean) if self.bias is None else self.bias
         out, mean, variance, count = _Normalize.apply(x, weight, bias, self.eps)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.num_batches_tracked += 1
-            # torch's meaning of a momentum of None: the plain mean over all batches so far.
+            # As in PyTorch, a momentum of None means the average over all batches so far.
             momentum = (1 / self.num_batches_tracked).to(mean) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
+            # The running variance is unbiased, as in PyTorch.
             self.running_var.lerp_(variance * count / (count - 1), momentum)
         return out  # type: ignore[no-any-return]
 
 
 def synchronize_norms(model: nn.Module) -> None:
-    """Synchronize every batch norm of ``model`` in place; parameters and statistics stay the same tensors.
+    """Synchronize every batch norm of ``model`` in place. Parameters and statistics remain the same tensors.
 
     Raises:
-        PspError: A module keeps running statistics that this does not synchronize: they would differ between
-            processes. Names the module.
+        PspError: A module has running statistics that cannot be synchronized and would differ between processes.
     """
     for name, module in model.named_modules():
         if isinstance(module, SyncedNorm):
             continue
         if isinstance(module, KINDS) and module.running_mean is not None:
-            # The same state and names under another forward pass: nothing to copy, and no parameter changes hands.
+            # Only the forward pass changes. A new module would need new parameters, which an optimizer does not know.
             module.__class__ = _synced(type(module))  # type: ignore[assignment, arg-type]
-        elif isinstance(module, KINDS) or _keeps_statistics(module):
+        elif isinstance(module, KINDS) or _has_running_statistics(module):
             raise PspError(
-                f"training over several processes: the statistics of module {name or 'model'} are not synchronized",
+                f"training in several processes: running statistics of module {name or 'model'} cannot be synchronized",
                 found=f"{type(module).__name__}"
                 + (" without running statistics" if isinstance(module, KINDS) else ""),
                 expected=f"{', '.join(kind.__name__ for kind in KINDS)} with running statistics, or a norm without any",
@@ -73,67 +73,64 @@ def synchronize_norms(model: nn.Module) -> None:
 
 @cache
 def _synced(kind: type[nn.Module]) -> type[nn.Module]:
-    """``kind``, a batch norm, with the training pass of `SyncedNorm`."""
+    """The batch norm class ``kind`` with the forward pass of `SyncedNorm` in training mode."""
     return type(f"Synced{kind.__name__}", (SyncedNorm, kind), {})
 
 
-def _keeps_statistics(module: nn.Module) -> bool:
-    """Whether ``module`` itself has buffers that torch's norms keep statistics in."""
+def _has_running_statistics(module: nn.Module) -> bool:
+    """Whether ``module`` itself, without its children, has buffers named as those of PyTorch's norms."""
     buffers = dict(module.named_buffers(recurse=False))
     return any(name.startswith("running_") or name == "num_batches_tracked" for name in buffers)
 
 
 class _Normalize(torch.autograd.Function):
-    """Normalized rows, and the moments and the count of all processes.
+    """Normalized rows, and mean, variance and number of values of all processes.
 
-    Processes exchange means and squared deviations from them (Chan et al. 1979): a sum of squares less the square of
-    a sum would lose the digits that the two have in common.
+    Processes exchange means and sums of squared deviations from them (Chan et al. 1979). The difference between a sum
+    of squares and a squared sum would lose precision by cancellation.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = x.to(weight.dtype)
-        channels, here = x.shape[1], x.numel() // x.shape[1]
-        mean = _over_rows(wide) / max(here, 1)
-        spread = _over_rows((wide - _rows(mean, x)).square())
-        own = torch.cat((mean, spread, mean.new_full((1,), here)))
-        every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(every, own)
-        table = torch.stack(every)
-        means, spreads, counts = (
-            table[:, :channels],
-            table[:, channels:-1],
-            table[:, -1:],
-        )  # (W, C), (W, C), (W, 1)
+        wide = x.to(weight.dtype)  # statistics in float32 for bfloat16 input
+        channels, own_count = x.shape[1], x.numel() // x.shape[1]
+        mean = _channel_sums(wide) / max(own_count, 1)
+        deviations = _channel_sums((wide - _per_channel(mean, x)).square())
+        # One collective operation instead of three: mean, squared deviations and count, (2*C + 1,)
+        own = torch.cat((mean, deviations, mean.new_full((1,), own_count)))
+        gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, own)
+        table = torch.stack(gathered)  # (W, 2*C + 1) -> (W, C), (W, C), (W, 1)
+        means, deviations, counts = table[:, :channels], table[:, channels:-1], table[:, -1:]
         count = counts.sum()
-        mean = (counts * means).sum(0) / count
-        variance = (spreads + counts * (means - mean).square()).sum(0) / count
+        mean = (counts * means).sum(0) / count  # (C,)
+        variance = (deviations + counts * (means - mean).square()).sum(0) / count
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        out = (wide - _rows(mean, x)) * _rows(scale * weight, x) + _rows(bias, x)
+        out = (wide - _per_channel(mean, x)) * _per_channel(scale * weight, x) + _per_channel(bias, x)
         return out.to(x.dtype), mean, variance, count
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_out: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, scale, count = ctx.saved_tensors
-        wide = gradient.to(weight.dtype)
-        normal = (x.to(weight.dtype) - _rows(mean, x)) * _rows(scale, x)
-        # The parameters' gradients stay this process's own: the training adds those of all processes up.
-        of_bias, of_weight = _over_rows(wide), _over_rows(wide * normal)
-        sums = torch.stack((of_bias, of_weight))
+        grad_out = grad_out.to(weight.dtype)
+        normalized = (x.to(weight.dtype) - _per_channel(mean, x)) * _per_channel(scale, x)
+        # Gradients of the parameters are of this process only: the training loop sums those of all processes.
+        grad_bias, grad_weight = _channel_sums(grad_out), _channel_sums(grad_out * normalized)
+        sums = torch.stack((grad_bias, grad_weight))  # (2, C), over all rows after the all-reduce
         dist.all_reduce(sums)
-        through = wide - _rows(sums[0] / count, x) - normal * _rows(sums[1] / count, x)
-        return (through * _rows(weight * scale, x)).to(x.dtype), of_weight, of_bias, None
+        centered = grad_out - _per_channel(sums[0] / count, x) - normalized * _per_channel(sums[1] / count, x)
+        return (centered * _per_channel(weight * scale, x)).to(x.dtype), grad_weight, grad_bias, None
 
 
-def _over_rows(x: Tensor) -> Tensor:
-    """The sum over all axes but the channels, (B, C, ...) -> (C,)."""
+def _channel_sums(x: Tensor) -> Tensor:
+    """Sum over all axes except the channels, (B, C, ...) -> (C,)."""
     return x.sum((0, *range(2, x.ndim)))
 
 
-def _rows(x: Tensor, like: Tensor) -> Tensor:
-    """(C,) against ``like``, (B, C, ...)."""
+def _per_channel(x: Tensor, like: Tensor) -> Tensor:
+    """(C,) -> (C, 1, ...), which broadcasts against ``like`` (B, C, ...)."""
     return x.view(-1, *(1,) * (like.ndim - 2))

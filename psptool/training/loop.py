@@ -194,9 +194,17 @@ class Loop:
         labels = labels.to(self.batcher.clips.device, non_blocking=True)
         if self.ranks.size > 1:
             batch, labels = self._share(batch, labels, now.step)
-        weight, taught = self._teacher_targets(now, chosen[optim.labelled_batch :])
+        teacher_weight, teacher_labels = self._teacher_targets(now, chosen[optim.labelled_batch :])
         terms = total_loss(
-            self.model, batch, labels, config, self.precision, self.ranks, pool, taught, weight
+            self.model,
+            batch,
+            labels,
+            config,
+            self.precision,
+            self.ranks,
+            pool,
+            teacher_labels,
+            teacher_weight,
         )
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()  # type: ignore[no-untyped-call]

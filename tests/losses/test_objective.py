@@ -100,11 +100,17 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
 def test_the_pose_branch_has_cross_entropies_of_its_own_and_leaves_the_encoder_its_gradients() -> None:
     settings = MODEL.model_copy(update={"pose_width": 3, "pose_dropout": 0.0})
     config = TrainingConfig(method="psp", model=settings, teacher=TeacherSettings(weight=1))
-    taught = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
+    teacher_labels = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
 
     def step(model: PSPNet, streams: Batch) -> dict[str, float]:
         found = total_loss(
-            model, streams, torch.tensor(LABELS), config, torch.float32, taught=taught, weight=0.5
+            model,
+            streams,
+            torch.tensor(LABELS),
+            config,
+            torch.float32,
+            teacher_labels=teacher_labels,
+            teacher_weight=0.5,
         )
         found["loss"].backward()
         return {name: value.item() for name, value in found.items()}
@@ -116,7 +122,7 @@ def test_the_pose_branch_has_cross_entropies_of_its_own_and_leaves_the_encoder_i
     of_pose = full.pose_logits(streams["joint"]).detach()  # type: ignore[union-attr]
     without, found = step(bare, streams), step(full, streams)
     ce = literal.cross_entropy(of_pose[: len(LABELS)].numpy(), LABELS)
-    teacher = float(-(taught * of_pose[len(LABELS) :].log_softmax(1)).sum(1).mean())
+    teacher = float(-(teacher_labels * of_pose[len(LABELS) :].log_softmax(1)).sum(1).mean())
     assert found["ce"] - without["ce"] == pytest.approx(ce, rel=1e-5)
     assert found["teacher"] - without["teacher"] == pytest.approx(teacher, rel=1e-5)
     assert found["loss"] - without["loss"] == pytest.approx(ce + 0.5 * teacher, rel=1e-5)

@@ -163,7 +163,7 @@ def test_every_kind_of_batch_norm_over_two_processes_equals_one_process(tmp_path
 )
 def test_a_norm_whose_statistics_would_diverge_is_refused_by_name(norm: nn.Module) -> None:
     model = nn.Sequential(nn.BatchNorm1d(3), nn.ModuleDict({"own": norm}))
-    with pytest.raises(PspError, match=rf"module 1\.own are not synchronized: found {type(norm).__name__}"):
+    with pytest.raises(PspError, match=rf"module 1\.own cannot be synchronized: found {type(norm).__name__}"):
         synchronize_norms(model)
 
 

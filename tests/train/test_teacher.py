@@ -113,12 +113,14 @@ def test_a_class_that_it_names_too_often_is_named_less_once_balanced() -> None:
 
 def test_its_term_is_the_cross_entropy_with_its_labels_on_the_pool_alone() -> None:
     model, streams, labels = unsure(), make_streams(), torch.tensor([0, 1])
-    taught = torch.rand(4, 10, generator=torch.Generator().manual_seed(1)).softmax(1)
-    terms = total_loss(model, streams, labels, TAUGHT, torch.float32, taught=taught, weight=0.3)
+    teacher_labels = torch.rand(4, 10, generator=torch.Generator().manual_seed(1)).softmax(1)
+    terms = total_loss(
+        model, streams, labels, TAUGHT, torch.float32, teacher_labels=teacher_labels, teacher_weight=0.3
+    )
     p = probabilities(model, streams)[2:]
     expected = -sum(
         float(t * math.log(q))
-        for row, own in zip(taught, p, strict=True)
+        for row, own in zip(teacher_labels, p, strict=True)
         for t, q in zip(row, own, strict=True)
     )
     assert float(terms["teacher"].detach()) == pytest.approx(expected / 4, rel=1e-5)

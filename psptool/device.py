@@ -8,12 +8,15 @@ from typing import Literal
 import torch
 
 from psptool.common.errors import PspError, suggest
+from psptool.common.text import counted
 
 DEVICES = ("auto", "cpu", "cuda")
 SYNONYMS = {"gpu": "cuda", "nvidia": "cuda", "rocm": "cuda"}
 """Other names of devices, for suggestions."""
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Precisions of the forward pass by name."""
 STORAGES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
+"""Types of the clips in device memory by name."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,7 +30,7 @@ def choose_device(name: str) -> torch.device:
     kind, _, number = name.partition(":")
     if kind not in DEVICES or kind == "auto" or (number and not number.isdecimal()):
         raise PspError(
-            f"--device: no device is called {name!r}",
+            f"--device: unknown device {name!r}",
             expected=f"one of {', '.join(DEVICES)}, or cuda:0, cuda:1, …",
             fix=f"Did you mean {SYNONYMS[kind.lower()]}?"
             if kind.lower() in SYNONYMS
@@ -36,14 +39,14 @@ def choose_device(name: str) -> torch.device:
     if kind == "cuda":
         if not torch.cuda.is_available():
             raise PspError(
-                "--device cuda: this PyTorch sees no CUDA device",
+                "--device cuda: PyTorch finds no CUDA device",
                 found=f"torch {torch.__version__}",
                 fix="Use --device cpu, or install a driver and a CUDA build of PyTorch.",
             )
         if number and int(number) >= torch.cuda.device_count():
             raise PspError(
                 f"--device {name}: there is no such GPU",
-                found=f"{torch.cuda.device_count()} GPU(s)",
+                found=counted(torch.cuda.device_count(), "GPU"),
                 fix="GPU indices start at 0.",
             )
     return torch.device(name)
@@ -88,5 +91,5 @@ def _cpu_has_bfloat16() -> bool:
     Measured on a processor with AVX2 only: a step in bfloat16 takes 5 times (preset small) to 7 times (best) as long
     as in float32.
     """
-    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(asked and asked())
+    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(is_supported and is_supported())

@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)
 """Timeout of a rank that waits for the others; longer than loading a dataset or writing a checkpoint takes."""
 
 
@@ -91,21 +92,21 @@ class ProcessGroup:
         for gradient, part in zip(gradients, flat.split([x.numel() for x in gradients]), strict=True):  # type: ignore[no-untyped-call]
             gradient.copy_(part.view(gradient.shape))
 
-    def any(self, here: bool) -> bool:
-        """Whether ``here`` is true on any rank."""
+    def any(self, value: bool) -> bool:
+        """Whether ``value`` is true on any rank."""
         if self.size == 1:
-            return here
-        flag = torch.tensor(int(here))
+            return value
+        flag = torch.tensor(int(value))
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
-    def broadcast(self, value: Made) -> Made:
+    def broadcast(self, value: T) -> T:
         """The value of rank 0 on every rank; any object that can be pickled."""
         if self.size == 1:
             return value
-        box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]  # type: ignore[no-any-return]
+        values: list[Any] = [value]
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]  # type: ignore[no-any-return]
 
     def broadcast_weights(self, model: nn.Module) -> None:
         """Copy the parameters and buffers of rank 0 to every rank."""
@@ -132,8 +133,8 @@ def init_distributed() -> Iterator[ProcessGroup]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise PspError(
             f"torchrun: the training processes cannot connect ({str(error).splitlines()[0]})",
@@ -170,12 +171,12 @@ def local_device(device: torch.device, ranks: ProcessGroup) -> torch.device:
             f"--device {device}: each of {ranks.size} processes needs its own GPU",
             fix="Use --device cuda; select GPUs with CUDA_VISIBLE_DEVICES.",
         )
-    number, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= here:
+    number, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= gpus:
         raise PspError(
             "torchrun --nproc-per-node: more processes than GPUs on this machine",
-            f"{here} GPU{'s' if here != 1 else ''}",
-            fix=f"Use torchrun --nproc-per-node {here}.",
+            counted(gpus, "GPU"),
+            fix=f"Use torchrun --nproc-per-node {gpus}.",
         )
     torch.cuda.set_device(number)
     return device
@@ -198,6 +199,8 @@ def _is_lost_peer(error: Exception) -> bool:
 
 
 class _Sum(torch.autograd.Function):
+    """See `ProcessGroup.sum`."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         total = x.detach().clone()
@@ -210,16 +213,18 @@ class _Sum(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
+    """See `ProcessGroup.all_gather`."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: ProcessGroup, total: int) -> Tensor:
         ctx.own = ranks.shard(backwards=True)
-        most = -(-total // ranks.size)  # rows of the largest shard: N / size, rounded up
-        # all_gather needs equal shapes: pad (n, C) to (most, C). The padding is cut off below.
-        own = torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:])))
-        every = [torch.empty_like(own) for _ in range(ranks.size)]
-        dist.all_gather(every, own)
-        # Shards are dealt backwards, so the reversed stack (most, size, C) flattens to the order of the batch.
-        return torch.stack(every[::-1], dim=1).flatten(0, 1)[:total]
+        rows = -(-total // ranks.size)  # rows of the largest shard: N / size, rounded up
+        # all_gather needs equal shapes: pad (n, C) to (rows, C). The padding is cut off below.
+        own = torch.cat((x, x.new_zeros(rows - len(x), *x.shape[1:])))
+        shards = [torch.empty_like(own) for _ in range(ranks.size)]
+        dist.all_gather(shards, own)
+        # Shards are assigned backwards, so the reversed stack (rows, size, C) flattens to the order of the batch.
+        return torch.stack(shards[::-1], dim=1).flatten(0, 1)[:total]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -1,1 +1,1 @@
-"""The training loop, the optimizer and its schedule."""
+"""Training loop, optimizer, mean teacher, checkpoints, run folders and profiling."""

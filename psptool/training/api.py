@@ -1,4 +1,4 @@
-"""A training from files to a run folder: checks before the first step, then the loop, then the weights."""
+"""Training from a dataset and a split to a run folder: checks, training loop, and saved weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from psptool.common.distributed import SINGLE, ProcessGroup
 from psptool.common.errors import PspError
 from psptool.common.machine import commit, hardware
+from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
@@ -29,10 +30,10 @@ from psptool.training.guards import explain_out_of_memory, preflight_warnings
 from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
 from psptool.training.record import Record
-from psptool.training.runs.folder import NO_TERMS, RunFolder
+from psptool.training.runs.folder import NOT_TERMS, RunFolder
 from psptool.training.runs.state import read_state
 from psptool.training.runs.unfinished import Resume, RunSlot, resolve_run
-from psptool.training.stopping import Stopped, requests
+from psptool.training.stopping import Stopped, stop_requests
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Trained:
     """A finished training.
 
     Attributes:
-        folder: The run's folder.
-        config: What stands in its ``config.json``, in the process that writes it.
-        final: The last word of the loop.
-        best: The best accuracy on the validation clips; None where the split has none.
+        folder: The run folder.
+        config: The run configuration, as in ``config.json`` of the run folder.
+        final: Progress at the last step.
+        best: Highest accuracy on the validation clips; None if the split has none, and on ranks other than 0.
     """
 
     folder: Path
@@ -65,83 +66,88 @@ def train(
     on_start: Callable[[Path, RunConfig], None] = lambda folder, config: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_step: Callable[[int], None] = lambda step: None,
-    on_message: Callable[[str], None] = lambda words: None,
-    on_warning: Callable[[str], None] = lambda doubt: None,
+    on_message: Callable[[str], None] = lambda message: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> Trained:
-    """Train a model and leave it in a run folder. The test clips are never looked at.
+    """Train a model and write its run folder. Test clips are not used.
 
-    Where the pool has fewer clips than the recipe draws a step, all are drawn; the run's configuration says so.
+    If the pool has fewer clips than ``optim.pool_batch``, every step uses the whole pool, and the run configuration
+    has that number.
 
     Args:
-        data: The dataset.
-        split: A split of it.
-        recipe: Every value of the recipe.
-        device: Where to compute.
-        out: The run's folder; a new one in ``runs`` by default.
-        runs: Where runs lie.
-        resume: Whether to go on with an unfinished run; see `psptool.training.runs.unfinished.resolve_run`.
-        ranks: The processes that train together, as `psptool.common.distributed.join` gives them.
-        on_start: Called with the folder and its configuration before the first step.
-        on_progress: Called with the loop's progress.
-        on_step: Called with the number of steps done, after each step.
-        on_message: Called with what was decided about an unfinished run.
-        on_warning: Called with each thing that a user should know before the first step.
+        data: The dataset file.
+        split: The split file.
+        recipe: The training configuration.
+        device: The device to train on.
+        out: The run folder; by default a new folder in ``runs``.
+        runs: The folder of all runs.
+        resume: Whether to resume an unfinished run; see `psptool.training.runs.unfinished.resolve_run`.
+        ranks: The processes of the training, as returned by `psptool.common.distributed.init_distributed`.
+        on_start: Called before the first step with the run folder and the run configuration.
+        on_progress: Called with the progress of the training loop.
+        on_step: Called after each step with the number of completed steps.
+        on_message: Called with messages, such as which run is resumed.
+        on_warning: Called with each warning before the first step.
 
     Raises:
-        PspError: The split is another dataset's; the recipe does not fit the split; a file cannot be read or
-            written; there is no run to resume; the loss is not finite; memory ran out.
-        Stopped: The process was asked to stop; the run's folder keeps where it stands.
+        PspError: The split belongs to another dataset; the configuration does not fit the split; a file cannot be read
+            or written; there is no run to resume; the loss is not finite; memory ran out.
+        Stopped: The training was interrupted; its checkpoint is saved in the run folder.
     """
-    draw = Split.load(split)
+    label_split = Split.load(split)
     with open_store(data) as store:
-        require_same_clips(store, split, draw)
-        pools = _pools(store, draw, recipe)
-        train_set = [store.index(name) for name in draw.labelled + draw.unlabelled]
+        require_same_clips(store, split, label_split)
+        pools = _pools(store, split, label_split, recipe)
+        train_set = [store.index(name) for name in label_split.labelled + label_split.unlabelled]
         classes = len(np.unique(store.table.label[train_set]))
-        for doubt in (
+        for warning in (
             *precision_warnings(recipe.precision, device),
-            *preflight_warnings(draw, recipe, classes),
+            *preflight_warnings(label_split, recipe, classes),
         ):
-            on_warning(doubt)
-        recipe = _fitting(recipe, pools)
-        _check_share(recipe, ranks)
-        config = _run_config(store, draw, data, split, recipe, device, ranks)
+            on_warning(warning)
+        recipe = _limit_pool_batch(recipe, pools)
+        _require_clip_per_process(recipe, ranks)
+        config = _run_config(store, label_split, data, split, recipe, device, ranks)
         clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device, STORAGES[recipe.storage])
         now = config.latest.model_copy(update={"clips_on": clips.place})
         config = config.model_copy(update={"provenance": (now,)})
         if clips.place == "host":
-            on_message("the clips do not fit on the device: batches are gathered in host memory")
-    place = _place(config, out, runs, resume, ranks, _computable(device), on_message, on_warning)
-    with place.held or nullcontext():
-        if place.finished:
-            return _from_log(place.folder, place.config)
-        state = None if place.state is None else read_state(place.state, str(place.folder.resume))
-        config = (
-            place.config if state is None else _resumed(place, now, recipe, state["step"], device, on_warning)
-        )
-        on_start(place.folder.path, config)
-        return _run(place.folder, config, clips, pools, ranks, device, on_progress, on_step, state)
+            on_message(f"{data}: does not fit in the memory of {device}; batches are gathered in host memory")
+    slot = _resolve_run(
+        config, out, runs, resume, ranks, _supported_precisions(device), on_message, on_warning
+    )
+    with slot.held or nullcontext():
+        if slot.finished:
+            return _finished_run(slot.folder, slot.config)
+        if slot.state is None:
+            checkpoint, config = None, slot.config
+        else:
+            checkpoint = read_state(slot.state, str(slot.folder.resume))
+            config = _resumed_config(slot, now, recipe, checkpoint["step"], device, on_warning)
+        on_start(slot.folder.path, config)
+        return _run(slot.folder, config, clips, pools, ranks, device, on_progress, on_step, checkpoint)
 
 
-def _resumed(
-    place: RunSlot,
+def _resumed_config(
+    slot: RunSlot,
     now: Provenance,
     recipe: TrainingConfig,
     step: int,
     device: torch.device,
     on_warning: Callable[[str], None],
 ) -> RunConfig:
-    """The run's configuration with what it runs on now; a difference is a warning."""
+    """The configuration of a resumed run with the current provenance; warns if it differs from the previous one."""
     now = now.model_copy(update={"from_step": step})
-    words = provenance_warning(place.config, now)
-    if words:
-        on_warning(f"{place.folder.path}: {words}")
-    usual = choose_precision(recipe.precision, device)
-    if usual != place.config.precision:
+    message = provenance_warning(slot.config, now)
+    if message:
+        on_warning(f"{slot.folder.path}: {message}")
+    default = choose_precision(recipe.precision, device)
+    if default != slot.config.precision:
         on_warning(
-            f"{place.folder.path}: resumed in its own {place.config.precision}; auto would be {usual} on {device}"
+            f"{slot.folder.path}: resumed in {slot.config.precision}, the precision of the run; "
+            f"precision=auto is {default} on {device}"
         )
-    return place.config.model_copy(update={"provenance": (*place.config.provenance, now)})
+    return slot.config.model_copy(update={"provenance": (*slot.config.provenance, now)})
 
 
 def _run(
@@ -153,11 +159,11 @@ def _run(
     device: torch.device,
     on_progress: Callable[[Progress], None],
     on_step: Callable[[int], None],
-    state: Mapping[str, Any] | None,
+    checkpoint: Mapping[str, Any] | None,
 ) -> Trained:
-    """The training itself, in its folder."""
+    """Run the training loop and write the results to ``folder``."""
     recipe = config.training
-    torch.manual_seed(config.seed)  # of the weights; draws have generators of their own
+    torch.manual_seed(config.seed)  # for the initial weights; sampling uses other generators
     model = build_model(recipe, TOPOLOGIES[config.topology], len(config.class_names)).to(device)
     if ranks.size > 1:
         synchronize_norms(model)
@@ -167,13 +173,12 @@ def _run(
     record = Record(folder, model, config) if ranks.is_main else None
     latest: list[Progress] = []
 
-    def told(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         latest[:] = [progress]
         if record is not None:
             record.add(progress)
         on_progress(progress)
 
-    begin = record.begin if record is not None else lambda step: None
     memory = StepMemory(
         topology=clips.topology,
         classes=len(config.class_names),
@@ -181,23 +186,29 @@ def _run(
         itemsize=PRECISIONS[config.precision].itemsize,
         processes=ranks.size,
     )
-    watched = explain_out_of_memory(recipe, device, memory)
-    with requests(ranks.size) as asked, watched, closing(record) if record else nullcontext():
-        done = loop.run(
-            told, begin=begin, on_step=on_step, save=folder.save_resume, asked_to_stop=asked, state=state,
-            source=str(folder.resume), keep_best=record.keep_best if record is not None else lambda: None,
-        )  # fmt: skip
-    if done < recipe.optim.steps:
-        raise Stopped(folder.path, done, recipe.optim.steps)
+    memory_errors = explain_out_of_memory(recipe, device, memory)
+    with stop_requests(ranks.size) as requested, memory_errors, closing(record) if record else nullcontext():
+        step = loop.run(
+            report,
+            on_start=record.start if record is not None else lambda step: None,
+            on_step=on_step,
+            save=folder.save_resume,
+            stop_requested=requested,
+            save_best=record.save_best if record is not None else lambda: None,
+            checkpoint=checkpoint,
+            source=str(folder.resume),
+        )
+    if step < recipe.optim.steps:
+        raise Stopped(folder.path, step, recipe.optim.steps)
     if record is None:
-        # A state of the last step leaves nothing to say.
-        final = latest[0] if latest else Progress(done, done, {}, 0.0, 0.0)
+        # A run resumed from a checkpoint of its last step reports no progress.
+        final = latest[0] if latest else Progress(step, step, {}, 0.0, 0.0)
         return Trained(folder.path, config, final, None)
     record.finish()
-    return _from_log(folder, config)
+    return _finished_run(folder, config)
 
 
-def _place(
+def _resolve_run(
     config: RunConfig,
     out: Path | None,
     runs: Path,
@@ -207,80 +218,88 @@ def _place(
     on_message: Callable[[str], None],
     on_warning: Callable[[str], None],
 ) -> RunSlot:
-    """The run's folder, which the first rank chooses for all, and what was decided about it, in words."""
-    place = resolve_run(config, out, runs, resume, precisions) if ranks.is_main else None
-    everyones = ranks.broadcast(replace(place, held=None) if place is not None else place)
-    assert everyones is not None
-    for path, reason in everyones.unreadable:
-        on_warning(f"not gone on with the unfinished run {path}: {reason}")
-    for path, reason in everyones.passed_by[:1]:
-        on_message(f"not gone on with the unfinished run {path}: {reason}")
-    if everyones.finished:
-        on_message(
-            f"{everyones.folder.path}: trained to its end already; another --out, or none, trains anew"
-        )
-    elif everyones.state is not None:
-        on_message(f"going on with {everyones.folder.path} (--resume off trains anew)")
-    return everyones if place is None else place
+    """Choose the run folder on rank 0, send the choice to all ranks, and report it."""
+    own = resolve_run(config, out, runs, resume, precisions) if ranks.is_main else None
+    # The lock is an open file of rank 0 and cannot be sent.
+    slot = ranks.broadcast(replace(own, held=None) if own is not None else own)
+    assert slot is not None
+    for path, reason in slot.unreadable:
+        on_warning(f"{path}: unfinished run not resumed: {reason}")
+    for path, reason in slot.skipped[:1]:
+        on_message(f"{path}: unfinished run not resumed: {reason}")
+    if slot.finished:
+        on_message(f"{slot.folder.path}: already finished; to train again, use another --out or none")
+    elif slot.state is not None:
+        on_message(f"{slot.folder.path}: resuming this run; to train a new run, use --resume off")
+    return slot if own is None else own
 
 
-def _computable(device: torch.device) -> tuple[str, ...]:
-    """The precisions that the device can compute in, however slowly."""
+def _supported_precisions(device: torch.device) -> tuple[str, ...]:
+    """Precisions that ``device`` supports, including slow emulation."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
         return ("float32",)
     return tuple(PRECISIONS)
 
 
-def _from_log(folder: RunFolder, config: RunConfig) -> Trained:
-    """A finished run, as its log has it."""
+def _finished_run(folder: RunFolder, config: RunConfig) -> Trained:
+    """The result of a finished run, from its log."""
     entries = folder.read_log()
     if not entries:
-        raise PspError(f"{folder.log}: no entries", fix="Train anew with --resume off.")
+        raise PspError(f"{folder.log}: no entries", fix="Train again with --resume off.")
     last, steps = entries[-1], config.training.optim.steps
-    terms = {name: value for name, value in last.items() if name not in NO_TERMS}
+    terms = {name: value for name, value in last.items() if name not in NOT_TERMS}
     best = max((entry["validation"] for entry in entries if "validation" in entry), default=None)
     final = Progress(last["step"], steps, terms, last["lr"], last["seconds"], last.get("validation"))
     return Trained(folder.path, config, final, best)
 
 
-def _pools(store: Store, split: Split, recipe: TrainingConfig) -> Pools:
-    """The clips by number; the pool is the whole train set, or the unlabelled clips alone."""
+def _pools(store: Store, path: Path, split: Split, recipe: TrainingConfig) -> Pools:
+    """Clip numbers by use. The pool is the training set, or only the unlabelled clips (`loss.contrast_labelled`).
+
+    Args:
+        store: The dataset.
+        path: The split file, for errors.
+        split: The split.
+        recipe: The training configuration.
+    """
 
     def numbers(names: tuple[str, ...]) -> torch.Tensor:
         return torch.tensor([store.index(name) for name in sorted(names)], dtype=torch.int64)
 
     if not split.labelled:
         raise PspError(
-            "the split has no labelled clips", fix="Make one that has with psptool split --ratio 0.05."
+            f"{path}: no labelled clips", fix="Make a split with labelled clips: psptool split --ratio 0.05."
         )
     pool: tuple[str, ...] = ()
     if recipe.needs_pool:
         pool = split.unlabelled + (split.labelled if recipe.loss.contrast_labelled else ())
         if min(recipe.optim.pool_batch, len(pool)) < 2:
             raise PspError(
-                "optim.pool_batch: too few clips of the pool for contrast or teacher",
-                f"{recipe.optim.pool_batch} clips a step of {len(pool)}",
-                "2 or more",
-                "Raise it, or train with --method supervised.",
+                "optim.pool_batch: too few clips for contrastive loss or teacher",
+                f"{counted(recipe.optim.pool_batch, 'clip')} per step, {len(pool)} in the pool",
+                "2 or more of both",
+                "Raise optim.pool_batch, use a split with more clips, or train with --method supervised.",
             )
     return Pools(numbers(split.labelled), numbers(pool), numbers(split.validation))
 
 
-def _fitting(recipe: TrainingConfig, pools: Pools) -> TrainingConfig:
-    """The recipe with no more clips a step than the pool has, so that a preset serves a small dataset too."""
-    most = len(pools.pool)
-    if not recipe.needs_pool or recipe.optim.pool_batch <= most:
+def _limit_pool_batch(recipe: TrainingConfig, pools: Pools) -> TrainingConfig:
+    """The configuration with ``optim.pool_batch`` limited to the size of the pool: presets fit small datasets."""
+    size = len(pools.pool)
+    if not recipe.needs_pool or recipe.optim.pool_batch <= size:
         return recipe
-    return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"pool_batch": most})})
+    return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"pool_batch": size})})
 
 
-def _check_share(recipe: TrainingConfig, ranks: ProcessGroup) -> None:
+def _require_clip_per_process(recipe: TrainingConfig, ranks: ProcessGroup) -> None:
+    """Raise a `PspError` if a step has fewer clips than there are processes."""
     clips = recipe.optim.labelled_batch + (recipe.optim.pool_batch if recipe.needs_pool else 0)
     if clips < ranks.size:
         raise PspError(
-            f"{ranks.size} processes for {clips} clips a step",
-            expected="a clip for each",
-            fix="Start fewer with torchrun --nproc-per-node, or raise optim.labelled_batch.",
+            "torchrun --nproc-per-node: more processes than clips per step",
+            found=f"{counted(ranks.size, 'process', 'processes')}, {counted(clips, 'clip')} per step",
+            expected="at least one clip per process",
+            fix="Start fewer processes, or raise optim.labelled_batch.",
         )
 
 
@@ -293,6 +312,7 @@ def _run_config(
     device: torch.device,
     ranks: ProcessGroup,
 ) -> RunConfig:
+    """The run configuration of a new run, with the current provenance."""
     manifest = store.manifest
     now = Provenance(
         device=str(device),

@@ -1,4 +1,4 @@
-"""The learning curves of a run's log: a PNG file with all panels, or one SVG per panel in a page."""
+"""Learning curves from the log of a run: one PNG with all panels, or one SVG per panel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psptool.common.figures import LIGHT, SERIES, new_figure, style, to_png, to_svg
-from psptool.training.runs.folder import NO_TERMS
+from psptool.training.runs.folder import NOT_TERMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,13 @@ _WIDTH, _HEIGHT = 7.6, 3.0  # inches
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart over training steps: by name (step, value) points, all finite."""
+    """One chart over training steps.
+
+    Attributes:
+        title: Title of the chart.
+        lines: Points (step, value) by name of the curve; all values are finite.
+        last: Last step of the x axis.
+    """
 
     title: str
     lines: Mapping[str, Sequence[tuple[int, float]]]
@@ -34,10 +40,10 @@ class Panel:
 
 
 def curves_png(entries: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """A PNG of the log's ``entries`` with panels for the loss and its terms, the learning rate and the validation.
+    """Learning curves as a PNG: loss and its terms, learning rate, validation accuracy.
 
     Args:
-        entries: As in ``log.jsonl``, one or more.
+        entries: One or more entries of ``log.jsonl``.
         title: Text above the panels.
     """
     panels = _panels(entries)
@@ -49,7 +55,7 @@ def curves_png(entries: Sequence[Mapping[str, Any]], title: str) -> bytes:
 
 
 def curves_svgs(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The panels of the same figure as one ``<svg>`` element each; none for a log without values."""
+    """Learning curves as one ``<svg>`` element per panel; empty if the log has no values."""
     figures = []
     for panel in _panels(entries):
         figure = new_figure(_WIDTH, _HEIGHT)
@@ -59,23 +65,23 @@ def curves_svgs(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _panels(entries: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    terms = dict.fromkeys(name for entry in entries for name in entry if name not in NO_TERMS)
+    terms = dict.fromkeys(name for entry in entries for name in entry if name not in NOT_TERMS)
     groups = (
         ("loss and its terms", {name: TERMS.get(name, name) for name in terms}, 1),
         ("learning rate", {"lr": "learning rate"}, 1),
         ("validation top-1 (%)", {"validation": "top-1"}, 100),
     )
-    found = []
+    panels = []
     for title, names, factor in groups:
-        lines = {shown: _points(entries, name, factor) for name, shown in names.items()}
-        lines = {name: points for name, points in lines.items() if points}
+        lines = {label: _points(entries, name, factor) for name, label in names.items()}
+        lines = {label: points for label, points in lines.items() if points}
         if lines:
-            found.append(Panel(title, lines, entries[-1]["step"]))
-    return found
+            panels.append(Panel(title, lines, entries[-1]["step"]))
+    return panels
 
 
 def _points(entries: Sequence[Mapping[str, Any]], name: str, factor: int) -> list[tuple[int, float]]:
-    """(step, value) of the entries in which ``name`` is a finite number."""
+    """Points (step, value) of the entries in which ``name`` is a finite number."""
     return [
         (entry["step"], entry[name] * factor)
         for entry in entries
@@ -85,7 +91,7 @@ def _points(entries: Sequence[Mapping[str, Any]], name: str, factor: int) -> lis
 
 def _draw(axes: Axes, panel: Panel) -> None:
     for number, (name, points) in enumerate(panel.lines.items()):
-        # A few validations are points; a line of many entries needs no markers.
+        # Markers show single points of short curves.
         marker = "o" if len(points) <= 30 else None
         colour = LIGHT[SERIES[number % len(SERIES)]]
         steps, values = zip(*points, strict=True)

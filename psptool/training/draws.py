@@ -1,4 +1,4 @@
-"""Which clips each step sees: an endless shuffled stream of clip numbers, one a pool."""
+"""Order of clips in training: endless batches of shuffled clip numbers."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ import torch
 from torch import Tensor
 
 
-def endless(pool: Tensor, size: int, generator: torch.Generator, done: int = 0) -> Iterator[Tensor]:
-    """Batches of ``size`` clip numbers; each pass over ``pool`` is a new permutation, and passes run into each other.
+def endless_batches(pool: Tensor, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Tensor]:
+    """Endless batches of clip numbers, int64 (size,). Each epoch over ``pool`` is a new permutation.
 
-    Where two passes meet in a batch no clip stands in it twice, since the contrast would take a clip's copy for
-    another clip; only a batch larger than the pool repeats clips.
+    A batch may contain the end of one epoch and the start of the next. No clip is in a batch twice, because the
+    contrastive loss would treat the copy as a negative. Only a batch larger than the pool repeats clips.
 
     Args:
         pool: int64 (n,), on the CPU.
-        size: Clips a batch.
-        generator: A CPU generator, as it was before the first batch.
-        done: Batches to leave out at the beginning; they are skipped without making each.
+        size: Clips per batch.
+        generator: A CPU generator in its state before the first batch.
+        skip: Number of batches to skip, without constructing them.
     """
-    waiting = _waiting_after(done, pool, size, generator)
+    queue = _queue_after(skip, pool, size, generator)  # shuffled clips that are in no batch yet
     while True:
-        while len(waiting) < size:
-            waiting = torch.cat((waiting, _next_pass(pool, waiting, generator)))
-        yield waiting[:size]
-        waiting = waiting[size:]
+        while len(queue) < size:
+            queue = torch.cat((queue, _next_epoch(pool, queue, generator)))
+        yield queue[:size]
+        queue = queue[size:]
 
 
-def _next_pass(pool: Tensor, waiting: Tensor, generator: torch.Generator) -> Tensor:
-    """A permutation of ``pool``, (n,), in which the clips that wait already come last."""
-    following = pool[torch.randperm(len(pool), generator=generator)]
-    again = torch.isin(following, waiting)
-    return torch.cat((following[~again], following[again]))
+def _next_epoch(pool: Tensor, queue: Tensor, generator: torch.Generator) -> Tensor:
+    """A permutation of ``pool``, (n,), with the clips that are also in ``queue`` at the end."""
+    epoch = pool[torch.randperm(len(pool), generator=generator)]
+    queued = torch.isin(epoch, queue)
+    return torch.cat((epoch[~queued], epoch[queued]))
 
 
-def _waiting_after(done: int, pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Clips that are drawn and in no batch yet after ``done`` batches, (less than n,); moves the generator on.
+def _queue_after(skip: int, pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """The queue after ``skip`` batches, with fewer than n clips; advances the generator.
 
-    The order of a pass depends on the clips that wait when it is drawn, which are the last ones of the pass before. It
-    depends on nothing where none wait: where passes and batches end together. Up to the last such place, permutations
-    are drawn only to move the generator on.
+    The order of an epoch depends on the queue at its start, which has the last clips of the previous epoch. If epoch
+    and batch end together, the queue is empty and the order depends only on the generator. Epochs before the last such
+    point are therefore not constructed.
     """
-    n, used = len(pool), done * size
+    n, used = len(pool), skip * size
     if not used or not n:
         return pool[:0]
-    period = size // math.gcd(n, size)
+    period = size // math.gcd(n, size)  # epochs until epoch and batch end together
     unneeded = used // n // period * period
     for _ in range(unneeded):
-        torch.randperm(n, generator=generator)
+        torch.randperm(n, generator=generator)  # only to advance the generator
     stream = pool[:0]
-    drawn = -(-used // n)
-    for number in range(unneeded, drawn):
-        waiting = stream[len(stream) - number * n % size :]
-        stream = torch.cat((waiting, _next_pass(pool, waiting, generator)))
-    return stream[len(stream) - (drawn * n - used) :]
+    epochs = -(-used // n)  # used / n, rounded up
+    for number in range(unneeded, epochs):
+        queue = stream[len(stream) - number * n % size :]
+        stream = torch.cat((queue, _next_epoch(pool, queue, generator)))
+    return stream[len(stream) - (epochs * n - used) :]

@@ -1,4 +1,8 @@
-"""The training loop: steps, looks at the validation clips, and what is said of both."""
+"""The training loop: optimizer steps, validation, logging and checkpoints.
+
+Notation for tensor shapes: L labelled clips and U clips of the pool in a global batch; n clips of this rank
+or of a split; K classes.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +22,32 @@ from psptool.losses.total import total_loss
 from psptool.model.logits import clip_logits
 from psptool.model.network import Network, add_up
 from psptool.schemas.training import TrainingConfig
-from psptool.training.draws import endless
+from psptool.training.draws import endless_batches
 from psptool.training.guards import check_terms, check_weights
 from psptool.training.optimization import build_optimizer, learning_rate
 from psptool.training.state import TrainState
 from psptool.training.teacher import Teacher
 
 LOG_EVERY = 10
+"""Steps between log entries."""
 VALIDATIONS = 20
+"""Number of validations of a training, if `TrainingConfig.validate_every` is 0."""
 CHECKPOINT_SECONDS = 60
+"""Time between checkpoints, if `TrainingConfig.checkpoint_every` is 0."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the loop says of itself every few steps.
+    """Progress of a training, reported every `LOG_EVERY` steps and after each validation.
 
     Attributes:
-        step: Steps done.
-        steps: Steps in all.
-        terms: The loss and its terms, means since the last word.
+        step: Number of completed steps.
+        steps: Number of steps of the training.
+        terms: Loss and its terms by name, means since the last report.
         lr: Learning rate of the last step.
-        seconds: Since the first step.
-        validation: Top-1 on the validation clips, where this step looked at them.
-        best: Whether that is the best so far.
+        seconds: Time since the first step.
+        validation: Top-1 accuracy on the validation clips, if this step was validated.
+        best: Whether `validation` is the highest so far.
     """
 
     step: int
@@ -54,12 +61,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Pools:
-    """Clip numbers, int64, by what training may do with them; the test clips are not among them.
+    """Clip numbers by use in training, int64 (n,) each. Test clips are in none of them.
 
     Attributes:
-        labelled: Whose labels are used.
-        pool: Seen without their labels, by the contrast and the teacher; empty for labels only.
-        validation: Looked at now and then to keep the best weights; may be empty.
+        labelled: Clips whose labels are used.
+        pool: Clips of the contrastive loss and the teacher, used without labels; empty if neither is on.
+        validation: Clips for the selection of the best weights; may be empty.
     """
 
     labelled: Tensor
@@ -69,17 +76,17 @@ class Pools:
 
 @dataclass
 class Loop:
-    """One training.
+    """The training loop.
 
     Attributes:
-        model: On the device, changed in place.
+        model: On the device, trained in place.
         batcher: The dataset on the device.
-        pools: Which clips are which.
-        config: The recipe.
-        seed: Of every draw.
-        precision: Of the forward pass.
-        ranks: The processes that train together; all have the same pools and seed.
-        kept: What there is to go back to, for the words of an error.
+        pools: The clips of the training.
+        config: The training configuration.
+        seed: Random seed of clips, frames and augmentation.
+        precision: Precision of the forward pass.
+        ranks: The processes of the training; all have the same pools and seed.
+        last_checkpoint: A sentence for error messages: which checkpoint is the last one.
     """
 
     model: Network
@@ -89,112 +96,120 @@ class Loop:
     seed: int
     precision: torch.dtype
     ranks: ProcessGroup = SINGLE
-    kept: str = field(default="There is no checkpoint yet.", init=False)
+    last_checkpoint: str = field(default="There is no checkpoint yet.", init=False)
 
     def run(
         self,
         on_progress: Callable[[Progress], None],
         *,
-        begin: Callable[[int], None] = lambda step: None,
+        on_start: Callable[[int], None] = lambda step: None,
         on_step: Callable[[int], None] = lambda step: None,
-        save: Callable[[bytes], None] = lambda state: None,
-        asked_to_stop: Callable[[], bool] = lambda: False,
-        keep_best: Callable[[], None] = lambda: None,
-        state: Mapping[str, Any] | None = None,
+        save: Callable[[bytes], None] = lambda checkpoint: None,
+        stop_requested: Callable[[], bool] = lambda: False,
+        save_best: Callable[[], None] = lambda: None,
+        checkpoint: Mapping[str, Any] | None = None,
         source: str = "resume.pt",
     ) -> int:
-        """Train to the last step, or until asked to stop; the steps done.
+        """Train until the last step, or until a stop is requested.
 
         Args:
-            begin: Called with the steps done before, once the state is read.
-            on_step: Called with the steps done, after each step.
-            on_progress: Called every `LOG_EVERY` steps, at every look at the validation clips, and at the end.
-            save: Gets the state to go on from now and then; called on the first rank alone.
-            asked_to_stop: Whether to keep the state and leave after this step; several ranks agree on it every
-                `LOG_EVERY` steps, since asking each other makes them wait.
-            keep_best: Called where the weights are the best so far, after their state was kept: whenever this process
-                is killed, the best weights are not of a later step than the state.
-            state: Where to go on from; None for the first step.
-            source: The state's file, for an error.
+            on_progress: Called every `LOG_EVERY` steps, after each validation, and at the end.
+            on_start: Called before the first step with the number of completed steps (0 unless resumed).
+            on_step: Called after each step with the number of completed steps.
+            save: Called on rank 0 with the bytes of each checkpoint.
+            stop_requested: Whether to save a checkpoint and stop after this step. Several ranks agree on it only every
+                `LOG_EVERY` steps, because the collective operation makes them wait for each other.
+            save_best: Called on rank 0 if the weights are the best so far, after the checkpoint was saved: if the
+                process is killed at any time, the best weights are never of a later step than the checkpoint.
+            checkpoint: State to resume from; None starts at step 0.
+            source: File of the checkpoint, for error messages.
+
+        Returns:
+            Number of completed steps.
 
         Raises:
-            PspError: The loss or a weight is not finite; says at which step and which term.
+            PspError: The loss or a weight is not finite, or ``checkpoint`` does not fit the training.
         """
         optim = self.config.optim
         optimizer = build_optimizer(self.model, optim)
         generator = torch.Generator().manual_seed(self.seed)
-        now = TrainState(self.model, optimizer, generator, teacher=self._teacher())
-        if state is not None:
-            now.unpack(state, source)
-            self.kept = _kept(now.step)
-        begin(now.step)
-        if 0 < now.step == now.best_step:
-            # Killed between the state and its best weights: theirs may be missing.
-            self._keep_best(keep_best)
-        labelled, unlabelled = self._draws(now.step)
-        begun = time.perf_counter() - now.seconds
+        state = TrainState(self.model, optimizer, generator, teacher=self._build_teacher())
+        if checkpoint is not None:
+            state.unpack(checkpoint, source)
+            self.last_checkpoint = _checkpoint_sentence(state.step)
+        on_start(state.step)
+        if 0 < state.step == state.best_step:
+            # The process may have been killed between saving the checkpoint and saving its best weights.
+            self._save_best(save_best)
+        labelled, pool = self._clip_batches(state.step)
+        start = time.perf_counter() - state.seconds
         saved = time.perf_counter()
         self.model.train()
-        while now.step < optim.steps:
-            terms = self._step(optimizer, torch.cat((next(labelled), next(unlabelled))), now)
-            now.window.append(torch.stack([value.detach() for value in terms.values()]))
-            now.step += 1
-            names, last = tuple(terms), now.step == optim.steps
-            now.seconds = time.perf_counter() - begun
-            look = self._should_validate(now.step)
-            best = (
-                self._log(now, names, look, on_progress)
-                if look or last or now.step % LOG_EVERY == 0
-                else False
-            )
-            on_step(now.step)
-            stop = self._should_stop(asked_to_stop, now.step) and not last
-            # Best weights and the state that knows of them belong together, at the last step too.
-            if stop or best or (not last and self._should_save(now.step, saved)):
-                self._save_checkpoint(now, names, save)
+        while state.step < optim.steps:
+            terms = self._step(optimizer, torch.cat((next(labelled), next(pool))), state)  # clips (L + U,)
+            # Kept on the device until they are logged, so that no step waits for the device.
+            state.window.append(torch.stack([value.detach() for value in terms.values()]))
+            state.step += 1
+            state.seconds = time.perf_counter() - start
+            names, last = tuple(terms), state.step == optim.steps
+            best = self._log(state, names, on_progress) if self._should_log(state.step) else False
+            on_step(state.step)
+            stop = self._should_stop(stop_requested, state.step) and not last
+            # Best weights are always saved with the checkpoint of their step, also at the last step.
+            if stop or best or (not last and self._should_save(state.step, saved)):
+                self._save_checkpoint(state, names, save)
                 saved = time.perf_counter()
             if best:
-                self._keep_best(keep_best)
+                self._save_best(save_best)
             if stop:
                 break
-        check_weights(self.model, now.step, self.kept)
-        return now.step
+        check_weights(self.model, state.step, self.last_checkpoint)
+        return state.step
 
     def _log(
-        self, now: TrainState, names: tuple[str, ...], look: bool, on_progress: Callable[[Progress], None]
+        self, state: TrainState, names: tuple[str, ...], on_progress: Callable[[Progress], None]
     ) -> bool:
-        """Tell the means since the last word, and the accuracy where it is a step to look; whether it is the best."""
+        """Report progress, after a validation if one is due; whether its accuracy is the highest so far.
+
+        Args:
+            state: The training after a step.
+            names: Names of the loss terms in `TrainState.window`.
+            on_progress: As in `run`.
+        """
         steps = self.config.optim.steps
-        means = check_terms(torch.stack(now.window), names, now.step, self.kept)
-        now.window.clear()
-        validation = self._validate() if look else None
-        best = validation is not None and validation > now.best
+        means = check_terms(torch.stack(state.window), names, state.step, self.last_checkpoint)
+        state.window.clear()
+        validation = self._validate() if self._should_validate(state.step) else None
+        best = validation is not None and validation > state.best
         if validation is not None and best:
-            now.best, now.best_step = validation, now.step
-        lr = learning_rate(now.step - 1, self.config.optim)
-        on_progress(Progress(now.step, steps, means, lr, now.seconds, validation, best))
+            state.best, state.best_step = validation, state.step
+        lr = learning_rate(state.step - 1, self.config.optim)
+        on_progress(Progress(state.step, steps, means, lr, state.seconds, validation, best))
         return best
 
-    def _teacher(self) -> Teacher | None:
+    def _build_teacher(self) -> Teacher | None:
         if not self.config.has_teacher:
             return None
         return Teacher(self.model, self.config.teacher, self.config.optim.steps, self.precision)
 
-    def _step(self, optimizer: torch.optim.Optimizer, chosen: Tensor, now: TrainState) -> dict[str, Tensor]:
-        """One step on this rank's share of the global batch ``chosen``; the loss and its terms."""
+    def _step(self, optimizer: torch.optim.Optimizer, chosen: Tensor, state: TrainState) -> dict[str, Tensor]:
+        """One optimizer step on this rank's shard of the global batch; the loss and its terms.
+
+        Args:
+            optimizer: The optimizer.
+            chosen: int64 (L + U,), clip numbers of the global batch, labelled clips first.
+            state: The training before the step.
+        """
         config, optim = self.config, self.config.optim
-        lr = learning_rate(now.step, optim)
+        lr = learning_rate(state.step, optim)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        batch = self.batcher.train(chosen, now.generator)
-        labels, pool = (
-            self.batcher.clips.label[chosen[: optim.labelled_batch]],
-            len(chosen) - optim.labelled_batch,
-        )
-        labels = labels.to(self.batcher.clips.device, non_blocking=True)
+        batch = self.batcher.train(chosen, state.generator)
+        labelled, pool = chosen[: optim.labelled_batch], chosen[optim.labelled_batch :]  # (L,), (U,)
+        labels = self.batcher.clips.label[labelled].to(self.batcher.clips.device, non_blocking=True)
         if self.ranks.size > 1:
-            batch, labels = self._share(batch, labels, now.step)
-        teacher_weight, teacher_labels = self._teacher_targets(now, chosen[optim.labelled_batch :])
+            batch, labels = self._shard(batch, labels, state.step)
+        teacher_weight, teacher_labels = self._teacher_targets(state, pool)
         terms = total_loss(
             self.model,
             batch,
@@ -202,7 +217,7 @@ class Loop:
             config,
             self.precision,
             self.ranks,
-            pool,
+            len(pool),
             teacher_labels,
             teacher_weight,
         )
@@ -212,27 +227,27 @@ class Loop:
         if optim.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
         optimizer.step()
-        if now.teacher is not None:
-            now.teacher.update(self.model, now.step)
+        if state.teacher is not None:
+            state.teacher.update(self.model, state.step)
         return terms
 
-    def _teacher_targets(self, now: TrainState, pool: Tensor) -> tuple[float, Tensor | None]:
-        """The weight of the teacher's labels in this step, and its labels of this rank's share of the pool."""
-        weight = now.teacher.weight(now.step) if now.teacher is not None else 0.0
-        if now.teacher is None or weight == 0:
+    def _teacher_targets(self, state: TrainState, pool: Tensor) -> tuple[float, Tensor | None]:
+        """Weight of the teacher loss in this step, and teacher labels of this rank's shard of ``pool``, (n, K)."""
+        weight = state.teacher.weight(state.step) if state.teacher is not None else 0.0
+        if state.teacher is None or weight == 0:
             return 0.0, None
-        own = pool[self.ranks.shard(backwards=True)]
-        return weight, now.teacher.predict(self.batcher.test(own), self.ranks, len(pool))
+        own = pool[self.ranks.shard(backwards=True)]  # (U,) -> (n,)
+        return weight, state.teacher.predict(self.batcher.test(own), self.ranks, len(pool))
 
-    def _share(self, batch: Batch, labels: Tensor, step: int) -> tuple[Batch, Tensor]:
-        """This rank's clips of a global batch, and the labels of the labelled ones among them.
+    def _shard(self, batch: Batch, labels: Tensor, step: int) -> tuple[Batch, Tensor]:
+        """This rank's clips of the global batch, and the labels of the labelled clips among them.
 
-        The whole batch is drawn and gathered on every rank, so that all draw alike: that is little work beside the
-        network's. Dropout alone must differ from rank to rank.
+        Every rank samples and gathers the whole batch, so that all random generators stay equal. This takes little
+        time compared with the network. Only dropout must differ between ranks.
         """
         if self.config.model.draws:
             torch.manual_seed(hash((self.seed, self.ranks.rank, step)))
-        numbers = torch.arange(len(any_stream(batch).average), device=labels.device)
+        numbers = torch.arange(len(any_stream(batch).average), device=labels.device)  # (L + U,)
         own = torch.cat(
             (
                 numbers[: len(labels)][self.ranks.shard()],
@@ -242,53 +257,57 @@ class Loop:
         return take(batch, own), labels[self.ranks.shard()]
 
     def _save_checkpoint(
-        self, now: TrainState, names: tuple[str, ...], save: Callable[[bytes], None]
+        self, state: TrainState, names: tuple[str, ...], save: Callable[[bytes], None]
     ) -> None:
-        """Hand out the state, unless something in it is not finite."""
-        if now.window:
-            check_terms(torch.stack(now.window), names, now.step, self.kept)
-        check_weights(self.model, now.step, self.kept)
+        """Save the state, unless a loss term or a weight is not finite."""
+        if state.window:
+            check_terms(torch.stack(state.window), names, state.step, self.last_checkpoint)
+        check_weights(self.model, state.step, self.last_checkpoint)
         if self.ranks.is_main:
-            save(now.pack())
-        self.kept = _kept(now.step)
+            save(state.pack())
+        self.last_checkpoint = _checkpoint_sentence(state.step)
 
-    def _keep_best(self, keep_best: Callable[[], None]) -> None:
+    def _save_best(self, save_best: Callable[[], None]) -> None:
         if self.ranks.is_main:
-            keep_best()
+            save_best()
 
-    def _should_save(self, done: int, saved: float) -> bool:
+    def _should_log(self, step: int) -> bool:
+        return step % LOG_EVERY == 0 or step == self.config.optim.steps or self._should_validate(step)
+
+    def _should_save(self, step: int, saved: float) -> bool:
         every = self.config.checkpoint_every
-        return done % every == 0 if every else time.perf_counter() - saved > CHECKPOINT_SECONDS
+        return step % every == 0 if every else time.perf_counter() - saved > CHECKPOINT_SECONDS
 
-    def _should_stop(self, asked: Callable[[], bool], done: int) -> bool:
+    def _should_stop(self, requested: Callable[[], bool], step: int) -> bool:
         if self.ranks.size == 1:
-            return asked()
-        return done % LOG_EVERY == 0 and self.ranks.any(asked())
+            return requested()
+        return step % LOG_EVERY == 0 and self.ranks.any(requested())
 
-    def _draws(self, done: int) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-        """Endless batches of labelled clips and of the pool; the latter are empty where there is none.
+    def _clip_batches(self, skip: int) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
+        """Endless batches of labelled clips, int64 (L,), and of the pool, int64 (U,); U is 0 without a pool.
 
-        Those of the ``done`` steps before are skipped: a stream's place in its pass needs no saving.
+        The batches of the first ``skip`` steps are skipped. They follow from the seed, so a checkpoint need not
+        contain the order of the clips.
         """
-        of_labelled = torch.Generator().manual_seed(self.seed)
-        of_pool = torch.Generator().manual_seed(self.seed + 1)
+        labelled_generator = torch.Generator().manual_seed(self.seed)
+        pool_generator = torch.Generator().manual_seed(self.seed + 1)
         size = self.config.optim.pool_batch if len(self.pools.pool) else 0
         return (
-            endless(self.pools.labelled, self.config.optim.labelled_batch, of_labelled, done),
-            endless(self.pools.pool, size, of_pool, done),
+            endless_batches(self.pools.labelled, self.config.optim.labelled_batch, labelled_generator, skip),
+            endless_batches(self.pools.pool, size, pool_generator, skip),
         )
 
-    def _should_validate(self, done: int) -> bool:
+    def _should_validate(self, step: int) -> bool:
         every = self.config.validate_every or math.ceil(self.config.optim.steps / VALIDATIONS)
-        return len(self.pools.validation) > 0 and (done % every == 0 or done == self.config.optim.steps)
+        return len(self.pools.validation) > 0 and (step % every == 0 or step == self.config.optim.steps)
 
     def _validate(self) -> float:
-        """Top-1 of all streams together on the validation clips."""
+        """Top-1 accuracy of all streams together on the validation clips."""
         by_stream = clip_logits(self.model, self.batcher, self.pools.validation, self.precision)
-        logits = add_up(by_stream.values())
+        logits = add_up(by_stream.values())  # (n, K)
         labels = self.batcher.clips.label[self.pools.validation].to(logits.device)
         return float((logits.argmax(1) == labels).float().mean())
 
 
-def _kept(step: int) -> str:
+def _checkpoint_sentence(step: int) -> str:
     return f"The last good checkpoint is that of step {step}."

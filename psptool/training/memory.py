@@ -1,8 +1,8 @@
-"""How much memory a training step takes, and how far a recipe's settings must go down for it to take less.
+"""Estimate of the memory of a training step, and settings that reduce it.
 
-The forward pass and its losses run on a few persons on the CPU, and what they keep for the backward pass is counted:
-that is nearly all that a step takes, and it grows with the persons. The weights and what the optimizer keeps of them
-are added. Left out: the clips themselves, the backward pass's own tensors, and what libraries take for themselves.
+The forward pass and the losses are computed on the CPU for a few persons, and the tensors saved for the backward pass
+are counted. They are most of a step's memory, and they grow linearly with the number of persons. Weights, gradients
+and optimizer state are added. Not included: the clips, temporary tensors of the backward pass, and memory of libraries.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from psptool.schemas.recipes import resolve
 from psptool.schemas.training import TrainingConfig
 
 MINIMUM = {"optim.pool_batch": 2, "optim.labelled_batch": 1, "sampling.frames": 1}
-"""The settings that memory grows with, without another network, and their least values."""
+"""Settings that change the memory but not the network, and their minimum values."""
 FEW_FRAMES = 16
-"""Frames of the short clips that are measured, and half of those of the longer ones."""
+"""Number of frames of the shorter measured clips; the longer ones have twice as many."""
 Line = tuple[float, float]
-"""Bytes of one person: a constant, and the increase with each frame."""
+"""Bytes per person as a linear function of frames: constant, and bytes per frame."""
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """The memory of a training's steps, as a function of its recipe.
+    """Memory of a training step as a function of the training configuration.
 
     Attributes:
         topology: The joints.
         classes: Number of classes.
         persons: Mean number of persons per clip.
-        itemsize: Bytes per value of the forward pass.
-        processes: Among which the clips of a step are dealt.
+        itemsize: Bytes per value in the forward pass.
+        processes: Number of processes that share the clips of a step.
     """
 
     topology: Topology
@@ -51,66 +51,66 @@ class StepMemory:
     processes: int = 1
 
     def bytes(self, recipe: TrainingConfig) -> float:
-        """Estimate of what one step of ``recipe`` takes in one process."""
-        weights, of_labelled, of_pool = _measure(_shape(recipe), self.topology, self.classes)
+        """Estimated bytes of one step of ``recipe`` in one process."""
+        weights, per_labelled, per_pool = _measure(_without_sizes(recipe), self.topology, self.classes)
         persons = 2 if recipe.model.absent_persons == "zeros" else self.persons
         clips = (
-            (recipe.optim.labelled_batch, of_labelled),
-            (recipe.optim.pool_batch * recipe.needs_pool, of_pool),
+            (recipe.optim.labelled_batch, per_labelled),
+            (recipe.optim.pool_batch * recipe.needs_pool, per_pool),
         )
-        kept = sum(  # in float32
+        saved = sum(  # for the backward pass, if all values were float32
             math.ceil(number / self.processes) * persons * (constant + per_frame * recipe.sampling.frames)
             for number, (constant, per_frame) in clips
         )
-        # Gradients, the optimizer's one or two means, the teacher's copy: float32.
+        # Copies of the weights in float32: gradients, one or two moments of the optimizer, teacher.
         copies = 1 + (2 if recipe.optim.kind == "adamw" else 1) + recipe.has_teacher
-        return kept * self.itemsize / 4 + copies * weights
+        return saved * self.itemsize / 4 + copies * weights
 
-    def lower(self, recipe: TrainingConfig, share: float) -> TrainingConfig:
-        """The recipe with settings of `MINIMUM` lowered until a step takes ``share`` of the memory it takes now.
+    def lower(self, recipe: TrainingConfig, fraction: float) -> TrainingConfig:
+        """Lower settings of `MINIMUM` until a step needs at most ``fraction`` of its memory.
 
-        What exceeds the default recipe goes down to the default first, beginning with the setting whose excess takes
-        most memory. Where that is not enough, all go down together by halves of the default. No setting goes further
-        than it must; where even the least values take more, they are what is returned.
+        First, settings above those of the default preset are lowered to the default, starting with the one that saves
+        most memory. If that is not enough, all are lowered together to half of the default, a quarter, and so on. No
+        setting is lowered more than necessary. If the minimum values still need too much memory, they are returned.
         """
-        usual, goal, settings = resolve(), share * self.bytes(recipe), self.largest_first(recipe)
-        for halvings in range(max(get_setting(usual, name) for name in settings).bit_length() + 1):
+        default, limit, settings = resolve(), fraction * self.bytes(recipe), self.largest_first(recipe)
+        for halvings in range(max(get_setting(default, name) for name in settings).bit_length() + 1):
             for name in settings:
-                if self.bytes(recipe) <= goal:
+                if self.bytes(recipe) <= limit:
                     return recipe
-                floor = max(MINIMUM[name], get_setting(usual, name) >> halvings)
-                recipe = self._fit(recipe, name, floor, goal)
+                lowest = max(MINIMUM[name], get_setting(default, name) >> halvings)
+                recipe = self._fit(recipe, name, lowest, limit)
         return recipe
 
-    def _fit(self, recipe: TrainingConfig, name: str, floor: int, goal: float) -> TrainingConfig:
-        """The recipe with the largest value of one setting, from ``floor`` on, that needs no more than ``goal``."""
-        values = range(floor, get_setting(recipe, name) + 1)
-        fitting = bisect_right(values, goal, key=lambda value: self.bytes(_cap(recipe, name, value)))
-        return _cap(recipe, name, floor + max(fitting - 1, 0))
+    def _fit(self, recipe: TrainingConfig, name: str, lowest: int, limit: float) -> TrainingConfig:
+        """The recipe with the largest value of setting ``name`` within ``limit`` bytes, but at least ``lowest``."""
+        values = range(lowest, get_setting(recipe, name) + 1)
+        fitting = bisect_right(values, limit, key=lambda value: self.bytes(_cap(recipe, name, value)))
+        return _cap(recipe, name, lowest + max(fitting - 1, 0))
 
     def largest_first(self, recipe: TrainingConfig) -> list[str]:
-        """The settings that the recipe uses, by the memory that their excess over the default recipe takes."""
-        usual = resolve()
+        """Settings of `MINIMUM` that the recipe uses, sorted by the memory saved by lowering them to the default."""
+        default = resolve()
         used = [name for name in MINIMUM if recipe.needs_pool or name != "optim.pool_batch"]
-        # Stable: settings that do not exceed the default keep their order, frames last.
-        return sorted(used, key=lambda name: self.bytes(_cap(recipe, name, get_setting(usual, name))))
+        # A stable sort: settings that are not above the default keep the order of MINIMUM, with frames last.
+        return sorted(used, key=lambda name: self.bytes(_cap(recipe, name, get_setting(default, name))))
 
 
 def get_setting(recipe: TrainingConfig, name: str) -> int:
-    """The value of one of `MINIMUM`'s settings."""
+    """Value of a setting of `MINIMUM`."""
     group, _, key = name.partition(".")
     return int(getattr(getattr(recipe, group), key))
 
 
-def _cap(recipe: TrainingConfig, name: str, most: int) -> TrainingConfig:
-    """The recipe with one setting lowered to ``most`` where it is above."""
+def _cap(recipe: TrainingConfig, name: str, maximum: int) -> TrainingConfig:
+    """The recipe with setting ``name`` limited to ``maximum``."""
     group, _, key = name.partition(".")
-    value = min(get_setting(recipe, name), most)
+    value = min(get_setting(recipe, name), maximum)
     return recipe.model_copy(update={group: getattr(recipe, group).model_copy(update={key: value})})
 
 
-def _shape(recipe: TrainingConfig) -> TrainingConfig:
-    """The recipe with one number of clips and frames: recipes that differ in nothing else are measured once."""
+def _without_sizes(recipe: TrainingConfig) -> TrainingConfig:
+    """The recipe with fixed numbers of clips and frames, so that the cache of `_measure` ignores them."""
     return recipe.model_copy(
         update={
             "optim": recipe.optim.model_copy(update={"labelled_batch": 2, "pool_batch": 2}),
@@ -121,27 +121,37 @@ def _shape(recipe: TrainingConfig) -> TrainingConfig:
 
 @cache
 def _measure(recipe: TrainingConfig, topology: Topology, classes: int) -> tuple[int, Line, Line]:
-    """Bytes of the weights, and what a step keeps for each further person of a labelled clip and of the pool."""
+    """Bytes of the weights, and bytes saved for the backward pass per labelled person and per person of the pool."""
     model = build_model(recipe, topology, classes)
     pool = 2 * recipe.needs_pool
-    kept = []  # for each number of frames: labelled person, pool person
+    per_person = []  # for each number of frames: bytes of a labelled person and of a person of the pool
     for frames in (FEW_FRAMES, 2 * FEW_FRAMES):
-        fewest, *more = (
-            _kept(model, recipe, topology, frames, *clips) for clips in ((2, pool), (3, pool), (2, pool + 1))
+        base, *larger = (
+            _saved_bytes(model, recipe, topology, frames, *clips)
+            for clips in ((2, pool), (3, pool), (2, pool + 1))
         )
-        kept.append([size - fewest for size in more])
-    # Linear in the frames but for attention maps, which are constant.
-    of_labelled, of_pool = (
-        (2 * few - many, (many - few) / FEW_FRAMES) for few, many in zip(*kept, strict=True)
+        per_person.append([size - base for size in larger])
+    # Activations are linear in the number of frames; attention maps (P, S, V, V) are the constant.
+    per_labelled, per_pool = (
+        (2 * few - many, (many - few) / FEW_FRAMES) for few, many in zip(*per_person, strict=True)
     )
-    return sum(parameter.nbytes for parameter in model.parameters()), of_labelled, of_pool
+    return sum(parameter.nbytes for parameter in model.parameters()), per_labelled, per_pool
 
 
-def _kept(
+def _saved_bytes(
     model: Network, recipe: TrainingConfig, topology: Topology, frames: int, labelled: int, pool: int
 ) -> int:
-    """Bytes that one step with so many clips of one person keeps for the backward pass, weights left out."""
-    # A storage may be kept more than once, in views of it.
+    """Bytes saved for the backward pass of one step, without weights.
+
+    Args:
+        model: The network.
+        recipe: The training configuration.
+        topology: The V joints.
+        frames: T.
+        labelled: Number of labelled clips of one person.
+        pool: Number of clips of the pool of one person.
+    """
+    # Storages are counted once: several saved tensors may be views of the same storage.
     weights = [x.untyped_storage()._cdata for x in (*model.parameters(), *model.buffers())]
     storages: dict[int, torch.UntypedStorage] = {}
 
@@ -150,9 +160,9 @@ def _kept(
         storages[storage._cdata] = storage
         return x
 
-    x = torch.zeros(labelled + pool, 3, frames, topology.size)
+    x = torch.zeros(labelled + pool, 3, frames, topology.size)  # (P, 3, T, V), one person per clip
     stream = Stream.of(x, torch.ones(len(x), dtype=torch.int64))
     labels = torch.zeros(labelled, dtype=torch.int64)
-    with saved_tensors_hooks(keep, lambda kept: kept):
+    with saved_tensors_hooks(keep, lambda x: x):
         total_loss(model, dict.fromkeys(recipe.streams.names, stream), labels, recipe, torch.float32)
     return sum(storage.nbytes() for key, storage in storages.items() if key not in weights)

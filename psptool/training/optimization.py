@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate as a function of the step."""
+"""Optimizer and learning rate schedule."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch import nn
 from psptool.schemas.training import OptimSettings
 
 RELEASED_EPOCHS = 120
+"""Number of epochs of the original implementation's schedule."""
 _RELEASED_WARMUP = (0.2, 0.4, 0.6, 0.8, 1.0)
 _RELEASED_DROPS = ((90, 0.01), (60, 0.1))
 
 
 def learning_rate(step: int, settings: OptimSettings) -> float:
-    """The learning rate of step ``step``, counted from 0.
+    """Learning rate of the 0-based ``step``.
 
-    ``released``: the steps are 120 equal epochs; a fifth of the rate more in each of the first five, a tenth of the
-    rate from epoch 60 and a hundredth from 90, counted from 0. ``cosine``: a straight warm-up, then half a cosine
-    down to zero.
+    ``released``: the steps are divided into 120 equal epochs. The learning rate is multiplied by 0.2, 0.4, 0.6, 0.8
+    and 1 in the first five epochs, by 0.1 from (0-based) epoch 60 and by 0.01 from epoch 90. ``cosine``: linear
+    warm-up, then cosine decay to zero.
     """
     if settings.schedule == "released":
         epoch = step * RELEASED_EPOCHS // settings.steps
@@ -33,7 +34,7 @@ def learning_rate(step: int, settings: OptimSettings) -> float:
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """The optimizer over every parameter, weight decay included (released recipe)."""
+    """Build the optimizer of all parameters. Weight decay applies to all of them, as in the original implementation."""
     if settings.kind == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.SGD(

@@ -1,4 +1,4 @@
-"""Where a training step's time goes: some steps under torch's profiler, and nothing left behind."""
+"""Time of the parts of a training step, measured with PyTorch's profiler in a temporary run folder."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ PARTS = {
     "backward": BACKWARD,
     "optimizer": OPTIMIZING,
 }
+"""Parts of a step, by the prefix of their labels in the profiler."""
 OPERATORS = 10
+"""Number of operators in the result."""
 
 
 @dataclass(frozen=True)
 class Profiled:
-    """What some steps took.
+    """Time of some training steps.
 
     Attributes:
-        steps: How many.
-        seconds: All of them, the profiler's own work included.
-        parts: Milliseconds a step, by part of the step, on the host; what lies between the parts is in none.
-        operators: The operators with most time of their own: name, milliseconds a step, calls a step; of the GPU's
-            time where there is one.
+        steps: Number of steps.
+        seconds: Time of all steps, including the overhead of the profiler.
+        parts: Milliseconds per step on the host, by part of the step. Work between the parts is not included.
+        operators: The operators with the largest self time, on the GPU if there is one: name, milliseconds per step,
+            calls per step.
     """
 
     steps: int
@@ -56,10 +58,18 @@ def profile_training(
     steps: int,
     on_start: Callable[[Path, RunConfig], None] = lambda folder, config: None,
 ) -> Profiled:
-    """Train for ``steps`` steps under the profiler; the run's folder is a temporary one.
+    """Train for ``steps`` steps under the profiler, in a temporary run folder.
+
+    Args:
+        data: The dataset file.
+        split: The split file.
+        recipe: The training configuration.
+        device: The device to train on.
+        steps: Number of steps.
+        on_start: As in `psptool.training.api.train`.
 
     Raises:
-        PspError: As `psptool.training.api.train`.
+        PspError: As in `psptool.training.api.train`.
     """
     short = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"steps": steps})})
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
@@ -68,17 +78,17 @@ def profile_training(
         done = train(data, split, short, device=device, out=Path(folder) / "run", on_start=on_start)
     averages = list(profiler.key_averages())
     parts = {
-        part: sum(entry.cpu_time_total for entry in averages if entry.key.startswith(mark)) / 1e3 / steps
-        for part, mark in PARTS.items()
+        part: sum(entry.cpu_time_total for entry in averages if entry.key.startswith(prefix)) / 1e3 / steps
+        for part, prefix in PARTS.items()
     }
 
-    def own(entry: object) -> float:
+    def self_time(entry: object) -> float:
         on_gpu = device.type == "cuda"
         return float(getattr(entry, "self_device_time_total" if on_gpu else "self_cpu_time_total"))
 
-    top = sorted((entry for entry in averages if entry.key.startswith("aten::")), key=own, reverse=True)
+    top = sorted((entry for entry in averages if entry.key.startswith("aten::")), key=self_time, reverse=True)
     operators = [
-        (entry.key.removeprefix("aten::"), own(entry) / 1e3 / steps, entry.count / steps)
+        (entry.key.removeprefix("aten::"), self_time(entry) / 1e3 / steps, entry.count / steps)
         for entry in top[:OPERATORS]
     ]
     return Profiled(steps, done.final.seconds, parts, operators)

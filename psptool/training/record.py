@@ -1,4 +1,4 @@
-"""What a training leaves in its folder while it runs: the log, the best weights, and TensorBoard's events."""
+"""Files that a training writes to its run folder: log, weights, learning curves, and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 class Record:
-    """Writes into a run's folder; one process of a training has one.
+    """Writes to the run folder, on rank 0.
 
     Args:
-        folder: The run's.
-        model: Whose weights are kept.
-        config: The run's; replaces that in the folder where the training resumes.
+        folder: The run folder.
+        model: The model whose weights are saved.
+        config: The run configuration. It replaces ``config.json`` if the training is resumed.
     """
 
     def __init__(self, folder: RunFolder, model: nn.Module, config: RunConfig) -> None:
         self.folder, self.model, self.config = folder, model, config
         self._events: SummaryWriter | None = None
 
-    def begin(self, step: int) -> None:
-        """Write on from ``step`` steps done: what was written of later ones, before the run was stopped, is dropped."""
+    def start(self, step: int) -> None:
+        """Prepare the folder for the steps after ``step``; log entries of later steps are removed."""
         if step:
             self.folder.cut_log(step)
             self.config.save(self.folder.config)
         self._events = _events(self.folder, step)
 
     def add(self, progress: Progress) -> None:
-        """Log one word of the loop."""
+        """Append ``progress`` to the log and to the TensorBoard events."""
         entry: dict[str, Any] = {
             "step": progress.step,
             **progress.terms,
@@ -53,27 +53,25 @@ class Record:
                     self._events.add_scalar(name, value, progress.step)
         self.folder.append_log(entry)
 
-    def keep_best(self) -> None:
-        """Keep the weights as the best so far."""
+    def save_best(self) -> None:
+        """Save the weights as the best so far."""
         self.folder.save_weights("best", self.model.state_dict())
 
     def finish(self) -> None:
-        """Write the last weights and the curves; what the training could have gone on from is not needed any more."""
+        """Write learning curves and last weights, and remove the checkpoint."""
         write_whole(self.folder.curves, curves_png(self.folder.read_log(), self.folder.path.name))
         self.folder.save_weights("last", self.model.state_dict())
         self.folder.resume.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Write what TensorBoard's writer still holds."""
+        """Flush and close the TensorBoard writer."""
         if self._events is not None:
             self._events.close()
 
 
 def _events(folder: RunFolder, step: int) -> SummaryWriter | None:
-    """Where TensorBoard is installed, a writer of its events into the run's folder.
-
-    It takes no folder whose name is not UTF-8; the log has the same values.
-    """
+    """A TensorBoard writer for the run folder; None if TensorBoard is not installed or the name is not UTF-8."""
+    # TensorBoard cannot write to a folder whose name is not UTF-8. The log has the same values.
     if shown(folder.path) != str(folder.path):
         return None
     try:

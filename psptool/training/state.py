@@ -1,6 +1,6 @@
-"""Where a training stands: all that decides its next step, as bytes that a file can keep.
+"""The state of a training between two steps, and its checkpoint as bytes.
 
-The streams of clip numbers are not in it: they follow from the seed and the number of steps done.
+The order of clips is not part of it: it follows from the seed and the number of completed steps.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from psptool.training.teacher import Teacher
 
 @dataclass
 class TrainState:
-    """One training between two steps.
+    """State of a training between two steps.
 
     Attributes:
-        model: With its weights and the statistics of its batch norms.
-        optimizer: With its momentum.
-        generator: Of frames, augmentations and noise, on the host; that of another device is seeded from it.
-        step: Steps done.
-        seconds: Spent on them, pauses left out.
-        best: The best accuracy on the validation clips so far; -1 where none was taken.
-        best_step: Steps done when it was taken; 0 where none was.
-        window: The loss and its terms, (terms,), a step since the last word; on the device.
-        teacher: With its weights and mean label; None where there is none.
+        model: Its weights and batch norm statistics are saved.
+        optimizer: Its momentum is saved.
+        generator: Random generator of frames, augmentation and noise, on the host. It seeds that of the device.
+        step: Number of completed steps.
+        seconds: Time of these steps, without interruptions.
+        best: Highest accuracy on the validation clips so far; -1 before the first validation.
+        best_step: Number of completed steps at that validation; 0 before the first one.
+        window: Loss and its terms of each step since the last log entry, (terms,) each, on the device.
+        teacher: Its weights and mean label are saved; None without a teacher.
     """
 
     model: nn.Module
@@ -44,7 +44,7 @@ class TrainState:
     teacher: Teacher | None = None
 
     def pack(self) -> bytes:
-        """All of it, for `unpack` in another process."""
+        """The state as bytes, for `unpack` in another process."""
         file = io.BytesIO()
         state = {
             "format": FORMAT,
@@ -62,14 +62,14 @@ class TrainState:
         return file.getvalue()
 
     def unpack(self, state: Mapping[str, Any], source: str = "resume.pt") -> None:
-        """Stand where another process stood when it packed, on this device or another.
+        """Restore a packed state, also on another device.
 
         Args:
-            state: As `psptool.training.runs.state.read_state` gives it.
-            source: The file's path, for the error.
+            state: As returned by `psptool.training.runs.state.read_state`.
+            source: The path of the file, for errors.
 
         Raises:
-            PspError: The state is another network's, or lacks something.
+            PspError: The state is of another network, or incomplete.
         """
         try:
             self.model.load_state_dict(state["model"])
@@ -78,24 +78,26 @@ class TrainState:
                 self.teacher.load_state_dict(state["teacher"])
             self._set_random_states(state["random"], state["step"])
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-            # States of earlier versions do not say it.
+            # States of earlier versions do not have it.
             self.best_step = state.get("best_step", 0)
-            self.window = list(state["window"].to(self._device).unbind())
-        except Exception as error:  # Damaged states end in errors of any kind.
+            self.window = list(
+                state["window"].to(self._device).unbind()
+            )  # (steps, terms) -> steps of (terms,)
+        except Exception as error:  # A damaged state may raise any error.
             raise damaged(source, error) from error
 
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _set_random_states(self, kept: Sequence[Tensor], step: int) -> None:
-        """Restore the generators; those that the other device had and this one lacks are left out.
+    def _set_random_states(self, states: Sequence[Tensor], step: int) -> None:
+        """Restore the random generators. States of generators that this device does not have are ignored.
 
-        A generator that the other device lacked is seeded by the step, so that it does not repeat its first numbers.
+        A generator without a saved state is seeded with ``step``, so that it does not repeat its first numbers.
         """
         for number, generator in enumerate(self._generators()):
-            if number < len(kept):
-                generator.set_state(kept[number])
+            if number < len(states):
+                generator.set_state(states[number])
             else:
                 generator.manual_seed(step)
 
@@ -103,7 +105,7 @@ class TrainState:
         return [generator.get_state() for generator in self._generators()]
 
     def _generators(self) -> list[torch.Generator]:
-        """The device's own generators come after the training's: dropout draws from them."""
+        """Generator of the training, then PyTorch's default generators of host and GPU, which dropout uses."""
         generators = [self.generator, torch.default_generator]
         if self._device.type == "cuda":
             number = self._device.index

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a training runs: it ends its step, saves, and says how to go on."""
+"""Ctrl-C and SIGTERM during training: finish the step, save a checkpoint, and stop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """A training that was asked to stop and has saved where it stands.
+    """The training was interrupted, and its checkpoint is saved.
 
     Args:
-        folder: The run's.
-        step: Steps done.
-        steps: Steps in all.
+        folder: The run folder.
+        step: Number of completed steps.
+        steps: Number of steps of the training.
     """
 
     def __init__(self, folder: Path, step: int, steps: int) -> None:
@@ -25,35 +25,35 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def requests(processes: int = 1) -> Iterator[Callable[[], bool]]:
-    """Whether the process was asked to stop, as a function; a second Ctrl-C stops at once.
+def stop_requests(processes: int = 1) -> Iterator[Callable[[], bool]]:
+    """Context that handles SIGINT (Ctrl-C) and SIGTERM; yields a function that returns whether one was received.
 
-    SIGTERM is what Slurm and torchrun send before they kill. Outside the main thread, which alone may change what
-    signals do, nothing is caught.
+    A second Ctrl-C raises `KeyboardInterrupt` immediately. Slurm and torchrun send SIGTERM before they kill a process.
+    Outside the main thread, signals are not handled: Python allows signal handlers only there.
 
     Args:
-        processes: The number of training processes. If there are several and this one ends with an error, it ignores
-            SIGTERM from then on: torchrun sends it as soon as one process is dead, and it must not cut off the error
-            message of another.
+        processes: Number of training processes. If there are several and this one ends with an error, it ignores
+            SIGTERM from then on: torchrun sends SIGTERM as soon as one process has ended, which must not cut off the
+            error message of another process.
     """
-    asked = False
+    requested = False
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        if requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked = True
+        requested = True
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: requested
     except Exception:
         if processes > 1:
-            before[signal.SIGTERM] = signal.SIG_IGN
+            previous[signal.SIGTERM] = signal.SIG_IGN
         raise
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,9 +1,9 @@
-"""A teacher: the running mean of the network's weights, which labels clips while training goes on.
+"""Mean teacher: a moving average of the network that predicts labels for the pool during training.
 
-Mean Teacher (Tarvainen and Valpola 2017), with labels sharpened and balanced as in MixMatch and ReMixMatch
-(Berthelot et al. 2019, 2020).
+Mean Teacher (Tarvainen and Valpola 2017). Labels are sharpened as in MixMatch (Berthelot et al. 2019) and balanced by
+distribution alignment as in ReMixMatch (Berthelot et al. 2020).
 
-Notation for tensor shapes: N clips of all ranks, n of this one, K classes.
+Notation for tensor shapes: n clips of this rank, K classes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from psptool.model.network import Network
 from psptool.model.precision import computing_in
 from psptool.schemas.training import TeacherSettings
 
-OLD_LABELS = 0.95
-"""Share of the past in the running mean of the labels, which lasts some twenty steps."""
-RAREST = 1e-6
-"""A class is not taken to be rarer than that, however seldom it was named."""
+LABEL_MOMENTUM = 0.95
+"""Momentum of the moving average of predicted labels, which covers about 20 steps."""
+MIN_FREQUENCY = 1e-6
+"""Lower bound of a class frequency in the balancing of labels."""
 
 
 class Teacher(nn.Module):
-    """One training's teacher; its state goes with the checkpoint.
+    """Mean teacher of one training. Its state is part of the checkpoint.
 
     Args:
-        model: The network as it is at the first step; left as it is.
-        settings: Of the recipe.
-        steps: Of the whole training.
-        precision: Of the forward pass.
+        model: The network at the first step; copied.
+        settings: The teacher settings of the training configuration.
+        steps: Number of steps of the training.
+        precision: Precision of the forward pass.
+
+    Attributes:
+        mean_label: (K,), moving average of the predicted labels; uniform at first.
     """
 
     mean_label: Tensor
@@ -46,39 +49,42 @@ class Teacher(nn.Module):
         self.register_buffer("mean_label", like.new_full((model.classes,), 1 / model.classes))
 
     def weight(self, step: int) -> float:
-        """Of its labels in the loss of step ``step``, counted from 0: none at first, then a straight rise."""
-        done = step / self.steps - self.settings.start
-        if done < 0:
+        """Weight of the teacher loss at the 0-based ``step``: zero before ``start``, then a linear ramp."""
+        elapsed = step / self.steps - self.settings.start  # as a fraction of the training
+        if elapsed < 0:
             return 0.0
-        return self.settings.weight * (min(1.0, done / self.settings.ramp) if self.settings.ramp else 1.0)
+        return self.settings.weight * (min(1.0, elapsed / self.settings.ramp) if self.settings.ramp else 1.0)
 
     @torch.no_grad()
     def predict(self, batch: Batch, ranks: ProcessGroup = SINGLE, clips: int = 0) -> Tensor:
-        """Its labels of clips, (n, K); each row sums to 1.
+        """Predicted label distributions of the clips, (n, K); each row sums to 1. Updates `mean_label`.
 
         Args:
-            batch: This rank's clips, as evaluation sees them.
-            ranks: Among which the clips are dealt.
-            clips: N; needed where there are several ranks.
+            batch: Test batch of this rank's clips: evenly spaced frames, no augmentation.
+            ranks: The processes that share the pool.
+            clips: Number of clips of the pool on all ranks; required with several ranks.
         """
         with computing_in(self.precision, any_stream(batch).x.device):
             logits: Tensor = self.model(batch).fused
-        probabilities = logits.to(self.mean_label.dtype).softmax(1)
+        probabilities = logits.to(self.mean_label.dtype).softmax(1)  # (n, K)
+        # Mean over the clips of all ranks, (n, K) -> (K,), so that mean_label is the same on every rank.
         total = ranks.sum(probabilities.sum(0))
         mean = total / (clips if ranks.size > 1 else len(probabilities))
-        self.mean_label.lerp_(mean, 1 - OLD_LABELS)
+        self.mean_label.lerp_(mean, 1 - LABEL_MOMENTUM)
         if self.settings.balance:
-            probabilities = probabilities / self.mean_label.clamp(min=RAREST)
-        # In logarithms, as powers of small numbers vanish.
+            # Divide by the class frequencies, (n, K) / (K,): frequent predictions become less likely.
+            probabilities = probabilities / self.mean_label.clamp(min=MIN_FREQUENCY)
+        # Sharpen: p ** (1 / temperature), normalized. In logarithms, because powers of small numbers underflow.
         return torch.softmax(probabilities.log() / self.settings.temperature, dim=1)
 
     @torch.no_grad()
     def update(self, model: Network, step: int) -> None:
-        """Take in the network's weights after step ``step``, counted from 0; the first steps count for more."""
+        """Update the moving average with the weights of ``model`` after the 0-based ``step``."""
+        # The momentum is smaller in the first steps: the initial weights should not dominate the average.
         momentum = min(self.settings.momentum, (1 + step) / (10 + step))
-        theirs = model.state_dict()
+        weights = model.state_dict()
         for name, own in self.model.state_dict().items():
             if own.is_floating_point():
-                own.lerp_(theirs[name], 1 - momentum)
-            else:
-                own.copy_(theirs[name])
+                own.lerp_(weights[name], 1 - momentum)
+            else:  # batch counters of batch norm
+                own.copy_(weights[name])

@@ -156,7 +156,10 @@ def test_a_state_to_go_on_from_with_code_in_it_is_refused_unread(here):
     torch.save({"format": 1, "model": Harm()}, RUN / "resume.pt")
     before = files()
     ran = here("train", "--out", RUN, "--resume", "required", code=2)
-    assert "resume.pt: damaged, or not of this training (more than tensors and numbers)" in ran.err
+    assert (
+        "resume.pt: damaged, or of another training (contains other objects than tensors and numbers)"
+        in ran.err
+    )
     assert files() == before
 
 

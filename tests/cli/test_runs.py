@@ -76,12 +76,12 @@ def test_next_training_gets_a_folder_of_its_own(here):
 def test_given_folder_that_holds_a_run_is_refused(here):
     assert "not empty" in here("train", "--out", RUN, "--resume", "off", code=2).err
     ran = here("train", "--set", "optim.lr=0.5", "--preset", "small", "--out", RUN, code=2)
-    assert "a run of another training: found optim.lr is 0.01 there, 0.5 here" in ran.err
+    assert "the run of another training: found optim.lr 0.01 in the run, 0.5 requested" in ran.err
 
 
 def test_given_folder_that_holds_this_very_run_is_left_and_said(here):
     before = (RUN / "last.safetensors").stat().st_mtime_ns
-    assert "trained to its end already" in here("train", "--out", RUN).err
+    assert "already finished" in here("train", "--out", RUN).err
     assert (RUN / "last.safetensors").stat().st_mtime_ns == before
 
 
@@ -198,7 +198,7 @@ def interrupt(here) -> Path:
 
 def test_commands_on_an_interrupted_run_say_where_it_stands_and_how_to_resume(here):
     run = interrupt(here)
-    words = f"{run}: Interrupted at step 1 of 2. Resume: psptool train --resume required --out {run}\n"
+    words = f"{run}: interrupted at step 1 of 2. Resume: psptool train --resume required --out {run}\n"
     for command in (
         ("evaluate", run),
         ("evaluate", run, "--weights", "best"),
@@ -241,4 +241,4 @@ def test_a_damaged_configuration_among_the_runs_is_warned_of(here):
     run = interrupt(here)
     (run / "config.json").write_text("{")
     ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small", "--quiet")
-    assert f"not gone on with the unfinished run {run}: config.json: not a valid RunConfig" in ran.err
+    assert f"{run}: unfinished run not resumed: config.json: not a valid RunConfig" in ran.err

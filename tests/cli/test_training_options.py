@@ -185,7 +185,7 @@ def test_runs_lists_state_step_and_score(here):
     assert told[str(RUN)]["top1"] == json.loads((RUN / "scores.json").read_text())["top1"]
     assert (told[f"{RUN}-2"]["state"], told[f"{RUN}-2"]["step"]) == ("interrupted", 1)
     assert told["runs/broken"]["state"] == "damaged"
-    with RunFolder(Path(f"{RUN}-2")).hold():
+    with RunFolder(Path(f"{RUN}-2")).acquire_lock():
         states = [row["state"] for row in json.loads(here("runs", "--json").out)["runs"]]
     assert "training" in states
     out = here("runs").out

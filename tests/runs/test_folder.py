@@ -79,7 +79,7 @@ def test_a_named_folder_that_is_not_empty_is_refused_and_left_as_it_is() -> None
     out = Path("run")
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(PspError, match=r"run: the folder is not empty.*Name a new folder with --out"):
+    with pytest.raises(PspError, match=r"run: the folder is not empty.*Choose a new folder with --out"):
         create(CONFIG, out)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
@@ -96,7 +96,7 @@ def test_a_folder_where_a_process_was_killed_before_it_had_written_its_configura
 def test_a_folder_that_cannot_be_made_is_an_error_with_the_way_out(out: Path | None) -> None:
     Path("file").write_text("")
     Path("runs").write_text("")
-    with pytest.raises(PspError, match=r"the run's folder cannot be made .*--out"):
+    with pytest.raises(PspError, match=r"the run folder cannot be created .*--out"):
         create(CONFIG, out)
 
 
@@ -152,8 +152,8 @@ def test_a_run_that_is_not_there_is_named_with_the_nearest_that_is(tmp_path: Pat
         RunFolder(tmp_path / "ucla-s1-psp").read_config()
     with pytest.raises(PspError, match=r"there is no such run.*psptool train"):
         RunFolder(tmp_path / "none" / "x").read_config()
-    with pytest.raises(PspError, match=r"ucla-s0-psp: not a run's folder.*no config.json"):
+    with pytest.raises(PspError, match=r"ucla-s0-psp: not a run folder.*no config.json"):
         RunFolder(tmp_path / "ucla-s0-psp").read_config()
     (tmp_path / "a.h5").touch()
-    with pytest.raises(PspError, match=r"a\.h5: not a run's folder"):
+    with pytest.raises(PspError, match=r"a\.h5: not a run folder"):
         RunFolder(tmp_path / "a.h5").read_config()

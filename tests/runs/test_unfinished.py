@@ -144,15 +144,15 @@ def test_weights_of_an_interrupted_run_say_where_it_stands_and_how_to_resume(
     with pytest.raises(PspError) as caught:
         find_weights(folder, CONFIG, which)  # type: ignore[arg-type]
     assert str(caught.value) == (
-        f"{folder.path}: Interrupted at step 16 of {steps}. "
+        f"{folder.path}: interrupted at step 16 of {steps}. "
         f"Resume: psptool train --resume required --out '{folder.path}'"
     )
-    with folder.hold(), pytest.raises(PspError, match="is being trained"):
+    with folder.acquire_lock(), pytest.raises(PspError, match="is being trained"):
         find_weights(folder, CONFIG, "last")
     folder.resume.unlink()
-    with pytest.raises(PspError, match=r"Interrupted before its first checkpoint.*--resume auto --out"):
+    with pytest.raises(PspError, match=r"interrupted before the first checkpoint.*--resume auto --out"):
         find_weights(folder, CONFIG, "last")
     folder.weights("last").touch()
     assert find_weights(folder, CONFIG, "last") == folder.weights("last")
-    with pytest.raises(PspError, match="Leave out --weights best"):
+    with pytest.raises(PspError, match="Omit --weights best"):
         find_weights(folder, CONFIG, "best")

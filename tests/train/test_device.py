@@ -28,7 +28,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Non
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused_with_the_way_out() -> None:
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
     for name in ("cuda", "cuda:1"):
-        with pytest.raises(PspError, match=r"sees no CUDA device.*Use --device cpu"):
+        with pytest.raises(PspError, match=r"finds no CUDA device.*Use --device cpu"):
             choose_device(name)
 
 
@@ -38,13 +38,13 @@ def test_with_gpus_auto_is_one_and_a_number_past_the_last_is_refused() -> None:
     assert choose_device("auto") == torch.device("cuda")
     assert choose_device("cuda:1") == torch.device("cuda", 1)
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(PspError, match=r"cuda:2: there is no such GPU: found 2 GPU"):
+    with pytest.raises(PspError, match=r"cuda:2: there is no such GPU: found 2 GPUs"):
         choose_device("cuda:2")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "auto:1", "cpuu", "mps", ""])
 def test_names_of_no_device_are_refused(name: str) -> None:
-    with pytest.raises(PspError, match=r"no device is called .* expected one of auto, cpu, cuda"):
+    with pytest.raises(PspError, match=r"unknown device .* expected one of auto, cpu, cuda"):
         choose_device(name)
 
 

@@ -1,4 +1,4 @@
-"""The endless stream of clip numbers."""
+"""Endless batches of clip numbers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from itertools import islice
 import pytest
 import torch
 
-from psptool.training.draws import endless
+from psptool.training.draws import endless_batches
 
 POOL = torch.tensor([3, 5, 8, 13, 21, 34, 55])
 
 
 def batches(size: int, count: int, seed: int = 0) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
-    return [batch.tolist() for batch in islice(endless(POOL, size, generator), count)]
+    return [batch.tolist() for batch in islice(endless_batches(POOL, size, generator), count)]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 7, 8, 10, 20])
@@ -45,7 +45,7 @@ def test_the_seed_decides_and_passes_differ() -> None:
 
 
 def test_nothing_is_drawn_from_an_empty_pool() -> None:
-    stream = endless(POOL[:0], 0, torch.Generator())
+    stream = endless_batches(POOL[:0], 0, torch.Generator())
     assert [batch.tolist() for batch in islice(stream, 3)] == [[], [], []]
 
 
@@ -54,7 +54,7 @@ def test_batches_that_are_skipped_leave_the_rest_as_it_is(size: int) -> None:
     stream = batches(size, 60)
     for done in range(45):
         generator = torch.Generator().manual_seed(0)
-        late = islice(endless(POOL, size, generator, done), 60 - done)
+        late = islice(endless_batches(POOL, size, generator, done), 60 - done)
         assert [batch.tolist() for batch in late] == stream[done:], done
 
 
@@ -63,5 +63,5 @@ def test_skipping_makes_no_batch(clips: int, size: int, monkeypatch: pytest.Monk
     made: list[int] = []
     plain = torch.isin
     monkeypatch.setattr(torch, "isin", lambda *given: made.append(1) or plain(*given))
-    next(endless(torch.arange(clips), size, torch.Generator().manual_seed(0), 59_000))
+    next(endless_batches(torch.arange(clips), size, torch.Generator().manual_seed(0), 59_000))
     assert len(made) <= size + 1

@@ -31,14 +31,14 @@ def said(tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], cl
     ("recipe", "parts", "classes", "words"),
     [
         (change(), PARTS, 3, ""),
-        (change(optim={"labelled_batch": 7}), PARTS, 3, "7 labelled clips a step, but the split has 6"),
+        (change(optim={"labelled_batch": 7}), PARTS, 3, "7 labelled clips per step, but the split has 6"),
         (change(), PARTS, 10, "6 labelled clips for 10 classes"),
         (change(), {**PARTS, "unlabelled": []}, 3, "no unlabelled clips"),
-        (change(optim={"pool_batch": 99}), PARTS, 3, "15 clips are drawn a step, not 99"),
+        (change(optim={"pool_batch": 99}), PARTS, 3, "optim.pool_batch: reduced from 99 to 15"),
         (change(method="supervised", optim={"pool_batch": 99}), PARTS, 3, ""),
     ],
 )
-def test_what_is_not_as_it_was_meant_is_said(
+def test_settings_that_do_not_fit_the_split_are_warned_about(
     tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], classes: int, words: str
 ) -> None:
     found = said(tmp_path, recipe, parts, classes)
@@ -46,17 +46,17 @@ def test_what_is_not_as_it_was_meant_is_said(
     assert bool(found) == bool(words)
 
 
-def test_it_is_said_before_the_first_step(tmp_path: Path) -> None:
+def test_warnings_come_before_the_first_step(tmp_path: Path) -> None:
     files, order = make_files(tmp_path), []
     train(
         files.data, files.split, change(optim={"labelled_batch": 7}), device=CPU, out=tmp_path / "run",
         on_warning=lambda words: order.append(words), on_progress=lambda word: order.append(str(word.step)),
     )  # fmt: skip
-    assert order[0].startswith("optim.labelled_batch: 7 labelled clips a step")
+    assert order[0].startswith("optim.labelled_batch: 7 labelled clips per step")
     assert order[-1] == "6"
 
 
-def test_the_step_and_the_term_that_broke_are_found_in_the_window() -> None:
+def test_the_first_non_finite_step_and_term_are_named() -> None:
     window = torch.tensor([[1.0, 2.0], [3.0, 4.0], [torch.inf, torch.inf], [torch.nan, torch.nan]])
     assert check_terms(window[:2], ("loss", "ce"), 12, "") == {"loss": 2.0, "ce": 3.0}
     with pytest.raises(PspError, match=r"term ce is not finite at step 13: found inf.*Back to 10\.$"):
@@ -68,7 +68,7 @@ def test_weights_that_are_not_finite_are_named() -> None:
     check_weights(model, 3, "")
     with torch.no_grad():
         model.bias.fill_(torch.inf)
-    with pytest.raises(PspError, match="1 of 2 weights are not finite after step 3, first bias"):
+    with pytest.raises(PspError, match="1 of 2 weight tensors not finite after step 3, the first is bias"):
         check_weights(model, 3, "")
 
 
@@ -103,7 +103,7 @@ def fail(recipe: TrainingConfig, error: Exception) -> str:
     return str(caught.value)
 
 
-def test_memory_that_is_not_there_names_the_option_and_by_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_names_the_option_to_lower_and_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 2**30
     monkeypatch.setattr(guards, "_in_use", lambda device: next(use))
     recipe = change(optim={"labelled_batch": 100, "pool_batch": 900})
@@ -111,7 +111,7 @@ def test_memory_that_is_not_there_names_the_option_and_by_how_much(monkeypatch: 
     # 3 GiB of the step fitted, and 1 GiB did not: three quarters at most, less what is spared.
     use = iter([1 * gib, 4 * gib, 4 * gib])
     words = fail(recipe, cuda)
-    assert "1,024 MiB asked for beyond 4,096 MiB in use" in words
+    assert "1,024 MiB requested with 4,096 MiB in use" in words
     assert "Lower optim.pool_batch from 900 to 5" in words
     supervised = change(recipe, method="supervised")
     use = iter([1 * gib] * 3)  # nothing is known: half
@@ -120,7 +120,7 @@ def test_memory_that_is_not_there_names_the_option_and_by_how_much(monkeypatch: 
     )
 
 
-def test_the_processors_own_refusal_is_known() -> None:
+def test_out_of_memory_on_the_cpu_is_recognized() -> None:
     with pytest.raises(PspError, match="out of memory on cpu"), explain_out_of_memory(change(), CPU, MEMORY):
         torch.empty(2**60, dtype=torch.uint8)
 

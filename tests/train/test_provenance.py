@@ -106,7 +106,9 @@ def test_a_run_resumes_in_its_own_precision_where_auto_would_be_another(
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "bfloat16")
     done = go(files, recipe, resume="required", on_warning=warned.append)
     assert (done.folder, done.config.precision) == (there.path, "float32")
-    assert warned == [f"{there.path}: resumed in its own float32; auto would be bfloat16 on cpu"]
+    assert warned == [
+        f"{there.path}: resumed in float32, the precision of the run; precision=auto is bfloat16 on cpu"
+    ]
     assert equal(weights(undisturbed), weights(done))
 
 
@@ -117,8 +119,8 @@ def test_a_precision_that_the_device_cannot_compute_is_refused(
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "bfloat16")
     there = stopped(files, 7, recipe)
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "float32")
-    monkeypatch.setattr(api, "_computable", lambda device: ("float32",))
-    with pytest.raises(PspError, match=r"precision is bfloat16 there, which .* cannot compute"):
+    monkeypatch.setattr(api, "_supported_precisions", lambda device: ("float32",))
+    with pytest.raises(PspError, match=r"precision bfloat16 in the run, not supported by "):
         go(files, recipe, out=there.path, resume="required")
 
 

@@ -1,4 +1,4 @@
-"""A training that is killed or stopped ends, gone on with, as an undisturbed one; nothing else is gone on with."""
+"""A resumed training is bit-identical to an uninterrupted one; only unfinished runs of the same training resume."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training import loop
 from psptool.training.api import Trained, train
 from psptool.training.runs.folder import RunFolder
-from psptool.training.stopping import Stopped, requests
+from psptool.training.stopping import Stopped, stop_requests
 
 from .tiny import Files, change, equal, make_files, weights
 
 KILLS = int(os.environ.get("PSPTOOL_KILLS", "3"))
 STEPS = 40
-# Noise, dropout, a teacher and a window of the log that checkpoints cut: all that could go another way after a break.
+# Noise, dropout, a teacher, and checkpoints between log entries: everything that resuming could change.
 RECIPE = change(
     precision="float32", optim={"steps": STEPS, "clip_norm": 5.0}, validate_every=8, checkpoint_every=3
 )
@@ -69,7 +69,7 @@ def process(files: Files, signal: str, step: int, *more: object) -> subprocess.C
 
 
 @pytest.mark.slow
-def test_killed_at_random_steps_and_gone_on_with_it_ends_with_the_same_bits(files: Files) -> None:
+def test_a_training_killed_at_random_steps_and_resumed_is_bit_identical(files: Files) -> None:
     there, undisturbed = files.data.parent / "killed", files.train(RECIPE, "undisturbed")
     draw, at = random.Random(int(os.environ.get("PSPTOOL_KILL_SEED", "0"))), []
     for _ in range(KILLS):
@@ -86,7 +86,7 @@ def test_killed_at_random_steps_and_gone_on_with_it_ends_with_the_same_bits(file
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
-def test_asked_to_stop_it_ends_its_step_saves_and_says_how_to_go_on(files: Files, signal: str) -> None:
+def test_a_signal_ends_the_step_saves_and_prints_the_command_to_resume(files: Files, signal: str) -> None:
     undisturbed = files.train(RECIPE, "undisturbed")
     there = files.data.parent / "stopped"
     ran = process(files, signal, 13, "--out", there)
@@ -95,7 +95,7 @@ def test_asked_to_stop_it_ends_its_step_saves_and_says_how_to_go_on(files: Files
     assert f"Stopped after step 13 of 40; saved in {there}. Resume: {way}\n" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not (there / "last.safetensors").exists()
-    # The very command that it names, which repeats no other option.
+    # The printed command, which repeats no other option.
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", *way.split()]
@@ -127,26 +127,26 @@ def stopped(files: Files, step: int = 7, recipe: TrainingConfig = SHORT) -> RunF
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resume", ["auto", "required"])
-def test_the_newest_unfinished_run_of_the_same_training_is_gone_on_with(files: Files, resume: str) -> None:
+def test_the_newest_unfinished_run_of_the_same_training_is_resumed(files: Files, resume: str) -> None:
     stopped(files, 5)
     newest = stopped(files, 7)
     other = stopped(files, 3, change(SHORT, optim={"lr": 0.5}))
     said: list[str] = []
     done = go(files, resume=resume, on_message=said.append)
     assert done.folder == newest.path
-    assert f"going on with {newest.path} (--resume off trains anew)" in said
-    assert f"not gone on with the unfinished run {other.path}: optim.lr is 0.5 there, 0.02 here" in said
+    assert f"{newest.path}: resuming this run; to train a new run, use --resume off" in said
+    assert f"{other.path}: unfinished run not resumed: optim.lr 0.5 in the run, 0.02 requested" in said
     assert equal(weights(done), weights(go(files)))
 
 
-def test_adamw_goes_on_with_the_same_bits_too(files: Files) -> None:
+def test_a_resumed_training_with_adamw_is_bit_identical(files: Files) -> None:
     recipe = change(RECIPE, optim={"kind": "adamw", "steps": 12, "lr": 0.01, "weight_decay": 0.1})
     undisturbed = files.train(recipe, "undisturbed")
     stopped(files, 7, recipe)
     assert equal(weights(undisturbed), weights(go(files, recipe, resume="required")))
 
 
-def test_off_begins_anew(files: Files) -> None:
+def test_resume_off_starts_a_new_run(files: Files) -> None:
     there = stopped(files)
     assert go(files, resume="off").folder == Path(f"{there.path}-2")
     assert there.resume.exists()
@@ -158,7 +158,7 @@ def test_required_without_an_unfinished_run_of_it_says_what_differs(files: Files
     ):
         go(files, resume="required")
     stopped(files)
-    with pytest.raises(PspError, match=r"found .*: optim\.labelled_batch is 3 there, 2 here"):
+    with pytest.raises(PspError, match=r"found .*: optim\.labelled_batch 3 in the run, 2 requested"):
         go(files, change(SHORT, optim={"labelled_batch": 2}), resume="required")
 
 
@@ -166,10 +166,10 @@ def test_required_without_an_unfinished_run_of_it_says_what_differs(files: Files
 @pytest.mark.parametrize(
     ("update", "said"),
     [
-        ({"split_digest": "a" * 64}, r"split_digest is aaaaaaaaaaaa… there"),
-        ({"content_fingerprint": "b" * 64}, r"content_fingerprint is bbbbbbbbbbbb… there"),
-        ({"seed": 9}, r"seed is 9 there, 0 here"),
-        ({"precision": "bfloat16"}, r"precision is bfloat16 there, float32 here"),
+        ({"split_digest": "a" * 64}, r"split_digest aaaaaaaaaaaa… in the run"),
+        ({"content_fingerprint": "b" * 64}, r"content_fingerprint bbbbbbbbbbbb… in the run"),
+        ({"seed": 9}, r"seed 9 in the run, 0 requested"),
+        ({"precision": "bfloat16"}, r"precision bfloat16 in the run, float32 requested"),
     ],
 )
 def test_a_named_run_of_another_training_is_refused_with_what_differs(
@@ -177,11 +177,11 @@ def test_a_named_run_of_another_training_is_refused_with_what_differs(
 ) -> None:
     there = stopped(files)
     RunConfig.load(there.config).model_copy(update=update).save(there.config)
-    with pytest.raises(PspError, match=f"a run of another training: found {said}"):
+    with pytest.raises(PspError, match=f"the run of another training: found {said}"):
         go(files, out=there.path, resume=resume)
 
 
-def test_where_files_lie_and_how_often_is_saved_may_change(files: Files) -> None:
+def test_file_paths_and_checkpoint_interval_may_change(files: Files) -> None:
     there = stopped(files)
     change_provenance(there, data_path="elsewhere.h5", split_path="elsewhere.json")
     warned: list[str] = []
@@ -193,7 +193,7 @@ def test_where_files_lie_and_how_often_is_saved_may_change(files: Files) -> None
     assert RunConfig.load(there.config).latest.data_path == str(files.data)
 
 
-def test_a_run_that_stopped_before_its_first_checkpoint_begins_again_in_its_folder(files: Files) -> None:
+def test_a_run_that_stopped_before_its_first_checkpoint_restarts_in_its_folder(files: Files) -> None:
     there = stopped(files)
     there.resume.unlink()
     with pytest.raises(PspError, match=r"nothing to resume: found no resume\.pt"):
@@ -202,21 +202,21 @@ def test_a_run_that_stopped_before_its_first_checkpoint_begins_again_in_its_fold
     assert [entry["step"] for entry in log(done.folder)] == [8, 10, 12]
 
 
-def test_a_finished_run_is_left_as_it_is_and_said(files: Files) -> None:
+def test_a_finished_run_is_reported_and_not_changed(files: Files) -> None:
     done = go(files)
     before = (done.folder / "last.safetensors").stat().st_mtime_ns
     said: list[str] = []
     again = go(files, out=done.folder, resume="auto", on_message=said.append)
     assert (again.final, again.best) == (done.final, done.best)
-    assert "trained to its end already" in said[0]
+    assert "already finished" in said[0]
     assert (done.folder / "last.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(PspError, match=r"trained to its end already.*psptool evaluate"):
+    with pytest.raises(PspError, match=r"already finished.*psptool evaluate"):
         go(files, out=done.folder, resume="required")
 
 
-def test_a_run_in_other_hands_is_not_touched(files: Files) -> None:
+def test_a_run_that_another_process_trains_is_not_resumed(files: Files) -> None:
     there = stopped(files)
-    with there.hold():
+    with there.acquire_lock():
         with pytest.raises(PspError, match="another psptool process is training in this folder"):
             go(files, out=there.path, resume="required")
         said: list[str] = []
@@ -231,7 +231,7 @@ def test_a_run_in_other_hands_is_not_touched(files: Files) -> None:
     [(b"", "the file is empty"), (b"PK", "damaged"), (b"\x80\x04.", "damaged")],
     ids=["empty", "no archive", "a pickle"],
 )
-def test_a_damaged_state_is_an_error_that_names_its_path_and_what_helps(
+def test_a_damaged_checkpoint_is_an_error_with_its_path_and_a_fix(
     files: Files, damage: bytes, words: str
 ) -> None:
     there = stopped(files)
@@ -244,7 +244,7 @@ def test_a_damaged_state_is_an_error_that_names_its_path_and_what_helps(
     assert equal(weights(go(files, out=there.path, resume="auto")), weights(go(files)))
 
 
-def test_a_state_that_would_run_code_does_not(files: Files, tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_executed(files: Files, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'owned'}",)
@@ -256,7 +256,7 @@ def test_a_state_that_would_run_code_does_not(files: Files, tmp_path: Path) -> N
     assert not (tmp_path / "owned").exists()
 
 
-def test_lines_of_later_steps_and_a_torn_one_are_dropped(files: Files) -> None:
+def test_log_lines_of_later_steps_and_an_incomplete_line_are_removed(files: Files) -> None:
     recipe = change(SHORT, optim={"steps": 20})
     there = stopped(files, 12, recipe)
     with there.log.open("a", encoding="utf-8") as file:
@@ -265,14 +265,14 @@ def test_lines_of_later_steps_and_a_torn_one_are_dropped(files: Files) -> None:
     assert log(done.folder) == log(go(files, recipe).folder)
 
 
-def test_a_second_ctrl_c_stops_at_once() -> None:
+def test_a_second_ctrl_c_stops_immediately() -> None:
     import signal
 
     before = signal.getsignal(signal.SIGINT)
-    with requests() as asked:
-        assert not asked()
+    with stop_requests() as requested:
+        assert not requested()
         signal.raise_signal(signal.SIGINT)
-        assert asked()
+        assert requested()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -284,7 +284,7 @@ def test_one_of_several_processes_that_fails_is_not_cut_off_by_torchruns_sigterm
     before = signal.getsignal(signal.SIGTERM)
     try:
         for processes, after in ((1, before), (2, signal.SIG_IGN)):
-            with pytest.raises(ValueError, match="lost"), requests(processes):
+            with pytest.raises(ValueError, match="lost"), stop_requests(processes):
                 raise ValueError("lost")
             assert signal.getsignal(signal.SIGTERM) is after
     finally:

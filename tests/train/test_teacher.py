@@ -14,7 +14,7 @@ from psptool.data.batches.streams import Batch, Stream
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import TeacherSettings, TrainingConfig
-from psptool.training.teacher import OLD_LABELS, Teacher
+from psptool.training.teacher import LABEL_MOMENTUM, Teacher
 
 from ..streams import two
 from ..trained import TRAINING, make_network
@@ -90,7 +90,7 @@ def test_its_labels_are_its_probabilities_balanced_and_sharpened(temperature: fl
         streams = make_streams(seed=seed)
         found = teacher.predict(streams)
         p = probabilities(model, streams).double().numpy()
-        mean = OLD_LABELS * mean + (1 - OLD_LABELS) * p.mean(0)
+        mean = LABEL_MOMENTUM * mean + (1 - LABEL_MOMENTUM) * p.mean(0)
         for row, own in zip(found, p, strict=True):
             powers = [(x / m if balance else x) ** (1 / temperature) for x, m in zip(own, mean, strict=True)]
             expected = np.array(powers) / sum(powers)

@@ -271,7 +271,7 @@ REFUSED: dict[str, tuple[TrainingConfig, dict[str, list[str]], str]] = {
     "one clip has none to compare with": (
         change(optim={"pool_batch": 1}),
         PARTS,
-        r"optim\.pool_batch: too few clips of the pool.* found 1 clips a step of 15, expected 2 or more",
+        r"optim\.pool_batch: too few clips.*: found 1 clip per step, 15 in the pool, expected 2 or more",
     ),
     "no labelled clips": (RECIPE, {**PARTS, "labelled": []}, r"no labelled clips.*psptool split"),
     "a clip that the dataset has not": (

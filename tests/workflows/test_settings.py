@@ -150,7 +150,7 @@ def test_who_finds_another_process_training_in_the_folder_waits_for_its_end(grid
     grids.wait_for(tmp_path / "absent")  # nobody to wait for
     grids.wait_for(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    held = RunFolder(tmp_path).hold()
+    held = RunFolder(tmp_path).acquire_lock()
     waiting = threading.Thread(target=grids.wait_for, args=(tmp_path,))
     waiting.start()
     waiting.join(0.2)

@@ -151,7 +151,7 @@ def test_runs_that_were_finished_when_the_grid_was_killed_are_not_made_again(gri
 
 def test_a_training_that_was_killed_goes_on_where_it_was(grid: Grid) -> None:
     assert grid.unfinished
-    assert all("going on with" in grid.log(run) for run in grid.unfinished)
+    assert all("resuming this run" in grid.log(run) for run in grid.unfinished)
     assert all(Scores.load(run / "scores.json") for run in grid.unfinished)
 
 

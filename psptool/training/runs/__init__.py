@@ -1,1 +1,1 @@
-"""The run folder: configuration, log, weights, resume state and scores, by name."""
+"""The run folder: configuration, log, weights, and the checkpoint of an unfinished run."""

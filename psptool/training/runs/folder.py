@@ -1,8 +1,7 @@
-"""A run's folder: one place for the names of its files, and how each is written.
+"""The run folder: names of its files, reading and writing.
 
-``config.json`` is written before the first step, ``log.jsonl`` grows while training, and weights appear whole or
-not at all. A folder without ``last.safetensors`` is a training that did not reach its end; where it also has a
-``resume.pt``, it can go on from there.
+``config.json`` is written before the first step. ``log.jsonl`` grows during training. Weights are written completely
+or not at all. A folder without ``last.safetensors`` is an unfinished run; it can be resumed if it has a ``resume.pt``.
 """
 
 from __future__ import annotations
@@ -23,55 +22,59 @@ from psptool.schemas.run import RunConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-NO_TERMS = ("step", "lr", "seconds", "validation")
-"""What stands in an entry of the log beside the loss and its terms."""
+NOT_TERMS = ("step", "lr", "seconds", "validation")
+"""Keys of a log entry other than the loss and its terms."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths in one run's folder."""
+    """One run folder.
+
+    Attributes:
+        path: Path of the folder.
+    """
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """What was trained, on what, with which recipe."""
+        """The run configuration: dataset, split, training configuration and provenance."""
         return self.path / "config.json"
 
     @property
     def log(self) -> Path:
-        """One JSON object a line: step, loss and its terms, learning rate, seconds, validation accuracy."""
+        """One JSON object per line: step, loss and its terms, learning rate, seconds, validation accuracy."""
         return self.path / "log.jsonl"
 
     def weights(self, which: str) -> Path:
-        """The weights: ``last``, or ``best`` on the validation clips."""
+        """The weights of the last step (``last``), or the best ones on the validation clips (``best``)."""
         return self.path / f"{which}.safetensors"
 
     @property
     def resume(self) -> Path:
-        """Where a stopped training goes on from; gone once the training is done."""
+        """The checkpoint to resume from; removed when the training is finished."""
         return self.path / "resume.pt"
 
     @property
     def lock(self) -> Path:
-        """Locked by the process that trains here; never replaced nor removed, so that all lock the same file."""
+        """Locked by the process that trains in the folder. Never replaced or removed: all must lock the same file."""
         return self.path / ".lock"
 
     @property
     def curves(self) -> Path:
-        """The log as a picture, drawn at the end."""
+        """The learning curves, written at the end of the training."""
         return self.path / "curves.png"
 
     @property
     def finished(self) -> bool:
-        """Whether the training reached its end."""
+        """Whether the training is finished."""
         return self.weights("last").exists()
 
     def read_config(self) -> RunConfig:
-        """What stands in `config`.
+        """Read ``config.json``.
 
         Raises:
-            PspError: There is no such folder, it is none of a run, or the file is damaged.
+            PspError: The folder does not exist or is not a run folder, or the file is damaged.
         """
         if not self.path.exists():
             names = [path.name for path in _entries(self.path.parent) if path.is_dir()]
@@ -81,9 +84,9 @@ class RunFolder:
             )
         if not self.config.exists():
             raise PspError(
-                f"{self.path}: not a run's folder",
-                "no config.json in it",
-                "a folder that psptool train made",
+                f"{self.path}: not a run folder",
+                "no config.json",
+                "a folder written by psptool train",
                 "Check the path.",
             )
         return RunConfig.load(self.config)
@@ -92,31 +95,32 @@ class RunFolder:
     def create(
         cls, config: RunConfig, out: Path | None = None, runs: Path = Path("runs")
     ) -> tuple[RunFolder, IO[bytes]]:
-        """Make a new folder, lock it as `hold` does, and write its configuration.
+        """Create a new folder, lock it (see `acquire_lock`), and write its configuration.
 
         Args:
-            config: The run's.
+            config: The run configuration.
             out: The folder; by default ``<split>-<method>-<preset>`` in ``runs``, with ``-2``, ``-3``, … appended
-                where that exists.
-            runs: Where runs lie.
+                if it exists.
+            runs: The folder of all runs.
 
         Returns:
-            The folder, and the file whose closing releases the lock.
+            The folder, and an open file that holds the lock until it is closed.
 
         Raises:
-            PspError: ``out`` exists and is not empty, another process is training in it, or the folder cannot be made.
+            PspError: ``out`` exists and is not empty, another process is training in it, or the folder cannot be
+                created.
         """
         if out is not None:
             folder = cls(out)
-            held = folder.claim()
+            held = folder.create_and_lock()
             if folder.config.exists():
                 held.close()
                 raise _not_empty(out)
         else:
-            with _named(runs):
+            with _creation_errors(runs):
                 runs.mkdir(parents=True, exist_ok=True)
                 folder = cls(_new_folder(runs, config))
-            held = folder.hold()
+            held = folder.acquire_lock()
         try:
             config.save(folder.config)
         except BaseException:
@@ -124,22 +128,23 @@ class RunFolder:
             raise
         return folder, held
 
-    def claim(self) -> IO[bytes]:
-        """Make the folder where it is absent, and lock it as `hold` does before anything else is written.
+    def create_and_lock(self) -> IO[bytes]:
+        """Create the folder if it does not exist, and lock it (see `acquire_lock`) before anything is written.
 
         Raises:
-            PspError: The folder holds other files than a run's, cannot be made, or another process is training in it.
+            PspError: The folder has files but is not a run folder, cannot be created, or another process is training
+                in it.
         """
-        with _named(self.path):
+        with _creation_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            # The lock and a partial file are what a process leaves that was killed before it wrote the configuration.
+            # A process killed before it wrote the configuration leaves the lock file, and perhaps a partial file.
             files = [path for path in self.path.iterdir() if path != self.lock and not is_partial(path)]
             if files and not self.config.exists():
                 raise _not_empty(self.path)
-        return self.hold()
+        return self.acquire_lock()
 
     def restart(self, config: RunConfig) -> None:
-        """Remove what a training left that stopped before its first checkpoint, and write the configuration anew.
+        """Remove the files of a training that stopped before its first checkpoint, and write the configuration.
 
         Raises:
             PspError: A file cannot be written.
@@ -149,7 +154,7 @@ class RunFolder:
         config.save(self.config)
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
-        """Add one line to the log.
+        """Append one line to the log.
 
         Raises:
             PspError: The log cannot be written.
@@ -161,7 +166,7 @@ class RunFolder:
             raise PspError(f"{self.log}: cannot be written ({error.strerror or error})") from error
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The log's entries, up to the first line that is none: a stopped machine may have left a torn one.
+        """Entries of the log up to the first malformed line: a crash of the machine may leave an incomplete line.
 
         Raises:
             PspError: The log cannot be read.
@@ -177,7 +182,7 @@ class RunFolder:
         return entries
 
     def cut_log(self, step: int) -> None:
-        """Drop what the log says of steps after ``step``: a training that goes on from there says it again.
+        """Remove log entries of steps after ``step``; a training resumed at ``step`` logs them again.
 
         Raises:
             PspError: The log cannot be read or written.
@@ -186,35 +191,35 @@ class RunFolder:
         write_whole(self.log, "".join(kept))
 
     def save_resume(self, state: bytes) -> None:
-        """Write ``resume.pt`` whole or not at all, and the log's lines up to it before.
+        """Write ``resume.pt`` completely or not at all, after flushing the log to disk.
 
         Raises:
-            PspError: They cannot be written.
+            PspError: The file cannot be written.
         """
         if self.log.exists():
             with self.log.open("rb") as file:
                 os.fsync(file.fileno())
         write_whole(self.resume, state)
 
-    def hold(self) -> IO[bytes]:
-        """Keep other processes from training in this folder for as long as the file returned is open.
+    def acquire_lock(self) -> IO[bytes]:
+        """Lock the folder against training by other processes until the returned file is closed.
 
         Raises:
-            PspError: Another process is training here, or the folder is gone or cannot be written.
+            PspError: Another process is training in the folder, or the folder does not exist or cannot be written.
         """
-        with _named(self.path):
+        with _creation_errors(self.path):
             held = self.lock.open("ab")
         if not lock(held):
             held.close()
             raise PspError(
                 f"{self.path}: another psptool process is training in this folder",
-                fix="Wait for it to end, or train elsewhere with --resume off.",
+                fix="Wait until it has finished, or train in a new folder with --resume off.",
             )
         return held
 
     def wait(self) -> None:
-        """Wait until no other process trains in this folder."""
-        # Opened for reading, which makes no file in a folder that is not a run's.
+        """Wait until no other process is training in this folder."""
+        # Opened for reading, which does not create the file in a folder that is not a run folder.
         with suppress(FileNotFoundError), self.lock.open("rb") as held:
             lock(held, wait=True)
 
@@ -228,10 +233,14 @@ class RunFolder:
             return False
 
     def save_weights(self, which: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write weights whole or not at all.
+        """Write weights completely or not at all.
+
+        Args:
+            which: ``last`` or ``best``.
+            tensors: The state dict.
 
         Raises:
-            PspError: They cannot be written.
+            PspError: The file cannot be written.
         """
         from safetensors.torch import save
 
@@ -240,21 +249,19 @@ class RunFolder:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn an error of the system into one that names the folder to be made."""
+def _creation_errors(path: Path) -> Iterator[None]:
+    """Context that turns an operating system error into one that names the run folder."""
     try:
         yield
     except OSError as error:
         raise PspError(
-            f"{path}: the run's folder cannot be made ({error.strerror or error})",
-            fix="Name a place that can be written with --out.",
+            f"{path}: the run folder cannot be created ({error.strerror or error})",
+            fix="Choose a writable folder with --out.",
         ) from error
 
 
 def _not_empty(path: Path) -> PspError:
-    return PspError(
-        f"{path}: the folder is not empty", fix="Name a new folder with --out, or leave --out away."
-    )
+    return PspError(f"{path}: the folder is not empty", fix="Choose a new folder with --out, or omit --out.")
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -265,9 +272,9 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _new_folder(runs: Path, config: RunConfig) -> Path:
-    """Make the first of ``<split>-<method>-<preset>``, ``…-2``, ``…-3`` that does not exist.
+    """Create the first of ``<split>-<method>-<preset>``, ``…-2``, ``…-3`` that does not exist.
 
-    Making it is the test: of two trainings that start at once, one gets the name.
+    Creating it is the check, so that only one of two trainings that start at the same time gets the name.
     """
     stem = f"{config.split_name}-{config.training.method}-{config.training.preset}"
     for number in count(1):

@@ -1,4 +1,4 @@
-"""Runs that did not reach their end: where a training asked for stands already, and what keeps it from resuming."""
+"""Unfinished runs: the choice of the run folder, and whether a run can be resumed."""
 
 from __future__ import annotations
 
@@ -19,48 +19,47 @@ Resume = Literal["off", "required", "auto"]
 
 @dataclass(frozen=True)
 class RunSlot:
-    """Where a training writes, and from where it resumes.
+    """The run folder of a training, and the checkpoint it resumes from.
 
     Attributes:
-        folder: The run's folder.
-        config: The run's; where it resumes, as the run began, with the checkpoint interval that is asked for now.
-        state: What ``resume.pt`` holds; None where the training begins with its first step.
-        finished: The training has been there and reached its end.
-        passed_by: Newest first, unfinished runs of the same split, method and preset that another identity, or another
-            process, keeps from being resumed, and why.
-        unreadable: Folders with a ``resume.pt`` whose configuration cannot be read, and why.
-        held: Keeps other processes out of the folder while it is open.
+        folder: The run folder.
+        config: The run configuration; that of a resumed run has the requested checkpoint interval.
+        state: Content of ``resume.pt``; None if the training starts at step 0.
+        finished: Whether the run is already finished.
+        skipped: Unfinished runs of the same split, method and preset that cannot be resumed, newest first, each with
+            the reason: another identity, or another process is training in the folder.
+        unreadable: Folders with a ``resume.pt`` whose configuration cannot be read, each with the reason.
+        held: Open file that holds the lock of the folder.
     """
 
     folder: RunFolder
     config: RunConfig
     state: bytes | None = None
     finished: bool = False
-    passed_by: tuple[tuple[Path, str], ...] = ()
+    skipped: tuple[tuple[Path, str], ...] = ()
     unreadable: tuple[tuple[Path, str], ...] = ()
     held: IO[bytes] | None = None
 
 
-def differences(there: RunConfig, asked: RunConfig, precisions: Collection[str]) -> list[str]:
-    """What keeps the run ``there`` from being resumed as ``asked``, a line each: how their identities differ.
+def differences(run: RunConfig, requested: RunConfig, precisions: Collection[str]) -> list[str]:
+    """Differences between the identity of a run and a requested training that prevent resuming it, one per line.
 
     Args:
-        there: The run.
-        asked: The training asked for. Where its recipe leaves the precision to the device (``auto``), the run's own
-            precision holds.
-        precisions: Those that the device computes in.
+        run: The run.
+        requested: The requested training. If its precision is ``auto``, the precision of the run is used.
+        precisions: Precisions that the device supports.
     """
-    old, new = there.identity(), asked.identity()
-    if asked.training.precision == "auto":
-        new["precision"] = there.precision
-    found = [
-        f"{key.removeprefix('training.')} is {_short(old.get(key))} there, {_short(new.get(key))} here"
+    old, new = run.identity(), requested.identity()
+    if requested.training.precision == "auto":
+        new["precision"] = run.precision
+    lines = [
+        f"{key.removeprefix('training.')} {_short(old.get(key))} in the run, {_short(new.get(key))} requested"
         for key in old | new
         if old.get(key) != new.get(key)
     ]
-    if not found and there.precision not in precisions:
-        found.append(f"precision is {there.precision} there, which {asked.latest.computed_on} cannot compute")
-    return found
+    if not lines and run.precision not in precisions:
+        lines.append(f"precision {run.precision} in the run, not supported by {requested.latest.computed_on}")
+    return lines
 
 
 def resolve_run(
@@ -70,96 +69,99 @@ def resolve_run(
     resume: Resume,
     precisions: Collection[str] = ("float32", "bfloat16"),
 ) -> RunSlot:
-    """Choose the run's folder, and lock it before anything is written.
+    """Choose the run folder, and lock it before anything is written.
 
-    ``off`` makes a new one. ``required`` resumes a run: the one in ``out``, or else the newest unfinished run in
-    ``runs`` with this very identity. ``auto`` does the same where there is one, and makes a new one otherwise.
+    ``off`` creates a new folder. ``required`` resumes a run: that in ``out``, or the newest unfinished run in ``runs``
+    with the same identity. ``auto`` does the same if there is one, and else creates a new folder.
 
     Args:
-        config: Of the training asked for.
-        out: The folder, where it is given.
-        runs: Where runs lie.
+        config: Configuration of the requested training.
+        out: The folder, if given.
+        runs: The folder of all runs.
         resume: See above.
-        precisions: Those that the device computes in.
+        precisions: Precisions that the device supports.
 
     Raises:
-        PspError: There is nothing to resume (``required``); the run in ``out`` has another identity, whose
-            differences the error lists, a damaged configuration, or is in other hands; a folder cannot be made.
+        PspError: There is nothing to resume (``required``); the run in ``out`` has another identity or a damaged
+            configuration, or another process is training in it; a folder cannot be created.
     """
     if resume != "off" and out is not None and (resume == "auto" or RunFolder(out).config.exists()):
-        return _in_named(RunFolder(out), config, resume, precisions)
-    passed_by: list[tuple[Path, str]] = []
+        return _resolve_folder(RunFolder(out), config, resume, precisions)
+    skipped: list[tuple[Path, str]] = []
     unreadable: list[tuple[Path, str]] = []
     candidates = newest_first(runs.glob("*/resume.pt")) if resume != "off" and out is None else []
-    for folder, there in _unfinished(candidates, config, unreadable):
-        reasons = differences(there, config, precisions)
+    for folder, run in _unfinished(candidates, config, unreadable):
+        reasons = differences(run, config, precisions)
         if not reasons:
             try:
-                place = _in_named(folder, config, "required", precisions)
-                return replace(place, passed_by=tuple(passed_by), unreadable=tuple(unreadable))
-            except PspError as error:  # In other hands, or finished since.
+                slot = _resolve_folder(folder, config, "required", precisions)
+                return replace(slot, skipped=tuple(skipped), unreadable=tuple(unreadable))
+            except PspError as error:  # Another process is training in it, or has finished it meanwhile.
                 reasons = [error.what.removeprefix(f"{folder.path}: ")]
-        passed_by.append((folder.path, "; ".join(reasons)))
+        skipped.append((folder.path, "; ".join(reasons)))
     if resume == "required":
         raise PspError(
             f"--resume required: {out or runs} has no unfinished run of this training",
-            found="; ".join(f"{path}: {reason}" for path, reason in passed_by[:1] + unreadable) or None,
-            fix="Name the run's folder with --out, or begin one without --resume required.",
+            found="; ".join(f"{path}: {reason}" for path, reason in skipped[:1] + unreadable) or None,
+            fix="Choose the run folder with --out, or start a new run without --resume required.",
         )
     folder, held = RunFolder.create(config, out, runs)
-    return RunSlot(folder, config, passed_by=tuple(passed_by), unreadable=tuple(unreadable), held=held)
+    return RunSlot(folder, config, skipped=tuple(skipped), unreadable=tuple(unreadable), held=held)
 
 
-def _in_named(folder: RunFolder, config: RunConfig, resume: Resume, precisions: Collection[str]) -> RunSlot:
-    """The run in a folder that was named, or a new one there."""
-    # What another training made is refused without a word on who is training there.
+def _resolve_folder(
+    folder: RunFolder, config: RunConfig, resume: Resume, precisions: Collection[str]
+) -> RunSlot:
+    """The run in ``folder``, or a new run there."""
+    # Checked before the lock: a run of another training is that error, whether or not a process is training it.
     if folder.config.exists():
-        _check_same(folder, config, precisions)
-    held = folder.claim()
+        _require_same_training(folder, config, precisions)
+    held = folder.create_and_lock()
     try:
-        # Again, now that no other process can change it.
+        # Checked again under the lock: no other process can change the folder any more.
         if not folder.config.exists():
             config.save(folder.config)
             return RunSlot(folder, config, held=held)
-        there = _check_same(folder, config, precisions)
-        return _there(folder, there, config, resume, held)
+        run = _require_same_training(folder, config, precisions)
+        return _resume_locked(folder, run, config, resume, held)
     except BaseException:
         held.close()
         raise
 
 
-def _check_same(folder: RunFolder, config: RunConfig, precisions: Collection[str]) -> RunConfig:
-    there = RunConfig.load(folder.config)
-    reasons = differences(there, config, precisions)
+def _require_same_training(folder: RunFolder, config: RunConfig, precisions: Collection[str]) -> RunConfig:
+    """The configuration of the run in ``folder``; a `PspError` if its identity differs from that of ``config``."""
+    run = RunConfig.load(folder.config)
+    reasons = differences(run, config, precisions)
     if reasons:
         raise PspError(
-            f"{folder.path}: a run of another training",
+            f"{folder.path}: the run of another training",
             "; ".join(reasons),
-            fix="Name a new folder with --out, or give the same options as for that run.",
+            fix="Choose a new folder with --out, or use the options of that run.",
         )
-    return there
+    return run
 
 
-def _there(
-    folder: RunFolder, there: RunConfig, config: RunConfig, resume: Resume, held: IO[bytes]
+def _resume_locked(
+    folder: RunFolder, run: RunConfig, config: RunConfig, resume: Resume, held: IO[bytes]
 ) -> RunSlot:
-    """Where a run stands, that nobody else is training."""
+    """Resume or restart the run in ``folder``, which is locked."""
     if folder.finished and resume == "auto":
-        return RunSlot(folder, there, finished=True, held=held)
+        return RunSlot(folder, run, finished=True, held=held)
     if folder.resume.exists() and not folder.finished:
         every = {"checkpoint_every": config.training.checkpoint_every}
-        resumed = there.model_copy(update={"training": there.training.model_copy(update=every)})
+        resumed = run.model_copy(update={"training": run.training.model_copy(update=every)})
         return RunSlot(folder, resumed, folder.resume.read_bytes(), held=held)
     if resume == "required":
         if folder.finished:
             raise PspError(
-                f"{folder.path}: trained to its end already",
-                fix=f"Take it as it is: psptool evaluate {folder.path}.",
+                f"{folder.path}: already finished, nothing to resume",
+                fix=f"Evaluate the run: psptool evaluate {folder.path}.",
             )
         raise PspError(
             f"{folder.path}: nothing to resume",
             found=f"no {folder.resume.name}: the run stopped before its first checkpoint",
-            fix="Begin again in the same folder without --resume required.",
+            fix="Restart the training in the same folder without --resume required.",
         )
     folder.restart(config)
     return RunSlot(folder, config, held=held)
@@ -168,25 +170,24 @@ def _there(
 def _unfinished(
     states: list[Path], config: RunConfig, unreadable: list[tuple[Path, str]]
 ) -> Iterator[tuple[RunFolder, RunConfig]]:
-    """Unfinished runs of the same split, method and preset; those that cannot be read are put in ``unreadable``."""
+    """Unfinished runs of the same split, method and preset; those that cannot be read are added to ``unreadable``."""
     for folder in (RunFolder(path.parent) for path in states):
         try:
-            there = RunConfig.load(folder.config)
+            run = RunConfig.load(folder.config)
         except PspError as error:
-            # A folder that vanished meanwhile was nobody's.
+            # Runs that were removed or finished meanwhile are not reported.
             if folder.resume.exists() and not folder.finished:
                 unreadable.append((folder.path, error.what.removeprefix(f"{folder.path}/")))
             continue
-        if not folder.finished and _kind(there) == _kind(config):
-            yield folder, there
+        if not folder.finished and _kind(run) == _kind(config):
+            yield folder, run
 
 
 def find_weights(folder: RunFolder, config: RunConfig, which: Literal["last", "best"]) -> Path:
-    """The file of a run's weights.
+    """The weights file of a run.
 
     Raises:
-        PspError: It does not exist; says whether the run is being trained, was interrupted and at which step, or has
-            no such weights.
+        PspError: It does not exist: the run is being trained, was interrupted, or has no such weights.
     """
     path = folder.weights(which)
     if path.is_file():
@@ -194,27 +195,29 @@ def find_weights(folder: RunFolder, config: RunConfig, which: Literal["last", "b
     if folder.finished:
         raise PspError(
             f"{path}: there is no such file",
-            fix="Leave out --weights best: there are best weights only where the split has validation clips.",
+            fix="Omit --weights best: best weights exist only if the split has validation clips.",
         )
     if folder.in_use:
-        raise PspError(f"{folder.path}: is being trained", fix="Wait for its end.")
-    again = f"psptool train --resume {{}} --out {shlex.quote(str(folder.path))}"
+        raise PspError(f"{folder.path}: is being trained", fix="Wait until the training is finished.")
+    command = f"psptool train --resume {{}} --out {shlex.quote(str(folder.path))}"
     if not folder.resume.exists():
         raise PspError(
-            f"{folder.path}: Interrupted before its first checkpoint",
-            fix=f"Begin again: {again.format('auto')}",
+            f"{folder.path}: interrupted before the first checkpoint",
+            fix=f"Restart: {command.format('auto')}",
         )
     step = read_state(folder.resume.read_bytes(), str(folder.resume))["step"]
     raise PspError(
-        f"{folder.path}: Interrupted at step {step} of {config.training.optim.steps}",
-        fix=f"Resume: {again.format('required')}",
+        f"{folder.path}: interrupted at step {step} of {config.training.optim.steps}",
+        fix=f"Resume: {command.format('required')}",
     )
 
 
 def _kind(config: RunConfig) -> tuple[str, str, str]:
+    """Split, method and preset."""
     return config.split_digest, config.training.method, config.training.preset
 
 
 def _short(value: object) -> str:
+    """The value as text; digests are abbreviated."""
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"

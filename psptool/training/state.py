@@ -80,9 +80,8 @@ class TrainState:
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
             # States of earlier versions do not have it.
             self.best_step = state.get("best_step", 0)
-            self.window = list(
-                state["window"].to(self._device).unbind()
-            )  # (steps, terms) -> steps of (terms,)
+            # (steps, terms) -> one tensor (terms,) per step
+            self.window = list(state["window"].to(self._device).unbind())
         except Exception as error:  # A damaged state may raise any error.
             raise damaged(source, error) from error
 

@@ -1,1 +1,1 @@
-"""Clips on the device as one ragged tensor; frames drawn and augmented as batched tensor work."""
+"""Clips on the device as one ragged tensor, and batches from it: frame sampling, streams, augmentation."""

@@ -1,4 +1,4 @@
-"""Changes to clips at training, drawn and applied as batched tensor work.
+"""Augmentation of training clips, sampled and applied as batched tensor operations.
 
 Notation for tensor shapes: N clips of a batch, P persons of all clips, T frames, V joints.
 """
@@ -17,14 +17,14 @@ from psptool.schemas.training import AugmentSettings
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw for each clip of a batch.
+    """Random augmentation of each clip of a batch.
 
     Attributes:
-        matrix: (N, 3, 3), turn, shear and scale in one; row vectors are multiplied from the left.
-        masked: bool (N, V), joints set to zero.
-        masked_frames: bool (N, T), frames set to zero; None where none are.
-        mirrored: bool (N,), left and right swapped.
-        jitter: Standard deviation of the noise to add.
+        matrix: (N, 3, 3), product of rotation, shear and scale, for row vectors: ``x @ matrix``.
+        masked: bool (N, V), joints that are set to zero.
+        mirrored: bool (N,), clips whose left and right are swapped.
+        jitter: Standard deviation of the added noise, in the unit of the positions.
+        masked_frames: bool (N, T), frames that are set to zero; None if `AugmentSettings.mask_frames` is 0.
     """
 
     matrix: Tensor
@@ -43,20 +43,21 @@ def draw_augmentation(
     frames: int = 0,
     up: UpAxis = "z",
 ) -> Augmentation:
-    """Draw one augmentation per clip; the same generator state gives the same draw.
+    """Sample one augmentation per clip. It depends only on the state of ``generator``.
 
     Args:
         clips: N.
         joints: V.
-        settings: What is drawn, and how much.
+        settings: Ranges and probabilities of the augmentation.
         generator: On ``device``.
-        device: Where the tensors of the result are.
+        device: Device of the result.
         frames: T.
-        up: Vertical axis of the positions: `AugmentSettings.turn` is about it, `AugmentSettings.tilt` about the two
-            others.
+        up: Vertical axis of the positions. `AugmentSettings.yaw` is the rotation about it,
+            `AugmentSettings.pitch_roll` those about the two other axes.
     """
 
     def uniform(*shape: int) -> Tensor:
+        """(N, *shape), uniform between -1 and 1."""
         return 2 * torch.rand(clips, *shape, generator=generator, device=device) - 1
 
     # Pitch and roll come before the yaw: the order of the axes is that of the three rotations.
@@ -64,7 +65,8 @@ def draw_augmentation(
     degrees = torch.tensor([settings.pitch_roll, settings.pitch_roll, settings.yaw]).to(
         device, non_blocking=True
     )
-    turn = _rotation(uniform(3) * degrees * (math.pi / 180), axes)
+    rotation = _rotation(uniform(3) * degrees * (math.pi / 180), axes)  # (N, 3) -> (N, 3, 3)
+    # Shear: ones on the diagonal, (N, 3, 3); scale: one factor per clip, (N, 1, 1)
     identity = torch.eye(3, device=device)
     shear = identity + settings.shear * uniform(3, 3) * (1 - identity)
     scale = 1 + settings.scale * uniform(1, 1)
@@ -73,7 +75,7 @@ def draw_augmentation(
     masked_frames = None
     if settings.mask_frames:
         masked_frames = torch.rand(clips, frames, generator=generator, device=device) < settings.mask_frames
-    return Augmentation(turn @ shear * scale, masked, mirrored, settings.jitter, masked_frames)
+    return Augmentation(rotation @ shear * scale, masked, mirrored, settings.jitter, masked_frames)
 
 
 def augment(
@@ -84,45 +86,54 @@ def augment(
     generator: torch.Generator,
     present: Tensor,
 ) -> Tensor:
-    """Apply each clip's draw to its persons.
+    """Apply the augmentation of each clip to its persons.
 
     Args:
         x: (P, T, V, 3).
         owner: int64 (P,), the clip of each person.
-        drawn: The draws of N clips.
-        mirror: int64 (V,), for each joint the one on the other side.
-        generator: Of the noise.
-        present: bool (P, T); absent frames stay zero.
+        drawn: The augmentation of N clips.
+        mirror: int64 (V,), for each joint the index of the joint on the other side.
+        generator: Generator of the noise, on the device of ``x``.
+        present: bool (P, T); absent frames remain zero.
 
     Returns:
         (P, T, V, 3).
     """
-    flip = drawn.mirrored[owner][:, None, None, None]
+    flip = drawn.mirrored[owner][:, None, None, None]  # (N,) -> (P,) -> (P, 1, 1, 1)
+    # Mirror: swap left and right joints, and negate x.
     x = torch.where(flip, x[:, :, mirror] * _flip_x(x), x)
+    # (P, T*V, 3) @ (P, 3, 3) -> (P, T*V, 3) -> (P, T, V, 3)
     x = (x.flatten(1, 2) @ drawn.matrix[owner]).view(x.shape)
     if drawn.jitter:
         x = x + drawn.jitter * torch.randn(x.shape, generator=generator, device=x.device)
     if drawn.masked_frames is not None:
         present = present & ~drawn.masked_frames[owner]
+    # Masking is last: noise must not reach masked joints. (P, T, 1) & (P, 1, V) -> (P, T, V)
     kept = present[:, :, None] & ~drawn.masked[owner][:, None, :]
     return x * kept[..., None]
 
 
 def _flip_x(x: Tensor) -> Tensor:
+    """Factors (3,) that negate the first coordinate."""
     return torch.tensor([-1.0, 1.0, 1.0], dtype=x.dtype).to(x.device, non_blocking=True)
 
 
 def _rotation(angles: Tensor, axes: tuple[int, int, int]) -> Tensor:
-    """(N, 3) angles in radians about the three ``axes`` -> (N, 3, 3), for row vectors: the first axis turns first."""
+    """Rotation matrices for row vectors, (N, 3, 3): about the first of ``axes`` first.
+
+    Args:
+        angles: (N, 3), in radians, about the three ``axes``.
+        axes: Axis of each angle: 0 for x, 1 for y, 2 for z.
+    """
     cos, sin = angles.cos(), angles.sin()
     one, zero = torch.ones_like(cos[:, 0]), torch.zeros_like(cos[:, 0])
     about = []
-    for place, axis in enumerate(axes):
-        c, s = cos[:, place], sin[:, place]
+    for number, axis in enumerate(axes):
+        c, s = cos[:, number], sin[:, number]  # (N,)
         rows = {
             0: (one, zero, zero, zero, c, -s, zero, s, c),
             1: (c, zero, s, zero, one, zero, -s, zero, c),
             2: (c, -s, zero, s, c, zero, zero, zero, one),
         }[axis]
-        about.append(torch.stack(rows, dim=1).view(-1, 3, 3))
+        about.append(torch.stack(rows, dim=1).view(-1, 3, 3))  # nine of (N,) -> (N, 9) -> (N, 3, 3)
     return about[0] @ about[1] @ about[2]

@@ -1,10 +1,10 @@
-"""A dataset's clips on the device as one ragged tensor, and batches gathered from it without any worker process.
+"""Clips of a dataset on the device as one ragged tensor, and batches gathered from it without worker processes.
 
-Which frames and persons a batch has is worked out on the host, in small integer tables: the sizes of all that the
-device is asked for are known without waiting for it.
+Frames and persons of a batch are chosen on the host, in small integer tensors, so that all tensor sizes are known
+without waiting for the device.
 
-Notation for tensor shapes: n clips of the dataset, N clips of a batch, P persons of all clips of a batch, T frames
-drawn, V joints, R stored rows (one frame of one person each).
+Notation for tensor shapes: n clips of the dataset, N clips of a batch, P persons of all clips of a batch, T sampled
+frames, V joints, R stored rows (one frame of one person each), F visible frames of all clips.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from psptool.schemas.training import (
 NO_CHANGE = AugmentSettings()
 AS_RELEASED = StreamSettings()
 DRAWING, AUGMENTING = "psptool: drawing", "psptool: augmenting"
-"""What `psptool train --profile` calls these parts of a step."""
+"""Labels of these parts of a step in the profiler, for `psptool train --profile`."""
 DEVICE_SHARE = 0.5
-"""Of the device's free memory, what clips may take; the step's activations need the rest."""
+"""Fraction of the free device memory that clips may use; activations need the rest."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Batcher:
 
     @classmethod
     def of(cls, clips: RaggedClips, recipe: TrainingConfig) -> Batcher:
-        """As the training configuration says."""
+        """The batcher of a training configuration."""
         absent = recipe.model.absent_persons
         return cls(clips, recipe.sampling, recipe.augment, absent, streams=recipe.streams)
 
@@ -198,8 +198,8 @@ class Batcher:
 
         Args:
             chosen: int64 (N,), clip numbers, on the host.
-            generator: On the host. On another device the augmentations come from a generator there, which this one
-                seeds: its state alone determines all random draws.
+            generator: On the host. It seeds the generator of the augmentation on another device, so that its state
+                determines the whole batch.
         """
         frames = self._random_frames(chosen, generator)
         on_device = self._device_generator(generator)
@@ -238,7 +238,7 @@ class Batcher:
         return batch
 
     def _random_frames(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        """Frame numbers in the clip, int64 (N, T)."""
+        """Random frame numbers of the clips, int64 (N, T)."""
         with record_function(DRAWING):
             return self._visible_frames(chosen, draw_frames(self._counts(chosen), self.sampling, generator))
 
@@ -257,22 +257,28 @@ class Batcher:
             )
 
     def _device_generator(self, generator: torch.Generator) -> torch.Generator:
+        """A generator on the device of the clips, seeded by ``generator``."""
         if self.clips.device.type == "cpu":
             return generator
         seed = int(torch.randint(2**62, (), generator=generator))
         return torch.Generator(self.clips.device).manual_seed(seed)
 
     def _counts(self, chosen: Tensor) -> Tensor:
+        """Number of visible frames, int64 (N,)."""
         return self.clips.visible_count[chosen]
 
     def _visible_frames(self, chosen: Tensor, drawn: Tensor) -> Tensor:
-        """(N, T) positions among the visible frames -> frame numbers in the clip."""
+        """Frame numbers in the clip, (N, T), from positions among its visible frames, (N, T)."""
+        # (N, 1) + (N, T) -> (N, T), positions in `visible` (F,)
         return self.clips.visible[self.clips.first_visible[chosen][:, None] + drawn]
 
     def _persons(self, chosen: Tensor) -> _Persons:
-        count = self.clips.persons[chosen]
-        owner = torch.repeat_interleave(torch.arange(len(chosen)), count)
+        """All persons of the clips ``chosen``, int64 (N,)."""
+        count = self.clips.persons[chosen]  # (N,)
+        owner = torch.repeat_interleave(torch.arange(len(chosen)), count)  # (N,) -> (P,)
+        # Number of the person within its clip: its index less the number of persons in the clips before.
         number = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
+        # Rows are person-major within a clip: a person's rows come after the frames of the persons before.
         first_row = self.clips.first_row[chosen][owner] + number * self.clips.frames[chosen][owner]
         return _Persons(owner, number, first_row)
 
@@ -285,33 +291,35 @@ class Batcher:
         return STREAMS[stream].make(read, self.streams, self.clips.topology)
 
     def _gather(self, data: Tensor, persons: _Persons, frames: Tensor) -> Frames:
-        """The rows of ``data`` (R, V, 3) for the frames (N, T) of each clip."""
+        """Rows of ``data`` (R, V, 3) for the frames (N, T) of each clip, as (P, T, V, 3)."""
         owner = persons.owner
-        rows = persons.first_row[:, None] + frames[owner]  # (P, T)
-        present = self.clips.present[rows]
+        rows = persons.first_row[:, None] + frames[owner]  # (P, 1) + (P, T) -> (P, T)
+        present = self.clips.present[rows]  # (R,) -> (P, T)
         if self.absent_persons == "zeros":
-            # Every clip gets the same number of persons; the missing ones are zeros throughout.
+            # Every clip has `slots` persons, (N * slots, T, V, 3). Missing persons are zeros in all frames.
             clips = len(frames)
-            slot = owner * self.slots + persons.number
+            slot = owner * self.slots + persons.number  # (P,)
             x = self._fetch(data, rows)
             padded = x.new_zeros(clips * self.slots, *x.shape[1:])
             shown = present.new_zeros(len(padded), present.shape[1])
             owner = torch.arange(clips).repeat_interleave(self.slots)
             x = padded.index_copy(0, slot.to(x.device, non_blocking=True), x)
             return Frames(x, shown.index_copy(0, slot, present), owner)
-        # A person who is absent from all sampled frames is left out too.
-        seen = present.any(1)
+        # A person who is absent from all sampled frames is excluded, so P may be less than the number of persons.
+        seen = present.any(1)  # (P, T) -> (P,)
         return Frames(self._fetch(data, rows[seen]), present[seen], owner[seen])
 
     def _fetch(self, data: Tensor, rows: Tensor) -> Tensor:
-        """The rows (P, T) of ``data``, (P, T, V, 3) on the device, of torch's default type, float32 as a rule."""
+        """Rows (P, T) of ``data`` (R, V, 3) on the device, (P, T, V, 3), in PyTorch's default type."""
         device = self.clips.device
         if self.clips.place == "device":
             return data[rows.to(device, non_blocking=True)].to(torch.get_default_dtype())
+        # Gathered into pinned memory on the host, (P*T, V, 3), so that the copy to the GPU is asynchronous.
         batch = torch.empty(rows.numel(), *data.shape[1:], dtype=data.dtype, pin_memory=device.type == "cuda")
         torch.index_select(data, 0, rows.flatten(), out=batch)
         batch = batch.to(device, non_blocking=True).to(torch.get_default_dtype())
         return batch.view(*rows.shape, *data.shape[1:])
 
     def _stream(self, x: Tensor, owner: Tensor, clips: int) -> Stream:
+        """(P, T, V, 3) -> a stream with (P, 3, T, V)."""
         return Stream.of(x.permute(0, 3, 1, 2), torch.bincount(owner, minlength=clips))

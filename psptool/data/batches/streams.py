@@ -1,4 +1,4 @@
-"""A batch: by stream name the network's input for the same clips. Every stream is defined here, in `STREAMS`.
+"""Streams, the network's inputs for the same clips, and their definitions (`STREAMS`).
 
 Notation for tensor shapes: N clips, P persons of all clips, T frames, V joints.
 """
@@ -24,10 +24,9 @@ class Stream:
     """One stream's input for a batch of clips.
 
     Attributes:
-        x: (P, 3, T, V).
-        average: (N, P), the weights that turn persons into clips; each row sums to 1 over its clip's persons.
-        counts: int64 (N,) on the host, persons of each clip, clip by clip; None where it is not needed, as in an
-            exported model.
+        x: (P, 3, T, V), persons in the order of the clips.
+        average: (N, P), weights of the mean over the persons of each clip: ``average @ x`` is (N, …). Rows sum to 1.
+        counts: int64 (N,) on the host, number of persons of each clip; None in exported models.
     """
 
     x: Tensor
@@ -36,41 +35,42 @@ class Stream:
 
     @classmethod
     def of(cls, x: Tensor, counts: Tensor) -> Stream:
-        """The stream of persons ``x`` (P, 3, T, V), clip by clip, of which ``counts``, int64 (N,), belong to each."""
-        owner = torch.arange(len(counts)).repeat_interleave(counts)  # (P,)
-        one_hot = (owner[None, :] == torch.arange(len(counts))[:, None]).to(
-            torch.get_default_dtype()
-        )  # (N, P)
+        """Build a stream.
+
+        Args:
+            x: (P, 3, T, V), persons in the order of the clips.
+            counts: int64 (N,), number of persons of each clip, on the host.
+        """
+        owner = torch.arange(len(counts)).repeat_interleave(counts)  # the clip of each person, (P,)
+        # (1, P) == (N, 1) -> (N, P)
+        one_hot = (owner[None, :] == torch.arange(len(counts))[:, None]).to(torch.get_default_dtype())
         average = one_hot / one_hot.sum(1, keepdim=True)
         return cls(x, average.to(x.device, non_blocking=True), counts)
 
     def first_person(self, clip: int) -> int:
-        """Number of persons in the clips before ``clip``.
-
-        Counted on the host, so that no step waits for the device.
-        """
+        """Number of persons in the clips before ``clip``, counted on the host: no step waits for the device."""
         counts = (self.average > 0).sum(1) if self.counts is None else self.counts
         return int(counts[:clip].sum())
 
     def take(self, clips: Tensor) -> Stream:
-        """Only the clips with the numbers ``clips``, int64 (n,), in that order, and their persons."""
-        average = self.average[clips]
-        persons = average.any(0)
+        """The stream of the clips with the numbers ``clips``, int64 (n,), in ascending order, and their persons."""
+        average = self.average[clips]  # (N, P) -> (n, P)
+        persons = average.any(0)  # bool (P,): persons of these clips
         counts = None if self.counts is None else self.counts[clips.cpu()]
         return Stream(self.x[persons], average[:, persons], counts)
 
 
 Batch = Mapping[str, Stream]
-"""By stream name the input for the same N clips, in the order of `StreamSettings.names`."""
+"""Streams of the same N clips by name, in the order of `StreamSettings.names`."""
 
 
 def take(batch: Batch, clips: Tensor) -> Batch:
-    """Only the clips with the numbers ``clips``, int64 (n,), of every stream."""
+    """The batch of the clips with the numbers ``clips``, int64 (n,), in ascending order."""
     return {name: stream.take(clips) for name, stream in batch.items()}
 
 
 def any_stream(batch: Batch) -> Stream:
-    """The first stream, for what all streams share: the device and the number of clips."""
+    """The first stream. Device and number of clips are the same in all streams."""
     return next(iter(batch.values()))
 
 
@@ -80,7 +80,7 @@ class Frames:
 
     Attributes:
         x: (P, T, V, 3), on the device.
-        present: bool (P, T), on the host; elsewhere `x` is zero.
+        present: bool (P, T), on the host; `x` is zero in absent frames.
         owner: int64 (P,), on the host: the clip of each person.
     """
 
@@ -95,12 +95,12 @@ Read = Callable[[ArrayName], Frames]
 
 @dataclass(frozen=True)
 class StreamDefinition:
-    """How one stream is made.
+    """Definition of a stream.
 
     Attributes:
-        make: The stream's frames from what it reads, the settings and the skeleton.
-        noise: Whether `AugmentSettings.jitter` is added. Noise is for positions: at a high frame rate it would
-            drown their differences.
+        make: Function that returns the frames of the stream from arrays of the dataset, the settings and the skeleton.
+        noise: Whether `AugmentSettings.jitter` is added. It is for positions only: at a high frame rate, noise would
+            dominate their differences.
     """
 
     make: Callable[[Read, StreamSettings, Topology], Frames]
@@ -138,6 +138,7 @@ STREAMS: Mapping[StreamName, StreamDefinition] = {
 
 
 def _from_origin(found: Frames, settings: StreamSettings, topology: Topology) -> Frames:
+    """The frames in the coordinate system of `StreamSettings.origin`."""
     if settings.origin == "clip":
         return found
     return replace(found, x=root_relative(found.x, topology.center))
@@ -151,22 +152,23 @@ def central_difference(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         present: bool (P, T), on the host.
 
     Returns:
-        (P, T, V, 3), and bool (P, T), where it is a difference.
+        Differences (P, T, V, 3), and bool (P, T), frames that have one.
     """
-    known, change = torch.zeros_like(present), torch.zeros_like(x)
+    # The first and the last frame have no difference: they remain zero.
+    known, change = torch.zeros_like(present), torch.zeros_like(x)  # (P, T), (P, T, V, 3)
     known[:, 1:-1] = present[:, 2:] & present[:, :-2]
     change[:, 1:-1] = x[:, 2:] - x[:, :-2]
     return change * known[:, :, None, None].to(x.device, non_blocking=True), known
 
 
 def root_relative(x: Tensor, center: int) -> Tensor:
-    """Joints (P, T, V, 3) relative to the center joint of their frame; the center joint itself is unchanged.
+    """Joints relative to the center joint of their frame, (P, T, V, 3) -> (P, T, V, 3).
 
-    Absent frames, which are zero, stay zero.
+    The center joint is unchanged, so that its trajectory is kept. Absent frames remain zero.
     """
-    moved = x - x[:, :, center : center + 1]
-    moved[:, :, center] = x[:, :, center]
-    return moved
+    relative = x - x[:, :, center : center + 1]  # (P, T, V, 3) - (P, T, 1, 3)
+    relative[:, :, center] = x[:, :, center]
+    return relative
 
 
 def bone_vectors(x: Tensor, bones: tuple[tuple[int, int], ...]) -> Tensor:

@@ -320,7 +320,7 @@ def predict(
     from psptool.evaluation.loaded import LoadedModel
 
     loaded = model if isinstance(model, LoadedModel) else load(model, weights=weights, device=device)
-    return predicting.predict(loaded.trained, _paths(raw), top=top, logits=logits, progress=on_progress)
+    return predicting.predict(loaded.trained, _paths(raw), top=top, logits=logits, on_progress=on_progress)
 
 
 def open(path: StrPath) -> Store:

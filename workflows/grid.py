@@ -23,7 +23,7 @@ from psptool.common.atomic_write import write_whole
 from psptool.common.errors import PspError, suggest
 from psptool.data.skeletons.datasets import DATASETS
 from psptool.data.splits.making import SplitRequest, default_view, request_name
-from psptool.evaluation.table import Scored
+from psptool.evaluation.table import RunScores
 from psptool.schemas.base import Strict, describe
 from psptool.schemas.recipes import resolve
 from psptool.schemas.scores import Part, Scores, file_name
@@ -371,7 +371,7 @@ def wait_for(run: Path) -> None:
 
 def row(scores: Path) -> str:
     """What the table calls the row that these scores belong to."""
-    return Scored(scores, Scores.load(scores)).name
+    return RunScores(scores, Scores.load(scores)).name
 
 
 if __name__ == "__main__":

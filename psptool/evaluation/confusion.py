@@ -1,4 +1,4 @@
-"""The figure of a confusion matrix, readable from 10 to 120 classes: a PNG file, or an SVG in a page."""
+"""Figures of confusion matrices for 10 to 120 classes, as PNG or SVG."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW_CLASSES = 20
-"""Up to this many classes each cell shows its percentage; with more only its colour does."""
+"""Largest number of classes for which cells show percentages; with more classes only the colour."""
 LONGEST_NAME = 28
-"""Longer class names are cut."""
+"""Length in characters to which class names are shortened."""
 _CELLS = "cells"
 
 
 def confusion_png(confusion: NDArray[np.integer], class_names: Sequence[str], title: str) -> bytes:
-    """The confusion matrix as a PNG; classes without clips and without predictions are left out.
+    """The confusion matrix as PNG; classes without clips and without predictions are omitted.
 
     Args:
         confusion: Counts (K, K); rows are true classes, columns predicted classes.

@@ -10,7 +10,7 @@ import pytest
 
 from psptool.common.errors import PspError
 from psptool.evaluation.rendering import as_csv, markdown
-from psptool.evaluation.table import Scored, beside, build_table, gather, spread
+from psptool.evaluation.table import RunScores, build_table, collect_scores, sibling_runs, spread
 from psptool.schemas.scores import Scores
 from psptool.schemas.table import ScoreTable
 
@@ -35,7 +35,7 @@ def scores(top1: float, draw: int = 0, **other: object) -> Scores:
 def table(tmp_path: Path, runs: dict[str, Scores], *against: str) -> ScoreTable:
     for name, found in runs.items():
         found.save(tmp_path / "runs" / name / "scores.json")
-    return build_table(gather([tmp_path / "runs"]), *against)
+    return build_table(collect_scores([tmp_path / "runs"]), *against)
 
 
 def test_mean_deviation_and_error_are_those_counted_by_hand() -> None:
@@ -80,7 +80,7 @@ def test_trainings_without_the_validation_clips_are_a_group_of_their_own(tmp_pat
     runs = {"a": scores(0.25), "b": scores(0.5, validation_rule="view=2")}
     assert [group.labels for group in table(tmp_path, runs).groups] == ["5 %", "5 %, without view=2"]
     # Where the validation clips themselves are scored, all runs keep the same ones.
-    assert Scored(tmp_path, scores(0.5, validation_rule="view=2", part="validation")).labels == "5 %"
+    assert RunScores(tmp_path, scores(0.5, validation_rule="view=2", part="validation")).labels == "5 %"
 
 
 def test_runs_beside_one_are_those_of_its_group(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_runs_beside_one_are_those_of_its_group(tmp_path: Path) -> None:
     scores(0.4, 5).save(tmp_path / "other weights" / "scores-best.json")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "scores.json").write_text("{")
-    found = beside(Scored(tmp_path / "own" / "scores.json", runs["own"]))
+    found = sibling_runs(RunScores(tmp_path / "own" / "scores.json", runs["own"]))
     assert [run.path.parent.name for run in found] == ["own", "other draw"]
 
 
@@ -224,7 +224,7 @@ def test_against_a_group_that_is_not_there_or_not_one_is_refused(tmp_path: Path)
 
 
 def test_scores_of_earlier_versions_give_the_figures_that_were_published() -> None:
-    found = build_table(gather([OLD]), "supervised")
+    found = build_table(collect_scores([OLD]), "supervised")
     psp, supervised = found.groups
     assert (
         f"{100 * psp.measures['top1'].mean:.1f} {100 * supervised.measures['top1'].mean:.1f}" == "67.4 64.3"
@@ -239,12 +239,12 @@ def test_files_folders_and_folders_of_runs_name_the_same_scores_once(tmp_path: P
     scores(0.5).save(tmp_path / "runs" / "a" / "scores.json")
     scores(0.6).save(tmp_path / "runs" / "a" / "scores-validation-best.json")
     run = tmp_path / "runs" / "a"
-    assert len(gather([run, run / "scores.json", tmp_path / "runs"])) == 1
-    assert gather([run], "validation", "best")[0].scores.top1 == 0.6
+    assert len(collect_scores([run, run / "scores.json", tmp_path / "runs"])) == 1
+    assert collect_scores([run], "validation", "best")[0].scores.top1 == 0.6
     with pytest.raises(PspError, match="psptool evaluate"):
-        gather([tmp_path / "runs"], "validation")
+        collect_scores([tmp_path / "runs"], "validation")
     with pytest.raises(PspError, match="nowhere: there is no such folder"):
-        gather([tmp_path / "nowhere"])
+        collect_scores([tmp_path / "nowhere"])
 
 
 def test_csv_has_fractions_and_a_line_a_group_and_difference(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from psptool.evaluation.table import Scored, build_table, gather
+from psptool.evaluation.table import RunScores, build_table, collect_scores
 from psptool.view.charts import Dots, axis_ticks, dot_chart
 from psptool.view.comparison import table_page
 
@@ -11,7 +11,7 @@ from .test_page import macro
 
 
 def page_of(tmp_path, runs, *against):
-    found = [Scored(tmp_path / name / "scores.json", run) for name, run in runs.items()]
+    found = [RunScores(tmp_path / name / "scores.json", run) for name, run in runs.items()]
     return table_page(build_table(found, *against), found)
 
 
@@ -105,7 +105,7 @@ def test_names_from_scores_never_become_markup(tmp_path):
 
 
 def test_scores_of_earlier_versions_leave_no_empty_columns():
-    runs = gather([OLD])
+    runs = collect_scores([OLD])
     text = table_page(build_table(runs, "supervised"), runs)
     assert "67.4 ± 5.2" in text
     assert "<th>seconds" not in text

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from psptool.common.errors import PspError
-from psptool.evaluation.table import build_table, gather
+from psptool.evaluation.table import build_table, collect_scores
 from psptool.training.runs.folder import RunFolder
 
 from ..evaluate.test_table import scores
@@ -142,7 +142,7 @@ def test_the_row_to_compare_with_is_called_what_the_table_calls_it(grids, tmp_pa
     assert base == [grid.own_scores(run) for run in grid.tables["rq1"]["joint"]]
     scores(0.5, changes=('model.levels=["joint"]',)).save(Path(base[0]))
     scores(0.5).save(Path(grid.own_scores(grid.tables["rq1"]["body-part-joint"][0])))
-    found = build_table(gather([tmp_path / "runs"]), grids.row(Path(base[0])))
+    found = build_table(collect_scores([tmp_path / "runs"]), grids.row(Path(base[0])))
     assert [difference.against for difference in found.differences] == ['psp/small model.levels=["joint"]']
 
 

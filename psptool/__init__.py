@@ -370,7 +370,7 @@ def load(path: StrPath, *, weights: Weights = "last", device: str = "auto") -> L
         >>> import psptool
         >>> model = psptool.load("runs/first", device="cpu")
         >>> model
-        <LoadedModel runs/first: psp (preset lean), ucla, 10 classes, ucla20, last weights, cpu>
+        <LoadedModel runs/first: psp (preset lean), ucla, 10 classes, ucla20, last checkpoint, cpu>
         >>> with psptool.open("data/ucla.h5") as dataset:
         ...     probabilities = model.predict(dataset.clip("a01_s01_e00_v03"))
         >>> len(probabilities), round(sum(probabilities.values()), 6)

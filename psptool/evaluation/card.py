@@ -180,8 +180,8 @@ def _recipe(config: RunConfig) -> list[str]:
         "",
         f"Method `{training.method}`, preset `{training.preset}`, seed {config.seed}, {config.precision}: "
         f"{counted(optim.steps, 'step')} of {optim.labelled_batch} labelled and {optim.pool_batch} unlabelled clips, "
-        f"learning rate {optim.lr:g} ({optim.schedule}). The complete configuration is in the run's `config.json` and in "
-        "the metadata of the ONNX and safetensors files (`psptool.config`).",
+        f"learning rate {optim.lr:g} ({optim.schedule}). The complete configuration is in the run's `config.json` and "
+        "in the metadata of the ONNX and safetensors files (`psptool.config`).",
         "",
     ]
 

@@ -79,7 +79,7 @@ def predict(
                 on_progress(done, total)
     if not clips:
         raise PspError(
-            f"none of {counted(len(unusable), 'recording')} can be used",
+            f"{counted(len(unusable), 'recording')} found, of which none can be used",
             unusable[0].detail or f"{unusable[0].source}: {unusable[0].reason}",
             fix="Check these files.",
         )

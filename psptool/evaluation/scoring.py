@@ -68,7 +68,7 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
     """
     if not weights.is_file():
         raise PspError(
-            f"{weights}: no such file",
+            f"{weights}: there is no such file",
             fix="Check the path.",
         )
     try:

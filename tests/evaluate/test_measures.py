@@ -26,7 +26,7 @@ def test_a_constant_guess_earns_only_the_first_class_in_top_1() -> None:
 
 @pytest.mark.parametrize("labels", [[], [3], [-1]], ids=["no clips", "above the classes", "below 0"])
 def test_top_k_refuses_what_it_cannot_measure(labels: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"no clips|labels run"):
+    with pytest.raises(ValueError, match=r"no clips|labels are"):
         top_k(LOGITS[: len(labels)], np.array(labels, dtype=int), 1)
 
 
@@ -40,7 +40,7 @@ def test_per_class_is_the_recall_and_nan_without_clips() -> None:
     np.testing.assert_array_equal(shares, [0.25, np.nan, 1.0])
 
 
-def test_unseen_are_those_whose_digest_is_not_in_the_train_set() -> None:
+def test_a_clip_has_no_duplicate_if_its_digest_is_not_in_the_training_set() -> None:
     assert has_no_duplicate([b"a", b"b", b"a", b"c"], [b"b", b"d"]).tolist() == [True, False, True, True]
 
 

@@ -66,7 +66,7 @@ def test_a_run_without_the_contrast_says_that_it_has_no_maps(run):
 def test_clips_of_another_preparation_are_refused(run):
     config = RunConfig.load(run / "config.json")
     found = find(run.parent / "u.h5", TEST)
-    with pytest.raises(PspError, match="not prepared as"):
+    with pytest.raises(PspError, match="not prepared like"):
         with_attention(run, config, found.clips, found.settings.model_copy(update={"align": "none"}))
 
 
@@ -80,7 +80,7 @@ def test_report_shows_scores_most_confident_errors_and_provenance(run):
     for name, is_wrong in zip(told[0].names, wrong, strict=True):
         assert (f"<h3>{name}</h3>" in text) == is_wrong
     assert scores.content_fingerprint in text
-    assert "One label split only" in text
+    assert "This is one label split" in text
     assert "loss and its terms" in text
 
 
@@ -105,7 +105,7 @@ def test_report_gives_the_mean_over_label_splits_of_one_configuration(run):
     )
     other.save(run.parent / "another" / "scores.json")
     text = report_page(run, scores, told[0])
-    assert "Over 2 label splits" in text
+    assert "2 runs in the same folder that differ only in the label split" in text
     assert f"{100 * scores.top1 + 5:.1f} ± 7.1</span>" in text
     assert re.search(r'<i class=strong style="[^"]*" title="label split 0: ', text)
     assert f'title="label split 1: {100 * other.top1:.1f}"' in text
@@ -113,4 +113,4 @@ def test_report_gives_the_mean_over_label_splits_of_one_configuration(run):
     other.model_copy(update={"changes": ("optim.lr=9",)}).save(run.parent / "another" / "scores.json")
     (run.parent / "broken").mkdir()
     (run.parent / "broken" / "scores.json").write_text("{")
-    assert "One label split only" in report_page(run, scores, told[0])
+    assert "This is one label split" in report_page(run, scores, told[0])

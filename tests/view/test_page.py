@@ -62,7 +62,7 @@ def test_columns_of_numbers_are_aligned_to_the_right():
 
 
 def test_a_fraction_that_is_missing_is_an_empty_cell():
-    assert "<td></td>" in macro("shares", ["", "a", "b"], [("sit", [0.5, None])])
+    assert "<td></td>" in macro("heatmap", ["", "a", "b"], [("sit", [0.5, None])])
 
 
 def test_figures_follow_the_page_s_colours_and_carry_no_address():

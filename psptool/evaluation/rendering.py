@@ -74,7 +74,10 @@ def difference_title(table: ScoreTable) -> str:
     """How the differences are computed."""
     text = "Paired by label split: mean difference in percentage points ± standard error"
     if any(found.closed is not None for found in table.differences):
-        text += f"; {GAP}: share of the top-1 gap between the method compared against and the same with all labels"
+        text += (
+            f"; {GAP}: share of the top-1 gap between the method in column 'against' "
+            "and the same method with all labels"
+        )
     return text
 
 

@@ -105,7 +105,11 @@ def collect_scores(paths: Sequence[Path], part: Part = "test", weights: Weights 
         if not files:
             raise PspError(
                 f"{path}: "
-                + (f"no {name} in it or one folder below" if path.is_dir() else "there is no such file or folder"),
+                + (
+                    f"no {name} in it or one folder below"
+                    if path.is_dir()
+                    else "there is no such file or folder"
+                ),
                 fix="Evaluate runs with psptool evaluate RUN, or give a folder that has scores.",
             )
         found.update({file.resolve(): file for file in files if file.resolve() not in found})

@@ -81,7 +81,9 @@ def test_scores_and_picture_are_written_and_nothing_else(run: Trained) -> None:
     assert scores.content_fingerprint == run.config.content_fingerprint
 
 
-def test_clips_without_duplicate_are_compared_with_labelled_unlabelled_and_validation_clips(run: Trained) -> None:
+def test_clips_without_duplicate_are_compared_with_labelled_unlabelled_and_validation_clips(
+    run: Trained,
+) -> None:
     scores = evaluate(run.folder)
     assert scores.clips_unseen == 3
     assert scores.classes_unseen == ("stand up", "carry")

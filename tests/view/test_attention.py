@@ -108,7 +108,7 @@ def test_report_gives_the_mean_over_label_splits_of_one_configuration(run):
     assert "2 runs in the same folder that differ only in the label split" in text
     assert f"{100 * scores.top1 + 5:.1f} ± 7.1</span>" in text
     assert re.search(r'<i class=strong style="[^"]*" title="label split 0: ', text)
-    assert f'title="label split 1: {100 * other.top1:.1f}"' in text
+    assert f'title="label split 1: {100 * other.top1:.1f} %"' in text
     # A run with another configuration is not counted, nor is a file that cannot be read.
     other.model_copy(update={"changes": ("optim.lr=9",)}).save(run.parent / "another" / "scores.json")
     (run.parent / "broken").mkdir()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FEW_CLASSES = 20
 """Largest number of classes for which cells show percentages; with more classes only the colour."""
+LIGHT_TEXT_ABOVE = 77
+"""Percentage above which text is in the background colour; best contrast in light and dark mode together."""
 LONGEST_NAME = 28
 """Length in characters to which class names are shortened."""
 _CELLS = "cells"
@@ -114,7 +116,7 @@ def _name_axes(axes: Axes, names: tuple[str, ...], clips: NDArray[np.integer], f
 def _write_percentages(axes: Axes, percent: NDArray[np.floating]) -> None:
     for row, column in zip(*np.nonzero(percent), strict=True):
         value = percent[row, column]
-        colour = LIGHT["card"] if value > 60 else LIGHT["ink"]
+        colour = LIGHT["card"] if value > LIGHT_TEXT_ABOVE else LIGHT["ink"]
         text = f"{value:.0f}" if value >= 0.5 else "<1"
         axes.text(column, row, text, ha="center", va="center", fontsize=10, color=colour)
 

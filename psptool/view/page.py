@@ -23,8 +23,8 @@ from psptool.common.figures import DARK, LIGHT
 from psptool.common.text import counted
 from psptool.common.version import __version__
 
-# An optional sign, decimals and deviation after ±; or empty, for an absent value.
-_NUMBER = re.compile(r"([+−-]?[\d,]+(\.\d+)?( ± [\d.]+)?)?")
+# A number with optional sign, decimals, deviation after ± and percent sign; or empty, for an absent value.
+_NUMBER = re.compile(r"([+−-]?[\d,]+(\.\d+)?( ± [\d.]+)?( %)?)?")
 
 
 @dataclass(frozen=True)

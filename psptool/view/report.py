@@ -185,7 +185,14 @@ def _trained(record: Provenance, precision: str) -> tuple[str, str]:
 
 def _configuration(config: RunConfig) -> list[tuple[str, str]]:
     return [
-        (key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        (key, _setting(value))
         for key, value in flat(config.training.model_dump(mode="json"))
         if value is not None and not (isinstance(value, float) and math.isnan(value))
     ]
+
+
+def _setting(value: object) -> str:
+    """A setting as text; the values of lists are separated by commas, pairs in them joined by ``-``."""
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join("-".join(map(str, part)) if isinstance(part, list) else str(part) for part in value)

@@ -254,7 +254,7 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 
     Returns:
-        Top-1 and top-5 accuracy of the two-stream fusion and of each stream, accuracy per class, and the confusion
+        Top-1 and top-5 accuracy of the fusion of all streams and of each stream, accuracy per class, and the confusion
         matrix. Accuracies are fractions from 0 to 1.
 
     Raises:

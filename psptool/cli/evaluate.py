@@ -82,7 +82,7 @@ def report_beside(folder: Path, scores: Scores) -> Path:
 
 
 def show(folder: Path, scores: Scores) -> None:
-    """Print the scores: the top-1 accuracy of both streams together first, then tables."""
+    """Print the scores: first the top-1 accuracy of the fusion of all streams, then tables."""
     clips = counted(scores.clips, f"{scores.part} clip")
     headline(f"Top-1 {percent(scores.top1)} %", f"  {folder}: {clips}, {scores.weights} checkpoint")
     rows = [

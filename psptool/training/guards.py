@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from psptool.common.errors import PspError
 from psptool.common.machine import peak_memory
+from psptool.common.text import counted
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training.memory import StepMemory, get_setting
@@ -38,7 +39,8 @@ def preflight_warnings(split: Split, recipe: TrainingConfig, classes: int) -> It
             "some stand in a step more than once"
         )
     if labelled < classes:
-        yield f"{labelled} labelled clips for {classes} classes: some classes cannot be learned"
+        clips = counted(labelled, "labelled clip")
+        yield f"{clips} for {counted(classes, 'class', 'classes')}: some classes cannot be learned"
     if not recipe.needs_pool:
         return
     if not split.unlabelled:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 from psptool.data.skeletons.topologies import NTU25
 from psptool.data.store.reading import Store
 from psptool.formats.exchange.formats import ExchangeFormat
@@ -53,13 +54,15 @@ def losses(
     if form.name == "stgcn" and topology != NTU25.name:
         lines.append(f"the graph of {joints} joints ({topology}): its tools need it as a setting")
     if form.name == "ctrgcn" and (empty := _empty(store, rows)):
-        lines.append(f"{empty} frames without persons: removed, because its feeder treats them as padding")
+        lines.append(
+            f"{counted(empty, 'frame')} without persons: removed, because its feeder treats them as padding"
+        )
     if form.name == "stgcn" and (empty := _empty(store, rows, ends=True)):
-        lines.append(f"{empty} frames without persons at the end of clips: they look like padding")
+        lines.append(f"{counted(empty, 'frame')} without persons at the end of clips: they look like padding")
     if not everything and len(own) < len(store):
-        lines.append(f"{len(store) - len(own)} clips that are in no part of the split: not exported")
+        lines.append(f"{counted(len(store) - len(own), 'clip')} in no part of the split: not exported")
     if split is not None and split.unlabelled and not everything:
-        lines.append(f"which {len(split.labelled)} clips of the training part are labelled")
+        lines.append(f"which {counted(len(split.labelled), 'clip')} of the training part are labelled")
     lines += {
         "recorded": [],
         "centred": ["the position of the body relative to the camera"],

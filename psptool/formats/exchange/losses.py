@@ -84,8 +84,8 @@ def _cuts(store: Store, form: ExchangeFormat, rows: NDArray[np.int64], lossy: bo
     # Frames that the format removes do not count.
     long = [n for n in rows[frames > most_frames].tolist() if _length(store, n, form) > most_frames]
     crowded = int((store.table.persons[rows] > most_persons).sum())
-    lines = [f"frames after the first {most_frames} in {len(long)} clips"] if long else []
-    lines += [f"persons after the first {most_persons} in {crowded} clips"] if crowded else []
+    lines = [f"frames after the first {most_frames} in {counted(len(long), 'clip')}"] if long else []
+    lines += [f"persons after the first {most_persons} in {counted(crowded, 'clip')}"] if crowded else []
     if lines and not lossy:
         raise PspError(
             f"--format {form.name}: would lose {' and '.join(lines)} of {store.path}",

@@ -14,7 +14,6 @@ from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from psptool.evaluation.features import ClipFeatures
-    from psptool.evaluation.models import Weights
 
 EXAMPLES = examples(
     "psptool embed",
@@ -43,17 +42,18 @@ def embed(
     from psptool.data.store.reading import open_store
     from psptool.device import choose_device
     from psptool.evaluation import features, models
-    from psptool.evaluation.api import check_dataset, check_split, where_it_lay
+    from psptool.evaluation.api import check_dataset, check_split, recorded_path
+    from psptool.schemas.scores import Weights
     from psptool.schemas.split import Split
 
-    which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
+    which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     computing_on = choose_device(device)
     folder = choose(RUN, run)
     model = models.open_model(folder, which, computing_on)
     target = out or folder / "features.npz"
-    split_path = split or where_it_lay(folder, model.config.latest.split_path, "split")
+    split_path = split or recorded_path(folder, model.config.latest.split_path, "split")
     draw = Split.load(split_path)
-    with open_store(data or where_it_lay(folder, model.config.latest.data_path, "data")) as store:
+    with open_store(data or recorded_path(folder, model.config.latest.data_path, "data")) as store:
         check_dataset(folder, model.config, store)
         check_split(folder, model.config, split_path, draw)
         found = features.embed(model, store, draw)

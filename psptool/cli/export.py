@@ -17,7 +17,7 @@ from psptool.common.text import counted
 if TYPE_CHECKING:
     from psptool.data.store.arrays import PreparedClip
     from psptool.evaluation.exporting import Exported, Format
-    from psptool.evaluation.models import TrainedModel, Weights
+    from psptool.evaluation.models import TrainedModel
 
 EXAMPLES = examples(
     "psptool export --safetensors",
@@ -54,6 +54,7 @@ def export(
     from psptool.evaluation import exporting, models
     from psptool.evaluation.card import model_card
     from psptool.evaluation.predicting import ragged
+    from psptool.schemas.scores import Weights
 
     asked = {"onnx": onnx, "torch-export": torch_export, "safetensors": safetensors}
     formats = [cast("Format", name) for name, wanted in asked.items() if wanted]
@@ -61,7 +62,7 @@ def export(
         raise PspError(
             "no format", expected="--onnx, --torch-export or --safetensors", fix="Choose one or more."
         )
-    which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
+    which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     folder = choose(RUN, run)
     if folder.is_file():
         raise PspError(f"{folder}: is a file", expected="a run's folder", fix="Give the run's folder.")
@@ -75,7 +76,7 @@ def export(
             report(number, len(formats), one_format, due=True)
             done += exporting.export(model, [one_format], inputs)
     target, stem = out or folder / "export", folder.resolve().name
-    paths = [exporting.file_of(target, stem, one.format) for one in done]
+    paths = [exporting.export_path(target, stem, one.format) for one in done]
     for path, one in zip(paths, done, strict=True):
         write_whole(path, one.content)
     card = target / f"{stem}.md"

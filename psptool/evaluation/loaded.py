@@ -127,9 +127,7 @@ class LoadedModel:
                 ", ".join(f"{key}={ours[key]}" for key in other),
                 "Pass joints=clip.recorded(), or open the dataset that the model was trained on.",
             )
-        return PreparedClip(
-            clip.name, clip.key, clip.joint, clip.present, clip.state, clip.origin, clip.scale, clip.rotation
-        )
+        return clip.prepared()
 
     def _prepared(self, joints: ArrayLike | None, frame_rate: float) -> PreparedClip:
         """Recorded positions, prepared as those of a raw file."""

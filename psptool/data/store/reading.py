@@ -22,6 +22,7 @@ from typing_extensions import Self
 from psptool.common.errors import PspError, suggest
 from psptool.common.paths import shown
 from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
     FORMAT_VERSION,
@@ -101,6 +102,12 @@ class StoredClip:
         who = "1 person" if persons == 1 else f"{persons} persons"
         length = "1 frame" if frames == 1 else f"{frames} frames"
         return f"<StoredClip {self.name}: {self.class_name!r}, {who}, {length}, {joints} joints>"
+
+    def prepared(self) -> PreparedClip:
+        """The clip as preparation returned it, without the report's notes."""
+        return PreparedClip(
+            self.name, self.key, self.joint, self.present, self.state, self.origin, self.scale, self.rotation
+        )
 
     def recorded(self) -> NDArray[np.float64]:
         """Positions in camera coordinates, metres: float64 (M, T, V, 3); NaN where the person is absent."""

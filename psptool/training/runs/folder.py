@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from psptool.common.atomic_write import is_partial, lock, write_whole
-from psptool.common.errors import PspError, suggest
+from psptool.common.errors import PspError, cannot_read, cannot_write, suggest, system_message
 from psptool.schemas.run import RunConfig
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class RunFolder:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise PspError(f"{self.log}: cannot be written ({error.strerror or error})") from error
+            raise cannot_write(self.log, error) from error
 
     def read_log(self) -> list[dict[str, Any]]:
         """The log's entries, up to the first line that is none: a stopped machine may have left a torn one.
@@ -173,7 +173,7 @@ class RunFolder:
         except ValueError:
             pass
         except OSError as error:
-            raise PspError(f"{self.log}: cannot be read ({error.strerror or error})") from error
+            raise cannot_read(self.log, error) from error
         return entries
 
     def cut_log(self, step: int) -> None:
@@ -246,7 +246,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PspError(
-            f"{path}: the run's folder cannot be made ({error.strerror or error})",
+            f"{path}: the run's folder cannot be made ({system_message(error)})",
             fix="Name a place that can be written with --out.",
         ) from error
 

@@ -126,9 +126,7 @@ class LoadedModel:
                 ", ".join(f"{key}={ours[key]}" for key in other),
                 "Pass joints=clip.recorded(), or open the dataset of the training.",
             )
-        return PreparedClip(
-            clip.name, clip.key, clip.joint, clip.present, clip.state, clip.origin, clip.scale, clip.rotation
-        )
+        return clip.prepared()
 
     def _from_positions(self, joints: ArrayLike | None, frame_rate: float) -> PreparedClip:
         """Prepare recorded positions like those of a raw file."""

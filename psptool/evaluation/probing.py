@@ -6,16 +6,50 @@ Notation for array shapes: N training clips, Q evaluated clips, D features, K cl
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from psptool.common.errors import PspError
+from psptool.evaluation.features import ClipFeatures
 
 Features = NDArray[np.floating]
 Labels = NDArray[np.integer]
 PENALTY = 1.0
 """L2 penalty of the linear probe: factor of half the squared weights, added to the summed cross-entropy."""
+NEIGHBOURS = 5
+"""Default k of the k-NN classifier, or the number of training clips if that is smaller."""
+
+
+def probe_accuracies(found: ClipFeatures, neighbours: int | None = None) -> list[dict[str, Any]]:
+    """Top-1 accuracies on the test clips, with the labels of the split and with those of all training clips.
+
+    Args:
+        found: Features, labels and split parts of the clips.
+        neighbours: k of the k-NN classifier; `NEIGHBOURS` if None.
+
+    Raises:
+        PspError: There are fewer than ``neighbours`` training clips.
+    """
+    test, x, y = found.within("test"), found.concatenated, found.labels
+    measured = []
+    for labels, parts in (("labelled", ("labelled",)), ("all", ("labelled", "unlabelled"))):
+        train = found.within(*parts)
+        voting = min(NEIGHBOURS, len(train)) if neighbours is None else neighbours
+        near = nearest_neighbours(x[train], y[train], x[test], voting)
+        linear = linear_probe(x[train], y[train], x[test])
+        measured.append(
+            {
+                "labels": labels,
+                "clips": len(train),
+                "neighbours": voting,
+                "nearest": float((near == y[test]).mean()),
+                "linear": float((linear == y[test]).mean()),
+            }
+        )
+    return measured
 
 
 def nearest_neighbours(

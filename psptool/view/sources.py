@@ -100,9 +100,7 @@ def stored(store: Store, names: Sequence[str] = ()) -> Found:
     clips = []
     for name in chosen:
         clip = store.clip(name)
-        prepared = PreparedClip(
-            name, clip.key, clip.joint, clip.present, clip.state, clip.origin, clip.scale, clip.rotation
-        )
+        prepared = clip.prepared()
         recorded = recorded_scene(prepared, DATASETS[manifest.dataset].up)
         scenes = (recorded, normalized_scene(prepared, manifest.up))
         action = manifest.class_names[clip.key.label]

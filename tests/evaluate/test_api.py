@@ -70,7 +70,7 @@ def written(run: Trained) -> set[str]:
     return {path.name for path in run.folder.iterdir()} - {"config.json", "last.safetensors"}
 
 
-def test_scores_and_picture_are_written_and_nothing_else(run: Trained) -> None:
+def test_scores_and_picture_are_written_and_nothing_else(run: Trained, pictures: None) -> None:
     scores = evaluate(run.folder)
     assert written(run) == {"scores.json", "confusion.png"}
     assert Scores.load(run.folder / "scores.json") == scores

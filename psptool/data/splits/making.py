@@ -85,6 +85,7 @@ class MadeSplit:
         performances: Number of distinct performances among the labelled clips; views of one performance count once.
         warnings: Classes without labelled clips, or that are only in the test set.
         path: The file it was saved as; None until then.
+        changed: Whether saving changed that file.
     """
 
     split: Split
@@ -93,6 +94,7 @@ class MadeSplit:
     performances: int
     warnings: tuple[str, ...] = ()
     path: Path | None = None
+    changed: bool = False
 
 
 def make_split(

@@ -23,6 +23,7 @@ from psptool.common.errors import PspError, suggest
 from psptool.common.paths import shown
 from psptool.common.text import counted
 from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
     FORMAT_VERSION,
@@ -102,6 +103,12 @@ class StoredClip:
         who = counted(persons, "person")
         length = counted(frames, "frame")
         return f"<StoredClip {self.name}: {self.class_name!r}, {who}, {length}, {joints} joints>"
+
+    def prepared(self) -> PreparedClip:
+        """The clip as preparation returned it, without the report's notes."""
+        return PreparedClip(
+            self.name, self.key, self.joint, self.present, self.state, self.origin, self.scale, self.rotation
+        )
 
     def recorded(self) -> NDArray[np.float64]:
         """Positions in camera coordinates, metres: float64 (M, T, V, 3); NaN where the person is absent."""

@@ -254,7 +254,7 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 
     Returns:
-        Top-1 and top-5 accuracy of the two-stream fusion and of each stream, accuracy per class, and the confusion
+        Top-1 and top-5 accuracy of the fusion of all streams and of each stream, accuracy per class, and the confusion
         matrix. Accuracies are fractions from 0 to 1.
 
     Raises:
@@ -320,7 +320,7 @@ def predict(
     from psptool.evaluation.loaded import LoadedModel
 
     loaded = model if isinstance(model, LoadedModel) else load(model, weights=weights, device=device)
-    return predicting.predict(loaded.trained, _paths(raw), top=top, logits=logits, progress=on_progress)
+    return predicting.predict(loaded.trained, _paths(raw), top=top, logits=logits, on_progress=on_progress)
 
 
 def open(path: StrPath) -> Store:
@@ -370,7 +370,7 @@ def load(path: StrPath, *, weights: Weights = "last", device: str = "auto") -> L
         >>> import psptool
         >>> model = psptool.load("runs/first", device="cpu")
         >>> model
-        <LoadedModel runs/first: psp (preset lean), ucla, 10 classes, ucla20, last weights, cpu>
+        <LoadedModel runs/first: psp (preset lean), ucla, 10 classes, ucla20, last checkpoint, cpu>
         >>> with psptool.open("data/ucla.h5") as dataset:
         ...     probabilities = model.predict(dataset.clip("a01_s01_e00_v03"))
         >>> len(probabilities), round(sum(probabilities.values()), 6)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from psptool.data.skeletons.datasets import UCLA, Dataset
 from psptool.data.store.arrays import PreparedClip
-from psptool.data.store.writing import write_store
+from psptool.data.store.writing import StoreWriter, pack
 from psptool.schemas.dataset import Counts, DatasetManifest, Fingerprints, PreparationSettings
 
 JOINTS = UCLA.topology.size
@@ -60,3 +60,34 @@ def write_ucla(
         tool_version="test",
     )
     return write_store(path, chosen, dataset.topology.size, draft)
+
+
+def write_store(
+    path: Path, clips: Iterable[PreparedClip], joints: int, draft: DatasetManifest
+) -> DatasetManifest:
+    """Write ``clips`` and the manifest ``draft``, completed with fingerprints and sizes.
+
+    Args:
+        path: The final file.
+        clips: Prepared clips in ascending order of their names.
+        joints: V.
+        draft: The manifest; its fingerprints and sizes are replaced.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        PspError: The names are not in ascending order, or the file cannot be written.
+    """
+    with StoreWriter(path, joints) as writer:
+        for clip in clips:
+            writer.add(pack([clip], joints))
+        sizes = {"clips": writer.clips, "frames": writer.frames, "rows": writer.rows}
+        manifest = draft.model_copy(
+            update={
+                "fingerprints": writer.fingerprints(),
+                "counts": draft.counts.model_copy(update=sizes),
+            }
+        )
+        writer.finish(manifest)
+    return manifest

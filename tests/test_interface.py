@@ -35,9 +35,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         patch.chdir(there)
-        # Matplotlib would take half of the time of so short a training.
-        patch.setattr("psptool.training.record.curves_png", lambda *_: b"")
-        patch.setattr("psptool.evaluation.api.confusion_png", lambda *_: b"")
         for name in FUNCTIONS:
             run_examples(getattr(psptool, name), name)
     return there

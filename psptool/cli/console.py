@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, system_message
 from psptool.common.errors import choice as choice
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Commands(TyperGroup):
             sys.stdout = None
             raise typer.Exit(FOUND) from None
         except OSError as error:
-            fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+            fail(f"{error.filename or 'input or output'}: {system_message(error)}")
             raise typer.Exit(BAD) from error
         except KeyboardInterrupt as stop:
             note(str(stop) or "Stopped.")

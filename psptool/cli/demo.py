@@ -82,15 +82,14 @@ def _prepared(out: Path, raw: Path) -> Path:
 
 
 def _split(out: Path, data: Path, seed: int) -> Path:
-    from psptool.data.splits.making import SplitRequest, split_name
-    from psptool.data.splits.stored import save_split, split_store
+    from psptool.data.splits.making import SplitRequest
+    from psptool.data.splits.stored import make_file
     from psptool.data.store.reading import open_store
 
     with open_store(data) as store:
-        made = split_store(store, SplitRequest(ratio=RATIO, seed=seed))
-    path = out / "splits" / f"{split_name(made.split)}.json"
+        path = make_file(store, SplitRequest(ratio=RATIO, seed=seed), folder=out / "splits").path
+    assert path is not None  # it was saved
     note(f"3 of 5  psptool split --ratio {RATIO} --seed {seed} --data {data} --out {path}")
-    save_split(made.split, path)
     return path
 
 

@@ -20,7 +20,7 @@ _LEAST_FREE = 2**30
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """A problem of the installation.
 
     Attributes:
@@ -65,18 +65,18 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str, object]]:
     return rows
 
 
-def _packages() -> tuple[dict[str, str], list[Finding]]:
+def _packages() -> tuple[dict[str, str], list[Check]]:
     """Installed versions of the required packages; findings for missing packages and extras."""
     from packaging.requirements import Requirement
 
     versions = {"python": platform.python_version()}
-    findings: list[Finding] = []
+    findings: list[Check] = []
     absent: dict[str, list[str]] = {}
     try:
         versions["psptool"] = importlib.metadata.version("psptool")
         wanted = importlib.metadata.requires("psptool") or []
     except importlib.metadata.PackageNotFoundError:
-        return versions, [Finding("psptool is not installed as a package", "pip install .", True)]
+        return versions, [Check("psptool is not installed as a package", "pip install .", True)]
     for text in wanted:
         requirement = Requirement(text)
         extra = _extra(text)
@@ -89,13 +89,11 @@ def _packages() -> tuple[dict[str, str], list[Finding]]:
             versions[requirement.name] = found or "missing"
             if not fits:
                 what = f"{requirement.name} {found or 'is missing'}, needed: {requirement.specifier}"
-                findings.append(
-                    Finding(what, f"pip install '{requirement.name}{requirement.specifier}'", True)
-                )
+                findings.append(Check(what, f"pip install '{requirement.name}{requirement.specifier}'", True))
         elif not fits:
             absent.setdefault(extra, []).append(requirement.name)
     findings += [
-        Finding(f"extra {extra} ({', '.join(names)})", f"pip install 'psptool[{extra}]'", False)
+        Check(f"extra {extra} ({', '.join(names)})", f"pip install 'psptool[{extra}]'", False)
         for extra, names in absent.items()
     ]
     return versions, findings
@@ -121,7 +119,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _broken_torch(values: dict[str, Any]) -> list[Finding]:
+def _broken_torch(values: dict[str, Any]) -> list[Check]:
     """Add the devices that PyTorch sees to ``values``; findings if it cannot be imported or sees no GPU."""
     try:
         import torch
@@ -138,27 +136,27 @@ def _broken_torch(values: dict[str, Any]) -> list[Finding]:
         ]
     except (ImportError, OSError, RuntimeError) as error:
         values["cuda"] = []
-        return [Finding(f"torch does not work: {error}", "pip install --force-reinstall torch", True)]
+        return [Check(f"torch does not work: {error}", "pip install --force-reinstall torch", True)]
     if not values["cuda"] and shutil.which("nvidia-smi"):
         what = f"an NVIDIA driver is installed, but torch {torch.__version__} sees no CUDA device"
-        return [Finding(what, "Install a CUDA build: https://pytorch.org/get-started/locally/", False)]
+        return [Check(what, "Install a CUDA build: https://pytorch.org/get-started/locally/", False)]
     return []
 
 
-def _space(values: dict[str, Any]) -> list[Finding]:
+def _space(values: dict[str, Any]) -> list[Check]:
     findings = []
     if not os.access(Path.cwd(), os.W_OK):
-        findings.append(Finding("this folder is not writable", "Use another folder.", True))
+        findings.append(Check("this folder is not writable", "Use another folder.", True))
     if values["disk_free_gib"] * 2**30 < _LEAST_FREE:
         findings.append(
-            Finding(
+            Check(
                 "less than 1 GiB of disk space is free here", "Free disk space, or use another disk.", False
             )
         )
     return findings
 
 
-def _numba_cache() -> list[Finding]:
+def _numba_cache() -> list[Check]:
     """Compiled kernels are cached beside the package or in the user's cache; without a cache each start compiles."""
     import psptool
 
@@ -168,7 +166,7 @@ def _numba_cache() -> list[Finding]:
         return []
     places_said = ", ".join(map(str, places))
     fix = f"export NUMBA_CACHE_DIR={Path(tempfile.gettempdir()) / 'numba'}"
-    return [Finding(f"numba cannot keep compiled code ({places_said})", fix, False)]
+    return [Check(f"numba cannot keep compiled code ({places_said})", fix, False)]
 
 
 def _writable(folder: Path) -> bool:

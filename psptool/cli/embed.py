@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -12,16 +12,11 @@ from psptool.cli.evaluate import percent
 from psptool.cli.newest import RUN, choose
 from psptool.common.text import counted
 
-if TYPE_CHECKING:
-    from psptool.evaluation.features import ClipFeatures
-    from psptool.evaluation.models import Weights
-
 EXAMPLES = examples(
     "psptool embed",
     "psptool embed runs/ucla-xview-0.05-s0-psp-small --out features.npz --json",
     "psptool embed --neighbours 1",
 )
-NEIGHBOURS = 5
 
 
 def embed(
@@ -42,23 +37,24 @@ def embed(
     from psptool.common.atomic_write import write_whole
     from psptool.data.store.reading import open_store
     from psptool.device import choose_device
-    from psptool.evaluation import features, models
-    from psptool.evaluation.api import check_dataset, check_split, where_it_lay
+    from psptool.evaluation import features, models, probing
+    from psptool.evaluation.api import check_dataset, check_split, recorded_path
+    from psptool.schemas.scores import Weights
     from psptool.schemas.split import Split
 
-    which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
+    which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     computing_on = choose_device(device)
     folder = choose(RUN, run)
     model = models.open_model(folder, which, computing_on)
     target = out or folder / "features.npz"
-    split_path = split or where_it_lay(folder, model.config.latest.split_path, "split")
+    split_path = split or recorded_path(folder, model.config.latest.split_path, "split")
     draw = Split.load(split_path)
-    with open_store(data or where_it_lay(folder, model.config.latest.data_path, "data")) as store:
+    with open_store(data or recorded_path(folder, model.config.latest.data_path, "data")) as store:
         check_dataset(folder, model.config, store)
         check_split(folder, model.config, split_path, draw)
         found = features.embed(model, store, draw)
     content = features.features_file(found, model.config.class_names, target)
-    measures = _measures(found, neighbours)
+    measures = probing.probe_accuracies(found, neighbours)
     write_whole(target, content)
     if as_json:
         sizes = {"clips": len(found.names), "features": int(found.concatenated.shape[1])}
@@ -77,26 +73,3 @@ def embed(
     ]
     grid("", ("training labels (clips)", "k", "k-NN top-1 %", "linear probe top-1 %"), rows)
     next_step(f"psptool evaluate {folder}")
-
-
-def _measures(found: ClipFeatures, neighbours: int | None) -> list[dict[str, Any]]:
-    """Top-1 on the test clips, with the labels of the split and with those of all training clips."""
-    from psptool.evaluation.probing import linear_probe, nearest_neighbours
-
-    test, x, y = found.within("test"), found.concatenated, found.labels
-    measured = []
-    for labels, parts in (("labelled", ("labelled",)), ("all", ("labelled", "unlabelled"))):
-        train = found.within(*parts)
-        voting = min(NEIGHBOURS, len(train)) if neighbours is None else neighbours
-        near = nearest_neighbours(x[train], y[train], x[test], voting)
-        linear = linear_probe(x[train], y[train], x[test])
-        measured.append(
-            {
-                "labels": labels,
-                "clips": len(train),
-                "neighbours": voting,
-                "nearest": float((near == y[test]).mean()),
-                "linear": float((linear == y[test]).mean()),
-            }
-        )
-    return measured

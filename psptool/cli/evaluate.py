@@ -12,7 +12,7 @@ from psptool.cli.newest import RUN, choose
 from psptool.common.text import counted
 
 if TYPE_CHECKING:
-    from psptool.evaluation.api import Scored
+    from psptool.evaluation.api import EvaluatedClips
     from psptool.schemas.scores import Scores
 
 EXAMPLES = examples(
@@ -46,7 +46,7 @@ def evaluate(
     computing_on = choose_device(device)
     folder = choose(RUN, run)
     part: Part = "validation" if validation else "test"
-    found: list[Scored] = []
+    found: list[EvaluatedClips] = []
     scores = api.evaluate(
         folder,
         data=data,
@@ -54,7 +54,7 @@ def evaluate(
         weights=which,
         part=part,
         device=computing_on,
-        on_progress=found.append,
+        on_done=found.append,
     )
     if report:
         write_report(folder, scores, found[0])
@@ -66,7 +66,7 @@ def evaluate(
     next_step(f"open {page}; psptool inspect {folder}")
 
 
-def write_report(folder: Path, scores: Scores, scored: Scored) -> None:
+def write_report(folder: Path, scores: Scores, scored: EvaluatedClips) -> None:
     """Write ``report.html``, under a name like that of the scores."""
     from psptool.common.atomic_write import write_whole
     from psptool.view.report import report_page
@@ -82,7 +82,7 @@ def report_beside(folder: Path, scores: Scores) -> Path:
 
 
 def show(folder: Path, scores: Scores) -> None:
-    """Print the scores: the top-1 accuracy of both streams together first, then tables."""
+    """Print the scores: first the top-1 accuracy of the fusion of all streams, then tables."""
     clips = counted(scores.clips, f"{scores.part} clip")
     headline(f"Top-1 {percent(scores.top1)} %", f"  {folder}: {clips}, {scores.weights} checkpoint")
     rows = [

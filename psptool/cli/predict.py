@@ -17,7 +17,7 @@ from psptool.common.text import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.evaluation.models import TrainedModel, Weights
+    from psptool.evaluation.models import TrainedModel
     from psptool.schemas.prediction import Prediction
 
 EXAMPLES = examples(
@@ -50,8 +50,9 @@ def predict(
     """
     from psptool.device import choose_device
     from psptool.evaluation import models
+    from psptool.schemas.scores import Weights
 
-    which = cast("Weights", choice(weights, get_args(models.Weights), "--weights"))
+    which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     computing_on = choose_device(device)
     if out is not None and out.is_dir():
         raise PspError(f"{out}: is a folder", expected="a file to write", fix="Name a file with --out.")
@@ -80,7 +81,7 @@ def _run(model: TrainedModel, files: Sequence[Path], top: int, logits: bool) -> 
             files,
             top=top,
             logits=logits,
-            progress=report,
+            on_progress=report,
         )
     for clip in done.unusable:
         warn(f"not used: {clip.detail or f'{clip.source}: {clip.reason}'}")

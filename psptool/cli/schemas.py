@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from psptool.cli.console import FOUND, choice, examples, grid, next_step, note, say
+from psptool.common.errors import cannot_read
 
 if TYPE_CHECKING:
     from psptool.schemas.base import Artefact
@@ -81,7 +82,7 @@ def _findings(texts: dict[Path, str], folder: Path) -> list[str]:
         try:
             same = path.read_text(encoding="utf-8") == text
         except OSError as error:
-            findings.append(f"{path}: {error.strerror}")
+            findings.append(cannot_read(path, error).what)
             continue
         if not same:
             findings.append(f"{path}: differs from the models in psptool.schemas")

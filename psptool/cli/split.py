@@ -50,34 +50,33 @@ def split(
     if check is not None:
         _check(check, data, as_json)
         return
-    from psptool.data.splits.making import SplitRequest, split_name
-    from psptool.data.splits.stored import save_split, split_store, summarize_split
+    from psptool.data.splits.making import SplitRequest
+    from psptool.data.splits.stored import make_file, summarize_split
     from psptool.data.store.reading import open_store
 
     # First, so that a wrong ratio is reported before a missing dataset.
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
     with open_store(choose(DATASET, data)) as store:
-        made = split_store(store, request)
-    path = out if out is not None else Path("splits") / f"{split_name(made.split)}.json"
-    if not save_split(made.split, path):
-        note(f"{path}: already current")
+        made = make_file(store, request, out)
+    if not made.changed:
+        note(f"{made.path}: already current")
     for warning in made.warnings:
         warn(warning)
     if as_json:
         say_json(
             {
-                "file": str(path),
+                "file": str(made.path),
                 **summarize_split(made.split),
                 "rule": made.rule,
                 "warnings": list(made.warnings),
             }
         )
         return
-    _show(path, made)
-    next_step("psptool train" if out is None else f"psptool train --split {path}")
+    _show(made)
+    next_step("psptool train" if out is None else f"psptool train --split {out}")
 
 
-def _show(path: Path, made: MadeSplit) -> None:
+def _show(made: MadeSplit) -> None:
     split, (minimum, maximum) = made.split, made.labelled_per_class
     view = "" if split.test_view is None else f", test view {split.test_view}"
     rows: list[tuple[str, object]] = [
@@ -89,7 +88,7 @@ def _show(path: Path, made: MadeSplit) -> None:
         ("validation", len(split.validation)),
         ("test", len(split.test)),
     ]
-    table(f"{path}: {split.protocol}{view}", rows)
+    table(f"{made.path}: {split.protocol}{view}", rows)
     say(f"Labelled: {made.rule}.")
 
 

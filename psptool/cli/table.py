@@ -13,7 +13,7 @@ from psptool.common.errors import PspError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.evaluation.table import Scored
+    from psptool.evaluation.table import RunScores
     from psptool.schemas.table import ScoreTable
 
 EXAMPLES = examples(
@@ -47,13 +47,13 @@ def table(
 ) -> None:
     """Compare evaluated runs: mean and deviation over label splits."""
     from psptool.common.atomic_write import write_whole
-    from psptool.evaluation.table import build_table, gather
+    from psptool.evaluation.table import build_table, collect_scores
     from psptool.schemas.scores import Part, Weights
 
     chosen = _format(form, out, as_json)
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     part: Part = "validation" if validation else "test"
-    scored = gather(runs or [Path("runs")], part, which)
+    scored = collect_scores(runs or [Path("runs")], part, which)
     found = build_table(scored, *against or ())
     for warning in found.warnings:
         warn(warning)
@@ -68,7 +68,7 @@ def table(
         typer.echo(_text(found, chosen), nl=False)
 
 
-def _write_page(path: Path, found: ScoreTable, scored: Sequence[Scored]) -> None:
+def _write_page(path: Path, found: ScoreTable, scored: Sequence[RunScores]) -> None:
     from psptool.common.atomic_write import write_whole
     from psptool.view.comparison import table_page
 

@@ -1,1 +1,1 @@
-"""Measures of a run on the test set, and their pictures."""
+"""Evaluation of trained runs: scores, tables, prediction, features and model export."""

@@ -1,6 +1,6 @@
-"""Evaluation of a run: from its folder to ``scores.json`` and ``confusion.png``.
+"""Evaluates a run: reads its folder, writes ``scores.json`` and ``confusion.png``.
 
-Notation for array shapes: N clips of the part that is scored, K classes.
+Notation for array shapes: N evaluated clips, K classes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from psptool.common.atomic_write import write_whole
 from psptool.common.errors import PspError
 from psptool.common.paths import recalled
+from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.store.reading import Store, open_store
 from psptool.evaluation.confusion import confusion_png
-from psptool.evaluation.measures import confusion_matrix, per_class, predicted, top_k, unseen
+from psptool.evaluation.measures import argmax, confusion_matrix, has_no_duplicate, per_class, top_k
 from psptool.evaluation.provenance import provenance
 from psptool.evaluation.scoring import StreamLogits, load_model, score_clips
 from psptool.schemas.run import RunConfig
@@ -30,14 +31,14 @@ from psptool.training.runs.unfinished import find_weights
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The N clips behind some scores, for those who show them one by one.
+class EvaluatedClips:
+    """The N evaluated clips with their logits.
 
     Attributes:
-        data: The dataset.
+        data: Path of the dataset.
         names: N clip names.
-        labels: int (N,), from 0.
-        logits: Of the N clips.
+        labels: int (N,), true classes, 0-based.
+        logits: Logits of the N clips.
     """
 
     data: Path
@@ -54,55 +55,59 @@ def evaluate(
     weights: Weights = "last",
     part: Part = "test",
     device: torch.device | None = None,
-    on_progress: Callable[[Scored], None] | None = None,
+    on_done: Callable[[EvaluatedClips], None] | None = None,
 ) -> Scores:
-    """Score a run's test clips, and write the scores and the picture of the confusion into its folder.
+    """Evaluate a run on its test clips and write the scores and the confusion matrix to its folder.
 
-    The files are ``scores.json`` and ``confusion.png``, or as `file_name` says for other weights and clips.
+    The files are ``scores.json`` and ``confusion.png``. Other checkpoints or clips are named as in `file_name`.
 
     Args:
-        run_folder: As ``psptool train`` left it.
-        data: The dataset; where it lay at training if None.
-        split: The split; where it lay at training if None.
-        weights: The last ones, or the best on the validation clips.
-        part: The clips to score.
-        device: Where to compute; the CPU if None.
-        on_progress: Is told of the clips, once the scores are written.
+        run_folder: A folder written by ``psptool train``.
+        data: The dataset; by default at its path during training.
+        split: The split; by default at its path during training.
+        weights: Checkpoint: the last one, or the best on the validation clips.
+        part: The clips to evaluate.
+        device: Device of the computation; by default the CPU.
+        on_done: Called with the evaluated clips after the scores are written.
 
     Raises:
-        PspError: A file is absent or damaged; dataset or split are not those the run was trained on; the
-            split has no clips in that part; the run folder cannot be written.
+        PspError: A file is missing or damaged, dataset or split differ from those of the training, the split has no
+            clips in ``part``, or the run folder is not writable.
     """
     device = device or torch.device("cpu")
     folder = RunFolder(run_folder)
     config = folder.read_config()
-    split_path = split or where_it_lay(run_folder, config.latest.split_path, "split")
+    split_path = split or recorded_path(run_folder, config.latest.split_path, "split")
     chosen_split = Split.load(split_path)
-    with open_store(data or where_it_lay(run_folder, config.latest.data_path, "data")) as store:
+    with open_store(data or recorded_path(run_folder, config.latest.data_path, "data")) as store:
         check_dataset(run_folder, config, store)
         check_split(run_folder, config, split_path, chosen_split)
         names: tuple[str, ...] = getattr(chosen_split, part)
         if not names:
             raise PspError(
                 f"{split_path}: the split has no {part} clips",
-                fix="Make one that has with psptool split --validation, and train on it."
+                fix="Make a split with psptool split --validation, and train with it."
                 if part == "validation"
-                else "Make a split again with psptool split.",
+                else "Make the split again with psptool split.",
             )
         model = load_model(config, find_weights(folder, config, weights), device)
         chosen = np.array([store.index(name) for name in names])
         logits = score_clips(model, config, store, chosen, device)
-        new = unseen(store.digests(chosen.tolist()), store.digests(_train_clips(store, chosen_split, part)))
+        unique = has_no_duplicate(
+            store.digests(chosen.tolist()), store.digests(_training_clips(store, chosen_split, part))
+        )
         labels = store.table.label[chosen]
-        scored = Scored(store.path, names, labels, logits)
-    measured = measure(config, split_path.name, logits, labels, new, weights, part)
+        evaluated = EvaluatedClips(store.path, names, labels, logits)
+    measured = measure(config, split_path.name, logits, labels, unique, weights, part)
     scores = measured.model_copy(update=provenance(folder, config, chosen_split, part))
-    title = f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {scores.clips} {part} clips"
-    picture = confusion_png(np.array(scores.confusion), config.class_names, title)
-    write_whole(run_folder / file_name("confusion", ".png", part, weights), picture)
+    title = (
+        f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {counted(scores.clips, f'{part} clip')}"
+    )
+    image = confusion_png(np.array(scores.confusion), config.class_names, title)
+    write_whole(run_folder / file_name("confusion", ".png", part, weights), image)
     scores.save(run_folder / file_name("scores", ".json", part, weights))
-    if on_progress is not None:
-        on_progress(scored)
+    if on_done is not None:
+        on_done(evaluated)
     return scores
 
 
@@ -111,24 +116,24 @@ def measure(
     split_name: str,
     logits: StreamLogits,
     labels: NDArray[np.integer],
-    new: NDArray[np.bool_],
+    unique: NDArray[np.bool_],
     weights: Weights,
     part: Part,
 ) -> Scores:
-    """All measures of N clips.
+    """All accuracies of N clips.
 
     Args:
-        config: The run's.
+        config: Configuration of the run.
         split_name: File name of the split.
-        logits: Of the N clips.
-        labels: int (N,), from 0.
-        new: bool (N,), clips whose coordinates stand nowhere in the train set.
-        weights: Which weights gave the logits.
-        part: Which part the clips are.
+        logits: Logits of the N clips.
+        labels: int (N,), true classes, 0-based.
+        unique: bool (N,), whether a clip has no duplicate in the training set.
+        weights: The checkpoint that computed the logits.
+        part: The part of the split that has the clips.
     """
     names, fused = config.class_names, logits.fused
-    confusion = confusion_matrix(labels, predicted(fused), len(names))
-    shares = per_class(confusion)
+    confusion = confusion_matrix(labels, argmax(fused), len(names))
+    accuracies = per_class(confusion)
     return Scores(
         dataset=config.dataset,
         split=split_name,
@@ -144,11 +149,11 @@ def measure(
             for name, own in logits.by_stream.items()
         },
         clips=len(labels),
-        top1_unseen=top_k(fused[new], labels[new], 1) if new.any() else None,
-        clips_unseen=int(new.sum()),
-        classes_unseen=tuple(names[label] for label in np.unique(labels[new])),
+        top1_unseen=top_k(fused[unique], labels[unique], 1) if unique.any() else None,
+        clips_unseen=int(unique.sum()),
+        classes_unseen=tuple(names[label] for label in np.unique(labels[unique])),
         per_class={
-            name: float(share) for name, share in zip(names, shares, strict=True) if not np.isnan(share)
+            name: float(value) for name, value in zip(names, accuracies, strict=True) if not np.isnan(value)
         },
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         content_fingerprint=config.content_fingerprint,
@@ -158,7 +163,7 @@ def measure(
 
 
 def check_dataset(run_folder: Path, config: RunConfig, store: Store) -> None:
-    """Refuse a dataset other than the one the run was trained on.
+    """Check that the dataset is the one the run was trained on.
 
     Raises:
         PspError: Another dataset, or other content under the same name.
@@ -169,25 +174,25 @@ def check_dataset(run_folder: Path, config: RunConfig, store: Store) -> None:
             f"{store.path}: not the dataset that {run_folder} was trained on",
             manifest.dataset,
             config.dataset,
-            "Name the right one with --data.",
+            "Give the run's dataset with --data.",
         )
     if manifest.fingerprints.content != config.content_fingerprint:
         raise PspError(
-            f"{store.path}: its content is not what {run_folder} was trained on",
+            f"{store.path}: its content differs from that of the dataset that {run_folder} was trained on",
             f"content fingerprint {manifest.fingerprints.content[:12]}…",
             f"{config.content_fingerprint[:12]}…",
-            "Name the right file with --data, prepare it again with its old settings, or train again. "
-            f"The run's dataset lay at {config.latest.data_path}.",
+            "Give the right file with --data, prepare it again with its old settings, or train again. "
+            f"The run was trained from {config.latest.data_path}.",
         )
 
 
 def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -> None:
-    """Refuse a split other than the run's: its test clips may be clips that the run was trained on.
+    """Check that the split is the run's, because test clips of another split may be training clips of the run.
 
     Raises:
-        PspError: The split belongs to other clips, or is another draw.
+        PspError: The split has other clips, or other parts.
     """
-    fix = f"Name the right one with --split; the run's lay at {config.latest.split_path}."
+    fix = f"Give the run's split with --split; during training it was {config.latest.split_path}."
     if split.clips_fingerprint != config.clips_fingerprint:
         raise PspError(
             f"{path}: not a split of the clips that {run_folder} was trained on",
@@ -197,25 +202,25 @@ def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -
         )
     if split.digest != config.split_digest:
         raise PspError(
-            f"{path}: another draw than the one that {run_folder} was trained on",
-            f"digest {split.digest[:12]}…",
+            f"{path}: not the split that {run_folder} was trained on",
+            f"split digest {split.digest[:12]}…",
             f"{config.split_digest[:12]}…",
             fix,
         )
 
 
-def where_it_lay(run_folder: Path, recorded: str, option: str) -> Path:
-    """The path that the run was trained from, which counts from the folder that training was started in."""
+def recorded_path(run_folder: Path, recorded: str, option: str) -> Path:
+    """The path of a file during training; relative paths start at the folder in which the training was started."""
     path = recalled(recorded)
     if not path.exists():
         raise PspError(
-            f"{path}: {run_folder} was trained from this file, and there is no such file here",
-            fix=f"Start psptool in the folder it was trained in, or name the file with --{option}.",
+            f"{path}: {run_folder} was trained from this file, but it does not exist",
+            fix=f"Run psptool in the folder in which the training was started, or give the file with --{option}.",
         )
     return path
 
 
-def _train_clips(store: Store, split: Split, part: Part) -> list[int]:
-    """Numbers of the clips that training looked at, ascending; validation clips chose among weights too."""
+def _training_clips(store: Store, split: Split, part: Part) -> list[int]:
+    """Indices of the clips used in training, ascending, with those that selected the best checkpoint."""
     names = split.labelled + split.unlabelled + (split.validation if part == "test" else ())
     return sorted(store.index(name) for name in names)

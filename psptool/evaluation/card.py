@@ -1,4 +1,4 @@
-"""The model card: what an exported model is, what it was trained on, how good it is, and how to feed it."""
+"""The model card of an exported model: files, data, training, accuracy, limits, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.evaluation.exporting import LOGITS, SUFFIXES, Exported, output_names
@@ -23,9 +24,9 @@ import psptool
 
 with psptool.open("{data}") as store:
     clip = store.clip("{clip}")
-shown = np.flatnonzero(clip.present.any(axis=0))  # frames in which somebody is there
-frames = shown[np.arange({frames}) * len(shown) // {frames}]
-present = clip.present[:, frames].any(axis=1)  # persons who are there in these frames
+visible = np.flatnonzero(clip.present.any(axis=0))  # frames with at least one person
+frames = visible[np.arange({frames}) * len(visible) // {frames}]
+present = clip.present[:, frames].any(axis=1)  # persons in these frames
 persons = int(present.sum())
 {streams}
 session = onnxruntime.InferenceSession("{file}")
@@ -39,32 +40,32 @@ logits, *by_stream = session.run(
 """
 
 POSITIONS = """\
-positions, there = clip.joint[present][:, frames], clip.present[present][:, frames]"""
+positions, valid = clip.joint[present][:, frames], clip.present[present][:, frames]"""
 CODE: Mapping[StreamName, Callable[[StreamSettings], str]] = {
     "joint": lambda settings: "joint = positions.copy()",
     "motion": lambda settings: RECORDED_MOTION if settings.motion == "recorded" else DRAWN_MOTION,
     "bone": lambda settings: BONE,
 }
-"""NumPy code that makes each stream (M, T, V, 3) of a clip."""
+"""NumPy code that computes each stream (M, T, V, 3) of a clip."""
 RECORDED_MOTION = "motion = clip.motion[present][:, frames]"
 DRAWN_MOTION = """\
 motion = np.zeros_like(positions)
-both = there[:, 2:] & there[:, :-2]
+both = valid[:, 2:] & valid[:, :-2]
 motion[:, 1:-1] = (positions[:, 2:] - positions[:, :-2]) * both[:, :, None, None]"""
 BONE = """\
 bone, bones = np.zeros_like(positions), np.array({bones})
 bone[:, :, bones[:, 1]] = positions[:, :, bones[:, 1]] - positions[:, :, bones[:, 0]]"""
-WORDS: Mapping[StreamName, Callable[[StreamSettings], str]] = {
+DESCRIPTIONS: Mapping[StreamName, Callable[[StreamSettings], str]] = {
     "joint": lambda settings: "normalized positions, one entry per person",
     "motion": lambda settings: (
-        "next frame minus this one, taken at the full frame rate"
+        "next frame minus this frame, at the full frame rate"
         if settings.motion == "recorded"
-        else "of the frames taken, the one after minus the one before; zero at both ends"
+        else "next minus previous sampled frame; zero in the first and last frame"
     ),
     "bone": lambda settings: "each joint minus its parent joint; zero for the root",
 }
-"""What each stream is, for the table of inputs."""
-FROM_CENTER = """\
+"""Description of each stream in the table of inputs."""
+ROOT_RELATIVE = """\
 others = np.arange({joints}) != {center}
 for x in ({names}):
     x[:, :, others] -= x[:, :, [{center}]]"""
@@ -73,13 +74,13 @@ for x in ({names}):
 def model_card(
     model: TrainedModel, stem: str, exported: Sequence[Exported], compared: str, clip: str | None = None
 ) -> str:
-    """The card as Markdown.
+    """The model card as Markdown.
 
     Args:
         model: The model.
-        stem: Of the files' names.
-        exported: The files.
-        compared: Which clips their logits were compared on.
+        stem: File name of the exported files without extension.
+        exported: The exported files.
+        compared: The clips on which logits were compared, such as ``20 clips of data/ucla.h5``.
         clip: A clip of the dataset, for the example.
     """
     config = model.config
@@ -87,8 +88,8 @@ def model_card(
     parts = [
         f"# {stem}",
         "",
-        f"Recognizes {len(config.class_names)} actions from skeleton recordings: PSP Learning's network "
-        f"(Xu and Shu, arXiv 2302.02327), exported by psptool {__version__}; trained by psptool {trained_by}.",
+        f"Classifies skeleton recordings into {counted(len(config.class_names), 'action')}. Network of PSP Learning "
+        f"(Xu and Shu, arXiv 2302.02327), exported by psptool {__version__}, trained by psptool {trained_by}.",
         "",
         *_files(stem, exported, compared),
         *_data(config),
@@ -113,11 +114,11 @@ def model_card(
 
 
 def _streams(config: RunConfig) -> str:
-    """NumPy code that makes the streams of a clip."""
+    """NumPy code that computes the streams of a clip."""
     settings, topology = config.training.streams, TOPOLOGIES[config.topology]
     code = [POSITIONS, *(CODE[name](settings) for name in settings.names)]
     if settings.origin == "frame":
-        code.append(FROM_CENTER)
+        code.append(ROOT_RELATIVE)
     return "\n".join(code).format(
         bones=[list(bone) for bone in topology.bones],
         joints=topology.size,
@@ -134,7 +135,7 @@ def _files(stem: str, exported: Sequence[Exported], compared: str) -> list[str]:
     return [
         "## Files",
         "",
-        f"Largest difference between a file's logits and the live model's, on {compared}:",
+        f"Largest difference between the logits of a file and those of the model, on {compared}:",
         "",
         "| file | format | bytes | difference |",
         "|---|---|--:|--:|",
@@ -153,17 +154,17 @@ def _data(config: RunConfig) -> list[str]:
     ]
     split = _split(config)
     if split is not None:
-        view = "" if split.test_view is None else f", camera {split.test_view} for test"
+        view = "" if split.test_view is None else f", camera {split.test_view} for testing"
         lines.append(
             f"- Protocol {split.protocol}{view}: {len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, "
-            f"{len(split.validation)} validation and {len(split.test)} test clips; draw {split.seed}, "
-            f"counted `{split.family}`."
+            f"{len(split.validation)} validation and {len(split.test)} test clips; label split with seed {split.seed}, "
+            f"family `{split.family}`."
         )
     return [*lines, "- Classes by label: " + "; ".join(config.class_names) + ".", ""]
 
 
 def _split(config: RunConfig) -> Split | None:
-    """The run's split, where it still lies where it lay."""
+    """The split of the run, if its file still exists unchanged."""
     try:
         split = Split.load(Path(config.latest.split_path))
     except PspError:
@@ -175,12 +176,12 @@ def _recipe(config: RunConfig) -> list[str]:
     training = config.training
     optim = training.optim
     return [
-        "## Recipe",
+        "## Training",
         "",
         f"Method `{training.method}`, preset `{training.preset}`, seed {config.seed}, {config.precision}: "
-        f"{optim.steps} steps of {optim.labelled_batch} labelled and {optim.pool_batch} other clips, learning rate "
-        f"{optim.lr:g} ({optim.schedule}). The whole configuration stands in the run's `config.json` and in the "
-        "metadata of the ONNX and safetensors files (`psptool.config`).",
+        f"{counted(optim.steps, 'step')} of {optim.labelled_batch} labelled and {optim.pool_batch} unlabelled clips, "
+        f"learning rate {optim.lr:g} ({optim.schedule}). The complete configuration is in the run's `config.json` and "
+        "in the metadata of the ONNX and safetensors files (`psptool.config`).",
         "",
     ]
 
@@ -190,23 +191,32 @@ def _accuracy(model: TrainedModel) -> list[str]:
     try:
         scores = Scores.load(model.path / name)
     except PspError:
-        return ["## Accuracy", "", f"Not measured: the run has no `{name}`. `psptool evaluate` makes it.", ""]
+        return [
+            "## Accuracy",
+            "",
+            f"Not measured: the run has no `{name}`. `psptool evaluate` writes it.",
+            "",
+        ]
     if scores.content_fingerprint != model.config.content_fingerprint:
         return ["## Accuracy", "", f"Not measured: the run's `{name}` belongs to another dataset.", ""]
-    unseen = ""
+    no_duplicate = ""
     if scores.top1_unseen is not None:
-        unseen = f"; {100 * scores.top1_unseen:.1f} % on the {scores.clips_unseen} that stand nowhere in the train set"
+        clips = counted(scores.clips_unseen, "clip")
+        no_duplicate = (
+            f"; top-1 {100 * scores.top1_unseen:.1f} % on {clips} without a duplicate in the training set"
+        )
     by_stream = ", ".join(f"{name} {100 * own.top1:.1f} %" for name, own in scores.streams.items())
     return [
         "## Accuracy",
         "",
-        f"{model.weights.capitalize()} weights, {scores.clips} test clips: top-1 {100 * scores.top1:.1f} %, "
-        f"top-5 {100 * scores.top5:.1f} %{unseen}. "
-        f"Top-1 by stream: {by_stream}. One training on one draw.",
+        f"{model.weights.capitalize()} checkpoint, {counted(scores.clips, 'test clip')}, fusion of all streams: "
+        f"top-1 {100 * scores.top1:.1f} %, "
+        f"top-5 {100 * scores.top5:.1f} %{no_duplicate}. "
+        f"Top-1 by stream: {by_stream}. One training on one label split.",
         "",
         "| class | top-1 % |",
         "|---|--:|",
-        *(f"| {name} | {100 * share:.1f} |" for name, share in scores.per_class.items()),
+        *(f"| {name} | {100 * value:.1f} |" for name, value in scores.per_class.items()),
         "",
     ]
 
@@ -215,11 +225,11 @@ def _limits(config: RunConfig) -> list[str]:
     return [
         "## Limits",
         "",
-        f"- It answers one of its {len(config.class_names)} classes, whatever the recording shows.",
-        f"- It knows the {TOPOLOGIES[config.topology].size} joints of {config.topology} in their order; other "
-        "sensors and pose estimators were not tried.",
-        "- Probabilities are the softmax of the logits; they were not calibrated.",
-        "- The recordings it learned from may not be passed on, and their terms of use hold for them.",
+        f"- The output is one of {counted(len(config.class_names), 'class', 'classes')}, also for other actions.",
+        f"- The input has the {TOPOLOGIES[config.topology].size} joints of {config.topology} in their order. Other "
+        "sensors and pose estimators were not tested.",
+        "- Probabilities are the softmax of the logits. They are not calibrated.",
+        "- The terms of use of the dataset apply; its recordings must not be redistributed.",
         "",
     ]
 
@@ -228,34 +238,34 @@ def _input(config: RunConfig) -> list[str]:
     topology = TOPOLOGIES[config.topology]
     frames, joints = config.training.sampling.frames, topology.size
     absent = (
-        "persons who are in none of these frames are left out"
+        "persons who are absent in all of these frames are omitted"
         if config.training.model.absent_persons == "skip"
-        else "each clip has two person slots, absent persons are zeros and count in the average"
+        else "each clip has two persons; an absent person is all zeros and is included in the average"
     )
     settings, classes = config.training.streams, len(config.class_names)
     relative = ""
     if settings.origin == "frame":
-        relative = f"; all joints but the {topology.joints[topology.center]} are relative to it"
+        relative = f"; all joints except the {topology.joints[topology.center]} are relative to it"
     return [
         "## Input and output",
         "",
-        "P persons of all clips, N clips, all float32; P and N are free.",
+        "N clips with P persons in total; N and P are dynamic. All tensors are float32.",
         "",
-        "| name | shape | what |",
+        "| name | shape | content |",
         "|---|---|---|",
         *(
-            f"| `{name}` | (P, 3, {frames}, {joints}) | {WORDS[name](settings)}{relative} |"
+            f"| `{name}` | (P, 3, {frames}, {joints}) | {DESCRIPTIONS[name](settings)}{relative} |"
             for name in settings.names
         ),
-        "| `average` | (N, P) | row n holds 1 / M for the M persons of clip n, else 0 |",
-        f"| `logits` (out) | (N, {classes}) | all streams, the prediction |",
+        "| `average` | (N, P) | row n is 1 / M for each of the M persons of clip n, otherwise 0 |",
+        f"| `logits` (out) | (N, {classes}) | fusion of all streams: the sum of their logits |",
         *(
-            f"| `{name}` (out) | (N, {classes}) | one stream |"
+            f"| `{name}` (out) | (N, {classes}) | {name.removesuffix(f'_{LOGITS}')} stream |"
             for name in output_names(settings.names)
             if name != LOGITS
         ),
         "",
-        f"Preparation, as `psptool prepare --align {config.preparation.align}` does it: "
-        f"`{config.preparation.model_dump_json()}`. Of the F frames in which somebody is present, the frames "
-        f"int(i * F / {frames}) for i = 0 to {frames - 1} are taken; {absent}.",
+        f"Preparation: `psptool prepare --align {config.preparation.align}` with "
+        f"`{config.preparation.model_dump_json()}`. Frame sampling: of the F frames with at least one person, frames "
+        f"int(i * F / {frames}) for i = 0 to {frames - 1}; {absent}.",
     ]

@@ -1,4 +1,4 @@
-"""The figure of a confusion matrix, readable from 10 to 120 classes: a PNG file, or an SVG in a page."""
+"""Figures of confusion matrices for 10 to 120 classes, as PNG or SVG."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW_CLASSES = 20
-"""Up to this many classes each cell shows its percentage; with more only its colour does."""
+"""Largest number of classes for which cells show percentages; with more classes only the colour."""
+LIGHT_TEXT_ABOVE = 77
+"""Percentage above which text is in the background colour; best contrast in light and dark mode together."""
 LONGEST_NAME = 28
-"""Longer class names are cut."""
+"""Length in characters to which class names are shortened."""
 _CELLS = "cells"
 
 
 def confusion_png(confusion: NDArray[np.integer], class_names: Sequence[str], title: str) -> bytes:
-    """The confusion matrix as a PNG; classes without clips and without predictions are left out.
+    """The confusion matrix as PNG; classes without clips and without predictions are omitted.
 
     Args:
         confusion: Counts (K, K); rows are true classes, columns predicted classes.
@@ -114,7 +116,7 @@ def _name_axes(axes: Axes, names: tuple[str, ...], clips: NDArray[np.integer], f
 def _write_percentages(axes: Axes, percent: NDArray[np.floating]) -> None:
     for row, column in zip(*np.nonzero(percent), strict=True):
         value = percent[row, column]
-        colour = LIGHT["card"] if value > 60 else LIGHT["ink"]
+        colour = LIGHT["card"] if value > LIGHT_TEXT_ABOVE else LIGHT["ink"]
         text = f"{value:.0f}" if value >= 0.5 else "<1"
         axes.text(column, row, text, ha="center", va="center", fontsize=10, color=colour)
 

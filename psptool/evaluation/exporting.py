@@ -1,5 +1,4 @@
-"""A trained model for other programs: ONNX, torch.export and safetensors, each compared with the live model before it
-is written.
+"""Exports trained models as ONNX, torch.export (.pt2) and safetensors, and compares the outputs with the model's.
 
 Notation for tensor shapes: N clips, P persons of all clips, T frames, V joints, K classes.
 """
@@ -32,25 +31,25 @@ from psptool.model.network import Network
 Format = Literal["onnx", "torch-export", "safetensors"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 TOLERANCE = 1e-4
-"""Largest difference between a file's logits and the live model's."""
+"""Largest permitted absolute difference between the logits of a file and those of the model."""
 AVERAGE, LOGITS = "average", "logits"
-"""Names of the last input and of the first output; the others are the streams'."""
-# Sizes that are nobody's own, so that tracing takes no two of them for the same, nor any for a constant.
+"""Names of the last input and of the first output; all others are named after streams."""
+# Sizes unlike all others of the network, so that tracing does not identify two of them or fix one as a constant.
 _EXAMPLE_CLIPS, _EXAMPLE_PERSONS = 3, 5
 
 Inputs = tuple[Tensor, ...]
-"""(P, 3, T, V) of each stream, and the average (N, P)."""
-Answer = Callable[[Inputs], NDArray[np.float32]]
+"""Each stream (P, 3, T, V), then the matrix (N, P) that averages over the persons of a clip."""
+Predict = Callable[[Inputs], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One file, compared and ready to be written.
+    """Content of an exported file, compared with the model.
 
     Attributes:
-        format: Which.
-        content: Its bytes.
-        difference: Largest absolute difference of its logits from the live model's.
+        format: Format of the file.
+        content: Content of the file.
+        difference: Largest absolute difference between its logits and those of the model.
     """
 
     format: Format
@@ -59,17 +58,17 @@ class Exported:
 
 
 def input_names(streams: Sequence[str]) -> list[str]:
-    """Names of an exported model's inputs, in their order."""
+    """Names of the inputs of an exported model, in order."""
     return [*streams, AVERAGE]
 
 
 def output_names(streams: Sequence[str]) -> list[str]:
-    """Names of an exported model's outputs, in their order."""
+    """Names of the outputs of an exported model, in order."""
     return [LOGITS, *(f"{name}_{LOGITS}" for name in streams)]
 
 
 class PlainNet(nn.Module):
-    """The network as a function of tensors: those of `Inputs` -> (N, K) of each of `output_names`.
+    """The network with plain tensors as inputs and outputs, for tracing.
 
     Args:
         net: The network.
@@ -81,7 +80,7 @@ class PlainNet(nn.Module):
         self.net, self.streams = net, tuple(streams)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The summed logits, which are the prediction, then those of each stream."""
+        """`Inputs` -> summed logits (N, K), then the logits (N, K) of each stream."""
         *tensors, average = inputs
         batch = {name: Stream(x, average) for name, x in zip(self.streams, tensors, strict=True)}
         output = self.net(batch)
@@ -90,52 +89,55 @@ class PlainNet(nn.Module):
 
 @torch.no_grad()
 def inputs_at_test(model: TrainedModel, clips: RaggedClips, chosen: Sequence[int]) -> Inputs:
-    """The network's input for clips at test, as `Inputs`, on the CPU."""
+    """Inputs of the network for clips at test time, on the CPU; ``chosen`` are N indices in ``clips``."""
     batcher = Batcher.of(clips, model.config.training)
     batch = batcher.test(torch.tensor(chosen))
-    # Test frames are not random: all streams have the same frames and persons.
+    # At test time no frame is random: all streams have the same frames and persons.
     tensors = (*(stream.x for stream in batch.values()), any_stream(batch).average)
     return tuple(x.cpu().contiguous().clone() for x in tensors)
 
 
 def export(model: TrainedModel, formats: Sequence[Format], inputs: Inputs) -> list[Exported]:
-    """Make each format's file in memory and compare its answers on ``inputs`` with the live model's.
+    """Export to memory and compare the logits on ``inputs`` with those of the model.
 
-    The clips go in all at once and one by one, so that the number of clips and persons is seen to be free.
+    The clips are compared as one batch and one by one, to test that the numbers of clips and persons are dynamic.
 
     Args:
-        model: On the CPU.
-        formats: Which.
-        inputs: Of some clips, as `inputs_at_test` gives them.
+        model: The model, on the CPU.
+        formats: Formats of the export.
+        inputs: Inputs of some clips, from `inputs_at_test`.
+
+    Returns:
+        The content of each file. No file is written.
 
     Raises:
-        PspError: A package is missing; a file's logits are off by more than `TOLERANCE`. Nothing is written here.
+        PspError: A package is missing, or the logits differ by more than `TOLERANCE`.
     """
     net = PlainNet(model.net, model.config.training.streams.names).eval()
-    makers: dict[Format, Callable[[], tuple[bytes, Answer]]] = {
+    exporters: dict[Format, Callable[[], tuple[bytes, Predict]]] = {
         "onnx": lambda: _onnx(model, net, inputs),
         "torch-export": lambda: _torch_export(net, inputs),
         "safetensors": lambda: _safetensors(model),
     }
     done = []
     for name in formats:
-        content, answer = makers[name]()
-        difference = _difference(net, answer, inputs)
+        content, predict = exporters[name]()
+        difference = _difference(net, predict, inputs)
         if not difference <= TOLERANCE:
             raise PspError(
-                f"{name}: its logits are not the live model's",
+                f"{name}: logits differ from those of the model",
                 f"a difference of {difference:.2g}",
                 f"at most {TOLERANCE:g}",
-                "Nothing was written. Try other versions of the packages of psptool[export].",
+                "No file was written. Try other versions of the packages of psptool[export].",
             )
         done.append(Exported(name, content, difference))
     return done
 
 
 @torch.inference_mode()
-def _difference(net: PlainNet, answer: Answer, inputs: Inputs) -> float:
-    parts = [inputs, *_one_by_one(inputs)]
-    return max(float(np.abs(answer(part) - net(*part)[0].numpy()).max()) for part in parts)
+def _difference(net: PlainNet, predict: Predict, inputs: Inputs) -> float:
+    batches = [inputs, *_one_by_one(inputs)]
+    return max(float(np.abs(predict(batch) - net(*batch)[0].numpy()).max()) for batch in batches)
 
 
 def _one_by_one(inputs: Inputs) -> Iterator[Inputs]:
@@ -146,47 +148,47 @@ def _one_by_one(inputs: Inputs) -> Iterator[Inputs]:
 
 
 def _example(inputs: Inputs) -> Inputs:
-    """Inputs to trace with, of the right frames and joints."""
+    """Example inputs for tracing, with the numbers of frames and joints of ``inputs``."""
     shape = (_EXAMPLE_PERSONS, *inputs[0].shape[1:])
     average = torch.full((_EXAMPLE_CLIPS, _EXAMPLE_PERSONS), 1 / _EXAMPLE_PERSONS)
     return (*(torch.zeros(shape) for _ in inputs[:-1]), average)
 
 
-def _free_sizes(inputs: Inputs) -> tuple[tuple[dict[int, torch.export.Dim], ...]]:
-    """The sizes of `PlainNet.forward`'s arguments that are free."""
+def _dynamic_shapes(inputs: Inputs) -> tuple[tuple[dict[int, torch.export.Dim], ...]]:
+    """The dynamic sizes of the arguments of `PlainNet.forward`."""
     persons, clips = torch.export.Dim("persons", min=1), torch.export.Dim("clips", min=1)
     return ((*({0: persons} for _ in inputs[:-1]), {0: clips, 1: persons}),)
 
 
-def _torch_export(net: PlainNet, inputs: Inputs) -> tuple[bytes, Answer]:
+def _torch_export(net: PlainNet, inputs: Inputs) -> tuple[bytes, Predict]:
     buffer = io.BytesIO()
-    with _quietly():
-        program = torch.export.export(net, _example(inputs), dynamic_shapes=_free_sizes(inputs))
+    with _silenced():
+        program = torch.export.export(net, _example(inputs), dynamic_shapes=_dynamic_shapes(inputs))
         torch.export.save(program, buffer)
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()
 
-    def answer(some: Inputs) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = loaded(*some)[0].detach().numpy()
-        return found
+    def predict(batch: Inputs) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = loaded(*batch)[0].detach().numpy()
+        return logits
 
-    return buffer.getvalue(), answer
+    return buffer.getvalue(), predict
 
 
-def _safetensors(model: TrainedModel) -> tuple[bytes, Answer]:
+def _safetensors(model: TrainedModel) -> tuple[bytes, Predict]:
     content = model_bytes(model)
     net = network(model.config)
     net.load_state_dict(load(content))
     plain = PlainNet(net, model.config.training.streams.names).eval()
 
-    def answer(some: Inputs) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = plain(*some)[0].numpy()
-        return found
+    def predict(batch: Inputs) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = plain(*batch)[0].numpy()
+        return logits
 
-    return content, answer
+    return content, predict
 
 
-def _onnx(model: TrainedModel, net: PlainNet, inputs: Inputs) -> tuple[bytes, Answer]:
+def _onnx(model: TrainedModel, net: PlainNet, inputs: Inputs) -> tuple[bytes, Predict]:
     try:
         import onnx
         import onnxruntime
@@ -196,32 +198,32 @@ def _onnx(model: TrainedModel, net: PlainNet, inputs: Inputs) -> tuple[bytes, An
             f"--onnx needs the package {error.name}, which is not installed",
             fix="pip install 'psptool[export]'",
         ) from error
-    with _quietly():
+    with _silenced():
         program = torch.onnx.export(
             net,
             _example(inputs),
             dynamo=True,
-            dynamic_shapes=_free_sizes(inputs),
+            dynamic_shapes=_dynamic_shapes(inputs),
             input_names=input_names(net.streams),
             output_names=output_names(net.streams),
             verbose=False,
         )
     assert program is not None
     proto = program.model_proto
-    onnx.helper.set_model_props(proto, described(model))
+    onnx.helper.set_model_props(proto, model_metadata(model))
     content: bytes = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-    def answer(some: Inputs) -> NDArray[np.float32]:
-        feed = {name: x.numpy() for name, x in zip(input_names(net.streams), some, strict=True)}
-        found: NDArray[np.float32] = session.run([LOGITS], feed)[0]
-        return found
+    def predict(batch: Inputs) -> NDArray[np.float32]:
+        feed = {name: x.numpy() for name, x in zip(input_names(net.streams), batch, strict=True)}
+        logits: NDArray[np.float32] = session.run([LOGITS], feed)[0]
+        return logits
 
-    return content, answer
+    return content, predict
 
 
-def described(model: TrainedModel) -> dict[str, str]:
-    """What a file's metadata says: classes by label, joints, frames T, preparation, and the whole configuration."""
+def model_metadata(model: TrainedModel) -> dict[str, str]:
+    """Metadata of an ONNX file: classes by label, topology, frames T, preparation, and the configuration of the run."""
     config = model.config
     return {
         "classes": json.dumps(config.class_names),
@@ -234,8 +236,8 @@ def described(model: TrainedModel) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what torch's exporters tell of their own inner workings."""
+def _silenced() -> Iterator[None]:
+    """Suppress the log and warnings of torch's exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -246,6 +248,6 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def file_of(folder: Path, stem: str, name: Format) -> Path:
-    """Where a format's file goes."""
+def export_path(folder: Path, stem: str, name: Format) -> Path:
+    """Path of the exported file of a format."""
     return folder / f"{stem}{SUFFIXES[name]}"

@@ -1,4 +1,4 @@
-"""What the encoder makes of clips: one vector a clip and stream, for people who compute on with it.
+"""Features of clips: the pooled output of the encoder, one vector per clip and stream.
 
 Notation for array shapes: N clips, C channels.
 """
@@ -23,7 +23,7 @@ from psptool.evaluation.models import TrainedModel
 from psptool.schemas.split import SPLIT_PARTS, Split
 
 NO_PART = ""
-"""The part of a clip that the split leaves out."""
+"""Part of a clip that is not in the split."""
 BATCH = 64
 
 
@@ -33,9 +33,9 @@ class ClipFeatures:
 
     Attributes:
         names: Clip names, N of them.
-        labels: int64 (N,), from 0.
-        parts: For each clip its part of the split, or `NO_PART`.
-        by_stream: float32 (N, C) each, the encoder's features averaged over persons, frames and joints.
+        labels: int64 (N,), 0-based.
+        parts: Part of the split of each clip, or `NO_PART`.
+        by_stream: Output of the encoder, averaged over persons, frames and joints, float32 (N, C) per stream.
     """
 
     names: tuple[str, ...]
@@ -45,22 +45,22 @@ class ClipFeatures:
 
     @property
     def concatenated(self) -> NDArray[np.float32]:
-        """All S streams side by side, (N, S * C)."""
+        """The features of all S streams concatenated, (N, S * C)."""
         return np.concatenate(tuple(self.by_stream.values()), axis=1)
 
     def within(self, *parts: str) -> NDArray[np.int64]:
-        """Numbers of the clips in any of ``parts``, ascending."""
+        """Indices of the clips in any of ``parts``, ascending."""
         return np.flatnonzero(np.isin(self.parts, parts))
 
 
 @torch.inference_mode()
 def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
-    """The encoder's features of all clips of a dataset, from test frames and in evaluation mode, as in prediction.
+    """Features of all clips of a dataset, in evaluation mode from uniformly spaced frames, as in `score_clips`.
 
     Args:
         model: The model.
-        store: The dataset it was trained on.
-        split: The split it was trained on.
+        store: The dataset of its training.
+        split: The split of its training.
 
     Raises:
         PspError: A feature is not finite, or the store is damaged.
@@ -68,30 +68,30 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
     clips = RaggedClips.from_store(store, TOPOLOGIES[model.config.topology], model.device)
     training = model.config.training
     batcher = Batcher.of(clips, training)
-    parts: dict[str, list[torch.Tensor]] = defaultdict(list)
-    for some in torch.split(torch.arange(len(store)), BATCH):
-        batch = batcher.test(some)
+    batches: dict[str, list[torch.Tensor]] = defaultdict(list)
+    for chosen in torch.split(torch.arange(len(store)), BATCH):
+        batch = batcher.test(chosen)
         for name, x in model.net.features(batch).items():
-            parts[name].append(batch[name].average @ x.mean((2, 3)))
-    by_stream = {name: torch.cat(found).cpu().numpy() for name, found in parts.items()}
+            batches[name].append(batch[name].average @ x.mean((2, 3)))  # (N, P) @ (P, C)
+    by_stream = {name: torch.cat(found).cpu().numpy() for name, found in batches.items()}
     if not all(np.isfinite(x).all() for x in by_stream.values()):
         raise PspError(
             f"{model.path}: some features are not finite",
-            fix="The training broke down: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
+            fix="The training diverged: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )
-    where = {name: part for part in SPLIT_PARTS for name in getattr(split, part)}
-    own_parts = tuple(where.get(name, NO_PART) for name in store.names)
+    part_of = {name: part for part in SPLIT_PARTS for name in getattr(split, part)}
+    own_parts = tuple(part_of.get(name, NO_PART) for name in store.names)
     return ClipFeatures(store.names, store.table.label, own_parts, by_stream)
 
 
 def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path) -> bytes:
-    """The features as the bytes of a ``.npz`` or, where ``path`` ends so, a ``.parquet`` file.
+    """Content of a ``.npz`` or ``.parquet`` file with the features, by the extension of ``path``.
 
-    An npz holds ``names``, ``labels``, ``parts``, ``class_names`` and an array per stream under its name, none of
-    them pickled; Parquet has one row per clip: name, label, class, part, and the streams as lists.
+    The npz file has the arrays ``names``, ``labels``, ``parts`` and ``class_names``, and one array per stream, without
+    pickled objects. The Parquet file has one row per clip: name, label, class, part, and each stream as a list.
 
     Raises:
-        PspError: Another ending, or Parquet without pyarrow.
+        PspError: Another extension, or Parquet without pyarrow.
     """
     buffer = io.BytesIO()
     if path.suffix == ".npz":
@@ -105,7 +105,7 @@ def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path
         )
         return buffer.getvalue()
     if path.suffix != ".parquet":
-        raise PspError("--out", str(path), "a name that ends in .npz or .parquet", "Name another file.")
+        raise PspError("--out", str(path), "a file name ending in .npz or .parquet", "Change the extension.")
     try:
         import pyarrow
         import pyarrow.parquet

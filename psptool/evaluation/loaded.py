@@ -1,4 +1,4 @@
-"""A trained model for notebooks: class probabilities of one clip, from a dataset or from an array of positions.
+"""`LoadedModel`: class probabilities of one clip, from a dataset or from an array of positions.
 
 Notation for array shapes: M persons, T frames, V joints, K classes.
 """
@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from psptool.common.errors import PspError
 from psptool.common.paths import shown
-from psptool.data.skeletons.datasets import UNNAMED
+from psptool.common.text import counted
+from psptool.data.skeletons.datasets import FRAME_RATE, UNNAMED
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
@@ -25,18 +26,15 @@ from psptool.preparation.interpolation import is_missing
 from psptool.preparation.normalize import normalize
 from psptool.preparation.selection import find_persons
 
-FRAME_RATE = 30.0
-"""Frames per second of the training clips. NTU RGB+D (Kinect v2) and NW-UCLA (Kinect v1) are both recorded at 30."""
-
 
 class LoadedModel:
     """A trained model that predicts single clips.
 
     Attributes:
         trained: Network, weights and configuration.
-        path: The run's folder, or the model's file.
-        class_names: The K classes, indexed by label.
-        topology: The V joints.
+        path: The run's folder, or the model file.
+        class_names: Names of the K classes, indexed by label.
+        topology: The skeleton with V joints.
     """
 
     def __init__(self, trained: TrainedModel) -> None:
@@ -49,7 +47,8 @@ class LoadedModel:
         config, recipe = self.trained.config, self.trained.config.training
         return (
             f"<LoadedModel {shown(self.path)}: {recipe.method} (preset {recipe.preset}), {config.dataset}, "
-            f"{len(self.class_names)} classes, {self.topology.name}, {self.trained.weights} weights, "
+            f"{counted(len(self.class_names), 'class', 'classes')}, {self.topology.name}, "
+            f"{self.trained.weights} checkpoint, "
             f"{self.trained.device}>"
         )
 
@@ -60,22 +59,22 @@ class LoadedModel:
         joints: ArrayLike | None = None,
         frame_rate: float = FRAME_RATE,
     ) -> dict[str, float]:
-        """Class probabilities of one clip: softmax of the two-stream logits, in float32.
+        """Class probabilities of one clip: softmax of the logits summed over all streams.
 
         Args:
             clip: A clip of a prepared dataset.
-            joints: Instead of ``clip``: recorded positions in metres, camera coordinates, of shape (T, V, 3) or
+            joints: Instead of ``clip``: recorded positions in camera coordinates, in metres, (T, V, 3) or
                 (M, T, V, 3). A joint that is NaN or exactly (0, 0, 0) is missing. A person with fewer than half of the
-                joints is absent in that frame. Positions are prepared as the model's training clips were.
-            frame_rate: Frames per second of ``joints``. Other rates than 30 are resampled to 30, as motion is the
-                difference of consecutive frames. Without effect on ``clip``.
+                joints is absent in that frame. The positions are prepared like the training clips.
+            frame_rate: Frames per second of ``joints``. Other rates than 30 are resampled to 30, because motion is the
+                difference between frames. Ignored with ``clip``.
 
         Returns:
-            Probability by class name, the most probable class first. All K probabilities sum to 1.
+            Probability by class name, the most probable class first. The K probabilities sum to 1.
 
         Raises:
-            PspError: Neither or both of ``clip`` and ``joints`` are given; the joints are not the model's; ``clip`` was
-                prepared with other settings than the training clips; nobody is in ``joints``.
+            PspError: Neither or both of ``clip`` and ``joints`` are given, the skeleton is not the model's, ``clip``
+                was prepared with other settings than the training clips, or ``joints`` has no person.
 
         Example:
             >>> import psptool
@@ -99,7 +98,7 @@ class LoadedModel:
                 "exactly one",
                 "Pass a clip of psptool.open(...), or joints=array.",
             )
-        prepared = self._stored(clip) if clip is not None else self._prepared(joints, frame_rate)
+        prepared = self._from_dataset(clip) if clip is not None else self._from_positions(joints, frame_rate)
         model = self.trained
         logits = score_ragged(
             model.net, model.config, ragged([prepared], model), np.arange(1), [prepared.name]
@@ -108,31 +107,29 @@ class LoadedModel:
         order = np.argsort(-probabilities, kind="stable")
         return {self.class_names[label]: float(probabilities[label]) for label in order.tolist()}
 
-    def _stored(self, clip: StoredClip) -> PreparedClip:
-        """A dataset's clip, once it is sure to be prepared as the training clips were."""
+    def _from_dataset(self, clip: StoredClip) -> PreparedClip:
+        """Check that a dataset's clip is prepared like the training clips, and return it."""
         if not isinstance(clip, StoredClip):
             raise PspError(
                 "predict: clip",
                 type(clip).__name__,
                 "a clip of a prepared dataset",
-                "Pass positions as joints=array, and recordings to psptool.predict.",
+                "Pass positions as joints=array; pass recordings to psptool.predict.",
             )
         self._check_joints(f"clip {clip.name}", clip.joint.shape)
         if clip.settings != self.trained.config.preparation:
             ours, theirs = self.trained.config.preparation.model_dump(), clip.settings.model_dump()
             other = [key for key in ours if ours[key] != theirs[key]]
             raise PspError(
-                f"clip {clip.name}: not prepared as the training clips of {shown(self.path)}",
+                f"clip {clip.name}: not prepared like the training clips of {shown(self.path)}",
                 ", ".join(f"{key}={theirs[key]}" for key in other),
                 ", ".join(f"{key}={ours[key]}" for key in other),
-                "Pass joints=clip.recorded(), or open the dataset that the model was trained on.",
+                "Pass joints=clip.recorded(), or open the dataset of the training.",
             )
-        return PreparedClip(
-            clip.name, clip.key, clip.joint, clip.present, clip.state, clip.origin, clip.scale, clip.rotation
-        )
+        return clip.prepared()
 
-    def _prepared(self, joints: ArrayLike | None, frame_rate: float) -> PreparedClip:
-        """Recorded positions, prepared as those of a raw file."""
+    def _from_positions(self, joints: ArrayLike | None, frame_rate: float) -> PreparedClip:
+        """Prepare recorded positions like those of a raw file."""
         try:
             recorded = np.asarray(joints, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -140,7 +137,7 @@ class LoadedModel:
         self._check_joints("joints", recorded.shape)
         recorded = recorded.reshape(-1, *recorded.shape[-3:])  # (T, V, 3) or (M, T, V, 3) to (M, T, V, 3)
         if np.isinf(recorded).any():
-            raise PspError("joints", "infinity", "metres, or NaN where a joint is missing")
+            raise PspError("joints", "infinity", "metres, or NaN for a missing joint")
         clip = raw_clip("joints", resampled(recorded, frame_rate))
         settings = self.trained.config.preparation
         return normalize(
@@ -151,18 +148,18 @@ class LoadedModel:
         if len(shape) in (3, 4) and shape[-2:] == (self.topology.size, 3):
             return
         raise PspError(
-            f"{what}: not the joints that the model was trained on",
+            f"{what}: not the skeleton that the model was trained on",
             f"shape {shape}",
             f"(T, {self.topology.size}, 3) or (M, T, {self.topology.size}, 3), the joints of {self.topology.name}",
-            f"Its joints in order: {', '.join(self.topology.joints)}.",
+            f"Use these joints in this order: {', '.join(self.topology.joints)}.",
         )
 
 
 def raw_clip(name: str, recorded: NDArray[np.float32]) -> RawClip:
-    """Positions (M, T, V, 3) as a reader would return them: a detection where at least one joint is there."""
+    """Positions (M, T, V, 3) in the form that readers return: a detection for each person and frame with a joint."""
     _, frames, joints, _ = recorded.shape
     seen = ~is_missing(recorded).all(axis=-1)  # (M, T)
-    frame, body = np.nonzero(seen.T)  # (B,) each, in order of time
+    frame, body = np.nonzero(seen.T)  # (B,) each, ordered by frame
     return RawClip(
         name=name,
         key=UNNAMED,
@@ -177,34 +174,33 @@ def raw_clip(name: str, recorded: NDArray[np.float32]) -> RawClip:
 def resampled(
     recorded: NDArray[np.float32], frame_rate: float, to: float = FRAME_RATE
 ) -> NDArray[np.float32]:
-    """Positions at ``to`` frames per second, interpolated linearly over time.
+    """Resample positions to ``to`` frames per second by linear interpolation over time.
 
-    A joint that is missing in one of the two frames around a point in time is missing there.
+    A joint that is missing in one of the two neighbouring frames is missing in the result.
 
     Args:
-        recorded: float32 (M, T, V, 3); NaN or exactly (0, 0, 0) where a joint is missing.
+        recorded: float32 (M, T, V, 3); NaN or exactly (0, 0, 0) for a missing joint.
         frame_rate: Frames per second of ``recorded``.
-        to: The wanted frames per second.
+        to: Frames per second of the result.
 
     Returns:
-        float32 (M, T', V, 3) over the same time, with NaN where a joint is missing; ``recorded`` itself at the wanted
-        rate.
+        float32 (M, T', V, 3) of the same duration, NaN for a missing joint; ``recorded`` itself if the rates are equal.
 
     Raises:
         PspError: ``frame_rate`` is not a positive number.
     """
     if not (np.isfinite(frame_rate) and frame_rate > 0):
-        raise PspError("frame_rate", str(frame_rate), "frames per second, above 0")
+        raise PspError("frame_rate", str(frame_rate), "a positive number of frames per second")
     frames = recorded.shape[1]
     if frame_rate == to or frames < 2:
         return recorded
     known = np.where(is_missing(recorded)[..., None], np.nan, recorded.astype(np.float64))
-    # Rounded, so that 60 to 30 frames per second takes every second frame as it is.
+    # Rounded, so that 60 to 30 frames per second selects every second frame exactly.
     times = np.round(np.arange(1 + int((frames - 1) * to / frame_rate + 1e-9)) * frame_rate / to, 9)  # (T',)
     before = np.floor(times).astype(np.int64)
     after = np.minimum(before + 1, frames - 1)
-    part = (times - before)[:, None, None]  # (T', 1, 1)
+    fraction = (times - before)[:, None, None]  # (T', 1, 1)
     earlier, later = known[:, before], known[:, after]  # (M, T', V, 3)
-    # Where a point in time is a recorded frame, the next frame does not count, even where it is NaN.
-    between = np.where(part > 0, earlier + part * (later - earlier), earlier)
-    return between.astype(np.float32)
+    # At a recorded frame, the next frame is not used: it may be NaN.
+    interpolated = np.where(fraction > 0, earlier + fraction * (later - earlier), earlier)
+    return interpolated.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Measures of a classification, as pure functions over arrays.
+"""Accuracy measures of a classification, as pure functions of arrays.
 
 Notation for array shapes: N clips, K classes.
 """
@@ -10,25 +10,27 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from psptool.common.text import counted
+
 Logits = NDArray[np.floating]
 Labels = NDArray[np.integer]
 
 
-def predicted(logits: Logits) -> NDArray[np.int64]:
-    """The class with the largest logit of each clip, (N, K) -> int64 (N,); of equal ones the first."""
+def argmax(logits: Logits) -> NDArray[np.int64]:
+    """The predicted class of each clip, (N, K) -> int64 (N,): the largest logit, the smaller class among equal ones."""
     best: NDArray[np.int64] = np.argmax(logits, axis=1)
     return best
 
 
 def top_k(logits: Logits, labels: Labels, k: int) -> float:
-    """Share of clips whose true class stands among the k largest logits.
+    """Top-k accuracy: share of clips whose true class is among the k largest logits.
 
-    Of equal logits the smaller class number ranks first, so that a constant guess earns no more than its due.
+    Among equal logits the smaller class ranks first, so that constant logits do not count as correct for every class.
 
     Args:
         logits: (N, K).
-        labels: (N,), from 0.
-        k: At least 1; more than K counts as K.
+        labels: (N,), 0-based.
+        k: At least 1; values above K mean K.
 
     Returns:
         A fraction.
@@ -41,39 +43,37 @@ def top_k(logits: Logits, labels: Labels, k: int) -> float:
     return float((order == labels[:, None]).any(axis=1).mean())
 
 
-def confusion_matrix(labels: Labels, guesses: Labels, classes: int) -> NDArray[np.int64]:
-    """Counts, (K, K): rows are true classes, columns predicted ones."""
+def confusion_matrix(labels: Labels, predictions: Labels, classes: int) -> NDArray[np.int64]:
+    """Confusion matrix, counts int64 (K, K): rows are true classes, columns predicted classes."""
     counts = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(counts, (labels, guesses), 1)
+    np.add.at(counts, (labels, predictions), 1)
     return counts
 
 
 def per_class(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Share of each true class that was predicted right, (K, K) -> (K,); NaN for a class without clips."""
+    """Accuracy of each class from the confusion matrix, (K, K) -> (K,); NaN for a class without clips."""
     clips = confusion.sum(axis=1)
-    shares = np.full(len(clips), np.nan)
-    np.divide(confusion.diagonal(), clips, out=shares, where=clips > 0)
-    return shares
+    accuracies = np.full(len(clips), np.nan)
+    np.divide(confusion.diagonal(), clips, out=accuracies, where=clips > 0)
+    return accuracies
 
 
-def unseen(part: Sequence[bytes], train: Iterable[bytes]) -> NDArray[np.bool_]:
-    """Which clips have coordinates that stand nowhere in the train set, by digest of the coordinates.
+def has_no_duplicate(clips: Sequence[bytes], training: Iterable[bytes]) -> NDArray[np.bool_]:
+    """Whether no training clip has exactly the same coordinates, bool (N,).
 
     Args:
-        part: Digest of each clip that is scored.
-        train: Digests of the clips that training could look at.
-
-    Returns:
-        bool (N,).
+        clips: Digests of the coordinates of the N evaluated clips.
+        training: Digests of the training clips.
     """
-    known = frozenset(train)
-    return np.array([digest not in known for digest in part], dtype=np.bool_)
+    known = frozenset(training)
+    return np.array([digest not in known for digest in clips], dtype=np.bool_)
 
 
 def _check(logits: Logits, labels: Labels) -> None:
     if len(labels) == 0:
-        raise ValueError("no clips to measure")
+        raise ValueError("no clips to evaluate")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(
-            f"labels run from {labels.min()} to {labels.max()}, the logits know {logits.shape[1]} classes"
+            f"labels are {labels.min()} to {labels.max()}, but the logits have "
+            f"{counted(logits.shape[1], 'class', 'classes')}"
         )

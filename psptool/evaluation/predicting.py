@@ -1,17 +1,19 @@
-"""From raw recordings to their most probable actions, prepared as the model's training clips were.
+"""Classifies raw recordings with any file names, prepared like the training clips of the model.
 
-Recordings may have any name. They are prepared and computed a batch at a time, so that memory does not grow with
-their number. Notation for array shapes: N clips of a batch, K classes, M persons, T frames, V joints.
+Recordings are processed in batches, so that memory does not grow with their number.
+
+Notation for array shapes: N clips of a batch, K classes, M persons, T frames, V joints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.batches.ragged import RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
@@ -24,17 +26,15 @@ from psptool.evaluation.scoring import score_ragged, softmax
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, FileRef, Reader
 from psptool.formats.readers.sources import MAX_BYTES, clips_among, list_files
+from psptool.preparation.pipeline import ProgressCallback
 from psptool.preparation.raw_input import ANY_NAME
 from psptool.preparation.worker import notes_of, prepare_clip
 from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
 from psptool.schemas.report import LeftOut
 
-Progress = Callable[[int, int], None]
-"""Called with recordings done and recordings in all."""
-
 BATCH = 64
-"""Recordings prepared and computed at once."""
-OTHER_FORMAT = "another format"
+"""Recordings per batch."""
+OTHER_FORMAT, NO_FORMAT = "another format", "not a raw recording"
 
 
 def predict(
@@ -43,19 +43,19 @@ def predict(
     *,
     top: int = 5,
     logits: bool = False,
-    progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Prediction:
-    """The most probable actions of each recording among ``paths``.
+    """The most probable actions of each recording in ``paths``.
 
     Args:
-        model: Whose preparation, frames and classes hold.
-        paths: Folders, zip and tar archives and files, in a format of the model's joints.
-        top: Actions a recording, at most K.
-        logits: Keep the logits of all classes too.
-        progress: Is told of every batch.
+        model: The model; recordings are prepared and sampled as in its configuration.
+        paths: Files, folders, zip and tar archives, in a raw format with the model's joints.
+        top: Actions per recording, at most K.
+        logits: Include the logits of all classes.
+        on_progress: Called after every batch with the numbers of recordings done and in total.
 
     Raises:
-        PspError: A path is absent; no recording can be used; ``top`` is below 1; the model's logits are not finite.
+        PspError: A path does not exist, no recording is usable, ``top`` is below 1, or logits are not finite.
     """
     if top < 1:
         raise PspError("--top", str(top), "at least 1 action")
@@ -73,15 +73,15 @@ def predict(
                 for source, outcome in zip(batch, outcomes, strict=True)
                 if outcome.clip is not None
             ]
-            clips += _predicted(model, usable, top, logits)
+            clips += _classify(model, usable, top, logits)
             done += len(batch)
-            if progress is not None:
-                progress(done, total)
+            if on_progress is not None:
+                on_progress(done, total)
     if not clips:
         raise PspError(
-            f"none of {len(unusable)} recordings can be used",
+            f"{counted(len(unusable), 'recording')} found, of which none can be used",
             unusable[0].detail or f"{unusable[0].source}: {unusable[0].reason}",
-            fix="Check the files named.",
+            fix="Check these files.",
         )
     config = model.config
     return Prediction(
@@ -99,16 +99,16 @@ def predict(
 def find_recordings(
     paths: Sequence[Path], topology: str
 ) -> tuple[list[tuple[Reader, list[ClipSource]]], list[LeftOut]]:
-    """The recordings of a topology's joints among ``paths``, by format, and the files that cannot be used.
+    """The recordings with the joints of ``topology``, by reader, and the unusable files.
 
-    Files of other kinds in a folder or archive are nobody's business; one that was named itself is told of.
+    Files of other formats are ignored in folders and archives. If such a file is itself in ``paths``, it is unusable.
 
     Raises:
-        PspError: A path is absent or unreadable, or there is no recording of these joints.
+        PspError: A path does not exist or cannot be read, or there is no recording with these joints.
     """
     files = list_files(paths)
     found, taken = [], set()
-    # Readers of one skeleton may name the same file, such as an archive inside an archive.
+    # Two readers may report the same file, such as an archive inside an archive.
     unread: dict[str, LeftOut] = {}
     for reader in ANY_NAME:
         if reader.topology.name != topology:
@@ -124,7 +124,7 @@ def find_recordings(
     expected = " or ".join(reader.format for reader, _ in found)
     for file in files:
         if file.archive is None and file.path in named and str(file) not in taken:
-            detail = f"{file}: found {_format_of(file)}, expected {expected}"
+            detail = f"{file}: found {_describe_format(file)}, expected {expected}"
             unusable.append(LeftOut(name=file.name, source=str(file), reason=OTHER_FORMAT, detail=detail))
     if not any(clips for _, clips in found) and not unusable:
         raise _nothing_found(files, topology, expected)
@@ -132,7 +132,7 @@ def find_recordings(
 
 
 def ragged(clips: Sequence[PreparedClip], model: TrainedModel) -> RaggedClips:
-    """Prepared clips on the model's device, without a file in between."""
+    """Prepared clips as one ragged tensor on the model's device."""
     topology = TOPOLOGIES[model.config.topology]
     packed = pack(clips, topology.size)
     table = dict(zip((*KEY_COLUMNS, "frames", "persons"), packed.numbers.T, strict=True))
@@ -142,16 +142,16 @@ def ragged(clips: Sequence[PreparedClip], model: TrainedModel) -> RaggedClips:
     )
 
 
-def _predicted(
-    model: TrainedModel, usable: Sequence[tuple[ClipSource, PreparedClip]], top: int, keep: bool
+def _classify(
+    model: TrainedModel, usable: Sequence[tuple[ClipSource, PreparedClip]], top: int, with_logits: bool
 ) -> list[PredictedClip]:
     if not usable:
         return []
     clips = ragged([clip for _, clip in usable], model)
     names = [source.name for source, _ in usable]
-    fused = score_ragged(model.net, model.config, clips, np.arange(len(names)), names).fused
+    fused = score_ragged(model.net, model.config, clips, np.arange(len(names)), names).fused  # (N, K)
     probabilities = softmax(fused)
-    order = np.argsort(-fused, axis=1, kind="stable")[:, :top]
+    order = np.argsort(-fused, axis=1, kind="stable")[:, :top]  # (N, top)
     return [
         PredictedClip(
             name=source.name,
@@ -167,28 +167,28 @@ def _predicted(
                 )
                 for label in order[n].tolist()
             ),
-            logits=tuple(fused[n].tolist()) if keep else None,
+            logits=tuple(fused[n].tolist()) if with_logits else None,
         )
         for n, (source, clip) in enumerate(usable)
     ]
 
 
-def _format_of(file: FileRef) -> str:
-    """What another skeleton's reader takes a file for, as a few words."""
+def _describe_format(file: FileRef) -> str:
+    """Name and joint count of the raw format of a file, for error messages."""
     for reader in ANY_NAME:
         if reader.find([file])[0]:
             return f"{reader.format}, {reader.topology.size} joints"
-    return "no format of recordings"
+    return NO_FORMAT
 
 
 def _nothing_found(files: Sequence[FileRef], topology: str, expected: str) -> PspError:
-    other = next((file for file in files if _format_of(file) != "no format of recordings"), None)
-    found = f"{len(files)} files, none of them a recording"
+    other = next((file for file in files if _describe_format(file) != NO_FORMAT), None)
+    found = f"{counted(len(files), 'file')}, of which none is a raw recording"
     if other is not None:
-        found = f"{other} ({_format_of(other)})"
+        found = f"{other} ({_describe_format(other)})"
     return PspError(
-        f"no recordings for this model, which knows the {TOPOLOGIES[topology].size} joints of {topology}",
+        f"no recordings with the joints of the model ({topology}, {TOPOLOGIES[topology].size} joints)",
         found,
         expected,
-        "Name recordings in its format, or another model with --model.",
+        "Give recordings in this format, or another model with --model.",
     )

@@ -1,39 +1,75 @@
-"""What features tell of actions without the trained classifier: nearest neighbours and a linear probe.
+"""Evaluation of features without the trained classifier: nearest neighbours and a linear probe.
 
-Both are fitted on train clips and scored on others; neither has a setting that was chosen on test clips.
-Notation for array shapes: N train clips, Q clips to score, D features, K classes.
+Both are fitted on training clips and evaluated on other clips. No setting was selected on test clips.
+Notation for array shapes: N training clips, Q evaluated clips, D features, K classes.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from psptool.common.errors import PspError
+from psptool.evaluation.features import ClipFeatures
 
 Features = NDArray[np.floating]
 Labels = NDArray[np.integer]
 PENALTY = 1.0
-"""Weight of half the squared norm of the probe's weights, against the cross-entropy summed over clips."""
+"""L2 penalty of the linear probe: factor of half the squared weights, added to the summed cross-entropy."""
+NEIGHBOURS = 5
+"""Default k of the k-NN classifier, or the number of training clips if that is smaller."""
+
+
+def probe_accuracies(found: ClipFeatures, neighbours: int | None = None) -> list[dict[str, Any]]:
+    """Top-1 accuracies on the test clips, with the labels of the split and with those of all training clips.
+
+    Args:
+        found: Features, labels and split parts of the clips.
+        neighbours: k of the k-NN classifier; `NEIGHBOURS` if None.
+
+    Raises:
+        PspError: There are fewer than ``neighbours`` training clips.
+    """
+    test, x, y = found.within("test"), found.concatenated, found.labels
+    measured = []
+    for labels, parts in (("labelled", ("labelled",)), ("all", ("labelled", "unlabelled"))):
+        train = found.within(*parts)
+        voting = min(NEIGHBOURS, len(train)) if neighbours is None else neighbours
+        near = nearest_neighbours(x[train], y[train], x[test], voting)
+        linear = linear_probe(x[train], y[train], x[test])
+        measured.append(
+            {
+                "labels": labels,
+                "clips": len(train),
+                "neighbours": voting,
+                "nearest": float((near == y[test]).mean()),
+                "linear": float((linear == y[test]).mean()),
+            }
+        )
+    return measured
 
 
 def nearest_neighbours(
     train: Features, labels: Labels, queries: Features, neighbours: int
 ) -> NDArray[np.int64]:
-    """Labels (Q,) by vote of each query's nearest train clips, each weighing its cosine similarity plus one.
+    """Predicted labels (Q,) of a nearest-neighbour classifier; votes are weighted by cosine similarity plus 1.
 
     Args:
-        train: (N, D).
-        labels: (N,).
-        queries: (Q, D).
-        neighbours: How many vote.
+        train: Features (N, D).
+        labels: Labels (N,) of ``train``.
+        queries: Features (Q, D).
+        neighbours: Number of neighbours.
 
     Raises:
         PspError: ``neighbours`` is not between 1 and N.
     """
     if not 1 <= neighbours <= len(train):
-        raise PspError("--neighbours", str(neighbours), f"1 to {len(train)}, the train clips with labels")
+        raise PspError(
+            "--neighbours", str(neighbours), f"1 to {len(train)}, the number of labelled training clips"
+        )
     similarity = _unit(queries) @ _unit(train).T  # (Q, N)
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbours]
     votes = np.zeros((len(queries), int(labels.max()) + 1))
@@ -44,10 +80,10 @@ def nearest_neighbours(
 
 
 def linear_probe(train: Features, labels: Labels, queries: Features) -> NDArray[np.int64]:
-    """Labels (Q,) by multinomial logistic regression on features standardized by the train clips' moments.
+    """Predicted labels (Q,) of multinomial logistic regression on standardized features.
 
-    Minimizes the summed cross-entropy plus `PENALTY` / 2 times the squared weights; the bias goes free.
-    Arguments as for `nearest_neighbours`.
+    Features are standardized by mean and standard deviation of the training clips. The loss is the summed cross-entropy
+    plus `PENALTY` / 2 times the squared weights, without the bias. Arguments as for `nearest_neighbours`.
     """
     mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
     scale = np.where(deviation > 0, deviation, 1)
@@ -60,16 +96,16 @@ def linear_probe(train: Features, labels: Labels, queries: Features) -> NDArray[
 
 
 def _objective(flat: Features, x: Features, target: Labels) -> tuple[float, Features]:
-    """The probe's loss and its gradient."""
+    """Loss of the probe and its gradient."""
     weights = flat.reshape(x.shape[1] + 1, -1)
-    scores = x @ weights[:-1] + weights[-1]
+    scores = x @ weights[:-1] + weights[-1]  # (N, K)
     scores -= scores.max(axis=1, keepdims=True)
-    logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    log_probabilities = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))  # (N, K)
     rows = np.arange(len(x))
-    loss = -logs[rows, target].sum() + PENALTY / 2 * (weights[:-1] ** 2).sum()
-    slope = np.exp(logs)
-    slope[rows, target] -= 1
-    gradient = np.concatenate((x.T @ slope + PENALTY * weights[:-1], slope.sum(axis=0, keepdims=True)))
+    loss = -log_probabilities[rows, target].sum() + PENALTY / 2 * (weights[:-1] ** 2).sum()
+    error = np.exp(log_probabilities)
+    error[rows, target] -= 1
+    gradient = np.concatenate((x.T @ error + PENALTY * weights[:-1], error.sum(axis=0, keepdims=True)))
     return float(loss), gradient.ravel()
 
 

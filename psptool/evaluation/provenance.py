@@ -1,4 +1,4 @@
-"""How a scored run came about, in the keys of ``scores.json`` that a table needs beside the accuracies."""
+"""Provenance of an evaluated run: the keys of ``scores.json`` besides the accuracies."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training.runs.folder import RunFolder
 
-_NAMED_ELSEWHERE = {"format_version", "method", "preset", "seed"}
+_NOT_CHANGES = {"format_version", "method", "preset", "seed"}
 
 
 def provenance(folder: RunFolder, config: RunConfig, split: Split, part: Part) -> dict[str, Any]:
-    """Values of the keys of `Scores` that say how the run was made.
+    """Keys and values of `Scores` on split, training configuration, device and version.
 
     Args:
-        folder: The run's.
-        config: What stands in it.
-        split: The run's.
-        part: Which clips are scored.
+        folder: Folder of the run.
+        config: Configuration of the run.
+        split: Split of the run.
+        part: The evaluated clips.
     """
     return {
         "protocol": split.protocol,
@@ -42,41 +42,41 @@ def provenance(folder: RunFolder, config: RunConfig, split: Split, part: Part) -
         "changes": changes(config.training),
         "recipe_digest": _digest(config.training.model_dump(mode="json", exclude={"seed"})),
         "seconds": _seconds(folder),
-        "device": _each(record.device for record in config.contributing),
-        "hardware": _each(record.hardware for record in config.contributing),
+        "device": _distinct(record.device for record in config.contributing),
+        "hardware": _distinct(record.hardware for record in config.contributing),
         "precision": config.precision,
-        "commit": _each(record.commit for record in config.contributing),
+        "commit": _distinct(record.commit for record in config.contributing),
     }
 
 
 def changes(recipe: TrainingConfig) -> tuple[str, ...] | None:
-    """Values that are not the preset's, as ``--set`` takes them; None where this version has no such preset."""
+    """Settings that differ from the preset, in the form of ``--set``; None if this version does not have the preset."""
     try:
         preset = resolve(method=recipe.method, preset=recipe.preset)
     except PspError:
         return None
-    usual = dict(flat(preset.model_dump(mode="json", exclude=_NAMED_ELSEWHERE)))
-    own = dict(flat(recipe.model_dump(mode="json", exclude=_NAMED_ELSEWHERE)))
+    defaults = dict(flat(preset.model_dump(mode="json", exclude=_NOT_CHANGES)))
+    own = dict(flat(recipe.model_dump(mode="json", exclude=_NOT_CHANGES)))
     return tuple(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in own.items()
-        if value != usual[key]
+        if value != defaults[key]
     )
 
 
-def _each(values: Iterable[str | None]) -> str | None:
-    """Each value once, where a run was resumed with another; None where one is not known."""
+def _distinct(values: Iterable[str | None]) -> str | None:
+    """The distinct values, joined by ``;`` (a resumed run may have several); None if a value is unknown."""
     found = list(dict.fromkeys(values))
     return None if None in found else "; ".join(value for value in found if value is not None)
 
 
 def _digest(value: object) -> str:
-    """SHA-256 in hexadecimal of a value's JSON."""
+    """SHA-256 of a value's JSON, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _seconds(folder: RunFolder) -> float | None:
-    """What the log's last line says; None where there is no log."""
+    """Training time in seconds from the last line of the log; None without a log."""
     try:
         *_, last = folder.log.read_text(encoding="utf-8").splitlines()
         return float(json.loads(last)["seconds"])

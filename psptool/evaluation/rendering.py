@@ -1,4 +1,4 @@
-"""A table over runs as rows of cells, Markdown and CSV: in % for people, as fractions for programs."""
+"""Text forms of a table over runs: rows of cells and Markdown (in %), and CSV (as fractions)."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ import csv
 import io
 from collections.abc import Sequence
 
+from psptool.common.text import counted
 from psptool.schemas.table import Difference, Group, ScoreTable, Spread
 
-TITLES = {"top1": "top-1", "top5": "top-5", "top1_unseen": "unseen"}
-WORDS = ("labels", "method", "against")
-"""Columns of text; all others hold numbers."""
+TITLES = {"top1": "top-1", "top5": "top-5", "top1_unseen": "top-1, no duplicates"}
+SPLITS, GAP, SECONDS = "label splits", "gap to all labels closed", "training time (s)"
+TEXT_COLUMNS = ("labels", "method", "against")
+"""The other columns are numeric."""
 
 
 def title(table: ScoreTable) -> str:
-    """What all runs of the table have in common, and the unit of its numbers."""
+    """The common properties of all runs of the table, and the unit of its numbers."""
     parts = [
         table.dataset,
         table.protocol,
         None if table.test_view is None else f"test view {table.test_view}",
     ]
-    unseen = f" ({table.clips_unseen} without a duplicate in the training set)" if table.clips_unseen else ""
-    parts += [f"{table.clips} {table.part} clips{unseen}", f"{table.weights} checkpoint"]
+    clips = counted(table.clips, f"{table.part} clip")
+    if table.clips_unseen:
+        clips += f" ({table.clips_unseen:,} without a duplicate in the training set)"
+    parts += [clips, f"{table.weights} checkpoint"]
     return ", ".join(part for part in parts if part) + "; in %, mean ± standard deviation over label splits"
 
 
 def measure_title(measure: str) -> str:
-    """Column heading of a measure; for one stream the stream's name."""
-    return TITLES.get(measure) or measure.removeprefix("top1_")
+    """Column heading of a measure, such as ``top-1`` or ``joint stream``."""
+    return TITLES.get(measure) or f"{measure.removeprefix('top1_')} stream"
 
 
 def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the groups."""
-    header = ["labels", "method", "draws", *(measure_title(measure) for measure in table.measures), "seconds"]
+    header = ["labels", "method", SPLITS, *(measure_title(measure) for measure in table.measures), SECONDS]
     rows = [
         [
             group.labels,
@@ -47,8 +51,8 @@ def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the paired differences, in points, with their standard errors."""
-    header = ["labels", "method", "against", "draws", *(measure_title(measure) for measure in table.measures)]
+    """Header and rows of the paired differences, in percentage points, with their standard errors."""
+    header = ["labels", "method", "against", SPLITS, *(measure_title(measure) for measure in table.measures)]
     rows = [
         [
             found.labels,
@@ -60,7 +64,7 @@ def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
         for found in table.differences
     ]
     if any(found.closed is not None for found in table.differences):
-        header.append("gap closed")
+        header.append(GAP)
         for row, found in zip(rows, table.differences, strict=True):
             row.append("" if found.closed is None else f"{100 * found.closed:.0f} %")
     return header, rows
@@ -68,10 +72,13 @@ def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
 
 def difference_title(table: ScoreTable) -> str:
     """How the differences are computed."""
-    said = "Paired by label split: mean difference in points ± standard error"
+    text = "Paired by label split: mean difference in percentage points ± standard error"
     if any(found.closed is not None for found in table.differences):
-        said += "; gap closed: share of the gap to full supervision in top-1"
-    return said
+        text += (
+            f"; {GAP}: share of the top-1 gap between the method in column 'against' "
+            "and the same method with all labels"
+        )
+    return text
 
 
 def markdown(table: ScoreTable) -> str:
@@ -83,7 +90,7 @@ def markdown(table: ScoreTable) -> str:
 
 
 def as_csv(table: ScoreTable) -> str:
-    """One line per group and difference; accuracies as fractions; cells that do not apply are empty."""
+    """CSV with one line per group and per difference; accuracies are fractions, absent values are empty."""
     kinds = ("mean", "deviation", "error")
     columns = [f"{measure}_{kind}" for measure in table.measures for kind in kinds]
     file = io.StringIO()
@@ -108,12 +115,12 @@ def cell(found: Spread | None) -> str:
 
 
 def difference_cell(found: Spread | None) -> str:
-    """Mean difference in points and its standard error; empty if the measure is absent."""
+    """Mean difference in percentage points and its standard error; empty if the measure is absent."""
     if found is None:
         return ""
     return f"{100 * found.mean:+.1f}" + ("" if found.error is None else f" ± {100 * found.error:.1f}")
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---" if name in WORDS else "---:" for name in header], *rows]
+    lines = [header, ["---" if name in TEXT_COLUMNS else "---:" for name in header], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

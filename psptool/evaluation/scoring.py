@@ -1,4 +1,4 @@
-"""A trained run as a function from clips to scores: its weights read back, its streams' logits added up.
+"""Loads a trained network and computes the logits of clips, by stream and summed over streams.
 
 Notation for array shapes: N clips, K classes.
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from psptool.common.errors import PspError
 from psptool.common.paths import readable_name
+from psptool.common.text import counted
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.reading import Store
@@ -33,19 +34,19 @@ class StreamLogits:
     """The logits of N clips.
 
     Attributes:
-        by_stream: float32 (N, K) each.
+        by_stream: Logits of each stream, float32 (N, K).
     """
 
     by_stream: Mapping[str, NDArray[np.float32]]
 
     @property
     def fused(self) -> NDArray[np.float32]:
-        """The prediction's logits (N, K), the sum over streams."""
+        """Fusion of all streams: the sum of their logits, (N, K)."""
         return reduce(np.add, self.by_stream.values())
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logits (N, K) as probabilities, float64 (N, K); each row sums to 1."""
+    """Class probabilities float64 (N, K) of logits (N, K)."""
     values = logits.astype(np.float64)
     powers = np.exp(values - values.max(axis=1, keepdims=True))
     probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
@@ -53,17 +54,17 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def load_model(config: RunConfig, weights: Path, device: torch.device, contrast: bool = False) -> Network:
-    """The run's network with its trained weights, ready to predict.
+    """The run's network with its trained weights, in evaluation mode.
 
     Args:
-        config: What was trained.
-        weights: The safetensors file; only tensors are read from it, never code.
-        device: Where the network goes.
-        contrast: Load the contrastive loss's branch too, which holds the attention maps.
+        config: Configuration of the run.
+        weights: The safetensors file. The format has only tensors, no code.
+        device: Device of the network.
+        contrast: Also load the branch of the contrastive loss, which has the attention maps.
 
     Raises:
-        PspError: The file is absent, damaged, or holds another network's weights; or ``contrast``, and the run
-            was trained without.
+        PspError: The file is missing or damaged, has the weights of another network, or has no branch of the
+            contrastive loss although ``contrast`` is set.
     """
     if not weights.is_file():
         raise PspError(
@@ -83,37 +84,37 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
             "config.json: topology",
             repr(config.topology),
             f"one of {', '.join(TOPOLOGIES)}",
-            "Put back the config.json and the weights of one run.",
+            "Use the config.json and the weights of the same run.",
         )
     kept = without_contrast(config, tensors)
     if contrast and len(kept) == len(tensors):
         raise PspError(
-            f"{weights}: has no attention maps, as {config.training.method} trained it without the contrast",
-            fix="Name a run of psptool train --method psp whose loss.contrast_weight is above 0.",
+            f"{weights}: has no attention maps, because {config.training.method} training had no contrastive loss",
+            fix="Give a run of psptool train --method psp with loss.contrast_weight above 0.",
         )
     kept = tensors if contrast else kept
     try:
-        # First without memory: a configuration may ask for any size, and the file's tensors tell the true one.
+        # First on the meta device, without memory: a damaged configuration may describe a network of any size.
         with torch.device("meta"):
             network(config, contrast).load_state_dict(kept, assign=True)
         model = network(config, contrast)
         model.load_state_dict(kept)
     except RuntimeError as error:
         raise PspError(
-            f"{weights}: not the weights of the network in config.json: {' '.join(str(error).split())}",
-            fix="Put back the config.json and the weights of one run.",
+            f"{weights}: does not fit the network in config.json: {' '.join(str(error).split())}",
+            fix="Use the config.json and the weights of the same run.",
         ) from error
     return model.to(device).eval()
 
 
 def without_contrast(config: RunConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The run's weights without those that only the contrastive loss needs."""
+    """The weights without those of the branch of the contrastive loss."""
     prefixes = NETWORKS[config.training.model.network].contrast_branch
     return {name: x for name, x in weights.items() if not name.startswith(prefixes)}
 
 
 def network(config: RunConfig, contrast: bool = False) -> Network:
-    """The run's network with fresh weights; with the contrastive loss's branch where ``contrast``."""
+    """The run's network with initial weights; ``contrast`` adds the branch of the contrastive loss."""
     topology = TOPOLOGIES[config.topology]
     return build_model(config.training, topology, len(config.class_names), contrast)
 
@@ -121,19 +122,19 @@ def network(config: RunConfig, contrast: bool = False) -> Network:
 def score_clips(
     model: Network, config: RunConfig, store: Store, chosen: NDArray[np.integer], device: torch.device
 ) -> StreamLogits:
-    """Logits of clips of a dataset, from test frames (nothing drawn), present persons only, in float32.
+    """Logits of clips of a dataset in float32, from uniformly spaced frames.
 
-    A clip gets the same logits in whatever order and company it comes, up to the last bits of float32.
+    The logits of a clip do not depend on the other clips or their order, up to rounding in float32.
 
     Args:
-        model: As `load_model` gives it.
-        config: Whose sampling and treatment of absent persons hold.
+        model: A network from `load_model`.
+        config: Configuration of the run; frame sampling and the treatment of absent persons are used.
         store: The dataset.
-        chosen: int (N,), clip numbers in the store.
-        device: Where the model is.
+        chosen: int (N,), indices of clips in the store.
+        device: Device of the model.
 
     Raises:
-        PspError: A logit is not finite; or the store is damaged.
+        PspError: A logit is not finite, or the store is damaged.
     """
     clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device)
     return score_ragged(model, config, clips, chosen, [store.names[n] for n in chosen])
@@ -146,28 +147,28 @@ def score_ragged(
     chosen: NDArray[np.integer],
     names: Sequence[str],
 ) -> StreamLogits:
-    """As `score_clips`, for clips that lie on the model's device already.
+    """Like `score_clips`, for clips that are already on the model's device.
 
     Args:
-        model: As `load_model` gives it.
-        config: Whose sampling and treatment of absent persons hold.
-        clips: Where the clips are.
-        chosen: int (N,), clip numbers.
-        names: Of the N clips, for the error.
+        model: A network from `load_model`.
+        config: Configuration of the run; frame sampling and the treatment of absent persons are used.
+        clips: The clips.
+        chosen: int (N,), indices in ``clips``.
+        names: Names of the N clips, for the error message.
 
     Raises:
         PspError: A logit is not finite.
     """
     training = config.training
     batcher = Batcher.of(clips, training)
-    numbers = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
-    found = clip_logits(model, batcher, numbers)
-    scored = StreamLogits({name: x.cpu().numpy() for name, x in found.items()})
-    broken = np.flatnonzero(~np.isfinite(scored.fused).all(axis=1))
-    if len(broken):
+    indices = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
+    by_stream = clip_logits(model, batcher, indices)
+    logits = StreamLogits({name: x.cpu().numpy() for name, x in by_stream.items()})  # (N, K) each
+    not_finite = np.flatnonzero(~np.isfinite(logits.fused).all(axis=1))
+    if len(not_finite):
         raise PspError(
-            f"{len(broken)} of {len(chosen)} clips get logits that are not finite, the first is "
-            f"{names[int(broken[0])]}",
-            fix="The training broke down: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
+            f"logits are not finite for {len(not_finite)} of {counted(len(chosen), 'clip')}, such as "
+            f"{names[int(not_finite[0])]}",
+            fix="The training diverged: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )
-    return scored
+    return logits

@@ -1,6 +1,6 @@
-"""Tables over scored runs: what may be compared, mean and deviation over draws, and paired differences.
+"""Tables over evaluated runs: mean and standard deviation over label splits, and paired differences.
 
-A draw is the unit: of several runs of one draw the mean counts once. Standard deviations are those of a sample.
+Several runs of one label split count once, with their mean. Standard deviations are sample standard deviations (n - 1).
 """
 
 from __future__ import annotations
@@ -15,88 +15,89 @@ from pathlib import Path
 from typing import TypeVar
 
 from psptool.common.errors import PspError, suggest
+from psptool.common.text import counted
 from psptool.schemas.scores import Part, Scores, Weights, file_name, measure_names
 from psptool.schemas.table import Difference, Group, ScoreTable, Spread
 
 Value = TypeVar("Value")
 ALL_LABELS = "100 %"
-"""What a table calls the rows that keep all labels."""
+"""`RunScores.labels` of runs that are trained with all labels."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One run's scores.
+class RunScores:
+    """The scores of one run.
 
     Attributes:
         path: The JSON file.
-        scores: What stands in it.
+        scores: Its content.
     """
 
     path: Path
     scores: Scores
 
     @property
-    def shown(self) -> str:
-        """The run's folder, or the file where it stands alone."""
+    def location(self) -> str:
+        """The run's folder, or the file if it is a collected one, outside a run's folder."""
         return str(self.path.parent if self.path.stem.startswith("scores") else self.path)
 
     @property
-    def draw(self) -> str:
-        """Which draw: what the split holds and its seed, or its file name in scores that do not say.
+    def split_key(self) -> str:
+        """Identifier of the label split: digest and seed, or the file name in older scores without a digest.
 
-        Splits that keep all labels hold the same; their seeds still tell trainings apart.
+        Splits with all labels have the same digest. Their seeds keep repeated trainings apart.
         """
         scores = self.scores
         return scores.split if scores.split_digest is None else f"{scores.split_digest} {scores.draw}"
 
     @property
     def labels(self) -> str:
-        """How many labels were kept; in scores that do not say, the split's name without its seed.
+        """Amount of labels, such as ``5 %`` or ``5 per class``; the split's name without its seed in older scores.
 
-        Where clips were kept from training for validation, test scores say so: they are other trainings.
+        For test scores, clips that were held out for validation are mentioned, because they reduce the training set.
         """
         scores = self.scores
         held_out = scores.validation_rule if scores.part == "test" else None
-        kept = "" if held_out is None else f", without {held_out}"
+        suffix = "" if held_out is None else f", trained without {held_out}"
         if scores.ratio is not None:
-            return f"{100 * scores.ratio:g} %{kept}"
+            return f"{100 * scores.ratio:g} %{suffix}"
         if scores.count is not None:
-            return f"{scores.count} a class{kept}"
+            return f"{scores.count} per class{suffix}"
         return re.sub(r"-s\d+(?=-|$)", "", Path(scores.split).stem)
 
     @property
     def name(self) -> str:
-        """Method and preset, and what the recipe changes of the preset."""
+        """Method and preset, then the settings that differ from the preset."""
         scores = self.scores
         return " ".join((f"{scores.method}/{scores.preset}", *(scores.changes or ())))
 
 
-# What runs of one table share. Scores of earlier versions leave some of it out (None): that is no difference.
+# Values that all runs of a table must share. None (in scores of earlier versions) is compatible with any value.
 _SHARED: Mapping[str, Callable[[Scores], object]] = {
     "dataset": lambda scores: scores.dataset,
     "content fingerprint": lambda scores: scores.content_fingerprint[:12],
     "clips fingerprint": lambda scores: scores.clips_fingerprint[:12],
     "protocol": lambda scores: scores.protocol,
     "test view": lambda scores: scores.test_view,
-    "scored clips a class": lambda scores: tuple(map(sum, scores.confusion)),
-    "scored clips": lambda scores: scores.scored_digest and scores.scored_digest[:12],
-    "unseen clips": lambda scores: scores.clips_unseen,
+    "evaluated clips per class": lambda scores: tuple(map(sum, scores.confusion)),
+    "evaluated clips": lambda scores: scores.scored_digest and scores.scored_digest[:12],
+    "clips without a duplicate": lambda scores: scores.clips_unseen,
     "part": lambda scores: scores.part,
     "weights": lambda scores: scores.weights,
-    "family of label counts": lambda scores: scores.family,
+    "label family": lambda scores: scores.family,
 }
 
 
-def gather(paths: Sequence[Path], part: Part = "test", weights: Weights = "last") -> list[Scored]:
-    """The scores that ``paths`` name, each file once, in the order given.
+def collect_scores(paths: Sequence[Path], part: Part = "test", weights: Weights = "last") -> list[RunScores]:
+    """Load the scores at ``paths``, each file once, in the given order.
 
     Args:
-        paths: Scores files; run folders; folders of either.
-        part: Which scores of a run's folder to take.
-        weights: The same.
+        paths: Scores files, run folders, or folders that contain them.
+        part: Read the scores on these clips from run folders.
+        weights: Read the scores of this checkpoint from run folders.
 
     Raises:
-        PspError: A path holds no scores, or a file is none.
+        PspError: A path has no scores, or a file is not a scores file.
     """
     name, found = file_name("scores", ".json", part, weights), dict[Path, Path]()
     for path in paths:
@@ -104,11 +105,15 @@ def gather(paths: Sequence[Path], part: Part = "test", weights: Weights = "last"
         if not files:
             raise PspError(
                 f"{path}: "
-                + (f"no {name} here or one folder below" if path.is_dir() else "there is no such folder"),
-                fix="Score runs with psptool evaluate RUN, or name a folder that has scores.",
+                + (
+                    f"no {name} in it or one folder below"
+                    if path.is_dir()
+                    else "there is no such file or folder"
+                ),
+                fix="Evaluate runs with psptool evaluate RUN, or give a folder that has scores.",
             )
         found.update({file.resolve(): file for file in files if file.resolve() not in found})
-    return [Scored(file, Scores.load(file)) for file in found.values()]
+    return [RunScores(file, Scores.load(file)) for file in found.values()]
 
 
 def _files(path: Path, name: str) -> list[Path]:
@@ -120,25 +125,25 @@ def _files(path: Path, name: str) -> list[Path]:
     return below or [file for file in sorted(path.glob("*.json")) if file.name != "config.json"]
 
 
-def build_table(runs: Sequence[Scored], *against: str) -> ScoreTable:
+def build_table(runs: Sequence[RunScores], *against: str) -> ScoreTable:
     """The table of ``runs``.
 
     Args:
         runs: At least one.
-        against: Names of groups that all others of the same labels are compared with, or their methods. Two of them
-            are compared once.
+        against: Names or methods of reference groups. Every other group is compared with the reference that has the
+            same amount of labels. Two references are compared with each other once.
 
     Raises:
-        PspError: Runs that may not be compared; or no group, or more than one, is called as one of ``against``.
+        PspError: The runs are not comparable, or a name in ``against`` matches no group or several.
     """
     _check_comparable(runs)
     members = grouped(runs)
-    groups = {key: _group(*key, inside) for key, inside in members.items()}
-    warnings = [word for inside in members.values() for word in _odd_within(inside)]
+    groups = {key: _group(*key, group_runs) for key, group_runs in members.items()}
+    warnings = [text for group_runs in members.values() for text in _group_warnings(group_runs)]
     differences: list[Difference] = []
-    bases = list(dict.fromkeys(_named(name, [name for _, name in groups]) for name in against))
+    bases = list(dict.fromkeys(_find_group(name, [name for _, name in groups]) for name in against))
     for number, base in enumerate(bases):
-        found, more = _differences(members, base, leave_out=bases[:number])
+        found, more = _differences(members, base, skip=bases[:number])
         differences += found
         warnings += more
     first = runs[0].scores
@@ -158,32 +163,35 @@ def build_table(runs: Sequence[Scored], *against: str) -> ScoreTable:
     )
 
 
-def grouped(runs: Sequence[Scored]) -> dict[tuple[str, str], list[Scored]]:
-    """``runs`` by their labels and name, fewest labels first: those of one group differ in their draw alone."""
-    members: dict[tuple[str, str], list[Scored]] = {}
-    for run in sorted(runs, key=_labels_first):
+def grouped(runs: Sequence[RunScores]) -> dict[tuple[str, str], list[RunScores]]:
+    """Runs by labels and name, fewest labels first; the runs of a group differ only in label split and seed."""
+    members: dict[tuple[str, str], list[RunScores]] = {}
+    for run in sorted(runs, key=_amount_of_labels):
         members.setdefault((run.labels, run.name), []).append(run)
     return members
 
 
-def beside(own: Scored) -> list[Scored]:
-    """``own`` and the runs in folders beside its own that stand in its group of a table with it.
+def sibling_runs(own: RunScores) -> list[RunScores]:
+    """``own`` and the runs of its group in sibling folders.
 
-    Folders without such scores, or with scores that cannot be read, are left out.
+    Folders without scores of this kind, and scores that cannot be read, are skipped.
     """
     folder, found = own.path.resolve().parent, [own]
     for path in sorted(folder.parent.glob(f"*/{own.path.name}")):
         try:
-            other = Scored(path, Scores.load(path))
+            other = RunScores(path, Scores.load(path))
         except PspError:
             continue
-        if path.parent != folder and not _unlike([own, other]) and len(grouped([own, other])) == 1:
+        if path.parent != folder and not _mismatches([own, other]) and len(grouped([own, other])) == 1:
             found.append(other)
     return found
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean, sample standard deviation and standard error of one value a draw; the latter two need two draws."""
+    """Mean, sample standard deviation and standard error of ``values``, one per label split.
+
+    Deviation and error are None for a single value.
+    """
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Spread(
         mean=statistics.fmean(values),
@@ -193,63 +201,65 @@ def spread(values: Sequence[float]) -> Spread:
     )
 
 
-def _check_comparable(runs: Sequence[Scored]) -> None:
-    problems = _unlike(runs)
+def _check_comparable(runs: Sequence[RunScores]) -> None:
+    problems = _mismatches(runs)
     if problems:
         raise PspError(
-            "these runs cannot stand in one table, they differ in " + ". In ".join(problems),
-            fix="Name the runs of one kind, and make a table for each.",
+            "these runs are not comparable: " + ". ".join(problems),
+            fix="Make one table per group of comparable runs.",
         )
 
 
-def _unlike(runs: Sequence[Scored]) -> list[str]:
-    """In what ``runs`` differ that a table's runs share; every such thing is named with its runs."""
+def _mismatches(runs: Sequence[RunScores]) -> list[str]:
+    """One text per shared value that differs between ``runs``, with the runs of each value."""
     problems = []
     for what, value_of in _SHARED.items():
         by_value: dict[object, list[str]] = defaultdict(list)
         for run in runs:
             value = value_of(run.scores)
             if value is not None:
-                by_value[value].append(run.shown)
+                by_value[value].append(run.location)
         if len(by_value) > 1:
             problems.append(
-                f"{what}: " + "; ".join(f"{v} in {_some(names)}" for v, names in by_value.items())
+                f"{what}: " + "; ".join(f"{v} in {_first_of(names)}" for v, names in by_value.items())
             )
     return problems
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _first_of(names: Sequence[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
-def _labels_first(run: Scored) -> tuple[float, float]:
+def _amount_of_labels(run: RunScores) -> tuple[float, float]:
     return (run.scores.ratio or 0.0, run.scores.count or 0)
 
 
-def _streams(runs: Sequence[Scored]) -> tuple[str, ...]:
-    """The streams of all runs, each once."""
+def _streams(runs: Sequence[RunScores]) -> tuple[str, ...]:
+    """The streams of any run, each once."""
     return tuple(dict.fromkeys(name for run in runs for name in run.scores.streams))
 
 
-def _group(labels: str, name: str, inside: Sequence[Scored]) -> Group:
+def _group(labels: str, name: str, group_runs: Sequence[RunScores]) -> Group:
     measures = {
         measure: spread(list(values.values()))
-        for measure in measure_names(_streams(inside))
-        if (values := _by_draw(inside, measure)) is not None
+        for measure in measure_names(_streams(group_runs))
+        if (values := _by_split(group_runs, measure)) is not None
     }
-    seconds = [run.scores.seconds for run in inside]
+    seconds = [run.scores.seconds for run in group_runs]
     known = [value for value in seconds if value is not None]
     return Group(
         labels=labels,
         name=name,
-        draws=tuple(_draws(inside).values()),
-        runs=tuple(run.shown for run in inside),
+        draws=tuple(_split_names(group_runs).values()),
+        runs=tuple(run.location for run in group_runs),
         measures=measures,
         seconds=statistics.fmean(known) if len(known) == len(seconds) else None,
-        computed_on=_distinct([_computed_on(run.scores) for run in inside]),
-        # A run that was resumed from another commit names both.
-        commits=_distinct([one for run in inside for one in (run.scores.commit or "").split("; ") if one]),
+        computed_on=_distinct([_computed_on(run.scores) for run in group_runs]),
+        # A run that was resumed at another commit has both.
+        commits=_distinct(
+            [one for run in group_runs for one in (run.scores.commit or "").split("; ") if one]
+        ),
     )
 
 
@@ -263,44 +273,49 @@ def _distinct(values: Sequence[Value | None]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(value for value in values if value is not None))
 
 
-def _draws(inside: Sequence[Scored]) -> dict[str, str]:
-    """How to call each draw, in the order of their seeds and names."""
-    ordered = sorted(inside, key=lambda run: (run.scores.draw or 0, run.scores.split))
+def _split_names(group_runs: Sequence[RunScores]) -> dict[str, str]:
+    """The displayed name of each label split (its seed, or its file name), ordered by seed and file name."""
+    ordered = sorted(group_runs, key=lambda run: (run.scores.draw or 0, run.scores.split))
     return {
-        run.draw: run.scores.split if run.scores.draw is None else str(run.scores.draw) for run in ordered
+        run.split_key: run.scores.split if run.scores.draw is None else str(run.scores.draw)
+        for run in ordered
     }
 
 
-def _by_draw(inside: Sequence[Scored], measure: str) -> dict[str, float] | None:
-    """A measure by draw; None where a run lacks it."""
-    values: dict[str, list[float]] = {draw: [] for draw in _draws(inside)}
-    for run in inside:
+def _by_split(group_runs: Sequence[RunScores], measure: str) -> dict[str, float] | None:
+    """The measure by label split; None if a run does not have it."""
+    values: dict[str, list[float]] = {split: [] for split in _split_names(group_runs)}
+    for run in group_runs:
         value = run.scores.measure(measure)
         if value is None:
             return None
-        values[run.draw].append(value)
-    return {draw: statistics.fmean(found) for draw, found in values.items()}
+        values[run.split_key].append(value)
+    return {split: statistics.fmean(found) for split, found in values.items()}
 
 
-def _odd_within(inside: Sequence[Scored]) -> list[str]:
-    """What a reader should know of one group: draws that repeat, recipes that differ unseen."""
-    title, warnings, by_draw = f"{inside[0].labels}, {inside[0].name}", [], defaultdict(list)
-    for run in inside:
-        by_draw[run.draw].append(run.shown)
-    for draw, shown in _draws(inside).items():
-        if len(by_draw[draw]) > 1:
-            warnings.append(f"{title}: draw {shown} stands {len(by_draw[draw])} times, its mean counts once: "
-                            f"{_some(by_draw[draw])}")  # fmt: skip
-    if len({run.scores.recipe_digest for run in inside}) > 1:
-        warnings.append(f"{title}: recipes differ, or some scores are older and do not say the recipe")
-    places = _distinct([_computed_on(run.scores) for run in inside])
-    if len(places) > 1:
-        warnings.append(f"{title}: computed on different devices: {'; '.join(places)}")
+def _group_warnings(group_runs: Sequence[RunScores]) -> list[str]:
+    """Warnings about one group: repeated label splits, different configurations or devices."""
+    title, warnings, by_split = f"{group_runs[0].labels}, {group_runs[0].name}", [], defaultdict(list)
+    for run in group_runs:
+        by_split[run.split_key].append(run.location)
+    for split, name in _split_names(group_runs).items():
+        if len(by_split[split]) > 1:
+            warnings.append(
+                f"{title}: label split {name} has {len(by_split[split])} runs, whose mean counts once: "
+                f"{_first_of(by_split[split])}"
+            )
+    if len({run.scores.recipe_digest for run in group_runs}) > 1:
+        warnings.append(
+            f"{title}: the training configurations differ, or are unknown because scores are from an older version"
+        )
+    devices = _distinct([_computed_on(run.scores) for run in group_runs])
+    if len(devices) > 1:
+        warnings.append(f"{title}: trained on different devices: {'; '.join(devices)}")
     return warnings
 
 
-def _named(against: str, names: Sequence[str]) -> str:
-    """The group called ``against``, by its whole name, or by the start of it where only one starts so."""
+def _find_group(against: str, names: Sequence[str]) -> str:
+    """The name of the group ``against``: a full name, or a method or other prefix that only one group has."""
     known = list(dict.fromkeys(names))
     found = [name for name in known if name == against]
     found = found or [name for name in known if re.split("[/ ]", name)[0] == against]
@@ -309,85 +324,93 @@ def _named(against: str, names: Sequence[str]) -> str:
         near = suggest(against, [*known, *(name.split("/")[0] for name in known)])
         raise PspError(
             "--against", repr(against), f"one group of {'; '.join(found or known)}",
-            near if not found else "Name it whole.",
+            near if not found else "Give its full name.",
         )  # fmt: skip
     return found[0]
 
 
 def _differences(
-    members: Mapping[tuple[str, str], Sequence[Scored]], base: str, leave_out: Sequence[str]
+    members: Mapping[tuple[str, str], Sequence[RunScores]], base: str, skip: Sequence[str]
 ) -> tuple[list[Difference], list[str]]:
     differences, warnings = [], []
-    for (labels, name), inside in members.items():
-        if name in (base, *leave_out):
+    for (labels, name), group_runs in members.items():
+        if name in (base, *skip):
             continue
         title = f"{labels}, {name} against {base}"
         other = members.get((labels, base), ())
-        common = [draw for draw in _draws(inside) if draw in _draws(other)]
+        own_splits, other_splits = _split_names(group_runs), _split_names(other)
+        common = [split for split in own_splits if split in other_splits]
         if not common:
-            warnings.append(f"{title}: no draw in common, so no difference")
+            warnings.append(f"{title}: no common label split, so no difference")
             continue
-        alone = [*(set(_draws(inside)) ^ set(_draws(other)))]
-        if alone:
-            called = {**_draws(inside), **_draws(other)}
-            names = ", ".join(sorted(called[draw] for draw in alone))
-            warnings.append(f"{title}: over {len(common)} draws that both have, without {names}")
-        warnings += _odd_between(title, inside, other)
-        ceiling = members.get((re.sub("^[^,]*", ALL_LABELS, labels), base), ())
-        differences.append(_difference(labels, name, base, inside, other, common, ceiling))
+        unpaired = own_splits.keys() ^ other_splits.keys()
+        if unpaired:
+            names = {**own_splits, **other_splits}
+            warnings.append(
+                f"{title}: over the {counted(len(common), 'common label split')}, without "
+                + ", ".join(sorted(names[split] for split in unpaired))
+            )
+        warnings += _seed_warnings(title, group_runs, other)
+        all_labels = members.get((re.sub("^[^,]*", ALL_LABELS, labels), base), ())
+        differences.append(_difference(labels, name, base, group_runs, other, common, all_labels))
     return differences, warnings
 
 
-def _odd_between(title: str, inside: Sequence[Scored], other: Sequence[Scored]) -> list[str]:
-    """Training seeds that differ for one draw: then more than the recipe differs in a pair."""
-    called = _draws(inside)
+def _seed_warnings(title: str, group_runs: Sequence[RunScores], other: Sequence[RunScores]) -> list[str]:
+    """A warning if the training seeds of a pair differ, because then more than the configuration differs."""
+    names, other_names = _split_names(group_runs), _split_names(other)
 
-    def seeds(runs: Sequence[Scored], draw: str) -> set[int]:
-        return {run.scores.seed for run in runs if run.draw == draw}
+    def seeds(runs: Sequence[RunScores], split: str) -> set[int]:
+        return {run.scores.seed for run in runs if run.split_key == split}
 
-    odd = [
-        called[draw] for draw in called if draw in _draws(other) and seeds(inside, draw) != seeds(other, draw)
+    unequal = [
+        name
+        for split, name in names.items()
+        if split in other_names and seeds(group_runs, split) != seeds(other, split)
     ]
-    return [f"{title}: training seeds differ in draws {', '.join(odd)}"] if odd else []
+    return [f"{title}: training seeds differ for label split {', '.join(unequal)}"] if unequal else []
 
 
 def _difference(
     labels: str,
     name: str,
     base: str,
-    inside: Sequence[Scored],
-    other: Sequence[Scored],
+    group_runs: Sequence[RunScores],
+    other: Sequence[RunScores],
     common: Sequence[str],
-    ceiling: Sequence[Scored],
+    all_labels: Sequence[RunScores],
 ) -> Difference:
     measures = {}
-    for measure in measure_names(_streams(inside)):
-        own, theirs = _by_draw(inside, measure), _by_draw(other, measure)
+    for measure in measure_names(_streams(group_runs)):
+        own, theirs = _by_split(group_runs, measure), _by_split(other, measure)
         if own is not None and theirs is not None:
-            measures[measure] = spread([own[draw] - theirs[draw] for draw in common])
-    called = _draws(inside)
+            measures[measure] = spread([own[split] - theirs[split] for split in common])
+    names = _split_names(group_runs)
     return Difference(
         labels=labels,
         name=name,
         against=base,
-        draws=tuple(called[draw] for draw in common),
+        draws=tuple(names[split] for split in common),
         measures=measures,
-        closed=_closed(inside, other, common, ceiling),
+        closed=_gap_closed(group_runs, other, common, all_labels),
     )
 
 
-def _closed(
-    inside: Sequence[Scored], other: Sequence[Scored], common: Sequence[str], ceiling: Sequence[Scored]
+def _gap_closed(
+    group_runs: Sequence[RunScores],
+    other: Sequence[RunScores],
+    common: Sequence[str],
+    all_labels: Sequence[RunScores],
 ) -> float | None:
-    """The share of the gap from ``other`` to ``ceiling`` that ``inside`` closes, of mean top-1.
+    """Share of the gap from ``other`` to ``all_labels`` (mean top-1) that ``group_runs`` closes, as a fraction.
 
-    None where there is no ceiling, or no gap that can be told from none: twice its standard error or less.
+    None if there are no runs with all labels, or if the gap is at most twice its standard error.
     """
-    own, theirs, most = (_by_draw(runs, "top1") or {} for runs in (inside, other, ceiling))
-    if not most or ceiling is other:
+    own, theirs, full = (_by_split(runs, "top1") or {} for runs in (group_runs, other, all_labels))
+    if not full or all_labels is other:
         return None
-    base, top = spread([theirs[draw] for draw in common]), spread(list(most.values()))
+    base, top = spread([theirs[split] for split in common]), spread(list(full.values()))
     gap = top.mean - base.mean
     if gap <= 2 * math.hypot(base.error or 0, top.error or 0):
         return None
-    return (statistics.fmean(own[draw] for draw in common) - base.mean) / gap
+    return (statistics.fmean(own[split] for split in common) - base.mean) / gap

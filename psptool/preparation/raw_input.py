@@ -13,6 +13,7 @@ from typing import Literal
 
 from psptool.common.errors import PspError
 from psptool.common.paths import shown
+from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.skeletons.datasets import NTU60, NTU120, UCLA, Dataset
 from psptool.data.skeletons.missing import missing_clips
@@ -119,9 +120,11 @@ def _left_out(source: ClipSource, reason: str) -> LeftOut:
 
 
 def _nothing_found(reader: Reader, files: Sequence[FileRef], strays: Sequence[Stray]) -> PspError:
-    found = f"{len(files)} files, none of which is a clip"
+    found = f"{counted(len(files), 'file')}, none of which is a clip"
     if strays:
-        found += f"; {len(strays)} files of this format, such as {strays[0].source}: {strays[0].reason}"
+        found += (
+            f"; {counted(len(strays), 'file')} of this format, such as {strays[0].source}: {strays[0].reason}"
+        )
     return PspError(
         f"--raw: no {reader.format} recordings",
         found,

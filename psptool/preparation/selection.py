@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
+from psptool.common.text import counted
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import TrackNote
 from psptool.formats.readers.base import RawClip
@@ -73,7 +74,8 @@ def find_persons(clip: RawClip, topology: Topology, settings: PreparationSetting
     """
     tracks, missing, unseen = split_tracks(clip)
     if not tracks:
-        found = f"{len(clip.frame)} bodies in {clip.frames} frames, all with fewer than half of their joints"
+        bodies = counted(len(clip.frame), "body", "bodies")
+        found = f"{bodies} in {counted(clip.frames, 'frame')}, all with fewer than half of their joints"
         raise RawFormatError("no body", clip.name, found, "at least one body with half of its joints")
     if missing:
         tracks = [fill_missing_joints(track, topology) for track in tracks]
@@ -137,13 +139,13 @@ def _joined(tracks: Sequence[Track], settings: PreparationSettings) -> Selection
     drop(
         "length",
         lambda one: -one.frames if one.frames <= short else None,
-        lambda one: f"dropped: {one.frames} frames, the limit is {short}",
+        lambda one: f"dropped: {counted(one.frames, 'frame')}, the limit is {short}",
     )
     drop(
         "spread",
         lambda one: one.share if one.share >= share else None,
         lambda one: (
-            f"dropped: {one.spread} of {one.frames} frames are spread, the limit is {100 * share:.5g} %"
+            f"dropped: {one.spread} of {counted(one.frames, 'frame')} are spread, the limit is {100 * share:.5g} %"
         ),
     )
     if len(order) == 1:
@@ -179,7 +181,9 @@ def _continue(
 
 def _span(track: Track) -> str:
     """The frames of a track as text."""
-    return f"{len(track.frame)} frames from {int(track.frame[0])} to {int(track.frame[-1])} (0-based)"
+    return (
+        f"{counted(len(track.frame), 'frame')} from {int(track.frame[0])} to {int(track.frame[-1])} (0-based)"
+    )
 
 
 def _released(tracks: Sequence[Track], center: int, settings: PreparationSettings) -> Selection:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from psptool.common.errors import PspError, suggest
+from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.schemas.base import describe, flat
 from psptool.schemas.training import Method, Preset, TrainingConfig
 
@@ -211,9 +211,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
-        raise PspError(
-            f"{path}: cannot be read ({error})", fix="Check the path given to --config."
-        ) from error
+        raise cannot_read(path, error, "Check the path given to --config.") from error
     except yaml.YAMLError as error:
         raise PspError(f"{path}: not plain YAML: {error}", fix="Write key: value lines only.") from error
     except RecursionError as error:

@@ -1,1 +1,1 @@
-"""Pictures and pages: the player, the contact sheet, attention on the body, the report of an evaluation."""
+"""HTML pages and images: player, contact sheet, attention maps, report of a run, comparison of runs."""

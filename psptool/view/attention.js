@@ -1,20 +1,20 @@
-// Draws attention maps on the body: an arrow from the group that attends to the group it attends to, a ring for
-// attention to itself. Beside it is the whole map as a matrix. Maps are sums over time: one per clip and person.
+// Draws an attention map on the skeleton, as arrows between groups of joints and rings for self-attention, and next to it
+// as a matrix. Maps are summed over time: one per clip, person, stream, level and head.
 "use strict";
 
 class Attention {
   constructor(player, data, topology) {
     Object.assign(this, { player, data, topology });
-    this.chosen = { level: data.levels[0], head: -1, stream: data.streams[0], person: data.persons[0], row: -1, most: 10 };
+    this.chosen = { level: data.levels[0], head: -1, stream: data.streams[0], person: data.persons[0], row: -1, count: 10 };
     const box = element("div", player.root, { className: "attention" });
     const bar = element("div", box, { className: "bar" });
-    this.pick(bar, "level", data.levels.map((level) => [level, level]));
+    this.pick(bar, "level", data.levels.map((level) => [level, `${level} level`]));
     this.pick(bar, "stream", data.streams.map((stream) => [stream, `${stream} stream`]));
-    this.pick(bar, "head", [[-1, "mean of heads"], ...[...Array(data.heads).keys()].map((head) => [head, `head ${head + 1}`])]);
+    this.pick(bar, "head", [[-1, "mean over heads"], ...[...Array(data.heads).keys()].map((head) => [head, `head ${head + 1}`])]);
     if (data.persons.length > 1) this.pick(bar, "person", data.persons.map((person) => [person, `person ${person + 1}`]));
-    this.pick(bar, "most", [5, 10, 20, 40, 80].map((most) => [most, `strongest ${most}`]), 10);
+    this.pick(bar, "count", [5, 10, 20, 40, 80].map((count) => [count, `${count} strongest`]), 10);
     this.matrix = element("div", box);
-    this.said = element("div", box, { className: "note" });
+    this.text = element("div", box, { className: "note" });
     this.show();
   }
 
@@ -32,7 +32,7 @@ class Attention {
     return this.topology.levels[this.chosen.level];
   }
 
-  // The chosen map as rows: row u says how u attends to each v.
+  // The selected map (G, G): row u is the attention of group u to each group v.
   map() {
     const { level, head, stream, person } = this.chosen, size = this.groups().length, { heads } = this.data;
     const packed = this.data.maps[stream][level];
@@ -50,24 +50,24 @@ class Attention {
     this.rows = this.map();
     this.largest = Math.max(1e-9, ...this.rows.flat().map(Math.abs));
     const all = this.rows.flatMap((row, u) => row.map((value, v) => ({ u, v, value })));
-    const { row, most } = this.chosen;
-    this.arrows = all.filter(({ u }) => row < 0 || u === row).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, most);
+    const { row, count } = this.chosen;
+    this.arrows = all.filter(({ u }) => row < 0 || u === row).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, count);
     this.draw_matrix();
-    this.tell();
+    this.describe();
     this.player.stale = true;
   }
 
-  tell(cell = null) {
+  describe(cell = null) {
     const names = this.groups().map(([name]) => name), { row } = this.chosen;
     const sign = (value) => `${value >= 0 ? "+" : "−"}${Number(Math.abs(value).toPrecision(2))}`;
     const [strongest] = this.arrows;
     const shown = cell ?? strongest;
-    this.said.textContent = "";
-    element("p", this.said, { textContent: `${names[shown.u]} attends to ${shown.u === shown.v ? "itself" : names[shown.v]}: ${sign(shown.value)}` });
-    element("p", this.said, { textContent:
-      "An arrow leads from a group to the group that it attends to, a ring is attention to itself. Width is strength, " +
-      `colour is sign. Values from ${sign(Math.min(...this.rows.flat()))} to ${sign(Math.max(...this.rows.flat()))}. ` +
-      (row < 0 ? "Click a row of the matrix to show only that group." : `Only ${names[row]} is shown. Click its row again to show all.`) });
+    this.text.textContent = "";
+    element("p", this.text, { textContent: `${names[shown.u]} attends to ${shown.u === shown.v ? "itself" : names[shown.v]}: ${sign(shown.value)}` });
+    element("p", this.text, { textContent:
+      "An arrow points from a group to the group that it attends to; a ring is attention to itself. Width shows the " +
+      `absolute value, colour the sign. Values from ${sign(Math.min(...this.rows.flat()))} to ${sign(Math.max(...this.rows.flat()))}. ` +
+      (row < 0 ? "Click a row of the matrix to show only its group." : `Only ${names[row]} is shown. Click the row again to show all groups.`) });
   }
 
   draw_matrix() {
@@ -86,11 +86,11 @@ class Attention {
     }));
     const wide = left + size * side + longest * 3.4, tall = top + size * side + 4;
     this.matrix.innerHTML = `<svg viewBox="0 0 ${wide} ${tall}" style="width:${wide}px" role="img">${parts.join("")}</svg>`;
-    // Names come from the file, so they go in as text, never as markup.
+    // Names are from the file: set as text, never as markup.
     this.matrix.querySelectorAll("text").forEach((label, n) => { label.textContent = names[Math.floor(n / 2)]; });
     this.matrix.querySelectorAll("rect").forEach((rect) => {
       const [u, v] = [Number(rect.dataset.u), Number(rect.dataset.v)];
-      rect.addEventListener("pointerenter", () => this.tell({ u, v, value: this.rows[u][v] }));
+      rect.addEventListener("pointerenter", () => this.describe({ u, v, value: this.rows[u][v] }));
       rect.addEventListener("click", () => { this.chosen.row = this.chosen.row === u ? -1 : u; this.show(); });
     });
   }
@@ -122,7 +122,7 @@ class Attention {
     pen.stroke();
   }
 
-  // Bent to one side, so that the two directions between two groups stay apart.
+  // Curved to one side, so that the arrows of both directions do not overlap.
   arrow(pen, a, b, ratio) {
     const [dx, dy] = [b.x - a.x, b.y - a.y], length = Math.hypot(dx, dy) || 1;
     const bend = { x: (a.x + b.x) / 2 - dy * 0.22, y: (a.y + b.y) / 2 + dx * 0.22 };

@@ -1,4 +1,4 @@
-"""The attention maps of a trained run on clips."""
+"""Computes the attention maps of a trained run for clips."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 def with_attention(
     run: Path, config: RunConfig, clips: Sequence[ViewedClip], settings: PreparationSettings
 ) -> list[ViewedClip]:
-    """``clips`` with the attention maps of a run, each clip alone, on test frames.
+    """Add the attention maps of a run to ``clips``, computed one clip at a time from uniformly spaced frames.
 
     Args:
-        run: The run's folder.
-        config: The run's.
-        clips: Prepared as the run's dataset was.
-        settings: How they were prepared.
+        run: Folder of the run.
+        config: Configuration of the run.
+        clips: Clips that are prepared like the dataset of the run.
+        settings: Preparation of the clips.
 
     Raises:
-        PspError: The clips are not prepared as the run's; the run has no attention maps, as it was trained
-            without the contrast, or cannot be read.
+        PspError: The preparation differs from that of the run, the run has no attention maps because it was trained
+            without contrastive loss, or the run cannot be read.
     """
     import torch
 
@@ -68,37 +68,39 @@ def _of_clip(model: Network, config: RunConfig, clip: PreparedClip, device: torc
     absent = config.training.model.absent_persons
     batcher = Batcher.of(ragged, config.training)
     features = model.features(batcher.test(torch.tensor([0])))
-    # Of the persons those that stand in the frames drawn; under `zeros` all have their slot.
-    drawn = ragged.visible[uniform_frames(ragged.visible_count, config.training.sampling.frames)[0]].numpy()
-    seen = clip.present[:, drawn].any(axis=1) | (absent == "zeros")
-    who = tuple(np.flatnonzero(seen).tolist())
+    # The persons in the sampled frames. With absent_persons=zeros, all persons.
+    sampled = ragged.visible[uniform_frames(ragged.visible_count, config.training.sampling.frames)[0]].numpy()
+    seen = clip.present[:, sampled].any(axis=1) | (absent == "zeros")
+    persons_seen = tuple(np.flatnonzero(seen).tolist())
     maps = {
-        stream: {str(level): maps[: len(who)].numpy() for level, maps in model.pyramid.maps(x).items()}
+        stream: {
+            str(level): maps[: len(persons_seen)].numpy() for level, maps in model.pyramid.maps(x).items()
+        }
         for stream, x in features.items()
     }
-    return ClipAttention(who, maps)
+    return ClipAttention(persons_seen, maps)
 
 
 def check_same_preparation(
     run: Path, config: RunConfig, clips: Sequence[ViewedClip], settings: PreparationSettings
 ) -> None:
-    """Refuse clips that the run cannot look at as it looked at its own.
+    """Check that clips have the topology and the preparation of the run's dataset.
 
     Raises:
-        PspError: Other joints, or another preparation.
+        PspError: Another topology or another preparation.
     """
     for clip in clips:
         if clip.topology.name != config.topology:
             raise PspError(
-                f"{clip.name}: not the joints that {run} was trained on",
+                f"{clip.name}: not the skeleton that {run} was trained on",
                 clip.topology.name,
                 config.topology,
-                "Name a run of this dataset with --model.",
+                "Give a run of this dataset with --model.",
             )
     if settings != config.preparation:
         raise PspError(
-            f"{clips[0].name}: not prepared as the dataset that {run} was trained on",
+            f"{clips[0].name}: not prepared like the dataset that {run} was trained on",
             str(settings),
             str(config.preparation),
-            "Name the run's own dataset, or a raw file, which is then prepared as the run says.",
+            "Give the dataset of the run, or a raw file, which is prepared with the settings of the run.",
         )

@@ -1,4 +1,4 @@
-"""Dot charts for pages: values per label split, with their mean and a band, on one axis. Templates draw them."""
+"""Layout of dot charts: values per label split, their mean and a band, on one axis. Templates render them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from psptool.common.figures import SERIES
 
 LEAST_SPAN = {False: 10.0, True: 2.0}
-"""Shortest axis, in %, or in points for differences: a small spread must not fill the chart."""
+"""Minimum length of the axis in % (False) or percentage points (True), so that a small spread looks small."""
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,24 @@ class Dots:
         name: Text on the left.
         points: Name and value of each point.
         mean: Mean of the points.
-        reach: Half the width of the band around the mean; no band if None.
-        said: Text on the right.
-        ink: Number of the row's colour.
+        half_width: Half the width of the band around the mean; no band if None.
+        text: Text on the right.
+        colour_index: Index of the row's colour; colours repeat.
         strong: Name of the point to emphasize; none if None.
     """
 
     name: str
     points: Sequence[tuple[str, float]]
     mean: float
-    reach: float | None
-    said: str
-    ink: int = 0
+    half_width: float | None
+    text: str
+    colour_index: int = 0
     strong: str | None = None
 
     @property
     def colour(self) -> str:
         """Name of the row's colour."""
-        return SERIES[self.ink % len(SERIES)]
+        return SERIES[self.colour_index % len(SERIES)]
 
 
 @dataclass(frozen=True)
@@ -45,54 +45,54 @@ class DotChart:
     """Rows of dots on one axis.
 
     Attributes:
-        rows: A plain text is a heading over the rows that follow.
-        ticks: Axis ticks in % or points, ascending; the axis goes from the first to the last.
-        signed: Whether the values are differences in points; their axis has a line at zero.
+        rows: A string is a heading of the following rows.
+        ticks: Axis ticks in % or percentage points, ascending; the axis goes from the first to the last.
+        signed: Whether the values are differences; their axis has a line at zero.
     """
 
     rows: tuple[Dots | str, ...]
     ticks: tuple[float, ...]
     signed: bool = False
 
-    def place(self, share: float) -> str:
-        """Where a fraction is on the axis, in % of the axis' length."""
+    def place(self, value: float) -> str:
+        """Position of a fraction on the axis, in % of the length of the axis."""
         low, high = self.ticks[0], self.ticks[-1]
-        return f"{100 * (100 * share - low) / (high - low):.2f}%"
+        return f"{100 * (100 * value - low) / (high - low):.2f}%"
 
     def band(self, row: Dots) -> tuple[float, float]:
-        """Ends of a row's band as fractions; an accuracy's stay between 0 and 1."""
-        low, high = row.mean - (row.reach or 0), row.mean + (row.reach or 0)
+        """Ends of the band of a row, as fractions; those of accuracies are clipped to 0 and 1."""
+        low, high = row.mean - (row.half_width or 0), row.mean + (row.half_width or 0)
         return (low, high) if self.signed else (max(low, 0.0), min(high, 1.0))
 
     def width(self, row: Dots) -> str:
-        """Width of a row's band in % of the axis' length."""
+        """Width of the band of a row, in % of the length of the axis."""
         low, high = self.band(row)
         return f"{100 * 100 * (high - low) / (self.ticks[-1] - self.ticks[0]):.2f}%"
 
 
 def dot_chart(rows: Sequence[Dots | str], signed: bool = False) -> DotChart | None:
-    """A chart of ``rows``; None if they hold no values.
+    """A chart of ``rows``; None without values.
 
     Args:
-        rows: A plain text is a heading over the rows that follow.
-        signed: Whether the values are differences in points.
+        rows: A string is a heading of the following rows.
+        signed: Whether the values are differences.
     """
     shown = [row for row in rows if isinstance(row, Dots)]
     if not shown:
         return None
     unscaled = DotChart(tuple(rows), (0, 1), signed)
-    ends = [end for row in shown for end in (*unscaled.band(row), *(share for _, share in row.points))]
+    ends = [end for row in shown for end in (*unscaled.band(row), *(value for _, value in row.points))]
     return DotChart(tuple(rows), tuple(axis_ticks(100 * min(ends), 100 * max(ends), signed)), signed)
 
 
 def axis_ticks(low: float, high: float, signed: bool) -> list[float]:
     """About four round values around ``low`` and ``high``, ascending.
 
-    The axis includes zero for differences, and for accuracies if the smallest is below half of the largest. Otherwise
-    it is at least `LEAST_SPAN` long. An accuracy's axis stays within 0 and 100.
+    The axis includes zero for differences, and for accuracies if the smallest is below half of the largest. It is at
+    least `LEAST_SPAN` long. The axis of accuracies stays within 0 and 100.
 
     Args:
-        low: Smallest value in % or points.
+        low: Smallest value in % or percentage points.
         high: Largest value.
         signed: Whether the values are differences.
     """

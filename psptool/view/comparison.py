@@ -1,4 +1,4 @@
-"""The page of ``psptool table --html``: groups of runs side by side, with the value of each label split."""
+"""The page of ``psptool table --html``: accuracies and differences of groups of runs, by label split."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from psptool.common.figures import SERIES
+from psptool.common.text import counted
 from psptool.evaluation.confusion import FEW_CLASSES, confusion_svg
 from psptool.evaluation.rendering import (
     cell,
@@ -21,32 +22,34 @@ from psptool.evaluation.rendering import (
     measure_title,
     title,
 )
-from psptool.evaluation.table import Scored, grouped
+from psptool.evaluation.table import RunScores, grouped
 from psptool.schemas.scores import Scores
 from psptool.schemas.table import Difference, Group, ScoreTable
 from psptool.view.charts import DotChart, Dots, dot_chart
-from psptool.view.page import Table, count, render, table
+from psptool.view.page import Table, render, table
 from psptool.view.report import CONFUSION_NOTE
 
 MATRICES = 8
-"""Up to this many groups, a page shows their confusion matrices."""
+"""Largest number of groups for which a page has confusion matrices."""
 FEW_RUNS = 12
-"""Up to this many runs, their list is open."""
-DOTS_NOTE = "A dot is a label split, the stroke the mean over the splits, the band mean ± standard deviation."
+"""Largest number of runs whose list is expanded at first."""
+DOTS_NOTE = (
+    "Each dot is one label split. The vertical line is the mean, the band is mean ± standard deviation."
+)
 HEADINGS = {
-    "top1": "Top-1 of all streams",
-    "top5": "Top-5 of all streams",
-    "top1_unseen": "Top-1 on test clips without a duplicate in the training set",
+    "top1": "Top-1, fusion of all streams",
+    "top5": "Top-5, fusion of all streams",
+    "top1_unseen": "Top-1 on clips without a duplicate in the training set, fusion of all streams",
 }
-_Members = Mapping[tuple[str, str], Sequence[Scored]]
+_Members = Mapping[tuple[str, str], Sequence[RunScores]]
 
 
-def table_page(found: ScoreTable, runs: Sequence[Scored]) -> str:
+def table_page(found: ScoreTable, runs: Sequence[RunScores]) -> str:
     """The page of one table.
 
     Args:
         found: The table.
-        runs: Those that it was built from.
+        runs: The runs from which it was built.
     """
     members = grouped(runs)
     main, *others = found.measures
@@ -54,7 +57,7 @@ def table_page(found: ScoreTable, runs: Sequence[Scored]) -> str:
     charts = [(_heading(measure), _dots(found, measure)) for measure in others]
     return render(
         "table.html",
-        f"{found.dataset}: {count(len(runs), 'run')} in {count(len(found.groups), 'group')}",
+        f"{found.dataset}: {counted(len(runs), 'run')} in {counted(len(found.groups), 'group')}",
         lead=title(found),
         main_heading=_heading(main),
         main_chart=_dots(found, main),
@@ -74,11 +77,11 @@ def table_page(found: ScoreTable, runs: Sequence[Scored]) -> str:
 
 
 def _heading(measure: str) -> str:
-    return HEADINGS.get(measure) or f"Top-1 of the {measure_title(measure)} stream"
+    return HEADINGS.get(measure) or f"Top-1, {measure_title(measure)}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table without the columns that are empty in all rows: older scores leave some out."""
+    """A table without columns that are empty in all rows, because older scores lack some values."""
     kept = [number for number in range(len(header)) if any(row[number] != "" for row in rows)]
     return table([header[n] for n in kept], [[row[n] for n in kept] for row in rows])
 
@@ -90,7 +93,7 @@ def _dots(found: ScoreTable, measure: str) -> DotChart | None:
 def _dot_rows(
     rows: Sequence[Group] | Sequence[Difference], found: ScoreTable, measure: str
 ) -> Iterator[Dots | str]:
-    """One row per group or difference that has the measure, under headings if there are several label counts."""
+    """One row per group or difference with this measure, under a heading per amount of labels if there are several."""
     names = list(dict.fromkeys(group.name for group in found.groups))
     several = len({group.labels for group in found.groups}) > 1
     several_bases = len({difference.against for difference in found.differences}) > 1
@@ -104,7 +107,9 @@ def _dot_rows(
             yield row.labels
         is_difference = isinstance(row, Difference)
         yield Dots(
-            f"{row.name} over {row.against}" if isinstance(row, Difference) and several_bases else row.name,
+            f"{row.name} against {row.against}"
+            if isinstance(row, Difference) and several_bases
+            else row.name,
             [(f"label split {draw}", value) for draw, value in zip(row.draws, spread.values, strict=True)],
             spread.mean,
             spread.error if is_difference else spread.deviation,
@@ -117,13 +122,13 @@ def _dot_rows(
 def _differences(found: ScoreTable, main: str) -> Mapping[str, Any] | None:
     if not found.differences:
         return None
-    said = f"{difference_title(found)}. The chart is of {measure_title(main)}; the band is mean ± standard error."
+    text = f"{difference_title(found)}. The chart shows {measure_title(main)}; the band is mean ± standard error."
     chart = dot_chart([*_dot_rows(found.differences, found, main)], signed=True)
-    return {"said": said, "chart": chart, "table": _table(*difference_rows(found))}
+    return {"text": text, "chart": chart, "table": _table(*difference_rows(found))}
 
 
 def _by_class(members: _Members) -> Mapping[str, Any]:
-    """Mean over the runs of a group, one column per group."""
+    """Accuracy by class: mean over the runs of a group, one column per group."""
     classes = dict.fromkeys(
         name for runs in members.values() for run in runs for name in run.scores.per_class
     )
@@ -131,29 +136,29 @@ def _by_class(members: _Members) -> Mapping[str, Any]:
     return {"header": ["", *(f"{labels}, {name}" for labels, name in members)], "rows": rows}
 
 
-def _mean_of(name: str, runs: Sequence[Scored]) -> float | None:
+def _mean_of(name: str, runs: Sequence[RunScores]) -> float | None:
     found = [run.scores.per_class[name] for run in runs if name in run.scores.per_class]
     return statistics.fmean(found) if found else None
 
 
 def _matrices(members: _Members) -> list[tuple[str, Markup]]:
-    """Name and confusion matrix of each group; none if there are many groups."""
+    """Name and confusion matrix of each group; empty if there are more than `MATRICES` groups."""
     if len(members) > MATRICES:
         return []
     return [
-        (f"{labels}, {name}", Markup(confusion_svg(_summed(runs), _class_names(runs[0].scores))))
+        (f"{labels}, {name}", Markup(confusion_svg(_summed_confusion(runs), _class_names(runs[0].scores))))
         for (labels, name), runs in members.items()
     ]
 
 
-def _summed(runs: Sequence[Scored]) -> NDArray[np.integer]:
-    """Counts (K, K) over all runs."""
+def _summed_confusion(runs: Sequence[RunScores]) -> NDArray[np.integer]:
+    """Confusion matrices of all runs added, counts (K, K)."""
     counts: NDArray[np.integer] = np.sum([run.scores.confusion for run in runs], axis=0)
     return counts
 
 
 def _class_names(scores: Scores) -> list[str]:
-    """A name for each row of the confusion; scores name only the classes that are tested."""
+    """A name for each row of the confusion matrix; scores have names only of classes with test clips."""
     named = iter(scores.per_class)
     return [
         next(named, f"class {number}") if any(row) else f"class {number}"
@@ -162,7 +167,7 @@ def _class_names(scores: Scores) -> list[str]:
 
 
 def _budget(found: ScoreTable) -> Table:
-    header = ("labels", "method", "runs", "seconds per training", "hours in total", "computed on", "commit")
+    header = ("labels", "method", "runs", "seconds per training", "total hours", "trained on", "commit")
     rows = [
         (
             group.labels,
@@ -178,14 +183,14 @@ def _budget(found: ScoreTable) -> Table:
     return _table(header, rows)
 
 
-def _shared(runs: Sequence[Scored]) -> Table:
-    """What all runs of the table have in common; older scores lack some of it."""
+def _shared(runs: Sequence[RunScores]) -> Table:
+    """Versions and digests that all runs share; older scores lack some of them."""
     all_scores = [run.scores for run in runs]
     values: dict[str, set[str | None]] = {
         "content fingerprint": {scores.content_fingerprint for scores in all_scores},
         "clips fingerprint": {scores.clips_fingerprint for scores in all_scores},
-        "digest of the scored clips": {scores.scored_digest for scores in all_scores},
-        "family of label counts": {scores.family for scores in all_scores},
+        "digest of the evaluated clips": {scores.scored_digest for scores in all_scores},
+        "label family": {scores.family for scores in all_scores},
         "evaluated with": {f"psptool {scores.tool_version}" for scores in all_scores},
     }
     rows = [(what, ", ".join(sorted(filter(None, found)))) for what, found in values.items()]
@@ -193,17 +198,17 @@ def _shared(runs: Sequence[Scored]) -> Table:
 
 
 def _runs(members: _Members) -> Table:
-    """All runs with what distinguishes them; digests are cut to 12 digits."""
+    """All runs with their split, seed, score and digests; digests are shortened to 12 digits."""
     header = (
         "labels",
         "method",
         "label split",
         "seed",
         "top-1",
-        "split",
+        "split file",
         "split digest",
         "configuration digest",
-        "scores",
+        "scores file",
     )
     rows = [
         (

@@ -1,6 +1,6 @@
-"""Attention maps of clips and their encoding for pages: which body regions, parts and joints attend to which.
+"""Attention maps of clips, and their encoding as JSON for pages.
 
-Notation for array shapes: P persons of a clip that the network saw, S heads, G groups of a level.
+Notation for array shapes: P persons in the input of the network, S heads, G groups of a level (regions, parts, joints).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from psptool.data.skeletons.topology import Topology
 
 @dataclass(frozen=True)
 class ClipAttention:
-    """The polymerized maps of one clip (PSP Learning, arXiv 2302.02327, section 3), summed over time.
+    """The polymerized attention maps of one clip (PSP Learning, arXiv 2302.02327, section 3), summed over time.
 
     Attributes:
-        persons: The P persons' numbers in the clip.
-        maps: By stream and level float32 (P, S, G, G); row u is the attention of group u to each group.
+        persons: Indices of the P persons in the clip.
+        maps: Maps float32 (P, S, G, G) by stream and level; row u is the attention of group u to each group.
     """
 
     persons: tuple[int, ...]
@@ -30,7 +30,7 @@ class ClipAttention:
 
 
 def level_groups_of(topology: Topology) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
-    """By level, name and joints of each group, in the order of the maps' rows."""
+    """Name and joints of each group, by level, in the order of the rows of the maps."""
     groups = {"body": topology.regions, "part": topology.parts}
     named: dict[str, list[tuple[str, tuple[int, ...]]]] = {
         level: [(group.name, group.joints) for group in found] for level, found in groups.items()
@@ -40,7 +40,7 @@ def level_groups_of(topology: Topology) -> dict[str, list[tuple[str, tuple[int, 
 
 
 def packed_attention(attention: ClipAttention) -> dict[str, Any]:
-    """The JSON that `attention.js` reads: 16-bit values in steps of 1/32767 of the map's largest value."""
+    """The JSON for `attention.js`: maps as 16-bit integers, scaled by the largest absolute value."""
     first = next(iter(attention.maps.values()))
     return {
         "persons": attention.persons,

@@ -1,7 +1,7 @@
 """Pages from the templates in ``psptool/view/templates``: each is one HTML file that works offline.
 
-A page's Content-Security-Policy allows no address at all, and of scripts only those of this package, by their digest.
-Text from a file could not run even if it were not escaped; the templates escape it all the same.
+All text is escaped. In addition, a page's Content-Security-Policy forbids network access and every script except those
+of this package, which it allows by their digest.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from psptool.common.figures import DARK, LIGHT
+from psptool.common.text import counted
 from psptool.common.version import __version__
 
-# Signed, with a fraction, with another after ±; or nothing, where a table has no value.
-_NUMBER = re.compile(r"([+−-]?[\d,]+(\.\d+)?( ± [\d.]+)?)?")
+# A number with optional sign, decimals, deviation after ± and percent sign; or empty, for an absent value.
+_NUMBER = re.compile(r"([+−-]?[\d,]+(\.\d+)?( ± [\d.]+)?( %)?)?")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table for the macro of that name.
+    """Content of the template macro ``table``.
 
     Attributes:
-        header: The columns' names; no header row where empty.
+        header: Column names; empty for a table without a header row.
         rows: The cells as text.
-        numeric: For each column whether it holds only numbers, which are aligned to the right.
+        numeric: For each column, whether it has only numbers. Numbers are aligned to the right.
     """
 
     header: tuple[str, ...]
@@ -42,12 +43,12 @@ class Table:
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> Table:
-    """A table whose columns of numbers are aligned to the right.
+    """Build a `Table` and determine its numeric columns.
 
-    A number may be text, such as ``"67.4 ± 5.2"``. Without a header no column counts as numeric.
+    Text such as ``"67.4 ± 5.2"`` counts as a number. A table without a header has no numeric columns.
 
     Args:
-        header: The columns' names, or nothing.
+        header: Column names; empty for no header row.
         rows: Each as long as the header.
     """
     columns = [[*column] for column in zip(*rows, strict=True)]
@@ -69,11 +70,11 @@ def render(
 
     Args:
         template: File name of a template that extends ``page.html``.
-        title: Heading of the page and title of the window.
-        lead: Text under the heading.
-        scripts: File names in this package, such as ``player.js``; run in this order after the page is loaded.
+        title: Heading and window title.
+        lead: Text below the heading.
+        scripts: File names in this package, such as ``player.js``, in the order of execution.
         data: JSON for the scripts.
-        values: What the template shows. All text is escaped, but for `Markup`.
+        values: Variables of the template. Text is escaped, except `Markup`.
     """
     sources = [_resource(name) for name in scripts]
     return (
@@ -94,11 +95,6 @@ def render(
     )
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -108,7 +104,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["count"] = count
+    environment.globals["counted"] = counted
     environment.filters["percent"] = percent
     return environment
 
@@ -131,7 +127,7 @@ def _resource(name: str) -> str:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element that contains it."""
+    """JSON without the characters that could end the enclosing script element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

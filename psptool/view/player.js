@@ -1,13 +1,13 @@
-// Plays skeletons on canvases: rotate by dragging, scrub with the slider, zoom, step, change the speed. No library.
-// Every element with data-clip gets a player of that clip; a clip may have several scenes (recorded, normalized).
+// Plays skeletons on canvases: rotation by dragging, zoom, slider, single frames, speed. No library.
+// Each element with data-clip gets a player of that clip. A clip may have several scenes (recorded, normalized).
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const NOWHERE = -32768; // the stored number of a joint without a position
+const NOWHERE = -32768; // stored value of a joint without a position; psptool/view/scene.py has the same constant
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 const STATES = { 0: "lost", 1: "inferred", 2: "tracked", 255: "unknown" };
 const START = DATA.view; // yaw and pitch in radians, and zoom
-const AXES = DATA.axes; // by vertical axis: the axes that point right, up and towards the viewer
+const AXES = DATA.axes; // unit vectors to the right, up and to the viewer, by vertical axis
 
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
@@ -55,7 +55,7 @@ class Scene {
     return this.state ? this.state[(person * this.frames + frame) * this.joints + joint] : this.everyState;
   }
 
-  // Right, up, towards the viewer; null where there is none.
+  // Position of a joint as right, up, to the viewer; null if it is missing.
   point(person, frame, joint) {
     const at = ((person * this.frames + frame) * this.joints + joint) * 3;
     if (this.numbers[at] === NOWHERE) return null;
@@ -63,7 +63,7 @@ class Scene {
     return this.axes.map((axis) => dot(axis, xyz));
   }
 
-  // Bounding box of the whole clip: the view does not move with the body.
+  // Bounding box of the whole clip, so that the view does not follow the body.
   fit() {
     const low = [Infinity, Infinity, Infinity], high = [-Infinity, -Infinity, -Infinity];
     for (let person = 0; person < this.persons; person++)
@@ -82,7 +82,7 @@ class Scene {
     this.skull = this.headSize();
   }
 
-  // About half the median length of the neck: the head keeps its size although its joint jitters.
+  // About half of the median neck length, which keeps the head size constant although the joint jitters.
   headSize() {
     const [neck] = this.topology.bones.find(([, child]) => child === this.topology.head), lengths = [];
     for (let person = 0; person < this.persons; person++)
@@ -150,7 +150,7 @@ class Stage {
     const points = bodies.map((person) => this.scene.topology.joints.map((_, joint) => this.scene.point(person, frame, joint)));
     points.forEach((body) => this.shadow(body));
     const limbs = points.flatMap((body, number) => this.limbs(body, bodies[number], frame));
-    this.pen.globalAlpha = overlay ? 0.4 : 1; // attention stands out from a paler body
+    this.pen.globalAlpha = overlay ? 0.4 : 1; // a paler body under the attention map
     limbs.sort((a, b) => b.depth - a.depth).forEach((limb) => limb.draw());
     this.pen.globalAlpha = 1;
     if (overlay) points.forEach((body, number) => overlay.draw(this, body, bodies[number]));
@@ -179,7 +179,7 @@ class Stage {
     }
   }
 
-  // Bones, joints and head of one body, each with its depth, to be drawn from far to near.
+  // Bones, joints and head of one body with their depth; drawn from far to near.
   limbs(body, person, frame) {
     const { pen, ratio, scene } = this, found = [], kept = scene.kept[person];
     const ink = kept ? inks[`person${person % 4}`] : inks.dropped;
@@ -266,7 +266,7 @@ class Player {
     view("Reset", "key 0", START);
   }
 
-  // Dragging turns all scenes of the clip together; the wheel zooms once the player has been clicked.
+  // Dragging rotates all scenes of the clip. The wheel zooms after a click on the player.
   grip(canvas) {
     let held = null;
     canvas.addEventListener("pointerdown", (event) => { held = event; canvas.setPointerCapture(event.pointerId); });

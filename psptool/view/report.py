@@ -1,6 +1,6 @@
-"""``report.html`` in a run's folder: the results of `psptool evaluate` as a page.
+"""``report.html``: the page with the results of ``psptool evaluate``.
 
-Notation for array shapes: N clips of the part that was scored, K classes.
+Notation for array shapes: N evaluated clips, K classes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
+from psptool.common.text import counted
 from psptool.data.store.reading import open_store
 from psptool.evaluation import table as tables
-from psptool.evaluation.api import Scored
+from psptool.evaluation.api import EvaluatedClips
 from psptool.evaluation.confusion import FEW_CLASSES, confusion_svg
 from psptool.evaluation.rendering import cell, measure_title
 from psptool.evaluation.scoring import softmax
@@ -27,34 +29,36 @@ from psptool.schemas.scores import Scores, file_name
 from psptool.training.curves import curves_svgs
 from psptool.training.runs.folder import RunFolder
 from psptool.view.charts import Dots, dot_chart
-from psptool.view.page import Table, count, percent, render, table
+from psptool.view.page import Table, percent, render, table
 from psptool.view.scene import ViewedClip, page_data
 from psptool.view.sources import stored
 from psptool.view.viewer import PLAYER, legend, predicted
 
 MOST_ERRORS = 6
-"""Wrongly classified clips in a report."""
-CONFUSION_NOTE = "Each cell is the % of the true class's clips that are predicted as the column's class."
+"""Maximum number of wrongly classified clips in a report."""
+CONFUSION_NOTE = (
+    "Rows are true classes, columns predicted classes. Cells are in % of the clips of the true class."
+)
 DUPLICATES_NOTE = "A test clip has a duplicate if a training clip has exactly the same coordinates."
 
 
-def report_page(run: Path, scores: Scores, scored: Scored) -> str:
+def report_page(run: Path, scores: Scores, clips: EvaluatedClips) -> str:
     """The report of one evaluation.
 
     Args:
-        run: The run's folder.
-        scores: As written to it.
-        scored: The clips behind them.
+        run: Folder of the run.
+        scores: The scores.
+        clips: The evaluated clips.
 
     Raises:
         PspError: A file of the run, or the dataset, cannot be read.
     """
     config = RunFolder(run).read_config()
-    errors = _errors(scored, config)
+    errors = _errors(clips, config)
     return render(
         "report.html",
-        f"{run.resolve().name}: {percent(scores.top1)} %",
-        lead=f"{count(scores.clips, f'{scores.part} clip')} of {scores.dataset}, {scores.weights} checkpoint, "
+        f"{run.resolve().name}: top-1 {percent(scores.top1)} %",
+        lead=f"{counted(scores.clips, f'{scores.part} clip')} of {scores.dataset}, {scores.weights} checkpoint, "
         f"{scores.method}",
         scripts=[PLAYER] if errors else [],
         data=page_data(errors) if errors else None,
@@ -65,7 +69,7 @@ def report_page(run: Path, scores: Scores, scored: Scored) -> str:
         confusion=Markup(confusion_svg(np.array(scores.confusion), config.class_names)),
         confusion_note=CONFUSION_NOTE,
         many_classes=len(scores.per_class) > FEW_CLASSES,
-        per_class=[(name, share, True) for name, share in scores.per_class.items()],
+        per_class=[(name, value, True) for name, value in scores.per_class.items()],
         curves=[Markup(svg) for svg in _curves(RunFolder(run).log)],
         errors=[{"name": clip.name, "action": clip.action, "predicted": predicted(clip)} for clip in errors],
         entries=legend(errors),
@@ -75,47 +79,49 @@ def report_page(run: Path, scores: Scores, scored: Scored) -> str:
 
 
 def _tiles(scores: Scores) -> list[tuple[str, str]]:
-    tiles = [(percent(scores.top1), "top-1 %, all streams"), (percent(scores.top5), "top-5 %")]
+    tiles = [(percent(scores.top1), "top-1 %, fusion of all streams"), (percent(scores.top5), "top-5 %")]
     if scores.top1_unseen is not None:
-        clips, classes = count(scores.clips_unseen, "test clip"), len(scores.classes_unseen)
-        said = f"top-1 % on {clips} without a duplicate in the training set, {count(classes, 'class', 'classes')}"
-        tiles.append((percent(scores.top1_unseen), said))
+        clips, classes = counted(scores.clips_unseen, "test clip"), len(scores.classes_unseen)
+        text = f"top-1 % on {clips} without a duplicate in the training set, {counted(classes, 'class', 'classes')}"
+        tiles.append((percent(scores.top1_unseen), text))
     return tiles
 
 
 def _accuracy(scores: Scores) -> Table:
     rows = [
-        ("all streams", percent(scores.top1), percent(scores.top5)),
+        ("fusion of all streams", percent(scores.top1), percent(scores.top5)),
         *((f"{name} stream", percent(own.top1), percent(own.top5)) for name, own in scores.streams.items()),
     ]
     return table(("", "top-1 %", "top-5 %"), rows)
 
 
 def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
-    """This run among the runs beside it that differ from it only in the label split."""
-    own = tables.Scored(run / file_name("scores", ".json", scores.part, scores.weights), scores)
-    found = tables.build_table(tables.beside(own))
+    """This run and the runs in the same folder that differ from it only in the label split and seed."""
+    own = tables.RunScores(run / file_name("scores", ".json", scores.part, scores.weights), scores)
+    found = tables.build_table(tables.sibling_runs(own))
     (group,) = found.groups
     if len(group.draws) < 2:
-        said = "One label split only: the accuracy with another split may differ by several points."
-        return {"said": said, "chart": None, "warnings": ()}
-    own_draw = scores.split if scores.draw is None else str(scores.draw)
+        text = (
+            "This is one label split. With another one, the accuracy may differ by several percentage points."
+        )
+        return {"text": text, "chart": None, "warnings": ()}
+    own_split = scores.split if scores.draw is None else str(scores.draw)
     rows = [
         Dots(
             measure_title(measure),
-            [*zip((f"label split {draw}" for draw in group.draws), spread.values, strict=True)],
+            [*zip((f"label split {split}" for split in group.draws), spread.values, strict=True)],
             spread.mean,
             spread.deviation,
             cell(spread),
-            strong=f"label split {own_draw}",
+            strong=f"label split {own_split}",
         )
         for measure, spread in group.measures.items()
     ]
-    said = (
-        f"Over {len(group.draws)} label splits: the runs in the same folder that differ from this run only in the "
-        "label split. This run is outlined; the band is mean ± standard deviation."
+    text = (
+        f"{len(group.draws)} runs in the same folder that differ only in the label split. This run is outlined. "
+        "The vertical line is the mean, the band is mean ± standard deviation."
     )
-    return {"said": said, "chart": dot_chart(rows), "warnings": found.warnings}
+    return {"text": text, "chart": dot_chart(rows), "warnings": found.warnings}
 
 
 def _curves(log: Path) -> list[str]:
@@ -126,28 +132,35 @@ def _curves(log: Path) -> list[str]:
         return []
 
 
-def _errors(scored: Scored, config: RunConfig) -> list[ViewedClip]:
-    """The clips whose predicted class is wrong, the highest probability first."""
-    shares = softmax(scored.logits.fused)
-    guessed = shares.argmax(axis=1)
-    wrong = np.flatnonzero(guessed != scored.labels)
-    chosen = wrong[np.argsort(-shares[wrong, guessed[wrong]], kind="stable")][:MOST_ERRORS].tolist()
+def _errors(clips: EvaluatedClips, config: RunConfig) -> list[ViewedClip]:
+    """Up to `MOST_ERRORS` wrongly classified clips, the highest probability of the predicted class first."""
+    probabilities = softmax(clips.logits.fused)  # (N, K)
+    predictions = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predictions != clips.labels)
+    chosen = wrong[np.argsort(-probabilities[wrong, predictions[wrong]], kind="stable")]
+    chosen = chosen[:MOST_ERRORS].tolist()
     if not chosen:
         return []
-    with open_store(scored.data) as store:
-        clips = stored(store, [scored.names[n] for n in chosen]).clips
+    with open_store(clips.data) as store:
+        viewed = stored(store, [clips.names[n] for n in chosen]).clips
     return [
-        # Without the recorded scene: the network classified the normalized clip.
-        replace(clip, scenes=clip.scenes[-1:], top=_top(shares[n], config.class_names, int(scored.labels[n])))
-        for n, clip in zip(chosen, clips, strict=True)
+        # Only the normalized scene, which is the input of the network.
+        replace(
+            clip,
+            scenes=clip.scenes[-1:],
+            top=_top(probabilities[n], config.class_names, int(clips.labels[n])),
+        )
+        for n, clip in zip(chosen, viewed, strict=True)
     ]
 
 
-def _top(shares: Any, names: Sequence[str], label: int) -> tuple[tuple[str, float], ...]:
-    """The three most probable classes, and the true one."""
-    order = np.argsort(-shares, kind="stable").tolist()
+def _top(
+    probabilities: NDArray[np.floating], names: Sequence[str], label: int
+) -> tuple[tuple[str, float], ...]:
+    """The three most probable classes; if the true class is not among them, it replaces the third."""
+    order = np.argsort(-probabilities, kind="stable").tolist()
     chosen = order[:3] if label in order[:3] else [*order[:2], label]
-    return tuple((names[n], float(shares[n])) for n in chosen)
+    return tuple((names[n], float(probabilities[n])) for n in chosen)
 
 
 def _provenance(config: RunConfig, scores: Scores) -> list[tuple[str, str]]:
@@ -172,7 +185,14 @@ def _trained(record: Provenance, precision: str) -> tuple[str, str]:
 
 def _configuration(config: RunConfig) -> list[tuple[str, str]]:
     return [
-        (key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        (key, _setting(value))
         for key, value in flat(config.training.model_dump(mode="json"))
         if value is not None and not (isinstance(value, float) and math.isnan(value))
     ]
+
+
+def _setting(value: object) -> str:
+    """A setting as text; the values of lists are separated by commas, pairs in them joined by ``-``."""
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join("-".join(map(str, part)) if isinstance(part, list) else str(part) for part in value)

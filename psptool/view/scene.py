@@ -1,4 +1,4 @@
-"""A clip to view: the same frames in one or two coordinate systems, and their encoding as JSON for a page.
+"""A clip in one or two coordinate systems, and its encoding as JSON for pages.
 
 Notation for array shapes: M persons, T frames, V joints.
 """
@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.datasets import UpAxis
+from psptool.data.skeletons.datasets import FRAME_RATE, UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.view.maps import ClipAttention, level_groups_of, packed_attention
 
-FPS = 30
-"""Frames per second of both Kinect versions."""
 AXES = {"y": ((-1, 0, 0), (0, 1, 0), (0, 0, -1)), "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0))}
-"""By vertical axis: which axes of a scene point right, up and towards the viewer; left and right are not mirrored."""
+"""Unit vectors to the right, up and to the viewer, by vertical axis; left and right are not mirrored."""
 YAW, PITCH = 0.45, 0.16
-"""Initial direction of view in radians."""
+"""Initial direction of view, in radians."""
 NOWHERE = -32768
 """Value of a joint without a position; `player.js` has the same constant."""
 LARGEST = 32767
@@ -34,13 +32,13 @@ class Scene:
     """All bodies of a clip in one coordinate system.
 
     Attributes:
-        title: What it shows.
-        up: The axis that points up.
-        unit: Of the positions.
-        xyz: float (M, T, V, 3), NaN where there is no position.
-        present: bool (M, T).
-        state: uint8 (M, T, V).
-        kept: For each body whether preparation keeps it as a person.
+        title: Name of the coordinate system: recorded or normalized.
+        up: The vertical axis.
+        unit: Unit of the positions.
+        xyz: Positions float (M, T, V, 3), NaN for a missing joint.
+        present: bool (M, T), whether a body is in a frame.
+        state: uint8 (M, T, V), tracking state of each joint.
+        kept: Whether the preparation keeps each body as a person, M values.
     """
 
     title: str
@@ -54,16 +52,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class ViewedClip:
-    """A clip to view.
+    """A clip with everything that a page shows of it.
 
     Attributes:
-        topology: Its joints.
+        topology: Topology of the skeleton.
         action: Class name from the clip name; empty if unknown.
-        prepared: The input of the network.
-        scenes: The recorded scene if there is one, then the normalized scene; T frames each.
-        top: Predicted (class, probability), the most probable first.
-        attention: Maps of a trained run.
-        said: Further notes.
+        prepared: The prepared clip, which is the input of the network.
+        scenes: The recorded scene, if available, then the normalized scene; T frames each.
+        top: Predicted classes and their probabilities, the most probable first.
+        attention: Attention maps of a run.
+        notes: Notes of the preparation.
     """
 
     topology: Topology
@@ -72,7 +70,7 @@ class ViewedClip:
     scenes: tuple[Scene, ...]
     top: tuple[tuple[str, float], ...] = ()
     attention: ClipAttention | None = None
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -81,12 +79,12 @@ class ViewedClip:
 
     @property
     def frames(self) -> int:
-        """T."""
+        """Number of frames T."""
         return self.prepared.frames
 
 
 def normalized_scene(clip: PreparedClip, up: UpAxis) -> Scene:
-    """The clip as the input of the network.
+    """The prepared clip, as in the input of the network.
 
     Args:
         clip: The clip.
@@ -98,21 +96,21 @@ def normalized_scene(clip: PreparedClip, up: UpAxis) -> Scene:
 
 
 def recorded_scene(clip: PreparedClip, up: UpAxis) -> Scene:
-    """The prepared persons back in camera coordinates, in metres, of which ``up`` is the vertical axis."""
+    """The persons of a prepared clip in camera coordinates, in metres; ``up`` is the vertical axis."""
     xyz = clip.joint.astype(np.float64) * clip.scale @ clip.rotation + clip.origin
     xyz[~clip.present] = np.nan
     return Scene("recorded", up, "m", xyz, clip.present, clip.state, (True,) * clip.persons)
 
 
 def page_data(clips: Sequence[ViewedClip]) -> dict[str, Any]:
-    """The JSON that `player.js` reads: the scenes of all clips, their topologies, and the initial view."""
+    """The JSON for `player.js`: scenes, topologies and the initial view."""
     topologies = {clip.topology.name: _topology_data(clip.topology) for clip in clips}
-    shared = {"fps": FPS, "axes": AXES, "view": {"yaw": YAW, "pitch": PITCH, "zoom": 1}}
+    shared = {"fps": FRAME_RATE, "axes": AXES, "view": {"yaw": YAW, "pitch": PITCH, "zoom": 1}}
     return {**shared, "topologies": topologies, "clips": [_clip_data(clip) for clip in clips]}
 
 
 def rounding(clips: Sequence[ViewedClip]) -> float:
-    """Largest rounding error of recorded positions in a page, in metres."""
+    """Largest rounding error of recorded positions on a page, in metres."""
     steps = [_grid(scene)[1] for clip in clips for scene in clip.scenes if scene.unit == "m"]
     return max(steps, default=0.0) / 2
 
@@ -138,7 +136,7 @@ def _topology_data(topology: Topology) -> dict[str, Any]:
 
 def _scene_data(scene: Scene) -> dict[str, Any]:
     middle, step = _grid(scene)
-    # Rounding comes first: no position becomes the value that stands for NaN.
+    # Rounded first, so that no position becomes `NOWHERE`.
     numbers = np.rint((scene.xyz - middle) / step)
     numbers = np.where(np.isfinite(numbers), numbers, NOWHERE).astype("<i2")
     states = np.unique(scene.state)
@@ -157,14 +155,14 @@ def _scene_data(scene: Scene) -> dict[str, Any]:
 
 
 def _grid(scene: Scene) -> tuple[NDArray[np.float64], float]:
-    """Centre (3,) and step of the 16-bit grid to which a scene's positions are rounded."""
-    there = scene.xyz[np.isfinite(scene.xyz).all(axis=-1)].astype(np.float64)
-    if not len(there):
+    """Centre (3,) and step of the 16-bit grid to which the positions of a scene are rounded."""
+    valid = scene.xyz[np.isfinite(scene.xyz).all(axis=-1)].astype(np.float64)
+    if not len(valid):
         return np.zeros(3), 1.0
-    low, high = there.min(axis=0), there.max(axis=0)
+    low, high = valid.min(axis=0), valid.max(axis=0)
     return (low + high) / 2, float(max((high - low).max() / 2, 1e-6) / LARGEST)
 
 
 def encoded(array: NDArray[Any]) -> str:
-    """An array's bytes as base64."""
+    """The bytes of an array as base64."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")

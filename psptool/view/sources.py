@@ -34,10 +34,10 @@ from psptool.schemas.dataset import PreparationSettings, prepared_up
 from psptool.schemas.prediction import Prediction
 from psptool.view.scene import Scene, ViewedClip, normalized_scene, recorded_scene
 
-FEW = 6
-"""Clips shown where none is named."""
-MOST = 24
-"""Clips shown where more match the names given: a page of hundreds would be too large for a browser."""
+DEFAULT_CLIPS = 6
+"""Number of clips shown if no name is given."""
+MAX_CLIPS = 24
+"""Maximum number of clips on a page; browsers cannot display hundreds."""
 DATASET_SUFFIXES = (".h5", ".hdf5")
 
 
@@ -46,11 +46,11 @@ class Found:
     """The clips to view.
 
     Attributes:
-        clips: In the order asked for.
-        of: How many clips there are or, where names were given, how many match.
-        settings: How they were prepared.
-        model: The run behind a prediction.
-        lost: Files that may hold recordings but cannot be read.
+        clips: The clips, in the requested order.
+        of: Number of all clips or, with names, of all matching clips.
+        settings: Preparation of the clips.
+        model: The model of a prediction.
+        lost: Files that may have recordings but cannot be read.
     """
 
     clips: tuple[ViewedClip, ...]
@@ -61,13 +61,13 @@ class Found:
 
 
 def find(file: Path, names: Sequence[str] = (), settings: PreparationSettings | None = None) -> Found:
-    """The clips of ``file`` that ``names`` match; without names up to `FEW`, evenly spaced.
+    """Find the clips of ``file`` that match ``names``; without names, up to `DEFAULT_CLIPS` evenly spaced clips.
 
     Args:
         file: A prepared dataset; a raw file, folder, zip or tar archive of either dataset; or the JSON of
             ``psptool predict``.
         names: Clip names, glob patterns, or parts of names; see `matching`.
-        settings: How raw recordings are prepared.
+        settings: Preparation of raw recordings.
 
     Raises:
         PspError: The file is missing or of an unknown kind, no clip matches, or a recording is damaged.
@@ -100,9 +100,7 @@ def stored(store: Store, names: Sequence[str] = ()) -> Found:
     clips = []
     for name in chosen:
         clip = store.clip(name)
-        prepared = PreparedClip(
-            name, clip.key, clip.joint, clip.present, clip.state, clip.origin, clip.scale, clip.rotation
-        )
+        prepared = clip.prepared()
         recorded = recorded_scene(prepared, DATASETS[manifest.dataset].up)
         scenes = (recorded, normalized_scene(prepared, manifest.up))
         action = manifest.class_names[clip.key.label]
@@ -111,7 +109,7 @@ def stored(store: Store, names: Sequence[str] = ()) -> Found:
 
 
 def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSettings) -> ViewedClip:
-    """One raw recording: every body as recorded, and the persons after preparation.
+    """Read one raw recording: all recorded bodies, and the persons after preparation.
 
     Raises:
         PspError: The recording cannot be read or prepared.
@@ -138,23 +136,23 @@ def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSe
         dataset.class_names[raw.key.label] if raw.key.label >= 0 else "",
         prepared,
         scenes,
-        said=_said(raw, is_kept, prepared),
+        notes=_notes(raw, is_kept, prepared),
     )
 
 
-def _said(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[str, ...]:
+def _notes(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[str, ...]:
     left_out, empty = len(kept) - sum(kept), raw.frames - len(np.unique(raw.frame))
-    said = list(notes_of(prepared))
+    notes = list(notes_of(prepared))
     if left_out:
-        said.append(f"{left_out} of {len(kept)} bodies not selected as persons (grey)")
+        notes.append(f"{left_out} of {counted(len(kept), 'body', 'bodies')} not selected as persons (grey)")
     if empty:
-        said.append(f"{counted(empty, 'frame')} without a body")
-    return tuple(said)
+        notes.append(f"{counted(empty, 'frame')} without a body")
+    return tuple(notes)
 
 
 def _recordings(path: Path) -> tuple[Reader, list[ClipSource], tuple[Stray, ...]]:
-    """The reader for the files at ``path``, the clips (the first of each name), and files that cannot be read."""
-    # A text recording is recognized by its folder and the one above, which a relative path may not name.
+    """The reader for the files at ``path``, the clips (the first of each name), and unreadable files."""
+    # A text recording is recognized by its two parent folders, which a relative path may not contain.
     files = list_files([path.resolve() if path.is_dir() else path])
     strays: list[Stray] = []
     readers: tuple[Reader, ...] = (NtuReader(), UclaJsonReader(), UclaTextReader(), *ANY_NAME)
@@ -169,81 +167,81 @@ def _recordings(path: Path) -> tuple[Reader, list[ClipSource], tuple[Stray, ...]
         f"{strays[0].name}: {strays[0].reason}"
         if strays
         else f"{counted(len(files), 'file')} of other kinds",
-        "a prepared dataset (.h5), a .skeleton, an NW-UCLA JSON or text folder, a zip or tar archive of such, or a "
-        "prediction",
+        "a prepared dataset (.h5), NTU .skeleton files, NW-UCLA JSON or text files, a zip or tar archive of them, or a "
+        "prediction (.json)",
     )
 
 
 def _is_recording(file: Path) -> bool:
-    """Whether a JSON file has the key of NW-UCLA's recordings, or of OpenPose's, which their reader refuses."""
+    """Whether a JSON file is an NW-UCLA recording, or an OpenPose file, which the NW-UCLA reader rejects."""
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_JSON_BYTES)
         return b'"skeletons"' in content or b'"people"' in content
     except OSError:
-        return False  # Reading the whole file reports the error.
+        return False  # The error is reported when the file is read.
 
 
-def matching(name: str, there: Sequence[str]) -> list[str]:
-    """The clips that ``name`` means: that clip, all that fit a glob pattern, or all whose name contains it.
+def matching(name: str, available: Sequence[str]) -> list[str]:
+    """The clip names that match ``name``, which is a clip name, a glob pattern, or a part of a name.
 
     Args:
-        name: A clip's name; a pattern such as ``S017*``; or a part such as ``A058``, in upper or lower case. Of names
-            that contain it, those that begin with it are preferred.
-        there: The names to choose from.
+        name: A clip name, a pattern such as ``S017*``, or a part such as ``A058``, in upper or lower case. If names
+            begin with the part, names that only contain it do not match.
+        available: All clip names.
     """
-    if name in there:
+    if name in available:
         return [name]
     low = name.lower()
     if set("*?[") & set(name):
-        return [one for one in there if fnmatchcase(one.lower(), low)]
-    return [one for one in there if one.lower().startswith(low)] or [
-        one for one in there if low in one.lower()
+        return [one for one in available if fnmatchcase(one.lower(), low)]
+    return [one for one in available if one.lower().startswith(low)] or [
+        one for one in available if low in one.lower()
     ]
 
 
-def _choose(file: Path, there: Sequence[str], names: Sequence[str]) -> tuple[Sequence[str], int]:
-    """The clips to view, at most `MOST` of those that match, and how many there are to choose from.
+def _choose(file: Path, available: Sequence[str], names: Sequence[str]) -> tuple[Sequence[str], int]:
+    """The names of the clips to view, at most `MAX_CLIPS`, and the number of all matching clips.
 
     Raises:
         PspError: A name matches no clip.
     """
     if not names:
-        return _spaced(there), len(there)
+        return _evenly_spaced(available), len(available)
     found: dict[str, None] = {}
     for name in names:
-        matches = matching(name, there)
+        matches = matching(name, available)
         if not matches:
-            near = sorted(difflib.get_close_matches(name, there, n=5, cutoff=0.5))
-            some = ", ".join(near or _spaced(there))
+            near = sorted(difflib.get_close_matches(name, available, n=5, cutoff=0.5))
+            some = ", ".join(near or _evenly_spaced(available))
             raise PspError(
                 f"{file}: has no clip {name!r}",
-                fix=f"Did you mean {some}?" if near else f"There are, for example: {some}.",
+                fix=f"Did you mean {some}?" if near else f"Examples of its clips: {some}.",
             )
         found.update(dict.fromkeys(matches))
-    return _spaced(tuple(found), MOST), len(found)
+    return _evenly_spaced(tuple(found), MAX_CLIPS), len(found)
 
 
-def _spaced(there: Sequence[str], most: int = FEW) -> list[str]:
-    """At most ``most`` names, evenly spaced."""
-    count = min(most, len(there))
-    return [there[n * len(there) // count] for n in range(count)]
+def _evenly_spaced(available: Sequence[str], limit: int = DEFAULT_CLIPS) -> list[str]:
+    """At most ``limit`` names, evenly spaced."""
+    count = min(limit, len(available))
+    return [available[n * len(available) // count] for n in range(count)]
 
 
 def _predicted(file: Path, names: Sequence[str], settings: PreparationSettings) -> Found:
-    """The recordings of a prediction, read from the paths it holds, with their most probable actions."""
+    """The recordings of a prediction, read from their recorded paths, with the predicted classes."""
     prediction = Prediction.load(file)
     by_name = {clip.name: clip for clip in prediction.clips}
     chosen, of = _choose(file, tuple(by_name), names)
-    look = _Lookup()
-    clips = _viewed([look(by_name[name].source, name) for name in chosen], settings)
-    tops = [tuple((guess.class_name, guess.probability) for guess in by_name[name].top) for name in chosen]
+    find_recording = _Lookup()
+    clips = _viewed([find_recording(by_name[name].source, name) for name in chosen], settings)
+    tops = [tuple((found.class_name, found.probability) for found in by_name[name].top) for name in chosen]
     with_top = tuple(replace(clip, top=top) for clip, top in zip(clips, tops, strict=True))
     return Found(with_top, of, settings, prediction.model)
 
 
 class _Lookup:
-    """Finds recordings by the source that a prediction names; each archive is listed once."""
+    """Finds recordings by their source in a prediction; each archive is listed once."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, tuple[Reader, list[ClipSource], tuple[Stray, ...]]] = {}
@@ -257,13 +255,13 @@ class _Lookup:
             if found.name == name:
                 return reader, found
         raise PspError(
-            f"{source}: the recording {name} is no longer there",
-            fix="Put it back, or predict again.",
+            f"{source}: the recording {name} does not exist any more",
+            fix="Restore it, or run psptool predict again.",
         )
 
 
 def _place_of(source: str) -> Path:
-    """The path to list for a prediction's source: the archive, the folder of a text recording, or the file."""
+    """The path to list for a source in a prediction: the archive, the folder of a text recording, or the file."""
     for colon in re.finditer(":", source):
         archive = source[: colon.start()]
         if archive.lower().endswith(ARCHIVE_SUFFIXES):

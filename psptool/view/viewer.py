@@ -1,12 +1,14 @@
-"""The page of ``psptool view``: clips that play, turn and scrub, with a model's predictions."""
+"""The page of ``psptool view``: animated skeletons of clips, with the predictions of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from psptool.common.text import counted
+from psptool.data.skeletons.datasets import FRAME_RATE
 from psptool.formats.readers.base import STATE_UNKNOWN
-from psptool.view.page import count, render
-from psptool.view.scene import FPS, ViewedClip, page_data, rounding
+from psptool.view.page import render
+from psptool.view.scene import ViewedClip, page_data, rounding
 
 PLAYER, ATTENTION = "player.js", "attention.js"
 STATES = (
@@ -15,10 +17,10 @@ STATES = (
     (0, "lost", "not tracked"),
     (STATE_UNKNOWN, "unknown", "state unknown"),
 )
-"""Joint states as numbered in the raw formats: value, colour name, label."""
+"""Tracking states of joints: value in the raw formats, colour name, label."""
 KEYS = (
-    "Drag to rotate, double-click to reset, click and use the wheel to zoom. Keys: space plays and pauses, "
-    "← → step one frame, Home and End go to the first and last frame, + and − zoom, 0 resets the view."
+    "Drag to rotate, double-click to reset the view, click and use the wheel to zoom. Keys: space plays and pauses, "
+    "← and → step one frame, Home and End go to the first and last frame, + and − zoom, 0 resets the view."
 )
 
 
@@ -26,9 +28,9 @@ def viewer_page(title: str, lead: str, clips: Sequence[ViewedClip]) -> str:
     """The page that shows ``clips``.
 
     Args:
-        title: Plain text.
-        lead: Plain text under it.
-        clips: In the order shown.
+        title: Heading, plain text.
+        lead: Text below the heading, plain text.
+        clips: The clips, in the order of the page.
     """
     scripts = [PLAYER]
     if any(clip.attention is not None for clip in clips):
@@ -47,46 +49,51 @@ def viewer_page(title: str, lead: str, clips: Sequence[ViewedClip]) -> str:
 
 
 def heading(clip: ViewedClip) -> str:
-    """The clip's name, and its action where the name says one."""
+    """Name and action of a clip, or only the name if the action is unknown."""
     return f"{clip.name}: {clip.action}" if clip.action else clip.name
 
 
 def predicted(clip: ViewedClip) -> list[tuple[str, float, bool]]:
-    """The clip's predicted classes and probabilities, and whether each is the true class."""
-    return [(name, share, name == clip.action) for name, share in clip.top]
+    """Predicted classes of a clip, their probabilities, and whether each is the true class."""
+    return [(name, probability, name == clip.action) for name, probability in clip.top]
 
 
 def facts(clip: ViewedClip) -> list[str]:
-    """Frames, persons, and what the clip's name says."""
+    """Frames, persons, numbers in the clip name, and notes of the preparation."""
     key = clip.prepared.key
-    said = [f"{count(clip.frames, 'frame')} at {FPS} frames/s", count(clip.prepared.persons, "person")]
+    texts = [
+        f"{counted(clip.frames, 'frame')} at {FRAME_RATE} frames/s",
+        counted(clip.prepared.persons, "person"),
+    ]
     fields = (
         ("subject", key.subject),
         ("camera", key.camera),
         ("setup", key.setup),
         ("repetition", key.repetition),
     )
-    said += [f"{field} {value}" for field, value in fields if value >= 0]
-    return [*said, *clip.said]
+    texts += [f"{field} {value}" for field, value in fields if value >= 0]
+    return [*texts, *clip.notes]
 
 
 def legend(clips: Sequence[ViewedClip]) -> list[tuple[str, str, bool]]:
-    """The persons and joint states that occur in ``clips``: colour, name, and whether the colour is a bone's."""
+    """Colour, name, and whether it is the colour of bones, for the persons and joint states in ``clips``."""
     persons = max((clip.prepared.persons for clip in clips), default=0)
     entries = [(f"person{n % 4}", f"person {n + 1}", True) for n in range(persons)]
     if any(not all(scene.kept) for clip in clips for scene in clip.scenes):
         entries.append(("dropped", "dropped body", True))
-    there = {
+    states = {
         int(value)
         for clip in clips
         for scene in clip.scenes
         for value in set(scene.state[scene.present].flat)
     }
-    return entries + [(colour, f"joint {name}", False) for value, colour, name in STATES if value in there]
+    return entries + [(colour, f"joint {name}", False) for value, colour, name in STATES if value in states]
 
 
 def note(clips: Sequence[ViewedClip]) -> str:
-    """How to use the players, and the precision of the positions."""
-    exact = f" Recorded positions are rounded to {1000 * rounding(clips):.2f} mm." if rounding(clips) else ""
-    floor = " Floor grid: 0.5 m in recorded scenes, half the length of the spine in normalized scenes."
-    return f"{KEYS}{floor}{exact}"
+    """Controls of the player, floor grid, and rounding of the positions."""
+    rounded = (
+        f" Recorded positions are rounded to {1000 * rounding(clips):.2f} mm." if rounding(clips) else ""
+    )
+    floor = " Floor grid: 0.5 m in recorded scenes, half of the spine length in normalized scenes."
+    return f"{KEYS}{floor}{rounded}"

@@ -39,7 +39,7 @@ def test_no_such_folder(psptool, kind):
 def test_folder_with_nothing_usable(psptool, tmp_path, kind):
     put(tmp_path / "raw" / "notes.txt", b"nothing")
     ran = psptool("prepare", kind, "--raw", tmp_path / "raw", code=2)
-    assert "recordings: found 1 files, none of which" in ran.err
+    assert "recordings: found 1 file, none of which" in ran.err
     assert "Check the paths after --raw" in ran.err
     assert files() == []
 

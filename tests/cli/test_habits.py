@@ -177,21 +177,28 @@ def test_quiet_leaves_results_and_errors_alone(psptool, ucla_raw):
     assert "dataset: data/ucla.h5" in psptool("split", "--ratio", "0.5").err
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_shell_completes_commands_and_options_without_torch(shell):
+@pytest.mark.parametrize(
+    ("shell", "line", "expected"),
+    [
+        ("bash", "psptool ev", "evaluate"),
+        ("zsh", "psptool train --pre", "--preset"),
+        pytest.param("bash", "psptool train --pre", "--preset", marks=pytest.mark.slow),
+        pytest.param("zsh", "psptool ev", "evaluate", marks=pytest.mark.slow),
+    ],
+)
+def test_shell_completes_commands_and_options_without_torch(shell, line, expected):
     asks = {"bash": ("COMP_WORDS", "COMP_CWORD"), "zsh": ("_TYPER_COMPLETE_ARGS",)}[shell]
-    for line, expected in (("psptool ev", "evaluate"), ("psptool train --pre", "--preset")):
-        values = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_TYPER_COMPLETE_ARGS": line}
-        code = (
-            "import sys; from psptool.cli.main import main\n"
-            "try: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
-        )
-        ran = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-            env={**os.environ, "_PSPTOOL_COMPLETE": f"complete_{shell}", **{key: values[key] for key in asks}},
-        )  # fmt: skip
-        assert expected in ran.stdout
-        assert ran.stderr == "False\n"
+    values = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_TYPER_COMPLETE_ARGS": line}
+    code = (
+        "import sys; from psptool.cli.main import main\n"
+        "try: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, "_PSPTOOL_COMPLETE": f"complete_{shell}", **{key: values[key] for key in asks}},
+    )  # fmt: skip
+    assert expected in ran.stdout
+    assert ran.stderr == "False\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

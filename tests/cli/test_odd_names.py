@@ -120,6 +120,7 @@ def test_a_run_trained_on_a_dataset_of_such_a_name_finds_it_again(here):
     here("evaluate", "mine")
 
 
+@pytest.mark.slow
 def test_such_names_print_in_a_process_of_their_own(psptool, tmp_path):
     write_ucla(tmp_path / LATIN, UCLA_NAMES[:2])
     command = [

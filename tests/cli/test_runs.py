@@ -20,7 +20,7 @@ def here(worked_in, psptool):
 RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
 
 
-def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here):
+def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here, pictures):
     printed = json.loads(here("evaluate", RUN, "--json").out)
     keys = "top1 top5 streams clips top1_unseen clips_unseen classes_unseen per_class"
     assert set(keys.split()) <= printed.keys()
@@ -90,9 +90,10 @@ def test_resume_is_off_required_or_auto(here):
     assert "has no unfinished run" in here("train", "--resume", "required", code=2).err
 
 
-def test_a_run_leaves_its_curves_and_nothing_to_resume(here):
-    assert (RUN / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert not (RUN / "resume.pt").exists()
+def test_a_training_draws_its_curves_and_leaves_nothing_to_resume(here, pictures):
+    run = Path(json.loads(here("train", "--method", "supervised", "--preset", "small", "--json").out)["run"])
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not (run / "resume.pt").exists()
 
 
 def test_set_goes_over_the_file_and_the_file_over_the_preset(here):

@@ -33,9 +33,9 @@ SEEDS = {
     "a01_s01_e00_v03": 1,  # test, twin of the labelled one
     "a02_s01_e00_v03": 2,  # test, twin of the unlabelled one
     "a05_s01_e00_v03": 3,  # test, twin of a validation one
-    "a06_s01_e00_v03": 4,  # test, unseen
-    "a06_s02_e00_v03": 5,  # test, unseen
-    "a12_s01_e00_v03": 6,  # test, unseen
+    "a06_s01_e00_v03": 4,  # test, no duplicate
+    "a06_s02_e00_v03": 5,  # test, no duplicate
+    "a12_s01_e00_v03": 6,  # test, no duplicate
 }
 PARTS = {
     "labelled": ["a01_s01_e00_v01"],
@@ -70,7 +70,7 @@ def written(run: Trained) -> set[str]:
     return {path.name for path in run.folder.iterdir()} - {"config.json", "last.safetensors"}
 
 
-def test_scores_and_picture_are_written_and_nothing_else(run: Trained) -> None:
+def test_scores_and_picture_are_written_and_nothing_else(run: Trained, pictures: None) -> None:
     scores = evaluate(run.folder)
     assert written(run) == {"scores.json", "confusion.png"}
     assert Scores.load(run.folder / "scores.json") == scores
@@ -81,14 +81,16 @@ def test_scores_and_picture_are_written_and_nothing_else(run: Trained) -> None:
     assert scores.content_fingerprint == run.config.content_fingerprint
 
 
-def test_unseen_clips_have_no_twin_among_labelled_unlabelled_and_validation(run: Trained) -> None:
+def test_clips_without_duplicate_are_compared_with_labelled_unlabelled_and_validation_clips(
+    run: Trained,
+) -> None:
     scores = evaluate(run.folder)
     assert scores.clips_unseen == 3
     assert scores.classes_unseen == ("stand up", "carry")
     assert set(scores.per_class) == {UCLA.class_names[label] for label in (0, 1, 4, 5, 9)}
 
 
-def test_on_validation_clips_the_files_have_names_of_their_own(run: Trained) -> None:
+def test_files_of_validation_scores_have_separate_names(run: Trained) -> None:
     evaluate(run.folder)
     before = (run.folder / "scores.json").read_bytes()
     scores = evaluate(run.folder, part="validation")
@@ -100,7 +102,7 @@ def test_on_validation_clips_the_files_have_names_of_their_own(run: Trained) -> 
     assert (scores.clips, scores.clips_unseen, scores.classes_unseen) == (2, 1, ("sit down",))
 
 
-def test_best_weights_are_scored_on_request_under_a_name_of_their_own(run: Trained) -> None:
+def test_the_best_checkpoint_is_evaluated_on_request_with_separate_file_names(run: Trained) -> None:
     other = make_network(seed=99)
     other.classifier.weight.data.zero_()
     other.classifier.bias.data = torch.eye(10)[5]  # always "stand up", which two of six clips are
@@ -136,7 +138,7 @@ def test_moved_files_are_found_where_they_are_named(run: Trained, tmp_path: Path
 
 def test_a_dataset_of_other_content_is_refused_by_name(run: Trained) -> None:
     write_ucla(run.data, clips(a06_s01_e00_v03=44))
-    with pytest.raises(PspError, match=r"ucla\.h5: its content is not what .*run was trained on.*--data"):
+    with pytest.raises(PspError, match=r"ucla\.h5: its content differs from .*run was trained on.*--data"):
         evaluate(run.folder)
     assert not written(run)
 
@@ -158,20 +160,20 @@ def test_a_split_of_other_clips_is_refused_by_name(run: Trained) -> None:
     assert not written(run)
 
 
-def test_another_draw_of_the_same_clips_is_refused_by_name(run: Trained) -> None:
+def test_another_split_of_the_same_clips_is_rejected_by_name(run: Trained) -> None:
     # Its test clips may be clips that the run was trained on. The file has the name of the run's split.
-    draw = Split.load(run.split)
-    swapped = draw.model_copy(update={"labelled": draw.unlabelled, "unlabelled": draw.labelled})
+    split = Split.load(run.split)
+    swapped = split.model_copy(update={"labelled": split.unlabelled, "unlabelled": split.labelled})
     swapped.save(run.split)
     with pytest.raises(
         PspError,
-        match=rf"s0\.json: another draw than .* found digest {swapped.digest[:12]}…, expected {draw.digest[:12]}…",
+        match=rf"s0\.json: not the split that .* found .*{swapped.digest[:12]}…, expected {split.digest[:12]}…",
     ):
         evaluate(run.folder)
     assert not written(run)
 
 
-def test_the_same_draw_under_another_name_is_taken(run: Trained) -> None:
+def test_the_same_split_under_another_name_is_accepted(run: Trained) -> None:
     renamed = run.split.with_name("renamed.json")
     run.split.rename(renamed)
     assert evaluate(run.folder, split=renamed).clips == 6
@@ -219,7 +221,7 @@ def test_measures_are_those_counted_by_hand(run: Trained) -> None:
     assert scores.confusion[5][1] == 1
 
 
-def test_where_every_clip_is_seen_the_unseen_accuracy_is_null(run: Trained) -> None:
+def test_accuracy_without_duplicates_is_null_if_every_clip_has_a_duplicate(run: Trained) -> None:
     logits = StreamLogits({"joint": np.zeros((1, 10), np.float32)})
     scores = measure(run.config, "s0.json", logits, np.array([0]), np.array([False]), "last", "test")
     assert scores.top1_unseen is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psptool.evaluation.measures import confusion_matrix, per_class, predicted, top_k, unseen
+from psptool.evaluation.measures import argmax, confusion_matrix, has_no_duplicate, per_class, top_k
 
 # Four clips, three classes; ranks of the true class: 1, 2, 3, 1.
 LOGITS = np.array([[5.0, 1, 0], [3, 2, 1], [0, 9, 4], [-1, -2, 7]])
@@ -26,7 +26,7 @@ def test_a_constant_guess_earns_only_the_first_class_in_top_1() -> None:
 
 @pytest.mark.parametrize("labels", [[], [3], [-1]], ids=["no clips", "above the classes", "below 0"])
 def test_top_k_refuses_what_it_cannot_measure(labels: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"no clips|labels run"):
+    with pytest.raises(ValueError, match=r"no clips|labels are"):
         top_k(LOGITS[: len(labels)], np.array(labels, dtype=int), 1)
 
 
@@ -40,8 +40,8 @@ def test_per_class_is_the_recall_and_nan_without_clips() -> None:
     np.testing.assert_array_equal(shares, [0.25, np.nan, 1.0])
 
 
-def test_unseen_are_those_whose_digest_is_not_in_the_train_set() -> None:
-    assert unseen([b"a", b"b", b"a", b"c"], [b"b", b"d"]).tolist() == [True, False, True, True]
+def test_a_clip_has_no_duplicate_if_its_digest_is_not_in_the_training_set() -> None:
+    assert has_no_duplicate([b"a", b"b", b"a", b"c"], [b"b", b"d"]).tolist() == [True, False, True, True]
 
 
 @settings(deadline=None, max_examples=50)
@@ -49,6 +49,6 @@ def test_unseen_are_those_whose_digest_is_not_in_the_train_set() -> None:
 def test_top_1_is_the_confusions_diagonal(pairs: list[tuple[int, int]]) -> None:
     labels, guesses = (np.array(column) for column in zip(*pairs, strict=True))
     logits = np.eye(5)[guesses]
-    assert predicted(logits).tolist() == guesses.tolist()
-    counts = confusion_matrix(labels, predicted(logits), 5)
+    assert argmax(logits).tolist() == guesses.tolist()
+    counts = confusion_matrix(labels, argmax(logits), 5)
     assert top_k(logits, labels, 1) == pytest.approx(counts.trace() / len(pairs))

@@ -1,4 +1,4 @@
-"""Tables over runs: values against hand-computed ones, what is refused, what is warned of."""
+"""Tables over runs: hand-computed values, rejected runs, warnings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from psptool.common.errors import PspError
 from psptool.evaluation.rendering import as_csv, markdown
-from psptool.evaluation.table import Scored, beside, build_table, gather, spread
+from psptool.evaluation.table import RunScores, build_table, collect_scores, sibling_runs, spread
 from psptool.schemas.scores import Scores
 from psptool.schemas.table import ScoreTable
 
@@ -35,10 +35,10 @@ def scores(top1: float, draw: int = 0, **other: object) -> Scores:
 def table(tmp_path: Path, runs: dict[str, Scores], *against: str) -> ScoreTable:
     for name, found in runs.items():
         found.save(tmp_path / "runs" / name / "scores.json")
-    return build_table(gather([tmp_path / "runs"]), *against)
+    return build_table(collect_scores([tmp_path / "runs"]), *against)
 
 
-def test_mean_deviation_and_error_are_those_counted_by_hand() -> None:
+def test_mean_deviation_and_error_equal_hand_computed_values() -> None:
     found = spread([0.2, 0.4, 0.9])
     # Deviations from 0.5: -0.3, -0.1, 0.4; their squares add up to 0.26; over n - 1 = 2: 0.13.
     assert found.mean == pytest.approx(0.5)
@@ -47,7 +47,7 @@ def test_mean_deviation_and_error_are_those_counted_by_hand() -> None:
     assert (spread([0.5]).deviation, spread([0.5]).error) == (None, None)
 
 
-def test_runs_that_differ_in_their_draw_alone_are_one_group(tmp_path: Path) -> None:
+def test_runs_that_differ_only_in_the_label_split_are_one_group(tmp_path: Path) -> None:
     found = table(tmp_path, {"a": scores(0.25, 0), "b": scores(0.75, 1)})
     (group,) = found.groups
     assert (group.labels, group.name, group.draws) == ("5 %", "psp/small", ("0", "1"))
@@ -58,7 +58,9 @@ def test_runs_that_differ_in_their_draw_alone_are_one_group(tmp_path: Path) -> N
     assert found.warnings == ()
 
 
-def test_labels_method_preset_and_changes_make_groups_fewest_labels_first(tmp_path: Path) -> None:
+def test_groups_have_equal_labels_method_preset_and_changes_and_fewest_labels_come_first(
+    tmp_path: Path,
+) -> None:
     found = table(
         tmp_path,
         {
@@ -76,17 +78,17 @@ def test_labels_method_preset_and_changes_make_groups_fewest_labels_first(tmp_pa
     ]
 
 
-def test_trainings_without_the_validation_clips_are_a_group_of_their_own(tmp_path: Path) -> None:
+def test_runs_trained_without_validation_clips_are_a_separate_group(tmp_path: Path) -> None:
     runs = {"a": scores(0.25), "b": scores(0.5, validation_rule="view=2")}
-    assert [group.labels for group in table(tmp_path, runs).groups] == ["5 %", "5 %, without view=2"]
-    # Where the validation clips themselves are scored, all runs keep the same ones.
-    assert Scored(tmp_path, scores(0.5, validation_rule="view=2", part="validation")).labels == "5 %"
+    assert [group.labels for group in table(tmp_path, runs).groups] == ["5 %", "5 %, trained without view=2"]
+    # If the validation clips are evaluated, all runs have the same ones.
+    assert RunScores(tmp_path, scores(0.5, validation_rule="view=2", part="validation")).labels == "5 %"
 
 
-def test_runs_beside_one_are_those_of_its_group(tmp_path: Path) -> None:
+def test_sibling_runs_are_those_of_the_same_group(tmp_path: Path) -> None:
     runs = {
         "own": scores(0.2, 0),
-        "other draw": scores(0.4, 1),
+        "other split": scores(0.4, 1),
         "other method": scores(0.4, 2, method="supervised"),
         "other data": scores(0.4, 3, content_fingerprint="0" * 64),
         "other labels": scores(0.4, 4, ratio=0.15),
@@ -96,11 +98,11 @@ def test_runs_beside_one_are_those_of_its_group(tmp_path: Path) -> None:
     scores(0.4, 5).save(tmp_path / "other weights" / "scores-best.json")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "scores.json").write_text("{")
-    found = beside(Scored(tmp_path / "own" / "scores.json", runs["own"]))
-    assert [run.path.parent.name for run in found] == ["own", "other draw"]
+    found = sibling_runs(RunScores(tmp_path / "own" / "scores.json", runs["own"]))
+    assert [run.path.parent.name for run in found] == ["own", "other split"]
 
 
-def test_difference_is_taken_draw_by_draw(tmp_path: Path) -> None:
+def test_differences_are_paired_by_label_split(tmp_path: Path) -> None:
     runs = {f"p{n}": scores(top1, n) for n, top1 in enumerate((0.5, 0.75, 1.0))}
     runs |= {f"s{n}": scores(top1, n, method="supervised") for n, top1 in enumerate((0.25, 0.75, 0.5))}
     (found,) = table(tmp_path, runs, "supervised").differences
@@ -111,7 +113,7 @@ def test_difference_is_taken_draw_by_draw(tmp_path: Path) -> None:
     assert found.measures["top1"].error == pytest.approx((0.0625 / 3) ** 0.5)
 
 
-def test_difference_is_over_common_draws_and_says_which_are_left_out(tmp_path: Path) -> None:
+def test_a_difference_is_over_common_label_splits_and_a_warning_names_the_others(tmp_path: Path) -> None:
     runs = {"p0": scores(0.5, 0), "p1": scores(1.0, 1), "s0": scores(0.25, 0, method="supervised")}
     found = table(tmp_path, runs, "supervised")
     assert found.differences[0].measures["top1"].values == (0.25,)
@@ -120,10 +122,10 @@ def test_difference_is_over_common_draws_and_says_which_are_left_out(tmp_path: P
         tmp_path / "other", {"p1": scores(1.0, 1), "s0": scores(0.2, 0, method="supervised")}, "psp"
     )
     assert other.differences == ()
-    assert any("no draw in common" in warning for warning in other.warnings)
+    assert any("no common label split" in warning for warning in other.warnings)
 
 
-def test_two_that_all_others_are_compared_with_are_compared_once(tmp_path: Path) -> None:
+def test_two_reference_groups_are_compared_with_each_other_once(tmp_path: Path) -> None:
     methods = {"s": ("supervised", "best", 0.25), "p": ("psp", "paper", 0.5), "b": ("psp", "best", 0.75)}
     runs = {
         f"{key}{draw}": scores(top1, draw, method=method, preset=preset)
@@ -138,33 +140,35 @@ def test_two_that_all_others_are_compared_with_are_compared_once(tmp_path: Path)
     }
 
 
-def test_gap_closed_is_the_share_of_what_all_labels_bring_over_the_draws_in_common(tmp_path: Path) -> None:
-    def labels_only(top1: float, draw: int = 0, **other: object) -> Scores:
+def test_gap_closed_is_the_share_of_the_gap_to_all_labels_over_common_label_splits(tmp_path: Path) -> None:
+    def supervised(top1: float, draw: int = 0, **other: object) -> Scores:
         return scores(top1, draw, method="supervised", **other)
 
-    runs = {f"l{draw}": labels_only(top1, draw) for draw, top1 in enumerate((0.25, 0.5))}
+    runs = {f"l{draw}": supervised(top1, draw) for draw, top1 in enumerate((0.25, 0.5))}
     runs |= {f"p{draw}": scores(top1, draw) for draw, top1 in enumerate((0.5, 0.5, 1.0))}
-    runs |= {f"a{draw}": labels_only(top1, draw, ratio=1.0) for draw, top1 in enumerate((0.875, 1.0))}
-    runs |= {"v": scores(1.0, validation_rule="view=2"), "lv": labels_only(0.5, validation_rule="view=2")}
+    runs |= {f"a{draw}": supervised(top1, draw, ratio=1.0) for draw, top1 in enumerate((0.875, 1.0))}
+    runs |= {"v": scores(1.0, validation_rule="view=2"), "lv": supervised(0.5, validation_rule="view=2")}
     found = {other.labels: other for other in table(tmp_path, runs, "supervised").differences}
-    # Draws 0 and 1: from 0.375 to 0.5; all labels: 0.9375.
+    # Label splits 0 and 1: from 0.375 to 0.5; all labels: 0.9375.
     assert found["5 %"].closed == pytest.approx(0.125 / 0.5625)
-    assert found["5 %, without view=2"].closed is None, "the ceiling had clips that these trainings had not"
+    assert found["5 %, trained without view=2"].closed is None, (
+        "the runs with all labels had more training clips"
+    )
     assert "| 22 % |" in markdown(table(tmp_path, runs, "supervised"))
     # Standard errors 0.125 and 0.0625: a gap of 0.25 is less than twice that of their difference, 0.14.
-    runs |= {f"a{draw}": labels_only(top1, draw, ratio=1.0) for draw, top1 in enumerate((0.5625, 0.6875))}
+    runs |= {f"a{draw}": supervised(top1, draw, ratio=1.0) for draw, top1 in enumerate((0.5625, 0.6875))}
     assert table(tmp_path / "near", runs, "supervised").differences[0].closed is None
 
 
-def test_draw_that_repeats_counts_once_and_is_warned_of(tmp_path: Path) -> None:
+def test_several_runs_of_one_label_split_count_once_with_a_warning(tmp_path: Path) -> None:
     found = table(tmp_path, {"a": scores(0.2, 0), "b": scores(0.4, 0, seed=9), "c": scores(0.9, 1)})
     assert found.groups[0].measures["top1"].values == pytest.approx((0.3, 0.9))
     (warning,) = found.warnings
-    assert "draw 0 stands 2 times" in warning
+    assert "label split 0 has 2 runs" in warning
     assert str(tmp_path / "runs" / "b") in warning
 
 
-def test_trainings_on_all_labels_are_told_apart_by_their_seed(tmp_path: Path) -> None:
+def test_runs_with_all_labels_are_distinguished_by_their_seed(tmp_path: Path) -> None:
     runs = {f"s{n}": scores(top1, n, ratio=1.0, split_digest="0" * 64) for n, top1 in enumerate((0.5, 1.0))}
     found = table(tmp_path, runs)
     assert found.groups[0].draws == ("0", "1")
@@ -172,17 +176,18 @@ def test_trainings_on_all_labels_are_told_apart_by_their_seed(tmp_path: Path) ->
     assert found.warnings == ()
 
 
-def test_seeds_that_differ_between_groups_are_warned_of(tmp_path: Path) -> None:
+def test_different_training_seeds_of_a_pair_give_a_warning(tmp_path: Path) -> None:
     runs = {"p": scores(0.5, 0), "s": scores(0.25, 0, method="supervised", seed=7)}
     assert any(
-        "training seeds differ in draws 0" in word for word in table(tmp_path, runs, "supervised").warnings
+        "training seeds differ for label split 0" in word
+        for word in table(tmp_path, runs, "supervised").warnings
     )
 
 
-def test_devices_and_recipes_that_differ_within_a_group_are_warned_of(tmp_path: Path) -> None:
+def test_different_devices_and_configurations_in_a_group_give_warnings(tmp_path: Path) -> None:
     runs = {"a": scores(0.5, 0), "b": scores(0.5, 1, precision="bfloat16", recipe_digest="0" * 64)}
     first, second = table(tmp_path, runs).warnings
-    assert "recipes differ" in first
+    assert "training configurations differ" in first
     assert "a processor, 1 thread, float32; a processor, 1 thread, bfloat16" in second
 
 
@@ -193,15 +198,15 @@ def test_devices_and_recipes_that_differ_within_a_group_are_warned_of(tmp_path: 
         ({"clips_fingerprint": "0" * 64}, "clips fingerprint"),
         ({"protocol": "xsub"}, "protocol: xview in"),
         ({"test_view": 2}, "test view: 3 in"),
-        ({"scored_digest": "0" * 64}, "scored clips"),
-        ({"confusion": ((3,),)}, "scored clips a class"),
+        ({"scored_digest": "0" * 64}, "evaluated clips"),
+        ({"confusion": ((3,),)}, "evaluated clips per class"),
         ({"weights": "best"}, "weights: last in"),
         ({"part": "validation"}, "part: test in"),
-        ({"family": "global"}, "family of label counts: per-class in"),
+        ({"family": "global"}, "label family: per-class in"),
         ({"dataset": "ntu60"}, "dataset: ucla in"),
     ],
 )
-def test_runs_that_may_not_be_compared_are_refused_by_name(
+def test_runs_that_are_not_comparable_are_rejected_by_name(
     tmp_path: Path, change: dict[str, object], named: str
 ) -> None:
     with pytest.raises(PspError) as caught:
@@ -211,7 +216,7 @@ def test_runs_that_may_not_be_compared_are_refused_by_name(
     assert str(tmp_path / "runs" / "odd") in str(caught.value)
 
 
-def test_against_a_group_that_is_not_there_or_not_one_is_refused(tmp_path: Path) -> None:
+def test_against_must_match_exactly_one_group(tmp_path: Path) -> None:
     runs = {"a": scores(0.5), "b": scores(0.5, preset="paper"), "c": scores(0.5, method="supervised")}
     with pytest.raises(PspError, match="Did you mean supervised"):
         table(tmp_path, runs, "supervized")
@@ -223,8 +228,8 @@ def test_against_a_group_that_is_not_there_or_not_one_is_refused(tmp_path: Path)
     }
 
 
-def test_scores_of_earlier_versions_give_the_figures_that_were_published() -> None:
-    found = build_table(gather([OLD]), "supervised")
+def test_scores_of_earlier_versions_give_the_published_values() -> None:
+    found = build_table(collect_scores([OLD]), "supervised")
     psp, supervised = found.groups
     assert (
         f"{100 * psp.measures['top1'].mean:.1f} {100 * supervised.measures['top1'].mean:.1f}" == "67.4 64.3"
@@ -235,19 +240,19 @@ def test_scores_of_earlier_versions_give_the_figures_that_were_published() -> No
     assert "| ucla-xview-0.05 | psp/small | 5 | 67.4 ± 5.2 |" in markdown(found)
 
 
-def test_files_folders_and_folders_of_runs_name_the_same_scores_once(tmp_path: Path) -> None:
+def test_scores_given_as_file_folder_and_parent_folder_are_collected_once(tmp_path: Path) -> None:
     scores(0.5).save(tmp_path / "runs" / "a" / "scores.json")
     scores(0.6).save(tmp_path / "runs" / "a" / "scores-validation-best.json")
     run = tmp_path / "runs" / "a"
-    assert len(gather([run, run / "scores.json", tmp_path / "runs"])) == 1
-    assert gather([run], "validation", "best")[0].scores.top1 == 0.6
+    assert len(collect_scores([run, run / "scores.json", tmp_path / "runs"])) == 1
+    assert collect_scores([run], "validation", "best")[0].scores.top1 == 0.6
     with pytest.raises(PspError, match="psptool evaluate"):
-        gather([tmp_path / "runs"], "validation")
-    with pytest.raises(PspError, match="nowhere: there is no such folder"):
-        gather([tmp_path / "nowhere"])
+        collect_scores([tmp_path / "runs"], "validation")
+    with pytest.raises(PspError, match="nowhere: there is no such file or folder"):
+        collect_scores([tmp_path / "nowhere"])
 
 
-def test_csv_has_fractions_and_a_line_a_group_and_difference(tmp_path: Path) -> None:
+def test_csv_has_fractions_and_one_line_per_group_and_difference(tmp_path: Path) -> None:
     runs = {"p": scores(0.5, 0), "q": scores(1.0, 1)}
     runs |= {"s": scores(0.25, 0, method="supervised"), "t": scores(0.25, 1, method="supervised")}
     lines = list(csv.DictReader(io.StringIO(as_csv(table(tmp_path, runs, "supervised")))))

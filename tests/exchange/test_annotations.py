@@ -41,9 +41,14 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("bad", "reason"), BAD.values(), ids=BAD)
-@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    ("bad", "reason", "first", "protocol"),
+    [
+        *[pytest.param(*one, True, 4, id=name) for name, one in BAD.items()],
+        pytest.param(*BAD["no label"], False, 4, id="the last one"),
+        pytest.param(*BAD["no label"], True, 2, id="protocol 2"),
+    ],
+)
 def test_one_bad_annotation_is_left_out_and_reported_and_the_others_imported(
     tmp_path, bad, reason, first, protocol
 ):

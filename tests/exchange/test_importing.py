@@ -202,15 +202,15 @@ def test_lists_that_no_protocol_makes_are_said_and_not_kept(store, tmp_path):
     form.write(store, moved, "normalized", tmp_path / "a.pkl")
     kept, lost = splits_of(store, [form.read(tmp_path / "a.pkl")])
     assert kept == []
-    assert "the nearest, xview, differs in 1 clips" in lost[0]
+    assert "the nearest, xview, differs in 1 clip" in lost[0]
     assert "xview_labelled: a single list" in lost[1]
 
 
 @pytest.mark.parametrize(
     ("shape", "lost"),
     [
-        (((True,) * 301,), "frames after the first 300 in 1 clips"),
-        (((True,) * 6,) * 3, "persons after the first 2 in 1 clips"),
+        (((True,) * 301,), "frames after the first 300 in 1 clip"),
+        (((True,) * 6,) * 3, "persons after the first 2 in 1 clip"),
     ],
     ids=["frames", "persons"],
 )
@@ -235,10 +235,10 @@ def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "lost"),
     [
-        (((True,) * 301,), "frames after the first 300 in 1 clips"),
+        (((True,) * 301,), "frames after the first 300 in 1 clip"),
         # What nobody is seen in does not stand in the npz, so it takes no place there.
         (((True,) * 300 + (False,) * 20,), None),
-        (((True,) * 6,) * 3, "persons after the first 2 in 1 clips"),
+        (((True,) * 6,) * 3, "persons after the first 2 in 1 clip"),
     ],
     ids=["frames", "empty frames", "persons"],
 )

@@ -130,7 +130,7 @@ def test_a_file_whose_answers_are_off_is_an_error(
     real = exporting.model_bytes
     monkeypatch.setattr(exporting, "model_bytes", lambda _: real(other))
     with pytest.raises(
-        PspError, match=r"safetensors: its logits are not the live model's.*Nothing was written"
+        PspError, match=r"safetensors: logits differ from those of the model.*No file was written"
     ):
         export(model, ["safetensors"], inputs)
 

@@ -151,13 +151,13 @@ def test_openpose_json_is_said_to_be_another_format(folder: Path, tmp_path: Path
 
 def test_the_other_datasets_recordings_are_refused(folder: Path, tmp_path: Path) -> None:
     write_ntu(tmp_path / "ntu", clip_names((7,), 1, 1, (1,))[:2])
-    with pytest.raises(PspError, match=r"20 joints of ucla20.*ntu-skeleton, 25 joints.*--model"):
+    with pytest.raises(PspError, match=r"ucla20, 20 joints.*ntu-skeleton, 25 joints.*--model"):
         predict(open_model(folder / "run"), [tmp_path / "ntu"])
 
 
 def test_nothing_usable_at_all_is_an_error_that_says_why(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text("{")
-    with pytest.raises(PspError, match=r"none of 1 recordings.*cut\.json.*truncated"):
+    with pytest.raises(PspError, match=r"1 recording found, of which none.*cut\.json.*truncated"):
         predict(open_model(folder / "run"), [tmp_path / "cut.json"])
 
 
@@ -172,7 +172,7 @@ def test_a_model_file_predicts_as_the_run_it_came_from(folder: Path, tmp_path: P
 
 def test_weights_that_do_not_say_what_they_are_are_refused(tmp_path: Path) -> None:
     save_file(make_network().state_dict(), tmp_path / "bare.safetensors")
-    with pytest.raises(PspError, match=r"does not say which network.*export --safetensors"):
+    with pytest.raises(PspError, match=r"has no psptool configuration.*export --safetensors"):
         open_model(tmp_path / "bare.safetensors")
     save_file(
         make_network().state_dict(),
@@ -180,7 +180,7 @@ def test_weights_that_do_not_say_what_they_are_are_refused(tmp_path: Path) -> No
         metadata={"psptool.config": "{}", "psptool.weights": "last"},
     )
     with pytest.raises(
-        PspError, match=r"odd\.safetensors.*not a run's configuration.*dataset: Field required"
+        PspError, match=r"odd\.safetensors.*not the configuration of a run.*dataset: Field required"
     ):
         open_model(tmp_path / "odd.safetensors")
 
@@ -198,7 +198,7 @@ class _Trap:
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
     torch.save(_Trap(tmp_path / "sprung"), tmp_path / name)
-    with pytest.raises(PspError, match=r"cannot be read as safetensors.*may hold code"):
+    with pytest.raises(PspError, match=r"cannot be read as safetensors.*can contain code"):
         open_model(tmp_path / name)
     assert not (tmp_path / "sprung").exists()
 
@@ -208,9 +208,9 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path: Path, nam
     [
         ({"topology": "octopus"}, "octopus.*ucla20"),
         ({"class_names": 3}, "class_names"),
-        ({"class_names": ["one"]}, "not the weights of the network"),
+        ({"class_names": ["one"]}, "does not fit the network"),
         ({"preparation": {"align": "__import__"}}, "preparation.align"),
-        ({"huge": True}, "not the weights of the network"),
+        ({"huge": True}, "does not fit the network"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -160,7 +160,7 @@ def test_another_networks_weights_are_refused_by_name(run: tuple[Path, RunConfig
     weights, config, _ = run
     wider = config.training.model.model_copy(update={"channels": (8, 16)})
     training = config.training.model_copy(update={"model": wider})
-    with pytest.raises(PspError, match=r"last\.safetensors: not the weights of the network.*size mismatch"):
+    with pytest.raises(PspError, match=r"last\.safetensors: does not fit the network.*size mismatch"):
         load_model(config.model_copy(update={"training": training}), weights, CPU)
     save_file({k: x for k, x in make_network().state_dict().items() if "classifier" not in k}, weights)
     with pytest.raises(PspError, match=r"Missing key\(s\).*classifier\.weight"):
@@ -171,9 +171,7 @@ def test_logits_that_are_not_finite_name_the_clip(run: tuple[Path, RunConfig, St
     weights, config, store = run
     model = load_model(config, weights, CPU)
     model.classifier.bias.data[3] = float("nan")
-    with pytest.raises(
-        PspError, match=rf"2 of 2 clips get logits that are not finite, the first is {NAMES[4]}"
-    ):
+    with pytest.raises(PspError, match=rf"logits are not finite for 2 of 2 clips, such as {NAMES[4]}"):
         score_clips(model, config, store, np.array([4, 0]), CPU)
 
 

@@ -30,7 +30,7 @@ from psptool.model.network import Network, Output
 from psptool.schemas.split import Split
 from psptool.schemas.training import LossSettings, ModelSettings, StreamSettings, TrainingConfig
 
-from ..train.tiny import RECIPE, change, make_files
+from ..train.tiny import RECIPE, Files, change, make_files
 
 NAMES = ("joint", "motion", "bone")
 PAIRS = (("joint", "motion"), ("bone", "joint"))
@@ -135,18 +135,31 @@ def test_one_stream_needs_no_pair_where_nothing_is_contrasted() -> None:
     assert found.contrast_levels == found.contrast_streams == ()
 
 
-def test_a_bone_stream_goes_from_training_to_scores_features_and_exports(tmp_path: Path) -> None:
+@pytest.fixture
+def bone_run(tmp_path: Path) -> tuple[Files, Path]:
+    """The files and the run of a training with a bone stream."""
     files = make_files(tmp_path)
     pairs = LossSettings(contrast_pairs=PAIRS)  # type: ignore[arg-type]
-    done = files.train(change(RECIPE, streams=StreamSettings(names=NAMES), loss=pairs))  # type: ignore[arg-type]
-    scores = evaluate(done.folder)
+    return files, files.train(change(RECIPE, streams=StreamSettings(names=NAMES), loss=pairs)).folder  # type: ignore[arg-type]
+
+
+def test_a_bone_stream_goes_from_training_to_scores_and_features(bone_run: tuple[Files, Path]) -> None:
+    files, folder = bone_run
+    scores = evaluate(folder)
     assert list(scores.streams) == list(NAMES)
-    model = open_model(done.folder)
+    model = open_model(folder)
     with open_store(files.data) as store:
         features = embed(model, store, Split.load(files.split))
-        inputs = inputs_at_test(model, RaggedClips.from_store(store, UCLA20, torch.device("cpu")), range(4))
     assert list(features.by_stream) == list(NAMES)
     assert features.concatenated.shape == (len(features.names), 3 * 8)
+
+
+@pytest.mark.slow
+def test_a_model_with_a_bone_stream_is_exported(bone_run: tuple[Files, Path]) -> None:
+    files, folder = bone_run
+    model = open_model(folder)
+    with open_store(files.data) as store:
+        inputs = inputs_at_test(model, RaggedClips.from_store(store, UCLA20, torch.device("cpu")), range(4))
     assert len(inputs) == 4
     (exported,) = export(model, ["torch-export"], inputs)
     assert exported.difference <= 1e-4

@@ -60,6 +60,7 @@ def test_batch_norm_has_the_results_gradients_and_running_statistics_of_torchs(t
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_forward_pass_in_training_is_within_1e_5_of_float64() -> None:
     persons = 2 * 99  # both streams of the released batch, 9 + 90 clips
     with torch.random.fork_rng():

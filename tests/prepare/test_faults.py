@@ -105,8 +105,8 @@ def kill_between_report_and_dataset(raw, folder):
 @pytest.mark.parametrize(
     "kill",
     [
-        kill_before_the_report_is_written,
-        kill_before_the_report_takes_its_name,
+        pytest.param(kill_before_the_report_is_written, marks=pytest.mark.slow),
+        pytest.param(kill_before_the_report_takes_its_name, marks=pytest.mark.slow),
         kill_between_report_and_dataset,
     ],
 )

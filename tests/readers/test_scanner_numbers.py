@@ -17,7 +17,7 @@ from psptool.formats.readers import kernel
 from psptool.formats.readers.scanner import scan
 from psptool.formats.readers.text import LARGEST_FLOAT32
 
-COUNT = int(os.environ.get("PSPTOOL_FLOAT_STRINGS", "200000"))
+COUNT = int(os.environ.get("PSPTOOL_FLOAT_STRINGS", "50000"))
 PER_BODY, PER_FILE = 75, 75 * 2000
 
 

@@ -138,7 +138,7 @@ def test_views_of_one_performance_count_once():
 
 def test_class_of_the_test_set_alone_is_warned_of():
     made = make(UCLA, ucla_clips() | ucla_clips(actions=(12,), views=(3,)), count=1)
-    assert made.warnings == ("1 classes are only in the test set: carry",)
+    assert made.warnings == ("1 class only in the test set: carry",)
 
 
 def test_every_choice_shows_in_the_file_name():

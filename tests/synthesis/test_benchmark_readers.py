@@ -22,6 +22,7 @@ def benchmarks(monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_the_floor_scans_positions_and_states_of_every_body(tmp_path, benchmarks):
     import floor
 

@@ -111,6 +111,7 @@ def test_ucla_json_has_exactly_the_three_keys_and_the_label_in_order(tmp_path):
     assert (content["file_name"], content["label"]) == ("a12_s10_e05_v03", 10)
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_bytes_of_one(tmp_path):
     for jobs in (1, 2):
         assert write_ntu(tmp_path / str(jobs), NAMES, jobs=jobs) == len(NAMES)

@@ -110,7 +110,7 @@ def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
             ("model.heads=1", "model.strides=[1,1,1,1]", "model.levels=[joint]"),
             marks=pytest.mark.slow,
         ),
-        ("best", ()),
+        pytest.param("best", (), marks=pytest.mark.slow),
         ("best", ("method=supervised", "model.pose_width=512")),
         pytest.param("paper", (), marks=pytest.mark.slow),
     ],

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 from psptool.common.errors import PspError
-from psptool.schemas.run import RunConfig
+from psptool.schemas.run import RunConfig, provenance_warning
 from psptool.training import api, loop, state
 from psptool.training.runs import folder as folder_module
 from psptool.training.runs.folder import RunFolder
 from psptool.training.stopping import Stopped
 
-from .test_resume import SHORT, change_provenance, files, go, log, stopped
+from .test_resume import SHORT, change_provenance, files, go, log, once, stopped
 from .tiny import Files, change, equal, weights
 
-__all__ = ["files"]
+__all__ = ["files", "once"]
 
 
 @pytest.mark.parametrize(
@@ -36,25 +36,38 @@ __all__ = ["files"]
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(
-    files: Files, old: dict[str, object], words: str
+def test_each_difference_of_provenance_is_in_the_warning(
+    once: tuple[Files, RunFolder], old: dict[str, object], words: str
 ) -> None:
-    there, warned = stopped(files, 7, SHORT), list[str]()
+    config = RunConfig.load(once[1].config)
+    now = config.latest.model_copy(update={"from_step": 3})
+    assert provenance_warning(config, now) is None
+    there = config.model_copy(update={"provenance": (config.latest.model_copy(update=old),)})
+    warning = provenance_warning(there, now)
+    assert warning is not None
+    assert f"resumed at step 3 with different provenance: {words}" in warning
+    assert "may differ in rounding" in warning
+
+
+def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(files: Files) -> None:
+    there, warned = stopped(files), list[str]()
+    old = {"hardware": "Abacus, 8 threads", "device": "cuda:1", "processes": 4}
     change_provenance(there, **old)
     done = go(files, SHORT, resume="required", on_warning=warned.append)
     assert done.folder == there.path
     (warning,) = warned
-    assert f"{there.path}: resumed at step 7 with different provenance: {words}" in warning
+    assert f"{there.path}: resumed at step 3 with different provenance: " in warning
+    assert all(f"{key}: {value} -> " in warning for key, value in old.items())
     assert "may differ in rounding" in warning
     first, second = RunConfig.load(there.config).provenance
-    assert (first.from_step, second.from_step) == (0, 7)
+    assert (first.from_step, second.from_step) == (0, 3)
     assert {key: getattr(first, key) for key in old} == old
     assert done.config == RunConfig.load(there.config)
 
 
 @pytest.mark.slow
 def test_a_run_of_one_thread_resumes_on_two(files: Files) -> None:
-    there, warned = stopped(files, 7, SHORT), list[str]()
+    there, warned = stopped(files), list[str]()
     torch.set_num_threads(2)
     assert go(files, SHORT, out=there.path, resume="required", on_warning=warned.append).folder == there.path
     assert ", 1 thread -> " in warned[0]
@@ -63,21 +76,21 @@ def test_a_run_of_one_thread_resumes_on_two(files: Files) -> None:
 
 def test_unchanged_provenance_warns_of_nothing_and_each_resume_is_recorded(files: Files) -> None:
     undisturbed, warned = files.train(SHORT, "undisturbed"), list[str]()
-    there = stopped(files, 7, SHORT)
-    for step in (9, 11):
+    there = stopped(files)
+    for step in (4, 5):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done, at=step: done == at)
             with pytest.raises(Stopped):
                 go(files, SHORT, resume="required", on_warning=warned.append)
     done = go(files, SHORT, resume="required", on_warning=warned.append)
     assert warned == []
-    assert [record.from_step for record in RunConfig.load(there.config).provenance] == [0, 7, 9, 11]
+    assert [record.from_step for record in RunConfig.load(there.config).provenance] == [0, 3, 4, 5]
     assert equal(weights(undisturbed), weights(done))
     assert equal(weights(undisturbed, "best"), weights(done, "best"))
 
 
 def test_a_continuation_that_was_discarded_is_no_part_of_the_result(files: Files) -> None:
-    config = RunConfig.load(stopped(files, 7, SHORT).config)
+    config = RunConfig.load(stopped(files).config)
     steps = (0, 7, 7, 30, 12)
     records = [config.latest.model_copy(update={"from_step": step}) for step in steps]
     found = config.model_copy(update={"provenance": tuple(records)}).contributing
@@ -85,7 +98,7 @@ def test_a_continuation_that_was_discarded_is_no_part_of_the_result(files: Files
 
 
 def test_a_configuration_of_format_1_is_read_and_its_run_resumes(files: Files) -> None:
-    there, warned = stopped(files, 7, SHORT), list[str]()
+    there, warned = stopped(files), list[str]()
     values = json.loads(there.config.read_text())
     (record,) = values.pop("provenance")
     for key in ("from_step", "processes", "torch_version"):
@@ -102,7 +115,7 @@ def test_a_run_resumes_in_its_own_precision_where_auto_would_be_another(
     recipe, warned = change(SHORT, precision="auto"), list[str]()
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "float32")
     undisturbed = files.train(recipe, "undisturbed")
-    there = stopped(files, 7, recipe)
+    there = stopped(files, 3, recipe)
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "bfloat16")
     done = go(files, recipe, resume="required", on_warning=warned.append)
     assert (done.folder, done.config.precision) == (there.path, "float32")
@@ -117,7 +130,7 @@ def test_a_precision_that_the_device_cannot_compute_is_refused(
 ) -> None:
     recipe = change(SHORT, precision="auto")
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "bfloat16")
-    there = stopped(files, 7, recipe)
+    there = stopped(files, 3, recipe)
     monkeypatch.setattr(api, "choose_precision", lambda name, device: "float32")
     monkeypatch.setattr(api, "_supported_precisions", lambda device: ("float32",))
     with pytest.raises(PspError, match=r"precision bfloat16 in the run, not supported by "):
@@ -125,7 +138,7 @@ def test_a_precision_that_the_device_cannot_compute_is_refused(
 
 
 def test_a_preset_is_a_name_and_no_identity(files: Files) -> None:
-    there = stopped(files, 7, SHORT)
+    there = stopped(files)
     assert go(files, change(SHORT, preset="lean"), out=there.path, resume="required").folder == there.path
 
 
@@ -140,10 +153,10 @@ def test_a_state_is_read_on_a_device_with_other_generators(
         monkeypatch.setattr(state.TrainState, "_generators", lambda self: [*plain(self), extra][:count])
 
     generators(there)
-    stopped(files, 7, SHORT)
+    stopped(files)
     generators(5 - there)
     begin = extra.manual_seed(0).get_state()
-    assert go(files, SHORT, resume="required").final.step == 12
+    assert go(files, SHORT, resume="required").final.step == 6
     assert torch.equal(extra.get_state(), begin) == (there == 3)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ RECIPE = RECIPE.model_copy(
         "teacher": TeacherSettings(weight=0.5, momentum=0.9),
     }
 )
-SHORT = change(RECIPE, optim={"steps": 12})
+SHORT = change(RECIPE, optim={"steps": 6}, validate_every=4)
 CPU = torch.device("cpu")
 
 
@@ -116,7 +117,7 @@ def change_provenance(folder: RunFolder, **values: object) -> None:
     config.model_copy(update={"provenance": (record,)}).save(folder.config)
 
 
-def stopped(files: Files, step: int = 7, recipe: TrainingConfig = SHORT) -> RunFolder:
+def stopped(files: Files, step: int = 3, recipe: TrainingConfig = SHORT) -> RunFolder:
     """A run that was stopped after a step, in a folder of its own under ``runs``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done: done == step)
@@ -128,9 +129,9 @@ def stopped(files: Files, step: int = 7, recipe: TrainingConfig = SHORT) -> RunF
 @pytest.mark.slow
 @pytest.mark.parametrize("resume", ["auto", "required"])
 def test_the_newest_unfinished_run_of_the_same_training_is_resumed(files: Files, resume: str) -> None:
-    stopped(files, 5)
-    newest = stopped(files, 7)
-    other = stopped(files, 3, change(SHORT, optim={"lr": 0.5}))
+    stopped(files, 2)
+    newest = stopped(files, 3)
+    other = stopped(files, 1, change(SHORT, optim={"lr": 0.5}))
     said: list[str] = []
     done = go(files, resume=resume, on_message=said.append)
     assert done.folder == newest.path
@@ -140,9 +141,9 @@ def test_the_newest_unfinished_run_of_the_same_training_is_resumed(files: Files,
 
 
 def test_a_resumed_training_with_adamw_is_bit_identical(files: Files) -> None:
-    recipe = change(RECIPE, optim={"kind": "adamw", "steps": 12, "lr": 0.01, "weight_decay": 0.1})
+    recipe = change(RECIPE, optim={"kind": "adamw", "steps": 6, "lr": 0.01, "weight_decay": 0.1})
     undisturbed = files.train(recipe, "undisturbed")
-    stopped(files, 7, recipe)
+    stopped(files, 3, recipe)
     assert equal(weights(undisturbed), weights(go(files, recipe, resume="required")))
 
 
@@ -162,6 +163,13 @@ def test_required_without_an_unfinished_run_of_it_says_what_differs(files: Files
         go(files, change(SHORT, optim={"labelled_batch": 2}), resume="required")
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, RunFolder]:
+    """Files and a stopped run, for tests that leave them as they are."""
+    files = make_files(tmp_path_factory.mktemp("once"))
+    return files, stopped(files)
+
+
 @pytest.mark.parametrize("resume", ["auto", "required"])
 @pytest.mark.parametrize(
     ("update", "said"),
@@ -173,9 +181,11 @@ def test_required_without_an_unfinished_run_of_it_says_what_differs(files: Files
     ],
 )
 def test_a_named_run_of_another_training_is_refused_with_what_differs(
-    files: Files, update: dict[str, object], said: str, resume: str
+    once: tuple[Files, RunFolder], tmp_path: Path, update: dict[str, object], said: str, resume: str
 ) -> None:
-    there = stopped(files)
+    files, made = once
+    there = RunFolder(tmp_path / "run")
+    shutil.copytree(made.path, there.path)
     RunConfig.load(there.config).model_copy(update=update).save(there.config)
     with pytest.raises(PspError, match=f"the run of another training: found {said}"):
         go(files, out=there.path, resume=resume)
@@ -199,7 +209,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_restarts_in_its_folder(f
     with pytest.raises(PspError, match=r"nothing to resume: found no resume\.pt"):
         go(files, out=there.path, resume="required")
     done = go(files, out=there.path, resume="auto")
-    assert [entry["step"] for entry in log(done.folder)] == [8, 10, 12]
+    assert [entry["step"] for entry in log(done.folder)] == [4, 6]
 
 
 def test_a_finished_run_is_reported_and_not_changed(files: Files) -> None:
@@ -257,10 +267,10 @@ def test_code_in_a_checkpoint_is_not_executed(files: Files, tmp_path: Path) -> N
 
 
 def test_log_lines_of_later_steps_and_an_incomplete_line_are_removed(files: Files) -> None:
-    recipe = change(SHORT, optim={"steps": 20})
-    there = stopped(files, 12, recipe)
+    recipe = change(SHORT, optim={"steps": 10})
+    there = stopped(files, 6, recipe)
     with there.log.open("a", encoding="utf-8") as file:
-        file.write('{"step": 16, "loss": 1.0}\n{"step": 20, "lo')
+        file.write('{"step": 8, "loss": 1.0}\n{"step": 10, "lo')
     done = go(files, recipe, resume="required")
     assert log(done.folder) == log(go(files, recipe).folder)
 

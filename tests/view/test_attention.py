@@ -66,13 +66,13 @@ def test_a_run_without_the_contrast_says_that_it_has_no_maps(run):
 def test_clips_of_another_preparation_are_refused(run):
     config = RunConfig.load(run / "config.json")
     found = find(run.parent / "u.h5", TEST)
-    with pytest.raises(PspError, match="not prepared as"):
+    with pytest.raises(PspError, match="not prepared like"):
         with_attention(run, config, found.clips, found.settings.model_copy(update={"align": "none"}))
 
 
 def test_report_shows_scores_most_confident_errors_and_provenance(run):
     told = []
-    scores = evaluate(run, on_progress=told.append)
+    scores = evaluate(run, on_done=told.append)
     (run / "log.jsonl").write_text('{"step": 10, "loss": 2.5, "ce": 2.5, "lr": 0.1}\n')
     text = report_page(run, scores, told[0])
     wrong = told[0].logits.fused.argmax(1) != told[0].labels
@@ -80,13 +80,13 @@ def test_report_shows_scores_most_confident_errors_and_provenance(run):
     for name, is_wrong in zip(told[0].names, wrong, strict=True):
         assert (f"<h3>{name}</h3>" in text) == is_wrong
     assert scores.content_fingerprint in text
-    assert "One label split only" in text
+    assert "This is one label split" in text
     assert "loss and its terms" in text
 
 
 def test_report_draws_every_term_of_the_loss_that_the_log_has(run):
     told = []
-    scores = evaluate(run, on_progress=told.append)
+    scores = evaluate(run, on_done=told.append)
     terms = (
         '"loss": 2.5, "ce": 1.5, "body": 0.3, "part": 0.3, "joint": 0.2, "teacher": 0.2, "unheard of": 0.1'
     )
@@ -99,18 +99,18 @@ def test_report_draws_every_term_of_the_loss_that_the_log_has(run):
 
 def test_report_gives_the_mean_over_label_splits_of_one_configuration(run):
     told = []
-    scores = evaluate(run, on_progress=told.append)
+    scores = evaluate(run, on_done=told.append)
     other = scores.model_copy(
         update={"draw": 1, "split_digest": "1" * 64, "top1": min(1.0, scores.top1 + 0.1)}
     )
     other.save(run.parent / "another" / "scores.json")
     text = report_page(run, scores, told[0])
-    assert "Over 2 label splits" in text
+    assert "2 runs in the same folder that differ only in the label split" in text
     assert f"{100 * scores.top1 + 5:.1f} ± 7.1</span>" in text
     assert re.search(r'<i class=strong style="[^"]*" title="label split 0: ', text)
-    assert f'title="label split 1: {100 * other.top1:.1f}"' in text
+    assert f'title="label split 1: {100 * other.top1:.1f} %"' in text
     # A run with another configuration is not counted, nor is a file that cannot be read.
     other.model_copy(update={"changes": ("optim.lr=9",)}).save(run.parent / "another" / "scores.json")
     (run.parent / "broken").mkdir()
     (run.parent / "broken" / "scores.json").write_text("{")
-    assert "One label split only" in report_page(run, scores, told[0])
+    assert "This is one label split" in report_page(run, scores, told[0])

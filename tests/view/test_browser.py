@@ -127,7 +127,7 @@ def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(bro
 
 def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
     told = []
-    scores = evaluate(run, on_progress=told.append)
+    scores = evaluate(run, on_done=told.append)
     (run / "report.html").write_text(report_page(run, scores, told[0]), encoding="utf-8")
     browser.get((run / "report.html").as_uri())
     browser.execute_script("document.querySelector('.player').scrollIntoView()")
@@ -161,12 +161,12 @@ def test_confusion_matrix_needs_no_scroll_bar(browser, tmp_path, classes):
 
 
 def test_page_over_many_runs_draws_its_dots_inside_their_track(browser, tmp_path):
-    from psptool.evaluation.table import build_table, gather
+    from psptool.evaluation.table import build_table, collect_scores
     from psptool.view.comparison import table_page
 
     from ..evaluate.test_table import OLD
 
-    runs, file = gather([OLD]), tmp_path / "table.html"
+    runs, file = collect_scores([OLD]), tmp_path / "table.html"
     file.write_text(table_page(build_table(runs, "supervised"), runs), encoding="utf-8")
     browser.get(file.as_uri())
     dots = browser.find_elements("css selector", ".track i")

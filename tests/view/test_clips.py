@@ -12,7 +12,7 @@ from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
 from psptool.view.drawing import contact_sheet, moving_gif
 from psptool.view.scene import NOWHERE, page_data, rounding
-from psptool.view.sources import FEW, find
+from psptool.view.sources import DEFAULT_CLIPS, find
 
 from .. import stores
 from ..prepare.raw import ntu_text
@@ -59,11 +59,11 @@ def test_a_person_who_is_absent_has_no_positions(tmp_path):
 
 
 def test_without_names_some_are_taken_from_all_over(tmp_path):
-    clips = [stores.make_clip(f"a01_s01_e{n:02}_v01", n) for n in range(2 * FEW)]
+    clips = [stores.make_clip(f"a01_s01_e{n:02}_v01", n) for n in range(2 * DEFAULT_CLIPS)]
     stores.write_ucla(tmp_path / "u.h5", clips)
     found = find(tmp_path / "u.h5")
     assert [clip.name for clip in found.clips] == [clip.name for clip in clips[::2]]
-    assert found.of == 2 * FEW
+    assert found.of == 2 * DEFAULT_CLIPS
     with pytest.raises(PspError, match="Did you mean a01_s01_e00_v01"):
         find(tmp_path / "u.h5", ["a01_s01_e00_v09"])
     assert [clip.name for clip in find(tmp_path / "u.h5", ["a01_s01_e00"]).clips] == ["a01_s01_e00_v01"]
@@ -139,8 +139,8 @@ def test_a_performer_whose_id_changed_has_one_colour_and_a_ghost_is_grey(tmp_pat
     np.testing.assert_array_equal(
         recorded.xyz[0, :, 3], np.float32([[float(f"{x:.7g}") for x in bodies[0][1][3]] for bodies in frames])
     )
-    assert any(said.startswith("track 9 dropped: 40 of 40 frames are spread") for said in clip.said)
-    assert any(" joined to track " in said for said in clip.said)
+    assert any(note.startswith("track 9 dropped: 40 of 40 frames are spread") for note in clip.notes)
+    assert any(" joined to track " in note for note in clip.notes)
 
 
 def test_a_joint_that_is_nan_has_no_position_in_the_recorded_scene(tmp_path):

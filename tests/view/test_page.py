@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from psptool.evaluation.confusion import confusion_svg
 from psptool.training.curves import curves_svgs
-from psptool.view.page import _environment, count, render, table
+from psptool.view.page import _environment, render, table
 
 HOSTILE = '</script><script>alert(1)</script><img src="https://x.example/y">$x^{$'
 
@@ -62,12 +62,7 @@ def test_columns_of_numbers_are_aligned_to_the_right():
 
 
 def test_a_fraction_that_is_missing_is_an_empty_cell():
-    assert "<td></td>" in macro("shares", ["", "a", "b"], [("sit", [0.5, None])])
-
-
-def test_plurals():
-    assert [count(n, "run") for n in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
-    assert count(2, "class", "classes") == "2 classes"
+    assert "<td></td>" in macro("heatmap", ["", "a", "b"], [("sit", [0.5, None])])
 
 
 def test_figures_follow_the_page_s_colours_and_carry_no_address():

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from psptool.common.errors import PspError
-from psptool.evaluation.table import build_table, gather
+from psptool.evaluation.table import build_table, collect_scores
 from psptool.training.runs.folder import RunFolder
 
 from ..evaluate.test_table import scores
@@ -39,14 +39,14 @@ def test_a_settings_file_bears_its_question_and_states_as_many_runs_as_it_asks_f
 
 def test_questions_share_the_runs_that_both_ask_for(grids) -> None:
     rq1, rq2, rq3, rq4 = (set(grids.read_grid(settings(f"rq{n}")).runs) for n in (1, 2, 3, 4))
-    assert len(rq1 & rq2 & rq3) == 6  # psp as it is: two shares of labels, three draws
+    assert len(rq1 & rq2 & rq3) == 6  # psp as it is: two label ratios, three label splits
     assert not rq4 & (rq1 | rq2 | rq3)  # another preset
 
 
 def test_a_run_is_named_by_its_split_method_preset_and_recipe(grids) -> None:
     grid = grids.read_grid(settings("rq1"))
-    assert {run.split for run in grid.runs.values()} == set(grid.draws)
-    assert "ucla-xview-0.05-s0" in grid.draws  # as psptool split names it
+    assert {run.split for run in grid.runs.values()} == set(grid.splits)
+    assert "ucla-xview-0.05-s0" in grid.splits  # as psptool split names it
     assert all(re.fullmatch(rf"{run.split}-psp-lean-[0-9a-f]{{8}}", run.name) for run in grid.runs.values())
 
 
@@ -60,19 +60,19 @@ def test_a_changed_recipe_makes_other_runs_and_one_that_says_what_holds_anyway_d
 
 def test_the_command_line_gives_words_where_a_file_gives_lists_and_numbers(grids) -> None:
     asked = settings(
-        "ntu60", raw="a.zip", protocols="xview", draws=["1"], ratios=["0.1"], set="optim.steps=5"
+        "ntu60", raw="a.zip", protocols="xview", seeds=["1"], ratios=["0.1"], set="optim.steps=5"
     )
     grid = grids.read_grid(asked)
     assert grid.raw == ["a.zip"]
-    assert set(grid.draws) == {"ntu60-xview-0.1-s1", "ntu60-xview-1-s1"}
+    assert set(grid.splits) == {"ntu60-xview-0.1-s1", "ntu60-xview-1-s1"}
     assert all("optim.steps=5" in run.arguments for run in grid.runs.values())
 
 
 def test_some_methods_are_taken_alone_and_compared_where_the_row_to_compare_with_is_among_them(grids) -> None:
-    grid = grids.read_grid(settings("rq4", only=["labels-only", "best"], ratios=[0.05]))
+    grid = grids.read_grid(settings("rq4", only=["supervised", "best"], ratios=[0.05]))
     assert len(grid.runs) == 10
-    labels_only = [grid.own_scores(run) for run in grid.tables["rq4"]["labels-only"]]
-    assert grid.bases("rq4") == [labels_only]
+    supervised = [grid.own_scores(run) for run in grid.tables["rq4"]["supervised"]]
+    assert grid.bases("rq4") == [supervised]
     assert len(grids.read_grid(settings("rq4", ratios=[0.05])).bases("rq4")) == 2
     assert grids.read_grid(settings("rq4", only="best")).bases("rq4") == []
 
@@ -95,7 +95,7 @@ def test_with_a_validation_rule_its_clips_are_scored_and_nothing_takes_the_place
     assert grid.scores_name == "scores-validation.json"
     assert not grid.runs.keys() & usual.runs.keys()
     assert not grid.tables.keys() & usual.tables.keys()
-    assert all(draw.arguments[-2:] == ("--validation", "view=2") for draw in grid.draws.values())
+    assert all(split.arguments[-2:] == ("--validation", "view=2") for split in grid.splits.values())
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_with_a_validation_rule_its_clips_are_scored_and_nothing_takes_the_place
     [
         ({"methds": {}}, "no key 'methds'.*Did you mean methods"),
         ({"raw": []}, "raw=PATH"),
-        ({"made_up": {"actions": [7], "train_subjects": 1, "test_subjects": 1}}, "one of the two"),
+        ({"synthetic": {"actions": [7], "train_subjects": 1, "test_subjects": 1}}, "one of the two"),
         ({"ratios": []}, "ratios or counts"),
         ({"ratios": [5]}, "--ratio.*5"),
-        ({"draws": []}, "draws"),
+        ({"seeds": []}, "seeds"),
         ({"protocols": "xsubb"}, "protocols"),
-        ({"against": "jiont"}, "no method: 'jiont' .Did you mean joint"),
-        ({"only": ["joint", "prat-joint"]}, "no method: 'prat-joint' .Did you mean part-joint"),
+        ({"against": "jiont"}, "no method of this name: 'jiont' .Did you mean joint"),
+        ({"only": ["joint", "prat-joint"]}, "no method of this name: 'prat-joint' .Did you mean part-joint"),
         ({"set": "optim.stes=3"}, "methods.joint: .*Did you mean optim.steps"),
         (
             {"methods": {"a": {"method": "psp", "preset": "smal"}}, "against": ()},
@@ -142,7 +142,7 @@ def test_the_row_to_compare_with_is_called_what_the_table_calls_it(grids, tmp_pa
     assert base == [grid.own_scores(run) for run in grid.tables["rq1"]["joint"]]
     scores(0.5, changes=('model.levels=["joint"]',)).save(Path(base[0]))
     scores(0.5).save(Path(grid.own_scores(grid.tables["rq1"]["body-part-joint"][0])))
-    found = build_table(gather([tmp_path / "runs"]), grids.row(Path(base[0])))
+    found = build_table(collect_scores([tmp_path / "runs"]), grids.row(Path(base[0])))
     assert [difference.against for difference in found.differences] == ['psp/small model.levels=["joint"]']
 
 

@@ -129,7 +129,7 @@ def test_the_plan_names_every_rule_with_its_jobs_and_makes_nothing(grid: Grid) -
     assert jobs == {**asked, "total": "13"}
 
 
-def test_the_table_has_every_row_with_its_draws_and_the_difference_to_labels_alone(grid: Grid) -> None:
+def test_the_table_has_every_row_with_its_label_splits_and_the_difference_to_supervised(grid: Grid) -> None:
     table = ScoreTable.load(grid.folder / "smoke-grid" / "smoke.json")
     assert (table.dataset, table.protocol, table.part) == ("ntu60", "xsub", "test")
     rows = [(group.labels, group.name.partition(" ")[0], len(group.draws)) for group in table.groups]
@@ -164,7 +164,7 @@ def test_a_table_of_fewer_runs_does_not_stand_for_one_of_more_where_snakemake_kn
 ) -> None:
     elsewhere, there = Grid(tmp_path), f"out={grid.folder / 'smoke-grid'}"
     assert "Nothing to be done" in elsewhere.call("-n", config=(there,))
-    plan = elsewhere.call("-n", config=(there, "draws=[0,7]"))
+    plan = elsewhere.call("-n", config=(there, "seeds=[0,7]"))
     assert re.search(r"^run +[1-9]", plan, re.MULTILINE), plan
 
 
@@ -178,7 +178,7 @@ def test_nothing_that_is_newer_or_forced_makes_a_finished_run_again(grid: Grid) 
 
 
 def test_the_resources_of_a_run_are_stated_for_slurm(grid: Grid) -> None:
-    plan = grid.call("-n", question="ntu60", config=(f"raw={grid.folder}", "draws=[0]", "protocols=xsub"))
+    plan = grid.call("-n", question="ntu60", config=(f"raw={grid.folder}", "seeds=[0]", "protocols=xsub"))
     (stated, *_) = re.findall(r"^rule run:\n(?:    .*\n)*?    resources: (.*)", plan, re.MULTILINE)
     assert {"runtime=120", "gpu=1", "mem_mb=32000"} <= set(stated.split(", "))
 

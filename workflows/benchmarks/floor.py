@@ -1,6 +1,6 @@
-"""The floor of a preparation: the bytes are read and the kept fields scanned out, and nothing else happens.
+"""Lower bound of the preparation time: reads the bytes and scans the required fields, without further processing.
 
-No check, no tracks, no normalization, no writing; a file that is not well-formed gives nonsense.
+Nothing is checked: a malformed file gives wrong values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _scan(data, xyz, state, powers):
                 for axis in range(3):
                     xyz[body, joint, axis], at = _number(data, at, powers)
                 at = _next_line(data, at)
-                # Before LF, or CR and LF.
+                # The last character before LF or CR LF.
                 last = at - 3 if data[at - 2] == 13 else at - 2
                 state[body, joint] = data[last] - 48
             body += 1

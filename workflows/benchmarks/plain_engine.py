@@ -1,8 +1,8 @@
-"""A training step as the field's scripts take it, to measure psptool's against: the same mathematics and weights.
+"""Baseline training step in the style of published implementations, with the same mathematics and weights as psptool.
 
-Clips are padded arrays fed by DataLoader workers; every clip has two person slots, empty ones are zeros that go through
-the network; channels stand before frames and joints; the attention maps of the pyramid are lifted by a Python loop
-over pairs of groups. `by_index` lifts them by index, to show apart what the loops cost.
+Clips are padded arrays from DataLoader workers. Every clip has two persons; absent persons are zeros and are computed.
+Tensors are (P, C, T, V). The attention maps of the pyramid are propagated by a Python loop over pairs of groups, or by
+index_select with `by_index`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SLOPE, TEMPERATURE = 0.1, 0.07
 
 
 class PaddedClips(Dataset):  # type: ignore[type-arg]
-    """Clips as (2, frames, V, 3) arrays of both streams, in the order in which the batches want them."""
+    """Clips as arrays (2, frames, V, 3) of joint and motion stream."""
 
     def __init__(self, joint: list[np.ndarray], motion: list[np.ndarray], label: list[int], frames: int):
         self.joint, self.motion, self.label, self.frames = joint, motion, label, frames
@@ -32,7 +32,7 @@ class PaddedClips(Dataset):  # type: ignore[type-arg]
         return len(self.label)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """Both streams of a clip, (2, 3, T, V) each, frames drawn separately; its label."""
+        """Joint and motion stream of a clip, (2, 3, T, V) each with separately sampled frames, and its label."""
         streams = []
         for data in (self.joint[index], self.motion[index]):
             slots = np.repeat(np.arange(data.shape[1]), math.ceil(self.frames / data.shape[1]))
@@ -57,7 +57,7 @@ def conv_norm(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> nn
 
 
 class Block(nn.Module):
-    """One block on (P, C, T, V)."""
+    """One encoder block on (P, C, T, V)."""
 
     def __init__(
         self, inputs: int, outputs: int, qk_channels: int, heads: int, joints: int, stride: int, kernel: int
@@ -94,7 +94,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Input map and blocks."""
+    """Input projection and blocks."""
 
     def __init__(self, settings: ModelSettings, joints: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
 
 
 class Attention(nn.Module):
-    """One level's attention."""
+    """Attention of one level."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Attention(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Polymerizing attention over body, parts and joints, ``raw`` as released."""
+    """Polymerizing attention over body, parts and joints, as with ``model.polymerize=raw``."""
 
     def __init__(self, settings: ModelSettings, topology: Topology, by_index: bool) -> None:
         super().__init__()
@@ -143,8 +143,8 @@ class Pyramid(nn.Module):
         }
         self.attentions = nn.ModuleDict({level: Attention(settings.channels[-1]) for level in self.groups})
 
-    def lift(self, coarse: Tensor, owner: tuple[int, ...]) -> Tensor:
-        """Each fine pair takes its coarse pair's value, times the largest group's share."""
+    def propagate(self, coarse: Tensor, owner: tuple[int, ...]) -> Tensor:
+        """Map each pair of groups to the value of its coarser pair, times the relative size of the largest group."""
         share = max(owner.count(group) for group in owner) / len(owner)
         if self.by_index:
             index = torch.tensor(owner, device=coarse.device)
@@ -164,9 +164,11 @@ class Pyramid(nn.Module):
             pooled[level], values[level] = y, value
             maps[level] = torch.tanh(torch.einsum("nsctu,nsctv->nsuv", query, key) / scale)
         (part_to_body,), (joint_to_part, joint_to_body) = self.owner["part"], self.owner["joint"]
-        part = maps["part"] + self.lift(maps["body"], part_to_body)
+        part = maps["part"] + self.propagate(maps["body"], part_to_body)
         joint = (
-            maps["joint"] + self.lift(maps["part"], joint_to_part) + self.lift(maps["body"], joint_to_body)
+            maps["joint"]
+            + self.propagate(maps["part"], joint_to_part)
+            + self.propagate(maps["body"], joint_to_body)
         )
         vectors = {}
         for level, attention in {"body": maps["body"], "part": part, "joint": joint}.items():
@@ -177,7 +179,7 @@ class Pyramid(nn.Module):
 
 
 class PlainNet(nn.Module):
-    """The whole network; its state dictionary has the names of `psptool.model.classifier.PSPNet`'s."""
+    """The network; its state dictionary has the keys of `psptool.model.classifier.PSPNet`."""
 
     def __init__(self, settings: ModelSettings, topology: Topology, classes: int, by_index: bool = False):
         super().__init__()
@@ -188,13 +190,13 @@ class PlainNet(nn.Module):
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def loss(self, joint: Tensor, motion: Tensor, label: Tensor, labelled: int) -> Tensor:
-        """CE + 0.2 CCL of (N, 2, 3, T, V) streams, the labelled clips first."""
+        """Cross-entropy plus 0.2 times contrastive loss of streams (N, 2, 3, T, V); labelled clips come first."""
         clips, slots = joint.shape[:2]
         features = self.encoders["joint"](torch.cat((joint, motion)).flatten(0, 1))
         features = features.view(2, clips, slots, *features.shape[1:])
         logits = self.classifier(features.mean((2, 4, 5))).sum(0)
         total = F.cross_entropy(logits[:labelled], label[:labelled])
-        # Only the pool passes through the pyramid.
+        # Only the unlabelled batch is input of the pyramid.
         first, second = (self.pyramid(stream[labelled:].flatten(0, 1)) for stream in features)
         for level in first:
             vectors = [self.projection(x[level].unflatten(0, (-1, slots)).mean(1)) for x in (first, second)]
@@ -203,7 +205,7 @@ class PlainNet(nn.Module):
 
 
 def contrast(first: Tensor, second: Tensor) -> Tensor:
-    """NT-Xent of the joint and the motion vectors."""
+    """NT-Xent loss of joint and motion embeddings."""
     rows = F.normalize(torch.cat((first, second)), dim=1)
     similar = torch.exp(rows @ rows.T / TEMPERATURE)
     own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)

@@ -1,9 +1,8 @@
-"""The preparation of one NTU clip as the field's scripts do it, to measure psptool's against.
+"""Baseline preparation of an NTU clip in the style of published scripts.
 
-The file is read line by line into dictionaries, every field through ``float``, and the rotation is a Python
-loop over persons, frames and joints. The treatment is psptool's default one (tracks by body id, tested and joined
-as in CTR-GCN's preparation, ``align: body``), so that the results can be compared.
-No line is checked, nothing is written.
+The file is read line by line into dictionaries, each field with ``float``, and the rotation is a Python loop over
+persons, frames and joints. The result is comparable with psptool's defaults: tracks by body id, tested and joined as in
+CTR-GCN's preparation, ``align: body``. Lines are not checked and no file is written.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ JOINTS = 25
 
 
 def prepare(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One clip: recorded positions, joint and motion arrays, each (M, T, V, 3), zero where nobody is."""
+    """Recorded positions, joint and motion stream of a clip, each (M, T, V, 3); zero for absent persons."""
     frames = read_skeleton(path)
     bodies = choose(collect(frames))
     data = np.zeros((len(bodies), len(frames), JOINTS, 3))
@@ -47,7 +46,7 @@ def prepare(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def read_skeleton(path: Path) -> list[dict[str, Any]]:
-    """The file as nested dictionaries: frames, their bodies, their joints."""
+    """The file as nested dictionaries of frames, bodies and joints."""
     with path.open() as file:
         frames = []
         for _ in range(int(file.readline())):
@@ -67,7 +66,7 @@ def read_skeleton(path: Path) -> list[dict[str, Any]]:
 
 
 def collect(frames: list[dict[str, Any]]) -> list[dict[int, np.ndarray]]:
-    """Bodies by id: the joints (V, 3) of each by frame number. Sensors write float32."""
+    """Joints (V, 3) by frame, for each body id, rounded to the float32 of the sensor."""
     bodies: dict[str, dict[int, np.ndarray]] = {}
     for t, frame in enumerate(frames):
         for body in frame["bodyInfo"]:
@@ -79,7 +78,7 @@ def collect(frames: list[dict[str, Any]]) -> list[dict[int, np.ndarray]]:
 
 
 def choose(bodies: list[dict[int, np.ndarray]]) -> list[dict[int, np.ndarray]]:
-    """At most two: neither short nor spread, those with the most motion first, later ones joined where they fit."""
+    """Select at most two persons: drop short and spread tracks, order by motion, join tracks that do not overlap."""
     measured = []
     for body in bodies:
         joints = np.array(list(body.values()))
@@ -103,7 +102,7 @@ def choose(bodies: list[dict[int, np.ndarray]]) -> list[dict[int, np.ndarray]]:
 
 
 def normalize(data: np.ndarray) -> np.ndarray:
-    """Centre, scale and turn (M, T, V, 3) by the leading person's first frames, joint by joint."""
+    """Centre, scale and rotate (M, T, V, 3) by the first frames of the leading person, one joint at a time."""
     present = [t for t in range(data.shape[1]) if data[0, t].any()]
     origin = data[0, present[0], 0]
     scale = np.linalg.norm(data[0, present[0], 20] - origin)
@@ -124,7 +123,7 @@ def normalize(data: np.ndarray) -> np.ndarray:
 
 
 def differences(joint: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """Next frame minus this one, zero where either has nobody."""
+    """Next frame minus this frame; zero if the person is absent in either."""
     motion = np.zeros_like(joint)
     for m in range(joint.shape[0]):
         for t in range(joint.shape[1] - 1):

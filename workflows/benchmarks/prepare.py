@@ -1,12 +1,12 @@
-"""How fast, how large and how hungry is the preparation of NTU recordings? One command, one table of ratios.
+"""Speed, file size and memory of the preparation of NTU recordings.
 
     python workflows/benchmarks/prepare.py [--clips N]
 
-Synthetic files of NTU's size (about 250 kB, one in five with two persons) are prepared by psptool on one and
-two cores, by a plain reader in the field's manner (`plain_reader`), and scanned without any treatment
-(`floor`). All of it reads warm files from one folder, in one run, on cores that the process is pinned to; the
-best of some repeats counts, so that starting the two worker processes (a second or two, once) is left out.
-Peak memory is that of separate processes that prepare N and 10 N members of a zip archive.
+Synthetic files of the size of NTU files (about 250 kB, one in five with two persons) are prepared by psptool on one and
+two cores, prepared by a plain Python reader (`plain_reader`), and only scanned (`floor`). All of them read the same
+files from the file cache, in one run and on fixed cores. The fastest of several repetitions is reported, without the
+start of the worker processes (1 to 2 s, once). Peak memory is measured in separate processes that prepare N and 10 N
+members of a zip archive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, product
 from pathlib import Path
 
-# Before numpy: one core is one thread.
+# Set before numpy is imported: one thread per process.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
@@ -49,7 +49,7 @@ from psptool.preparation.pipeline import prepare
 result = prepare("ntu", [Path(sys.argv[1])], Path(sys.argv[2]), jobs=int(sys.argv[3]))
 peak = (peak_memory() or 0) // 1024
 status = Path("/proc/self/status")
-if status.exists():  # there the peak above may be that of the process that started this one
+if status.exists():  # the peak above may be that of the parent process
     peak = int(re.search(r"VmHWM:\\s*(\\d+)", status.read_text())[1])
 print(json.dumps({"clips": result.report.counts.clips, "kilobytes": peak, "seconds": result.seconds}))
 """
@@ -75,7 +75,7 @@ print(min(times))
 
 
 def main() -> None:
-    """Run everything and print it."""
+    """Run all measurements and print them."""
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="psptool-benchmark-") as name:
         folder = Path(name)
@@ -93,31 +93,29 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--clips", type=int, default=2000, help="files; the memory test goes to ten times as many"
+        "--clips", type=int, default=2000, help="number of files; the memory test also uses ten times as many"
     )
+    parser.add_argument("--plain-clips", type=int, default=60, help="number of files for the plain reader")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions; the fastest is reported")
+    parser.add_argument("--skip-memory", action="store_true", help="skip the memory test")
     parser.add_argument(
-        "--plain-clips", type=int, default=60, help="files that the plain reader is measured on"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="the best of so many counts")
-    parser.add_argument("--skip-memory", action="store_true", help="leave out the archives")
-    parser.add_argument(
-        "--folder", type=Path, help="where to work; about 2 MB a clip is needed (default: temporary)"
+        "--folder", type=Path, help="working folder; needs about 2 MB per clip (default: temporary)"
     )
     return parser.parse_args()
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line and flush."""
     print(text, flush=True)
 
 
 def distinct_files() -> Iterator[bytes]:
-    """`DISTINCT` files of NTU's size, every fifth with two persons."""
+    """`DISTINCT` files of the size of NTU files, every fifth with two persons."""
     rng = generator(0, "benchmark")
     for n in range(DISTINCT):
         actions = PAIRS if n % 5 == 0 else SINGLE
@@ -126,7 +124,7 @@ def distinct_files() -> Iterator[bytes]:
 
 
 def numbered(contents: list[bytes], clips: int) -> Iterator[tuple[str, bytes]]:
-    """``clips`` files with names of their own, none equal to another: the first coordinate counts them."""
+    """``clips`` files with distinct names and contents; the first coordinate makes each content unique."""
     keys = product(range(1, 33), range(1, 4), range(1, 107), (1, 2), range(61, 64))
     names = (f"S{s:03d}C{c:03d}P{p:03d}R{r:03d}A{a:03d}" for s, c, p, r, a in keys)
     usable = (name for name in names if name not in missing_clips("ntu120"))
@@ -138,7 +136,7 @@ def numbered(contents: list[bytes], clips: int) -> Iterator[tuple[str, bytes]]:
 
 
 def pin(cores: int) -> None:
-    """Keep this process, and those that it starts, on so many cores."""
+    """Restrict this process and its children to ``cores`` cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(ALLOWED)[:cores])
 
@@ -147,7 +145,7 @@ ALLOWED = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(r
 
 
 def best(function: Callable[[], object], repeats: int) -> float:
-    """Seconds of the quickest call."""
+    """Seconds of the fastest call."""
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
@@ -157,17 +155,19 @@ def best(function: Callable[[], object], repeats: int) -> float:
 
 
 def compile_times(folder: Path) -> None:
-    """What the first preparation on a machine, and the first in a process, take."""
+    """Time of the first preparation on a machine (with compilation) and in a process."""
     write_files(folder / "few", [("S001C001P001R001A061.skeleton", next(distinct_files()))])
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "numba")}
     cold, warm = (
         run_child(folder / "few", folder / f"{n}.h5", environment)["seconds"] for n in ("cold", "warm")
     )
-    say(f"first clip of a process: {cold:.1f} s with compilation, {warm:.2f} s once cached (left out below)")
+    say(
+        f"first clip of a process: {cold:.1f} s with compilation, {warm:.2f} s from the cache (not included below)"
+    )
 
 
 def run_child(raw: Path, out: Path, environment: dict[str, str], jobs: int = 1) -> dict[str, float]:
-    """Prepare in a process of its own: clips, kilobytes of peak memory, seconds."""
+    """Prepare in a separate process; return clips, peak memory in kilobytes, and seconds."""
     command = [sys.executable, "-c", MEMORY_CHILD, str(raw), str(out), str(jobs)]
     environment = with_checkout(environment)
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
@@ -176,7 +176,7 @@ def run_child(raw: Path, out: Path, environment: dict[str, str], jobs: int = 1) 
 
 
 def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
-    """Clips a second of the plain reader, of psptool on one and two cores, and of the floor."""
+    """Clips per second of the plain reader, of psptool on one and two cores, and of the lower bound."""
     import floor
 
     from psptool.preparation.pipeline import prepare
@@ -185,7 +185,7 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
     megabytes = sum(path.stat().st_size for path in files) / 1e6
 
     def run(cores: int, name: str) -> float:
-        # Anew each time: taking an old file's place also takes removing it.
+        # A new file each time: replacing a file takes additional time.
         (folder / name).unlink(missing_ok=True)
         pin(cores)
         return best(lambda: prepare("ntu", [raw], folder / name, jobs=cores, workers="processes"), 1)
@@ -196,7 +196,7 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
     some = files[:: max(len(files) // arguments.plain_clips, 1)][: arguments.plain_clips]
     plain = best(lambda: [plain_reader.prepare(path) for path in some], 1) / len(some)
     scanned = best(lambda: [floor.scan_file(path) for path in files], arguments.repeats) / len(files)
-    # In turn, so that a machine that others slow down for a while slows down both.
+    # Alternating, so that other load on the machine affects both.
     runs = [(run(1, "one.h5"), run(2, "two.h5")) for _ in range(arguments.repeats)]
     one, two = (min(times) / len(files) for times in zip(*runs, strict=True))
     pin(len(ALLOWED))
@@ -205,12 +205,12 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
         ("plain reader", plain),
         ("psptool, 1 core", one),
         ("psptool, 2 cores", two),
-        ("floor, 1 core", scanned),
+        ("lower bound, 1 core", scanned),
     )
     for name, seconds in rows:
-        say(f"{name:18} {1 / seconds:8.0f} clips/s {megabytes / len(files) / seconds:8.0f} MB/s")
+        say(f"{name:20} {1 / seconds:8.0f} clips/s {megabytes / len(files) / seconds:8.0f} MB/s")
     say(f"psptool over plain reader  {plain / one:6.1f}  (at least 25)")
-    say(f"psptool over floor         {scanned / one:6.2f}  (at least 0.5)")
+    say(f"psptool / lower bound       {scanned / one:6.2f}  (at least 0.5)")
     say(f"two cores over one         {one / two:6.2f}  (at least 1.7)")
     say(f"two preparations of half the files each, side by side, over one {one / apart:.2f}")
     compare(folder, some)
@@ -219,7 +219,7 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
 
 
 def side_by_side(folder: Path, files: list[Path], repeats: int) -> float:
-    """Seconds of two processes that prepare half of the files each at once: what the machine's second core can give."""
+    """Seconds of two parallel processes that prepare half of the files each: the possible gain of a second core."""
     children = []
     for core, half in zip(sorted(ALLOWED), (files[::2], files[1::2]), strict=False):
         raw = folder / f"half-{core}"
@@ -237,7 +237,7 @@ def side_by_side(folder: Path, files: list[Path], repeats: int) -> float:
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
-    """A child that takes and gives lines of text."""
+    """A child process with text pipes."""
     environment = with_checkout(dict(os.environ))
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -245,13 +245,13 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 
 def with_checkout(environment: dict[str, str]) -> dict[str, str]:
-    """The environment with the package of this checkout, also where psptool is not installed."""
+    """The environment with this checkout in PYTHONPATH."""
     paths = [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]
     return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def compare(folder: Path, some: list[Path]) -> None:
-    """Largest differences between the plain reader's arrays and the file's."""
+    """Largest differences between the arrays of the plain reader and those of psptool's file."""
     from psptool.data.store.reading import open_store
 
     largest = {"joint": 0.0, "motion": 0.0, "recorded": 0.0}
@@ -274,11 +274,11 @@ def compare(folder: Path, some: list[Path]) -> None:
         f"{largest['motion']:.1e} (units), recorded {largest['recorded']:.1e} m"
     )
     if max(largest.values()) > 1e-5:
-        raise SystemExit("the arrays differ: the comparison of speeds means nothing")
+        raise SystemExit("the arrays differ, so the speeds are not comparable")
 
 
 def file_size(path: Path) -> None:
-    """The file against the field's padded float32 arrays (N, 3, 300, 25, 2) of both streams."""
+    """Size of the file, relative to padded float32 arrays (N, 3, 300, 25, 2) of joint and motion stream."""
     from psptool.data.store.reading import open_store
 
     with open_store(path) as store:
@@ -296,12 +296,12 @@ def memory(folder: Path, contents: list[bytes], clips: int) -> None:
         found = run_child(archive, out, dict(os.environ))
         peaks.append(found["kilobytes"])
         say(
-            f"{found['clips']} members of a zip: {found['kilobytes'] / 1e3:.0f} MB at most, "
+            f"{found['clips']} members of a zip: peak memory {found['kilobytes'] / 1e3:.0f} MB, "
             f"{found['clips'] / found['seconds']:.0f} clips/s"
         )
         archive.unlink()
         out.unlink()
-    say(f"peak memory, ten times the clips over one {peaks[1] / peaks[0]:.3f}  (at most 1.10)")
+    say(f"peak memory with ten times the clips, ratio {peaks[1] / peaks[0]:.3f}  (at most 1.10)")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How fast is a training step, what gives it its speed, and how much memory does it take? One command.
+"""Time and memory of a training step, and the effect of each optimization.
 
     python workflows/benchmarks/train.py [--labelled 2 --unlabelled 20] [--json OUT]
 
-The recipe's sizes (preset `paper`, T 50, NTU's 25 joints, every fifth clip with two persons) on clips made up for it;
-the released batch is 9 + 90, which is the default on a GPU, and a reduced one on the CPU. A plain engine in the field's
-manner (`plain_engine`) becomes psptool's rung by rung; all rungs take turns in one process, and the median step counts.
-Both engines must give the same loss on the same batch first. Then operations and bytes of a step against the device's
-measured rates, and peak memory of separate processes.
+Preset `paper` (T 50, 25 joints, every fifth clip with two persons) on synthetic clips. The batch is 9 labelled and 90
+unlabelled clips on a GPU, and a reduced one on a CPU. Starting from a plain implementation (`plain_engine`), each row
+adds one optimization of psptool. All rows alternate in one process, and the median step is reported. Before, both
+implementations must give the same loss on the same batch. In addition, the benchmark computes a lower bound from
+operations and bytes of a step and measured rates of the device, and measures peak memory in separate processes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Step = Callable[[], Tensor]
 
 
 def main() -> None:
-    """Run everything, print it, and write it where asked."""
+    """Run all measurements, print them, and write them to ``--json``."""
     arguments = parse_arguments()
     if arguments.memory_child:
         print(json.dumps(peak_memory(*map(int, arguments.memory_child.split(",")), arguments.device)))
@@ -74,17 +74,17 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--labelled", type=int, help="labelled clips a step")
-    parser.add_argument("--unlabelled", type=int, help="other clips a step")
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each rung; the median counts")
-    parser.add_argument("--workers", type=int, default=2, help="the plain engine's DataLoader processes")
-    parser.add_argument("--skip-memory", action="store_true", help="leave out the table of peak memory")
-    parser.add_argument("--json", type=Path, help="write the results there too")
+    parser.add_argument("--labelled", type=int, help="labelled clips per step")
+    parser.add_argument("--unlabelled", type=int, help="unlabelled clips per step")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps per row; the median is reported")
+    parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of the plain engine")
+    parser.add_argument("--skip-memory", action="store_true", help="skip the memory test")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--memory-child", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -114,7 +114,7 @@ def make_clips(count: int, joints: int, device: torch.device) -> RaggedClips:
 
 
 def padded(clips: RaggedClips, frames: int) -> PaddedClips:
-    """The same clips as the plain engine wants them."""
+    """The same clips as padded arrays for the plain engine."""
     arrays: list[list[np.ndarray]] = [[], []]
     for first, length, persons in zip(
         clips.first_row.tolist(), clips.frames.tolist(), clips.persons.tolist(), strict=True
@@ -128,12 +128,12 @@ def padded(clips: RaggedClips, frames: int) -> PaddedClips:
 
 
 def recipe(frames: int = 50, absent: str = "skip") -> TrainingConfig:
-    """The released recipe."""
+    """Preset `paper` with this number of frames and treatment of absent persons."""
     return resolve(preset="paper", changes=[f"sampling.frames={frames}", f"model.absent_persons={absent}"])
 
 
 def network(config: TrainingConfig, topology: Topology, device: torch.device) -> Network:
-    """The network with the weights of one seed."""
+    """The network with the initial weights of `SEED`."""
     torch.manual_seed(SEED)
     return build_model(config, topology, CLASSES).to(device).train()
 
@@ -141,7 +141,7 @@ def network(config: TrainingConfig, topology: Topology, device: torch.device) ->
 def engine_step(
     clips: RaggedClips, labelled: int, batch: int, absent: str, precision: str, frames: int = 50
 ) -> tuple[Step, Network]:
-    """A step of psptool."""
+    """A training step of psptool, and its model."""
     config = recipe(frames, absent)
     model = network(config, clips.topology, clips.device)
     optimizer = build_optimizer(model, config.optim)
@@ -151,7 +151,7 @@ def engine_step(
 
     def step() -> Tensor:
         nonlocal taken
-        # Neighbours, so that every batch has its fifth of pairs.
+        # Consecutive clips: one fifth of every batch has two persons.
         chosen = (torch.arange(batch) + taken) % len(clips.label)
         taken += batch
         labels = clips.label[chosen[:labelled]].to(clips.device, non_blocking=True)
@@ -165,7 +165,7 @@ def engine_step(
 def plain_step(
     clips: RaggedClips, labelled: int, batch: int, workers: int | None, by_index: bool
 ) -> tuple[Step, PlainNet]:
-    """A step of the plain engine; without workers its batch is the same each time and costs nothing."""
+    """A training step of the plain engine; without workers, with one precomputed batch."""
     config = recipe()
     model = PlainNet(config.model, NTU25, CLASSES, by_index).to(clips.device).train()
     model.load_state_dict(network(config, NTU25, clips.device).state_dict())
@@ -181,7 +181,7 @@ def plain_step(
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Backward and the optimizer's step."""
+    """Backward pass and optimizer step."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -189,7 +189,7 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
 
 
 def compare(labelled: int, unlabelled: int, device: torch.device) -> dict[str, float]:
-    """Both engines' loss on one batch, float32, empty persons computed; ends the benchmark where they differ."""
+    """Loss of both implementations on one batch in float32, with absent persons; exits if they differ."""
     clips = make_clips(labelled + unlabelled, 25, device)
     config = recipe(absent="zeros")
     model = network(config, NTU25, device)
@@ -204,21 +204,21 @@ def compare(labelled: int, unlabelled: int, device: torch.device) -> dict[str, f
     theirs = float(plain.loss(joint, motion, labels, labelled).detach())
     print(f"loss on one batch: psptool {ours:.6f}, plain {theirs:.6f}")
     if abs(ours - theirs) > 1e-3 * abs(theirs):
-        raise SystemExit("the losses differ: the comparison of speeds means nothing")
+        raise SystemExit("the losses differ, so the speeds are not comparable")
     return {"psptool": ours, "plain": theirs}
 
 
 def ladder(
     labelled: int, unlabelled: int, device: torch.device, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Seconds a step of every rung, from the plain engine to psptool's; they take turns."""
+    """Seconds per step from the plain engine to psptool, one optimization per row; rows alternate."""
     batch = labelled + unlabelled
     clips = make_clips(max(5 * batch, 100), 25, device)
     rungs: list[tuple[str, Step]] = [
         ("plain engine", plain_step(clips, labelled, batch, arguments.workers, False)[0]),
-        ("no DataLoader (batch for free)", plain_step(clips, labelled, batch, None, False)[0]),
-        ("maps by index", plain_step(clips, labelled, batch, None, True)[0]),
-        ("psptool, empty persons computed", engine_step(clips, labelled, batch, "zeros", "float32")[0]),
+        ("batches precomputed, no DataLoader", plain_step(clips, labelled, batch, None, False)[0]),
+        ("maps by index_select", plain_step(clips, labelled, batch, None, True)[0]),
+        ("psptool, absent persons computed", engine_step(clips, labelled, batch, "zeros", "float32")[0]),
         ("psptool, present persons only", engine_step(clips, labelled, batch, "skip", "float32")[0]),
     ]
     if choose_precision("auto", device) == "bfloat16":
@@ -227,7 +227,7 @@ def ladder(
     for number in range(arguments.rounds + 1):
         for name, step in rungs:
             seconds = timed(step, device)
-            if number:  # the first round warms up
+            if number:  # the first round is a warm-up
                 times[name].append(seconds)
     found: list[dict[str, Any]] = []
     for name, _ in rungs:
@@ -243,7 +243,7 @@ def ladder(
 
 
 def timed(step: Step, device: torch.device) -> float:
-    """Seconds of one step, to its end on the device."""
+    """Seconds of one step, with synchronization of the device."""
     begin = time.perf_counter()
     step()
     if device.type == "cuda":
@@ -252,7 +252,7 @@ def timed(step: Step, device: torch.device) -> float:
 
 
 def floor(labelled: int, unlabelled: int, device: torch.device, seconds: float) -> dict[str, float]:
-    """The least time of a step: its operations and fewest bytes over the device's measured rates."""
+    """Lower bound of a step: operations and minimum memory traffic, divided by measured rates of the device."""
     batch = labelled + unlabelled
     precision = choose_precision("auto", device)
     step, model = engine_step(make_clips(batch, 25, device), labelled, batch, "skip", precision)
@@ -280,28 +280,28 @@ def floor(labelled: int, unlabelled: int, device: torch.device, seconds: float) 
         f"{rate / 1e9:.0f} GFLOP/s, copy {copy / 1e9:.1f} GB/s"
     )
     print(
-        f"floor {least:.3f} s; a step takes {seconds / least:.1f} times as long, "
+        f"lower bound {least:.3f} s; a step takes {seconds / least:.1f} times as long, "
         f"{flops / seconds / rate:.2f} of the peak"
     )
     return {"flops": flops, "bytes": moved, "product": rate, "copy": copy, "floor": least}
 
 
 def product_rate(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second of a large matrix product."""
+    """Floating-point operations per second of a large matrix product."""
     size = 8192 if device.type == "cuda" else 2048
     x = torch.randn(size, size, device=device, dtype=PRECISIONS[precision])
     return 2 * size**3 / min(timed(lambda: x @ x, device) for _ in range(6))
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes a second of a large copy, read and written."""
+    """Bytes per second of a large copy, read plus written."""
     x = torch.zeros(2**26, device=device)
     y = torch.ones_like(x)
     return 2 * x.nbytes / min(timed(lambda: y.copy_(x), device) for _ in range(6))
 
 
 def memory(batch: int, device: str) -> list[dict[str, float]]:
-    """Peak memory of a step by batch, frames and joints, each in a process of its own."""
+    """Peak memory of a step by batch size, frames and joints, each in a separate process."""
     rows = [(batch, 50, 25), (2 * batch, 50, 25), (batch, 100, 25), (batch, 50, 20)]
     found: list[dict[str, float]] = []
     print("clips   T   V   MB of a step   over the first")
@@ -318,7 +318,7 @@ def memory(batch: int, device: str) -> list[dict[str, float]]:
 
 
 def peak_memory(batch: int, frames: int, joints: int, name: str) -> dict[str, float]:
-    """Bytes that two steps take beyond clips, libraries and weights, at their peak."""
+    """Peak memory of two steps in bytes, without clips, libraries and weights."""
     device = choose_device(name)
     labelled = max(1, batch // 11)
     clips = make_clips(batch, joints, device)
@@ -332,7 +332,7 @@ def peak_memory(batch: int, frames: int, joints: int, name: str) -> dict[str, fl
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # Linux hands a parent's ru_maxrss on to the child; VmHWM is this process's own.
+    # On Linux, ru_maxrss is inherited from the parent; VmHWM is that of this process.
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -17,6 +17,8 @@ from psptool.data.skeletons.topology import Topology
 
 UpAxis = Literal["y", "z"]
 """The vertical coordinate axis; it points up."""
+FRAME_RATE = 30
+"""Frames per second of all recordings: Kinect v1 (NW-UCLA) and Kinect v2 (NTU RGB+D)."""
 
 
 class ClipKey(NamedTuple):

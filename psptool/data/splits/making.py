@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from psptool.common.errors import PspError, suggest
+from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.skeletons.datasets import DATASETS, ClipKey, Dataset, Protocol
 from psptool.data.splits.draw import aimclr_share, by_label, draw_global, draw_per_class, global_share, share
@@ -84,6 +85,7 @@ class MadeSplit:
         performances: Number of distinct performances among the labelled clips; views of one performance count once.
         warnings: Classes without labelled clips, or that are only in the test set.
         path: The file it was saved as; None until then.
+        changed: Whether saving changed that file.
     """
 
     split: Split
@@ -92,6 +94,7 @@ class MadeSplit:
     performances: int
     warnings: tuple[str, ...] = ()
     path: Path | None = None
+    changed: bool = False
 
 
 def make_split(
@@ -290,7 +293,8 @@ def _per_class_counts(
         more = f"; and {len(short) - 5} more classes" if len(short) > 5 else ""
         option = "--ratio" if request.count is None else "--count"
         raise PspError(
-            f"{option}: {len(short)} of {len(sizes)} classes have fewer than {count} training clips",
+            f"{option}: {len(short)} of {counted(len(sizes), 'class', 'classes')} have fewer than "
+            f"{counted(count, 'training clip')}",
             listed + more,
             f"at least {count} training clips per class",
             f"Use --count {min(sizes.values())} or fewer.",
@@ -303,9 +307,9 @@ def _warnings(dataset: Dataset, labelled: Mapping[int, int], test: Mapping[str, 
     lines = []
     none = [dataset.class_names[label] for label, count in labelled.items() if count == 0]
     if none:
-        lines.append(f"{len(none)} classes have no labelled clip: {', '.join(none)}")
+        lines.append(f"{counted(len(none), 'class', 'classes')} without labelled clips: {', '.join(none)}")
     only = sorted({key.label for key in test.values()} - labelled.keys())
     if only:
         names = ", ".join(dataset.class_names[label] for label in only)
-        lines.append(f"{len(only)} classes are only in the test set: {names}")
+        lines.append(f"{counted(len(only), 'class', 'classes')} only in the test set: {names}")
     return tuple(lines)

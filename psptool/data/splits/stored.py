@@ -25,16 +25,17 @@ def split_store(store: Store, request: SplitRequest) -> MadeSplit:
     return make_split(DATASETS[manifest.dataset], clips, manifest.fingerprints.clips, request)
 
 
-def make_file(store: Store, request: SplitRequest, path: Path | None = None) -> MadeSplit:
-    """Create a split and save it, under its own name in ``splits/`` if ``path`` is None.
+def make_file(
+    store: Store, request: SplitRequest, path: Path | None = None, folder: Path = Path("splits")
+) -> MadeSplit:
+    """Create a split and save it, under its own name in ``folder`` if ``path`` is None.
 
     Raises:
         PspError: As `make_split`; or the path cannot be written.
     """
     made = split_store(store, request)
-    path = path or Path("splits") / f"{split_name(made.split)}.json"
-    save_split(made.split, path)
-    return replace(made, path=path)
+    path = path or folder / f"{split_name(made.split)}.json"
+    return replace(made, path=path, changed=save_split(made.split, path))
 
 
 def find_split_errors(store: Store, split: Split) -> list[str]:

@@ -21,7 +21,9 @@ from typing_extensions import Self
 
 from psptool.common.errors import PspError, suggest
 from psptool.common.paths import shown
+from psptool.common.text import counted
 from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
     FORMAT_VERSION,
@@ -98,9 +100,15 @@ class StoredClip:
 
     def __repr__(self) -> str:
         persons, frames, joints, _ = self.joint.shape
-        who = "1 person" if persons == 1 else f"{persons} persons"
-        length = "1 frame" if frames == 1 else f"{frames} frames"
+        who = counted(persons, "person")
+        length = counted(frames, "frame")
         return f"<StoredClip {self.name}: {self.class_name!r}, {who}, {length}, {joints} joints>"
+
+    def prepared(self) -> PreparedClip:
+        """The clip as preparation returned it, without the report's notes."""
+        return PreparedClip(
+            self.name, self.key, self.joint, self.present, self.state, self.origin, self.scale, self.rotation
+        )
 
     def recorded(self) -> NDArray[np.float64]:
         """Positions in camera coordinates, metres: float64 (M, T, V, 3); NaN where the person is absent."""
@@ -135,11 +143,14 @@ class Store:
         return map(self.clip, range(len(self)))
 
     def __repr__(self) -> str:
-        clips = "1 clip" if len(self) == 1 else f"{len(self):,} clips"
+        clips = counted(len(self), "clip")
         classes = len(self.manifest.class_names)
         state = "" if self._file else ", closed"
         skeleton = self.manifest.topology
-        return f"<Store {shown(self.path)}: {self.manifest.dataset}, {clips}, {classes} classes, {skeleton}{state}>"
+        content = (
+            f"{self.manifest.dataset}, {clips}, {counted(classes, 'class', 'classes')}, {skeleton}{state}"
+        )
+        return f"<Store {shown(self.path)}: {content}>"
 
     def __enter__(self) -> Self:
         return self

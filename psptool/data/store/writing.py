@@ -8,7 +8,7 @@ Array shapes: n clips, M persons, T frames, V joints; rows R = M * T, person-maj
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
@@ -215,37 +215,6 @@ class StoreWriter:
         except (OSError, RuntimeError) as error:
             cause = self._target.error or error
             raise cannot_write(self._path, cause) from cause
-
-
-def write_store(
-    path: Path, clips: Iterable[PreparedClip], joints: int, draft: DatasetManifest
-) -> DatasetManifest:
-    """Write ``clips`` and the manifest ``draft``, completed with fingerprints and sizes.
-
-    Args:
-        path: The final file.
-        clips: Prepared clips in ascending order of their names.
-        joints: V.
-        draft: The manifest; its fingerprints and sizes are replaced.
-
-    Returns:
-        The manifest as written.
-
-    Raises:
-        PspError: The names are not in ascending order, or the file cannot be written.
-    """
-    with StoreWriter(path, joints) as writer:
-        for clip in clips:
-            writer.add(pack([clip], joints))
-        sizes = {"clips": writer.clips, "frames": writer.frames, "rows": writer.rows}
-        manifest = draft.model_copy(
-            update={
-                "fingerprints": writer.fingerprints(),
-                "counts": draft.counts.model_copy(update=sizes),
-            }
-        )
-        writer.finish(manifest)
-    return manifest
 
 
 class _Rows:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 from psptool.data.skeletons.topologies import NTU25
 from psptool.data.store.reading import Store
 from psptool.formats.exchange.formats import ExchangeFormat
@@ -53,13 +54,15 @@ def losses(
     if form.name == "stgcn" and topology != NTU25.name:
         lines.append(f"the graph of {joints} joints ({topology}): its tools need it as a setting")
     if form.name == "ctrgcn" and (empty := _empty(store, rows)):
-        lines.append(f"{empty} frames without persons: removed, because its feeder treats them as padding")
+        lines.append(
+            f"{counted(empty, 'frame')} without persons: removed, because its feeder treats them as padding"
+        )
     if form.name == "stgcn" and (empty := _empty(store, rows, ends=True)):
-        lines.append(f"{empty} frames without persons at the end of clips: they look like padding")
+        lines.append(f"{counted(empty, 'frame')} without persons at the end of clips: they look like padding")
     if not everything and len(own) < len(store):
-        lines.append(f"{len(store) - len(own)} clips that are in no part of the split: not exported")
+        lines.append(f"{counted(len(store) - len(own), 'clip')} in no part of the split: not exported")
     if split is not None and split.unlabelled and not everything:
-        lines.append(f"which {len(split.labelled)} clips of the training part are labelled")
+        lines.append(f"which {counted(len(split.labelled), 'clip')} of the training part are labelled")
     lines += {
         "recorded": [],
         "centred": ["the position of the body relative to the camera"],
@@ -81,8 +84,8 @@ def _cuts(store: Store, form: ExchangeFormat, rows: NDArray[np.int64], lossy: bo
     # Frames that the format removes do not count.
     long = [n for n in rows[frames > most_frames].tolist() if _length(store, n, form) > most_frames]
     crowded = int((store.table.persons[rows] > most_persons).sum())
-    lines = [f"frames after the first {most_frames} in {len(long)} clips"] if long else []
-    lines += [f"persons after the first {most_persons} in {crowded} clips"] if crowded else []
+    lines = [f"frames after the first {most_frames} in {counted(len(long), 'clip')}"] if long else []
+    lines += [f"persons after the first {most_persons} in {counted(crowded, 'clip')}"] if crowded else []
     if lines and not lossy:
         raise PspError(
             f"--format {form.name}: would lose {' and '.join(lines)} of {store.path}",

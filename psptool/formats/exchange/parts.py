@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from psptool.common.errors import PspError
+from psptool.common.text import counted
 from psptool.data.skeletons.datasets import DATASETS
 from psptool.data.splits.making import SplitRequest
 from psptool.data.splits.stored import split_store
@@ -77,7 +78,7 @@ def absent_from(store: Store, contents: Sequence[Contents]) -> list[str]:
             if absent := sorted(clips - there):
                 some = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
                 said.append(
-                    f"{one.path}: {name}: {len(absent)} of {len(clips)} clips are not in the dataset: {some}"
+                    f"{one.path}: {name}: {len(absent)} of {counted(len(clips), 'clip')} are not in the dataset: {some}"
                 )
     return said
 
@@ -123,7 +124,7 @@ def _why(
     nearest = min(made, key=odd)
     view = made[nearest].test_view
     named = f"{made[nearest].protocol}{'' if view is None else f' with test view {view}'}"
-    return f"no protocol has these clips; the nearest, {named}, differs in {odd(nearest)} clips"
+    return f"no protocol has these clips; the nearest, {named}, differs in {counted(odd(nearest), 'clip')}"
 
 
 def _usual(split: Split) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
+from psptool.common.text import counted
 from psptool.data.skeletons.datasets import ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
@@ -86,7 +87,7 @@ def prepared(
     missing: NDArray[np.bool_] = np.asarray(np.isnan(xyz).any(axis=-1))  # (M, T, V)
     notes: tuple[str, ...] = ()
     if missing.any():
-        notes = (f"{missing.sum()} joints with NaN, treated as missing",)
+        notes = (f"{counted(int(missing.sum()), 'joint')} with NaN, treated as missing",)
         xyz = np.where(missing[..., None], np.float32(0), xyz)
     if coordinates == "recorded":
         missing = np.logical_not(xyz.any(axis=-1))
@@ -94,10 +95,12 @@ def prepared(
     persons_seen = np.flatnonzero(present.any(axis=1)).tolist()
     tracks = [_track(n, xyz[n], present[n], missing[n], topology) for n in persons_seen]
     if not tracks:
-        raise RawFormatError("no body", name, f"{xyz.shape[1]} frames without a body", "at least one body")
+        raise RawFormatError(
+            "no body", name, f"{counted(xyz.shape[1], 'frame')} without a body", "at least one body"
+        )
     most = settings.max_persons
     if len(tracks) > most:
-        notes = (*notes, f"{len(tracks)} persons; the first {most} were kept")
+        notes = (*notes, f"{counted(len(tracks), 'person')}; the first {most} were kept")
     persons = place(tracks[:most], xyz.shape[1])
     persons = persons._replace(notes=(*notes, *persons.notes))
     if coordinates == "normalized":

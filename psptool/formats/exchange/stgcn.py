@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from psptool.common.atomic_write import replacing
 from psptool.common.errors import PspError, RawFormatError
+from psptool.common.text import counted
 from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_label, plain_name, stem
 from psptool.formats.exchange.mapped import map_npy
@@ -161,8 +162,8 @@ def _names_and_labels(path: Path, clips: int) -> tuple[dict[int, tuple[str, int]
     if not len(names) == len(labels) == clips:
         raise PspError(
             str(path),
-            f"{len(names)} names and {len(labels)} labels",
-            f"one name and one label for each of {clips} clips",
+            f"{counted(len(names), 'name')} and {counted(len(labels), 'label')}",
+            f"one name and one label for each of {counted(clips, 'clip')}",
         )
     found: dict[int, tuple[str, int]] = {}
     left_out: list[LeftOut] = []

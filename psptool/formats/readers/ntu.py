@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from psptool.common.errors import RawFormatError
 from psptool.common.paths import shown
+from psptool.common.text import counted
 from psptool.data.skeletons.datasets import UNNAMED, parse_ntu
 from psptool.data.skeletons.topologies import NTU25
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
@@ -92,7 +93,10 @@ def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
         kernel.BODY_LINE: ("field count", f"a body line of {kernel.BODY_FIELDS} fields"),
         kernel.JOINT_COUNT: ("joint count", f"the joint count {NTU25.size}"),
         kernel.JOINT_LINE: ("field count", f"a joint line of {kernel.JOINT_FIELDS} fields"),
-        kernel.REST: ("data after the last frame", f"the end of the file after {found.frames} frames"),
+        kernel.REST: (
+            "data after the last frame",
+            f"the end of the file after {counted(found.frames, 'frame')}",
+        ),
     }[found.stage]
     if found.problem in (kernel.NUMBER, kernel.INFINITE):
         return number_error(word, where)

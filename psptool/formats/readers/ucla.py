@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.common.paths import shown
+from psptool.common.text import counted
 from psptool.data.skeletons.datasets import UNNAMED, ClipKey, parse_ucla
 from psptool.data.skeletons.topologies import UCLA20
 from psptool.formats.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Stray
@@ -206,7 +207,7 @@ def ucla_reader_for(files: list[FileRef]) -> UclaJsonReader | UclaTextReader:
     if not clips_json and not clips_text:
         raise PspError(
             "--raw: no NW-UCLA recordings",
-            f"{len(files)} files, none of which is a recording",
+            f"{counted(len(files), 'file')}, none of which is a recording",
             "aNN_sNN_eNN_vNN.json, or view_<n>/aNN_sNN_eNN/frame_<index>_tc_<timestamp>_skeletons.txt",
             "Check the paths after --raw.",
         )
@@ -295,7 +296,7 @@ def _json_positions(file: FileRef, skeletons: object) -> NDArray[np.float32]:
         raise RawFormatError("shape", f"{file}, skeletons", excerpt(skeletons), "a list of frames")
     for t, joints in enumerate(skeletons):
         if not isinstance(joints, list) or len(joints) != UCLA20.size:
-            found = f"{len(joints)} joints" if isinstance(joints, list) else excerpt(joints)
+            found = counted(len(joints), "joint") if isinstance(joints, list) else excerpt(joints)
             expected = f"a list of {UCLA20.size} joints"
             raise RawFormatError("joint count", f"{file}, skeletons[{t}]", found, expected)
         for j, joint in enumerate(joints):

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.spatial.transform import Rotation
 
-from psptool.data.skeletons.datasets import ClipKey, parse_ntu, parse_ucla
+from psptool.data.skeletons.datasets import FRAME_RATE, ClipKey, parse_ntu, parse_ucla
 from psptool.formats.synthesis.actions import NTU_ACTIONS, UCLA_ACTIONS, perform
 from psptool.formats.synthesis.bodies import Array, move, offsets
 from psptool.formats.synthesis.style import Action
 
-FRAME_RATE = 30.0
 FIRST_ID = 2**56
 """First body id, as with Kinect. Neighbouring ids of this size are equal after conversion to float64."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from psptool.common.atomic_write import is_partial, lock, write_whole
-from psptool.common.errors import PspError, suggest
+from psptool.common.errors import PspError, cannot_read, cannot_write, suggest, system_message
 from psptool.schemas.run import RunConfig
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class RunFolder:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise PspError(f"{self.log}: cannot be written ({error.strerror or error})") from error
+            raise cannot_write(self.log, error) from error
 
     def read_log(self) -> list[dict[str, Any]]:
         """Entries of the log up to the first malformed line: a crash of the machine may leave an incomplete line.
@@ -178,7 +178,7 @@ class RunFolder:
         except ValueError:
             pass
         except OSError as error:
-            raise PspError(f"{self.log}: cannot be read ({error.strerror or error})") from error
+            raise cannot_read(self.log, error) from error
         return entries
 
     def cut_log(self, step: int) -> None:
@@ -255,7 +255,7 @@ def _creation_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PspError(
-            f"{path}: the run folder cannot be created ({error.strerror or error})",
+            f"{path}: the run folder cannot be created ({system_message(error)})",
             fix="Choose a writable folder with --out.",
         ) from error
 

@@ -27,6 +27,9 @@ from psptool.model.logits import clip_logits
 from psptool.model.network import Network
 from psptool.schemas.run import RunConfig
 
+CHUNK = 1024
+"""Maximum number of clips of a dataset in memory at a time, a multiple of the clips of a batch."""
+
 
 @dataclass(frozen=True)
 class StreamLogits:
@@ -123,6 +126,8 @@ def score_clips(
 ) -> StreamLogits:
     """Logits of clips of a dataset, from test frames (nothing drawn), present persons only, in float32.
 
+    At most `CHUNK` clips are in memory at a time.
+
     A clip gets the same logits in whatever order and company it comes, up to the last bits of float32.
 
     Args:
@@ -135,8 +140,13 @@ def score_clips(
     Raises:
         PspError: A logit is not finite; or the store is damaged.
     """
-    clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device)
-    return score_ragged(model, config, clips, chosen, [store.names[n] for n in chosen])
+    topology = TOPOLOGIES[config.topology]
+    chunks = [chosen[first : first + CHUNK] for first in range(0, len(chosen), CHUNK)]
+    parts = [
+        _logits(model, config, RaggedClips.from_store(store, topology, device, chosen=chunk), chunk)
+        for chunk in chunks
+    ]
+    return _joined(parts, [store.names[n] for n in chosen])
 
 
 def score_ragged(
@@ -158,15 +168,29 @@ def score_ragged(
     Raises:
         PspError: A logit is not finite.
     """
-    training = config.training
-    batcher = Batcher.of(clips, training)
+    return _joined([_logits(model, config, clips, chosen)], names)
+
+
+def _logits(
+    model: Network, config: RunConfig, clips: RaggedClips, chosen: NDArray[np.integer]
+) -> dict[str, NDArray[np.float32]]:
+    """Logits by stream, (N, K) each."""
     numbers = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
-    found = clip_logits(model, batcher, numbers)
-    scored = StreamLogits({name: x.cpu().numpy() for name, x in found.items()})
+    found = clip_logits(model, Batcher.of(clips, config.training), numbers)
+    return {name: x.cpu().numpy() for name, x in found.items()}
+
+
+def _joined(parts: Sequence[Mapping[str, NDArray[np.float32]]], names: Sequence[str]) -> StreamLogits:
+    """The logits of consecutive clips as one; ``names`` are those of all clips, for the error.
+
+    Raises:
+        PspError: A logit is not finite.
+    """
+    scored = StreamLogits({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     broken = np.flatnonzero(~np.isfinite(scored.fused).all(axis=1))
     if len(broken):
         raise PspError(
-            f"{len(broken)} of {len(chosen)} clips get logits that are not finite, the first is "
+            f"{len(broken)} of {len(names)} clips get logits that are not finite, the first is "
             f"{names[int(broken[0])]}",
             fix="The training broke down: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )

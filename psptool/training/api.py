@@ -106,7 +106,9 @@ def train(
         recipe = _fitting(recipe, pools)
         _check_share(recipe, ranks)
         config = _run_config(store, draw, data, split, recipe, device, ranks)
-        clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device, STORAGES[recipe.storage])
+        drawn = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()
+        topology, storage = TOPOLOGIES[config.topology], STORAGES[recipe.storage]
+        clips = RaggedClips.from_store(store, topology, device, storage, drawn)
         now = config.latest.model_copy(update={"clips_on": clips.place})
         config = config.model_copy(update={"provenance": (now,)})
         if clips.place == "host":

@@ -200,7 +200,7 @@ def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
 def test_half_precision_storage_halves_the_memory_and_gives_float32_batches(store: Store) -> None:
     half = RaggedClips.from_store(store, UCLA20, torch.device("cpu"), torch.float16)
     full = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
-    assert 2 * half.arrays["joint"].nbytes == full.arrays["joint"].nbytes
+    assert 2 * half.joint.nbytes == full.joint.nbytes
     found, expected = (Batcher(clips, EVEN).test(everything(clips))["joint"].x for clips in (half, full))
     assert found.dtype == torch.float32
     assert torch.equal(found, expected.half().float())

@@ -24,6 +24,7 @@ from psptool.common.paths import shown
 from psptool.data.skeletons.datasets import ClipKey
 from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
+    CHUNK_ROWS,
     FORMAT_VERSION,
     KEY_COLUMNS,
     MANIFEST,
@@ -33,6 +34,9 @@ from psptool.data.store.layout import (
 )
 from psptool.schemas.base import describe
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
+
+SLICE_ROWS = 8 * CHUNK_ROWS
+"""Maximum number of rows that `Store.positions` reads at once: 5 MB for 25 joints."""
 
 
 class ClipTable(NamedTuple):
@@ -53,16 +57,14 @@ class ClipTable(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The arrays of all clips of a dataset.
+    """Positions of consecutive rows.
 
     Attributes:
         joint: float32 (R, V, 3), normalized positions; zero where the person is absent.
-        motion: float32 (R, V, 3), the next frame minus the current one.
         present: bool (R,), whether the person is tracked in that frame.
     """
 
     joint: NDArray[np.float32]
-    motion: NDArray[np.float32]
     present: NDArray[np.bool_]
 
 
@@ -199,14 +201,28 @@ class Store:
             settings=self.manifest.settings,
         )
 
-    def rows(self) -> Rows:
-        """Read the joint, motion and present arrays of all clips, for training.
+    def positions(self, clips: NDArray[np.integer], slice_rows: int = SLICE_ROWS) -> Iterator[Rows]:
+        """Read the positions of clips in slices, one after the other, so that the caller decides where they are kept.
+
+        Args:
+            clips: int (n',), clip indices. Neighbours in the file are read together, so ascending indices are fastest.
+            slice_rows: Maximum number of rows of a slice.
+
+        Yields:
+            The rows of the clips in their order. A slice may begin and end within a clip.
 
         Raises:
             PspError: The file is damaged.
         """
-        everything = slice(None)
-        return Rows(*(self._read(name, everything) for name in ("joint", "motion", "present")))
+        first = self.table.first_row[clips]
+        end = first + self.table.frames[clips] * self.table.persons[clips]
+        # A run begins at a clip that does not follow the one before it in the file.
+        begins = np.flatnonzero(np.concatenate(([True], first[1:] != end[:-1]))[: len(first)])
+        ends = np.append(begins[1:], len(first)) - 1
+        for run, stop in zip(first[begins].tolist(), end[ends].tolist(), strict=True):
+            for row in range(run, stop, slice_rows):
+                rows = slice(row, min(row + slice_rows, stop))
+                yield Rows(self._read("joint", rows), self._read("present", rows))
 
     def array(self, path: str) -> h5py.Dataset:
         """The HDF5 dataset at ``path``, for direct access.

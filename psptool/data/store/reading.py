@@ -216,10 +216,10 @@ class Store:
         """
         first = self.table.first_row[clips]
         end = first + self.table.frames[clips] * self.table.persons[clips]
-        # A run begins at a clip that does not follow the one before it in the file.
-        begins = np.flatnonzero(np.concatenate(([True], first[1:] != end[:-1]))[: len(first)])
-        ends = np.append(begins[1:], len(first)) - 1
-        for run, stop in zip(first[begins].tolist(), end[ends].tolist(), strict=True):
+        # A run of clips ends where the next clip does not follow in the file.
+        gap = first[1:] != end[:-1]
+        begins, ends = first[np.append(True, gap)[: len(first)]], end[np.append(gap, True)[: len(end)]]
+        for run, stop in zip(begins.tolist(), ends.tolist(), strict=True):
             for row in range(run, stop, slice_rows):
                 rows = slice(row, min(row + slice_rows, stop))
                 yield Rows(self._read("joint", rows), self._read("present", rows))

@@ -72,7 +72,8 @@ def prepare(
     settings, workers = _settings(align), _workers(jobs)
     try:
         if dry_run:
-            _tell_estimate(pipeline.estimate(chosen, sources, out, settings, jobs=workers), as_json)
+            estimate = pipeline.estimate(chosen, sources, out, settings, jobs=workers, on_message=note)
+            _tell_estimate(estimate, as_json)
             return
         done = run_preparation(
             chosen, sources, out, settings, jobs=workers, scheduler=scheduler, strict=strict, force=force
@@ -126,6 +127,7 @@ def run_preparation(
             strict=strict,
             force=force,
             progress=report,
+            on_message=note,
         )
 
 

@@ -20,6 +20,7 @@ from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.reading import Store
 from psptool.evaluation.models import TrainedModel
+from psptool.evaluation.scoring import CHUNK
 from psptool.schemas.split import SPLIT_PARTS, Split
 
 NO_PART = ""
@@ -65,15 +66,16 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
     Raises:
         PspError: A feature is not finite, or the store is damaged.
     """
-    clips = RaggedClips.from_store(store, TOPOLOGIES[model.config.topology], model.device)
-    training = model.config.training
-    batcher = Batcher.of(clips, training)
-    batches: dict[str, list[torch.Tensor]] = defaultdict(list)
-    for chosen in torch.split(torch.arange(len(store)), BATCH):
-        batch = batcher.test(chosen)
-        for name, x in model.net.features(batch).items():
-            batches[name].append(batch[name].average @ x.mean((2, 3)))  # (N, P) @ (P, C)
-    by_stream = {name: torch.cat(found).cpu().numpy() for name, found in batches.items()}
+    topology = TOPOLOGIES[model.config.topology]
+    parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+    for chunk in torch.split(torch.arange(len(store)), CHUNK):
+        clips = RaggedClips.from_store(store, topology, model.device, chosen=chunk.numpy())
+        batcher = Batcher.of(clips, model.config.training)
+        for some in torch.split(chunk, BATCH):
+            batch = batcher.test(some)
+            for name, x in model.net.features(batch).items():
+                parts[name].append(batch[name].average @ x.mean((2, 3)))  # (N, P) @ (P, C)
+    by_stream = {name: torch.cat(found).cpu().numpy() for name, found in parts.items()}
     if not all(np.isfinite(x).all() for x in by_stream.values()):
         raise PspError(
             f"{model.path}: some features are not finite",

@@ -136,7 +136,7 @@ def ragged(clips: Sequence[PreparedClip], model: TrainedModel) -> RaggedClips:
     topology = TOPOLOGIES[model.config.topology]
     packed = pack(clips, topology.size)
     table = dict(zip((*KEY_COLUMNS, "frames", "persons"), packed.numbers.T, strict=True))
-    rows = Rows(packed.joint, packed.motion, packed.present)
+    rows = Rows(packed.joint, packed.present)
     return RaggedClips.from_rows(
         rows, table["label"], table["frames"], table["persons"], topology, model.device
     )

@@ -17,6 +17,8 @@ from psptool.evaluation.features import ClipFeatures
 
 Features = NDArray[np.floating]
 Labels = NDArray[np.integer]
+QUERIES = 256
+"""Maximum number of clips whose similarities to all train clips are in memory at a time."""
 PENALTY = 1.0
 """L2 penalty of the linear probe: factor of half the squared weights, added to the summed cross-entropy."""
 NEIGHBOURS = 5
@@ -70,13 +72,15 @@ def nearest_neighbours(
         raise PspError(
             "--neighbours", str(neighbours), f"1 to {len(train)}, the number of labelled training clips"
         )
-    similarity = _unit(queries) @ _unit(train).T  # (Q, N)
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbours]
-    votes = np.zeros((len(queries), int(labels.max()) + 1))
-    weights = np.take_along_axis(similarity, nearest, axis=1) + 1
-    np.add.at(votes, (np.arange(len(queries))[:, None], labels[nearest]), weights)
-    chosen: NDArray[np.int64] = votes.argmax(axis=1).astype(np.int64)
-    return chosen
+    unit, parts = _unit(train), [np.zeros(0, np.int64)]
+    for first in range(0, len(queries), QUERIES):
+        similarity = _unit(queries[first : first + QUERIES]) @ unit.T  # (at most `QUERIES`, N)
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbours]
+        votes = np.zeros((len(nearest), int(labels.max()) + 1))
+        weights = np.take_along_axis(similarity, nearest, axis=1) + 1
+        np.add.at(votes, (np.arange(len(nearest))[:, None], labels[nearest]), weights)
+        parts.append(votes.argmax(axis=1).astype(np.int64))
+    return np.concatenate(parts)
 
 
 def linear_probe(train: Features, labels: Labels, queries: Features) -> NDArray[np.int64]:

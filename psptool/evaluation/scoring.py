@@ -28,6 +28,9 @@ from psptool.model.logits import clip_logits
 from psptool.model.network import Network
 from psptool.schemas.run import RunConfig
 
+CHUNK = 1024
+"""Maximum number of clips of a dataset in memory at a time, a multiple of the clips of a batch."""
+
 
 @dataclass(frozen=True)
 class StreamLogits:
@@ -125,6 +128,7 @@ def score_clips(
     """Logits of clips of a dataset in float32, from uniformly spaced frames.
 
     The logits of a clip do not depend on the other clips or their order, up to rounding in float32.
+    At most `CHUNK` clips are in memory at a time.
 
     Args:
         model: A network from `load_model`.
@@ -136,8 +140,13 @@ def score_clips(
     Raises:
         PspError: A logit is not finite, or the store is damaged.
     """
-    clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device)
-    return score_ragged(model, config, clips, chosen, [store.names[n] for n in chosen])
+    topology = TOPOLOGIES[config.topology]
+    chunks = [chosen[first : first + CHUNK] for first in range(0, len(chosen), CHUNK)]
+    parts = [
+        _logits(model, config, RaggedClips.from_store(store, topology, device, chosen=chunk), chunk)
+        for chunk in chunks
+    ]
+    return _joined(parts, [store.names[n] for n in chosen])
 
 
 def score_ragged(
@@ -159,16 +168,34 @@ def score_ragged(
     Raises:
         PspError: A logit is not finite.
     """
-    training = config.training
-    batcher = Batcher.of(clips, training)
-    indices = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
-    by_stream = clip_logits(model, batcher, indices)
-    logits = StreamLogits({name: x.cpu().numpy() for name, x in by_stream.items()})  # (N, K) each
-    not_finite = np.flatnonzero(~np.isfinite(logits.fused).all(axis=1))
+    return _joined([_logits(model, config, clips, chosen)], names)
+
+
+def _logits(
+    model: Network, config: RunConfig, clips: RaggedClips, chosen: NDArray[np.integer]
+) -> dict[str, NDArray[np.float32]]:
+    """Logits by stream, (N, K) each."""
+    numbers = torch.as_tensor(np.asarray(chosen, dtype=np.int64))
+    found = clip_logits(model, Batcher.of(clips, config.training), numbers)
+    return {name: x.cpu().numpy() for name, x in found.items()}
+
+
+def _joined(parts: Sequence[Mapping[str, NDArray[np.float32]]], names: Sequence[str]) -> StreamLogits:
+    """Concatenate the logits of consecutive clips.
+
+    Args:
+        parts: By stream (n, K) each.
+        names: Names of all clips, for the error.
+
+    Raises:
+        PspError: A logit is not finite.
+    """
+    scored = StreamLogits({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    not_finite = np.flatnonzero(~np.isfinite(scored.fused).all(axis=1))
     if len(not_finite):
         raise PspError(
-            f"logits are not finite for {len(not_finite)} of {counted(len(chosen), 'clip')}, such as "
+            f"logits are not finite for {len(not_finite)} of {counted(len(names), 'clip')}, such as "
             f"{names[int(not_finite[0])]}",
             fix="The training diverged: train again with a lower optim.lr, or with optim.clip_norm of 5 or less.",
         )
-    return logits
+    return scored

@@ -1,7 +1,8 @@
 """Compiled functions of the preparation: assigning detections to tracks, measuring tracks, normalizing a clip.
 
 A clip's arrays are small, so NumPy would spend most of its time on call overhead. All values are computed in float64
-in the order written here, so results do not depend on a machine's linear algebra library.
+in the order written here, so results do not depend on a machine's linear algebra library. Vectors are tuples (x, y, z):
+compiling array arithmetic takes seconds, because numba also compiles the text of its error messages.
 
 All functions are in one file, because numba's disk cache detects changes only in the file of the cached function.
 
@@ -9,7 +10,7 @@ Array shapes: B body detections (one body in one frame) or frames of one track, 
 present, M persons, T frames, V joints.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, call-overload"
 # Compiled functions get their types from numba, and numba's own annotations differ between its versions.
 
 from __future__ import annotations
@@ -37,10 +38,14 @@ def _compiled(function):
     The functions keep the interpreter lock: each takes microseconds, less than reacquiring the lock.
     """
     try:
-        return njit(cache=True)(function)
+        return njit(cache=True, no_cfunc_wrapper=True)(function)
     except RuntimeError:
         # numba has no writable folder for its cache: compile in every process.
-        return njit(function)
+        return njit(no_cfunc_wrapper=True)(function)
+
+
+# Called only by compiled functions, so without wrappers for Python and C.
+_helper = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @_compiled
@@ -61,7 +66,7 @@ def assign_tracks(frame, body, xyz, owner, ids):
         (0, 0, 0)) in the assigned detections, and number of detections without a track.
     """
     tracks = missing = unseen = 0
-    last = np.full(MOST_TRACKS, -1, np.int32)  # the last frame of each track
+    last = np.empty(MOST_TRACKS, np.int32)  # the last frame of each track; only the first `tracks` are set
     for b in range(frame.shape[0]):
         lacking = 0
         for v in range(xyz.shape[1]):
@@ -106,7 +111,8 @@ def energy(xyz, center):
         for v in range(xyz.shape[1]):
             for c in range(3):
                 mean[c] += np.float64(xyz[b, v, c]) - np.float64(xyz[b, center, c])
-    mean /= count
+    for c in range(3):
+        mean[c] /= count
     for b in range(xyz.shape[0]):
         for v in range(xyz.shape[1]):
             for c in range(3):
@@ -158,7 +164,7 @@ def spread_and_motion(xyz, ratio):
     return spread, motion
 
 
-@njit
+@_helper
 def _variance_sum(sums, count):
     """Sum of the variances of x, y and z, from their sums and the sums of their squares; sums is float64 (6,)."""
     mean_square = sums[3] + sums[4] + sums[5]
@@ -166,25 +172,44 @@ def _variance_sum(sums, count):
     return (mean_square - square_mean) / count
 
 
-@njit
+@_helper
 def _dot(a, b):
-    """Dot product of two vectors (3,)."""
+    """Dot product of two vectors."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@njit
+@_helper
 def _length(a):
-    """Euclidean length of a vector (3,); hypot neither overflows nor underflows."""
+    """Euclidean length of a vector; hypot neither overflows nor underflows."""
     return math.hypot(math.hypot(a[0], a[1]), a[2])
 
 
-@njit
-def _bone_vector(leading, p, low, high):
-    """Vector float64 (3,) from joint ``low`` to joint ``high`` in frame ``p``."""
-    return leading[p, high].astype(np.float64) - leading[p, low].astype(np.float64)
+@_helper
+def _divided(a, divisor):
+    """``a / divisor``."""
+    return a[0] / divisor, a[1] / divisor, a[2] / divisor
 
 
-@njit
+@_helper
+def _orthogonal(a, b):
+    """The part of ``a`` that is orthogonal to the unit vector ``b``: a - (a . b) b."""
+    along = _dot(a, b)
+    return a[0] - along * b[0], a[1] - along * b[1], a[2] - along * b[2]
+
+
+@_helper
+def _mean_bone(leading, first, stop, joints):
+    """Mean vector from joint ``joints[0]`` to joint ``joints[1]`` over frames ``first`` to ``stop - 1``."""
+    low, high = joints
+    x = y = z = 0.0
+    for p in range(first, stop):
+        x += np.float64(leading[p, high, 0]) - np.float64(leading[p, low, 0])
+        y += np.float64(leading[p, high, 1]) - np.float64(leading[p, low, 1])
+        z += np.float64(leading[p, high, 2]) - np.float64(leading[p, low, 2])
+    return _divided((x, y, z), np.float64(stop - first))
+
+
+@_helper
 def _axes(spine, across, rotation):
     """Fill ``rotation`` with the body axes as rows: z along ``spine``, x along the part of ``across`` orthogonal to z.
 
@@ -198,22 +223,20 @@ def _axes(spine, across, rotation):
     length = _length(spine)
     if length < SHORTEST_BONE:
         return NO_SPINE
-    z = spine / length
-    sideways = across - _dot(across, z) * z
+    z = _divided(spine, length)
+    sideways = _orthogonal(across, z)
     if _length(sideways) < max(SHORTEST_BONE, LEAST_ACROSS * _length(across)):
         lacking = NO_ACROSS
         # Use the camera's x axis, or its y axis if the spine is nearly parallel to x.
-        substitute = np.zeros(3)
-        substitute[0 if abs(z[0]) < 0.9 else 1] = 1
-        sideways = substitute - _dot(substitute, z) * z
-    x = sideways / _length(sideways)
+        sideways = _orthogonal((1.0, 0.0, 0.0) if abs(z[0]) < 0.9 else (0.0, 1.0, 0.0), z)
+    x = _divided(sideways, _length(sideways))
     # Gram-Schmidt a second time: the first subtraction may cancel most digits of x.
-    x = x - _dot(x, z) * z
-    x = x / _length(x)
+    x = _orthogonal(x, z)
+    x = _divided(x, _length(x))
     # y = z cross x completes the right-handed system, so the determinant is 1.
-    rotation[0] = x
-    rotation[1] = (z[1] * x[2] - z[2] * x[1], z[2] * x[0] - z[0] * x[2], z[0] * x[1] - z[1] * x[0])
-    rotation[2] = z
+    y = (z[1] * x[2] - z[2] * x[1], z[2] * x[0] - z[0] * x[2], z[0] * x[1] - z[1] * x[0])
+    for c in range(3):
+        rotation[0, c], rotation[1, c], rotation[2, c] = x[c], y[c], z[c]
     return lacking
 
 
@@ -238,18 +261,15 @@ def find_transform(leading, center, spine, across, frames, origin, rotation):
         origin[c] = leading[0, center, c]
     # The unit is the spine's length in the first frame in which it is not zero.
     for p in range(leading.shape[0]):
-        length = _length(_bone_vector(leading, p, spine[0], spine[1]))
+        length = _length(_mean_bone(leading, p, p + 1, spine))
         if length >= SHORTEST_BONE:
             lacking, scale = 0, length
             break
     if frames == 0:
         return scale, lacking
-    up, side = np.zeros(3), np.zeros(3)
     used = min(frames, leading.shape[0])
-    for p in range(used):
-        up += _bone_vector(leading, p, spine[0], spine[1])
-        side += _bone_vector(leading, p, across[0], across[1])
-    return scale, lacking | _axes(up / used, side / used, rotation)
+    up, side = _mean_bone(leading, 0, used, spine), _mean_bone(leading, 0, used, across)
+    return scale, lacking | _axes(up, side, rotation)
 
 
 @_compiled
@@ -285,3 +305,14 @@ def apply_transform(xyz, present, origin, scale, rotation, joint):
                     joint[m, t, v, c] = value
                     largest = max(largest, abs(value))
     return largest
+
+
+def call_each() -> None:
+    """Call each function that every preparation uses once, on a clip of one frame, so that it is loaded or compiled."""
+    xyz, origin, rotation = np.zeros((1, 2, 3), np.float32), np.zeros(3), np.eye(3)
+    owner, ids = np.empty(1, np.int32), np.empty(MOST_TRACKS, np.int64)
+    assign_tracks(np.zeros(1, np.int32), np.zeros(1, np.int64), xyz, owner, ids)
+    spread_and_motion(xyz, 1.0)
+    find_transform(xyz, 0, (0, 1), (0, 1), 1, origin, rotation)
+    persons = xyz[np.newaxis]
+    apply_transform(persons, np.ones((1, 1), bool), origin, 1.0, rotation, np.empty_like(persons))

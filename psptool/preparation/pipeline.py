@@ -19,6 +19,7 @@ from psptool.common.atomic_write import link_target
 from psptool.common.errors import PspError, system_message
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
+from psptool.preparation.compiling import MessageCallback, load_kernels
 from psptool.preparation.parallel import Workers, run_ordered
 from psptool.preparation.raw_input import Kind, RawInput, find_raw_input
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
@@ -91,6 +92,7 @@ def prepare(
     strict: bool = False,
     force: bool = False,
     progress: ProgressCallback | None = None,
+    on_message: MessageCallback | None = None,
 ) -> Preparation:
     """Prepare raw recordings.
 
@@ -106,6 +108,7 @@ def prepare(
         strict: Raise an error for a malformed clip, and write nothing.
         force: Prepare again even if the dataset is up to date.
         progress: Called after every batch of clips.
+        on_message: Called with a message before functions are compiled, which happens once per machine.
 
     Raises:
         PspError: No clip is usable; two recordings with one clip name differ; a file cannot be read or written; the
@@ -121,6 +124,7 @@ def prepare(
         _check_strict(strict, path, report.quarantined)
         return Preparation(path, report_path, report, True, time.perf_counter() - began, raw_input.raw_bytes)
     make_folder(path)
+    load_kernels(raw_input.reader, jobs, on_message)
     needed, estimated = take_sample(raw_input, settings).scaled_to(raw_input)
     check_disk(path, needed)
     if workers is None and (estimated or 0.0) < WORTH_WORKERS:
@@ -153,6 +157,7 @@ def estimate(
     settings: PreparationSettings | None = None,
     *,
     jobs: int = 1,
+    on_message: MessageCallback | None = None,
 ) -> Estimate:
     """Estimate size and duration of `prepare` with these arguments, without writing.
 
@@ -162,6 +167,7 @@ def estimate(
     settings = settings or PreparationSettings()
     raw_input = find_raw_input(kind, raw, settings)
     path = _out(out, raw_input)
+    load_kernels(raw_input.reader, jobs, on_message)
     sample = take_sample(raw_input, settings)
     size, seconds = sample.scaled_to(raw_input)
     current = _current_report(path, raw_input) is not None

@@ -209,7 +209,7 @@ class TrainingConfig(Artefact):
     )
     storage: Literal["float32", "float16"] = Field(
         "float32",
-        description="Of the clips held on the device; float16 takes half the memory and rounds positions to 0.1 %",
+        description="Of the positions on the device; float16 takes half the memory and rounds them to 0.1 %",
     )
     validate_every: int = Field(
         0, ge=0, description="Steps between looks at the validation clips; 0: about 20 looks"

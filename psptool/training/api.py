@@ -108,7 +108,9 @@ def train(
         recipe = _limit_pool_batch(recipe, pools)
         _require_clip_per_process(recipe, ranks)
         config = _run_config(store, label_split, data, split, recipe, device, ranks)
-        clips = RaggedClips.from_store(store, TOPOLOGIES[config.topology], device, STORAGES[recipe.storage])
+        used = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()
+        topology, storage = TOPOLOGIES[config.topology], STORAGES[recipe.storage]
+        clips = RaggedClips.from_store(store, topology, device, storage, used)
         now = config.latest.model_copy(update={"clips_on": clips.place})
         config = config.model_copy(update={"provenance": (now,)})
         if clips.place == "host":

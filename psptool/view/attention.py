@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from psptool.common.errors import PspError
-from psptool.data.store.arrays import PreparedClip, motion
+from psptool.data.store.arrays import PreparedClip
 from psptool.view.maps import ClipAttention
 from psptool.view.scene import ViewedClip
 
@@ -61,8 +61,7 @@ def _of_clip(model: Network, config: RunConfig, clip: PreparedClip, device: torc
 
     assert isinstance(model, PSPNet)
     assert model.pyramid is not None
-    joints, moved = clip.joint.shape[2:], motion(clip.joint, clip.present)
-    rows = Rows(clip.joint.reshape(-1, *joints), moved.reshape(-1, *joints), clip.present.reshape(-1))
+    rows = Rows(clip.joint.reshape(-1, *clip.joint.shape[2:]), clip.present.reshape(-1))
     label, frames, persons = (np.array([n]) for n in (clip.key.label, clip.frames, clip.persons))
     ragged = RaggedClips.from_rows(rows, label, frames, persons, TOPOLOGIES[config.topology], device)
     absent = config.training.model.absent_persons

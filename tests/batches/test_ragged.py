@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,7 +201,7 @@ def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
 def test_half_precision_storage_halves_the_memory_and_gives_float32_batches(store: Store) -> None:
     half = RaggedClips.from_store(store, UCLA20, torch.device("cpu"), torch.float16)
     full = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
-    assert 2 * half.arrays["joint"].nbytes == full.arrays["joint"].nbytes
+    assert 2 * half.joint.nbytes == full.joint.nbytes
     found, expected = (Batcher(clips, EVEN).test(everything(clips))["joint"].x for clips in (half, full))
     assert found.dtype == torch.float32
     assert torch.equal(found, expected.half().float())
@@ -276,3 +277,56 @@ def test_a_batcher_of_a_recipe_has_all_that_the_recipe_says_of_batches(clips: Ra
         recipe.streams,
     )
     assert found.absent_persons == "zeros"
+
+
+@pytest.mark.parametrize("slice_rows", [1, 4, 7, 1000])
+@pytest.mark.parametrize("chosen", [[0, 1, 2, 3, 4], [1, 3], [4, 0, 1], []])
+def test_slices_are_the_rows_of_the_chosen_clips_in_their_order(
+    store: Store, chosen: list[int], slice_rows: int
+) -> None:
+    parts = list(store.positions(np.array(chosen, dtype=int), slice_rows))
+    assert all(0 < len(part.joint) == len(part.present) <= slice_rows for part in parts)
+    clips = [store.clip(index) for index in chosen]
+    for name, shape in (("joint", (UCLA20.size, 3)), ("present", ())):
+        found = [getattr(part, name) for part in parts]
+        expected = [getattr(clip, name).reshape(-1, *shape) for clip in clips]
+        assert len(found) == len(expected) == 0 or np.array_equal(
+            np.concatenate(found), np.concatenate(expected)
+        )
+
+
+def test_chosen_clips_give_the_batches_of_the_whole_dataset(store: Store, clips: RaggedClips) -> None:
+    chosen = torch.tensor([3, 1, 4])
+    some = RaggedClips.from_store(store, UCLA20, torch.device("cpu"), chosen=chosen.numpy())
+    assert len(some.joint) == sum(clip.present.size for clip in map(store.clip, chosen.tolist()))
+    few, all_clips = (Batcher(one, SamplingSettings(frames=3), CHANGES) for one in (some, clips))
+    assert same(few.test(chosen), all_clips.test(chosen))
+    assert same(few.train(chosen, seeded()), all_clips.train(chosen, seeded()))
+
+
+@pytest.mark.parametrize("mode", ["skip", "zeros"])
+def test_motion_is_the_stores_motion(store: Store, clips: RaggedClips, mode: str) -> None:
+    for index in range(len(store)):
+        clip = store.clip(index)
+        visible = np.flatnonzero(clip.present.any(0))
+        batcher = Batcher(clips, SamplingSettings(frames=len(visible)), absent_persons=mode)
+        found = batcher.test(torch.tensor([index]))["motion"].x.permute(0, 2, 3, 1).numpy()  # (P, T, V, 3)
+        np.testing.assert_array_equal(found[: len(clip.motion)], clip.motion[:, visible])
+        assert not found[len(clip.motion) :].any()
+
+
+def test_loading_allocates_positions_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is allocated in addition is a slice, and some numbers per clip and frame."""
+    names = [f"a01_s{subject:02d}_e{n:02d}_v01" for subject in range(1, 11) for n in range(10)]
+    write_ucla(tmp_path / "large.h5", [make_clip(name, 0, [(True,) * 200]) for name in names])
+    with open_store(tmp_path / "large.h5") as store:
+        monkeypatch.setattr(Store.positions, "__defaults__", (500,))
+        tracemalloc.start()
+        try:
+            loaded = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # NumPy's arrays are traced, the tensor of the positions is not.
+    assert loaded.joint.nbytes == 100 * 200 * UCLA20.size * 3 * 4
+    assert peak < 0.3 * loaded.joint.nbytes

@@ -46,8 +46,8 @@ def test_a_dataset_goes_out_and_comes_back_with_its_splits(psptool, ntu, kind, f
     with open_store(ntu) as store, open_store("back.h5") as back:
         assert store.manifest.fingerprints.clips == back.manifest.fingerprints.clips
         # Of the frames that hold somebody: CTR-GCN's file has no others.
-        old, new = store.rows(), back.rows()
-        np.testing.assert_array_equal(old.joint[old.present], new.joint[new.present])
+        old, new = (one.array("joint")[:][one.array("present")[:]] for one in (store, back))
+        np.testing.assert_array_equal(old, new)
     for name in splits:
         # Bound to the clips that it names, so that it serves the dataset it came from as well.
         psptool("split", "--check", f"splits/{name}.json", "--data", ntu)
@@ -114,7 +114,7 @@ def test_half_precision_is_said(psptool):
     ran = psptool("import", "a.pkl", "--out", "a.h5", "--coordinates", "normalized")
     assert "a.pkl: positions in float16" in ran.err
     with open_store("a.h5") as store:
-        np.testing.assert_array_equal(store.rows().joint[0, :, 0], np.arange(1, 21))
+        np.testing.assert_array_equal(store.array("joint")[:][0, :, 0], np.arange(1, 21))
 
 
 def test_an_export_is_replaced_with_force_alone(psptool, ucla):

@@ -32,7 +32,7 @@ def test_predict_answers_for_good_files_and_ends_with_one_where_others_cannot_be
 def test_predict_with_nothing_usable_or_no_sense_writes_nothing(here):
     Path("cut.json").write_text("{")
     before = files()
-    assert "none of 1" in here("predict", "cut.json", "--out", "p.json", code=2).err
+    assert "none can be used" in here("predict", "cut.json", "--out", "p.json", code=2).err
     assert "nowhere: no such file" in here("predict", "nowhere", "--out", "p.json", code=2).err
     assert "--top" in here("predict", "all_sqe", "--top", 0, "--out", "p.json", code=2).err
     assert "joints of ucla20" in here("predict", "nturgb+d_skeletons", "--out", "p.json", code=2).err

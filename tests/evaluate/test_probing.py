@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError
+from psptool.evaluation import probing
 from psptool.evaluation.probing import _objective, linear_probe, nearest_neighbours
 
 TRAIN = np.array([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0], [-1.0, 0.0]])
@@ -21,6 +22,20 @@ def test_several_neighbours_outvote_a_single_nearer_one() -> None:
     query = np.array([[0.6, 0.8]])  # similarities 0.6, 0.68, 0.8, -0.6
     assert nearest_neighbours(TRAIN, LABELS, query, 1).tolist() == [3]
     assert nearest_neighbours(TRAIN, LABELS, query, 3).tolist() == [0]
+
+
+def test_nearest_neighbours_in_parts_are_those_of_all_queries_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = np.random.default_rng(2)
+    train, labels, queries = (
+        generator.normal(size=(40, 5)),
+        generator.integers(0, 6, 40),
+        generator.normal(size=(23, 5)),
+    )
+    whole = nearest_neighbours(train, labels, queries, 7)
+    monkeypatch.setattr(probing, "QUERIES", 4)
+    np.testing.assert_array_equal(nearest_neighbours(train, labels, queries, 7), whole)
 
 
 @pytest.mark.parametrize("neighbours", [0, 5])

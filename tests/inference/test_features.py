@@ -11,6 +11,7 @@ import torch
 
 from psptool.common.errors import PspError
 from psptool.data.store.reading import open_store
+from psptool.evaluation import features as features_module
 from psptool.evaluation.features import ClipFeatures, embed, features_file
 from psptool.evaluation.models import TrainedModel, open_model
 from psptool.evaluation.scoring import score_clips
@@ -46,6 +47,17 @@ def test_the_classifier_on_the_features_gives_the_logits(made: tuple[TrainedMode
     for name, own in features.by_stream.items():
         found = model.net.classifier(torch.from_numpy(own)).detach().numpy()
         np.testing.assert_allclose(found, scored.by_stream[name], atol=1e-5)
+
+
+def test_clips_loaded_in_chunks_have_the_same_features(
+    made: tuple[TrainedModel, ClipFeatures], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, whole = made
+    monkeypatch.setattr(features_module, "CHUNK", 2)
+    with open_store(model.config.latest.data_path) as store:
+        parts = embed(model, store, Split.load(Path(model.config.latest.split_path)))
+    for name, x in whole.by_stream.items():
+        np.testing.assert_allclose(parts.by_stream[name], x, rtol=1e-5, atol=1e-6)
 
 
 def test_parts_are_the_splits(made: tuple[TrainedModel, ClipFeatures]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.reading import Store, open_store
+from psptool.evaluation import scoring
 from psptool.evaluation.scoring import load_model, score_clips, softmax
 from psptool.model.classifier import PSPNet
 from psptool.model.logits import clip_logits
@@ -78,6 +80,30 @@ def test_scores_do_not_depend_on_the_clips_computed_at_once(
     parts = clip_logits(make_network(), batcher, torch.arange(5), batch=batch)
     for name, x in whole.items():
         torch.testing.assert_close(x, parts[name], rtol=1e-5, atol=1e-6)
+
+
+def test_clips_loaded_in_chunks_have_exactly_the_logits_of_those_loaded_at_once(
+    run: tuple[Path, RunConfig, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, config, _ = run
+    names = [f"a01_s{1 + n // 15:02d}_e{n % 15:02d}_v03" for n in range(150)]
+    write_ucla(tmp_path / "more.h5", [make_clip(name, n, [ALL]) for n, name in enumerate(names)])
+    loaded: list[int] = []
+    load = RaggedClips.from_store
+
+    def counted(*args: Any, chosen: np.ndarray) -> RaggedClips:
+        loaded.append(len(chosen))
+        return load(*args, chosen=chosen)
+
+    monkeypatch.setattr(RaggedClips, "from_store", counted)
+    model, chosen, found = load_model(config, weights, CPU), np.arange(150)[::-1].copy(), []
+    with open_store(tmp_path / "more.h5") as store:
+        for chunk in (scoring.CHUNK, 64):
+            monkeypatch.setattr(scoring, "CHUNK", chunk)
+            found.append(score_clips(model, config, store, chosen, CPU).by_stream)
+    assert loaded == [150, 64, 64, 22]
+    for name, whole in found[0].items():
+        np.testing.assert_array_equal(whole, found[1][name])
 
 
 def test_scoring_leaves_a_network_in_training_in_training(run: tuple[Path, RunConfig, Store]) -> None:

@@ -62,11 +62,11 @@ def test_every_clip_comes_back_by_name_and_by_index(path, clips):
 
 def test_rows_lie_person_by_person_clip_by_clip(path, clips):
     with open_store(path) as store:
-        rows, table = store.rows(), store.table
+        joint, present, table = store.array("joint")[:], store.array("present")[:], store.table
     assert table.first_row.tolist() == [0, 6, 14, 15]
     assert table.persons.tolist() == [1, 2, 1, 1]
-    np.testing.assert_array_equal(rows.joint[6 + 4 + 1], clips[1].joint[1, 1])
-    np.testing.assert_array_equal(rows.present[6:14], np.ravel(GAP))
+    np.testing.assert_array_equal(joint[6 + 4 + 1], clips[1].joint[1, 1])
+    np.testing.assert_array_equal(present[6:14], np.ravel(GAP))
 
 
 def test_motion_is_next_minus_this_and_zero_where_either_is_absent_and_at_the_end(path, clips):
@@ -113,7 +113,7 @@ def test_many_clips_cross_chunk_borders_unharmed(tmp_path, monkeypatch):
     write_ucla(tmp_path / "many.h5", clips)
     with open_store(tmp_path / "many.h5") as store:
         np.testing.assert_array_equal(
-            store.rows().joint, np.concatenate([clip.joint.reshape(-1, JOINTS, 3) for clip in clips])
+            store.array("joint")[:], np.concatenate([clip.joint.reshape(-1, JOINTS, 3) for clip in clips])
         )
         np.testing.assert_array_equal(store.clip(names[7]).joint, clips[7].joint)
         assert store.names == tuple(names)

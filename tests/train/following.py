@@ -51,7 +51,7 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
     with open_store(data) as store:
         clips = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
         pools = api._pools(store, split, Split.load(split), config)
-    clips = RaggedClips(**{**vars(clips), "arrays": {name: x.double() for name, x in clips.arrays.items()}})
+    clips = RaggedClips(**{**vars(clips), "joint": clips.joint.double()})
     torch.manual_seed(0 if ranks.is_main else 1)  # the first one's weights must reach the others
     model = PSPNet(config.model, UCLA20, 10)
     assert model.pose_branch is not None

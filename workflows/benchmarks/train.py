@@ -95,11 +95,9 @@ def make_clips(count: int, joints: int, device: torch.device) -> RaggedClips:
     frames, persons = rng.integers(60, 121, count), np.where(np.arange(count) % 5 == 0, 2, 1)
     sizes = frames * persons
     joint = torch.as_tensor(rng.normal(size=(int(sizes.sum()), joints, 3)).cumsum(0) * 0.02).float()
-    motion = torch.zeros_like(joint)
-    motion[:-1] = joint[1:] - joint[:-1]
     numbers = [torch.as_tensor(x) for x in (rng.integers(0, CLASSES, count), sizes.cumsum() - sizes)]
     return RaggedClips(
-        arrays={"joint": joint.to(device), "motion": motion.to(device)},
+        joint=joint.to(device),
         device=device,
         present=torch.ones(len(joint), dtype=torch.bool),
         label=numbers[0],
@@ -119,11 +117,13 @@ def padded(clips: RaggedClips, frames: int) -> PaddedClips:
     for first, length, persons in zip(
         clips.first_row.tolist(), clips.frames.tolist(), clips.persons.tolist(), strict=True
     ):
-        for data, kept in zip(clips.arrays.values(), arrays, strict=True):
-            both = np.zeros((2, length, *data.shape[1:]), dtype=np.float32)
-            rows = data[first : first + length * persons].cpu().numpy()
-            both[:persons] = rows.reshape(persons, length, *data.shape[1:])
-            kept.append(both)
+        joint = np.zeros((2, length, *clips.joint.shape[1:]), dtype=np.float32)
+        rows = clips.joint[first : first + length * persons].cpu().numpy()
+        joint[:persons] = rows.reshape(persons, length, *rows.shape[1:])
+        motion = np.zeros_like(joint)
+        motion[:, :-1] = joint[:, 1:] - joint[:, :-1]
+        arrays[0].append(joint)
+        arrays[1].append(motion)
     return PaddedClips(arrays[0], arrays[1], clips.label.tolist(), frames)
 
 

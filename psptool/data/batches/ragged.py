@@ -1,4 +1,6 @@
-"""Clips of a dataset on the device as one ragged tensor, and batches gathered from it without worker processes.
+"""Positions of a dataset's clips on the device as one ragged tensor, and batches gathered from it without workers.
+
+Motion is computed from the positions when a batch is gathered, with the values of the dataset's ``motion`` array.
 
 Frames and persons of a batch are chosen on the host, in small integer tensors, so that all tensor sizes are known
 without waiting for the device.
@@ -9,7 +11,6 @@ frames, V joints, R stored rows (one frame of one person each), F visible frames
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +22,7 @@ from torch.profiler import record_function
 
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.data.batches.sampling import draw_frames, uniform_frames
-from psptool.data.batches.streams import STREAMS, ArrayName, Batch, Frames, Stream
+from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Stream
 from psptool.data.skeletons.datasets import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Rows, Store
@@ -45,25 +46,24 @@ DEVICE_SHARE = 0.5
 class RaggedClips:
     """Clips as rows of one person and frame each, person-major within a clip, as the store has them.
 
-    All but `arrays` are on the host.
+    All but `joint` are on the host.
 
     Attributes:
-        arrays: By name float32 or float16 (R, V, 3), the dataset's positions and their differences to the next frame;
-            on `device`, or on the host where they do not fit there.
+        joint: float32 or float16 (R, V, 3), positions; on `device`, or on the host where they do not fit there.
         device: Where batches go.
         present: bool (R,).
         label: int64 (n,).
-        first_row: int64 (n,), the clip's first row.
+        first_row: int64 (n,), the clip's first row; -1 for a clip that was not loaded.
         frames: int64 (n,).
         persons: int64 (n,).
-        visible: int64 (F,), for each clip the frames in which somebody is present, clip by clip.
+        visible: int64 (F,), for each loaded clip the frames in which somebody is present, clip by clip.
         first_visible: int64 (n,), the clip's first entry in `visible`.
         visible_count: int64 (n,), its number of entries there.
         topology: The V joints.
         up: Vertical axis of the positions.
     """
 
-    arrays: Mapping[ArrayName, Tensor]
+    joint: Tensor
     device: torch.device
     present: Tensor
     label: Tensor
@@ -78,26 +78,44 @@ class RaggedClips:
 
     @property
     def place(self) -> Literal["device", "host"]:
-        """Whether the arrays are on the device, or batches are gathered on the host."""
-        there = next(iter(self.arrays.values())).device
-        return "device" if there.type == self.device.type else "host"
+        """Whether the positions are on the device, or batches are gathered on the host."""
+        return "device" if self.joint.device.type == self.device.type else "host"
 
     @classmethod
     def from_store(
-        cls, store: Store, topology: Topology, device: torch.device, storage: torch.dtype = torch.float32
+        cls,
+        store: Store,
+        topology: Topology,
+        device: torch.device,
+        storage: torch.dtype = torch.float32,
+        chosen: NDArray[np.integer] | None = None,
     ) -> RaggedClips:
-        """Load a whole prepared dataset; arguments as for `from_rows`."""
+        """Load clips of a prepared dataset. Positions are read in slices, so there is no second copy of them.
+
+        Args:
+            store: The dataset.
+            topology: The V joints.
+            device: Where batches go.
+            storage: float32, or float16 for half the memory; batches are float32 in any case.
+            chosen: int (n',), numbers of the clips to load; all if None. Clips keep their numbers, and a batch may have
+                loaded clips only.
+
+        Raises:
+            PspError: The file is damaged.
+        """
         table = store.table
-        return cls.from_rows(
-            store.rows(),
-            table.label,
-            table.frames,
-            table.persons,
-            topology,
-            device,
-            storage,
-            store.manifest.up,
-        )
+        loaded = np.arange(len(store)) if chosen is None else np.unique(chosen)
+        rows = int((table.frames[loaded] * table.persons[loaded]).sum())
+        size = rows * topology.size * 3 * storage.itemsize
+        place = device if _fits(size, device) else torch.device("cpu")
+        joint = torch.empty(rows, topology.size, 3, dtype=storage, device=place)
+        present, end = np.empty(rows, bool), 0
+        for part in store.positions(loaded):
+            begin, end = end, end + len(part.joint)
+            joint[begin:end] = torch.from_numpy(part.joint)
+            present[begin:end] = part.present
+        columns = (table.label, table.frames, table.persons)
+        return cls._of(joint, present, loaded, *columns, topology, device, store.manifest.up)
 
     @classmethod
     def from_rows(
@@ -108,10 +126,8 @@ class RaggedClips:
         persons: NDArray[np.integer],
         topology: Topology,
         device: torch.device,
-        storage: torch.dtype = torch.float32,
-        up: UpAxis = "z",
     ) -> RaggedClips:
-        """Clips onto ``device`` where they take no more than `DEVICE_SHARE` of what is free there.
+        """A few clips in memory, for prediction; they are copied to ``device`` in float32.
 
         Args:
             rows: Of all clips, one after the other, as the store has them.
@@ -120,34 +136,52 @@ class RaggedClips:
             persons: int (n,).
             topology: The V joints.
             device: Where batches go.
-            storage: float32, or float16 for half the memory; batches are float32 in any case.
-            up: Vertical axis of the positions, which only training batches need.
         """
-        sizes = frames * persons
-        first_row = np.cumsum(sizes) - sizes
+        joint = torch.as_tensor(rows.joint).to(device)
+        return cls._of(joint, rows.present, np.arange(len(label)), label, frames, persons, topology, device)
+
+    @classmethod
+    def _of(
+        cls,
+        joint: Tensor,
+        present: NDArray[np.bool_],
+        loaded: NDArray[np.integer],
+        label: NDArray[np.integer],
+        frames: NDArray[np.integer],
+        persons: NDArray[np.integer],
+        topology: Topology,
+        device: torch.device,
+        up: UpAxis = "z",
+    ) -> RaggedClips:
+        """The clips with the numbers ``loaded``, whose rows are one after the other in ``joint`` and ``present``."""
+        length, number = frames[loaded], persons[loaded]
+        first_row = np.cumsum(length * number) - length * number
         shown = [
-            np.flatnonzero(rows.present[first : first + t * m].reshape(m, t).any(0))
-            for first, t, m in zip(first_row, frames, persons, strict=True)
+            np.flatnonzero(present[first : first + t * m].reshape(m, t).any(0))
+            for first, t, m in zip(first_row, length, number, strict=True)
         ]
         count = np.array([len(visible) for visible in shown], dtype=np.int64)
 
         def integers(values: NDArray[np.integer]) -> Tensor:
             return torch.as_tensor(np.asarray(values, dtype=np.int64))
 
-        arrays: dict[ArrayName, NDArray[np.float32]] = {"joint": rows.joint, "motion": rows.motion}
-        size = sum(x.size for x in arrays.values()) * storage.itemsize
-        place = device if _fits(size, device) else torch.device("cpu")
+        def scattered(values: NDArray[np.integer], otherwise: int) -> Tensor:
+            """Values of the loaded clips as a column (n,) of all clips."""
+            column = np.full(len(label), otherwise, dtype=np.int64)
+            column[loaded] = values
+            return torch.as_tensor(column)
+
         return cls(
-            arrays={name: torch.as_tensor(x).to(place, storage) for name, x in arrays.items()},
+            joint=joint,
             device=device,
-            present=torch.as_tensor(rows.present),
+            present=torch.as_tensor(present),
             label=integers(label),
-            first_row=integers(first_row),
+            first_row=scattered(first_row, -1),
             frames=integers(frames),
             persons=integers(persons),
             visible=integers(np.concatenate(shown)),
-            first_visible=integers(np.cumsum(count) - count),
-            visible_count=integers(count),
+            first_visible=scattered(np.cumsum(count) - count, 0),
+            visible_count=scattered(count, 0),
             topology=topology,
             up=up,
         )
@@ -160,9 +194,12 @@ def _fits(size: int, device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class _Persons:
-    """The P persons of the chosen clips, int64 (P,) each: their clip in the batch, number in it, and first row."""
+    """The P persons of the chosen clips, int64 (P,) each: number of their clip in the batch and in the dataset, number
+    in the clip, and first row.
+    """
 
     owner: Tensor
+    clip: Tensor
     number: Tensor
     first_row: Tensor
 
@@ -280,26 +317,27 @@ class Batcher:
         number = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
         # Rows are person-major within a clip: a person's rows come after the frames of the persons before.
         first_row = self.clips.first_row[chosen][owner] + number * self.clips.frames[chosen][owner]
-        return _Persons(owner, number, first_row)
+        return _Persons(owner, chosen[owner], number, first_row)
 
     def _content(self, stream: StreamName, persons: _Persons, frames: Tensor) -> Frames:
         """The stream named ``stream`` on the frames (N, T) of each clip."""
 
-        def read(array: ArrayName) -> Frames:
-            return self._gather(self.clips.arrays[array], persons, frames)
+        def read(quantity: Quantity) -> Frames:
+            return self._gather(quantity, persons, frames)
 
         return STREAMS[stream].make(read, self.streams, self.clips.topology)
 
-    def _gather(self, data: Tensor, persons: _Persons, frames: Tensor) -> Frames:
-        """Rows of ``data`` (R, V, 3) for the frames (N, T) of each clip, as (P, T, V, 3)."""
+    def _gather(self, quantity: Quantity, persons: _Persons, frames: Tensor) -> Frames:
+        """Positions or motion in the frames (N, T) of each clip, as (P, T, V, 3)."""
         owner = persons.owner
         rows = persons.first_row[:, None] + frames[owner]  # (P, 1) + (P, T) -> (P, T)
         present = self.clips.present[rows]  # (R,) -> (P, T)
+        following = None if quantity == "joint" else self._following(rows, present, persons, frames)
         if self.absent_persons == "zeros":
             # Every clip has `slots` persons, (N * slots, T, V, 3). Missing persons are zeros in all frames.
             clips = len(frames)
             slot = owner * self.slots + persons.number  # (P,)
-            x = self._fetch(data, rows)
+            x = self._fetch(rows, following)
             padded = x.new_zeros(clips * self.slots, *x.shape[1:])
             shown = present.new_zeros(len(padded), present.shape[1])
             owner = torch.arange(clips).repeat_interleave(self.slots)
@@ -307,11 +345,29 @@ class Batcher:
             return Frames(x, shown.index_copy(0, slot, present), owner)
         # A person who is absent from all sampled frames is excluded, so P may be less than the number of persons.
         seen = present.any(1)  # (P, T) -> (P,)
-        return Frames(self._fetch(data, rows[seen]), present[seen], owner[seen])
+        x = self._fetch(rows[seen], None if following is None else following[seen])
+        return Frames(x, present[seen], owner[seen])
 
-    def _fetch(self, data: Tensor, rows: Tensor) -> Tensor:
-        """Rows (P, T) of ``data`` (R, V, 3) on the device, (P, T, V, 3), in PyTorch's default type."""
-        device = self.clips.device
+    def _following(self, rows: Tensor, present: Tensor, persons: _Persons, frames: Tensor) -> Tensor:
+        """The rows of the next frames, (P, T).
+
+        A row is its own successor if the person is absent from either frame, or in the last frame of the clip: the
+        difference is exactly zero there.
+        """
+        ends = frames[persons.owner] == self.clips.frames[persons.clip][:, None] - 1  # (P, T)
+        following = rows + (~ends).long()
+        return torch.where(present & self.clips.present[following], following, rows)
+
+    def _fetch(self, rows: Tensor, following: Tensor | None = None) -> Tensor:
+        """Positions in the rows (P, T): (P, T, V, 3) on the device, in PyTorch's default type.
+
+        With ``following``, (P, T), their differences to the positions in these rows.
+        """
+        x = self._positions(rows)
+        return x if following is None else self._positions(following) - x
+
+    def _positions(self, rows: Tensor) -> Tensor:
+        device, data = self.clips.device, self.clips.joint
         if self.clips.place == "device":
             return data[rows.to(device, non_blocking=True)].to(torch.get_default_dtype())
         # Gathered into pinned memory on the host, (P*T, V, 3), so that the copy to the GPU is asynchronous.

@@ -15,8 +15,8 @@ from torch import Tensor
 from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import StreamName, StreamSettings
 
-ArrayName = Literal["joint", "motion"]
-"""An array of the prepared dataset: positions, or the difference to the next recorded frame."""
+Quantity = Literal["joint", "motion"]
+"""Positions, or their difference to the next recorded frame: zero if the person is absent from either."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Frames:
     owner: Tensor
 
 
-Read = Callable[[ArrayName], Frames]
-"""Gathers the sampled frames from one array of the dataset."""
+Read = Callable[[Quantity], Frames]
+"""Gathers positions or motion in the sampled frames."""
 
 
 @dataclass(frozen=True)

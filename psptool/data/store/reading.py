@@ -26,6 +26,7 @@ from psptool.data.skeletons.datasets import ClipKey
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
+    CHUNK_ROWS,
     FORMAT_VERSION,
     KEY_COLUMNS,
     MANIFEST,
@@ -35,6 +36,9 @@ from psptool.data.store.layout import (
 )
 from psptool.schemas.base import describe
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
+
+SLICE_ROWS = 8 * CHUNK_ROWS
+"""Maximum number of rows that `Store.positions` reads at once: 5 MB for 25 joints."""
 
 
 class ClipTable(NamedTuple):
@@ -55,16 +59,14 @@ class ClipTable(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The arrays of all clips of a dataset.
+    """Positions of consecutive rows.
 
     Attributes:
         joint: float32 (R, V, 3), normalized positions; zero where the person is absent.
-        motion: float32 (R, V, 3), the next frame minus the current one.
         present: bool (R,), whether the person is tracked in that frame.
     """
 
     joint: NDArray[np.float32]
-    motion: NDArray[np.float32]
     present: NDArray[np.bool_]
 
 
@@ -210,14 +212,28 @@ class Store:
             settings=self.manifest.settings,
         )
 
-    def rows(self) -> Rows:
-        """Read the joint, motion and present arrays of all clips, for training.
+    def positions(self, clips: NDArray[np.integer], slice_rows: int = SLICE_ROWS) -> Iterator[Rows]:
+        """Read the positions of clips in slices, one after the other, so that the caller decides where they are kept.
+
+        Args:
+            clips: int (n',), clip indices. Neighbours in the file are read together, so ascending indices are fastest.
+            slice_rows: Maximum number of rows of a slice.
+
+        Yields:
+            The rows of the clips in their order. A slice may begin and end within a clip.
 
         Raises:
             PspError: The file is damaged.
         """
-        everything = slice(None)
-        return Rows(*(self._read(name, everything) for name in ("joint", "motion", "present")))
+        first = self.table.first_row[clips]
+        end = first + self.table.frames[clips] * self.table.persons[clips]
+        # A run of clips ends where the next clip does not follow in the file.
+        gap = first[1:] != end[:-1]
+        begins, ends = first[np.append(True, gap)[: len(first)]], end[np.append(gap, True)[: len(end)]]
+        for run, stop in zip(begins.tolist(), ends.tolist(), strict=True):
+            for row in range(run, stop, slice_rows):
+                rows = slice(row, min(row + slice_rows, stop))
+                yield Rows(self._read("joint", rows), self._read("present", rows))
 
     def array(self, path: str) -> h5py.Dataset:
         """The HDF5 dataset at ``path``, for direct access.

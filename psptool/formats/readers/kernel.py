@@ -13,7 +13,7 @@ little-endian machine, as do all builds of PyTorch.
 Notation: F frames, B bodies, V joints; ``data`` is uint8 (number of bytes,).
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, call-arg"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, call-arg, call-overload"
 # Compiled functions get their types from numba, and numba's own annotations differ between its versions.
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ HARD = 16
 """A tracking state has the bit ``HARD << c`` if coordinate c is hard; ``xyz`` then holds its byte offset."""
 
 # Forced, because LLVM would not inline most of these functions, and the calls take as long as their bodies.
-_inlined = njit(forceinline=True)
+_inlined = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _EXACT, _HARD, _NONE = range(3)
 _NEWLINE, _PLUS, _MINUS, _POINT, _E, _SMALL_E = (np.uint8(ord(character)) for character in "\n+-.Ee")
 _SMALL_N, _SMALL_A, _LOWER = np.uint8(ord("n")), np.uint8(ord("a")), np.uint8(0x20)
+_TRUE = np.bool_(True)
 _ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
 _POWERS = np.array([float(10**p) for p in range(23)])
 _WHOLE_POWERS = np.array([10**p for p in range(9)], np.uint64)
@@ -221,7 +222,7 @@ def _number(data, start, end):
     if negative or data[start] == _PLUS:
         start += 1
     first, whole, exponent = start, start, 0
-    start, mantissa, exact = _digits(data, start, end, _ZERO, True)
+    start, mantissa, exact = _digits(data, start, end, _ZERO, _TRUE)
     found = start - first
     if start < end and data[start] == _POINT:
         first = start + 1
@@ -236,7 +237,7 @@ def _number(data, start, end):
         if start < end and (down or data[start] == _PLUS):
             start += 1
         first = start
-        start, power, short = _digits(data, start, end, _ZERO, True)
+        start, power, short = _digits(data, start, end, _ZERO, _TRUE)
         if start == first:
             return _NONE, 0.0
         exact = exact and short and power < np.uint64(1000)
@@ -269,19 +270,18 @@ def _coordinate(data, start, end):
     negative = data[start] == _MINUS
     first = start + 1 if negative else start
     length = end - first - 2
-    if length < 1 or length > 8 or first + 10 > data.shape[0] or data[first + 1] != _POINT:
-        return _number(data, start, end)
-    zeros, missing = np.uint64(0x3030303030303030), np.uint64(64 - 8 * length)
-    leading = np.uint64(data[first]) - np.uint64(48)
-    word = (_eight_bytes(data, first + 2) << missing) | (zeros & ((_ONE << missing) - _ONE))
-    word -= zeros
-    # After the subtraction, a byte that is not a digit has its top bit set, or gets it when 0x76 is added. The digits
-    # below the lowest such byte cause no borrow and no carry, so it is always detected.
-    odd = (word | (word + np.uint64(0x7676767676767676))) & np.uint64(0x8080808080808080)
-    if odd != _ZERO or leading > np.uint64(9):
-        return _number(data, start, end)
-    value = np.float64(leading * _WHOLE_POWERS[length] + _eight_digits(word)) / _POWERS[length]
-    return _EXACT, -value if negative else value
+    if 1 <= length <= 8 and first + 10 <= data.shape[0] and data[first + 1] == _POINT:
+        zeros, missing = np.uint64(0x3030303030303030), np.uint64(64 - 8 * length)
+        leading = np.uint64(data[first]) - np.uint64(48)
+        word = (_eight_bytes(data, first + 2) << missing) | (zeros & ((_ONE << missing) - _ONE))
+        word -= zeros
+        # After the subtraction, a byte that is not a digit has its top bit set, or gets it when 0x76 is added. The
+        # digits below the lowest such byte cause no borrow and no carry, so it is always detected.
+        odd = (word | (word + np.uint64(0x7676767676767676))) & np.uint64(0x8080808080808080)
+        if odd == _ZERO and leading <= np.uint64(9):
+            value = np.float64(leading * _WHOLE_POWERS[length] + _eight_digits(word)) / _POWERS[length]
+            return _EXACT, -value if negative else value
+    return _number(data, start, end)
 
 
 @_inlined
@@ -329,30 +329,10 @@ def _body_line(data, start):
     return FINE if is_whole else BODY_ID, begin, identity, end
 
 
-@_inlined
-def _body(data, start, b, joints, body, xyz, offsets, state):
-    """Parse the lines of one body to the arrays at ``b``: (problem, stage, offset, end, number of hard coordinates)."""
-    size = data.shape[0]
-    problem, offset, body[b], end = _body_line(data, start)
-    if problem != FINE:
-        return problem, BODY_LINE, offset, end, 0
-    start = min(end + 1, size)
-    problem, stated, end = _count(data, start)
-    if problem != FINE or stated != joints:
-        return TRUNCATED if end == size else LINE, JOINT_COUNT, start, end, 0
-    hard = 0
-    for j in range(joints):
-        problem, offset, end, more = _joint(data, min(end + 1, size), b * joints + j, xyz, offsets, state)
-        if problem != FINE:
-            return problem, JOINT_LINE, offset, end, 0
-        hard += more
-    return FINE, REST, start, end, hard
-
-
 def _scan(data, joints, frame, body, xyz, offsets, state):
     """Parse a whole file to the flat arrays: (problem, stage, offset, F, B, number of hard coordinates)."""
-    size, bodies, hard = data.shape[0], 0, 0
-    problem, frames, end = _count(data, 0)
+    size, bodies, hard = data.shape[0], np.int64(0), 0
+    problem, frames, end = _count(data, np.int64(0))
     if problem != FINE:
         return problem, FRAME_COUNT, 0, 0, 0, 0
     for t in range(frames):
@@ -362,19 +342,27 @@ def _scan(data, joints, frame, body, xyz, offsets, state):
             return problem, BODY_COUNT, start, frames, 0, 0
         for _ in range(here):
             start = min(end + 1, size)
-            problem, stage, offset, end, more = _body(data, start, bodies, joints, body, xyz, offsets, state)
+            problem, offset, body[bodies], end = _body_line(data, start)
             if problem != FINE:
-                return problem, stage, offset, frames, 0, 0
+                return problem, BODY_LINE, offset, frames, 0, 0
+            start = min(end + 1, size)
+            problem, stated, end = _count(data, start)
+            if problem != FINE or stated != joints:
+                return TRUNCATED if end == size else LINE, JOINT_COUNT, start, frames, 0, 0
+            for j in range(bodies * joints, (bodies + 1) * joints):
+                problem, offset, end, more = _joint(data, min(end + 1, size), j, xyz, offsets, state)
+                if problem != FINE:
+                    return problem, JOINT_LINE, offset, frames, 0, 0
+                hard += more
             frame[bodies] = t
             bodies += 1
-            hard += more
     while end < size and _is_blank(data[end]):
         end += 1
     return FINE if end >= size else TRAILING, REST, end, frames, bodies, hard
 
 
 try:
-    scan = njit(nogil=True, cache=True)(_scan)
+    scan = njit(nogil=True, cache=True, no_cfunc_wrapper=True)(_scan)
 except RuntimeError:
     # numba has no writable folder for its cache: compile in every process.
     scan = njit(nogil=True)(_scan)

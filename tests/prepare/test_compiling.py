@@ -1,0 +1,49 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from numba import njit
+from numba.core import event
+
+from psptool.formats.readers.ntu import NtuReader
+from psptool.preparation import compiling
+
+LOAD = """
+from psptool.formats.readers.ntu import NtuReader
+from psptool.preparation.compiling import load_kernels
+load_kernels(NtuReader(), jobs=2, on_message=print)
+"""
+
+
+def test_a_message_is_given_before_the_first_compilation_only():
+    messages = []
+    listener = compiling._OnFirstCompilation(lambda: messages.append(compiling.MESSAGE))
+    with event.install_listener("numba:compile", listener):
+        assert njit(lambda x: x + 1)(1) == 2
+        assert njit(lambda x: x + 2)(1) == 3
+    assert messages == [compiling.MESSAGE]
+
+
+def test_no_message_is_given_for_loaded_kernels():
+    compiling.load_kernels(NtuReader(), 1)
+    messages = []
+    compiling.load_kernels(NtuReader(), 2, messages.append)
+    assert messages == []
+
+
+def test_a_second_process_that_cannot_start_is_left_out(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with compiling.ExitStack() as stack:
+        compiling._start_compiling_others(stack)
+
+
+@pytest.mark.slow
+def test_kernels_are_compiled_once_per_machine(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", LOAD]
+    outputs = [
+        subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert outputs == [f"{compiling.MESSAGE}\n", ""]

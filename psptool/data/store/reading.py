@@ -6,6 +6,8 @@ Array shapes: n clips, R rows (one person in one frame), M persons, T frames, V 
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from typing_extensions import Self
 
-from psptool.common.errors import PspError, suggest
+from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import shown
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.datasets import DATASETS, ClipKey
 from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
     FORMAT_VERSION,
@@ -31,8 +33,12 @@ from psptool.data.store.layout import (
     ROW_ARRAYS,
     TABLE_COLUMNS,
 )
+from psptool.data.store.structure import check_structure, check_table, manifest_text
 from psptool.schemas.base import describe
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
+
+_NAMES = re.compile(r"[0-9A-Za-z_\n]*")
+"""Clip names, one a line. They become names of files, so a path is none of them."""
 
 
 class ClipTable(NamedTuple):
@@ -124,8 +130,11 @@ class Store:
         self.path, self.manifest, self._file = path, manifest, file
         table = file["clips"]
         self.names: tuple[str, ...] = tuple(table["name"].asstr()[:])
-        self.table = ClipTable(*(table[name][:].astype(np.int64) for name in TABLE_COLUMNS))
-        self._check_sizes()
+        if not _NAMES.fullmatch("\n".join(self.names)):
+            raise ValueError("/clips/name: found a name with other characters than letters, digits and _")
+        self.table = ClipTable(*(table[name][:] for name in TABLE_COLUMNS))
+        classes, persons = len(manifest.class_names), manifest.settings.max_persons
+        check_table(self.table._asdict(), len(file["joint"]), classes, persons)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -186,8 +195,6 @@ class Store:
         arrays = {name: self._rows_of(name, index) for name in ROW_ARRAYS}
         origin, scale, rotation = (self._read(f"clips/{name}", index) for name in NORMALIZATION)
         key, classes = self.key(index), self.manifest.class_names
-        # A damaged table may have any label; `validate` reports it.
-        class_name = classes[key.label] if 0 <= key.label < len(classes) else f"label {key.label}"
         return StoredClip(
             self.names[index],
             key,
@@ -195,7 +202,7 @@ class Store:
             origin=origin,
             scale=float(scale),
             rotation=rotation,
-            class_name=class_name,
+            class_name=classes[key.label],
             settings=self.manifest.settings,
         )
 
@@ -241,36 +248,24 @@ class Store:
         except (OSError, RuntimeError, ValueError) as error:
             raise _damaged(self.path, f"/{name} cannot be read ({error})") from error
 
-    def _check_sizes(self) -> None:
-        """Check lengths and row offsets: wrong ones would return rows of other clips. `validate` checks the rest."""
-        clips, rows = len(self.names), len(self._file["joint"])
-        per_clip = (*TABLE_COLUMNS, *NORMALIZATION)
-        odd = [f"/clips/{name}" for name in per_clip if len(self._file["clips"][name]) != clips]
-        odd += [f"/{name}" for name in ROW_ARRAYS if len(self._file[name]) != rows]
-        if odd:
-            raise _damaged(self.path, f"{', '.join(odd)}: length differs from /clips/name or /joint")
-        sizes = self.table.frames * self.table.persons
-        starts = np.concatenate(([0], np.cumsum(sizes)))
-        if np.any(sizes < 0) or starts[-1] != rows or not np.array_equal(starts[:-1], self.table.first_row):
-            raise _damaged(
-                self.path, "/clips/first_row does not agree with the row counts of /clips/frames and persons"
-            )
-
 
 def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open a prepared dataset.
+    """Open a prepared dataset, and check its structure before anything of it is read.
 
     Raises:
-        PspError: The file does not exist, is not an HDF5 file, is truncated, has another format version, or is not a
-            psptool dataset.
+        PspError: The file does not exist, is not an HDF5 file, is truncated, has another format version, is not a
+            psptool dataset, or has another structure: `psptool.data.store.structure` says which is accepted.
     """
     path = Path(path)
+    size = _size(path)
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise _cannot_open(path, error) from error
     try:
-        return Store(path, file, _manifest(path, file))
+        manifest = _manifest(path, file)
+        check_structure(file, DATASETS[manifest.dataset].topology.size, size)
+        return Store(path, file, manifest)
     except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
         file.close()
         raise _damaged(path, str(error)) from error
@@ -279,34 +274,55 @@ def open_store(path: str | os.PathLike[str]) -> Store:
         raise
 
 
+def _size(path: Path) -> int:
+    """Size of the file in bytes.
+
+    Raises:
+        PspError: There is no such file, or it is a folder, pipe or device, from which reading could wait forever.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise PspError(f"{path}: no such file", fix="Check the path, or run psptool prepare.") from None
+    except (OSError, ValueError) as error:
+        raise cannot_read(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        fix = "Choose a file in it." if stat.S_ISDIR(found.st_mode) else "Copy its content to a file."
+        raise PspError(f"{path}: is {what}", expected="the HDF5 file of a dataset", fix=fix)
+    return found.st_size
+
+
 def _manifest(path: Path, file: h5py.File) -> DatasetManifest:
-    text = file.attrs.get(MANIFEST)
-    if not isinstance(text, str):
+    text = manifest_text(file)
+    if text is None:
         raise PspError(
             f"{path}: not a psptool dataset: the attribute {MANIFEST!r} is missing",
             fix="Create a dataset with psptool prepare.",
         )
     try:
-        return DatasetManifest.model_validate_json(text)
+        manifest = DatasetManifest.model_validate_json(text)
     except ValidationError as error:
         for item in error.errors():
             if item["loc"] == ("format_version",):
                 raise PspError(
                     f"{path}: format version not supported",
-                    f"version {item['input']}",
+                    f"version {item['input']!s:.20}",
                     f"version {FORMAT_VERSION}",
                     "Prepare the dataset again, or use the version of psptool that wrote it.",
                 ) from error
         raise _damaged(path, f"attribute {MANIFEST!r}: {describe(error)}") from error
-
-
-def _cannot_open(path: Path, error: OSError) -> PspError:
-    if not path.exists():
-        return PspError(f"{path}: no such file", fix="Check the path, or run psptool prepare.")
-    if path.is_dir():
-        return PspError(
-            f"{path}: is a folder", expected="the HDF5 file of a dataset", fix="Choose a file in it."
+    dataset = DATASETS[manifest.dataset]
+    if manifest.topology != dataset.topology.name:
+        raise ValueError(f"topology: found {manifest.topology}, expected {dataset.topology.name}")
+    if len(manifest.class_names) != len(dataset.class_names):
+        raise ValueError(
+            f"class names: found {len(manifest.class_names)}, expected {len(dataset.class_names)}"
         )
+    return manifest
+
+
+def _cannot_open(path: Path, error: Exception) -> PspError:
     if "truncated" in str(error):
         return _damaged(path, "the file is truncated")
     return PspError(f"{path}: cannot be opened ({error})", expected="an HDF5 file from psptool prepare")

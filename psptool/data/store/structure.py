@@ -99,27 +99,25 @@ def check_structure(file: h5py.File, joints: int, size: int) -> None:
     _check_names(h5o.open(group, b"name"))
 
 
-def check_table(columns: dict[str, NDArray[np.int64]], rows: int, classes: int, persons: int) -> None:
+def check_table(columns: dict[str, NDArray[np.int64]], rows: int, classes: int) -> None:
     """Check the table against the arrays: wrong offsets would return rows of other clips.
 
     Args:
         columns: The clip table, int64 (n,) each.
         rows: R.
         classes: Number of classes.
-        persons: Largest number of persons in a clip.
 
     Raises:
         ValueError: A value is out of range, or the clips' rows are not contiguous from 0 to R.
     """
-    for name, least, most in (("label", 0, classes - 1), ("persons", 1, persons)):
+    largest = np.iinfo(np.int64).max
+    for name, least, most in (("label", 0, classes - 1), ("frames", 1, largest), ("persons", 1, largest)):
         odd = (columns[name] < least) | (columns[name] > most)
         if odd.any():
             clip = int(np.argmax(odd))
-            found = int(columns[name][clip])
-            raise ValueError(f"/clips/{name} of clip {clip}: found {found}, expected {least} to {most}")
+            bounds = f"at least {least}" if most == largest else f"{least} to {most}"
+            raise ValueError(f"/clips/{name} of clip {clip}: found {columns[name][clip]}, expected {bounds}")
     frames, first = columns["frames"], columns["first_row"]
-    if (frames < 1).any():
-        raise ValueError(f"/clips/frames of clip {int(np.argmin(frames))}: found {frames.min()}, expected 1 or more")
     # By division: the product of two int64 could wrap.
     fits = bool((frames <= rows // columns["persons"]).all() and ((first >= 0) & (first <= rows)).all())
     if fits:
@@ -141,7 +139,9 @@ def _check_links(group: Any, prefix: str, expected: set[str]) -> None:
     for name, link in found.items():
         kind = group.links.get_info(link).type
         if kind != h5l.TYPE_HARD:
-            raise ValueError(f"{prefix}{name} is {_LINKS.get(kind, 'a link of another kind')}, expected an array")
+            raise ValueError(
+                f"{prefix}{name} is {_LINKS.get(kind, 'a link of another kind')}, expected an array"
+            )
 
 
 def _check_dataset(dataset: Any, name: str, expected: Expected, size: int) -> tuple[int, int]:

@@ -60,7 +60,7 @@ def _dataset(path: Path) -> dict[str, Any]:
 
     with open_store(path) as store:
         manifest = store.manifest
-        joints = int(store.clip(0).joint.shape[2])
+        joints = int(store.array("joint").shape[1])
         counts = manifest.counts
     return {
         "dataset": manifest.dataset,

@@ -32,11 +32,14 @@ from psptool.data.store.layout import (
     NORMALIZATION,
     ROW_ARRAYS,
     TABLE_COLUMNS,
+    bytes_per_row,
 )
 from psptool.data.store.structure import check_structure, check_table, manifest_text
 from psptool.schemas.base import describe
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
 
+BLOCK_BYTES = 8 * 2**20
+"""Size of the clips that are read together."""
 _NAMES = re.compile(r"[0-9A-Za-z_\n]*")
 """Clip names, one a line. They become names of files, so a path is none of them."""
 
@@ -116,6 +119,64 @@ class StoredClip:
         return positions
 
 
+class Normalization(NamedTuple):
+    """The normalization of n clips.
+
+    Attributes:
+        origin: float64 (n, 3), metres, camera coordinates.
+        scale: float64 (n,), metres per unit.
+        rotation: float64 (n, 3, 3), the body axes as rows, in camera coordinates.
+    """
+
+    origin: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClipBlock:
+    """The rows of neighbouring clips.
+
+    Attributes:
+        store: The dataset.
+        indices: The clips.
+        normalization: Of these clips.
+        joint: float32 (R, V, 3).
+        motion: float32 (R, V, 3).
+        present: bool (R,).
+        state: uint8 (R, V).
+    """
+
+    store: Store
+    indices: range
+    normalization: Normalization
+    joint: NDArray[np.float32]
+    motion: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    state: NDArray[np.uint8]
+
+    def clip(self, number: int) -> StoredClip:
+        """The clip ``number`` of the block, whose arrays are views of the block's."""
+        store, index = self.store, self.indices[number]
+        place, shape = store._place(index, int(store.table.first_row[self.indices.start]))
+        key = store.key(index)
+        origin, scale, rotation = (values[number] for values in self.normalization)
+        vectors = (*shape, *self.joint.shape[1:])
+        return StoredClip(
+            store.names[index],
+            key,
+            joint=self.joint[place].reshape(vectors),
+            motion=self.motion[place].reshape(vectors),
+            present=self.present[place].reshape(shape),
+            state=self.state[place].reshape(vectors[:-1]),
+            origin=origin,
+            scale=float(scale),
+            rotation=rotation,
+            class_name=store.manifest.class_names[key.label],
+            settings=store.manifest.settings,
+        )
+
+
 class Store:
     """An open dataset; a context manager. Names and clip table are read on opening, clips on access.
 
@@ -128,20 +189,20 @@ class Store:
 
     def __init__(self, path: Path, file: h5py.File, manifest: DatasetManifest) -> None:
         self.path, self.manifest, self._file = path, manifest, file
+        self._arrays: dict[str, h5py.Dataset] = {}
         table = file["clips"]
         self.names: tuple[str, ...] = tuple(table["name"].asstr()[:])
         if not _NAMES.fullmatch("\n".join(self.names)):
             raise ValueError("/clips/name: found a name with other characters than letters, digits and _")
         self.table = ClipTable(*(table[name][:] for name in TABLE_COLUMNS))
-        classes, persons = len(manifest.class_names), manifest.settings.max_persons
-        check_table(self.table._asdict(), len(file["joint"]), classes, persons)
+        check_table(self.table._asdict(), len(file["joint"]), len(manifest.class_names))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __iter__(self) -> Iterator[StoredClip]:
-        """The clips in the order of `names`, read one at a time."""
-        return map(self.clip, range(len(self)))
+        """The clips in the order of `names`."""
+        return self.clips()
 
     def __repr__(self) -> str:
         clips = "1 clip" if len(self) == 1 else f"{len(self):,} clips"
@@ -191,20 +252,49 @@ class Store:
         index = self.index(which) if isinstance(which, str) else which
         if not -len(self) <= index < len(self):
             raise PspError(f"{self.path}: has no clip {index}", expected=f"an index below {len(self)}")
-        index %= len(self)
-        arrays = {name: self._rows_of(name, index) for name in ROW_ARRAYS}
-        origin, scale, rotation = (self._read(f"clips/{name}", index) for name in NORMALIZATION)
-        key, classes = self.key(index), self.manifest.class_names
-        return StoredClip(
-            self.names[index],
-            key,
-            **arrays,
-            origin=origin,
-            scale=float(scale),
-            rotation=rotation,
-            class_name=classes[key.label],
-            settings=self.manifest.settings,
-        )
+        (found,) = self.clips([index % len(self)])
+        return found
+
+    def clips(self, indices: Iterable[int] | None = None) -> Iterator[StoredClip]:
+        """Read the clips ``indices`` (all if None) in this order; neighbours are read together, which is faster.
+
+        Raises:
+            PspError: The file is damaged.
+        """
+        for block in self.blocks(indices):
+            yield from map(block.clip, range(len(block.indices)))
+
+    def blocks(self, indices: Iterable[int] | None = None) -> Iterator[ClipBlock]:
+        """Read the clips ``indices`` (all if None) in blocks of neighbours, of up to `BLOCK_BYTES` or one clip.
+
+        Raises:
+            PspError: The file is damaged.
+        """
+        for run in self._runs(indices):
+            clips, rows = slice(run.start, run.stop), self._rows_of(run)
+            normalization = Normalization(*(self._read(f"clips/{name}", clips) for name in NORMALIZATION))
+            yield ClipBlock(self, run, normalization, *(self._read(name, rows) for name in ROW_ARRAYS))
+
+    def _runs(self, indices: Iterable[int] | None) -> Iterator[range]:
+        """The clips ``indices`` as runs of neighbours, of up to `BLOCK_BYTES` or one clip."""
+        most = max(1, BLOCK_BYTES // bytes_per_row(self.array("joint").shape[1]))
+        run = range(0)
+        for index in range(len(self)) if indices is None else indices:
+            longer = range(run.start, index + 1)
+            if run and index == run.stop and self._rows_of(longer).stop - self._rows_of(run).start <= most:
+                run = longer
+                continue
+            if run:
+                yield run
+            run = range(index, index + 1)
+        if run:
+            yield run
+
+    def _rows_of(self, run: range) -> slice:
+        """The rows of neighbouring clips."""
+        first, table, last = run.start, self.table, run.stop - 1
+        end = int(table.first_row[last]) + int(table.frames[last]) * int(table.persons[last])
+        return slice(int(table.first_row[first]), end)
 
     def rows(self) -> Rows:
         """Read the joint, motion and present arrays of all clips, for training.
@@ -221,10 +311,13 @@ class Store:
         Raises:
             PspError: There is no such array.
         """
-        found = self._file.get(path)
-        if not isinstance(found, h5py.Dataset):
-            raise _damaged(self.path, f"array /{path} is missing")
-        return found
+        # h5py takes longer to find an array than to read a clip of it.
+        if path not in self._arrays or not self._arrays[path]:
+            found = self._file.get(path)
+            if not isinstance(found, h5py.Dataset):
+                raise _damaged(self.path, f"array /{path} is missing")
+            self._arrays[path] = found
+        return self._arrays[path]
 
     def digests(self, indices: Iterable[int] | None = None) -> list[bytes]:
         """Digest of the coordinates of each clip (or of the clips ``indices``); equal for equal coordinates.
@@ -232,15 +325,24 @@ class Store:
         Raises:
             PspError: The file is damaged.
         """
-        chosen = range(len(self)) if indices is None else indices
-        return [coordinates_digest(self._rows_of("joint", n), self._rows_of("present", n)) for n in chosen]
+        found: list[bytes] = []
+        for run in self._runs(indices):
+            rows = self._rows_of(run)
+            joint, present = self._read("joint", rows), self._read("present", rows)
+            for index in run:
+                place, shape = self._place(index, rows.start)
+                found.append(
+                    coordinates_digest(
+                        joint[place].reshape(*shape, *joint.shape[1:]), present[place].reshape(shape)
+                    )
+                )
+        return found
 
-    def _rows_of(self, name: str, index: int) -> NDArray[Any]:
+    def _place(self, index: int, start: int) -> tuple[slice, tuple[int, int]]:
+        """The rows (person-major) of a clip in an array that begins at row ``start``, and their shape (M, T)."""
         frames, persons = int(self.table.frames[index]), int(self.table.persons[index])
-        first = int(self.table.first_row[index])
-        rows: NDArray[Any] = self._read(name, slice(first, first + frames * persons))
-        # (M * T, ...) -> (M, T, ...): rows are person-major.
-        return rows.reshape(persons, frames, *rows.shape[1:])
+        first = int(self.table.first_row[index]) - start
+        return slice(first, first + frames * persons), (persons, frames)
 
     def _read(self, name: str, what: int | slice) -> Any:
         try:

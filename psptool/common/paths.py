@@ -5,6 +5,7 @@ Python represents each invalid byte as a lone surrogate (PEP 383). Text, JSON an
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,20 @@ def readable_name(path: Path) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
+
+
+def read_text(path: Path, most: int) -> str:
+    """The UTF-8 text of a file of up to ``most`` bytes.
+
+    Raises:
+        OSError: The file cannot be read, or is larger.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return data.decode("utf-8")
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:

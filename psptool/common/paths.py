@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+MAX_JSON = 2**28
+"""Largest JSON file, in bytes. Of the real ones a report on NTU 120 is the largest, with some 10 MB."""
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 

@@ -76,9 +76,9 @@ def _digest(value: object) -> str:
 
 
 def _seconds(folder: RunFolder) -> float | None:
-    """What the log's last line says; None where there is no log."""
+    """What the log's last entry says; None where there is no log."""
     try:
-        *_, last = folder.log.read_text(encoding="utf-8").splitlines()
-        return float(json.loads(last)["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        entries = folder.read_log()
+    except PspError:
         return None
+    return float(entries[-1]["seconds"]) if entries and "seconds" in entries[-1] else None

@@ -10,10 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from psptool.common.atomic_write import write_whole
 from psptool.common.errors import PspError, cannot_read
-from psptool.common.paths import read_text, shown
+from psptool.common.paths import MAX_JSON, read_text, shown
 
-MAX_JSON = 2**28
-"""Largest JSON file, in bytes. Of the real ones a report on NTU 120 is the largest, with some 10 MB."""
 Loaded = TypeVar("Loaded", bound="Artefact")
 
 

@@ -234,7 +234,7 @@ def _computable(device: torch.device) -> tuple[str, ...]:
 def _from_log(folder: RunFolder, config: RunConfig) -> Trained:
     """A finished run, as its log has it."""
     entries = folder.read_log()
-    if not entries:
+    if not entries or not {"lr", "seconds"} <= entries[-1].keys():
         raise PspError(f"{folder.log}: no entries", fix="Train anew with --resume off.")
     last, steps = entries[-1], config.training.optim.steps
     terms = {name: value for name, value in last.items() if name not in NO_TERMS}

@@ -5,7 +5,6 @@ Notation for array shapes: N clips of the part that was scored, K classes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from psptool.common.errors import PspError
 from psptool.data.store.reading import open_store
 from psptool.evaluation import table as tables
 from psptool.evaluation.api import Scored
@@ -120,9 +120,8 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
 
 def _curves(log: Path) -> list[str]:
     try:
-        text = log.read_text(encoding="utf-8")
-        return curves_svgs([json.loads(line) for line in text.splitlines()])
-    except (OSError, ValueError):
+        return curves_svgs(RunFolder(log.parent).read_log())
+    except PspError:
         return []
 
 

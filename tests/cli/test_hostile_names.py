@@ -41,9 +41,10 @@ def here(worked_in, psptool):
         '{"step": 1' + "0" * 400 + ', "lr": 1, "seconds": 1}',
         "[" * 100000,
         '{"step": 1, "loss": null}',
+        '{"step": 1, "\\u001b": 1}',
         "\x00",
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_log_line_that_is_no_entry_ends_the_log(tmp_path, line):
     folder = RunFolder(tmp_path)

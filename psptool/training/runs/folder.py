@@ -268,7 +268,8 @@ def _log_entry(line: str) -> dict[str, Any] | None:
         return None
     # Larger integers are not the log's, and no float can hold some of them.
     plain = all(
-        type(value) is float or (type(value) is int and abs(value) < _LARGEST) for value in entry.values()
+        key.isprintable() and (type(value) is float or (type(value) is int and abs(value) < _LARGEST))
+        for key, value in entry.items()
     )
     return entry if plain else None
 

@@ -118,6 +118,8 @@ def type_of(field: FieldInfo) -> str:
         for limit in field.metadata
         for name, word in _BOUNDS.items()
         if getattr(limit, name, None) is not None
+        # The large maxima only catch typing errors.
+        and not (name in ("le", "lt") and getattr(limit, name) > 1000)
     ]
     return ", ".join([_type_name(field.annotation), *bounds])
 
@@ -128,6 +130,8 @@ def _type_name(kind: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (Union, UnionType):
         return " or ".join("null" if one is type(None) else _type_name(one) for one in arguments)
+    if origin is Annotated:
+        return _type_name(arguments[0])
     if origin is tuple:
         inner = _type_name(arguments[0])
         return f"list of {inner.removeprefix('one of ')}" + ("" if inner.startswith("one of") else "s")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from psptool.cli.console import note
 from psptool.common.errors import PspError
-from psptool.common.paths import newest_first
+from psptool.common.paths import MAX_JSON, newest_first, read_text
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def _dataset_of_store(path: Path) -> str | None:
 
 def _dataset_of_json(path: Path) -> str | None:
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["dataset"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_text(path, MAX_JSON))["dataset"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -65,7 +65,7 @@ def table(
     elif chosen == "text":
         _show(found)
     else:
-        typer.echo(_text(found, chosen), nl=False)
+        say(_text(found, chosen).removesuffix("\n"))
 
 
 def _write_page(path: Path, found: ScoreTable, scored: Sequence[RunScores]) -> None:

@@ -61,7 +61,9 @@ def view(
         note(f"{file}: {len(shown)} of {counted(found.of, 'clip')}: {' '.join(names)}")
     if model is not None and config is not None:
         shown = with_attention(model, config, shown, found.settings)
-    path = out or Path(f"{shown[0].name if len(shown) == 1 else file.stem}.html")
+    path = out or Path(
+        f"{shown[0].name if len(shown) == 1 else file.stem or file.resolve().name or 'clips'}.html"
+    )
     if gif:
         _write(path.with_suffix(".gif"), drawing.moving_gif(shown))
     if png:

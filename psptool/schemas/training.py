@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from psptool.schemas.base import Artefact, Strict
@@ -19,22 +19,37 @@ DEFAULT_STREAMS: tuple[StreamName, ...] = ("joint", "motion")
 Method = Literal["psp", "supervised"]
 Preset = Literal["paper", "paper-short", "small", "lean", "best", "demo"]
 Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Stride = Annotated[int, Field(ge=1, le=1000)]
+MAX_BLOCKS = 64
+MAX_WEIGHTS = 10**9
+"""Largest number of weights in the encoder's convolutions. That of preset ``paper`` has a few million."""
 
 
-class ModelSettings(Strict):
+class _Settings(Strict):
+    """Settings with finite values. Maxima are far beyond use: they keep a typing error from taking all memory."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ModelSettings(_Settings):
     """The network. `channels`, `qk_channels` and `strides` have one entry per block of the encoder."""
 
     network: Literal["psp"] = Field("psp", description="Name in `psptool.model.build.NETWORKS`")
-    channels: tuple[int, ...] = Field(
-        (64, 64, 128, 128, 256, 256, 256, 256), description="Channels a block puts out"
+    channels: tuple[Channels, ...] = Field(
+        (64, 64, 128, 128, 256, 256, 256, 256), max_length=MAX_BLOCKS, description="Channels a block puts out"
     )
-    qk_channels: tuple[int, ...] = Field(
-        (16, 16, 32, 32, 64, 64, 64, 64), description="Width of a head's q and k"
+    qk_channels: tuple[Channels, ...] = Field(
+        (16, 16, 32, 32, 64, 64, 64, 64), max_length=MAX_BLOCKS, description="Width of a head's q and k"
     )
-    strides: tuple[int, ...] = Field((1, 1, 2, 1, 2, 1, 1, 1), description="Stride over time")
-    heads: int = Field(4, ge=1, description="S, heads of every attention")
-    temporal_kernel: int = Field(7, ge=1, description="Frames that a block's temporal convolution spans; odd")
+    strides: tuple[Stride, ...] = Field(
+        (1, 1, 2, 1, 2, 1, 1, 1), max_length=MAX_BLOCKS, description="Stride over time"
+    )
+    heads: int = Field(4, ge=1, le=256, description="S, heads of every attention")
+    temporal_kernel: int = Field(
+        7, ge=1, le=999, description="Frames that a block's temporal convolution spans; odd"
+    )
     share_encoder: bool = Field(True, description="One encoder for all streams (released code), or one each")
     separate_input_projection: bool = Field(
         False,
@@ -58,6 +73,7 @@ class ModelSettings(Strict):
     pose_width: int = Field(
         0,
         ge=0,
+        le=4096,
         description="Channels of the pose branch of the first stream, convolutions over time that see all joints and "
         "their differences at once; 0: none",
     )
@@ -72,18 +88,22 @@ class ModelSettings(Strict):
     def _fits_together(self) -> Self:
         if not len(self.channels) == len(self.qk_channels) == len(self.strides) > 0:
             raise ValueError("channels, qk_channels and strides have one entry a block each")
-        if any(value < 1 for value in (*self.channels, *self.qk_channels, *self.strides)):
-            raise ValueError("channels, qk_channels and strides are positive")
         if self.temporal_kernel % 2 == 0:
             raise ValueError("temporal_kernel is odd, so that a frame lies in the middle of its window")
         if self.channels[-1] % self.heads:
             raise ValueError("the last channels are a multiple of heads")
+        weights = sum(size * size * (self.heads + self.temporal_kernel) for size in self.channels)
+        if weights > MAX_WEIGHTS:
+            raise ValueError(
+                f"the convolutions have about {weights:,} weights, more than {MAX_WEIGHTS:,}: lower channels, heads or "
+                "temporal_kernel"
+            )
         if len(set(self.levels)) != len(self.levels):
             raise ValueError("levels names a level twice")
         return self
 
 
-class StreamSettings(Strict):
+class StreamSettings(_Settings):
     """Which streams the network sees, and how they are made; `psptool.data.batches.streams` defines each."""
 
     names: tuple[StreamName, ...] = Field(
@@ -110,10 +130,10 @@ class StreamSettings(Strict):
         return self
 
 
-class SamplingSettings(Strict):
+class SamplingSettings(_Settings):
     """Which frames of a clip the network sees."""
 
-    frames: int = Field(50, ge=1, description="T, frames a clip")
+    frames: int = Field(50, ge=1, le=100_000, description="T, frames a clip")
     draw: Literal["released", "crop"] = Field(
         "released",
         description="Frames at training: any T of them in order, or T jittered ones spread over a random crop",
@@ -125,7 +145,7 @@ class SamplingSettings(Strict):
     shared: bool = Field(False, description="All streams see the same frames, or each samples its own")
 
 
-class AugmentSettings(Strict):
+class AugmentSettings(_Settings):
     """Changes to a clip at training; zero switches one off. Each stream is augmented independently unless `shared`."""
 
     yaw: NonNegative = Field(0.0, description="Largest turn about the vertical, degrees")
@@ -143,7 +163,7 @@ class AugmentSettings(Strict):
     shared: bool = Field(False, description="All streams of a clip get the same augmentation")
 
 
-class LossSettings(Strict):
+class LossSettings(_Settings):
     """L = CE(labelled) + contrast_weight * (L_body + L_part + L_joint)."""
 
     contrast_weight: NonNegative = Field(0.2, description="0 leaves PPA, the projection and the contrast out")
@@ -153,12 +173,12 @@ class LossSettings(Strict):
     contrast_pairs: tuple[tuple[StreamName, StreamName], ...] = Field(
         (("joint", "motion"),), description="Pairs of streams contrasted; the terms of all pairs are added up"
     )
-    temperature: float = Field(0.07, gt=0)
+    temperature: float = Field(0.07, gt=0, le=1e6)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     contrast_labelled: bool = Field(True, description="Labelled clips stand in the pool too")
 
 
-class TeacherSettings(Strict):
+class TeacherSettings(_Settings):
     """A teacher, whose weights are the running mean of the network's, labels the pool's clips as training goes on.
 
     Mean Teacher (Tarvainen and Valpola 2017), with labels sharpened as in MixMatch (Berthelot et al. 2019) and balanced
@@ -167,7 +187,9 @@ class TeacherSettings(Strict):
 
     weight: NonNegative = Field(0.0, description="Of the cross-entropy with its labels; 0: no teacher")
     momentum: float = Field(0.99, ge=0, lt=1, description="Share of the old weights in the mean at each step")
-    temperature: float = Field(0.5, gt=0, description="Sharpens its labels; 1 leaves them as they are")
+    temperature: float = Field(
+        0.5, gt=0, le=1e6, description="Sharpens its labels; 1 leaves them as they are"
+    )
     balance: bool = Field(
         True, description="Divide by the mean label, for classes that are about equally frequent"
     )
@@ -175,14 +197,15 @@ class TeacherSettings(Strict):
     ramp: Share = Field(0.2, description="Share of the steps in which the weight then rises")
 
 
-class OptimSettings(Strict):
+class OptimSettings(_Settings):
     """The optimizer and its schedule."""
 
-    steps: int = Field(60_000, ge=1, description="Steps of the whole training")
-    labelled_batch: int = Field(9, ge=1, description="Labelled clips per step")
+    steps: int = Field(60_000, ge=1, le=10**9, description="Steps of the whole training")
+    labelled_batch: int = Field(9, ge=1, le=10**6, description="Labelled clips per step")
     pool_batch: int = Field(
         90,
         ge=0,
+        le=10**6,
         description="Clips of the pool a step, seen without labels by contrast and teacher; unused by `supervised`",
     )
     schedule: Literal["released", "cosine"] = Field(
@@ -190,7 +213,7 @@ class OptimSettings(Strict):
         description="The released step function over 120 equal epochs, or a warm-up and a cosine to zero",
     )
     kind: Literal["sgd", "adamw"] = Field("sgd", description="SGD (released recipe), or AdamW")
-    lr: float = Field(0.01, gt=0, description="Largest learning rate")
+    lr: float = Field(0.01, gt=0, le=1e6, description="Largest learning rate")
     warmup: Share = Field(0.1, description="Share of the steps that warm up, for `cosine`")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD")
     nesterov: bool = Field(True, description="Of SGD")
@@ -203,7 +226,7 @@ class TrainingConfig(Artefact):
 
     method: Method = Field("psp", description="psp, or supervised: labels only with the same encoder")
     preset: Preset = Field("paper", description="The preset that the values started from")
-    seed: int | None = Field(None, ge=0, description="Of weights and draws; null means the split's")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Of weights and draws; null means the split's")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32", description="Of the forward pass; auto means bfloat16 where the hardware computes in it"
     )
@@ -212,10 +235,10 @@ class TrainingConfig(Artefact):
         description="Of the positions on the device; float16 takes half the memory and rounds them to 0.1 %",
     )
     validate_every: int = Field(
-        0, ge=0, description="Steps between looks at the validation clips; 0: about 20 looks"
+        0, ge=0, le=10**9, description="Steps between looks at the validation clips; 0: about 20 looks"
     )
     checkpoint_every: int = Field(
-        0, ge=0, description="Steps between checkpoints to resume from; 0: one a minute"
+        0, ge=0, le=10**9, description="Steps between checkpoints to resume from; 0: one a minute"
     )
     model: ModelSettings = ModelSettings()
     sampling: SamplingSettings = SamplingSettings()

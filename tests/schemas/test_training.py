@@ -219,7 +219,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
     ("settings", "expected"),
     [
         ({"channels": (8, 8)}, "one entry a block"),
-        ({"channels": (8,), "qk_channels": (0,), "strides": (1,)}, "positive"),
+        ({"channels": (8,), "qk_channels": (0,), "strides": (1,)}, "greater than or equal to 1"),
         ({"channels": (6,), "qk_channels": (2,), "strides": (1,)}, "multiple of heads"),
         ({"temporal_kernel": 4}, "odd"),
         ({"levels": ("joint", "joint")}, "twice"),

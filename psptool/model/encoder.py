@@ -9,13 +9,14 @@ V joints, S heads, d channels of a head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from psptool.model.batch_norm import BatchNorm
+from psptool.model.precision import padding
 from psptool.schemas.training import ModelSettings
 
 SLOPE = 0.1
@@ -85,7 +86,10 @@ class ConvBN(nn.Sequential):
         return conv.weight * scale[:, None, None, None], bias * scale + shift
 
     def normalize(self, y: Tensor) -> Tensor:
-        """Batch norm of the convolution's output, (P, C', V, T) -> the same. `folded` contains it in evaluation mode."""
+        """Batch norm of the convolution's output, (P, C', V, T) -> (P, C', V, T).
+
+        In evaluation mode it is part of the convolution (see `folded`), and nothing is done.
+        """
         return cast(Tensor, self.norm(y)) if self.training else y
 
 
@@ -106,7 +110,7 @@ class WholeBodyProjection(ConvBN):
         weight, bias = self.folded()
         whole_body = x.permute(0, 3, 2, 1).flatten(2)  # (P, 3, V, T) -> (P, T, V*3)
         # (P, T, V*3) -> (P, T, V*C) -> (P, T, V, C)
-        y = F.linear(whole_body, weight.flatten(1), bias).view(persons, frames, joints, -1)
+        y = padded_linear(whole_body, weight.flatten(1), bias).view(persons, frames, joints, -1)
         # The norm sees (P, C, T, V) in channels-last memory, which needs no copy.
         return self.normalize(y.permute(0, 3, 1, 2)).transpose(2, 3)
 
@@ -126,15 +130,13 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if x.device.type == "cpu" and x.dtype != torch.float64:  # oneDNN has no float64
         return F.conv2d(x, weight, bias)
-    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    return padded_linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
-def padding(size: int, dtype: torch.dtype) -> int:
-    """How many zeros fill ``size`` up to a multiple of 8 in bfloat16; none in other types.
-
-    GPUs multiply bfloat16 matrices several times as fast if their rows are multiples of 16 bytes.
-    """
-    return -size % 8 if dtype == torch.bfloat16 else 0
+def padded_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Linear layer, (..., C) -> (..., C'), with inputs padded by zeros where that is faster (see `padding`)."""
+    pad = padding(weight.shape[1], x)
+    return F.linear(F.pad(x, (0, pad)), F.pad(weight, (0, pad)), bias) if pad else F.linear(x, weight, bias)
 
 
 def input_projection(settings: ModelSettings, joints: int) -> ConvBN:
@@ -184,17 +186,18 @@ class Block(nn.Module):
         persons, _, joints, frames = x.shape
         weight = self.query_key.weight
         # The encoding is added after the linear layer, where it is smaller: W (x + e) + b = W x + (W e + b)
-        encoding = F.linear(self.get_buffer("encoding"), weight.flatten(1), self.query_key.bias)  # (V, 1, 2*S*d)
+        encoding = self.get_buffer("encoding").to(weight.dtype)
+        encoding = F.linear(encoding, weight.flatten(1), self.query_key.bias)  # (V, 1, C) -> (V, 1, 2*S*d)
         # (P, C, V, T) -> (P, V, T, 2*S*d) -> (P, V, T, 2, S, d)
         query_key = pointwise(x, weight).permute(0, 2, 3, 1)
         query_key = query_key + encoding.to(query_key.dtype)
         query_key = query_key.view(persons, joints, frames, 2, self.heads, self.qk_channels)
         # -> two of (P, S, V, T, d) -> (P, S, V, T*d): all frames of a joint are one vector
         query, key = query_key.permute(3, 0, 4, 1, 2, 5).unbind(0)
-        pad = padding(joints, query_key.dtype)
+        pad = padding(joints, query_key)
         key = F.pad(key, (0, 0, 0, 0, 0, pad)) if pad else key
         product = query.flatten(3) @ key.flatten(3).transpose(-1, -2)  # (P, S, V, V + pad)
-        product = product[..., :joints] / (self.qk_channels * frames)
+        product = (product[..., :joints] if pad else product) / (self.qk_channels * frames)
         return torch.tanh(product) * self.alpha + self.global_attention
 
     def attend(self, x: Tensor, attention: Tensor) -> Tensor:
@@ -210,16 +213,13 @@ class Block(nn.Module):
         """
         persons, _, joints, frames = x.shape
         weight, bias = self.spatial.folded()
-        mixed: Tensor | None = None
-        for head, head_weight in enumerate(weight.chunk(self.heads, dim=1)):  # (C', S*C, 1, 1) -> S of (C', C, 1, 1)
-            rows = pointwise(x, head_weight).permute(0, 2, 3, 1).flatten(2)  # (P, C', V, T) -> (P, V, T*C')
-            maps = attention[:, head].to(rows.dtype)
-            pad = padding(joints, rows.dtype)
-            maps = (F.pad(maps, (0, pad)) if pad else maps).transpose(1, 2)
-            # (P, V + pad, V) @ (P, V, T*C') -> (P, V + pad, T*C')
-            mixed = maps @ rows if mixed is None else mixed.baddbmm_(maps, rows)
-        assert mixed is not None
-        mixed = mixed[:, :joints].unflatten(2, (frames, -1))
+        head_weights = weight.chunk(self.heads, dim=1)  # (C', S*C, 1, 1) -> S of (C', C, 1, 1)
+        # S of (P, C', V, T) -> (P, V, T*C')
+        rows = [pointwise(x, head_weight).permute(0, 2, 3, 1).flatten(2) for head_weight in head_weights]
+        maps, pad = attention.to(rows[0].dtype), padding(joints, rows[0])
+        mixed = _SumOverQueries.apply(F.pad(maps, (0, pad)) if pad else maps, *rows)  # type: ignore[no-untyped-call]
+        # (P, V + pad, T*C') -> (P, V, T, C')
+        mixed = (mixed[:, :joints] if pad else mixed).view(persons, joints, frames, -1)
         return self.spatial.normalize((mixed + bias.to(mixed.dtype)).permute(0, 3, 1, 2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,8 +230,34 @@ class Block(nn.Module):
         return add_activate(self.temporal(y), self.skip_temporal(y))
 
 
+class _SumOverQueries(torch.autograd.Function):
+    """Sum over heads s and query joints u of ``maps[:, s, u, v] * rows[s][:, u]``, (P, V', R).
+
+    Maps are (P, S, V, V'), and the rows of each head (P, V, R). Plain products would compute the gradient of the
+    transposed maps, whose rows are V, not V' values long (see `padding`).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, *rows: Tensor) -> Tensor:
+        ctx.save_for_backward(maps, *rows)
+        out = maps[:, 0].transpose(1, 2) @ rows[0]  # (P, V', V) @ (P, V, R) -> (P, V', R)
+        for head in range(1, len(rows)):
+            out.baddbmm_(maps[:, head].transpose(1, 2), rows[head])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, ...]:
+        maps, *rows = ctx.saved_tensors
+        # (P, V, R) @ (P, R, V') -> (P, V, V') per head
+        grad_maps = torch.stack([x @ grad_out.transpose(1, 2) for x in rows], dim=1)
+        return grad_maps, *(maps[:, head] @ grad_out for head in range(len(rows)))
+
+
 def add_activate(y: Tensor, residual: Tensor) -> Tensor:
-    """Leaky ReLU of ``y + residual``, in the memory of ``y``, which no gradient needs: it is the output of a batch norm."""
+    """Leaky ReLU of ``y + residual``, computed in the memory of ``y``.
+
+    ``y`` must be the output of a batch norm or a convolution: no gradient needs its values.
+    """
     return F.leaky_relu_(y.add_(residual), SLOPE)
 
 

@@ -36,7 +36,9 @@ def learning_rate(step: int, settings: OptimSettings) -> float:
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
     """Build the optimizer of all parameters. Weight decay applies to all of them, as in the original implementation."""
     if settings.kind == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        return torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
     return torch.optim.SGD(
         model.parameters(),
         lr=settings.lr,

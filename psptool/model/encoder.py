@@ -61,7 +61,7 @@ class ConvBN(nn.Sequential):
         """See the class."""
         weight, bias = self.folded()
         if self.kernel == 1:
-            y = pointwise(x[..., :: self.stride], weight, bias)
+            y = pointwise(x, weight, bias, self.stride)
         else:
             # The kernel is over the last axis here: (C', C, kernel, 1) -> (C', C, 1, kernel)
             y = F.conv2d(x, weight.transpose(2, 3), bias, (1, self.stride), (0, self.kernel // 2))
@@ -115,7 +115,7 @@ class WholeBodyProjection(ConvBN):
         return self.normalize(y.permute(0, 3, 1, 2)).transpose(2, 3)
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
     """1x1 convolution of a tensor in channels-last memory.
 
     On a CPU, oneDNN's convolution with its fused bias is faster than the general matrix product of `linear`.
@@ -124,13 +124,14 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x: (P, C, V, T).
         weight: (C', C, 1, 1).
         bias: (C',).
+        stride: Over frames.
 
     Returns:
-        (P, C', V, T), in channels-last memory.
+        (P, C', V, ceil(T / stride)), in channels-last memory.
     """
     if x.device.type == "cpu" and x.dtype != torch.float64:  # oneDNN has no float64
-        return F.conv2d(x, weight, bias)
-    return padded_linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+        return F.conv2d(x, weight, bias, (1, stride))
+    return padded_linear(x[..., ::stride].permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def padded_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

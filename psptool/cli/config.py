@@ -129,9 +129,17 @@ def _type_name(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join("null" if one is type(None) else _type_name(one) for one in arguments)
     if origin is tuple:
-        inner = _type_name(arguments[0])
-        return f"list of {inner.removeprefix('one of ')}" + ("" if inner.startswith("one of") else "s")
+        return f"list of {_plural(arguments[0])}"
     return _NAMES[kind]
+
+
+def _plural(kind: Any) -> str:
+    """The entries of a list."""
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"lists of {_plural(get_args(kind)[0])}"
+    return f"{_NAMES[kind]}s"
 
 
 def _say_table(as_json: bool) -> None:
@@ -140,7 +148,7 @@ def _say_table(as_json: bool) -> None:
 
     presets = {name: _flat_values(resolve(preset=name)) for name in PRESETS}
     fields = dict(all_fields(TrainingConfig))
-    # The preset's own name and the formalities of the file are no settings.
+    # The name of the preset is not a setting.
     keys = [key for key in fields if key != "preset"]
     if as_json:
         say_json({key: _json_row(key, fields[key], presets) for key in keys})

@@ -21,7 +21,7 @@ EXAMPLES = examples(
 
 def embed(
     run: Annotated[
-        Path | None, typer.Argument(help="The run's folder; by default the newest in runs/.")
+        Path | None, typer.Argument(help="The run folder; by default the newest in runs/.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The .npz or .parquet file to write; by default RUN/features.npz.")

@@ -24,7 +24,7 @@ EXAMPLES = examples(
 
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(help="The run's folder; by default the newest in runs/.")
+        Path | None, typer.Argument(help="The run folder; by default the newest in runs/.")
     ] = None,
     weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
     data: Annotated[Path | None, typer.Option(help="The dataset; by default that of the run.")] = None,

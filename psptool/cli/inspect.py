@@ -25,7 +25,7 @@ VALIDATE_EXAMPLES = examples("psptool validate data/ucla.h5", "psptool validate 
 
 File = Annotated[
     Path,
-    typer.Argument(help="A dataset (.h5), a JSON file of psptool or a run's folder.", show_default=False),
+    typer.Argument(help="A dataset (.h5), a JSON file of psptool or a run folder.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

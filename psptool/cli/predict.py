@@ -33,7 +33,7 @@ def predict(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="A run's folder or exported .safetensors; the newest run."),
+        typer.Option(help="A run folder or exported .safetensors; the newest run."),
     ] = None,
     top: Annotated[int, typer.Option(help="Classes to list per recording.")] = 5,
     weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",

@@ -75,7 +75,7 @@ def train(
         int | None,
         typer.Option(metavar="STEPS", help="Time the parts of some steps; keep no run."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default a new one in runs/.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default a new one in runs/.")] = None,
     resume: Annotated[
         str, typer.Option(help="An interrupted run: auto (default), required or off.", show_default=False)
     ] = "auto",

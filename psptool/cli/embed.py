@@ -30,7 +30,7 @@ def embed(
     weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
     data: Annotated[Path | None, typer.Option(help="The dataset; by default that of the run.")] = None,
     split: Annotated[Path | None, typer.Option(help="The split; by default that of the run.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write features of all clips; measure k-NN and linear probe."""

@@ -32,7 +32,7 @@ def evaluate(
     validation: Annotated[
         bool, typer.Option("--validation", help="Score the validation clips, not the test clips.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:

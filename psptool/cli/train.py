@@ -42,15 +42,13 @@ def train(
     split: Annotated[Path | None, typer.Option(help="The split; by default the newest in splits/.")] = None,
     data: Annotated[Path | None, typer.Option(help="The dataset; by default the split's, in data/.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="psp (default), or supervised: labels only, same encoder.")
+        str | None, typer.Option(help="psp (default), or supervised: the supervised baseline.")
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="small (default), best, lean, paper, paper-short."),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with values, or a run's config.json.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file, or config.json of a run.")] = None,
     like: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Use a run's configuration, split and dataset.")
     ] = None,
@@ -60,26 +58,29 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate (optim.lr).")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps (optim.steps).")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the pool, instead of steps.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training clips, instead of --steps.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Labelled clips per step (optim.labelled_batch).")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bfloat16; by default the preset's.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of initialization and sampling; by default the split's.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed; by default that of the split.")] = None,
     profile: Annotated[
         int | None,
-        typer.Option(metavar="STEPS", help="Time the parts of some steps; keep no run."),
+        typer.Option(metavar="STEPS", help="Profile this many steps; keep no run."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default a new one in runs/.")] = None,
     resume: Annotated[
-        str, typer.Option(help="An interrupted run: auto (default), required or off.", show_default=False)
+        str,
+        typer.Option(help="Interrupted runs: auto (default), required or off.", show_default=False),
     ] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show all; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, show the configuration; write nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model. psptool config --table lists the keys of --set."""

@@ -33,8 +33,8 @@ class StreamScores(Strict):
 class Scores(Artefact):
     """Accuracies as fractions, and the provenance of the run, so that ``psptool table`` needs no other file.
 
-    The keys with *unseen* are about the clips without a duplicate in the training set. Provenance that an earlier version
-    did not record is null.
+    Keys with *unseen* are about the clips without a duplicate in the training set. Provenance is null if the version of
+    psptool did not record it.
     """
 
     format_version: Literal[1] = 1
@@ -71,8 +71,12 @@ class Scores(Artefact):
         None, description="The rule given to psptool split --validation, such as view=2"
     )
     family: Family | None = Field(None, description="Counting of labelled clips, as in the split")
-    ratio: float | None = Field(None, description="Requested fraction of labels; null if a count was requested")
-    count: int | None = Field(None, description="Requested labelled clips per class; null if a ratio was requested")
+    ratio: float | None = Field(
+        None, description="Requested fraction of labels; null if a count was requested"
+    )
+    count: int | None = Field(
+        None, description="Requested labelled clips per class; null if a ratio was requested"
+    )
     labelled: int | None = Field(None, description="Number of labelled clips")
     draw: int | None = Field(None, description="Seed of the label split")
     split_digest: str | None = Field(None, description="Digest of the clip names in each part of the split")
@@ -80,7 +84,9 @@ class Scores(Artefact):
     changes: tuple[str, ...] | None = Field(
         None, description="Values that differ from the preset, as key=value"
     )
-    recipe_digest: str | None = Field(None, description="Digest of the training configuration without its seed")
+    recipe_digest: str | None = Field(
+        None, description="Digest of the training configuration without its seed"
+    )
     seconds: float | None = Field(None, description="Training time in seconds, first to last step")
     device: str | None = Field(None, description="Device of the training, by its PyTorch name")
     hardware: str | None = Field(None, description="GPU model, or processor model and number of threads")
@@ -94,5 +100,5 @@ class Scores(Artefact):
 
 
 def measure_names(streams: Iterable[str]) -> tuple[str, ...]:
-    """Accuracies of a table: fusion of all streams, each of ``streams``, clips without a duplicate in the training set."""
+    """Names of the accuracies of a table: fusion of all streams, each stream, clips without a duplicate in training."""
     return ("top1", "top5", *(f"top1_{name}" for name in streams), "top1_unseen")

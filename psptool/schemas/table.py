@@ -17,7 +17,9 @@ class Spread(Strict):
     mean: float
     deviation: float | None = Field(None, description="Sample standard deviation; null for one label split")
     error: float | None = Field(None, description="Standard error of the mean; null for one label split")
-    values: tuple[float, ...] = Field(description="One value per label split; several runs of a label split are averaged")
+    values: tuple[float, ...] = Field(
+        description="One value per label split; several runs of a label split are averaged"
+    )
 
 
 class Group(Strict):
@@ -45,8 +47,8 @@ class Difference(Strict):
     measures: dict[str, Spread]
     closed: float | None = Field(
         None,
-        description="Share of the gap to full supervision: mean difference in top-1, divided by the gap between `against` "
-        "and `against` with all labels; null if the gap is at most twice its standard error",
+        description="Share of the gap to full supervision: mean difference in top-1, divided by the gap between "
+        "`against` and `against` with all labels; null if the gap is at most twice its standard error",
     )
 
 

@@ -25,46 +25,52 @@ NonNegative = Annotated[float, Field(ge=0)]
 class ModelSettings(Strict):
     """The network. `channels`, `qk_channels` and `strides` have one entry per encoder block."""
 
-    network: Literal["psp"] = Field("psp", description="Architecture; a name in `psptool.model.build.NETWORKS`")
+    network: Literal["psp"] = Field(
+        "psp", description="Architecture; a name in `psptool.model.build.NETWORKS`"
+    )
     channels: tuple[int, ...] = Field(
         (64, 64, 128, 128, 256, 256, 256, 256), description="Output channels of each block"
     )
     qk_channels: tuple[int, ...] = Field(
-        (16, 16, 32, 32, 64, 64, 64, 64), description="Attention head dimension (queries and keys) of each block"
+        (16, 16, 32, 32, 64, 64, 64, 64),
+        description="Attention head dimension (queries and keys) of each block",
     )
     strides: tuple[int, ...] = Field((1, 1, 2, 1, 2, 1, 1, 1), description="Temporal stride of each block")
     heads: int = Field(4, ge=1, description="Attention heads of each block and pyramid level")
-    temporal_kernel: int = Field(7, ge=1, description="Kernel size of the temporal convolutions, in frames; odd")
+    temporal_kernel: int = Field(
+        7, ge=1, description="Kernel size of the temporal convolutions, in frames; odd"
+    )
     share_encoder: bool = Field(
-        True, description="true: all streams share one encoder (original implementation); false: one encoder per stream"
+        True,
+        description="true: all streams share one encoder (original implementation); false: one encoder per stream",
     )
     separate_input_projection: bool = Field(
         False,
-        description="Give each stream its own input embedding layer in a shared encoder, so that batch norm scales each "
-        "stream by itself",
+        description="Give each stream its own input embedding layer in a shared encoder, so that batch norm "
+        "scales each stream by itself",
     )
     input_projection: Literal["per_joint", "whole_body"] = Field(
         "per_joint",
-        description="Input embedding layer: `per_joint` embeds each joint with the same weights (original implementation), "
-        "`whole_body` sees all joints of a frame",
+        description="Input embedding layer: `per_joint` embeds each joint with the same weights (original "
+        "implementation), `whole_body` sees all joints of a frame",
     )
     levels: tuple[Level, ...] = Field(("body", "part", "joint"), description="Levels of the pyramid")
     polymerize: Literal["raw", "chained", "off"] = Field(
         "chained",
-        description="Map that the part level adds to the joint level: `raw`, its own (original implementation); `chained`, "
-        "its polymerized one (text of the paper); `off`, none",
+        description="Map that the part level adds to the joint level: `raw`, its own (original implementation); "
+        "`chained`, its polymerized one (text of the paper); `off`, none",
     )
     absent_persons: Literal["skip", "zeros"] = Field(
         "skip",
-        description="`skip` leaves absent persons out; `zeros` computes two persons per clip, absent ones as zeros (original "
-        "implementation)",
+        description="`skip` leaves absent persons out; `zeros` computes two persons per clip, absent ones as "
+        "zeros (original implementation)",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate before the classifier")
     pose_width: int = Field(
         0,
         ge=0,
-        description="Channels of the pose branch, temporal convolutions over all joints of the first stream; 0: no pose "
-        "branch",
+        description="Channels of the pose branch, temporal convolutions over all joints of the first stream; 0: "
+        "no pose branch",
     )
     pose_dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in the pose branch")
 
@@ -76,7 +82,9 @@ class ModelSettings(Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if not len(self.channels) == len(self.qk_channels) == len(self.strides) > 0:
-            raise ValueError("channels, qk_channels and strides must have the same number of entries, one per block")
+            raise ValueError(
+                "channels, qk_channels and strides must have the same number of entries, one per block"
+            )
         if any(value < 1 for value in (*self.channels, *self.qk_channels, *self.strides)):
             raise ValueError("channels, qk_channels and strides must be positive")
         if self.temporal_kernel % 2 == 0:
@@ -94,18 +102,19 @@ class StreamSettings(Strict):
     names: tuple[StreamName, ...] = Field(
         DEFAULT_STREAMS,
         min_length=1,
-        description="Streams; their logits are summed. joint: positions; motion: differences over time; bone: joint minus "
-        "parent joint. The pose branch uses the first one",
+        description="Streams; their logits are summed. joint: positions; motion: differences over time; bone: "
+        "joint minus parent joint. The pose branch uses the first one",
     )
     motion: Literal["recorded", "drawn"] = Field(
         "recorded",
-        description="Motion stream: `recorded`, difference to the next recorded frame (original implementation); `drawn`, "
-        "next sampled frame minus previous sampled frame",
+        description="Motion stream: `recorded`, difference to the next recorded frame (original implementation); "
+        "`drawn`, next sampled frame minus previous sampled frame",
     )
     origin: Literal["clip", "frame"] = Field(
         "clip",
-        description="Origin of the coordinates: `clip`, center joint of the first frame (original implementation); `frame`, "
-        "center joint of the same frame. The center joint itself keeps its trajectory",
+        description="Origin of the coordinates: `clip`, center joint of the first frame (original "
+        "implementation); `frame`, center joint of the same frame. The center joint itself keeps its "
+        "trajectory",
     )
 
     @model_validator(mode="after")
@@ -121,27 +130,35 @@ class SamplingSettings(Strict):
     frames: int = Field(50, ge=1, description="Frames per clip, T")
     draw: Literal["released", "crop"] = Field(
         "released",
-        description="In training: `released`, T random frames in order (original implementation); `crop`, one random frame "
-        "from each of T equal segments of a random crop. In test: T evenly spaced frames",
+        description="In training: `released`, T random frames in order (original implementation); `crop`, one "
+        "random frame from each of T equal segments of a random crop. In test: T evenly spaced frames",
     )
     crop: Share = Field(0.6, description="`crop`: minimum length, as a fraction of the clip")
     speed: Share = Field(
-        0.0, description="`crop`: maximum change of the playback speed within the crop, as a fraction; 0: constant speed"
+        0.0,
+        description="`crop`: maximum change of the playback speed within the crop, as a fraction; 0: constant speed",
     )
-    shared: bool = Field(False, description="true: all streams use the same frames; false: each stream samples its own")
+    shared: bool = Field(
+        False, description="true: all streams use the same frames; false: each stream samples its own"
+    )
 
 
 class AugmentSettings(Strict):
     """Augmentation of training clips; 0 turns one off. Each stream is augmented independently unless `shared`."""
 
     yaw: NonNegative = Field(0.0, description="Maximum random rotation about the vertical axis, in degrees")
-    pitch_roll: NonNegative = Field(0.0, description="Maximum random rotation about each horizontal axis, in degrees")
+    pitch_roll: NonNegative = Field(
+        0.0, description="Maximum random rotation about each horizontal axis, in degrees"
+    )
     shear: NonNegative = Field(0.0, description="Maximum shear factor")
     scale: float = Field(0.0, ge=0, lt=1, description="Maximum change of size, as a fraction")
     jitter: NonNegative = Field(
-        0.0, description="Standard deviation of Gaussian noise on the joint stream; 1 is the length of the spine"
+        0.0,
+        description="Standard deviation of Gaussian noise on the joint stream; 1 is the length of the spine",
     )
-    mask_joints: float = Field(0.0, ge=0, lt=1, description="Probability that a joint is set to zero in all frames")
+    mask_joints: float = Field(
+        0.0, ge=0, lt=1, description="Probability that a joint is set to zero in all frames"
+    )
     mask_frames: float = Field(
         0.0, ge=0, lt=1, description="Probability that a frame is set to zero for all persons"
     )
@@ -152,16 +169,21 @@ class AugmentSettings(Strict):
 class LossSettings(Strict):
     """Loss: CE(labelled) + contrast_weight * (L_body + L_part + L_joint)."""
 
-    contrast_weight: NonNegative = Field(0.2, description="Weight of the contrastive loss (CCL); 0: no CCL and no PPA")
+    contrast_weight: NonNegative = Field(
+        0.2, description="Weight of the contrastive loss (CCL); 0: no CCL and no PPA"
+    )
     contrast_levels: tuple[Level, ...] | None = Field(
         None, description="Levels of the contrastive loss; null: all of model.levels"
     )
     contrast_pairs: tuple[tuple[StreamName, StreamName], ...] = Field(
-        (("joint", "motion"),), description="Pairs of streams in the contrastive loss; the losses of all pairs are summed"
+        (("joint", "motion"),),
+        description="Pairs of streams in the contrastive loss; the losses of all pairs are summed",
     )
     temperature: float = Field(0.07, gt=0, description="Temperature of the contrastive loss")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy")
-    contrast_labelled: bool = Field(True, description="Include the labelled clips, without labels, in the pool")
+    contrast_labelled: bool = Field(
+        True, description="Include the labelled clips, without labels, in the pool"
+    )
 
 
 class TeacherSettings(Strict):
@@ -173,7 +195,9 @@ class TeacherSettings(Strict):
 
     weight: NonNegative = Field(0.0, description="Weight of the teacher loss; 0: no teacher")
     momentum: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average per step")
-    temperature: float = Field(0.5, gt=0, description="Sharpening temperature of the predicted labels; 1: no sharpening")
+    temperature: float = Field(
+        0.5, gt=0, description="Sharpening temperature of the predicted labels; 1: no sharpening"
+    )
     balance: bool = Field(
         True, description="Divide predicted labels by their mean; suits classes of about equal frequency"
     )
@@ -193,8 +217,8 @@ class OptimSettings(Strict):
     )
     schedule: Literal["released", "cosine"] = Field(
         "released",
-        description="`released`: step decay over 120 equal epochs (original implementation); `cosine`: warm-up, then cosine "
-        "decay to zero",
+        description="`released`: step decay over 120 equal epochs (original implementation); `cosine`: warm-up, "
+        "then cosine decay to zero",
     )
     kind: Literal["sgd", "adamw"] = Field("sgd", description="`sgd` (original implementation) or `adamw`")
     lr: float = Field(0.01, gt=0, description="Peak learning rate")
@@ -208,11 +232,17 @@ class OptimSettings(Strict):
 class TrainingConfig(Artefact):
     """A training configuration."""
 
-    method: Method = Field("psp", description="`psp`, or `supervised`: cross-entropy of the labelled clips only, with the same encoder")
+    method: Method = Field(
+        "psp",
+        description="`psp`, or `supervised`: cross-entropy of the labelled clips only, with the same encoder",
+    )
     preset: Preset = Field("paper", description="Preset that the values are based on")
-    seed: int | None = Field(None, ge=0, description="Random seed (initialization, sampling); null: the seed of the split")
+    seed: int | None = Field(
+        None, ge=0, description="Random seed (initialization, sampling); null: the seed of the split"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "float32", description="Precision of the forward pass; `auto`: bfloat16 if the hardware supports it, else float32"
+        "float32",
+        description="Precision of the forward pass; `auto`: bfloat16 if the hardware supports it, else float32",
     )
     storage: Literal["float32", "float16"] = Field(
         "float32",
@@ -221,9 +251,7 @@ class TrainingConfig(Artefact):
     validate_every: int = Field(
         0, ge=0, description="Validation interval in steps; 0: about 20 validations in total"
     )
-    checkpoint_every: int = Field(
-        0, ge=0, description="Checkpoint interval in steps; 0: once a minute"
-    )
+    checkpoint_every: int = Field(0, ge=0, description="Checkpoint interval in steps; 0: once a minute")
     model: ModelSettings = ModelSettings()
     sampling: SamplingSettings = SamplingSettings()
     streams: StreamSettings = StreamSettings()
@@ -236,9 +264,7 @@ class TrainingConfig(Artefact):
     def _levels_exist(self) -> Self:
         missing = [level for level in self.loss.contrast_levels or () if level not in self.model.levels]
         if missing:
-            raise ValueError(
-                f"loss.contrast_levels contains {', '.join(missing)}, but model.levels does not"
-            )
+            raise ValueError(f"loss.contrast_levels contains {', '.join(missing)}, but model.levels does not")
         return self
 
     @model_validator(mode="after")

@@ -69,7 +69,7 @@ class Grid:
         """What a call printed; one that fails fails the test."""
         ran = subprocess.run(
             self.command(*options, config=config, question=question), cwd=self.folder, env=environment(),
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=170, check=False,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout
         return ran.stdout
@@ -93,7 +93,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def until(holds: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def until(holds: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 600) -> None:
     ends = time.monotonic() + seconds
     while not holds():
         assert process.poll() is None, process.communicate()[0]

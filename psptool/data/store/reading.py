@@ -336,7 +336,8 @@ def _cannot_open(path: Path, error: OSError) -> PspError:
         )
     if "truncated" in str(error):
         return _damaged(path, "the file is truncated")
-    return PspError(f"{path}: cannot be opened ({error})", expected="an HDF5 file from psptool prepare")
+    why = "not an HDF5 file" if "signature not found" in str(error) else f"cannot be opened ({error})"
+    return PspError(f"{path}: {why}", expected="an HDF5 file from psptool prepare")
 
 
 def _damaged(path: Path, what: str) -> PspError:

@@ -23,7 +23,7 @@ EXAMPLES = examples(
 
 def split(
     ratio: Annotated[
-        float | None, typer.Option(help="Share of labelled training clips, over 0, at most 1.")
+        float | None, typer.Option(help="Fraction of labelled training clips, above 0, at most 1.")
     ] = None,
     count: Annotated[int | None, typer.Option(help="Labelled clips per class, instead of --ratio.")] = None,
     protocol: Annotated[

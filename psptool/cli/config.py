@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool config --preset small",
-    "psptool config --preset best > recipe.yaml",
+    "psptool config --preset best > my.yaml",
     "psptool config --table",
 )
 _WIDTH = 100

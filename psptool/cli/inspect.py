@@ -35,7 +35,7 @@ VALIDATE_EXAMPLES = examples(
 
 File = Annotated[
     Path,
-    typer.Argument(help="A dataset (.h5), a JSON file of psptool or a run's folder.", show_default=False),
+    typer.Argument(help="A dataset (.h5), a JSON file of psptool or a run folder.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -95,7 +95,7 @@ def _dataset(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> tuple[dict[str, Any], str]:
-    """The contents of one of psptool's JSON files, whichever it is, and the next command."""
+    """The contents of a JSON file of psptool, and the next command."""
     folder = path.parent
     shown = {
         "split": (_split, f"psptool train --split {path}"),
@@ -113,7 +113,7 @@ def _json(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _kind_of(path: Path, kinds: Sequence[str]) -> str:
-    """The schema whose keys the file has most of; the first of ``kinds`` for a file that is no JSON object."""
+    """The schema that shares most keys with the file; the first of ``kinds`` if the file is not a JSON object."""
     from psptool.schemas.published import artefacts
 
     try:
@@ -198,11 +198,11 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from psptool.schemas.run import RunConfig
     from psptool.schemas.scores import Scores
+    from psptool.training.runs.folder import RunFolder
 
-    config = RunConfig.load(folder / "config.json").model_dump(
-        mode="json", exclude={"class_names", "format_version"}
+    config = (
+        RunFolder(folder).read_config().model_dump(mode="json", exclude={"class_names", "format_version"})
     )
     # By number, so that each value has its own key.
     config["provenance"] = dict(enumerate(config["provenance"], 1))

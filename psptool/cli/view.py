@@ -36,14 +36,14 @@ def view(
         list[str] | None,
         typer.Argument(metavar="[CLIP]...", help="Names, parts (A058) or patterns ('S017*')."),
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A run of method psp; draw its attention on the body.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="A run of method psp; show its attention maps.")] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animated GIF instead of the page.")] = False,
     png: Annotated[
         bool, typer.Option("--png", help="Write a contact sheet of frames instead of the page.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="The file; by default named after the clip.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; by default named after the clip.")
+    ] = None,
 ) -> None:
     """Show clips as skeletons that play, in an HTML page."""
     from psptool.view import drawing, sources

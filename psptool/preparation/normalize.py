@@ -103,7 +103,7 @@ def find_transform(
 
     - ``body``: z along the spine, x along the shoulder line made orthogonal to z, both averaged over the first
       ``align_frames`` frames.
-    - ``released``: the same from the first frame only, with x from the line that the released code uses.
+    - ``released``: the same from the first frame only, with x from the line that the original implementation uses.
     - ``none``: the camera axes.
 
     Args:

@@ -75,8 +75,14 @@ def _escaped(value: Any) -> Any:
 def describe(error: ValidationError) -> str:
     """All errors of a pydantic validation on one line: key, message and value found."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {item['msg']}"
-        + ("" if isinstance(item["input"], (dict, list)) else f" (found {item['input']!r:.60})")
+        ": ".join((*([".".join(map(str, item["loc"]))] if item["loc"] else []), item["msg"])).replace(
+            "Value error, ", ""
+        )
+        + (
+            f" (found {item['input']!r:.60})"
+            if item["loc"] and not isinstance(item["input"], (dict, list))
+            else ""
+        )
         for item in error.errors(include_url=False)
     )
 

@@ -96,17 +96,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Differences of each preset from the schema's defaults.
 
 - ``paper``: the original implementation.
-- ``paper-short``: its network, loss and optimizer with the channels, frames, clips and steps of ``best``.
+- ``paper-short``: ``paper`` with the channels, frames, batch sizes and steps of ``best``.
 - ``small``: for two CPU cores.
 - ``lean``: the encoder of ``best`` with half the steps, for large comparisons.
 - ``best``: highest accuracy with few labels.
-- ``demo``: for ``psptool demo``; chosen on synthetic recordings of seed 1.
+- ``demo``: for ``psptool demo``; selected on synthetic recordings with seed 1.
 
-``small`` and ``best`` were chosen on the first two views of NW-UCLA: one for training, the other for validation.
+``small`` and ``best`` were selected on cameras 1 and 2 of NW-UCLA: one for training, the other for validation.
 """
 
 DEFAULT_PRESET: Preset = "small"
-"""The same on every machine, for equal results of equal commands."""
+"""It does not depend on the machine, so that the same command gives the same result."""
 
 
 def resolve(
@@ -120,11 +120,11 @@ def resolve(
     """Make a configuration from preset, YAML file and ``key=value`` changes; later values override earlier ones.
 
     Args:
-        method: Overrides all of them, as do `seed` and `preset`.
-        preset: A name in `PRESETS`; where neither this nor the file names one, `DEFAULT_PRESET`.
-        file: A YAML mapping with any keys of `TrainingConfig`; a run's ``config.json``, or a run's folder.
+        method: Training method; overrides preset, file and changes.
+        preset: A name in `PRESETS`; by default that of the file, or `DEFAULT_PRESET`.
+        file: A YAML file with keys of `TrainingConfig`, a ``config.json`` of a run, or a run folder.
         changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.05``), values are YAML.
-        seed: Training seed.
+        seed: Training seed; overrides preset, file and changes.
 
     Raises:
         PspError: A key does not exist (the nearest is suggested), a value is invalid, or the file cannot be read;
@@ -163,7 +163,7 @@ def resolve(
 
 
 def _apply(merged: dict[str, Any], change: str) -> list[str]:
-    """Set one ``key=value`` in ``merged``; what is wrong with the key."""
+    """Set one ``key=value`` in ``merged``. Returns the problems of the key."""
     key, equals, text = change.partition("=")
     if not equals:
         raise PspError(
@@ -181,7 +181,7 @@ def _apply(merged: dict[str, Any], change: str) -> list[str]:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The training configuration in a YAML file, or in the ``config.json`` of a run, whose folder may be given.
+    """The training configuration in a YAML file, a ``config.json`` of a run, or a run folder.
 
     Raises:
         PspError: As for `read_yaml`.
@@ -194,7 +194,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _check_preset(file: Path | None, values: Mapping[str, Any], preset: str | None) -> None:
-    """Refuse another preset than that of a complete file, which would leave nothing of the preset but its name."""
+    """Refuse ``--preset`` with a file that sets every value: the preset would have no effect."""
     there = values.get("preset")
     keys = {key for key, _ in flat(values)}
     if preset and there not in (None, preset) and keys >= set(all_keys(TrainingConfig)):
@@ -236,7 +236,7 @@ _NOT_PLAIN = (yaml.YAMLError, RecursionError, ValueError)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which ``off`` is a string and 1e-3 a number, as in YAML 1.2; in YAML 1.1 it is the other way round.
+    """YAML 1.2 for booleans and numbers: ``off`` is a string and 1e-3 a number, unlike in YAML 1.1.
 
     Without tags, anchors and aliases: a file of 700 bytes can mean a mapping of millions of keys, or one that
     contains itself.
@@ -350,11 +350,11 @@ SYNONYMS: Mapping[str, str] = {
     "wd": "optim.weight_decay",
     "width": "model.channels",
 }
-"""Common names of other code bases for keys of `TrainingConfig`, without their group."""
+"""Keys of `TrainingConfig` by the name that other code bases use."""
 
 
 def suggest_key(key: str) -> str | None:
-    """A sentence that offers the key meant: by its last part, by a synonym of that, or by spelling."""
+    """A sentence that suggests a key, by its last part, a synonym of it, or a similar spelling; None without one."""
     known = tuple(all_keys(TrainingConfig))
     last = key.rpartition(".")[2]
     same = [name for name in known if name.rpartition(".")[2] == last] or [

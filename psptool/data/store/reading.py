@@ -453,7 +453,8 @@ def _manifest(path: Path, file: h5py.File) -> DatasetManifest:
 def _cannot_open(path: Path, error: Exception) -> PspError:
     if "truncated" in str(error):
         return _damaged(path, "the file is truncated")
-    return PspError(f"{path}: cannot be opened ({error})", expected="an HDF5 file from psptool prepare")
+    why = "not an HDF5 file" if "signature not found" in str(error) else f"cannot be opened ({error})"
+    return PspError(f"{path}: {why}", expected="an HDF5 file from psptool prepare")
 
 
 def _damaged(path: Path, what: str) -> PspError:

@@ -141,6 +141,8 @@ def _plural(kind: Any) -> str:
     """The entries of a list."""
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is Annotated:
+        return _plural(get_args(kind)[0])
     if get_origin(kind) is tuple:
         return f"lists of {_plural(get_args(kind)[0])}"
     return f"{_NAMES[kind]}s"

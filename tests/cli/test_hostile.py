@@ -238,10 +238,10 @@ def test_json_nested_deeper_than_the_stack_is_refused(psptool, name):
 def test_running_out_of_memory_is_an_error_everywhere(here, monkeypatch, error):
     from psptool.data.store.reading import Store
 
-    def read(self):
+    def read(*arguments):
         raise error
 
-    monkeypatch.setattr(Store, "rows", read)
+    monkeypatch.setattr(Store, "positions", read)
     assert "error: out of memory" in here("evaluate", RUN, code=2).err
 
 

@@ -47,7 +47,10 @@ def test_a_yaml_file_made_to_do_harm_is_refused(psptool, text, says):
         (f"optim.steps={'9' * 5000}", "found an integer of 5000 characters"),
         (f"optim{'.lr' * 20_000}=1", "optim.lr is a value, not a group of keys"),
         (f"{'x' * 100_000}=1", "no key xxx"),
-        ("model={channels: [4096, 4096, 4096, 4096], temporal_kernel: 99}", "lower channels"),
+        (
+            "model={channels: [4096], qk_channels: [64], strides: [1], temporal_kernel: 99}",
+            "lower channels",
+        ),
         ("optim.labelled_batch=1000000000", "optim.labelled_batch: Input should be"),
         ("sampling.frames=1000000000", "sampling.frames: Input should be"),
     ],

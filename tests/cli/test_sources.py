@@ -84,6 +84,6 @@ def test_view_takes_parts_and_patterns_of_names(here, file):
 def test_view_lists_near_names_where_none_matches_and_caps_many(here):
     err = here("view", "data/ucla.h5", "a01_s01_e09_v01", code=2).err
     assert "a01_s01_e00_v01, a01_s01_e01_v01" in err
-    assert "There are, for example: " in here("view", "data/ucla.h5", "zzz", code=2).err
+    assert "Examples of its clips: " in here("view", "data/ucla.h5", "zzz", code=2).err
     ran = here("view", "data/ucla.h5", "*", "--out", "v.html")
     assert "36 clips match; 24 of them are shown" in ran.err

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -154,7 +154,7 @@ class CudaCapture:
             with torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream(self.device)):
                 result = function()
         except Exception:
-            _end_capture_of_generator()
+            _leave_capture(self.device, self.pool)
             raise
         self.captures += 1
 
@@ -174,13 +174,22 @@ class CudaCapture:
             raise MemoryError(f"{free / 2**30:.1f} GiB of GPU memory free, {needed / 2**30:.1f} GiB required")
 
 
-def _end_capture_of_generator() -> None:
-    """Let the current GPU's default generator draw numbers again after a failed capture.
+def _leave_capture(device: torch.device, pool: Any) -> None:
+    """Let allocator and random generator of ``device`` work normally again after a failed capture.
 
-    If a capture is invalidated, PyTorch leaves the generator in capture mode, and the next dropout raises an error. A
-    copy of its state has the same seed and offset, but is not in that mode.
+    If a capture is invalidated, `torch.cuda.graph` ends the capture of the stream, but leaves these two in capture
+    mode. The allocator would then not free cached memory when memory runs out, and the next dropout would raise an
+    error.
+
+    Args:
+        device: The current GPU.
+        pool: Memory pool of the capture.
     """
-    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    number = torch.cuda.current_device() if device.index is None else device.index
+    with suppress(Exception):  # an error if the allocator has left it already
+        torch._C._cuda_endAllocateToPool(number, pool)
+    # A copy of the generator's state has the same seed and offset, and is not in capture mode.
+    generator = torch.cuda.default_generators[number]
     generator.graphsafe_set_state(generator.clone_state())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -333,3 +333,68 @@ def test_graphs_are_for_one_process_on_a_gpu() -> None:
     assert not uses_graphs("auto", gpu, several)  # type: ignore[arg-type]
     assert not uses_graphs("auto", CPU, alone)  # type: ignore[arg-type]
     assert graphs.CAPTURE_AT > 1  # an optimizer cannot be captured before its first step
+
+
+class FakeCuda:
+    """The functions of `torch.cuda` that capturing uses, with memory in GiB.
+
+    Attributes:
+        calls: What was called, in order.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, free: float) -> None:
+        self.calls: list[object] = []
+        generator = SimpleNamespace(
+            clone_state=lambda: "clone", graphsafe_set_state=lambda state: self.calls.append(state)
+        )
+        numbers = {"memory_allocated": 1, "max_memory_allocated": 3, "memory_reserved": 2}
+        replaced: dict[str, Any] = {
+            name: (lambda device, value=value: value * 2**30) for name, value in numbers.items()
+        }
+        replaced |= {
+            "mem_get_info": lambda device: (free * 2**30, 80 * 2**30),
+            "reset_peak_memory_stats": lambda device: None,
+            "graph_pool_handle": lambda: "pool",
+            "current_stream": lambda device: "stream",
+            "current_device": lambda: 0,
+            "default_generators": [generator],
+            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: self.calls.append("replay")),
+            "graph": self.graph,
+        }
+        for name, value in replaced.items():
+            patch.setattr(torch.cuda, name, value)
+        end = lambda device, pool: self.calls.append(("end", device, pool))  # noqa: E731
+        patch.setattr(torch._C, "_cuda_endAllocateToPool", end)
+
+    @contextmanager
+    def graph(self, graph: object, pool: object, stream: object) -> Iterator[None]:
+        self.calls.append(("begin", pool, stream))
+        yield
+
+
+def test_a_gpu_captures_in_the_current_stream_and_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, result = FakeCuda(monkeypatch, free=70), (("loss",), torch.zeros(1))
+    capture = graphs.CudaCapture(torch.device("cuda"))
+    first, second = capture(lambda: result), capture(lambda: result)
+    assert first() is second() is result
+    assert fake.calls == [("begin", "pool", "stream")] * 2 + ["replay"] * 2
+
+
+def test_a_failed_capture_on_a_gpu_leaves_capture_mode_and_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Terms:
+        raise RuntimeError("not permitted")
+
+    fake = FakeCuda(monkeypatch, free=70)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        graphs.CudaCapture(torch.device("cuda"))(fail)
+    assert fake.calls == [("begin", "pool", "stream"), ("end", 0, "pool"), "clone"]
+
+
+def test_graphs_need_memory_beside_eager_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    # An eager step takes 3 - 1 GiB, so 2.5 * 2 GiB are required; 1 GiB is reserved but unused.
+    fake = FakeCuda(monkeypatch, free=3.5)
+    with pytest.raises(MemoryError, match=r"4\.5 GiB of GPU memory free, 5\.0 GiB required"):
+        graphs.CudaCapture(torch.device("cuda"))(lambda: (("loss",), torch.zeros(1)))
+    assert fake.calls == []
+    FakeCuda(monkeypatch, free=4.5)
+    graphs.CudaCapture(torch.device("cuda"))(lambda: (("loss",), torch.zeros(1)))

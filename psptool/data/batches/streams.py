@@ -184,7 +184,7 @@ def bone_vectors(x: Tensor, bones: tuple[tuple[int, int], ...]) -> Tensor:
         x: Positions.
         bones: (parent, child) pairs.
     """
-    parents, children = (list(joints) for joints in zip(*bones, strict=True))
+    parents, children = to_device(torch.tensor(bones), x.device).unbind(1)  # (bones,) each
     vectors = torch.zeros_like(x)
     vectors[:, :, children] = x[:, :, children] - x[:, :, parents]
     return vectors

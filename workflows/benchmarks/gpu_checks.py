@@ -58,7 +58,9 @@ WARM_UP = CAPTURE_AT + 3
 """Steps before the timed ones: libraries are initialized, and the step is captured."""
 EQUAL_STEPS = 12
 TOLERANCES = {"float32": 1e-3, "bfloat16": 3e-2}
-"""Largest relative difference of the losses. Some kernels of a GPU add in varying order, and steps amplify it."""
+"""Largest relative difference of the losses, or three times that of two eager runs: some kernels of a GPU add in
+varying order, and steps amplify that.
+"""
 TINY = (
     "model.channels=[8,8]", "model.qk_channels=[2,2]", "model.strides=[1,2]", "model.heads=2", "sampling.frames=8",
     "optim.labelled_batch=3", "optim.pool_batch=6",
@@ -240,9 +242,9 @@ def equality(preset: str, precision: str, device: torch.device) -> tuple[bool, s
     def difference(found: Tensor) -> float:
         return float(((found - eager) / eager).abs().max())
 
-    found = difference(captured)
-    text = f"difference {found:.1e} (of two eager runs {difference(again):.1e}), loss {eager[0]:.2f} to {eager[-1]:.2f}"
-    return found <= TOLERANCES[precision], text
+    found, usual = difference(captured), difference(again)
+    text = f"difference {found:.1e} (of two eager runs {usual:.1e}), loss {eager[0]:.2f} to {eager[-1]:.2f}"
+    return found <= max(TOLERANCES[precision], 3 * usual), text
 
 
 def measure(preset: str, captured: bool, device: torch.device, steps: int, tflops: float) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class Grid:
 
     @property
     def scores_name(self) -> str:
-        """File name of the scores in a run's folder."""
+        """File name of the scores in a run folder."""
         return file_name("scores", ".json", self.part)
 
     @property

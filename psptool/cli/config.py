@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool config --preset small",
-    "psptool config --preset best > recipe.yaml",
+    "psptool config --preset best > my.yaml",
     "psptool config --table",
 )
 _WIDTH = 100
@@ -33,7 +33,7 @@ def config(
         str | None, typer.Option(help="small (default), best, lean, paper, paper-short, demo.")
     ] = None,
     as_table: Annotated[
-        bool, typer.Option("--table", "--all", help="All keys: type, values in each preset, meaning.")
+        bool, typer.Option("--table", "--all", help="All keys: values by preset, meaning, type.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the values, or the table, as JSON.")] = False,
 ) -> None:
@@ -77,7 +77,7 @@ def as_yaml(recipe: TrainingConfig, comments: bool = False) -> str:
             lines += ([""] if comments else []) + _group_comment(own, comments) + [f"{own}:"]
             group = own
         indent = "  " if own else ""
-        lines += _comment(f"{_sentence(field)}Type: {type_of(field)}.", indent) if comments else []
+        lines += _comment(_meaning(field), indent) if comments else []
         lines.append(f"{indent}{last}: {_as_text(values[key])}")
     return "\n".join(lines) + "\n"
 
@@ -118,6 +118,8 @@ def type_of(field: FieldInfo) -> str:
         for limit in field.metadata
         for name, word in _BOUNDS.items()
         if getattr(limit, name, None) is not None
+        # The large maxima only catch typing errors.
+        and not (name in ("le", "lt") and getattr(limit, name) > 1000)
     ]
     return ", ".join([_type_name(field.annotation), *bounds])
 
@@ -128,10 +130,22 @@ def _type_name(kind: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (Union, UnionType):
         return " or ".join("null" if one is type(None) else _type_name(one) for one in arguments)
+    if origin is Annotated:
+        return _type_name(arguments[0])
     if origin is tuple:
-        inner = _type_name(arguments[0])
-        return f"list of {inner.removeprefix('one of ')}" + ("" if inner.startswith("one of") else "s")
+        return f"list of {_plural(arguments[0])}"
     return _NAMES[kind]
+
+
+def _plural(kind: Any) -> str:
+    """The entries of a list."""
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is Annotated:
+        return _plural(get_args(kind)[0])
+    if get_origin(kind) is tuple:
+        return f"lists of {_plural(get_args(kind)[0])}"
+    return f"{_NAMES[kind]}s"
 
 
 def _say_table(as_json: bool) -> None:
@@ -140,7 +154,7 @@ def _say_table(as_json: bool) -> None:
 
     presets = {name: _flat_values(resolve(preset=name)) for name in PRESETS}
     fields = dict(all_fields(TrainingConfig))
-    # The preset's own name and the formalities of the file are no settings.
+    # The name of the preset is not a setting.
     keys = [key for key in fields if key != "preset"]
     if as_json:
         say_json({key: _json_row(key, fields[key], presets) for key in keys})
@@ -148,13 +162,27 @@ def _say_table(as_json: bool) -> None:
     rows: list[Sequence[object]] = [
         (
             key,
-            type_of(fields[key]),
-            *(_as_text(values[key]) for values in presets.values()),
-            fields[key].description or "",
+            _by_preset({name: _as_text(values[key]) for name, values in presets.items()}),
+            _meaning(fields[key]),
         )
         for key in keys
     ]
-    grid("", ("key", "type", *presets, "meaning"), rows)
+    grid("", ("key", "value (presets)", "meaning and type"), rows)
+
+
+def _by_preset(values: Mapping[str, str]) -> str:
+    """Each value once, followed by the presets that have it, such as ``0.1 (small, demo); 0.01 (best)``."""
+    names: dict[str, list[str]] = {}
+    for preset, value in values.items():
+        names.setdefault(value, []).append(preset)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{value} ({', '.join(found)})" for value, found in names.items())
+
+
+def _meaning(field: FieldInfo) -> str:
+    """Meaning and type of a value in one sentence each."""
+    return f"{_sentence(field)}Type: {type_of(field)}."
 
 
 def _json_row(key: str, field: FieldInfo, presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

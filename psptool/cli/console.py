@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from psptool.common.errors import PspError, system_message
 from psptool.common.errors import choice as choice
+from psptool.common.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,6 +89,14 @@ class Commands(TyperGroup):
             # The reader of stdout has closed it (psptool … | head): print and flush nothing more.
             sys.stdout = None
             raise typer.Exit(FOUND) from None
+        except (MemoryError, RuntimeError) as error:
+            # PyTorch raises a RuntimeError of its own.
+            if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+                raise
+            fail(
+                f"out of memory ({str(error) or 'MemoryError'}). Close other programs, or use smaller files."
+            )
+            raise typer.Exit(BAD) from error
         except OSError as error:
             fail(f"{error.filename or 'input or output'}: {system_message(error)}")
             raise typer.Exit(BAD) from error
@@ -104,6 +113,11 @@ def mute() -> None:
 
 def say(text: str) -> None:
     """Print a line of the result on stdout."""
+    _echo(printable(text))
+
+
+def _echo(text: str) -> None:
+    """Print text that is `printable`, or such text with colours, on stdout."""
     if not _muted:
         typer.echo(text)
 
@@ -136,6 +150,7 @@ def note(text: str) -> None:
     """Print a line about the work on stderr."""
     if _quiet:
         return
+    text = printable(text)
     if _bar_console is None:
         typer.echo(text, err=True)
     else:
@@ -170,12 +185,12 @@ def fail(text: str) -> None:
 def next_step(command: str) -> None:
     """Name the command that comes next, on stdout."""
     if not _quiet:
-        say(f"{_styled('Next:', fg='green')} {command}")
+        _echo(f"{_styled('Next:', fg='green')} {printable(command)}")
 
 
 def headline(text: str, rest: str = "") -> None:
     """The main result, highlighted on a terminal, on stdout."""
-    say(f"{_styled(text, fg='cyan')}{rest}")
+    _echo(f"{_styled(printable(text), fg='cyan')}{printable(rest)}")
 
 
 def table(title: str, rows: Iterable[tuple[str, object]]) -> None:
@@ -215,7 +230,7 @@ def examples(*commands: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value))
 
 
 def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> None:
@@ -249,7 +264,7 @@ def _console(stderr: bool = False) -> Console:
 def _on_stderr(prefix: str, colour: str, text: str) -> None:
     from rich.text import Text
 
-    stderr_console().print(Text.assemble((prefix, f"bold {colour}"), text), soft_wrap=True)
+    stderr_console().print(Text.assemble((prefix, f"bold {colour}"), printable(text)), soft_wrap=True)
 
 
 def _styled(text: str, fg: str) -> str:

@@ -26,12 +26,12 @@ METHODS: tuple[Method, ...] = ("supervised", "psp")
 
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("psptool-demo"),
-    seed: Annotated[int, typer.Option(help="Of the recordings, the split and the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of recordings, split and training.")] = 0,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the training; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a training value; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run all steps on synthetic data: raw files to accuracy."""

@@ -120,7 +120,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _broken_torch(values: dict[str, Any]) -> list[Check]:
-    """Add the devices that PyTorch sees to ``values``; findings if it cannot be imported or sees no GPU."""
+    """Add the devices that PyTorch finds to ``values``. Returns findings if it cannot be imported or finds no GPU."""
     try:
         import torch
 
@@ -138,7 +138,7 @@ def _broken_torch(values: dict[str, Any]) -> list[Check]:
         values["cuda"] = []
         return [Check(f"torch does not work: {error}", "pip install --force-reinstall torch", True)]
     if not values["cuda"] and shutil.which("nvidia-smi"):
-        what = f"an NVIDIA driver is installed, but torch {torch.__version__} sees no CUDA device"
+        what = f"an NVIDIA driver is installed, but torch {torch.__version__} finds no CUDA device"
         return [Check(what, "Install a CUDA build: https://pytorch.org/get-started/locally/", False)]
     return []
 
@@ -157,7 +157,7 @@ def _space(values: dict[str, Any]) -> list[Check]:
 
 
 def _numba_cache() -> list[Check]:
-    """Compiled kernels are cached beside the package or in the user's cache; without a cache each start compiles."""
+    """Findings if numba can cache compiled functions neither beside the package nor in the user's cache folder."""
     import psptool
 
     named = os.environ.get("NUMBA_CACHE_DIR")
@@ -166,7 +166,7 @@ def _numba_cache() -> list[Check]:
         return []
     places_said = ", ".join(map(str, places))
     fix = f"export NUMBA_CACHE_DIR={Path(tempfile.gettempdir()) / 'numba'}"
-    return [Check(f"numba cannot keep compiled code ({places_said})", fix, False)]
+    return [Check(f"numba cannot cache compiled code ({places_said})", fix, False)]
 
 
 def _writable(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""``psptool train --dry-run``: all checks before the first step, the resolved configuration and its sizes."""
+"""``psptool train --dry-run``: all checks before the first step, the resolved configuration, and its sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Begins(Exception):
-    """Ends the training before its first step."""
+    """Raised instead of the first training step."""
 
 
 def dry_run(
@@ -32,10 +32,10 @@ def dry_run(
     ranks: ProcessGroup,
     as_json: bool,
 ) -> None:
-    """Print what a training would do; nothing is kept.
+    """Print the resolved configuration and its sizes without training.
 
-    The training itself is started, in a temporary folder, and ended before its first step: the checks, warnings and
-    errors are those of a real training.
+    A training is started in a temporary folder and ended before its first step, so that checks, warnings and errors are
+    those of a real training.
 
     Raises:
         PspError: As `psptool.training.api.train`.
@@ -88,18 +88,12 @@ def _sizes(config: RunConfig, split: Split) -> dict[str, Any]:
 
 
 def _parameters(config: RunConfig) -> int:
-    """The network's parameters, those that only training needs included."""
+    """Number of parameters of the network, including those used only in training."""
     import torch
 
     from psptool.data.skeletons.topologies import TOPOLOGIES
-    from psptool.model.classifier import PSPNet
+    from psptool.model.build import build_model
 
-    recipe = config.training
     with torch.device("meta"):
-        model = PSPNet(
-            recipe.model,
-            TOPOLOGIES[config.topology],
-            len(config.class_names),
-            contrast=bool(recipe.contrast_levels),
-        )
+        model = build_model(config.training, TOPOLOGIES[config.topology], len(config.class_names))
     return sum(weight.numel() for weight in model.parameters())

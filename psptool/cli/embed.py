@@ -7,7 +7,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, next_step, say, say_json
+from psptool.cli.console import choice, examples, grid, next_step, note, say, say_json
 from psptool.cli.evaluate import percent
 from psptool.cli.newest import RUN, choose
 from psptool.common.text import counted
@@ -21,7 +21,7 @@ EXAMPLES = examples(
 
 def embed(
     run: Annotated[
-        Path | None, typer.Argument(help="The run's folder; by default the newest in runs/.")
+        Path | None, typer.Argument(help="The run folder; by default the newest in runs/.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The .npz or .parquet file to write; by default RUN/features.npz.")
@@ -30,7 +30,7 @@ def embed(
     weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
     data: Annotated[Path | None, typer.Option(help="The dataset; by default that of the run.")] = None,
     split: Annotated[Path | None, typer.Option(help="The split; by default that of the run.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write features of all clips; measure k-NN and linear probe."""
@@ -48,12 +48,14 @@ def embed(
     model = models.open_model(folder, which, computing_on)
     target = out or folder / "features.npz"
     split_path = split or recorded_path(folder, model.config.latest.split_path, "split")
-    draw = Split.load(split_path)
+    label_split = Split.load(split_path)
     with open_store(data or recorded_path(folder, model.config.latest.data_path, "data")) as store:
         check_dataset(folder, model.config, store)
-        check_split(folder, model.config, split_path, draw)
-        found = features.embed(model, store, draw)
+        check_split(folder, model.config, split_path, label_split)
+        note(f"computing features of {counted(len(store.names), 'clip')}")
+        found = features.embed(model, store, label_split)
     content = features.features_file(found, model.config.class_names, target)
+    note("computing k-NN and linear probe")
     measures = probing.probe_accuracies(found, neighbours)
     write_whole(target, content)
     if as_json:

@@ -24,7 +24,7 @@ EXAMPLES = examples(
 
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(help="The run's folder; by default the newest in runs/.")
+        Path | None, typer.Argument(help="The run folder; by default the newest in runs/.")
     ] = None,
     weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
     data: Annotated[Path | None, typer.Option(help="The dataset; by default that of the run.")] = None,
@@ -32,7 +32,7 @@ def evaluate(
     validation: Annotated[
         bool, typer.Option("--validation", help="Score the validation clips, not the test clips.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:

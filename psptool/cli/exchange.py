@@ -38,16 +38,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 Positions = Annotated[
     str | None,
-    typer.Option(help="recorded, centred or normalized; by default by format."),
+    typer.Option(help="recorded, centred or normalized; default: by format."),
 ]
 
 
 def export_data(
-    form: Annotated[str, typer.Option("--format", metavar="pyskl|ctrgcn|stgcn", help="Format.")],
+    form: Annotated[str, typer.Option("--format", metavar="pyskl|ctrgcn|stgcn", help="Format to write.")],
     data: Annotated[Path | None, typer.Option(help="The dataset; by default the newest in data/.")] = None,
     split: Annotated[
         Path | None,
-        typer.Option(help="Write this split; by default the protocols."),
+        typer.Option(help="Export this split; by default all protocols."),
     ] = None,
     coordinates: Positions = None,
     out: Annotated[
@@ -100,7 +100,7 @@ def import_data(
         str, typer.Option("--format", help="pyskl, ctrgcn or stgcn; auto: by file name.")
     ] = _AUTO,
     coordinates: Positions = None,
-    align: Annotated[str, typer.Option(help="Axes: body, released (original code) or none.")] = "body",
+    align: Annotated[str, typer.Option(help="Axes: body, released (original) or none.")] = "body",
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     force: Force = False,
     as_json: AsJson = False,

@@ -24,7 +24,7 @@ EXAMPLES = examples(
 
 def export(
     run: Annotated[
-        Path | None, typer.Argument(help="The run's folder; by default the newest in runs/.")
+        Path | None, typer.Argument(help="The run folder; by default the newest in runs/.")
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX, a .onnx file.")] = False,
     torch_export: Annotated[
@@ -60,7 +60,7 @@ def export(
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     folder = choose(RUN, run)
     if folder.is_file():
-        raise PspError(f"{folder}: is a file", expected="a run's folder", fix="Give the run's folder.")
+        raise PspError(f"{folder}: is a file", expected="a run folder", fix="Give the run folder.")
     model = models.open_model(folder, which)
     chosen = comparison_clips(model, data)
     if chosen.missing is not None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import examples, next_step, say_findings, say_json, table
+from psptool.cli.console import examples, next_step, note, say_findings, say_json, table
 from psptool.common.errors import PspError
+from psptool.common.paths import MAX_JSON, newest_first, read_text
+from psptool.common.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from psptool.schemas.split import Split
 
 INSPECT_EXAMPLES = examples(
     "psptool inspect data/ucla.h5",
@@ -21,11 +26,16 @@ INSPECT_EXAMPLES = examples(
     "psptool inspect data/ucla.report.json",
     "psptool inspect runs/ucla-xview-0.05-s0-psp-small",
 )
-VALIDATE_EXAMPLES = examples("psptool validate data/ucla.h5", "psptool validate data/ucla.h5 --json")
+VALIDATE_EXAMPLES = examples(
+    "psptool validate data/ucla.h5",
+    "psptool validate data/ucla.h5 --json",
+    "psptool validate splits/ucla-xview-0.05-s0.json",
+    "psptool validate runs/ucla-xview-0.05-s0-psp-small",
+)
 
 File = Annotated[
     Path,
-    typer.Argument(help="A dataset (.h5), a JSON file of psptool or a run's folder.", show_default=False),
+    typer.Argument(help="A dataset (.h5), a JSON file of psptool or a run folder.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -60,7 +70,7 @@ def _dataset(path: Path) -> dict[str, Any]:
 
     with open_store(path) as store:
         manifest = store.manifest
-        joints = int(store.clip(0).joint.shape[2])
+        joints = int(store.array("joint").shape[1])
         counts = manifest.counts
     return {
         "dataset": manifest.dataset,
@@ -85,7 +95,7 @@ def _dataset(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> tuple[dict[str, Any], str]:
-    """The contents of one of psptool's JSON files, whichever it is, and the next command."""
+    """The contents of a JSON file of psptool, and the next command."""
     folder = path.parent
     shown = {
         "split": (_split, f"psptool train --split {path}"),
@@ -103,11 +113,11 @@ def _json(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _kind_of(path: Path, kinds: Sequence[str]) -> str:
-    """The schema whose keys the file has most of; the first of ``kinds`` for a file that is no JSON object."""
+    """The schema that shares most keys with the file; the first of ``kinds`` if the file is not a JSON object."""
     from psptool.schemas.published import artefacts
 
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path, MAX_JSON))
     except (OSError, ValueError, RecursionError):
         return kinds[0]  # Reading it as such reports the error.
     keys = set(values) if isinstance(values, dict) else set()
@@ -188,11 +198,11 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from psptool.schemas.run import RunConfig
     from psptool.schemas.scores import Scores
+    from psptool.training.runs.folder import RunFolder
 
-    config = RunConfig.load(folder / "config.json").model_dump(
-        mode="json", exclude={"class_names", "format_version"}
+    config = (
+        RunFolder(folder).read_config().model_dump(mode="json", exclude={"class_names", "format_version"})
     )
     # By number, so that each value has its own key.
     config["provenance"] = dict(enumerate(config["provenance"], 1))
@@ -207,11 +217,90 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def validate(file: File, as_json: AsJson = False) -> None:
-    """Check a dataset against its format. Exit code 1 if something is wrong."""
-    from psptool.data.store.validating import validate as check
+    """Check a dataset, split, run or report. Exit code 1 if something is wrong.
 
+    A split is compared with its dataset in data/, if that is there.
+    """
     if not file.exists():
         raise PspError(f"{file}: there is no such file", fix="Check the path.")
+    try:
+        if file.is_dir():
+            found = _run_findings(file)
+        elif file.suffix == ".json":
+            found = _json_findings(file)
+        else:
+            found = _dataset_findings(file)
+    except PspError as error:
+        found = [str(error)]
     # Findings about the whole file begin with its path already.
-    findings = [str(finding).removeprefix(f"{file}: ") for finding in check(file)]
+    findings = [finding.removeprefix(f"{file}: ") for finding in found]
     say_findings(file, "valid", findings, "valid: all checks passed", as_json)
+
+
+def _dataset_findings(path: Path) -> list[str]:
+    from psptool.data.store.validating import validate as check
+
+    return list(map(str, check(path)))
+
+
+def _json_findings(path: Path) -> list[str]:
+    from psptool.schemas.published import artefacts
+    from psptool.schemas.split import Split
+
+    kind = _kind_of(path, ("split", "report", "run", "scores", "prediction", "table"))
+    if kind == "run":
+        return _run_findings(path.parent)
+    found = artefacts()[kind].load(path)
+    return _split_findings(found) if isinstance(found, Split) else []
+
+
+def _split_findings(split: Split) -> list[str]:
+    """Names that are not the dataset's, and differences to the split made anew from the dataset in data/."""
+    from psptool.data.skeletons.datasets import DATASETS
+    from psptool.data.splits.stored import find_split_errors
+    from psptool.data.store.reading import open_store
+    from psptool.schemas.split import SPLIT_PARTS
+
+    parse = DATASETS[split.dataset].parse
+    findings = [
+        f"{part}: {name} is not a clip name of {split.dataset}"
+        for part in SPLIT_PARTS
+        for name in getattr(split, part)
+        if parse(name) is None
+    ]
+    for path in newest_first(Path("data").glob("*.h5")):
+        with suppress(PspError), open_store(path) as store:
+            if store.manifest.fingerprints.clips == split.clips_fingerprint:
+                return findings + find_split_errors(store, split)
+    note("not compared with its dataset, which is not in data/")
+    return findings
+
+
+def _run_findings(path: Path) -> list[str]:
+    """What is wrong with a run's configuration, log, weights and scores."""
+    import torch
+
+    from psptool.evaluation.scoring import load_model
+    from psptool.schemas.scores import Scores
+    from psptool.training.runs.folder import RunFolder
+
+    folder = RunFolder(path)
+    config = folder.read_config()
+    findings = []
+    if bad := folder.count_bad_log_lines():
+        findings.append(f"{folder.log}: {counted(bad, 'line')} at its end that cannot be read")
+    for weights in filter(Path.exists, map(folder.weights, ("last", "best"))):
+        try:
+            load_model(config, weights, torch.device("cpu"))
+        except PspError as error:
+            findings.append(str(error))
+    for file in sorted(path.glob("scores*.json")):
+        try:
+            scores = Scores.load(file)
+        except PspError as error:
+            findings.append(str(error))
+            continue
+        for key in ("dataset", "content_fingerprint", "clips_fingerprint", "seed"):
+            if getattr(scores, key) != getattr(config, key):
+                findings.append(f"{file}: {key} differs from {folder.config}")
+    return findings

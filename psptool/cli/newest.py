@@ -9,7 +9,7 @@ from pathlib import Path
 
 from psptool.cli.console import note
 from psptool.common.errors import PspError
-from psptool.common.paths import newest_first
+from psptool.common.paths import MAX_JSON, newest_first, read_text
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def _dataset_of_store(path: Path) -> str | None:
 
 def _dataset_of_json(path: Path) -> str | None:
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["dataset"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_text(path, MAX_JSON))["dataset"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -54,7 +54,7 @@ def _dataset_of_run(path: Path) -> str | None:
 
 DATASET = Stage("dataset", "data/*.h5", "--data", "psptool prepare ntu|ucla --raw PATH", _dataset_of_store)
 SPLIT = Stage("split", "splits/*.json", "--split", "psptool split --ratio 0.05", _dataset_of_json)
-RUN = Stage("run", "runs/*/last.safetensors", "RUN", "psptool train", _dataset_of_run)
+RUN = Stage("run", "runs/*/last.safetensors", "the argument RUN", "psptool train", _dataset_of_run)
 MODEL = replace(RUN, option="--model")
 
 
@@ -81,7 +81,7 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
         of = f" of {dataset}" if dataset is not None else ""
         raise PspError(
             f"no {stage.noun}{of} in {Path(stage.pattern).parts[0]}/",
-            fix=f"Make one with {stage.maker}, or select one with {stage.option}.",
+            fix=f"Make one with {stage.maker}, or give one with {stage.option}.",
         )
     if len(set(candidates.values())) > 1:
         listed = ", ".join(f"{_artefact(stage, path)} ({name})" for path, name in sorted(candidates.items()))

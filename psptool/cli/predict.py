@@ -33,7 +33,7 @@ def predict(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="A run's folder or exported .safetensors; the newest run."),
+        typer.Option(help="Run folder or .safetensors; by default the newest run."),
     ] = None,
     top: Annotated[int, typer.Option(help="Classes to list per recording.")] = 5,
     weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
@@ -41,7 +41,7 @@ def predict(
         bool, typer.Option("--logits", help="Include the logits of all classes in JSON.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the predictions to a JSON file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
     """Recognize actions in raw recordings.

@@ -45,20 +45,20 @@ _NAMES: dict[Kind, str] = {"ntu": "NTU RGB+D", "ucla": "NW-UCLA"}
 def prepare(
     kind: Annotated[str, typer.Argument(metavar="ntu|ucla", help="Dataset of the recordings.")],
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="More paths, as after --raw.")
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="More raw data, as with --raw.")
     ] = None,
     raw: Annotated[
-        list[Path] | None, typer.Option(help="A folder, zip or tar archive or file to read; repeatable.")
+        list[Path] | None, typer.Option(help="Folder, zip or tar archive, or file; repeatable.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     align: Annotated[
         str,
-        typer.Option(help="Axes: body (default), released (original code) or none.", show_default=False),
+        typer.Option(help="Axes: body (default), released (original) or none.", show_default=False),
     ] = "body",
     jobs: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to use.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a malformed clip.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Prepare again, even if current.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Prepare again, even if up to date.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -68,7 +68,7 @@ def prepare(
     chosen = cast("Kind", choice(kind, get_args(raw_input.Kind), "dataset"))
     sources = [*(raw or ()), *(more or ())]
     if not sources:
-        raise PspError("--raw", "no path", "a folder, zip or tar archive of recordings", "Say --raw PATH.")
+        raise PspError("--raw", "no path", "a folder, zip or tar archive of recordings", "Give --raw PATH.")
     settings, workers = _settings(align), _workers(jobs)
     try:
         if dry_run:
@@ -186,7 +186,9 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     rows += [("identical copies", report.repeated)] if report.repeated else []
     rows += [("tracks joined", counts.joined_tracks), ("tracks dropped", counts.dropped_tracks)]
     rows += [(f"  {rule}", number) for rule, number in _rules(report).items() if rule != "joined"]
-    rows += [("missing joints filled", counts.interpolated_joints)] if counts.interpolated_joints else []
+    rows += (
+        [("missing joints interpolated", counts.interpolated_joints)] if counts.interpolated_joints else []
+    )
     rows += [("duplicate pairs", counts.duplicates), ("frames", counts.frames)]
     rows += [("clips/s", rate)] if rate is not None else []
     table(str(done.path), rows)

@@ -23,30 +23,31 @@ EXAMPLES = examples(
 
 def split(
     ratio: Annotated[
-        float | None, typer.Option(help="Share of labelled training clips, over 0, at most 1.")
+        float | None, typer.Option(help="Fraction of labelled training clips, above 0, at most 1.")
     ] = None,
     count: Annotated[int | None, typer.Option(help="Labelled clips per class, instead of --ratio.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="NTU 60: xsub, xview; NTU 120: xsub, xset; NW-UCLA: xview.")
+        str | None, typer.Option(help="NTU: xsub (default), xview or xset; NW-UCLA: xview.")
     ] = None,
     family: Annotated[
-        str, typer.Option(help="Sampling: per-class (default), per-class-ratio, global.", show_default=False)
+        str,
+        typer.Option(help="per-class (default), per-class-ratio or global.", show_default=False),
     ] = "per-class",
     seed: Annotated[int, typer.Option(help="Random seed of the label split.")] = 0,
-    test_view: Annotated[int | None, typer.Option(help="NW-UCLA: the test camera; by default 3.")] = None,
+    test_view: Annotated[int | None, typer.Option(help="NW-UCLA: test camera, 1 to 3; by default 3.")] = None,
     validation: Annotated[
-        str | None, typer.Option(help="Validation clips: view=2, subject=3,7 or fraction=0.1.")
+        str | None, typer.Option(help="view=2, subject=3,7 or fraction=0.1; by default none.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The dataset; by default the newest in data/.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The file to write; by default a new one in splits/.")
     ] = None,
     check: Annotated[
-        Path | None, typer.Option(help="Compare a split with its dataset; code 1 on difference.")
+        Path | None, typer.Option(help="Check a split against its dataset; exit code 1 if wrong.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Split a dataset: which clips are labelled, and which test."""
+    """Make a label split: labelled, unlabelled and test clips."""
     if check is not None:
         _check(check, data, as_json)
         return

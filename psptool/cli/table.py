@@ -35,7 +35,7 @@ def table(
         list[str] | None, typer.Option(help="Also show paired differences to this method; repeatable.")
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="text, markdown, csv or json; by default by --out.")
+        str | None, typer.Option("--format", help="text, markdown, csv, json; by default as --out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page with charts.")] = None,
@@ -43,7 +43,7 @@ def table(
     validation: Annotated[
         bool, typer.Option("--validation", help="Use the scores on the validation clips.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """Compare evaluated runs: mean and deviation over label splits."""
     from psptool.common.atomic_write import write_whole
@@ -65,7 +65,7 @@ def table(
     elif chosen == "text":
         _show(found)
     else:
-        typer.echo(_text(found, chosen), nl=False)
+        say(_text(found, chosen).removesuffix("\n"))
 
 
 def _write_page(path: Path, found: ScoreTable, scored: Sequence[RunScores]) -> None:

@@ -43,15 +43,13 @@ def train(
     split: Annotated[Path | None, typer.Option(help="The split; by default the newest in splits/.")] = None,
     data: Annotated[Path | None, typer.Option(help="The dataset; by default the split's, in data/.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="psp (default), or supervised: labels only, same encoder.")
+        str | None, typer.Option(help="psp (default), or supervised: the supervised baseline.")
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="small (default), best, lean, paper, paper-short."),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with values, or a run's config.json.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file, or config.json of a run.")] = None,
     like: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Use a run's configuration, split and dataset.")
     ] = None,
@@ -61,40 +59,38 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate (optim.lr).")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps (optim.steps).")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the pool, instead of steps.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training clips, instead of --steps.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Labelled clips per step (optim.labelled_batch).")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bfloat16; by default the preset's.")
     ] = None,
     graphs: Annotated[
-        str,
-        typer.Option(
-            help="CUDA graphs on one GPU, for faster steps: auto (default) or off.", show_default=False
-        ),
+        str, typer.Option(help="CUDA graphs on one GPU: auto (default) or off.", show_default=False)
     ] = "auto",
-    seed: Annotated[
-        int | None, typer.Option(help="Of initialization and sampling; by default the split's.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed; by default that of the split.")] = None,
     profile: Annotated[
         int | None,
-        typer.Option(metavar="STEPS", help="Time the parts of some steps; keep no run."),
+        typer.Option(metavar="STEPS", help="Profile this many steps; keep no run."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default a new one in runs/.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default a new one in runs/.")] = None,
     resume: Annotated[
-        str, typer.Option(help="An interrupted run: auto (default), required or off.", show_default=False)
+        str,
+        typer.Option(help="Interrupted runs: auto (default), required or off.", show_default=False),
     ] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show all; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, show the configuration; write nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model. psptool config --table lists the keys of --set."""
     from psptool.cli.dry_run import dry_run as show_plan
     from psptool.common.distributed import init_distributed, local_device
-    from psptool.common.paths import recalled
     from psptool.device import choose_device
-    from psptool.schemas.split import Split
     from psptool.training.graphs import Graphs
     from psptool.training.runs.folder import RunFolder
     from psptool.training.runs.unfinished import Resume
@@ -106,6 +102,7 @@ def train(
     if like is not None and config is not None:
         raise PspError("--like and --config both name a configuration", fix="Leave out one of them.")
     short = Shorthands(lr, steps, epochs, batch_size, precision)
+    asked = _Asked(method, preset, like or config, tuple(changes or ()), seed, short)
     with init_distributed() as ranks:
         if not ranks.is_main:
             mute()
@@ -113,32 +110,22 @@ def train(
         if known is not None and device == "auto":
             device = _device_again(known)
         computing_on = local_device(choose_device(device), ranks)
-        model_run = None if like is None else RunFolder(like).read_config()
-        asked = _Asked(method, preset, like or config, tuple(changes or ()), seed, short)
-        # Resuming a run takes its configuration from its folder: no option need be repeated.
-        recipe = known.training if known is not None and asked == _Asked() else asked.resolve()
-        for run in (known, model_run):
-            if run is not None:
-                split, data = split or recalled(run.latest.split_path), data or recalled(run.latest.data_path)
-        split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
-        found = Split.load(split_path)
-        data_path = choose(DATASET, data, found.dataset)
-        recipe = short.with_epochs(recipe, found)
+        files, recipe = _inputs(
+            asked, known, None if like is None else RunFolder(like).read_config(), data, split
+        )
         if dry_run:
-            show_plan(data_path, split_path, recipe, computing_on, ranks, as_json)
+            show_plan(*files, recipe, computing_on, ranks, as_json)
             return
         if profile is not None:
-            _say_profile(data_path, split_path, recipe, computing_on, profile, as_json)
+            _say_profile(*files, recipe, computing_on, profile, as_json)
             return
-        done = run_training(
-            data_path, split_path, recipe, computing_on, out, resume=how, graphs=use_graphs, ranks=ranks
-        )
+        done = run_training(*files, recipe, computing_on, out, resume=how, graphs=use_graphs, ranks=ranks)
     _say_result(done, out is None, as_json)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The options that make the training configuration; the defaults are those of the command."""
+    """The options that determine the training configuration, with the defaults of the command."""
 
     method: str | None = None
     preset: str | None = None
@@ -159,6 +146,31 @@ class _Asked:
         return resolve(method=method, preset=self.preset, file=self.file, changes=changes, seed=self.seed)
 
 
+def _inputs(
+    asked: _Asked, resumed: RunConfig | None, like: RunConfig | None, data: Path | None, split: Path | None
+) -> tuple[tuple[Path, Path], TrainingConfig]:
+    """Paths of dataset and split, and the training configuration.
+
+    Args:
+        asked: The options that make the configuration. Without any, a resumed run keeps its own.
+        resumed: Configuration of the run to resume, if any.
+        like: Configuration of the run given with ``--like``, if any.
+        data: Option ``--data``; by default that of the runs, or the newest.
+        split: Option ``--split``; by default that of the runs, or the newest.
+    """
+    from psptool.common.paths import recalled
+    from psptool.schemas.split import Split
+
+    recipe = resumed.training if resumed is not None and asked == _Asked() else asked.resolve()
+    for run in (resumed, like):
+        if run is not None:
+            split, data = split or recalled(run.latest.split_path), data or recalled(run.latest.data_path)
+    split_path = choose(SPLIT, split, None if data is None else DATASET.dataset(data))
+    label_split = Split.load(split_path)
+    data_path = choose(DATASET, data, label_split.dataset)
+    return (data_path, split_path), asked.short.with_epochs(recipe, label_split)
+
+
 def _say_result(done: Trained, default: bool, as_json: bool) -> None:
     if as_json:
         say_json(_summary(done))
@@ -169,7 +181,7 @@ def _say_result(done: Trained, default: bool, as_json: bool) -> None:
 
 
 def _known(out: Path | None) -> RunConfig | None:
-    """The configuration of the run in a named folder; None where there is none yet."""
+    """The configuration of the run in the folder `out`; None if there is none."""
     from psptool.schemas.run import RunConfig
     from psptool.training.runs.folder import RunFolder
 
@@ -179,7 +191,7 @@ def _known(out: Path | None) -> RunConfig | None:
 
 
 def _device_again(known: RunConfig) -> str:
-    """The device that a run ran on last, or ``auto`` where this machine has no such device."""
+    """The last device of a run, or ``auto`` if this machine does not have it."""
     from psptool.device import choose_device
 
     try:
@@ -232,7 +244,7 @@ def run_training(
 ) -> Trained:
     """Train, with progress on stderr; arguments and errors as `psptool.training.api.train`.
 
-    Unless `on_start` is given, what the configuration changes of its preset is printed too.
+    Without `on_start`, the values that differ from the preset are printed.
     """
     from psptool.common.distributed import SINGLE
     from psptool.training import api
@@ -260,7 +272,7 @@ def run_training(
 
 
 def _tell_recipe(folder: Path, config: RunConfig) -> None:
-    """Where the run is, and what its configuration changes of the preset."""
+    """Print the run folder and the values that differ from the preset."""
     changed = " ".join(f"{key}={_short(value)}" for key, value in _changed(config.training).items())
     note(f"run: {folder}, on {config.latest.device} in {config.precision}, seed {config.seed}")
     note(f"  preset {config.training.preset}" + (f" with {changed}" if changed else ""))
@@ -281,7 +293,7 @@ def _short(value: object) -> str:
 
 
 def _terms(now: Progress) -> str:
-    """Loss, learning rate and, where it was measured, validation accuracy; log.jsonl has each term of the loss."""
+    """Loss, learning rate, and validation accuracy if measured; log.jsonl has each term of the loss."""
     measured = "" if now.validation is None else f"  val {100 * now.validation:.1f} %"
     return f"loss {now.terms['loss']:.2f}  lr {now.lr:.2g}{measured}"
 

@@ -36,14 +36,14 @@ def view(
         list[str] | None,
         typer.Argument(metavar="[CLIP]...", help="Names, parts (A058) or patterns ('S017*')."),
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A run of method psp; draw its attention on the body.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="A run of method psp; show its attention maps.")] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animated GIF instead of the page.")] = False,
     png: Annotated[
         bool, typer.Option("--png", help="Write a contact sheet of frames instead of the page.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="The file; by default named after the clip.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; by default named after the clip.")
+    ] = None,
 ) -> None:
     """Show clips as skeletons that play, in an HTML page."""
     from psptool.view import drawing, sources
@@ -61,7 +61,9 @@ def view(
         note(f"{file}: {len(shown)} of {counted(found.of, 'clip')}: {' '.join(names)}")
     if model is not None and config is not None:
         shown = with_attention(model, config, shown, found.settings)
-    path = out or Path(f"{shown[0].name if len(shown) == 1 else file.stem}.html")
+    path = out or Path(
+        f"{shown[0].name if len(shown) == 1 else file.stem or file.resolve().name or 'clips'}.html"
+    )
     if gif:
         _write(path.with_suffix(".gif"), drawing.moving_gif(shown))
     if png:

@@ -5,12 +5,15 @@ Python represents each invalid byte as a lone surrogate (PEP 383). Text, JSON an
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+MAX_JSON = 2**28
+"""Largest JSON file, in bytes. Of the real ones a report on NTU 120 is the largest, with some 10 MB."""
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
@@ -44,6 +47,20 @@ def readable_name(path: Path) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
+
+
+def read_text(path: Path, most: int) -> str:
+    """The UTF-8 text of a file of up to ``most`` bytes.
+
+    Raises:
+        OSError: The file cannot be read, or is larger.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return data.decode("utf-8")
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:

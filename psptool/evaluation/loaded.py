@@ -32,7 +32,7 @@ class LoadedModel:
 
     Attributes:
         trained: Network, weights and configuration.
-        path: The run's folder, or the model file.
+        path: The run folder, or the model file.
         class_names: Names of the K classes, indexed by label.
         topology: The skeleton with V joints.
     """

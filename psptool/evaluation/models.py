@@ -1,4 +1,4 @@
-"""Loads and saves trained models: from a run's folder, or as one safetensors file with its configuration."""
+"""Loads and saves trained models: from a run folder, or as one safetensors file with its configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TrainedModel:
     """A trained network in evaluation mode, with its configuration.
 
     Attributes:
-        path: The run's folder, or the model file.
+        path: The run folder, or the model file.
         weights: Checkpoint: the last one, or the best on the validation clips.
         config: Configuration of the run.
         net: The network, without the branch of the contrastive loss.
@@ -44,11 +44,11 @@ class TrainedModel:
 
 
 def open_model(path: Path, weights: Weights = "last", device: torch.device | None = None) -> TrainedModel:
-    """Load a model from a run's folder, or from a file made by `model_bytes`.
+    """Load a model from a run folder, or from a file made by `model_bytes`.
 
     Args:
         path: The folder, or a ``.safetensors`` file.
-        weights: Checkpoint of a run's folder. A model file has one checkpoint.
+        weights: Checkpoint of a run folder. A model file has one checkpoint.
         device: Device of the network; by default the CPU.
 
     Raises:
@@ -80,13 +80,13 @@ def _read_metadata(path: Path) -> tuple[RunConfig, Weights]:
     except (SafetensorError, OSError) as error:
         raise PspError(
             f"{path}: cannot be read as safetensors ({error})",
-            expected="a run's folder, or a .safetensors file made by psptool export",
+            expected="a run folder, or a .safetensors file made by psptool export",
             fix="Other checkpoint formats are not supported, because they can contain code.",
         ) from error
     if CONFIG not in metadata or metadata.get(WEIGHTS) not in ("last", "best"):
         raise PspError(
             f"{path}: has no psptool configuration in its metadata",
-            fix="Give the run's folder, or a file made by psptool export --safetensors.",
+            fix="Give the run folder, or a file made by psptool export --safetensors.",
         )
     try:
         config = RunConfig.model_validate_json(metadata[CONFIG])

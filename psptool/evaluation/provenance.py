@@ -76,9 +76,9 @@ def _digest(value: object) -> str:
 
 
 def _seconds(folder: RunFolder) -> float | None:
-    """Training time in seconds from the last line of the log; None without a log."""
+    """Training time in seconds from the last entry of the log; None without a log."""
     try:
-        *_, last = folder.log.read_text(encoding="utf-8").splitlines()
-        return float(json.loads(last)["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        entries = folder.read_log()
+    except PspError:
         return None
+    return float(entries[-1]["seconds"]) if entries and "seconds" in entries[-1] else None

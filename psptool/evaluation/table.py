@@ -38,7 +38,7 @@ class RunScores:
 
     @property
     def location(self) -> str:
-        """The run's folder, or the file if it is a collected one, outside a run's folder."""
+        """The run folder, or the file if it is a collected one, outside a run folder."""
         return str(self.path.parent if self.path.stem.startswith("scores") else self.path)
 
     @property

@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from psptool.data.batches.streams import Batch, Stream
 from psptool.data.skeletons.topology import Topology
-from psptool.model.encoder import ConvBN, Encoder, channels_last, input_projection
+from psptool.model.encoder import ConvBN, Encoder, concatenate, input_projection
 from psptool.model.network import Network, Output
 from psptool.model.pose import PoseBranch
 from psptool.model.precision import full_precision
@@ -103,21 +103,19 @@ class PSPNet(Network):
         # Each stream is (P, 3, T, V) with its own P: they are concatenated along the persons.
         encoder = self.encoder(self.first)
         if not self.input_projections:
-            remaining = encoder(torch.cat([stream.x for stream in batch.values()]))
+            together = encoder(torch.cat([stream.x for stream in batch.values()]))
         else:
             projected = [self._project(name, stream.x) for name, stream in batch.items()]
-            remaining = encoder.forward_blocks(torch.cat(projected))
-        features: dict[str, Tensor] = {}
-        for name, stream in batch.items():
-            persons = stream.x.shape[0]  # not len(), which would be a constant of an exported model
-            features[name], remaining = remaining[:persons], remaining[persons:]
-        return features
+            together = encoder.forward_blocks(concatenate(projected))
+        # shape[0], not len(), which would be a constant of an exported model
+        parts = together.split([stream.x.shape[0] for stream in batch.values()])
+        return dict(zip(batch, parts, strict=True))
 
     def _project(self, stream: str, x: Tensor) -> Tensor:
-        """Input projection of ``stream``, (P, 3, T, V) -> (P, V, T, C)."""
+        """Input projection of ``stream``, (P, 3, T, V) -> (P, C, V, T)."""
         shared = stream not in self.input_projections
         projection = self.encoder(stream).input_projection if shared else self.input_projections[stream]
-        return cast(ConvBN, projection)(channels_last(x))  # type: ignore[no-any-return]
+        return cast(ConvBN, projection)(x.transpose(2, 3))  # type: ignore[no-any-return]
 
     def logits(self, features: Tensor, average: Tensor) -> Tensor:
         """Logits of one stream, (N, K): linear layer on the mean over persons, frames and joints.

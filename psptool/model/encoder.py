@@ -8,13 +8,15 @@ V joints, S heads, d channels of a head.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from psptool.model.batch_norm import BatchNorm
+from psptool.model.precision import padding
 from psptool.schemas.training import ModelSettings
 
 SLOPE = 0.1
@@ -33,10 +35,10 @@ def joint_encoding(channels: int, joints: int) -> Tensor:
 
 
 class ConvBN(nn.Sequential):
-    """Convolution over ``kernel`` frames and batch norm, (P, V, T, C) -> (P, V, ceil(T / stride), C').
+    """Convolution over ``kernel`` frames and batch norm, (P, C, V, T) -> (P, C', V, ceil(T / stride)).
 
-    Channels are last in memory throughout the encoder. A 1x1 convolution is then one matrix product without a copy,
-    and so is the attention, whose operands are the rows (T*C) of the joints.
+    Tensors of the encoder are in channels-last memory, (P, V, T, C): a 1x1 convolution is then one matrix product, and
+    the attention multiplies the rows (T*C) of the joints without a copy.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
@@ -50,31 +52,51 @@ class ConvBN(nn.Sequential):
         """The convolution; its weight is (C', C, kernel, 1)."""
         return cast(nn.Conv2d, self[0])
 
+    @property
+    def norm(self) -> BatchNorm:
+        """The batch norm over C' channels."""
+        return cast(BatchNorm, self[1])
+
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        conv = self.conv
+        weight, bias = self.folded()
         if self.kernel == 1:
-            y = F.linear(x[:, :, :: self.stride], conv.weight.flatten(1), conv.bias)
+            y = pointwise(x, weight, bias, self.stride)
         else:
-            # (P, V, T, C) -> (P, C, V, T), with the kernel over the last axis, -> (P, V, T', C')
-            y = F.conv2d(
-                x.permute(0, 3, 1, 2),
-                conv.weight.transpose(2, 3),
-                conv.bias,
-                (1, self.stride),
-                (0, self.kernel // 2),
-            ).permute(0, 2, 3, 1)
+            # The kernel is over the last axis here: (C', C, kernel, 1) -> (C', C, 1, kernel)
+            y = F.conv2d(x, weight.transpose(2, 3), bias, (1, self.stride), (0, self.kernel // 2))
         return self.normalize(y)
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight (C', C, kernel, 1) and bias (C',) to convolve with.
+
+        In evaluation mode they contain the batch norm, which is a constant scale and shift per channel then.
+        """
+        conv, norm = self.conv, self.norm
+        bias = cast(Tensor, conv.bias)
+        if self.training:
+            return conv.weight, bias
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        # Several outputs of the convolution per channel of the norm: outputs are ordered (..., C')
+        repeats = len(bias) // len(scale)
+        scale, shift = scale.repeat(repeats), shift.repeat(repeats)
+        return conv.weight * scale[:, None, None, None], bias * scale + shift
+
     def normalize(self, y: Tensor) -> Tensor:
-        """Only the batch norm, (P, V, T, C') -> (P, V, T, C')."""
-        return self[1](y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+        """Batch norm of the convolution's output, (P, C', V, T) -> (P, C', V, T).
+
+        In evaluation mode it is part of the convolution (see `folded`), and nothing is done.
+        """
+        return cast(Tensor, self.norm(y)) if self.training else y
 
 
 class WholeBodyProjection(ConvBN):
     """Linear layer from the coordinates to the features of all joints of a frame, and batch norm.
 
-    (P, V, T, 3) -> (P, V, T, C). The features of a joint then depend on the joint and on the positions of all others.
+    (P, 3, V, T) -> (P, C, V, T). The features of a joint then depend on the joint and on the positions of all others.
     The input projection of the original implementation is the same for every joint and leaves that to the attention.
     """
 
@@ -84,16 +106,42 @@ class WholeBodyProjection(ConvBN):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        persons, joints, frames, _ = x.shape
-        conv = self.conv
-        whole_body = x.permute(0, 2, 1, 3).flatten(2)  # (P, V, T, 3) -> (P, T, V*3)
+        persons, _, joints, frames = x.shape
+        weight, bias = self.folded()
+        whole_body = x.permute(0, 3, 2, 1).flatten(2)  # (P, 3, V, T) -> (P, T, V*3)
         # (P, T, V*3) -> (P, T, V*C) -> (P, T, V, C)
-        y = F.linear(whole_body, conv.weight.flatten(1), conv.bias).view(persons, frames, joints, -1)
-        return self.normalize(y.permute(0, 2, 1, 3))
+        y = padded_linear(whole_body, weight.flatten(1), bias).view(persons, frames, joints, -1)
+        # The norm sees (P, C, T, V) in channels-last memory, which needs no copy.
+        return self.normalize(y.permute(0, 3, 1, 2)).transpose(2, 3)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
+    """1x1 convolution of a tensor in channels-last memory.
+
+    On a CPU, oneDNN's convolution with its fused bias is faster than the general matrix product of `linear`.
+
+    Args:
+        x: (P, C, V, T).
+        weight: (C', C, 1, 1).
+        bias: (C',).
+        stride: Over frames.
+
+    Returns:
+        (P, C', V, ceil(T / stride)), in channels-last memory.
+    """
+    if x.device.type == "cpu" and x.dtype != torch.float64:  # oneDNN has no float64
+        return F.conv2d(x, weight, bias, (1, stride))
+    return padded_linear(x[..., ::stride].permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def padded_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Linear layer, (..., C) -> (..., C'), with inputs padded by zeros where that is faster (see `padding`)."""
+    pad = padding(weight.shape[1], x)
+    return F.linear(F.pad(x, (0, pad)), F.pad(weight, (0, pad)), bias) if pad else F.linear(x, weight, bias)
 
 
 def input_projection(settings: ModelSettings, joints: int) -> ConvBN:
-    """Build the first layer, (P, V, T, 3) -> (P, V, T, C)."""
+    """Build the first layer, (P, 3, V, T) -> (P, C, V, T)."""
     width = settings.channels[0]
     return (
         WholeBodyProjection(width, joints) if settings.input_projection == "whole_body" else ConvBN(3, width)
@@ -103,7 +151,7 @@ def input_projection(settings: ModelSettings, joints: int) -> ConvBN:
 class Block(nn.Module):
     """One block: spatial attention, feed-forward layer, temporal convolution.
 
-    (P, V, T, C) -> (P, V, ceil(T / stride), C').
+    (P, C, V, T) -> (P, C', V, ceil(T / stride)).
 
     Args:
         inputs: C.
@@ -135,44 +183,83 @@ class Block(nn.Module):
         self.skip_temporal = ConvBN(outputs, outputs, 1, stride) if changes else nn.Identity()
 
     def attention(self, x: Tensor) -> Tensor:
-        """Attention maps, (P, V, T, C) -> (P, S, V, V); rows are queries. tanh instead of softmax."""
-        persons, joints, frames, _ = x.shape
-        encoded = x + self.get_buffer("encoding").to(x.dtype)  # (P, V, T, C) + (V, 1, C)
-        # (P, V, T, C) -> (P, V, T, 2*S*d) -> (P, V, T, 2, S, d)
-        query_key = F.linear(encoded, self.query_key.weight.flatten(1), self.query_key.bias)
+        """Attention maps, (P, C, V, T) -> (P, S, V, V); rows are queries. tanh instead of softmax."""
+        persons, _, joints, frames = x.shape
+        weight = self.query_key.weight
+        # The encoding is added after the linear layer, where it is smaller: W (x + e) + b = W x + (W e + b)
+        encoding = self.get_buffer("encoding").to(weight.dtype)
+        encoding = F.linear(encoding, weight.flatten(1), self.query_key.bias)  # (V, 1, C) -> (V, 1, 2*S*d)
+        # (P, C, V, T) -> (P, V, T, 2*S*d) -> (P, V, T, 2, S, d)
+        query_key = pointwise(x, weight).permute(0, 2, 3, 1)
+        query_key = query_key + encoding.to(query_key.dtype)
         query_key = query_key.view(persons, joints, frames, 2, self.heads, self.qk_channels)
-        # -> (2, P, S, V, T*d) -> two of (P, S, V, T*d): all frames of a joint are one vector
-        query, key = query_key.permute(3, 0, 4, 1, 2, 5).flatten(4).unbind(0)
-        product = query @ key.transpose(-1, -2) / (self.qk_channels * frames)  # (P, S, V, V)
+        # -> two of (P, S, V, T, d) -> (P, S, V, T*d): all frames of a joint are one vector
+        query, key = query_key.permute(3, 0, 4, 1, 2, 5).unbind(0)
+        pad = padding(joints, query_key)
+        key = F.pad(key, (0, 0, 0, 0, 0, pad)) if pad else key
+        product = query.flatten(3) @ key.flatten(3).transpose(-1, -2)  # (P, S, V, V + pad)
+        product = (product[..., :joints] if pad else product) / (self.qk_channels * frames)
         return torch.tanh(product) * self.alpha + self.global_attention
 
     def attend(self, x: Tensor, attention: Tensor) -> Tensor:
-        """Apply attention maps and mix the heads, (P, V, T, C) -> (P, V, T, C').
+        """Apply attention maps and mix the heads, (P, C, V, T) -> (P, C', V, T).
 
         The output at joint v is a sum over the query index u, as in the original implementation. The 1x1 convolution
         after the attention is applied head by head before the sum over joints: the same sum in another order, but the
         concatenated heads (P, V, T, S*C) are never stored.
 
         Args:
-            x: (P, V, T, C).
+            x: (P, C, V, T).
             attention: (P, S, V, V).
         """
-        persons, joints, frames, _ = x.shape
-        conv = self.spatial.conv
-        head_weights = conv.weight.flatten(1).chunk(self.heads, dim=1)  # (C', S*C) -> S of (C', C)
-        # The sum starts with the bias: (C',) -> (P, V, T, C') -> (P, V, T*C')
-        mixed = cast(Tensor, conv.bias).expand(persons, joints, frames, -1).flatten(2)
-        for head, weight in enumerate(head_weights):
-            # (P, V, V) @ (P, V, T*C') -> (P, V, T*C')
-            mixed = torch.baddbmm(mixed, attention[:, head].transpose(1, 2), F.linear(x, weight).flatten(2))
-        return self.spatial.normalize(mixed.view(persons, joints, frames, -1))
+        persons, _, joints, frames = x.shape
+        weight, bias = self.spatial.folded()
+        head_weights = weight.chunk(self.heads, dim=1)  # (C', S*C, 1, 1) -> S of (C', C, 1, 1)
+        # S of (P, C', V, T) -> (P, V, T*C')
+        rows = [pointwise(x, head_weight).permute(0, 2, 3, 1).flatten(2) for head_weight in head_weights]
+        maps, pad = attention.to(rows[0].dtype), padding(joints, rows[0])
+        mixed = _SumOverQueries.apply(F.pad(maps, (0, pad)) if pad else maps, *rows)  # type: ignore[no-untyped-call]
+        # (P, V + pad, T*C') -> (P, V, T, C')
+        mixed = (mixed[:, :joints] if pad else mixed).view(persons, joints, frames, -1)
+        return self.spatial.normalize((mixed + bias.to(mixed.dtype)).permute(0, 3, 1, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        y = F.leaky_relu(self.attend(x, self.attention(x)) + self.skip_spatial(x), SLOPE)
+        y = add_activate(self.attend(x, self.attention(x)), self.skip_spatial(x))
         # The residual of the feed-forward layer is the input of the block, not y.
-        y = F.leaky_relu(self.feed_forward(y) + self.skip_feed(x), SLOPE)
-        return F.leaky_relu(self.temporal(y) + self.skip_temporal(y), SLOPE)
+        y = add_activate(self.feed_forward(y), self.skip_feed(x))
+        return add_activate(self.temporal(y), self.skip_temporal(y))
+
+
+class _SumOverQueries(torch.autograd.Function):
+    """Sum over heads s and query joints u of ``maps[:, s, u, v] * rows[s][:, u]``, (P, V', R).
+
+    Maps are (P, S, V, V'), and the rows of each head (P, V, R). Plain products would compute the gradient of the
+    transposed maps, whose rows are V, not V' values long (see `padding`).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, *rows: Tensor) -> Tensor:
+        ctx.save_for_backward(maps, *rows)
+        out = maps[:, 0].transpose(1, 2) @ rows[0]  # (P, V', V) @ (P, V, R) -> (P, V', R)
+        for head in range(1, len(rows)):
+            out.baddbmm_(maps[:, head].transpose(1, 2), rows[head])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, ...]:
+        maps, *rows = ctx.saved_tensors
+        # (P, V, R) @ (P, R, V') -> (P, V, V') per head
+        grad_maps = torch.stack([x @ grad_out.transpose(1, 2) for x in rows], dim=1)
+        return grad_maps, *(maps[:, head] @ grad_out for head in range(len(rows)))
+
+
+def add_activate(y: Tensor, residual: Tensor) -> Tensor:
+    """Leaky ReLU of ``y + residual``, computed in the memory of ``y``.
+
+    ``y`` must be the output of a batch norm or a convolution: no gradient needs its values.
+    """
+    return F.leaky_relu_(y.add_(residual), SLOPE)
 
 
 class Encoder(nn.Module):
@@ -194,16 +281,16 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return self.forward_blocks(self.input_projection(channels_last(x)))
+        return self.forward_blocks(self.input_projection(x.transpose(2, 3)))
 
     def forward_blocks(self, projected: Tensor) -> Tensor:
-        """Apply the blocks to the output of the input projection, (P, V, T, C) -> (P, C', T', V)."""
-        x = F.leaky_relu(projected, SLOPE)
+        """Apply the blocks to the output of the input projection, (P, C, V, T) -> (P, C', T', V)."""
+        x = F.leaky_relu(projected, SLOPE).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
-            x = block(x)  # (P, V, T, C) -> (P, V, ceil(T / stride), C')
-        return channels_last(x)
+            x = block(x)  # (P, C, V, T) -> (P, C', V, ceil(T / stride))
+        return x.transpose(2, 3)
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """(P, C, T, V) -> (P, V, T, C), or the reverse, as a view."""
-    return x.permute(0, 3, 2, 1)
+def concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate along the persons: several (P, C, V, T) -> one, in channels-last memory."""
+    return torch.cat([x.permute(0, 2, 3, 1) for x in tensors]).permute(0, 3, 1, 2)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from psptool.data.skeletons.topology import JointGroup, Topology
-from psptool.model.encoder import SLOPE, ConvBN
+from psptool.model.encoder import ConvBN, add_activate, pointwise
+from psptool.model.precision import padding
 from psptool.schemas.training import Level, ModelSettings
 
 COARSE_TO_FINE: tuple[Level, ...] = ("body", "part", "joint")
@@ -104,12 +105,16 @@ class LevelAttention(nn.Module):
     def map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attention map and values, (P, G, T, C) -> (P, S, G, G) and (P, S, G, T*d). Rows of the map are queries."""
         persons, groups, frames, channels = x.shape
+        layer = self.query_key_value
         # (P, G, T, C) -> (P, G, T, 3*C) -> (P, G, T, 3, S, d)
-        qkv = F.linear(x, self.query_key_value.weight.flatten(1), self.query_key_value.bias)
+        qkv = pointwise(x.permute(0, 3, 1, 2), layer.weight, layer.bias).permute(0, 2, 3, 1)
         qkv = qkv.view(persons, groups, frames, 3, self.heads, channels // self.heads)
-        # -> (3, P, S, G, T*d) -> three of (P, S, G, T*d): all frames of a group are one vector
-        query, key, value = qkv.permute(3, 0, 4, 1, 2, 5).flatten(4).unbind(0)
-        return torch.tanh(query @ key.transpose(-1, -2) / query.shape[-1]), value
+        # -> three of (P, S, G, T, d) -> (P, S, G, T*d): all frames of a group are one vector
+        query, key, value = (y.flatten(3) for y in qkv.permute(3, 0, 4, 1, 2, 5).unbind(0))
+        pad = padding(groups, key)
+        key = F.pad(key, (0, 0, 0, pad)) if pad else key
+        product = query @ key.transpose(-1, -2)  # (P, S, G, G + pad)
+        return torch.tanh((product[..., :groups] if pad else product) / query.shape[-1]), value
 
     def apply_map(self, x: Tensor, attention: Tensor, value: Tensor) -> Tensor:
         """Output of the level, (P, G, T, C): projected product of map and values, plus the input.
@@ -120,11 +125,15 @@ class LevelAttention(nn.Module):
             value: (P, S, G, T*d).
         """
         persons, groups, frames, channels = x.shape
-        # (P, S, G, G) @ (P, S, G, T*d) -> (P, S, G, T*d) -> (P, S, G, T, d)
+        pad = padding(groups, value)
+        if pad:
+            attention, value = F.pad(attention, (0, pad)), F.pad(value, (0, 0, 0, pad))
+        # (P, S, G, G + pad) @ (P, S, G + pad, T*d) -> (P, S, G, T*d) -> (P, S, G, T, d)
         attended = (attention @ value).view(persons, self.heads, groups, frames, channels // self.heads)
-        # Concatenate the heads: (P, G, T, S, d) -> (P, G, T, C)
+        # Concatenate the heads: (P, S, G, T, d) -> (P, G, T, S, d) -> (P, G, T, C)
         attended = attended.permute(0, 2, 3, 1, 4).flatten(3)
-        return F.leaky_relu(self.out(attended) + x, SLOPE)
+        y = add_activate(self.out(attended.permute(0, 3, 1, 2)), x.permute(0, 3, 1, 2))
+        return y.permute(0, 2, 3, 1)
 
 
 class Pyramid(nn.Module):
@@ -182,8 +191,13 @@ class Pyramid(nn.Module):
                 pooled[level] = rows
             else:
                 matrix = self.get_buffer(f"pool_{level}").to(joints.dtype)
-                # (G, V) @ (P, V, T*C) -> (P, G, T*C) -> (P, G, T, C)
-                pooled[level] = (matrix @ joints).view(len(rows), -1, *rows.shape[2:])
+                groups, pad = len(matrix), padding(len(matrix), joints)
+                # Padded along the groups, (V, G + pad): these are its rows in memory.
+                matrix = (F.pad(matrix.T, (0, pad)) if pad else matrix.T).T
+                # (P, G + pad, V) @ (P, V, T*C) -> (P, G + pad, T*C). `matmul` would copy the joints here.
+                means = matrix.expand(len(rows), -1, -1) @ joints
+                means = means[:, :groups].contiguous() if pad else means
+                pooled[level] = means.view(len(rows), groups, *rows.shape[2:])
         return pooled
 
     def _attention(self, level: Level) -> LevelAttention:

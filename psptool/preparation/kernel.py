@@ -213,7 +213,8 @@ def _mean_bone(leading, first, stop, joints):
 def _axes(spine, across, rotation):
     """Fill ``rotation`` with the body axes as rows: z along ``spine``, x along the part of ``across`` orthogonal to z.
 
-    PSP Learning's released code rotates the spine onto z and then, about z, the horizontal part of ``across`` onto x.
+    The original implementation of PSP Learning rotates the spine onto z and then, about z, the horizontal part of
+    ``across`` onto x.
     The composition of its two rotations is this one.
 
     Returns:

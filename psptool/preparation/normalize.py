@@ -24,6 +24,8 @@ from psptool.schemas.dataset import PreparationSettings
 
 # Far beyond any real position, while differences of such numbers (the motion stream) are still finite in float32.
 LARGEST_POSITION = 1e9
+FAR = 100
+"""Metres. A depth camera sees 10 m: coordinates beyond it are noted, because they are probably millimetres."""
 UNSCALED = "the reference bone has zero length in every frame; scale is 1"
 NO_SPINE = "the spine has zero length; the camera axes are kept"
 NO_ACROSS = (
@@ -65,6 +67,12 @@ def normalize(
     largest = kernel.apply_transform(persons.xyz, persons.present, *transform[:3], joint)
     if not largest < LARGEST_POSITION:
         raise RawFormatError("positions out of range", name, f"{largest:.3g} times the scale", "metres")
+    far = farthest(persons) if largest * transform.scale + np.abs(transform.origin).max() > FAR / 2 else 0.0
+    said = (
+        (f"coordinates of up to {far:.4g} m: more than {FAR} m, so perhaps not in metres",)
+        if far > FAR
+        else ()
+    )
     return PreparedClip(
         name,
         key,
@@ -74,10 +82,15 @@ def normalize(
         transform.origin,
         transform.scale,
         transform.rotation,
-        (*persons.notes, *transform.notes),
+        (*persons.notes, *transform.notes, *said),
         persons.interpolated,
         persons.tracks,
     )
+
+
+def farthest(persons: Persons) -> float:
+    """The largest absolute coordinate of the persons who are present, metres."""
+    return float(np.abs(persons.xyz[persons.present]).max(initial=0))
 
 
 def find_transform(
@@ -90,7 +103,7 @@ def find_transform(
 
     - ``body``: z along the spine, x along the shoulder line made orthogonal to z, both averaged over the first
       ``align_frames`` frames.
-    - ``released``: the same from the first frame only, with x from the line that the released code uses.
+    - ``released``: the same from the first frame only, with x from the line that the original implementation uses.
     - ``none``: the camera axes.
 
     Args:

@@ -220,6 +220,6 @@ def is_upright(xyz: NDArray[np.float32], ratio: float) -> bool:
         xyz: float32 (V, 3), metres, camera coordinates.
         ratio: Threshold for the ratio of the extents.
     """
-    # In float64, as in the released code; the extent in z is not used.
+    # In float64, as in the original implementation; the extent in z is not used.
     width, height, _ = (xyz.max(axis=0).astype(np.float64) - xyz.min(axis=0)).tolist()
     return bool(height * ratio > width)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from psptool.common.atomic_write import write_whole
 from psptool.common.errors import PspError, cannot_read
-from psptool.common.paths import shown
+from psptool.common.paths import MAX_JSON, read_text, shown
 
 Loaded = TypeVar("Loaded", bound="Artefact")
 
@@ -40,7 +40,7 @@ class Artefact(Strict):
             PspError: The file cannot be read or does not match the schema. All invalid values are listed.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path, MAX_JSON)
         except (OSError, UnicodeDecodeError) as error:
             raise cannot_read(path, error) from error
         try:
@@ -75,8 +75,14 @@ def _escaped(value: Any) -> Any:
 def describe(error: ValidationError) -> str:
     """All errors of a pydantic validation on one line: key, message and value found."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {item['msg']}"
-        + ("" if isinstance(item["input"], (dict, list)) else f" (found {item['input']!r:.60})")
+        ": ".join((*([".".join(map(str, item["loc"]))] if item["loc"] else []), item["msg"])).replace(
+            "Value error, ", ""
+        )
+        + (
+            f" (found {item['input']!r:.60})"
+            if item["loc"] and not isinstance(item["input"], (dict, list))
+            else ""
+        )
         for item in error.errors(include_url=False)
     )
 

@@ -32,7 +32,8 @@ class PreparationSettings(Strict):
 
     align: Align = Field(
         "body",
-        description="Target axes of the rotation: `body`, `released` (PSP Learning's code), `none` (camera)",
+        description="Target axes of the rotation: `body`, `released` (original implementation of PSP Learning), "
+        "`none` (camera)",
     )
     align_frames: int = Field(
         5, ge=1, description="`body`: frames of the first person over which the axes are averaged"
@@ -47,7 +48,8 @@ class PreparationSettings(Strict):
     upright_ratio: float = Field(
         0.8,
         gt=0,
-        description="`released` rules: a track is upright if its extent in y times this ratio exceeds its extent in x",
+        description="`released` rules: a track is upright if its extent in y times this ratio exceeds its extent "
+        "in x",
     )
     tracks: TrackRules = Field(
         "joined",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from psptool.common.errors import PspError, cannot_read, suggest
+from psptool.common.paths import read_text
 from psptool.schemas.base import describe, flat
 from psptool.schemas.training import Method, Preset, TrainingConfig
 
@@ -95,17 +96,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Differences of each preset from the schema's defaults.
 
 - ``paper``: the original implementation.
-- ``paper-short``: its network, loss and optimizer with the channels, frames, clips and steps of ``best``.
+- ``paper-short``: ``paper`` with the channels, frames, batch sizes and steps of ``best``.
 - ``small``: for two CPU cores.
 - ``lean``: the encoder of ``best`` with half the steps, for large comparisons.
 - ``best``: highest accuracy with few labels.
-- ``demo``: for ``psptool demo``; chosen on synthetic recordings of seed 1.
+- ``demo``: for ``psptool demo``; selected on synthetic recordings with seed 1.
 
-``small`` and ``best`` were chosen on the first two views of NW-UCLA: one for training, the other for validation.
+``small`` and ``best`` were selected on cameras 1 and 2 of NW-UCLA: one for training, the other for validation.
 """
 
 DEFAULT_PRESET: Preset = "small"
-"""The same on every machine, for equal results of equal commands."""
+"""It does not depend on the machine, so that the same command gives the same result."""
 
 
 def resolve(
@@ -119,11 +120,11 @@ def resolve(
     """Make a configuration from preset, YAML file and ``key=value`` changes; later values override earlier ones.
 
     Args:
-        method: Overrides all of them, as do `seed` and `preset`.
-        preset: A name in `PRESETS`; where neither this nor the file names one, `DEFAULT_PRESET`.
-        file: A YAML mapping with any keys of `TrainingConfig`; a run's ``config.json``, or a run's folder.
+        method: Training method; overrides preset, file and changes.
+        preset: A name in `PRESETS`; by default that of the file, or `DEFAULT_PRESET`.
+        file: A YAML file with keys of `TrainingConfig`, a ``config.json`` of a run, or a run folder.
         changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.05``), values are YAML.
-        seed: Training seed.
+        seed: Training seed; overrides preset, file and changes.
 
     Raises:
         PspError: A key does not exist (the nearest is suggested), a value is invalid, or the file cannot be read;
@@ -142,7 +143,8 @@ def resolve(
     _merge(merged, PRESETS[named])
     where = str(file) if file is not None else "--set"
     problems = list(_unknown(values, TrainingConfig))
-    _merge(merged, values)
+    if not problems:
+        _merge(merged, values)
     for change in changes:
         problems += _apply(merged, change)
     if problems:
@@ -161,7 +163,7 @@ def resolve(
 
 
 def _apply(merged: dict[str, Any], change: str) -> list[str]:
-    """Set one ``key=value`` in ``merged``; what is wrong with the key."""
+    """Set one ``key=value`` in ``merged``. Returns the problems of the key."""
     key, equals, text = change.partition("=")
     if not equals:
         raise PspError(
@@ -173,12 +175,13 @@ def _apply(merged: dict[str, Any], change: str) -> list[str]:
     problems = list(_unknown(nested, TrainingConfig))
     if key == "preset":
         problems.append("the preset cannot be changed with --set: choose it with --preset")
-    _merge(merged, nested)
+    if not problems:
+        _merge(merged, nested)
     return problems
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The training configuration in a YAML file, or in the ``config.json`` of a run, whose folder may be given.
+    """The training configuration in a YAML file, a ``config.json`` of a run, or a run folder.
 
     Raises:
         PspError: As for `read_yaml`.
@@ -191,7 +194,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _check_preset(file: Path | None, values: Mapping[str, Any], preset: str | None) -> None:
-    """Refuse another preset than that of a complete file, which would leave nothing of the preset but its name."""
+    """Refuse ``--preset`` with a file that sets every value: the preset would have no effect."""
     there = values.get("preset")
     keys = {key for key, _ in flat(values)}
     if preset and there not in (None, preset) and keys >= set(all_keys(TrainingConfig)):
@@ -203,20 +206,20 @@ def _check_preset(file: Path | None, values: Mapping[str, Any], preset: str | No
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; YAML tags that would run code are refused.
+    """The mapping in a YAML file of up to `MAX_YAML` bytes; tags, anchors and aliases are refused.
 
     Raises:
-        PspError: The file cannot be read, is not YAML, or is not a mapping.
+        PspError: The file cannot be read, is too large, is not plain YAML, or is not a mapping.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = read_text(path, MAX_YAML)
     except (OSError, UnicodeDecodeError) as error:
         raise cannot_read(path, error, "Check the path given to --config.") from error
-    except yaml.YAMLError as error:
-        raise PspError(f"{path}: not plain YAML: {error}", fix="Write key: value lines only.") from error
-    except RecursionError as error:
+    try:
+        values = _load(text)
+    except _NOT_PLAIN as error:
         raise PspError(
-            f"{path}: not plain YAML: nested too deep", fix="Write key: value lines only."
+            f"{path}: not plain YAML: {_reason(error)}", fix="Write key: value lines only."
         ) from error
     if values is None:
         return {}
@@ -225,15 +228,51 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+MAX_YAML = 200_000
+"""Largest YAML file, in bytes; it takes 2 s to read. A run's configuration has 10,000."""
+_LONGEST_NUMBER = 40
+_LONGEST_KEY = 80
+_NOT_PLAIN = (yaml.YAMLError, RecursionError, ValueError)
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which ``off`` is a string and 1e-3 a number, as in YAML 1.2; in YAML 1.1 it is the other way round."""
+    """YAML 1.2 for booleans and numbers: ``off`` is a string and 1e-3 a number, unlike in YAML 1.1.
+
+    Without tags, anchors and aliases: a file of 700 bytes can mean a mapping of millions of keys, or one that
+    contains itself.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("bool", "float"))]
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if not tag.endswith(("bool", "float", "timestamp", "merge", "value"))
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose the next node, unless it has a tag, is named by an anchor, or is an alias."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor is not None:
+            what = "alias" if isinstance(event, yaml.AliasEvent) else "anchor"
+            raise yaml.composer.ComposerError(
+                None, None, f"found {what} {event.anchor!r:.40}", event.start_mark
+            )
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, f"found tag {event.tag!r:.60}", event.start_mark)
+        return super().compose_node(parent, index)
 
+    def construct_yaml_int(self, node: Any) -> Any:
+        """An integer of up to 40 characters; the time for a longer one grows with the square of its length."""
+        if len(node.value) > _LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"found an integer of {len(node.value)} characters", node.start_mark
+            )
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|false|False)$"), list("tTfF")
 )
@@ -247,9 +286,20 @@ _Loader.add_implicit_resolver(
 
 def _parse_value(key: str, text: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise PspError(f"--set {key}: not a YAML value", found=repr(text)) from error
+        return _load(text)
+    except _NOT_PLAIN as error:
+        raise PspError(
+            f"--set {key:.60}: not a YAML value", found=f"{text!r:.60} ({_reason(error)})"
+        ) from error
+
+
+def _load(text: str) -> Any:
+    """The value of YAML text; errors as in `_NOT_PLAIN`."""
+    return yaml.load(text, _Loader)
+
+
+def _reason(error: BaseException) -> str:
+    return "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -267,13 +317,16 @@ def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
     for key, value in values.items():
         known = model.model_fields.get(str(key))
         if known is None:
-            near = suggest_key(f"{prefix}{key}")
-            yield f"no key {prefix}{key}" + (f" ({near})" if near else "")
+            name = f"{prefix}{key}"[:_LONGEST_KEY]
+            near = suggest_key(name)
+            yield f"no key {name}" + (f" ({near})" if near else "")
         elif isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
             if isinstance(value, Mapping):
                 yield from _unknown(value, known.annotation, f"{prefix}{key}.")
             else:
                 yield f"{prefix}{key} is a group of keys, not a value"
+        elif isinstance(value, Mapping):
+            yield f"{prefix}{key} is a value, not a group of keys"
 
 
 SYNONYMS: Mapping[str, str] = {
@@ -297,11 +350,11 @@ SYNONYMS: Mapping[str, str] = {
     "wd": "optim.weight_decay",
     "width": "model.channels",
 }
-"""Common names of other code bases for keys of `TrainingConfig`, without their group."""
+"""Keys of `TrainingConfig` by the name that other code bases use."""
 
 
 def suggest_key(key: str) -> str | None:
-    """A sentence that offers the key meant: by its last part, by a synonym of that, or by spelling."""
+    """A sentence that suggests a key, by its last part, a synonym of it, or a similar spelling; None without one."""
     known = tuple(all_keys(TrainingConfig))
     last = key.rpartition(".")[2]
     same = [name for name in known if name.rpartition(".")[2] == last] or [

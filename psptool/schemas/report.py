@@ -11,7 +11,7 @@ from psptool.schemas.dataset import Counts, DatasetName, PreparationSettings
 
 TrackRule = Literal["joined", "length", "spread", "overlap", "not upright", "energy"]
 """``joined``: the track was joined to another one; all others: it was dropped. ``length``, ``spread`` and ``overlap``
-are rules 1 to 3 of CTR-GCN's preparation; ``not upright`` and ``energy`` are those of PSP Learning's released code."""
+are rules 1 to 3 of CTR-GCN's preparation; ``not upright`` and ``energy`` are rules of PSP Learning's implementation."""
 
 
 class LeftOut(Strict):

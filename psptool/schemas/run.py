@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import Self
 
+from psptool.data.skeletons.datasets import DATASETS
 from psptool.schemas.base import Artefact, Strict, flat
 from psptool.schemas.dataset import DatasetName, PreparationSettings
 from psptool.schemas.training import TrainingConfig
@@ -79,7 +81,7 @@ class RunConfig(Artefact):
     )
     clips_fingerprint: str
     content_fingerprint: str
-    seed: int = Field(description="Random seed of the training, resolved")
+    seed: int = Field(ge=0, lt=2**63, description="Random seed of the training, resolved")
     precision: Literal["float32", "bfloat16"]
     training: TrainingConfig
     provenance: tuple[Provenance, ...] = Field(
@@ -95,6 +97,15 @@ class RunConfig(Artefact):
         keys = [key for key in Provenance.model_fields if key in values]
         rest = {key: value for key, value in values.items() if key not in keys}
         return {**rest, "format_version": 2, "provenance": [{key: values[key] for key in keys}]}
+
+    @model_validator(mode="after")
+    def _of_the_dataset(self) -> Self:
+        expected = DATASETS[self.dataset].topology.name
+        if self.topology != expected:
+            raise ValueError(f"topology of {self.dataset} is {expected}, found {self.topology!r:.60}")
+        if not self.class_names:
+            raise ValueError("class_names is empty")
+        return self
 
     @property
     def latest(self) -> Provenance:

@@ -1,4 +1,4 @@
-"""The scores of a run on the test set, ``scores.json``; the keys are those of ``evaluate --json``."""
+"""The scores of a run, ``scores.json``, with the same keys as ``psptool evaluate --json``."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Part = Literal["test", "validation"]
 def file_name(stem: str, ending: str, part: Part = "test", weights: Weights = "last") -> str:
     """Name of an evaluation's file, such as ``scores.json`` or ``scores-validation-best.json``.
 
-    Anything but the last weights on the test clips has a name of its own, so that it never passes for the result.
+    Only scores of the last checkpoint on the test clips have the plain name.
     """
     return "-".join([stem, *(word for word in (part, weights) if word not in ("test", "last"))]) + ending
 
 
 class StreamScores(Strict):
-    """Accuracy of one stream by itself, with its auxiliary branch, as fractions."""
+    """Accuracy of a single stream, with its auxiliary branch, as fractions."""
 
     top1: float = Field(ge=0, le=1)
     top5: float = Field(ge=0, le=1)
 
 
 class Scores(Artefact):
-    """Accuracies as fractions. *Unseen* are the test clips whose coordinates stand nowhere in the train set.
+    """Accuracies as fractions, and the provenance of the run, so that ``psptool table`` needs no other file.
 
-    What says how the run came about stands here too, so that a table needs no other file. It is null in scores
-    of earlier versions, which did not keep it.
+    Keys with *unseen* are about the clips without a duplicate in the training set. Provenance is null if the version of
+    psptool did not record it.
     """
 
     format_version: Literal[1] = 1
@@ -42,53 +42,63 @@ class Scores(Artefact):
     split: str = Field(description="File name of the split")
     method: str
     preset: str
-    seed: int = Field(description="The training's seed")
-    weights: Weights = Field(description="Which weights: the last, or the best on validation clips")
+    seed: int = Field(description="Random seed of the training")
+    weights: Weights = Field(description="Checkpoint: the last one, or the best one on the validation clips")
     part: Part = "test"
-    top1: float = Field(ge=0, le=1, description="All streams fused: the sum of their logits")
-    top5: float = Field(ge=0, le=1)
-    streams: dict[str, StreamScores] = Field(description="Each stream by itself, by name")
-    clips: int = Field(ge=1)
-    top1_unseen: float | None = Field(None, description="null where no test clip is unseen")
-    clips_unseen: int = Field(ge=0)
-    classes_unseen: tuple[str, ...] = Field(description="Class names that occur among the unseen clips")
-    per_class: dict[str, float] = Field(description="Top-1 of all streams fused, by class name")
+    top1: float = Field(ge=0, le=1, description="Top-1 of the fusion of all streams (sum of logits)")
+    top5: float = Field(ge=0, le=1, description="Top-5 of the fusion of all streams")
+    streams: dict[str, StreamScores] = Field(description="Accuracy of each stream, by name")
+    clips: int = Field(ge=1, description="Number of clips")
+    top1_unseen: float | None = Field(
+        None, description="Top-1 on the clips without a duplicate in the training set; null if there are none"
+    )
+    clips_unseen: int = Field(ge=0, description="Number of clips without a duplicate in the training set")
+    classes_unseen: tuple[str, ...] = Field(
+        description="Names of the classes with clips without a duplicate in the training set"
+    )
+    per_class: dict[str, float] = Field(description="Top-1 of the fusion of all streams, by class name")
     confusion: tuple[tuple[int, ...], ...] = Field(
-        description="Counts; rows are true classes, columns predicted ones"
+        description="Number of clips; rows are true classes, columns predicted classes"
     )
     content_fingerprint: str
     clips_fingerprint: str
     tool_version: str
     protocol: ProtocolName | None = None
     test_view: int | None = Field(
-        None, description="The camera kept for test, where the protocol lets one choose"
+        None, description="Test camera, if the protocol lets you choose it; otherwise null"
     )
     validation_rule: str | None = Field(
-        None, description="Which clips the split keeps for validation, as asked"
+        None, description="The rule given to psptool split --validation, such as view=2"
     )
-    family: Family | None = Field(None, description="How the split counts labels")
-    ratio: float | None = Field(None, description="Share of labels asked for; null where a count was")
-    count: int | None = Field(None, description="Labelled clips a class asked for; null where a ratio was")
-    labelled: int | None = Field(None, description="Labelled clips in all")
-    draw: int | None = Field(None, description="The split's seed")
-    split_digest: str | None = Field(None, description="Of which clip stands in which part")
-    scored_digest: str | None = Field(None, description="Of the names of the clips that were scored")
+    family: Family | None = Field(None, description="Counting of labelled clips, as in the split")
+    ratio: float | None = Field(
+        None, description="Requested fraction of labels; null if a count was requested"
+    )
+    count: int | None = Field(
+        None, description="Requested labelled clips per class; null if a ratio was requested"
+    )
+    labelled: int | None = Field(None, description="Number of labelled clips")
+    draw: int | None = Field(None, description="Seed of the label split")
+    split_digest: str | None = Field(None, description="Digest of the clip names in each part of the split")
+    scored_digest: str | None = Field(None, description="Digest of the names of the scored clips")
     changes: tuple[str, ...] | None = Field(
-        None, description="Values of the recipe that are not its preset's, as key=value"
+        None, description="Values that differ from the preset, as key=value"
     )
-    recipe_digest: str | None = Field(None, description="Of every value of the recipe but the seed")
-    seconds: float | None = Field(None, description="That the training took, first step to last")
-    device: str | None = Field(None, description="That the training ran on, as PyTorch calls it")
-    hardware: str | None = Field(None, description="The same by model, with the threads used")
-    precision: str | None = Field(None, description="Of the training's forward pass")
-    commit: str | None = Field(None, description="Of the source that trained")
+    recipe_digest: str | None = Field(
+        None, description="Digest of the training configuration without its seed"
+    )
+    seconds: float | None = Field(None, description="Training time in seconds, first to last step")
+    device: str | None = Field(None, description="Device of the training, by its PyTorch name")
+    hardware: str | None = Field(None, description="GPU model, or processor model and number of threads")
+    precision: str | None = Field(None, description="Precision of the forward pass in training")
+    commit: str | None = Field(None, description="Git commit of psptool's source")
 
     def measure(self, name: str) -> float | None:
-        """One of the accuracies that `measure_names` lists; None where these scores lack it."""
+        """The accuracy with a name from `measure_names`; None if these scores do not have it."""
         own = {f"top1_{stream}": found.top1 for stream, found in self.streams.items()}
         return {"top1": self.top1, "top5": self.top5, **own, "top1_unseen": self.top1_unseen}.get(name)
 
 
 def measure_names(streams: Iterable[str]) -> tuple[str, ...]:
-    """The accuracies that a table shows: all streams fused, then each of ``streams`` by itself, then unseen clips."""
+    """Names of the accuracies of a table: fusion of all streams, each stream, clips without a duplicate in training."""
     return ("top1", "top5", *(f"top1_{name}" for name in streams), "top1_unseen")

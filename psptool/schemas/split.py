@@ -37,7 +37,7 @@ class Split(Artefact):
     count: int | None = Field(
         None, ge=1, description="Requested labelled clips per class; null if a ratio was requested"
     )
-    seed: int = Field(ge=0, description="Random seed of the selection")
+    seed: int = Field(ge=0, lt=2**63, description="Random seed of the selection")
     validation_rule: str | None = Field(None, description="The rule given with --validation, such as view=2")
     clips_fingerprint: str = Field(
         pattern=r"^[0-9a-f]{64}$", description="Clips fingerprint of the dataset that the split belongs to"

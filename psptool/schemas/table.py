@@ -1,4 +1,4 @@
-"""A table over scored runs, as ``psptool table --json`` prints it."""
+"""The output of ``psptool table --json``: mean and standard deviation of evaluated runs over label splits."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from psptool.schemas.scores import Part, Weights, measure_names
 
 
 class Spread(Strict):
-    """A measure over draws, in fractions."""
+    """An accuracy over label splits, as fractions."""
 
     mean: float
-    deviation: float | None = Field(None, description="Sample standard deviation; null for one draw")
-    error: float | None = Field(None, description="Standard error of the mean; null for one draw")
-    values: tuple[float, ...] = Field(description="By draw; of a draw with several runs their mean")
+    deviation: float | None = Field(None, description="Sample standard deviation; null for one label split")
+    error: float | None = Field(None, description="Standard error of the mean; null for one label split")
+    values: tuple[float, ...] = Field(
+        description="One value per label split; several runs of a label split are averaged"
+    )
 
 
 class Group(Strict):
-    """Runs that differ in their draw alone."""
+    """Runs that differ only in their label split."""
 
-    labels: str = Field(description="How many labels the split keeps")
-    name: str = Field(description="Method, preset, and what the recipe changes of it")
+    labels: str = Field(description="Number or fraction of labels")
+    name: str = Field(description="Method, preset and changed values")
     draws: tuple[str, ...] = Field(
-        description="In the order of the values; the split's seed or its file name"
+        description="Seeds or file names of the label splits, in the order of `Spread.values`"
     )
-    runs: tuple[str, ...] = Field(description="Where the scores lay")
-    measures: dict[str, Spread] = Field(description="By measure; one that a run lacks is left out")
-    seconds: float | None = Field(None, description="Mean time of a training; null where a run says none")
-    computed_on: tuple[str, ...] = Field((), description="Device and precision of the trainings")
-    commits: tuple[str, ...] = Field((), description="Of the source that trained")
+    runs: tuple[str, ...] = Field(description="Paths of the runs or scores files")
+    measures: dict[str, Spread] = Field(description="Accuracies that all runs have, by name")
+    seconds: float | None = Field(None, description="Mean training time; null if a run has none")
+    computed_on: tuple[str, ...] = Field((), description="Hardware and precision of the trainings")
+    commits: tuple[str, ...] = Field((), description="Git commits of psptool's source")
 
 
 class Difference(Strict):
-    """One group minus another, draw by draw, over the draws that both have."""
+    """Difference of two groups, paired by label split, over the label splits that both have."""
 
     labels: str
     name: str
@@ -45,13 +47,13 @@ class Difference(Strict):
     measures: dict[str, Spread]
     closed: float | None = Field(
         None,
-        description="Share of the gap between the mean top-1 of `against` and its mean with all labels that the mean "
-        "difference closes; null where that gap is not over twice its standard error",
+        description="Share of the gap to full supervision: mean difference in top-1, divided by the gap between "
+        "`against` and `against` with all labels; null if the gap is at most twice its standard error",
     )
 
 
 class ScoreTable(Artefact):
-    """Mean and standard deviation over draws of groups of runs that may be compared."""
+    """Mean and standard deviation over label splits, of groups of comparable runs."""
 
     format_version: Literal[1] = 1
     dataset: DatasetName
@@ -61,12 +63,12 @@ class ScoreTable(Artefact):
     weights: Weights
     clips: int
     clips_unseen: int
-    streams: tuple[str, ...] = Field(description="Streams of any run, whose accuracy is a measure of its own")
+    streams: tuple[str, ...] = Field(description="Streams of any run; the accuracy of each is a column")
     groups: tuple[Group, ...]
     differences: tuple[Difference, ...] = ()
-    warnings: tuple[str, ...] = Field((), description="What a reader of the table should know")
+    warnings: tuple[str, ...] = Field((), description="Warnings about the comparison")
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The measures of the table's columns, in their order."""
+        """Names of the accuracies, in the order of the columns."""
         return measure_names(self.streams)

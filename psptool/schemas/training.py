@@ -1,14 +1,14 @@
-"""The training configuration: every value of a recipe is a field here, and nothing else decides a training.
+"""The training configuration: each value that affects a training is a field here.
 
-Defaults are the released recipe's (Xu and Shu, arXiv 2302.02327, and its code), so the preset ``paper`` only names
-them; the other presets are differences from them, in `psptool.schemas.recipes`.
+The defaults are those of the original implementation of PSP Learning (Xu and Shu, arXiv 2302.02327), which the preset
+``paper`` uses. The presets are in `psptool.schemas.recipes`, as differences from the defaults.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from psptool.schemas.base import Artefact, Strict
@@ -19,203 +19,265 @@ DEFAULT_STREAMS: tuple[StreamName, ...] = ("joint", "motion")
 Method = Literal["psp", "supervised"]
 Preset = Literal["paper", "paper-short", "small", "lean", "best", "demo"]
 Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Stride = Annotated[int, Field(ge=1, le=1000)]
+MAX_BLOCKS = 64
+MAX_WEIGHTS = 10**9
+"""Largest number of weights in the encoder's convolutions. That of preset ``paper`` has a few million."""
 
 
-class ModelSettings(Strict):
-    """The network. `channels`, `qk_channels` and `strides` have one entry per block of the encoder."""
+class _Settings(Strict):
+    """Settings with finite values. Maxima are far beyond use: they keep a typing error from taking all memory."""
 
-    network: Literal["psp"] = Field("psp", description="Name in `psptool.model.build.NETWORKS`")
-    channels: tuple[int, ...] = Field(
-        (64, 64, 128, 128, 256, 256, 256, 256), description="Channels a block puts out"
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ModelSettings(_Settings):
+    """The network. `channels`, `qk_channels` and `strides` have one entry per encoder block."""
+
+    network: Literal["psp"] = Field(
+        "psp", description="Architecture; a name in `psptool.model.build.NETWORKS`"
     )
-    qk_channels: tuple[int, ...] = Field(
-        (16, 16, 32, 32, 64, 64, 64, 64), description="Width of a head's q and k"
+    channels: tuple[Channels, ...] = Field(
+        (64, 64, 128, 128, 256, 256, 256, 256),
+        max_length=MAX_BLOCKS,
+        description="Output channels of each block",
     )
-    strides: tuple[int, ...] = Field((1, 1, 2, 1, 2, 1, 1, 1), description="Stride over time")
-    heads: int = Field(4, ge=1, description="S, heads of every attention")
-    temporal_kernel: int = Field(7, ge=1, description="Frames that a block's temporal convolution spans; odd")
-    share_encoder: bool = Field(True, description="One encoder for all streams (released code), or one each")
+    qk_channels: tuple[Channels, ...] = Field(
+        (16, 16, 32, 32, 64, 64, 64, 64),
+        max_length=MAX_BLOCKS,
+        description="Attention head dimension (queries and keys) of each block",
+    )
+    strides: tuple[Stride, ...] = Field(
+        (1, 1, 2, 1, 2, 1, 1, 1), max_length=MAX_BLOCKS, description="Temporal stride of each block"
+    )
+    heads: int = Field(4, ge=1, le=256, description="Attention heads of each block and pyramid level")
+    temporal_kernel: int = Field(
+        7, ge=1, le=999, description="Kernel size of the temporal convolutions, in frames; odd"
+    )
+    share_encoder: bool = Field(
+        True,
+        description="true: all streams share one encoder (original implementation); false: one encoder per stream",
+    )
     separate_input_projection: bool = Field(
         False,
-        description="A shared encoder has one input projection per stream, whose batch norms bring all to one scale",
+        description="Give each stream its own input embedding layer in a shared encoder, so that batch norm "
+        "scales each stream by itself",
     )
     input_projection: Literal["per_joint", "whole_body"] = Field(
         "per_joint",
-        description="The first layer sees one joint at a time, all by the same weights (released code), or all "
-        "joints of a frame at once",
+        description="Input embedding layer: `per_joint` embeds each joint with the same weights (original "
+        "implementation), `whole_body` sees all joints of a frame",
     )
     levels: tuple[Level, ...] = Field(("body", "part", "joint"), description="Levels of the pyramid")
     polymerize: Literal["raw", "chained", "off"] = Field(
         "chained",
-        description="What the part level hands on to the joints: its own map, the polymerized one, nothing",
+        description="Map that the part level adds to the joint level: `raw`, its own (original implementation); "
+        "`chained`, its polymerized one (text of the paper); `off`, none",
     )
     absent_persons: Literal["skip", "zeros"] = Field(
         "skip",
-        description="Leave absent persons out, or compute on two slots a clip as the released code does",
+        description="`skip` leaves absent persons out; `zeros` computes two persons per clip, absent ones as "
+        "zeros (original implementation)",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="On the classifier's input")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate before the classifier")
     pose_width: int = Field(
         0,
         ge=0,
-        description="Channels of the pose branch of the first stream, convolutions over time that see all joints and "
-        "their differences at once; 0: none",
+        le=4096,
+        description="Channels of the pose branch, temporal convolutions over all joints of the first stream; 0: "
+        "no pose branch",
     )
-    pose_dropout: float = Field(0.3, ge=0, lt=1, description="Within the pose branch")
+    pose_dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in the pose branch")
 
     @property
-    def draws(self) -> bool:
-        """Whether a forward pass at training draws at random."""
+    def uses_randomness(self) -> bool:
+        """Whether the forward pass in training uses random numbers, for dropout."""
         return self.dropout > 0 or (self.pose_width > 0 and self.pose_dropout > 0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if not len(self.channels) == len(self.qk_channels) == len(self.strides) > 0:
-            raise ValueError("channels, qk_channels and strides have one entry a block each")
-        if any(value < 1 for value in (*self.channels, *self.qk_channels, *self.strides)):
-            raise ValueError("channels, qk_channels and strides are positive")
+            raise ValueError(
+                "channels, qk_channels and strides must have the same number of entries, one per block"
+            )
         if self.temporal_kernel % 2 == 0:
-            raise ValueError("temporal_kernel is odd, so that a frame lies in the middle of its window")
+            raise ValueError("temporal_kernel must be odd")
         if self.channels[-1] % self.heads:
-            raise ValueError("the last channels are a multiple of heads")
+            raise ValueError("the last value of channels must be a multiple of heads")
+        weights = sum(size * size * (self.heads + self.temporal_kernel) for size in self.channels)
+        if weights > MAX_WEIGHTS:
+            raise ValueError(
+                f"the convolutions have about {weights:,} weights, more than {MAX_WEIGHTS:,}: lower channels, heads or "
+                "temporal_kernel"
+            )
         if len(set(self.levels)) != len(self.levels):
-            raise ValueError("levels names a level twice")
+            raise ValueError("levels must not contain a level twice")
         return self
 
 
-class StreamSettings(Strict):
-    """Which streams the network sees, and how they are made; `psptool.data.batches.streams` defines each."""
+class StreamSettings(_Settings):
+    """Input streams of the network; `psptool.data.batches.streams` defines each of them."""
 
     names: tuple[StreamName, ...] = Field(
         DEFAULT_STREAMS,
         min_length=1,
-        description="Streams, whose logits are summed: joint (positions), motion (differences over time), bone (joint "
-        "minus its parent joint). The pose branch reads the first",
+        description="Streams; their logits are summed. joint: positions; motion: differences over time; bone: "
+        "joint minus parent joint. The pose branch uses the first one",
     )
     motion: Literal["recorded", "drawn"] = Field(
         "recorded",
-        description="Differences of frames as recorded, taken before the draw (released code), or between the "
-        "drawn frames on both sides",
+        description="Motion stream: `recorded`, difference to the next recorded frame (original implementation); "
+        "`drawn`, next sampled frame minus previous sampled frame",
     )
     origin: Literal["clip", "frame"] = Field(
         "clip",
-        description="Joints relative to the clip's beginning (released code), or to the center joint of their own "
-        "frame, which alone keeps its way through the clip",
+        description="Origin of the coordinates: `clip`, center joint of the first frame (original "
+        "implementation); `frame`, center joint of the same frame. The center joint itself keeps its "
+        "trajectory",
     )
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
         if len(set(self.names)) != len(self.names):
-            raise ValueError("streams.names names a stream twice")
+            raise ValueError("streams.names must not contain a stream twice")
         return self
 
 
-class SamplingSettings(Strict):
-    """Which frames of a clip the network sees."""
+class SamplingSettings(_Settings):
+    """Sampling of frames from a clip."""
 
-    frames: int = Field(50, ge=1, description="T, frames a clip")
+    frames: int = Field(50, ge=1, le=100_000, description="Frames per clip, T")
     draw: Literal["released", "crop"] = Field(
         "released",
-        description="Frames at training: any T of them in order, or T jittered ones spread over a random crop",
+        description="In training: `released`, T random frames in order (original implementation); `crop`, one "
+        "random frame from each of T equal segments of a random crop. In test: T evenly spaced frames",
     )
-    crop: Share = Field(0.6, description="Shortest crop as a share of the clip, for `crop`")
+    crop: Share = Field(0.6, description="`crop`: minimum length, as a fraction of the clip")
     speed: Share = Field(
-        0.0, description="Largest change of pace within a crop, as a share, for `crop`; 0 is an even pace"
+        0.0,
+        description="`crop`: maximum change of the playback speed within the crop, as a fraction; 0: constant speed",
     )
-    shared: bool = Field(False, description="All streams see the same frames, or each samples its own")
+    shared: bool = Field(
+        False, description="true: all streams use the same frames; false: each stream samples its own"
+    )
 
 
-class AugmentSettings(Strict):
-    """Changes to a clip at training; zero switches one off. Each stream is augmented independently unless `shared`."""
+class AugmentSettings(_Settings):
+    """Augmentation of training clips; 0 turns one off. Each stream is augmented independently unless `shared`."""
 
-    yaw: NonNegative = Field(0.0, description="Largest turn about the vertical, degrees")
-    pitch_roll: NonNegative = Field(0.0, description="Largest turn about the two horizontal axes, degrees")
-    shear: NonNegative = Field(0.0, description="Largest shear factor")
-    scale: float = Field(0.0, ge=0, lt=1, description="Largest change of size, as a share")
+    yaw: NonNegative = Field(0.0, description="Maximum random rotation about the vertical axis, in degrees")
+    pitch_roll: NonNegative = Field(
+        0.0, description="Maximum random rotation about each horizontal axis, in degrees"
+    )
+    shear: NonNegative = Field(0.0, description="Maximum shear factor")
+    scale: float = Field(0.0, ge=0, lt=1, description="Maximum change of size, as a fraction")
     jitter: NonNegative = Field(
-        0.0, description="Standard deviation of noise on positions (the joint stream), in units of the spine"
+        0.0,
+        description="Standard deviation of Gaussian noise on the joint stream; 1 is the length of the spine",
     )
-    mask_joints: float = Field(0.0, ge=0, lt=1, description="Share of joints set to zero for the whole clip")
+    mask_joints: float = Field(
+        0.0, ge=0, lt=1, description="Probability that a joint is set to zero in all frames"
+    )
     mask_frames: float = Field(
-        0.0, ge=0, lt=1, description="Share of frames set to zero, for all persons of a clip"
+        0.0, ge=0, lt=1, description="Probability that a frame is set to zero for all persons"
     )
-    mirror: Share = Field(0.0, description="Chance that left and right are swapped")
-    shared: bool = Field(False, description="All streams of a clip get the same augmentation")
+    mirror: Share = Field(0.0, description="Probability that left and right are swapped")
+    shared: bool = Field(False, description="Augment all streams of a clip equally")
 
 
-class LossSettings(Strict):
-    """L = CE(labelled) + contrast_weight * (L_body + L_part + L_joint)."""
+class LossSettings(_Settings):
+    """Loss: CE(labelled) + contrast_weight * (L_body + L_part + L_joint)."""
 
-    contrast_weight: NonNegative = Field(0.2, description="0 leaves PPA, the projection and the contrast out")
+    contrast_weight: NonNegative = Field(
+        0.2, description="Weight of the contrastive loss (CCL); 0: no CCL and no PPA"
+    )
     contrast_levels: tuple[Level, ...] | None = Field(
-        None, description="Levels contrasted; null means all the model has"
+        None, description="Levels of the contrastive loss; null: all of model.levels"
     )
     contrast_pairs: tuple[tuple[StreamName, StreamName], ...] = Field(
-        (("joint", "motion"),), description="Pairs of streams contrasted; the terms of all pairs are added up"
+        (("joint", "motion"),),
+        description="Pairs of streams in the contrastive loss; the losses of all pairs are summed",
     )
-    temperature: float = Field(0.07, gt=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    contrast_labelled: bool = Field(True, description="Labelled clips stand in the pool too")
+    temperature: float = Field(0.07, gt=0, le=1e6, description="Temperature of the contrastive loss")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy")
+    contrast_labelled: bool = Field(
+        True, description="Include the labelled clips, without labels, in the pool"
+    )
 
 
-class TeacherSettings(Strict):
-    """A teacher, whose weights are the running mean of the network's, labels the pool's clips as training goes on.
+class TeacherSettings(_Settings):
+    """Mean teacher: its weights are the moving average of the network's; it predicts labels for the pool.
 
     Mean Teacher (Tarvainen and Valpola 2017), with labels sharpened as in MixMatch (Berthelot et al. 2019) and balanced
-    as in ReMixMatch (Berthelot et al. 2020). It sees a clip as evaluation does, the network an augmented draw of it.
+    as in ReMixMatch (Berthelot et al. 2020). Its input is sampled as in evaluation; the network's is augmented.
     """
 
-    weight: NonNegative = Field(0.0, description="Of the cross-entropy with its labels; 0: no teacher")
-    momentum: float = Field(0.99, ge=0, lt=1, description="Share of the old weights in the mean at each step")
-    temperature: float = Field(0.5, gt=0, description="Sharpens its labels; 1 leaves them as they are")
-    balance: bool = Field(
-        True, description="Divide by the mean label, for classes that are about equally frequent"
+    weight: NonNegative = Field(0.0, description="Weight of the teacher loss; 0: no teacher")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average per step")
+    temperature: float = Field(
+        0.5, gt=0, le=1e6, description="Sharpening temperature of the predicted labels; 1: no sharpening"
     )
-    start: Share = Field(0.2, description="Share of the steps before the first label")
-    ramp: Share = Field(0.2, description="Share of the steps in which the weight then rises")
+    balance: bool = Field(
+        True, description="Divide predicted labels by their mean; suits classes of about equal frequency"
+    )
+    start: Share = Field(0.2, description="Fraction of the steps before the teacher starts")
+    ramp: Share = Field(0.2, description="Fraction of the steps in which its weight then rises linearly")
 
 
-class OptimSettings(Strict):
+class OptimSettings(_Settings):
     """The optimizer and its schedule."""
 
-    steps: int = Field(60_000, ge=1, description="Steps of the whole training")
-    labelled_batch: int = Field(9, ge=1, description="Labelled clips per step")
+    steps: int = Field(60_000, ge=1, le=10**9, description="Optimizer steps")
+    labelled_batch: int = Field(9, ge=1, le=10**6, description="Labelled clips per step")
     pool_batch: int = Field(
         90,
         ge=0,
-        description="Clips of the pool a step, seen without labels by contrast and teacher; unused by `supervised`",
+        le=10**6,
+        description="Clips of the pool per step, for contrastive loss and teacher; unused by `supervised`",
     )
     schedule: Literal["released", "cosine"] = Field(
         "released",
-        description="The released step function over 120 equal epochs, or a warm-up and a cosine to zero",
+        description="`released`: step decay over 120 equal epochs (original implementation); `cosine`: warm-up, "
+        "then cosine decay to zero",
     )
-    kind: Literal["sgd", "adamw"] = Field("sgd", description="SGD (released recipe), or AdamW")
-    lr: float = Field(0.01, gt=0, description="Largest learning rate")
-    warmup: Share = Field(0.1, description="Share of the steps that warm up, for `cosine`")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD")
-    nesterov: bool = Field(True, description="Of SGD")
-    weight_decay: NonNegative = 4e-4
-    clip_norm: NonNegative = Field(0.0, description="Largest norm of the gradient; 0 leaves it as it is")
+    kind: Literal["sgd", "adamw"] = Field("sgd", description="`sgd` (original implementation) or `adamw`")
+    lr: float = Field(0.01, gt=0, le=1e6, description="Peak learning rate")
+    warmup: Share = Field(0.1, description="`cosine`: fraction of the steps for warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="`sgd`: momentum")
+    nesterov: bool = Field(True, description="`sgd`: use Nesterov momentum")
+    weight_decay: NonNegative = Field(4e-4, description="Weight decay")
+    clip_norm: NonNegative = Field(0.0, description="Maximum gradient norm; 0: no clipping")
 
 
 class TrainingConfig(Artefact):
-    """One recipe."""
+    """A training configuration."""
 
-    method: Method = Field("psp", description="psp, or supervised: labels only with the same encoder")
-    preset: Preset = Field("paper", description="The preset that the values started from")
-    seed: int | None = Field(None, ge=0, description="Of weights and draws; null means the split's")
+    method: Method = Field(
+        "psp",
+        description="`psp`, or `supervised`: cross-entropy of the labelled clips only, with the same encoder",
+    )
+    preset: Preset = Field("paper", description="Preset that the values are based on")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="Random seed (initialization, sampling); null: the seed of the split",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "float32", description="Of the forward pass; auto means bfloat16 where the hardware computes in it"
+        "float32",
+        description="Precision of the forward pass; `auto`: bfloat16 if the hardware supports it, else float32",
     )
     storage: Literal["float32", "float16"] = Field(
         "float32",
-        description="Of the positions on the device; float16 takes half the memory and rounds them to 0.1 %",
+        description="Data type of the positions on the device; `float16` halves the memory and rounds to 0.1 %",
     )
     validate_every: int = Field(
-        0, ge=0, description="Steps between looks at the validation clips; 0: about 20 looks"
+        0, ge=0, le=10**9, description="Validation interval in steps; 0: about 20 validations in total"
     )
     checkpoint_every: int = Field(
-        0, ge=0, description="Steps between checkpoints to resume from; 0: one a minute"
+        0, ge=0, le=10**9, description="Checkpoint interval in steps; 0: once a minute"
     )
     model: ModelSettings = ModelSettings()
     sampling: SamplingSettings = SamplingSettings()
@@ -229,9 +291,7 @@ class TrainingConfig(Artefact):
     def _levels_exist(self) -> Self:
         missing = [level for level in self.loss.contrast_levels or () if level not in self.model.levels]
         if missing:
-            raise ValueError(
-                f"loss.contrast_levels names {', '.join(missing)}, which model.levels leaves out"
-            )
+            raise ValueError(f"loss.contrast_levels contains {', '.join(missing)}, but model.levels does not")
         return self
 
     @model_validator(mode="after")
@@ -242,7 +302,7 @@ class TrainingConfig(Artefact):
             missing = [name for name in pair if name not in self.streams.names]
             if missing:
                 raise ValueError(
-                    f"loss.contrast_pairs names {', '.join(missing)}, which streams.names leaves out"
+                    f"loss.contrast_pairs contains {', '.join(missing)}, but streams.names does not"
                 )
             if pair[0] == pair[1]:
                 raise ValueError(f"loss.contrast_pairs pairs {pair[0]} with itself")
@@ -250,24 +310,24 @@ class TrainingConfig(Artefact):
 
     @property
     def contrast_levels(self) -> tuple[Level, ...]:
-        """Levels that the loss contrasts; empty for `supervised`, and with a weight of 0 or no pair of streams."""
+        """Levels of the contrastive loss; empty for `supervised`, with weight 0, and without a pair of streams."""
         if self.method == "supervised" or self.loss.contrast_weight == 0 or not self.loss.contrast_pairs:
             return ()
         return self.model.levels if self.loss.contrast_levels is None else self.loss.contrast_levels
 
     @property
     def contrast_streams(self) -> tuple[StreamName, ...]:
-        """Streams that the loss contrasts, each once; empty where `contrast_levels` is."""
+        """Streams of the contrastive loss, each once; empty if `contrast_levels` is."""
         if not self.contrast_levels:
             return ()
         return tuple(dict.fromkeys(name for pair in self.loss.contrast_pairs for name in pair))
 
     @property
     def has_teacher(self) -> bool:
-        """Whether a teacher labels the pool's clips; never for `supervised`."""
+        """Whether a mean teacher is used; never for `supervised`."""
         return self.method != "supervised" and self.teacher.weight > 0
 
     @property
     def needs_pool(self) -> bool:
-        """Whether clips are drawn without their labels, for the contrast or the teacher."""
+        """Whether clips of the pool are used, by the contrastive loss or the teacher."""
         return bool(self.contrast_levels) or self.has_teacher

@@ -266,7 +266,7 @@ def _supported_precisions(device: torch.device) -> tuple[str, ...]:
 def _finished_run(folder: RunFolder, config: RunConfig) -> Trained:
     """The result of a finished run, from its log."""
     entries = folder.read_log()
-    if not entries:
+    if not entries or not {"lr", "seconds"} <= entries[-1].keys():
         raise PspError(f"{folder.log}: no entries", fix="Train again with --resume off.")
     last, steps = entries[-1], config.training.optim.steps
     terms = {name: value for name, value in last.items() if name not in NOT_TERMS}

@@ -21,7 +21,7 @@ from psptool.data.batches.streams import Batch, any_stream, take, to_device
 from psptool.model.logits import clip_logits
 from psptool.model.network import Network, add_up
 from psptool.schemas.training import TrainingConfig
-from psptool.training.draws import endless_batches
+from psptool.training.clip_batches import endless_batches
 from psptool.training.graphs import Capture, StepCache
 from psptool.training.guards import check_terms, check_weights
 from psptool.training.optimization import build_optimizer, learning_rate, use_learning_rate
@@ -236,7 +236,7 @@ class Loop:
         Every rank samples and gathers the whole batch, so that all random generators stay equal. This takes little
         time compared with the network. Only dropout must differ between ranks.
         """
-        if self.config.model.draws:
+        if self.config.model.uses_randomness:
             torch.manual_seed(hash((self.seed, self.ranks.rank, step)))
         numbers = torch.arange(len(any_stream(batch).average), device=labels.device)  # (L + U,)
         own = torch.cat(

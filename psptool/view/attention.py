@@ -17,7 +17,7 @@ from psptool.view.scene import ViewedClip
 if TYPE_CHECKING:
     import torch
 
-    from psptool.model.network import Network
+    from psptool.model.classifier import PSPNet
     from psptool.schemas.dataset import PreparationSettings
     from psptool.schemas.run import RunConfig
 
@@ -34,32 +34,35 @@ def with_attention(
         settings: Preparation of the clips.
 
     Raises:
-        PspError: The preparation differs from that of the run, the run has no attention maps because it was trained
-            without contrastive loss, or the run cannot be read.
+        PspError: The preparation differs from that of the run, the run has no attention maps because it has another
+            network or was trained without contrastive loss, or the run cannot be read.
     """
     import torch
 
     from psptool.evaluation.scoring import load_model
+    from psptool.model.classifier import PSPNet
     from psptool.training.runs.folder import RunFolder
     from psptool.training.runs.unfinished import find_weights
 
     check_same_preparation(run, config, clips, settings)
     device = torch.device("cpu")
     model = load_model(config, find_weights(RunFolder(run), config, "last"), device, contrast=True)
+    if not isinstance(model, PSPNet):
+        raise PspError(
+            f"{run}: no attention maps", f"network {config.training.model.network}", "a run with network psp"
+        )
     with torch.inference_mode():
         return [replace(clip, attention=_of_clip(model, config, clip.prepared, device)) for clip in clips]
 
 
-def _of_clip(model: Network, config: RunConfig, clip: PreparedClip, device: torch.device) -> ClipAttention:
+def _of_clip(model: PSPNet, config: RunConfig, clip: PreparedClip, device: torch.device) -> ClipAttention:
     import torch
 
     from psptool.data.batches.ragged import Batcher, RaggedClips
     from psptool.data.batches.sampling import uniform_frames
     from psptool.data.skeletons.topologies import TOPOLOGIES
     from psptool.data.store.reading import Rows
-    from psptool.model.classifier import PSPNet
 
-    assert isinstance(model, PSPNet)
     assert model.pyramid is not None
     rows = Rows(clip.joint.reshape(-1, *clip.joint.shape[2:]), clip.present.reshape(-1))
     label, frames, persons = (np.array([n]) for n in (clip.key.label, clip.frames, clip.persons))

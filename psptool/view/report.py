@@ -5,7 +5,6 @@ Notation for array shapes: N evaluated clips, K classes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from psptool.common.errors import PspError
 from psptool.common.text import counted
 from psptool.data.store.reading import open_store
 from psptool.evaluation import table as tables
@@ -126,9 +126,8 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
 
 def _curves(log: Path) -> list[str]:
     try:
-        text = log.read_text(encoding="utf-8")
-        return curves_svgs([json.loads(line) for line in text.splitlines()])
-    except (OSError, ValueError):
+        return curves_svgs(RunFolder(log.parent).read_log())
+    except PspError:
         return []
 
 

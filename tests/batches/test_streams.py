@@ -15,6 +15,7 @@ from psptool.data.batches.streams import STREAMS, bone_vectors, take
 from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Store, open_store
+from psptool.evaluation import card
 from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamName, StreamSettings
 
 from ..stores import make_clip, write_ucla
@@ -49,6 +50,7 @@ def literal_bones(x: np.ndarray, topology: Topology) -> np.ndarray:
 
 def test_every_name_of_the_configuration_has_a_definition() -> None:
     assert set(STREAMS) == set(get_args(StreamName))
+    assert set(card.CODE) == set(card.DESCRIPTIONS) == set(STREAMS)
 
 
 @pytest.mark.parametrize("topology", [NTU25, UCLA20], ids=["ntu25", "ucla20"])

@@ -76,4 +76,4 @@ def test_run_is_known_by_its_weights():
 def test_predict_without_a_run_names_its_own_option(psptool):
     found = psptool("predict", "all_sqe", code=2)
     assert "no run in runs/" in found.err
-    assert "select one with --model" in found.err
+    assert "give one with --model" in found.err

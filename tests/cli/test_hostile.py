@@ -14,6 +14,7 @@ import zlib
 from functools import cache
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -224,3 +225,40 @@ def test_a_bomb_is_an_error_where_clips_are_looked_at_one_by_one(here, command, 
 def test_json_nested_deeper_than_the_stack_is_refused(psptool, name):
     Path(name).write_text("[" * 100_000)
     assert f"{name}: not a valid Scores file" in psptool("table", name, code=2).err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(), MemoryError("Unable to allocate 20.0 TiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["Python", "NumPy", "PyTorch"],
+)  # fmt: skip
+def test_running_out_of_memory_is_an_error_everywhere(here, monkeypatch, error):
+    from psptool.data.store.reading import Store
+
+    def read(*arguments):
+        raise error
+
+    monkeypatch.setattr(Store, "positions", read)
+    assert "error: out of memory" in here("evaluate", RUN, code=2).err
+
+
+def test_a_dataset_that_reaches_for_another_file_is_never_shown(here):
+    secret = b"secret of another file"
+    Path("secret").write_bytes(secret * 1000)
+    with h5py.File("data/ucla.h5", "a") as file:
+        shape = file["state"].shape
+        del file["state"]
+        file.create_dataset(
+            "state", shape, "u1", external=[(str(Path("secret").resolve()), 0, h5py.h5f.UNLIMITED)]
+        )
+    for command in (
+        ("view", "data/ucla.h5", "--out", "v.html"),
+        ("export-data", "--data", "data/ucla.h5", "--format", "pyskl", "--out", "x.pkl"),
+        ("inspect", "data/ucla.h5"),
+    ):
+        assert "/state: found external storage" in here(*command, code=2).err
+    assert "/state: found external storage" in here("validate", "data/ucla.h5", code=1).out
+    assert not Path("v.html").exists()

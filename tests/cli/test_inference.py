@@ -35,7 +35,7 @@ def test_predict_with_nothing_usable_or_no_sense_writes_nothing(here):
     assert "none can be used" in here("predict", "cut.json", "--out", "p.json", code=2).err
     assert "nowhere: no such file" in here("predict", "nowhere", "--out", "p.json", code=2).err
     assert "--top" in here("predict", "all_sqe", "--top", 0, "--out", "p.json", code=2).err
-    assert "joints of ucla20" in here("predict", "nturgb+d_skeletons", "--out", "p.json", code=2).err
+    assert "joints of the model" in here("predict", "nturgb+d_skeletons", "--out", "p.json", code=2).err
     assert "last, best" in here("predict", "all_sqe", "--weights", "lst", code=2).err
     assert files() == before
 

@@ -52,7 +52,7 @@ def test_validate_of_a_file_that_is_no_dataset_names_it_once(prepared):
 
 
 def test_inspect_of_a_folder_that_is_no_run_is_an_error(prepared):
-    assert "data/config.json" in prepared("inspect", "data", code=2).err
+    assert "data: not a run folder: found no config.json" in prepared("inspect", "data", code=2).err
 
 
 def test_inspect_shows_every_file_that_psptool_writes_as_json(worked_in, psptool):

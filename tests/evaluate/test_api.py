@@ -144,7 +144,7 @@ def test_a_dataset_of_other_content_is_refused_by_name(run: Trained) -> None:
 
 
 def test_another_dataset_is_refused_by_name(run: Trained) -> None:
-    run.config.model_copy(update={"dataset": "ntu60"}).save(run.folder / "config.json")
+    run.config.model_copy(update={"dataset": "ntu60", "topology": "ntu25"}).save(run.folder / "config.json")
     with pytest.raises(PspError, match=r"not the dataset that .* found ucla, expected ntu60"):
         evaluate(run.folder)
     assert not written(run)

@@ -62,7 +62,7 @@ def test_attention_map_has_queries_as_rows_and_no_softmax() -> None:
     encoded = translate.array(x) + translate.encoding(block)[:, None]
     qk = literal.conv(encoded, weights.qk).reshape(3, 2, 2, 3, 5, JOINTS)
     expected = literal.encoder_maps(qk[:, 0], qk[:, 1], weights.alpha, weights.global_map)
-    found = block.attention(x.permute(0, 3, 2, 1))
+    found = block.attention(x.transpose(2, 3))
     assert found.shape == (3, 2, JOINTS, JOINTS)
     translate.close(found, expected)
 
@@ -83,7 +83,7 @@ def test_body_map_is_one_product_of_a_frames_coordinates_and_a_batch_norm() -> N
     with translate.doubles(seed=3):
         layer = WholeBodyProjection(4, JOINTS)
         x = torch.randn(3, JOINTS, 6, 3)
-        found = layer(x)
+        found = layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # -> (P, V, T, C)
     weight, bias = (p.detach().numpy() for p in (layer.conv.weight[:, :, 0, 0], layer.conv.bias))
     expected = np.zeros((3, JOINTS, 6, 4))
     for person, frame in np.ndindex(3, 6):
@@ -124,7 +124,7 @@ def test_gradients_of_a_block_are_the_differences(training: bool) -> None:
         return torch.func.functional_call(block, dict(zip(names, values, strict=True)), (x,))
 
     with translate.doubles(seed=5):
-        x = torch.randn(2, JOINTS, 3, 2, requires_grad=True)
+        x = torch.randn(2, 2, JOINTS, 3, requires_grad=True)
     assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
 
 

@@ -118,8 +118,8 @@ def test_the_contrast_is_summed_over_the_listed_pairs_and_embeds_no_other_stream
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"streams": {"names": ("joint",)}}, "contrast_pairs names motion, which streams.names leaves out"),
-        ({"streams": {"names": ("joint", "joint")}}, "names a stream twice"),
+        ({"streams": {"names": ("joint",)}}, "contrast_pairs contains motion, but streams.names does not"),
+        ({"streams": {"names": ("joint", "joint")}}, "must not contain a stream twice"),
         ({"streams": {"names": ()}}, "names"),
         ({"loss": {"contrast_pairs": [("joint", "joint")]}}, "pairs joint with itself"),
     ],

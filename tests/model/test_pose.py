@@ -104,7 +104,7 @@ def test_the_branchs_dropout_works_at_training_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "draws"),
+    ("changes", "random"),
     [
         ({}, False),
         ({"dropout": 0.1}, True),
@@ -112,5 +112,5 @@ def test_the_branchs_dropout_works_at_training_alone() -> None:
         ({"pose_width": 8, "pose_dropout": 0.0}, False),
     ],
 )
-def test_dropout_of_either_kind_is_a_draw(changes: dict[str, float], draws: bool) -> None:
-    assert ModelSettings.model_validate(changes).draws == draws
+def test_dropout_of_either_kind_uses_randomness(changes: dict[str, float], random: bool) -> None:
+    assert ModelSettings.model_validate(changes).uses_randomness == random

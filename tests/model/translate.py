@@ -107,8 +107,8 @@ def block(module: Block) -> literal.Block:
 
 
 def run_block(module: Block, x: torch.Tensor) -> torch.Tensor:
-    """The block on (N, C, T, V); inside, the encoder keeps channels last, (N, V, T, C)."""
-    return module(x.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
+    """The block on (N, C, T, V); the encoder's tensors are (N, C, V, T)."""
+    return module(x.transpose(2, 3)).transpose(2, 3)
 
 
 def encoding(module: Block) -> literal.Array:

@@ -1,4 +1,4 @@
-"""A run's folder: its name, and how its files are written."""
+"""A run folder: its name, and how its files are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a run's folder is, and what is said of one that cannot be used."""
+"""Whose a run folder is, and what is said of one that cannot be used."""
 
 from __future__ import annotations
 

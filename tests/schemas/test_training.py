@@ -218,8 +218,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"channels": (8, 8)}, "one entry a block"),
-        ({"channels": (8,), "qk_channels": (0,), "strides": (1,)}, "positive"),
+        ({"channels": (8, 8)}, "one per block"),
+        ({"channels": (8,), "qk_channels": (0,), "strides": (1,)}, "greater than or equal to 1"),
         ({"channels": (6,), "qk_channels": (2,), "strides": (1,)}, "multiple of heads"),
         ({"temporal_kernel": 4}, "odd"),
         ({"levels": ("joint", "joint")}, "twice"),
@@ -232,7 +232,7 @@ def test_a_network_that_cannot_be_built_is_refused(settings: dict[str, object], 
 
 
 def test_levels_contrasted_are_levels_of_the_model() -> None:
-    with pytest.raises(PspError, match=r"contrast_levels names body, which model\.levels leaves out"):
+    with pytest.raises(PspError, match=r"contrast_levels contains body, but model\.levels does not"):
         resolve(changes=["model.levels=[joint]", "loss.contrast_levels=[body, joint]"])
     assert resolve(changes=["model.levels=[joint]"]).contrast_levels == ("joint",)
 

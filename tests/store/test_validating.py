@@ -106,3 +106,23 @@ def test_a_file_that_cannot_be_opened_is_one_finding(tmp_path):
     (tmp_path / "u.h5").write_bytes(b"nothing")
     (finding,) = validate(tmp_path / "u.h5")
     assert finding.clip is None
+
+
+def test_a_truth_value_that_is_none_is_found(path):
+    with h5py.File(path, "a") as file:
+        _, chunk = file["present"].id.read_direct_chunk((0,))
+        file["present"].id.write_direct_chunk((0,), b"\x07" + chunk[1:])
+    assert found(path)[NAMES[0]] == "present: found 7, expected 0 or 1"
+
+
+def test_clips_are_read_many_at_a_time(tmp_path, monkeypatch):
+    names = [f"a{a:02d}_s{s:02d}_e00_v{v:02d}" for a in (1, 2, 3) for s in range(1, 9) for v in (1, 2, 3)]
+    write_ucla(tmp_path / "u.h5", [make_clip(name, seed) for seed, name in enumerate(names)])
+    read = []
+    usual = h5py.Dataset.__getitem__
+    monkeypatch.setattr(
+        h5py.Dataset, "__getitem__", lambda own, key: read.append(own.name) or usual(own, key)
+    )
+    assert validate(tmp_path / "u.h5") == []
+    # Nine columns on opening; four arrays and three of the normalization for all 72 clips.
+    assert len(read) == 16

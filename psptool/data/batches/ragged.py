@@ -213,7 +213,7 @@ class Batcher:
         sampling: Which frames are sampled.
         augmentation: Changes at training.
         absent_persons: ``skip`` leaves absent persons out; ``zeros`` computes on `slots` persons per clip.
-        slots: Persons per clip under ``zeros``, at most two in the released code.
+        slots: Persons per clip under ``zeros``, at most two in the original implementation.
         streams: Which streams a batch has, and how they are made.
     """
 

@@ -18,7 +18,7 @@ class JointGroup:
 class Topology:
     """Joints, bones and joint groups of a skeleton. Joint indices are 0-based.
 
-    The groups are those of PSP Learning (Xu and Shu, arXiv 2302.02327) and its released code.
+    The groups are those of PSP Learning (Xu and Shu, arXiv 2302.02327) and its original implementation.
 
     Attributes:
         name: Short name, such as ``ntu25``.
@@ -30,7 +30,7 @@ class Topology:
         center: The joint that becomes the origin.
         spine: (lower, upper) joint of the spine. Its length becomes the unit, its direction the z axis.
         shoulders: (from, to) joints of the shoulder line. Its horizontal part becomes the x axis (``align: body``).
-        released_across: The line that the released code uses for the x axis (``align: released``).
+        released_across: The line that the original implementation uses for the x axis (``align: released``).
     """
 
     name: str

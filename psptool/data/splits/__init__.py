@@ -1,1 +1,1 @@
-"""The labelled draw: by hash rank, so that anyone can rebuild it from names and a seed alone."""
+"""Label splits: clips ranked by a hash, so that a split can be reproduced from clip names and a seed."""

@@ -296,7 +296,7 @@ def _per_class_counts(
             f"{option}: {len(short)} of {counted(len(sizes), 'class', 'classes')} have fewer than "
             f"{counted(count, 'training clip')}",
             listed + more,
-            f"at least {count} training clips per class",
+            f"at least {count:,} training clips per class",
             f"Use --count {min(sizes.values())} or fewer.",
         )
     return dict.fromkeys(sizes, count), how

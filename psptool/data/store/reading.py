@@ -6,6 +6,8 @@ Array shapes: n clips, R rows (one person in one frame), M persons, T frames, V 
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +21,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from typing_extensions import Self
 
-from psptool.common.errors import PspError, suggest
+from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import shown
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.datasets import DATASETS, ClipKey
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
@@ -33,12 +35,18 @@ from psptool.data.store.layout import (
     NORMALIZATION,
     ROW_ARRAYS,
     TABLE_COLUMNS,
+    bytes_per_row,
 )
+from psptool.data.store.structure import check_structure, check_table, manifest_text
 from psptool.schemas.base import describe
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
 
 SLICE_ROWS = 8 * CHUNK_ROWS
 """Maximum number of rows that `Store.positions` reads at once: 5 MB for 25 joints."""
+BLOCK_BYTES = 8 * 2**20
+"""Size of the clips that are read together."""
+_NAMES = re.compile(r"[0-9A-Za-z_\n]*")
+"""Clip names, one a line. They become names of files, so a path is none of them."""
 
 
 class ClipTable(NamedTuple):
@@ -120,6 +128,64 @@ class StoredClip:
         return positions
 
 
+class Normalization(NamedTuple):
+    """The normalization of n clips.
+
+    Attributes:
+        origin: float64 (n, 3), metres, camera coordinates.
+        scale: float64 (n,), metres per unit.
+        rotation: float64 (n, 3, 3), the body axes as rows, in camera coordinates.
+    """
+
+    origin: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClipBlock:
+    """The rows of neighbouring clips.
+
+    Attributes:
+        store: The dataset.
+        indices: The clips.
+        normalization: Of these clips.
+        joint: float32 (R, V, 3).
+        motion: float32 (R, V, 3).
+        present: bool (R,).
+        state: uint8 (R, V).
+    """
+
+    store: Store
+    indices: range
+    normalization: Normalization
+    joint: NDArray[np.float32]
+    motion: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    state: NDArray[np.uint8]
+
+    def clip(self, number: int) -> StoredClip:
+        """The clip ``number`` of the block, whose arrays are views of the block's."""
+        store, index = self.store, self.indices[number]
+        place, shape = store._place(index, int(store.table.first_row[self.indices.start]))
+        key = store.key(index)
+        origin, scale, rotation = (values[number] for values in self.normalization)
+        vectors = (*shape, *self.joint.shape[1:])
+        return StoredClip(
+            store.names[index],
+            key,
+            joint=self.joint[place].reshape(vectors),
+            motion=self.motion[place].reshape(vectors),
+            present=self.present[place].reshape(shape),
+            state=self.state[place].reshape(vectors[:-1]),
+            origin=origin,
+            scale=float(scale),
+            rotation=rotation,
+            class_name=store.manifest.class_names[key.label],
+            settings=store.manifest.settings,
+        )
+
+
 class Store:
     """An open dataset; a context manager. Names and clip table are read on opening, clips on access.
 
@@ -132,17 +198,20 @@ class Store:
 
     def __init__(self, path: Path, file: h5py.File, manifest: DatasetManifest) -> None:
         self.path, self.manifest, self._file = path, manifest, file
+        self._arrays: dict[str, h5py.Dataset] = {}
         table = file["clips"]
         self.names: tuple[str, ...] = tuple(table["name"].asstr()[:])
-        self.table = ClipTable(*(table[name][:].astype(np.int64) for name in TABLE_COLUMNS))
-        self._check_sizes()
+        if not _NAMES.fullmatch("\n".join(self.names)):
+            raise ValueError("/clips/name: found a name with other characters than letters, digits and _")
+        self.table = ClipTable(*(table[name][:] for name in TABLE_COLUMNS))
+        check_table(self.table._asdict(), len(file["joint"]), len(manifest.class_names))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __iter__(self) -> Iterator[StoredClip]:
-        """The clips in the order of `names`, read one at a time."""
-        return map(self.clip, range(len(self)))
+        """The clips in the order of `names`."""
+        return self.clips()
 
     def __repr__(self) -> str:
         clips = counted(len(self), "clip")
@@ -195,22 +264,49 @@ class Store:
         index = self.index(which) if isinstance(which, str) else which
         if not -len(self) <= index < len(self):
             raise PspError(f"{self.path}: has no clip {index}", expected=f"an index below {len(self)}")
-        index %= len(self)
-        arrays = {name: self._rows_of(name, index) for name in ROW_ARRAYS}
-        origin, scale, rotation = (self._read(f"clips/{name}", index) for name in NORMALIZATION)
-        key, classes = self.key(index), self.manifest.class_names
-        # A damaged table may have any label; `validate` reports it.
-        class_name = classes[key.label] if 0 <= key.label < len(classes) else f"label {key.label}"
-        return StoredClip(
-            self.names[index],
-            key,
-            **arrays,
-            origin=origin,
-            scale=float(scale),
-            rotation=rotation,
-            class_name=class_name,
-            settings=self.manifest.settings,
-        )
+        (found,) = self.clips([index % len(self)])
+        return found
+
+    def clips(self, indices: Iterable[int] | None = None) -> Iterator[StoredClip]:
+        """Read the clips ``indices`` (all if None) in this order; neighbours are read together, which is faster.
+
+        Raises:
+            PspError: The file is damaged.
+        """
+        for block in self.blocks(indices):
+            yield from map(block.clip, range(len(block.indices)))
+
+    def blocks(self, indices: Iterable[int] | None = None) -> Iterator[ClipBlock]:
+        """Read the clips ``indices`` (all if None) in blocks of neighbours, of up to `BLOCK_BYTES` or one clip.
+
+        Raises:
+            PspError: The file is damaged.
+        """
+        for run in self._runs(indices):
+            clips, rows = slice(run.start, run.stop), self._rows_of(run)
+            normalization = Normalization(*(self._read(f"clips/{name}", clips) for name in NORMALIZATION))
+            yield ClipBlock(self, run, normalization, *(self._read(name, rows) for name in ROW_ARRAYS))
+
+    def _runs(self, indices: Iterable[int] | None) -> Iterator[range]:
+        """The clips ``indices`` as runs of neighbours, of up to `BLOCK_BYTES` or one clip."""
+        most = max(1, BLOCK_BYTES // bytes_per_row(self.array("joint").shape[1]))
+        run = range(0)
+        for index in range(len(self)) if indices is None else indices:
+            longer = range(run.start, index + 1)
+            if run and index == run.stop and self._rows_of(longer).stop - self._rows_of(run).start <= most:
+                run = longer
+                continue
+            if run:
+                yield run
+            run = range(index, index + 1)
+        if run:
+            yield run
+
+    def _rows_of(self, run: range) -> slice:
+        """The rows of neighbouring clips."""
+        first, table, last = run.start, self.table, run.stop - 1
+        end = int(table.first_row[last]) + int(table.frames[last]) * int(table.persons[last])
+        return slice(int(table.first_row[first]), end)
 
     def positions(self, clips: NDArray[np.integer], slice_rows: int = SLICE_ROWS) -> Iterator[Rows]:
         """Read the positions of clips in slices, one after the other, so that the caller decides where they are kept.
@@ -241,10 +337,13 @@ class Store:
         Raises:
             PspError: There is no such array.
         """
-        found = self._file.get(path)
-        if not isinstance(found, h5py.Dataset):
-            raise _damaged(self.path, f"array /{path} is missing")
-        return found
+        # h5py takes longer to find an array than to read a clip of it.
+        if path not in self._arrays or not self._arrays[path]:
+            found = self._file.get(path)
+            if not isinstance(found, h5py.Dataset):
+                raise _damaged(self.path, f"array /{path} is missing")
+            self._arrays[path] = found
+        return self._arrays[path]
 
     def digests(self, indices: Iterable[int] | None = None) -> list[bytes]:
         """Digest of the coordinates of each clip (or of the clips ``indices``); equal for equal coordinates.
@@ -252,15 +351,24 @@ class Store:
         Raises:
             PspError: The file is damaged.
         """
-        chosen = range(len(self)) if indices is None else indices
-        return [coordinates_digest(self._rows_of("joint", n), self._rows_of("present", n)) for n in chosen]
+        found: list[bytes] = []
+        for run in self._runs(indices):
+            rows = self._rows_of(run)
+            joint, present = self._read("joint", rows), self._read("present", rows)
+            for index in run:
+                place, shape = self._place(index, rows.start)
+                found.append(
+                    coordinates_digest(
+                        joint[place].reshape(*shape, *joint.shape[1:]), present[place].reshape(shape)
+                    )
+                )
+        return found
 
-    def _rows_of(self, name: str, index: int) -> NDArray[Any]:
+    def _place(self, index: int, start: int) -> tuple[slice, tuple[int, int]]:
+        """The rows (person-major) of a clip in an array that begins at row ``start``, and their shape (M, T)."""
         frames, persons = int(self.table.frames[index]), int(self.table.persons[index])
-        first = int(self.table.first_row[index])
-        rows: NDArray[Any] = self._read(name, slice(first, first + frames * persons))
-        # (M * T, ...) -> (M, T, ...): rows are person-major.
-        return rows.reshape(persons, frames, *rows.shape[1:])
+        first = int(self.table.first_row[index]) - start
+        return slice(first, first + frames * persons), (persons, frames)
 
     def _read(self, name: str, what: int | slice) -> Any:
         try:
@@ -268,36 +376,24 @@ class Store:
         except (OSError, RuntimeError, ValueError) as error:
             raise _damaged(self.path, f"/{name} cannot be read ({error})") from error
 
-    def _check_sizes(self) -> None:
-        """Check lengths and row offsets: wrong ones would return rows of other clips. `validate` checks the rest."""
-        clips, rows = len(self.names), len(self._file["joint"])
-        per_clip = (*TABLE_COLUMNS, *NORMALIZATION)
-        odd = [f"/clips/{name}" for name in per_clip if len(self._file["clips"][name]) != clips]
-        odd += [f"/{name}" for name in ROW_ARRAYS if len(self._file[name]) != rows]
-        if odd:
-            raise _damaged(self.path, f"{', '.join(odd)}: length differs from /clips/name or /joint")
-        sizes = self.table.frames * self.table.persons
-        starts = np.concatenate(([0], np.cumsum(sizes)))
-        if np.any(sizes < 0) or starts[-1] != rows or not np.array_equal(starts[:-1], self.table.first_row):
-            raise _damaged(
-                self.path, "/clips/first_row does not agree with the row counts of /clips/frames and persons"
-            )
-
 
 def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open a prepared dataset.
+    """Open a prepared dataset, and check its structure before anything of it is read.
 
     Raises:
-        PspError: The file does not exist, is not an HDF5 file, is truncated, has another format version, or is not a
-            psptool dataset.
+        PspError: The file does not exist, is not an HDF5 file, is truncated, has another format version, is not a
+            psptool dataset, or has another structure: `psptool.data.store.structure` says which is accepted.
     """
     path = Path(path)
+    size = _size(path)
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise _cannot_open(path, error) from error
     try:
-        return Store(path, file, _manifest(path, file))
+        manifest = _manifest(path, file)
+        check_structure(file, DATASETS[manifest.dataset].topology.size, size)
+        return Store(path, file, manifest)
     except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
         file.close()
         raise _damaged(path, str(error)) from error
@@ -306,37 +402,59 @@ def open_store(path: str | os.PathLike[str]) -> Store:
         raise
 
 
+def _size(path: Path) -> int:
+    """Size of the file in bytes.
+
+    Raises:
+        PspError: There is no such file, or it is a folder, pipe or device, from which reading could wait forever.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise PspError(f"{path}: no such file", fix="Check the path, or run psptool prepare.") from None
+    except (OSError, ValueError) as error:
+        raise cannot_read(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        fix = "Choose a file in it." if stat.S_ISDIR(found.st_mode) else "Copy its content to a file."
+        raise PspError(f"{path}: is {what}", expected="the HDF5 file of a dataset", fix=fix)
+    return found.st_size
+
+
 def _manifest(path: Path, file: h5py.File) -> DatasetManifest:
-    text = file.attrs.get(MANIFEST)
-    if not isinstance(text, str):
+    text = manifest_text(file)
+    if text is None:
         raise PspError(
             f"{path}: not a psptool dataset: the attribute {MANIFEST!r} is missing",
             fix="Create a dataset with psptool prepare.",
         )
     try:
-        return DatasetManifest.model_validate_json(text)
+        manifest = DatasetManifest.model_validate_json(text)
     except ValidationError as error:
         for item in error.errors():
             if item["loc"] == ("format_version",):
                 raise PspError(
                     f"{path}: format version not supported",
-                    f"version {item['input']}",
+                    f"version {item['input']!s:.20}",
                     f"version {FORMAT_VERSION}",
                     "Prepare the dataset again, or use the version of psptool that wrote it.",
                 ) from error
         raise _damaged(path, f"attribute {MANIFEST!r}: {describe(error)}") from error
-
-
-def _cannot_open(path: Path, error: OSError) -> PspError:
-    if not path.exists():
-        return PspError(f"{path}: no such file", fix="Check the path, or run psptool prepare.")
-    if path.is_dir():
-        return PspError(
-            f"{path}: is a folder", expected="the HDF5 file of a dataset", fix="Choose a file in it."
+    dataset = DATASETS[manifest.dataset]
+    if manifest.topology != dataset.topology.name:
+        raise ValueError(f"topology: found {manifest.topology}, expected {dataset.topology.name}")
+    if len(manifest.class_names) != len(dataset.class_names):
+        raise ValueError(
+            f"class names: found {len(manifest.class_names)}, expected {len(dataset.class_names)}"
         )
+    return manifest
+
+
+def _cannot_open(path: Path, error: Exception) -> PspError:
     if "truncated" in str(error):
         return _damaged(path, "the file is truncated")
-    return PspError(f"{path}: cannot be opened ({error})", expected="an HDF5 file from psptool prepare")
+    why = "not an HDF5 file" if "signature not found" in str(error) else f"cannot be opened ({error})"
+    return PspError(f"{path}: {why}", expected="an HDF5 file from psptool prepare")
 
 
 def _damaged(path: Path, what: str) -> PspError:

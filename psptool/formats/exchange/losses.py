@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from psptool.common.errors import PspError
 from psptool.common.text import counted
 from psptool.data.skeletons.topologies import NTU25
-from psptool.data.store.reading import Store
+from psptool.data.store.reading import Store, StoredClip
 from psptool.formats.exchange.formats import ExchangeFormat
 from psptool.formats.exchange.positions import Coordinates
 from psptool.schemas.split import Split
@@ -82,9 +82,10 @@ def _cuts(store: Store, form: ExchangeFormat, rows: NDArray[np.int64], lossy: bo
     most_frames, most_persons = form.most
     frames = store.table.frames[rows]
     # Frames that the format removes do not count.
-    long = [n for n in rows[frames > most_frames].tolist() if _length(store, n, form) > most_frames]
+    candidates = store.clips(rows[frames > most_frames].tolist())
+    long = sum(_length(clip, form) > most_frames for clip in candidates)
     crowded = int((store.table.persons[rows] > most_persons).sum())
-    lines = [f"frames after the first {most_frames} in {counted(len(long), 'clip')}"] if long else []
+    lines = [f"frames after the first {most_frames} in {counted(long, 'clip')}"] if long else []
     lines += [f"persons after the first {most_persons} in {counted(crowded, 'clip')}"] if crowded else []
     if lines and not lossy:
         raise PspError(
@@ -95,8 +96,7 @@ def _cuts(store: Store, form: ExchangeFormat, rows: NDArray[np.int64], lossy: bo
     return lines
 
 
-def _length(store: Store, index: int, form: ExchangeFormat) -> int:
-    clip = store.clip(index)
+def _length(clip: StoredClip, form: ExchangeFormat) -> int:
     return int(clip.present.any(axis=0).sum()) if form.name == "ctrgcn" else clip.joint.shape[1]
 
 

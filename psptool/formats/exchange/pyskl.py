@@ -14,6 +14,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from psptool.common.atomic_write import replacing
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.store.reading import Store
+from psptool.data.store.reading import Store, StoredClip
 from psptool.formats.exchange.contents import (
     Contents,
     check_floats,
@@ -63,16 +64,16 @@ def write_pyskl(
         file.write(_HEAD + pickle.EMPTY_DICT + pickle.MARK)
         file.write(_value("split") + _value({name: list(clips) for name, clips in lists.items()}))
         file.write(_value("annotations") + pickle.EMPTY_LIST)
-        for start in range(0, len(store), _BATCH):
+        everything = iter(store)
+        while batch := list(islice(everything, _BATCH)):
             file.write(pickle.MARK)
-            for index in range(start, min(start + _BATCH, len(store))):
-                file.writelines(_annotation(store, index, coordinates))
+            for clip in batch:
+                file.writelines(_annotation(clip, coordinates))
             file.write(pickle.APPENDS)
         file.write(pickle.SETITEMS + _STOP)
 
 
-def _annotation(store: Store, index: int, coordinates: Coordinates) -> Iterator[bytes]:
-    clip = store.clip(index)
+def _annotation(clip: StoredClip, coordinates: Coordinates) -> Iterator[bytes]:
     keypoint = positions(clip, coordinates)
     yield pickle.EMPTY_DICT + pickle.MARK
     yield _value("frame_dir") + _value(clip.name)

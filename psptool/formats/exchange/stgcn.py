@@ -54,8 +54,8 @@ def write_stgcn(
         for clips, data, label in zip(parts.values(), partials[::2], partials[1::2], strict=True):
             joints = int(store.array("joint").shape[1])
             array = open_memmap(data, "w+", np.dtype("<f4"), (len(clips), 3, FRAMES, joints, PERSONS))
-            for row, name in enumerate(clips):
-                xyz = positions(store.clip(name), coordinates)[:PERSONS, :FRAMES]
+            for row, clip in enumerate(store.clips(map(store.index, clips))):
+                xyz = positions(clip, coordinates)[:PERSONS, :FRAMES]
                 # (M, T, V, 3) -> (3, T, V, M); the rest of the memory map stays zero.
                 array[row, :, : xyz.shape[1], :, : len(xyz)] = xyz.transpose(3, 1, 2, 0)
             array.flush()

@@ -25,6 +25,7 @@ from psptool.common.errors import PspError, cannot_read
 _KINDS = "fiubU"
 """Allowed dtype kinds: floats, signed and unsigned integers, booleans, strings."""
 _LAST_CHARACTER = 0x10FFFF
+_DEEPEST = 1000
 _PLAIN = (str, bytes, int, float, type(None))
 _KEYS = {
     pickle.SETITEM: slice(-2, -1),
@@ -282,8 +283,19 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ig
         # The standard library allocates the stated size before it checks that the bytes exist.
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
+    def load_dup(self) -> None:
+        # No program writes this opcode, and a file of nothing else fills the memory.
+        raise Refused("an opcode that repeats a value")
+
+    def load_mark(self: Any) -> None:
+        if len(self.metastack) > _DEEPEST:
+            raise Refused("more than 1,000 nested values")
+        pickle._Unpickler.load_mark(self)  # type: ignore[attr-defined,unused-ignore]
+
     dispatch: ClassVar[Any] = {
         **pickle._Unpickler.dispatch,  # type: ignore[attr-defined,unused-ignore]
         pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.DUP[0]: load_dup,
+        pickle.MARK[0]: load_mark,
         **{code[0]: _with_plain_keys(code, which) for code, which in _KEYS.items()},
     }

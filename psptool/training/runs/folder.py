@@ -17,11 +17,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from psptool.common.atomic_write import is_partial, lock, write_whole
 from psptool.common.errors import PspError, cannot_read, cannot_write, suggest, system_message
+from psptool.common.paths import MAX_JSON, read_text
 from psptool.schemas.run import RunConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LARGEST = 2**53
 NOT_TERMS = ("step", "lr", "seconds", "validation")
 """Keys of a log entry other than the loss and its terms."""
 
@@ -168,18 +170,35 @@ class RunFolder:
     def read_log(self) -> list[dict[str, Any]]:
         """Entries of the log up to the first malformed line: a crash of the machine may leave an incomplete line.
 
+        An entry is a JSON object of numbers, with a step.
+
         Raises:
             PspError: The log cannot be read.
         """
-        entries: list[dict[str, Any]] = []
+        return self._read_log()[0]
+
+    def count_bad_log_lines(self) -> int:
+        """The number of lines that `read_log` leaves out.
+
+        Raises:
+            PspError: The log cannot be read.
+        """
+        return self._read_log()[1]
+
+    def _read_log(self) -> tuple[list[dict[str, Any]], int]:
+        """The log's entries, and the number of lines after them."""
         try:
-            for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else ():
-                entries.append(json.loads(line))
-        except ValueError:
-            pass
+            lines = read_text(self.log, MAX_JSON).splitlines() if self.log.exists() else []
+        except UnicodeDecodeError:
+            return [], 1
         except OSError as error:
             raise cannot_read(self.log, error) from error
-        return entries
+        entries: list[dict[str, Any]] = []
+        for line in lines:
+            if (entry := _log_entry(line)) is None:
+                break
+            entries.append(entry)
+        return entries, len(lines) - len(entries)
 
     def cut_log(self, step: int) -> None:
         """Remove log entries of steps after ``step``; a training resumed at ``step`` logs them again.
@@ -246,6 +265,22 @@ class RunFolder:
 
         ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_whole(self.weights(which), save(ready))
+
+
+def _log_entry(line: str) -> dict[str, Any] | None:
+    """The entry in a line of a log; None if it is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+        return None
+    # Larger integers are not the log's, and no float can hold some of them.
+    plain = all(
+        key.isprintable() and (type(value) is float or (type(value) is int and abs(value) < _LARGEST))
+        for key, value in entry.items()
+    )
+    return entry if plain else None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
-from psptool.training.draws import endless_batches
+from psptool.training.clip_batches import endless_batches
 
 POOL = torch.tensor([3, 5, 8, 13, 21, 34, 55])
 

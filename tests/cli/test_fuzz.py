@@ -1,0 +1,373 @@
+"""Mutated datasets and JSON files: a command that reads one succeeds or reports an error, in bounded time and memory.
+
+`PSPTOOL_FUZZ_MUTATIONS=5000` sets how many mutations each target tries; seeds count from `PSPTOOL_FUZZ_SEED`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from psptool.common.machine import peak_memory
+from psptool.data.store.layout import NORMALIZATION, ROW_ARRAYS, TABLE_COLUMNS
+from tests.cli.conftest import Psptool
+
+COUNT = int(os.environ.get("PSPTOOL_FUZZ_MUTATIONS", "200"))
+FIRST = int(os.environ.get("PSPTOOL_FUZZ_SEED", "0"))
+MOST_SECONDS, MOST_BYTES = 10.0, 10**9
+RUN = "runs/ucla-xview-0.05-s0-psp-small"
+SPLIT = "splits/ucla-xview-0.05-s0.json"
+SECRET = "the content of another file "
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+ARRAYS = [*ROW_ARRAYS, *(f"clips/{name}" for name in ("name", *TABLE_COLUMNS, *NORMALIZATION))]
+NUMBERS = [0, 1, -1, 2, 3, 255, 2**31 - 1, 2**32, 2**53, 2**62, 2**63 - 1, -(2**63)]
+TYPES: list[Any] = [
+    *("<f4", ">f4", "<f8", "<f2", "?", "u1", "i1", "<i8", ">i8", "<u8", "<i4", "c8", "S5", "V3"),
+    *(h5py.string_dtype("utf-8"), h5py.string_dtype("ascii"), h5py.string_dtype("utf-8", 7)),
+    *(h5py.vlen_dtype("<i8"), h5py.enum_dtype({"A": 1}), h5py.ref_dtype),
+    *(np.dtype([("x", "<f4"), ("y", "<i8")]), np.dtype(("<f4", (2,)))),
+]
+VALUES: list[Any] = [
+    *(None, True, False, 0, 1, -1, 3, 2**31, 2**53, 2**63, 2**64, 10**30, 0.5, -0.5, 1e308, -1e308, 1e-300),
+    *(
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "x" * 1000,
+        "../../x",
+        "/dev/zero",
+        "\x1b[2J",
+        "\x00",
+        "\n",
+        "\u202e",
+    ),
+    *("a01_s01_e00_v01", "ntu60", "ntu25", "xsub", "0" * 64, "1e5", "null", [], {}, [[]], [None], {"": None}),
+    *([1] * 1000, {"a": {"b": 1}}, [["a", "b"]], "\ud800"),
+]
+TOKENS = ["", "[" * 50_000, "9" * 5000, "1e999", '"', "}", ",", "\\ud800", "NaN", "-", "{" * 300, "\x00"]
+
+
+class Watch:
+    """Runs commands and fails where one ends in another way than a result or an error, or takes too much."""
+
+    def __init__(self, psptool: Psptool) -> None:
+        self.psptool = psptool
+        self.codes: dict[int, int] = {}
+        self.slowest, self.before = 0.0, peak_memory() or 0
+
+    def __call__(self, seed: int, command: str) -> None:
+        began = time.thread_time()
+        ran = self.psptool(*command.split(), code=None)
+        self.slowest = max(self.slowest, time.thread_time() - began)
+        where = f"seed {seed}: {command}"
+        assert ran.code in ((0, 1, 2) if command.startswith(("validate", "split --check")) else (0, 2)), (
+            where,
+            ran,
+        )
+        assert ran.code == 0 or ran.err or ran.out, where
+        assert SECRET not in ran.out + ran.err, where
+        assert self.slowest < MOST_SECONDS, where
+        assert (peak_memory() or 0) - self.before < MOST_BYTES, where
+        self.codes[ran.code] = self.codes.get(ran.code, 0) + 1
+
+    def check(self) -> None:
+        """Both outcomes must be frequent, or the mutations do not reach what they are meant to try."""
+        grown = ((peak_memory() or 0) - self.before) / 1e6
+        print(f"{self.codes} at most {self.slowest:.2f} s; memory grew by {grown:.0f} MB")
+        total = sum(self.codes.values())
+        assert 0.02 * total < self.codes.get(0, 0) < 0.9 * total
+
+
+@pytest.fixture
+def here(worked_in: Path, psptool: Psptool) -> Psptool:
+    """A folder with a dataset, splits and runs, and a prediction and a table besides."""
+    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+    psptool("evaluate", RUN)
+    psptool("predict", "all_sqe", "--model", RUN, "--out", "p.json")
+    psptool("table", RUN, "--format", "json", "--out", "t.json")
+    Path("secret").write_text(SECRET * 1000)
+    return psptool
+
+
+# --- the structure of the HDF5 file
+
+
+def other_values(file: Any, rng: random.Random) -> None:
+    array = file[rng.choice([name for name in ARRAYS if name != "clips/name"])]
+    place = tuple(rng.randrange(size) for size in array.shape)
+    if array.dtype.kind == "f":
+        array[place] = rng.choice((np.nan, np.inf, 0, -1, 1e30, 1e-30))
+    else:
+        array[place] = rng.choice([n for n in NUMBERS if array.dtype != np.uint8 or 0 <= n < 256]) % 2**63
+
+
+def raw_bytes(file: Any, rng: random.Random) -> None:
+    """Bytes that the type does not have, such as a truth value of 7."""
+    array = file[rng.choice(list(ROW_ARRAYS))]
+    _, chunk = array.id.read_direct_chunk((0,) * array.ndim)
+    found = bytearray(chunk)
+    found[rng.randrange(len(found))] = rng.randrange(256)
+    array.id.write_direct_chunk((0,) * array.ndim, bytes(found))
+
+
+def other_lengths(file: Any, rng: random.Random) -> None:
+    names = ARRAYS if rng.random() < 0.3 else rng.sample(ARRAYS, rng.randrange(1, 4))
+    names = list(ROW_ARRAYS) if rng.random() < 0.2 else names
+    size = rng.choice((0, 1, 7, 10**6, 10**12, 2**40, 2**62))
+    for name in names:
+        file[name].resize(size, axis=0)
+
+
+def wrapping_sizes(file: Any, rng: random.Random) -> None:
+    place = rng.randrange(len(file["clips/frames"]))
+    file["clips/frames"][place] = rng.choice(NUMBERS)
+    file["clips/persons"][place] = rng.choice(NUMBERS)
+    if rng.random() < 0.5:
+        sizes = file["clips/frames"][:] * file["clips/persons"][:]
+        file["clips/first_row"][:] = np.cumsum(sizes) - sizes
+
+
+def another_dataset(file: Any, rng: random.Random) -> None:
+    name = rng.choice(ARRAYS)
+    old = file[name][:]
+    del file[name]
+    dtype, shape = (
+        rng.choice((old.dtype, *TYPES)),
+        rng.choice((old.shape, (), (0,), (3, 0), (2, 2, 2), old.shape[:1])),
+    )
+    options: dict[str, Any] = {}
+    if shape and 0 not in shape and rng.random() < 0.8:
+        options["chunks"] = tuple(rng.choice((1, size)) for size in shape)
+        for key, choices in (
+            ("compression", (None, "gzip", "lzf")), ("shuffle", (False, True)), ("fletcher32", (False, True)),
+        ):  # fmt: skip
+            options[key] = rng.choice(choices)
+    try:
+        made = file.create_dataset(name, shape, dtype, **options)
+        if made.dtype == old.dtype and made.shape == old.shape and rng.random() < 0.8:
+            made[...] = old
+    except (TypeError, ValueError, OSError):
+        file.create_group(name) if name not in file else None
+
+
+def stored_elsewhere(file: Any, rng: random.Random) -> None:
+    name = rng.choice([name for name in ARRAYS if name != "clips/name"])
+    shape, dtype = file[name].shape, file[name].dtype
+    other = Path(file.filename).with_name("other.h5")
+    shutil.copy(file.filename, other)
+    del file[name]
+    if rng.random() < 0.5:
+        file.create_dataset(
+            name, shape, dtype, external=[(str(Path("secret").resolve()), 0, h5py.h5f.UNLIMITED)]
+        )
+    else:
+        layout = h5py.VirtualLayout(shape, dtype)
+        layout[...] = h5py.VirtualSource(str(other), name, shape)
+        file.create_virtual_dataset(name, layout)
+
+
+def another_link(file: Any, rng: random.Random) -> None:
+    name = rng.choice((*ARRAYS, "clips"))
+    del file[name]
+    target = rng.choice((*ARRAYS, "clips", "/", "nowhere"))
+    kind = rng.randrange(3)
+    if kind == 0:
+        file[name] = h5py.SoftLink(target if target.startswith("/") else f"/{target}")
+    elif kind == 1:
+        file[name] = h5py.ExternalLink(
+            rng.choice(("other.h5", "secret", "/dev/zero", "x" * 500)), f"/{target}"
+        )
+    elif target in file:
+        file[name] = file[target]
+
+
+def another_object(file: Any, rng: random.Random) -> None:
+    name = rng.choice((*ARRAYS, "clips", "more", "clips/more", "\x1b[2J", "clips/" + "x" * 300))
+    if name in file:
+        del file[name]
+    what = rng.randrange(4)
+    if what == 0:
+        file.create_group(name)
+    elif what == 1:
+        file[name] = np.dtype("<i8")
+    elif what == 2:
+        file[name] = h5py.Empty("<f4")
+
+
+def other_names(file: Any, rng: random.Random) -> None:
+    names = file["clips/name"]
+    names[rng.randrange(len(names))] = rng.choice(
+        (
+            b"",
+            b"../../x",
+            b"\xff\xfe",
+            b"a" * 10**6,
+            "\x1b[2J",
+            "a01_s01_e00_v01",
+            "a01_s01_e00_v99",
+            "\n",
+            "数据",
+        )
+    )
+
+
+def another_manifest(file: Any, rng: random.Random) -> None:
+    text = file.attrs["manifest"]
+    what = rng.randrange(6)
+    if what == 0:
+        del file.attrs["manifest"]
+    elif what == 1:
+        file.attrs["manifest"] = rng.choice(
+            (3, [text, text], np.bytes_(text), h5py.Empty("S1"), [], b"\xff" * 9)
+        )
+    elif what == 2:
+        file.attrs["manifest"] = text + " " * 2**21
+    elif what == 3:
+        file.attrs["more"] = text
+    else:
+        file.attrs["manifest"] = mutated_json(json.loads(text), rng).replace("\x00", "")
+
+
+HDF5_MUTATIONS: list[Callable[[Any, random.Random], None]] = [
+    other_values, raw_bytes, other_lengths, wrapping_sizes, another_dataset, stored_elsewhere, another_link,
+    another_object, other_names, another_manifest, another_manifest,
+]  # fmt: skip
+DATASET_COMMANDS = (
+    "inspect data/ucla.h5",
+    "inspect data/ucla.h5 --json",
+    "validate data/ucla.h5",
+    "split --ratio 0.5 --data data/ucla.h5 --out s.json",
+    "view data/ucla.h5 --out v.html",
+    "export-data --data data/ucla.h5 --format pyskl --out x.pkl --force",
+    "export-data --data data/ucla.h5 --format stgcn --out x --force",
+    f"train --data data/ucla.h5 --split {SPLIT} --dry-run",
+    f"evaluate {RUN}",
+    f"embed {RUN} --neighbours 1 --out f.npz",
+)
+WEIGHTS = (6, 2, 6, 3, 3, 3, 1, 1, 1, 1)
+
+
+def test_a_dataset_of_another_structure_is_read_or_refused(here):
+    watch, path = Watch(here), Path("data/ucla.h5")
+    good = path.read_bytes()
+    for seed in range(FIRST, FIRST + COUNT):
+        rng = random.Random(seed)
+        path.write_bytes(good)
+        try:
+            with h5py.File(path, "a") as file:
+                for _ in range(rng.choice((1, 1, 1, 2, 3))):
+                    rng.choice(HDF5_MUTATIONS)(file, rng)
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+            OSError,
+            RuntimeError,
+            AttributeError,
+            OverflowError,
+            MemoryError,
+            IndexError,
+        ):
+            pass  # A second mutation did not fit the first; what was written is tried.
+        for line in rng.choices(DATASET_COMMANDS, WEIGHTS, k=2):
+            Path("v.html").unlink(missing_ok=True)
+            watch(seed, line)
+            if Path("v.html").exists():
+                assert SECRET not in Path("v.html").read_text(), seed
+    watch.check()
+
+
+# --- JSON files
+
+
+def places(values: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all values in a tree."""
+    found = [here] if here else []
+    items = (
+        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    )
+    for key, value in items:
+        found += places(value, (*here, key))
+    return found
+
+
+def mutated_json(values: Any, rng: random.Random) -> str:
+    """JSON text of ``values`` with one to three changes to the values, keys or text."""
+    values = copy.deepcopy(values)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        there = places(values)
+        if not there:
+            break
+        # Short paths are as likely as long ones, of which there are more.
+        depth = rng.choice(sorted({len(place) for place in there}))
+        *path, last = rng.choice([place for place in there if len(place) == depth])
+        parent = values
+        for key in path:
+            parent = parent[key]
+        what = rng.random()
+        if what < 0.7:
+            parent[last] = copy.deepcopy(rng.choice(VALUES))
+        elif what < 0.8:
+            del parent[last]
+        elif isinstance(parent, dict):
+            parent[rng.choice(("more", "", "\x1b[2J", last))] = copy.deepcopy(rng.choice(VALUES))
+        else:
+            parent.insert(last, copy.deepcopy(rng.choice((*VALUES, parent[last]))))
+    text = json.dumps(values)
+    if rng.random() < 0.15:
+        place = rng.randrange(len(text))
+        new = rng.choice(
+            ("", "[" * 50_000, "9" * 5000, "1e999", '"', "}", ",", "\\ud800", "NaN", "-", "{" * 300, "\x00")
+        )
+        text = text[:place] + new + text[place + rng.choice((0, 1, 30)) :]
+    return text
+
+
+JSON_FILES = {
+    SPLIT: (f"inspect {SPLIT}", f"validate {SPLIT}", f"split --check {SPLIT}", f"train --split {SPLIT} --dry-run"),
+    "data/ucla.report.json": (
+        "inspect data/ucla.report.json", "validate data/ucla.report.json",
+        "prepare ucla --raw all_sqe --jobs 1 --dry-run",
+    ),
+    f"{RUN}/config.json": (
+        f"inspect {RUN}", f"inspect {RUN} --json", f"validate {RUN}", "runs", "runs --json",
+        f"train --like {RUN} --dry-run", f"evaluate {RUN}",
+    ),
+    f"{RUN}/scores.json": (f"inspect {RUN}/scores.json", f"validate {RUN}", f"table {RUN}", "runs"),
+    f"{RUN}/log.jsonl": ("runs", f"validate {RUN}", f"evaluate {RUN}", f"train --out {RUN}"),
+    "p.json": ("inspect p.json", "validate p.json", "view p.json --out v.html"),
+    "t.json": ("inspect t.json", "validate t.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JSON_FILES, ids=[Path(name).name for name in JSON_FILES])
+def test_a_mutated_json_file_is_read_or_refused(here, name):
+    watch, path = Watch(here), Path(name)
+    good = path.read_text()
+    for seed in range(FIRST, FIRST + max(1, COUNT // len(JSON_FILES))):
+        rng = random.Random(seed)
+        if path.suffix == ".jsonl":
+            lines = good.splitlines()
+            place = rng.randrange(len(lines))
+            lines[place] = mutated_json(json.loads(lines[place]), rng)
+            text = "\n".join(lines) + "\n"
+        else:
+            text = mutated_json(json.loads(good), rng)
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        watch(seed, rng.choice(JSON_FILES[name]))
+    if COUNT >= 200:
+        watch.check()

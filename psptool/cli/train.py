@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, mute, next_step, note, say_json, table, warn
+from psptool.cli.console import choice, examples, grid, mute, next_step, note, say, say_json, table, warn
 from psptool.cli.newest import DATASET, SPLIT, choose
 from psptool.cli.overrides import Shorthands
 from psptool.cli.progress import ProgressReport
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from psptool.schemas.run import RunConfig
     from psptool.schemas.training import TrainingConfig
     from psptool.training.api import Trained
+    from psptool.training.graphs import Graphs
     from psptool.training.loop import Progress
     from psptool.training.runs.unfinished import Resume
 
@@ -68,6 +69,9 @@ def train(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bfloat16; by default the preset's.")
     ] = None,
+    graphs: Annotated[
+        str, typer.Option(help="CUDA graphs on one GPU: auto (default) or off.", show_default=False)
+    ] = "auto",
     seed: Annotated[int | None, typer.Option(help="Random seed; by default that of the split.")] = None,
     profile: Annotated[
         int | None,
@@ -87,9 +91,11 @@ def train(
     from psptool.cli.dry_run import dry_run as show_plan
     from psptool.common.distributed import init_distributed, local_device
     from psptool.device import choose_device
+    from psptool.training.graphs import Graphs
     from psptool.training.runs.folder import RunFolder
     from psptool.training.runs.unfinished import Resume
 
+    use_graphs = cast(Graphs, choice(graphs, get_args(Graphs), "--graphs"))
     how = cast(Resume, choice(resume, get_args(Resume), "--resume"))
     if profile is not None and profile < 1:
         raise PspError("--profile", str(profile), "at least 1 step")
@@ -113,7 +119,7 @@ def train(
         if profile is not None:
             _say_profile(*files, recipe, computing_on, profile, as_json)
             return
-        done = run_training(*files, recipe, computing_on, out, resume=how, ranks=ranks)
+        done = run_training(*files, recipe, computing_on, out, resume=how, graphs=use_graphs, ranks=ranks)
     _say_result(done, out is None, as_json)
 
 
@@ -211,6 +217,12 @@ def _say_profile(
         ("part of a step", "ms per step"),
         [(part, round(milliseconds, 1)) for part, milliseconds in found.parts.items()],
     )
+    if found.gpu_busy is not None:
+        say(
+            f"GPU busy {found.gpu_busy:.1f} ms per step, {found.launches:.0f} kernels per step, without CUDA graphs"
+        )
+    else:
+        say(f"{found.launches:.0f} operators per step")
     grid(
         "",
         ("operator", "ms per step", "calls per step"),
@@ -227,6 +239,7 @@ def run_training(
     runs: Path = Path("runs"),
     on_start: Callable[[Path, RunConfig], None] | None = None,
     resume: Resume = "off",
+    graphs: Graphs = "auto",
     ranks: ProcessGroup | None = None,
 ) -> Trained:
     """Train, with progress on stderr; arguments and errors as `psptool.training.api.train`.
@@ -247,7 +260,8 @@ def run_training(
 
         try:
             return api.train(
-                data, split, recipe, device=device, out=out, runs=runs, resume=resume, ranks=ranks, on_start=begin,
+                data, split, recipe, device=device, out=out, runs=runs, resume=resume, graphs=graphs, ranks=ranks,
+                on_start=begin,
                 on_progress=lambda now: report(now.step, steps, _terms(now), due=True),
                 on_step=lambda step: report(step, steps), on_message=note, on_warning=warn,
             )  # fmt: skip

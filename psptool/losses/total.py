@@ -31,7 +31,7 @@ def total_loss(
     ranks: ProcessGroup = SINGLE,
     pool: int = 0,
     teacher_labels: Tensor | None = None,
-    teacher_weight: float = 0.0,
+    teacher_weight: float | Tensor = 0.0,
 ) -> dict[str, Tensor]:
     """Total loss (``loss``) and its terms (``ce``, one per level of the contrastive loss, ``teacher``), scalars.
 
@@ -48,7 +48,7 @@ def total_loss(
         ranks: The processes that share the global batch.
         pool: Number of clips of the pool on all ranks; required with several ranks.
         teacher_labels: (U, K), label distributions predicted by the teacher; None before the teacher starts.
-        teacher_weight: Weight of the teacher loss.
+        teacher_weight: Weight of the teacher loss; as a tensor, a scalar on the device of the batch.
     """
     labelled = len(labels)
     with computing_in(precision, any_stream(batch).x.device):
@@ -73,7 +73,9 @@ def total_loss(
             if teacher_labels is None
             else _sum(_mean_cross_entropy(logits[labelled:], teacher_labels, pool, ranks) for logits in heads)
         )
-        total = total + teacher_weight * terms["teacher"]
+        # A scalar of a wider type would change the type of the loss, which is a scalar too.
+        weight = teacher_weight.to(ce.dtype) if isinstance(teacher_weight, Tensor) else teacher_weight
+        total = total + weight * terms["teacher"]
     return {"loss": total, **terms}
 
 

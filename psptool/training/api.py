@@ -26,6 +26,7 @@ from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
+from psptool.training.graphs import Capture, CudaCapture, Graphs, side_stream, uses_graphs
 from psptool.training.guards import explain_out_of_memory, preflight_warnings
 from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
@@ -62,6 +63,7 @@ def train(
     out: Path | None = None,
     runs: Path = Path("runs"),
     resume: Resume = "off",
+    graphs: Graphs = "auto",
     ranks: ProcessGroup = SINGLE,
     on_start: Callable[[Path, RunConfig], None] = lambda folder, config: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -82,12 +84,13 @@ def train(
         out: The run folder; by default a new folder in ``runs``.
         runs: The folder of all runs.
         resume: Whether to resume an unfinished run; see `psptool.training.runs.unfinished.resolve_run`.
+        graphs: Whether to use CUDA graphs; see `psptool.training.graphs`. The result is the same up to rounding.
         ranks: The processes of the training, as returned by `psptool.common.distributed.init_distributed`.
         on_start: Called before the first step with the run folder and the run configuration.
         on_progress: Called with the progress of the training loop.
         on_step: Called after each step with the number of completed steps.
         on_message: Called with messages, such as which run is resumed.
-        on_warning: Called with each warning before the first step.
+        on_warning: Called with each warning, most of them before the first step.
 
     Raises:
         PspError: The split belongs to another dataset; the configuration does not fit the split; a file cannot be read
@@ -127,7 +130,21 @@ def train(
             checkpoint = read_state(slot.state, str(slot.folder.resume))
             config = _resumed_config(slot, now, recipe, checkpoint["step"], device, on_warning)
         on_start(slot.folder.path, config)
-        return _run(slot.folder, config, clips, pools, ranks, device, on_progress, on_step, checkpoint)
+        capture = CudaCapture(device) if uses_graphs(graphs, device, ranks) else None
+        with side_stream(device) if capture else nullcontext():
+            return _run(
+                slot.folder,
+                config,
+                clips,
+                pools,
+                ranks,
+                device,
+                on_progress,
+                on_step,
+                on_warning,
+                checkpoint,
+                capture,
+            )
 
 
 def _resumed_config(
@@ -161,7 +178,9 @@ def _run(
     device: torch.device,
     on_progress: Callable[[Progress], None],
     on_step: Callable[[int], None],
+    on_warning: Callable[[str], None],
     checkpoint: Mapping[str, Any] | None,
+    capture: Capture | None,
 ) -> Trained:
     """Run the training loop and write the results to ``folder``."""
     recipe = config.training
@@ -171,7 +190,8 @@ def _run(
         synchronize_norms(model)
         ranks.broadcast_weights(model)
     batcher = Batcher.of(clips, recipe)
-    loop = Loop(model, batcher, pools, recipe, config.seed, PRECISIONS[config.precision], ranks)
+    precision = PRECISIONS[config.precision]
+    loop = Loop(model, batcher, pools, recipe, config.seed, precision, ranks, capture, on_warning)
     record = Record(folder, model, config) if ranks.is_main else None
     latest: list[Progress] = []
 

@@ -13,19 +13,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from psptool.common.distributed import SINGLE, ProcessGroup
 from psptool.data.batches.ragged import Batcher
-from psptool.data.batches.streams import Batch, any_stream, take
-from psptool.losses.total import total_loss
+from psptool.data.batches.streams import Batch, any_stream, take, to_device
 from psptool.model.logits import clip_logits
 from psptool.model.network import Network, add_up
 from psptool.schemas.training import TrainingConfig
 from psptool.training.clip_batches import endless_batches
+from psptool.training.graphs import Capture, StepCache
 from psptool.training.guards import check_terms, check_weights
-from psptool.training.optimization import build_optimizer, learning_rate
+from psptool.training.optimization import build_optimizer, learning_rate, use_learning_rate
 from psptool.training.state import TrainState
+from psptool.training.step import StepInputs, StepScalars, Terms, TrainStep
 from psptool.training.teacher import Teacher
 
 LOG_EVERY = 10
@@ -86,6 +87,8 @@ class Loop:
         seed: Random seed of clips, frames and augmentation.
         precision: Precision of the forward pass.
         ranks: The processes of the training; all have the same pools and seed.
+        capture: How steps are captured (`psptool.training.graphs`); None runs all steps eagerly.
+        on_warning: Called if capturing fails.
         last_checkpoint: A sentence for error messages: which checkpoint is the last one.
     """
 
@@ -96,6 +99,8 @@ class Loop:
     seed: int
     precision: torch.dtype
     ranks: ProcessGroup = SINGLE
+    capture: Capture | None = None
+    on_warning: Callable[[str], None] = lambda warning: None
     last_checkpoint: str = field(default="There is no checkpoint yet.", init=False)
 
     def run(
@@ -137,6 +142,10 @@ class Loop:
         if checkpoint is not None:
             state.unpack(checkpoint, source)
             self.last_checkpoint = _checkpoint_sentence(state.step)
+        scalars = StepScalars.on(self.batcher.clips.device)
+        use_learning_rate(optimizer, scalars.lr)
+        step = TrainStep(self.model, optimizer, self.config, self.precision, state.teacher, self.ranks)
+        cache = StepCache(step, self.capture, self.on_warning)
         on_start(state.step)
         if 0 < state.step == state.best_step:
             # The process may have been killed between saving the checkpoint and saving its best weights.
@@ -146,12 +155,14 @@ class Loop:
         saved = time.perf_counter()
         self.model.train()
         while state.step < optim.steps:
-            terms = self._step(optimizer, torch.cat((next(labelled), next(pool))), state)  # clips (L + U,)
-            # Kept on the device until they are logged, so that no step waits for the device.
-            state.window.append(torch.stack([value.detach() for value in terms.values()]))
+            chosen = torch.cat((next(labelled), next(pool)))  # clips (L + U,)
+            names, terms = self._step(cache, scalars, chosen, state)
+            # Kept on the device until they are logged: no step waits for the device, and the batch of the next one is
+            # prepared while the device computes.
+            state.window.append(terms)
             state.step += 1
             state.seconds = time.perf_counter() - start
-            names, last = tuple(terms), state.step == optim.steps
+            last = state.step == optim.steps
             best = self._log(state, names, on_progress) if self._should_log(state.step) else False
             on_step(state.step)
             stop = self._should_stop(stop_requested, state.step) and not last
@@ -192,52 +203,32 @@ class Loop:
             return None
         return Teacher(self.model, self.config.teacher, self.config.optim.steps, self.precision)
 
-    def _step(self, optimizer: torch.optim.Optimizer, chosen: Tensor, state: TrainState) -> dict[str, Tensor]:
+    def _step(
+        self, step: Callable[[StepInputs], Terms], scalars: StepScalars, chosen: Tensor, state: TrainState
+    ) -> Terms:
         """One optimizer step on this rank's shard of the global batch; the loss and its terms.
 
         Args:
-            optimizer: The optimizer.
+            step: Runs the step; see `psptool.training.step.TrainStep`.
+            scalars: Set here for this step.
             chosen: int64 (L + U,), clip numbers of the global batch, labelled clips first.
             state: The training before the step.
         """
-        config, optim = self.config, self.config.optim
-        lr = learning_rate(state.step, optim)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        optim, teacher = self.config.optim, state.teacher
         batch = self.batcher.train(chosen, state.generator)
         labelled, pool = chosen[: optim.labelled_batch], chosen[optim.labelled_batch :]  # (L,), (U,)
-        labels = self.batcher.clips.label[labelled].to(self.batcher.clips.device, non_blocking=True)
+        labels = to_device(self.batcher.clips.label[labelled], self.batcher.clips.device)
         if self.ranks.size > 1:
             batch, labels = self._shard(batch, labels, state.step)
-        teacher_weight, teacher_labels = self._teacher_targets(state, pool)
-        terms = total_loss(
-            self.model,
-            batch,
-            labels,
-            config,
-            self.precision,
-            self.ranks,
-            len(pool),
-            teacher_labels,
-            teacher_weight,
-        )
-        optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
-        self.ranks.all_reduce_gradients(self.model.parameters())
-        if optim.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
-        optimizer.step()
-        if state.teacher is not None:
-            state.teacher.update(self.model, state.step)
-        return terms
-
-    def _teacher_targets(self, state: TrainState, pool: Tensor) -> tuple[float, Tensor | None]:
-        """Weight of the teacher loss in this step, and teacher labels of this rank's shard of ``pool``, (n, K)."""
-        weight = state.teacher.weight(state.step) if state.teacher is not None else 0.0
-        if state.teacher is None or weight == 0:
-            return 0.0, None
-        own = pool[self.ranks.shard(backwards=True)]  # (U,) -> (n,)
-        return weight, state.teacher.predict(self.batcher.test(own), self.ranks, len(pool))
+        weight = 0.0 if teacher is None else teacher.weight(state.step)
+        momentum = 0.0 if teacher is None else teacher.momentum(state.step)
+        scalars.set(learning_rate(state.step, optim), weight, momentum)
+        teacher_batch = None
+        if weight:
+            teacher_batch = self.batcher.test(
+                pool[self.ranks.shard(backwards=True)]
+            )  # (U,) -> this rank's clips
+        return step(StepInputs(batch, labels, len(pool), scalars, teacher_batch))
 
     def _shard(self, batch: Batch, labels: Tensor, step: int) -> tuple[Batch, Tensor]:
         """This rank's clips of the global batch, and the labels of the labelled clips among them.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from psptool.schemas.training import OptimSettings
 
@@ -34,7 +36,10 @@ def learning_rate(step: int, settings: OptimSettings) -> float:
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """Build the optimizer of all parameters. Weight decay applies to all of them, as in the original implementation."""
+    """Build the optimizer of all parameters. Weight decay applies to all of them, as in the original implementation.
+
+    It updates all parameters in a few operations (``fused``), on the CPU too.
+    """
     if settings.kind == "adamw":
         return torch.optim.AdamW(
             model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
@@ -47,3 +52,35 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Op
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def use_learning_rate(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:
+    """Let ``optimizer`` read its learning rate from ``lr``, a scalar on the device of the parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state of ``optimizer`` for a checkpoint. Its learning rate is a number, not a tensor of this device."""
+    state = optimizer.state_dict()
+    state["param_groups"] = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    return state
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore a state of `optimizer_state`, also one of another device.
+
+    Only the moving averages are restored. The optimizer keeps its own settings: they follow from the training
+    configuration and the device, and learning rates also from the step.
+
+    Raises:
+        ValueError: The state is of other parameters.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in state["param_groups"]] != [group["params"] for group in own]:
+        raise ValueError("the optimizer state is of other parameters")
+    # `load_state_dict` replaces the settings by copies, and so the tensor of the learning rate.
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own})
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = lr

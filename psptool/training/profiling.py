@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -30,6 +32,10 @@ PARTS = {
 """Parts of a step, by the prefix of their labels in the profiler."""
 OPERATORS = 10
 """Number of operators in the result."""
+LABELS, COPIES = ("psptool: ", "Optimizer."), ("Memcpy", "Memset")
+"""Prefixes of the profiler's GPU entries that are not kernels."""
+WARM_UP = 3
+"""Steps before the profiled ones. They initialize optimizer and libraries."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +44,20 @@ class Profiled:
 
     Attributes:
         steps: Number of steps.
-        seconds: Time of all steps, including the overhead of the profiler.
+        seconds: Time of these steps, including the overhead of the profiler.
         parts: Milliseconds per step on the host, by part of the step. Work between the parts is not included.
         operators: The operators with the largest self time, on the GPU if there is one: name, milliseconds per step,
             calls per step.
+        launches: Number of kernels per step on a GPU, without copies; number of operators per step on a CPU.
+        gpu_busy: Milliseconds per step in which the GPU works; None on a CPU.
     """
 
     steps: int
     seconds: float
     parts: dict[str, float]
     operators: list[tuple[str, float, float]]
+    launches: float
+    gpu_busy: float | None
 
 
 def profile_training(
@@ -58,37 +68,84 @@ def profile_training(
     steps: int,
     on_start: Callable[[Path, RunConfig], None] = lambda folder, config: None,
 ) -> Profiled:
-    """Train for ``steps`` steps under the profiler, in a temporary run folder.
+    """Train under the profiler, in a temporary run folder.
+
+    Steps run without CUDA graphs: the operators of a graph have no names. Their kernels are the same.
 
     Args:
         data: The dataset file.
         split: The split file.
         recipe: The training configuration.
         device: The device to train on.
-        steps: Number of steps.
+        steps: Number of profiled steps, after `WARM_UP` others.
         on_start: As in `psptool.training.api.train`.
 
     Raises:
         PspError: As in `psptool.training.api.train`.
     """
-    short = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"steps": steps})})
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-    temporary = tempfile.TemporaryDirectory(prefix="psptool-profile-")
-    with temporary as folder, profile(activities=activities) as profiler:
-        done = train(data, split, short, device=device, out=Path(folder) / "run", on_start=on_start)
+    last = WARM_UP + steps
+    short = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"steps": last})})
+    profiler = profile(activities=_activities(device))
+    times: list[float] = []
+
+    def on_step(step: int) -> None:
+        if step not in (WARM_UP, last):
+            return
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter())
+        if step == WARM_UP:
+            profiler.start()
+        else:
+            profiler.stop()
+
+    with tempfile.TemporaryDirectory(prefix="psptool-profile-") as folder:
+        run = Path(folder) / "run"
+        train(data, split, short, device=device, out=run, graphs="off", on_start=on_start, on_step=on_step)
     averages = list(profiler.key_averages())
     parts = {
         part: sum(entry.cpu_time_total for entry in averages if entry.key.startswith(prefix)) / 1e3 / steps
         for part, prefix in PARTS.items()
     }
 
-    def self_time(entry: object) -> float:
+    def self_time(entry: Any) -> float:
         on_gpu = device.type == "cuda"
-        return float(getattr(entry, "self_device_time_total" if on_gpu else "self_cpu_time_total"))
+        return float(entry.self_device_time_total if on_gpu else entry.self_cpu_time_total)
 
-    top = sorted((entry for entry in averages if entry.key.startswith("aten::")), key=self_time, reverse=True)
+    top = sorted((entry for entry in averages if _is_operator(entry)), key=self_time, reverse=True)
     operators = [
         (entry.key.removeprefix("aten::"), self_time(entry) / 1e3 / steps, entry.count / steps)
         for entry in top[:OPERATORS]
     ]
-    return Profiled(steps, done.final.seconds, parts, operators)
+    launches, busy = count_work(averages, device)
+    gpu_busy = None if busy is None else busy / steps
+    return Profiled(steps, times[1] - times[0], parts, operators, launches / steps, gpu_busy)
+
+
+def count_work(averages: Iterable[Any], device: torch.device) -> tuple[int, float | None]:
+    """Number of kernels and milliseconds of the GPU's work; on a CPU the number of operators, and None.
+
+    Args:
+        averages: Entries of ``profiler.key_averages()``.
+        device: The profiled device.
+    """
+    if device.type != "cuda":
+        return sum(entry.count for entry in averages if _is_operator(entry)), None
+    # Labels of the code (`record_function`) have a copy among the GPU's entries, which covers their kernels.
+    work = [
+        entry
+        for entry in averages
+        if entry.device_type.name == "CUDA"
+        and not entry.key.startswith(LABELS)
+        and not getattr(entry, "is_user_annotation", False)
+    ]
+    kernels = sum(entry.count for entry in work if not entry.key.startswith(COPIES))
+    return kernels, sum(entry.self_device_time_total for entry in work) / 1e3
+
+
+def _is_operator(entry: Any) -> bool:
+    return str(entry.key).startswith("aten::")
+
+
+def _activities(device: torch.device) -> list[ProfilerActivity]:
+    return [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from psptool.training.optimization import load_optimizer_state, optimizer_state
 from psptool.training.runs.state import FORMAT, damaged
 from psptool.training.teacher import Teacher
 
@@ -54,7 +55,7 @@ class TrainState:
             "best_step": self.best_step,
             "window": torch.stack(self.window) if self.window else torch.zeros(0, 0),
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
             "teacher": {} if self.teacher is None else self.teacher.state_dict(),
             "random": self._random_states(),
         }
@@ -73,7 +74,7 @@ class TrainState:
         """
         try:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer_state(self.optimizer, state["optimizer"])
             if self.teacher is not None:
                 self.teacher.load_state_dict(state["teacher"])
             self._set_random_states(state["random"], state["step"])

@@ -77,14 +77,29 @@ class Teacher(nn.Module):
         # Sharpen: p ** (1 / temperature), normalized. In logarithms, because powers of small numbers underflow.
         return torch.softmax(probabilities.log() / self.settings.temperature, dim=1)
 
+    def momentum(self, step: int) -> float:
+        """Momentum of the moving average at the 0-based ``step``.
+
+        It is smaller in the first steps: the initial weights should not dominate the average.
+        """
+        return min(self.settings.momentum, (1 + step) / (10 + step))
+
     @torch.no_grad()
-    def update(self, model: Network, step: int) -> None:
-        """Update the moving average with the weights of ``model`` after the 0-based ``step``."""
-        # The momentum is smaller in the first steps: the initial weights should not dominate the average.
-        momentum = min(self.settings.momentum, (1 + step) / (10 + step))
+    def update(self, model: Network, momentum: Tensor) -> None:
+        """Update the moving average with the weights of ``model``.
+
+        Args:
+            model: The trained network.
+            momentum: A scalar on the device of the weights; see `momentum`.
+        """
         weights = model.state_dict()
-        for name, own in self.model.state_dict().items():
-            if own.is_floating_point():
-                own.lerp_(weights[name], 1 - momentum)
-            else:  # batch counters of batch norm
-                own.copy_(weights[name])
+        pairs = [(own, weights[name]) for name, own in self.model.state_dict().items()]
+        means = [(own, new) for own, new in pairs if own.is_floating_point()]
+        counters = [(own, new) for own, new in pairs if not own.is_floating_point()]  # of batch norm
+        # own + (1 - momentum) * (new - own), by three operations on all tensors instead of one on each
+        own = [pair[0] for pair in means]
+        change = torch._foreach_sub([pair[1] for pair in means], own)
+        torch._foreach_mul_(change, 1 - momentum)
+        torch._foreach_add_(own, change)
+        if counters:
+            torch._foreach_copy_([pair[0] for pair in counters], [pair[1] for pair in counters])

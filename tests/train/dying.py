@@ -12,10 +12,10 @@ import sys
 
 from psptool.cli.main import app
 from psptool.common.errors import PspError
-from psptool.training import loop
+from psptool.training import step
 
 name, at = sys.argv[1], int(sys.argv[2])
-plain, taken = loop.total_loss, iter(range(1, 10**6))
+plain, taken = step.total_loss, iter(range(1, 10**6))
 
 
 def total_loss(*arguments: object) -> object:
@@ -26,5 +26,5 @@ def total_loss(*arguments: object) -> object:
     return plain(*arguments)  # type: ignore[arg-type]
 
 
-loop.total_loss = total_loss  # type: ignore[assignment]
+step.total_loss = total_loss  # type: ignore[assignment]
 app(sys.argv[3:], prog_name="psptool")

@@ -20,7 +20,7 @@ from psptool.model.classifier import PSPNet
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.split import Split
 from psptool.schemas.training import TeacherSettings
-from psptool.training import api, loop
+from psptool.training import api, loop, step
 
 from .tiny import change
 
@@ -62,22 +62,22 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
         synchronize_norms(model)
         ranks.broadcast_weights(model)
     persons: list[int] = []
-    plain = loop.total_loss
+    plain = step.total_loss
 
     def spy(model: PSPNet, streams: object, *rest: object) -> object:
         persons.append(len(streams["joint"].x))  # type: ignore[attr-defined]
         return plain(model, streams, *rest)  # type: ignore[arg-type]
 
-    loop.total_loss = spy  # type: ignore[assignment]
+    step.total_loss = spy  # type: ignore[assignment]
     losses: list[dict[str, float]] = []
     plain_step = loop.Loop._step
 
-    def step(self: loop.Loop, *arguments: object) -> dict[str, torch.Tensor]:
-        terms = plain_step(self, *arguments)  # type: ignore[arg-type]
-        losses.append({name: float(value) for name, value in terms.items()})
-        return terms
+    def one_step(self: loop.Loop, *arguments: object) -> step.Terms:
+        names, values = plain_step(self, *arguments)  # type: ignore[arg-type]
+        losses.append(dict(zip(names, values.tolist(), strict=True)))
+        return names, values
 
-    loop.Loop._step = step  # type: ignore[method-assign, assignment]
+    loop.Loop._step = one_step  # type: ignore[method-assign, assignment]
     batcher = Batcher.of(clips, config)
     loop.Loop(model, batcher, pools, config, 0, torch.float64, ranks).run(lambda progress: None)
     # The moments that batch norms keep: what evaluation rests on.

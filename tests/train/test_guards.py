@@ -13,7 +13,7 @@ from psptool.common.errors import PspError
 from psptool.data.skeletons.topologies import UCLA20
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
-from psptool.training import guards, loop
+from psptool.training import guards, step
 from psptool.training.api import train
 from psptool.training.guards import check_terms, check_weights, explain_out_of_memory, preflight_warnings
 from psptool.training.memory import StepMemory
@@ -75,7 +75,7 @@ def test_weights_that_are_not_finite_are_named() -> None:
 def test_a_checkpoint_never_holds_weights_that_are_not_finite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, steps, plain = make_files(tmp_path), iter(range(1, 100)), loop.total_loss
+    files, steps, plain = make_files(tmp_path), iter(range(1, 100)), step.total_loss
 
     def poisoned(model: nn.Module, *rest: object) -> dict[str, Tensor]:
         terms = plain(model, *rest)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_a_checkpoint_never_holds_weights_that_are_not_finite(
             terms["loss"] = terms["loss"] + (next(model.parameters()) * 0).sum().sqrt()
         return terms
 
-    monkeypatch.setattr(loop, "total_loss", poisoned)
+    monkeypatch.setattr(step, "total_loss", poisoned)
     recipe = change(optim={"steps": 9}, checkpoint_every=1, validate_every=9)
     with pytest.raises(PspError, match=r"not finite after step 5.*last good checkpoint is that of step 4"):
         files.train(recipe)

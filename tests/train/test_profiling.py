@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
-from psptool.training.profiling import OPERATORS, PARTS, profile_training
+from psptool.training.profiling import OPERATORS, PARTS, count_work, profile_training
 
 from .tiny import RECIPE, make_files
 
@@ -24,4 +26,25 @@ def test_every_part_of_a_step_takes_time_and_no_run_is_left(tmp_path: Path) -> N
     assert len(found.operators) == OPERATORS
     spent = [milliseconds for _, milliseconds, _ in found.operators]
     assert spent == sorted(spent, reverse=True)
+    assert found.launches > 500
+    assert found.gpu_busy is None
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_kernels_are_counted_without_labels_and_copies_and_copies_are_work() -> None:
+    def entry(key: str, count: int, microseconds: float, on_gpu: bool = True) -> SimpleNamespace:
+        device_type = DeviceType.CUDA if on_gpu else DeviceType.CPU
+        return SimpleNamespace(
+            key=key, count=count, self_device_time_total=microseconds, device_type=device_type
+        )
+
+    entries = [
+        entry("gemm_kernel", 3, 1000.0),
+        entry("elementwise_kernel", 4, 500.0),
+        entry("Memcpy HtoD (Pinned -> Device)", 5, 250.0),
+        entry("psptool: encoder", 1, 9000.0),
+        entry("Optimizer.step#SGD.step", 1, 9000.0),
+        entry("aten::mm", 7, 1000.0, on_gpu=False),
+    ]
+    assert count_work(entries, torch.device("cuda")) == (7, 1.75)
+    assert count_work(entries, torch.device("cpu")) == (7, None)

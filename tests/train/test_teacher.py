@@ -62,8 +62,9 @@ def test_its_weights_are_the_running_mean_of_the_networks() -> None:
         for seed, x in enumerate(model.state_dict().values()):
             if x.is_floating_point():
                 x.add_(torch.randn(x.shape, generator=torch.Generator().manual_seed(100 * step + seed)))
-        teacher.update(model, step)
         momentum = min(0.3, (1 + step) / (10 + step))
+        assert teacher.momentum(step) == momentum
+        teacher.update(model, torch.tensor(momentum, dtype=torch.float64))
         for name, x in model.state_dict().items():
             mean[name] = momentum * mean[name] + (1 - momentum) * x if x.is_floating_point() else x
     for name, x in teacher.model.state_dict().items():

@@ -15,7 +15,7 @@ from psptool.common.errors import PspError
 from psptool.schemas.run import RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
-from psptool.training import api, loop
+from psptool.training import api, step
 from psptool.training.loop import Loop, Progress
 
 from .tiny import NAMES, PARTS, RECIPE, Files, change, equal, make_files, weights
@@ -84,13 +84,13 @@ def test_psp_and_supervised_draw_the_same_labelled_clips(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[list[int]] = []
-    plain = loop.total_loss
+    plain = step.total_loss
 
     def spy(*arguments: object) -> dict[str, Tensor]:
         drawn.append(arguments[2].tolist())  # type: ignore[attr-defined]
         return plain(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "total_loss", spy)
+    monkeypatch.setattr(step, "total_loss", spy)
     files.train(out="psp")
     files.train(change(method="supervised"), "supervised")
     assert drawn[:6] == drawn[6:]
@@ -235,7 +235,7 @@ def test_a_tiny_training_learns(files: Files, method: str) -> None:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> None:
     """Make one term of one step's loss what it should not be."""
-    plain, steps = loop.total_loss, iter(range(1, 1000))
+    plain, steps = step.total_loss, iter(range(1, 1000))
 
     def spoiled(*arguments: object) -> dict[str, Tensor]:
         terms = plain(*arguments)  # type: ignore[arg-type]
@@ -244,7 +244,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> 
             terms["loss"] = terms["loss"] + terms[term]
         return terms
 
-    monkeypatch.setattr(loop, "total_loss", spoiled)
+    monkeypatch.setattr(step, "total_loss", spoiled)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -331,7 +331,7 @@ def test_the_schedule_reaches_the_optimizer_step_by_step(
     step = torch.optim.SGD.step
 
     def spy(self: torch.optim.SGD, *arguments: object) -> object:
-        used.append(self.param_groups[0]["lr"])
+        used.append(float(self.param_groups[0]["lr"]))
         return step(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(torch.optim.SGD, "step", spy)

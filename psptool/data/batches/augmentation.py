@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from psptool.data.batches.streams import to_device
 from psptool.data.skeletons.datasets import UpAxis
 from psptool.schemas.training import AugmentSettings
 
@@ -62,9 +63,7 @@ def draw_augmentation(
 
     # Pitch and roll come before the yaw: the order of the axes is that of the three rotations.
     axes = (0, 1, 2) if up == "z" else (0, 2, 1)
-    degrees = torch.tensor([settings.pitch_roll, settings.pitch_roll, settings.yaw]).to(
-        device, non_blocking=True
-    )
+    degrees = to_device(torch.tensor([settings.pitch_roll, settings.pitch_roll, settings.yaw]), device)
     rotation = _rotation(uniform(3) * degrees * (math.pi / 180), axes)  # (N, 3) -> (N, 3, 3)
     # Shear: ones on the diagonal, (N, 3, 3); scale: one factor per clip, (N, 1, 1)
     identity = torch.eye(3, device=device)
@@ -115,7 +114,7 @@ def augment(
 
 def _flip_x(x: Tensor) -> Tensor:
     """Factors (3,) that negate the first coordinate."""
-    return torch.tensor([-1.0, 1.0, 1.0], dtype=x.dtype).to(x.device, non_blocking=True)
+    return to_device(torch.tensor([-1.0, 1.0, 1.0], dtype=x.dtype), x.device)
 
 
 def _rotation(angles: Tensor, axes: tuple[int, int, int]) -> Tensor:

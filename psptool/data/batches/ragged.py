@@ -22,7 +22,7 @@ from torch.profiler import record_function
 
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.data.batches.sampling import draw_frames, uniform_frames
-from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Stream
+from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Stream, to_device
 from psptool.data.skeletons.datasets import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Rows, Store
@@ -249,14 +249,12 @@ class Batcher:
                 changes = self._random_changes(len(chosen), on_device)
             draws.append((frames, changes))
         persons = self._persons(chosen)
-        mirror = torch.tensor(self.clips.topology.mirror).to(self.clips.device, non_blocking=True)
+        mirror = to_device(torch.tensor(self.clips.topology.mirror), self.clips.device)
         batch: dict[str, Stream] = {}
         for name, (frames, changes) in zip(self.streams.names, draws, strict=True):
             with record_function(DRAWING):
                 found = self._content(name, persons, frames)
-            owner, present = (
-                part.to(self.clips.device, non_blocking=True) for part in (found.owner, found.present)
-            )
+            owner, present = (to_device(part, self.clips.device) for part in (found.owner, found.present))
             if not STREAMS[name].noise:
                 changes = replace(changes, jitter=0.0)
             with record_function(AUGMENTING):
@@ -341,7 +339,7 @@ class Batcher:
             padded = x.new_zeros(clips * self.slots, *x.shape[1:])
             shown = present.new_zeros(len(padded), present.shape[1])
             owner = torch.arange(clips).repeat_interleave(self.slots)
-            x = padded.index_copy(0, slot.to(x.device, non_blocking=True), x)
+            x = padded.index_copy(0, to_device(slot, x.device), x)
             return Frames(x, shown.index_copy(0, slot, present), owner)
         # A person who is absent from all sampled frames is excluded, so P may be less than the number of persons.
         seen = present.any(1)  # (P, T) -> (P,)
@@ -369,7 +367,7 @@ class Batcher:
     def _positions(self, rows: Tensor) -> Tensor:
         device, data = self.clips.device, self.clips.joint
         if self.clips.place == "device":
-            return data[rows.to(device, non_blocking=True)].to(torch.get_default_dtype())
+            return data[to_device(rows, device)].to(torch.get_default_dtype())
         # Gathered into pinned memory on the host, (P*T, V, 3), so that the copy to the GPU is asynchronous.
         batch = torch.empty(rows.numel(), *data.shape[1:], dtype=data.dtype, pin_memory=device.type == "cuda")
         torch.index_select(data, 0, rows.flatten(), out=batch)

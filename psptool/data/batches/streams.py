@@ -19,6 +19,12 @@ Quantity = Literal["joint", "motion"]
 """Positions, or their difference to the next recorded frame: zero if the person is absent from either."""
 
 
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on ``device``. The host does not wait for the copy, nor for earlier work of the device."""
+    # A copy from ordinary host memory may wait for the device; one from pinned memory does not.
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
 @dataclass(frozen=True)
 class Stream:
     """One stream's input for a batch of clips.
@@ -45,7 +51,7 @@ class Stream:
         # (1, P) == (N, 1) -> (N, P)
         one_hot = (owner[None, :] == torch.arange(len(counts))[:, None]).to(torch.get_default_dtype())
         average = one_hot / one_hot.sum(1, keepdim=True)
-        return cls(x, average.to(x.device, non_blocking=True), counts)
+        return cls(x, to_device(average, x.device), counts)
 
     def first_person(self, clip: int) -> int:
         """Number of persons in the clips before ``clip``, counted on the host: no step waits for the device."""
@@ -158,7 +164,7 @@ def central_difference(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     known, change = torch.zeros_like(present), torch.zeros_like(x)  # (P, T), (P, T, V, 3)
     known[:, 1:-1] = present[:, 2:] & present[:, :-2]
     change[:, 1:-1] = x[:, 2:] - x[:, :-2]
-    return change * known[:, :, None, None].to(x.device, non_blocking=True), known
+    return change * to_device(known, x.device)[:, :, None, None], known
 
 
 def root_relative(x: Tensor, center: int) -> Tensor:
@@ -178,7 +184,7 @@ def bone_vectors(x: Tensor, bones: tuple[tuple[int, int], ...]) -> Tensor:
         x: Positions.
         bones: (parent, child) pairs.
     """
-    parents, children = (list(joints) for joints in zip(*bones, strict=True))
+    parents, children = to_device(torch.tensor(bones), x.device).unbind(1)  # (bones,) each
     vectors = torch.zeros_like(x)
     vectors[:, :, children] = x[:, :, children] - x[:, :, parents]
     return vectors

@@ -1,0 +1,85 @@
+"""The benchmark for GPUs, on a CPU: tiny networks, and a stand-in for capturing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "workflows" / "benchmarks"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_checks
+
+    return gpu_checks
+
+
+@pytest.mark.parametrize("preset", ["paper", "best"])
+def test_captured_steps_equal_eager_ones(checks: ModuleType, preset: str) -> None:
+    passed, text = checks.equality(preset, "float32", CPU)
+    assert passed
+    assert text.startswith("difference 0.0e+00 (of two eager runs 0.0e+00), loss ")
+
+
+def test_batches_have_the_sizes_of_the_datasets_and_one_shape(checks: ModuleType) -> None:
+    clips = checks.make_clips(99, True, CPU)
+    assert (int(clips.persons.sum()), clips.topology.size) == (119, 25)
+    assert clips.frames.min() >= 50  # T of preset paper
+    clips = checks.make_clips(80, False, CPU)
+    assert (int(clips.persons.max()), clips.topology.size) == (1, 20)
+    config = checks.configuration("paper", torch.device("cuda"), 3)
+    assert (config.optim.labelled_batch, config.optim.pool_batch, config.sampling.frames) == (9, 90, 50)
+
+
+def test_operations_of_a_step_are_those_of_its_products(checks: ModuleType) -> None:
+    config = checks.configuration("paper", CPU, 1)
+    double = checks.configuration("paper", CPU, 1, ["optim.labelled_batch=6", "optim.pool_batch=12"])
+    once, twice = (checks.count_flop(found, "float32", CPU) for found in (config, double))
+    assert 1e6 < once < twice < 2.5 * once
+
+
+def test_a_failed_part_is_named_and_leaves_the_others(checks: ModuleType, tmp_path: Path) -> None:
+    report = checks.Report(tmp_path / "found.json")
+    report.check("first", lambda: (True, "well"))
+    report.check("second", lambda: 1 / 0)
+    report.measure("third", lambda: {}["key"])
+    report.check("fourth", lambda: (None, "no GPU"))
+    assert report.failed == 2
+    found = json.loads((tmp_path / "found.json").read_text())["checks"]
+    assert [(entry["check"], entry["passed"]) for entry in found] == [
+        ("first", True),
+        ("second", False),
+        ("third", False),
+        ("fourth", None),
+    ]
+    assert found[1]["detail"] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.slow
+def test_everything_that_needs_no_gpu_runs_without_installation(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--steps", "1"]
+    ran = subprocess.run(
+        [*map(str, command), "--json", str(tmp_path / "found.json")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [entry["passed"] for entry in found["checks"]] == [True] * 5 + [None]
+    assert [(entry["preset"], entry["captured"]) for entry in found["steps"]] == [
+        (preset, captured) for preset in ("paper", "best", "small") for captured in (False, True)
+    ]
+    assert all(entry["ms"] > 0 and entry["launches"] > 500 for entry in found["steps"])
+    assert "0 of 6 checks failed" in ran.stdout

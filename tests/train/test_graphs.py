@@ -1,0 +1,400 @@
+"""Captured steps, with a stand-in for capturing: same results as eager steps, bounded number, fixed addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from psptool.data.batches.streams import Batch, Stream
+from psptool.schemas.training import TeacherSettings, TrainingConfig
+from psptool.training import api, graphs
+from psptool.training.api import Trained, train
+from psptool.training.graphs import CAPTURE_AT, LIMIT, Run, StepCache, uses_graphs
+from psptool.training.loop import Loop
+from psptool.training.optimization import (
+    build_optimizer,
+    load_optimizer_state,
+    optimizer_state,
+    use_learning_rate,
+)
+from psptool.training.runs.folder import RunFolder
+from psptool.training.step import StepInputs, StepScalars, Terms, TrainStep
+from psptool.training.stopping import Stopped
+from psptool.training.teacher import Teacher
+
+from ..trained import make_network
+from .tiny import RECIPE, Files, change, equal, make_files, weights
+
+CPU = torch.device("cpu")
+LIVELY = change(RECIPE, precision="float32", optim={"steps": 30, "clip_norm": 1.0}, validate_every=7)
+LIVELY = LIVELY.model_copy(
+    update={
+        "augment": LIVELY.augment.model_copy(update={"yaw": 30.0, "jitter": 0.1}),
+        "model": LIVELY.model.model_copy(update={"dropout": 0.2, "pose_width": 4}),
+        "teacher": TeacherSettings(weight=0.5, momentum=0.9, start=0.3, ramp=0.2),
+    }
+)
+ADAMW = change(LIVELY, optim={"kind": "adamw", "lr": 0.01, "weight_decay": 0.1})
+
+
+class StandIn:
+    """Captures by keeping the function. As with a CUDA graph, all results of one capture are the same tensor."""
+
+    def __init__(self, device: torch.device = CPU) -> None:
+        self.captures = self.replays = 0
+
+    def __call__(self, function: Run) -> Run:
+        self.captures += 1
+        results: list[Tensor] = []
+
+        def replay() -> Terms:
+            self.replays += 1
+            names, values = function()
+            if not results:
+                results.append(values.clone())
+            return names, results[0].copy_(values)
+
+        return replay
+
+
+class Failing(StandIn):
+    """Cannot capture."""
+
+    def __call__(self, function: Run) -> Run:
+        self.captures += 1
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return make_files(tmp_path)
+
+
+@pytest.fixture
+def capture_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[StandIn]], list[StandIn]]]:
+    """Let trainings on the CPU capture with a stand-in; returns the stand-ins they made."""
+
+    def use(kind: type[StandIn]) -> list[StandIn]:
+        made: list[StandIn] = []
+        monkeypatch.setattr(api, "uses_graphs", lambda graphs, device, ranks: graphs == "auto")
+        monkeypatch.setattr(api, "side_stream", lambda device: nullcontext())
+        monkeypatch.setattr(api, "CudaCapture", lambda device: made.append(kind()) or made[-1])
+        return made
+
+    return use
+
+
+def go(files: Files, recipe: TrainingConfig, out: str, **options: Any) -> Trained:
+    return train(files.data, files.split, recipe, device=CPU, out=files.data.parent / out, **options)
+
+
+@pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
+def test_captured_steps_give_the_bits_of_eager_ones(
+    files: Files, capture_with: Callable[[type[StandIn]], list[StandIn]], recipe: TrainingConfig
+) -> None:
+    made = capture_with(StandIn)
+    captured = go(files, recipe, "captured")
+    eager = go(files, recipe, "eager", graphs="off")
+    (capture,) = made
+    # One shape without the teacher's batch, another one with it.
+    assert (capture.captures, capture.replays) == (2, 30 - 2 * (CAPTURE_AT - 1))
+    for which in ("last", "best"):
+        assert equal(weights(captured, which), weights(eager, which))
+    assert captured.final.terms == eager.final.terms
+    assert captured.best == eager.best
+
+
+@pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("first", ["auto", "off"])
+def test_a_checkpoint_of_either_kind_of_step_is_resumed_by_the_other(
+    files: Files,
+    capture_with: Callable[[type[StandIn]], list[StandIn]],
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: TrainingConfig,
+    first: str,
+) -> None:
+    recipe = change(recipe, optim={"steps": 14})
+    undisturbed = go(files, recipe, "undisturbed", graphs="off")
+    capture_with(StandIn)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_should_stop", lambda self, asked, done: done == 7)
+        with pytest.raises(Stopped):
+            go(files, recipe, "stopped", graphs=first)
+    state = torch.load(RunFolder(files.data.parent / "stopped").resume, weights_only=True)
+    assert all(isinstance(group["lr"], float) for group in state["optimizer"]["param_groups"])
+    second = "off" if first == "auto" else "auto"
+    resumed = go(files, recipe, "stopped", graphs=second, resume="required")
+    assert equal(weights(resumed), weights(undisturbed))
+
+
+def test_a_failed_capture_leaves_eager_steps_and_one_warning(
+    files: Files, capture_with: Callable[[type[StandIn]], list[StandIn]]
+) -> None:
+    eager = go(files, LIVELY, "eager", graphs="off")
+    made, warnings = capture_with(Failing), []
+    done = go(files, LIVELY, "failing", on_warning=warnings.append)
+    assert made[0].captures == 1
+    assert [text for text in warnings if "CUDA graphs" in text] == [
+        "CUDA graphs are off, so steps are slower: a step cannot be captured "
+        "(operation not permitted when stream is capturing)"
+    ]
+    assert equal(weights(done), weights(eager))
+
+
+def make_inputs(persons: int = 3, before: int = 1, teacher: bool = False, seed: int = 0) -> StepInputs:
+    """Two clips, one of them labelled with ``before`` persons, of ``persons`` in all."""
+    x = torch.randn(persons, 4, 20, 3, generator=torch.Generator().manual_seed(seed)).permute(0, 3, 1, 2)
+    stream = Stream.of(x, torch.tensor([before, persons - before]))
+    batch = {"joint": stream, "motion": stream}
+    pool: Batch | None = {"joint": stream} if teacher else None
+    return StepInputs(batch, torch.tensor([seed]), 1, StepScalars.on(CPU), pool)
+
+
+class Recorder:
+    """A step that records the addresses and values of its inputs."""
+
+    def __init__(self) -> None:
+        self.optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+        self.addresses: list[int] = []
+
+    def __call__(self, inputs: StepInputs) -> Terms:
+        x = inputs.batch["joint"].x
+        self.addresses.append(x.data_ptr())
+        return ("loss", "label"), torch.stack((x.sum(), inputs.labels[0].float()))
+
+
+def test_a_shape_is_captured_at_its_third_step_and_then_reads_the_same_addresses() -> None:
+    step, capture = Recorder(), StandIn()
+    cache = StepCache(step, capture)  # type: ignore[arg-type]
+    results = []
+    for seed in range(8):
+        inputs = make_inputs(seed=seed)
+        results.append((cache(inputs), inputs))
+        assert capture.captures == (seed + 1 >= CAPTURE_AT)
+        is_own = step.addresses[-1] == inputs.batch["joint"].x.data_ptr()
+        assert is_own == (seed + 1 < CAPTURE_AT)
+    assert len(set(step.addresses[CAPTURE_AT - 1 :])) == 1
+    # Results of earlier steps are kept, although later replays overwrite the tensor of the graph.
+    for seed, ((names, values), inputs) in enumerate(results):
+        assert names == ("loss", "label")
+        assert values.tolist() == [float(inputs.batch["joint"].x.sum()), seed]
+
+
+def test_what_fixes_the_kernels_makes_another_key_and_values_do_not() -> None:
+    first = make_inputs()
+    assert first.key == make_inputs(seed=5).key == first.clone().key
+    others = [make_inputs(4), make_inputs(before=2), make_inputs(teacher=True), replace(first, pool=2)]
+    assert len({first.key, *(other.key for other in others)}) == 5
+
+
+def test_copies_keep_the_memory_layout_and_share_only_the_scalars() -> None:
+    first, second = make_inputs(teacher=True), make_inputs(seed=1, teacher=True)
+    copy = first.clone()
+    assert copy.scalars is first.scalars
+    for own, theirs in zip(copy._tensors(), first._tensors(), strict=True):
+        assert own.stride() == theirs.stride()
+        assert own.data_ptr() != theirs.data_ptr()
+    addresses = [x.data_ptr() for x in copy._tensors()]
+    copy.copy_(second)
+    assert [x.data_ptr() for x in copy._tensors()] == addresses
+    assert all(
+        torch.equal(own, theirs) for own, theirs in zip(copy._tensors(), second._tensors(), strict=True)
+    )
+
+
+def test_shapes_beyond_the_limit_run_eagerly() -> None:
+    step, capture = Recorder(), StandIn()
+    cache = StepCache(step, capture, limit=2)  # type: ignore[arg-type]
+    for _ in range(5):
+        for persons in (3, 4, 5):
+            inputs = make_inputs(persons)
+            _, (total, _) = cache(inputs)
+            assert total == inputs.batch["joint"].x.sum()
+    assert (cache.size, capture.captures, capture.replays) == (2, 2, 2 * (5 - CAPTURE_AT + 1))
+    assert LIMIT == 64
+
+
+def test_after_a_failed_capture_nothing_captured_is_kept() -> None:
+    step, warnings = Recorder(), []
+    parameter = step.optimizer.param_groups[0]["params"][0]
+    cache = StepCache(step, StandIn(), warnings.append)  # type: ignore[arg-type]
+    for _ in range(CAPTURE_AT):
+        cache(make_inputs(3))
+    assert cache.size == 1
+    cache.capture = Failing()
+    parameter.grad = torch.ones(1)
+    for _ in range(CAPTURE_AT + 3):
+        _, (total, _) = cache(make_inputs(4))
+        assert total == make_inputs(4).batch["joint"].x.sum()
+    assert (cache.size, cache.capture, len(warnings), parameter.grad) == (0, None, 1, None)
+
+
+def test_the_optimizer_is_capturable_only_while_it_is_captured() -> None:
+    step, seen = Recorder(), []
+    group = step.optimizer.param_groups[0]
+
+    def capture(function: Run) -> Run:
+        seen.append(group["capturable"])
+        return function
+
+    cache = StepCache(step, capture)  # type: ignore[arg-type]
+    for _ in range(CAPTURE_AT):
+        cache(make_inputs())
+        assert not group["capturable"]
+    assert seen == [True]
+
+
+HOST_READS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "is_nonzero",
+    "unique",
+    "lift_fresh",
+    "equal",
+)
+"""Operators that wait for a GPU, or copy a constant of the host to it: neither can be captured."""
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fails where an operator reads a value back to the host."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.partition(".")[0]
+        assert name not in HOST_READS, name
+        if name in ("index", "index_put", "index_put_"):
+            assert all(x is None or x.dtype != torch.bool for x in args[1]), "boolean mask"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_step_reads_no_value_back_to_the_host(
+    monkeypatch: pytest.MonkeyPatch, recipe: TrainingConfig, precision: torch.dtype
+) -> None:
+    model = make_network().train()
+    optimizer = build_optimizer(model, recipe.optim)
+    x = torch.randn(6, 3, 4, 20, generator=torch.Generator().manual_seed(0))
+    batch = {name: Stream.of(x, torch.ones(6, dtype=torch.int64)) for name in ("joint", "motion")}
+    pool = {name: Stream.of(x[3:], torch.ones(3, dtype=torch.int64)) for name in batch}
+    inputs = StepInputs(batch, torch.tensor([0, 1, 2]), 3, StepScalars.on(CPU), pool)
+    # The number of persons comes from a tensor of the host, and is part of the key.
+    monkeypatch.setattr(Stream, "first_person", lambda self, clip: clip)
+    inputs.scalars.set(0.01, 0.5, 0.9)
+    use_learning_rate(optimizer, inputs.scalars.lr)
+    teacher = Teacher(model, recipe.teacher, 10, precision)
+    step = TrainStep(model, optimizer, recipe, precision, teacher)
+    step(inputs)  # initializes the optimizer
+    with NoHostReads():
+        names, values = step(inputs)
+    assert names == ("loss", "ce", "body", "part", "joint", "teacher")
+    assert values.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_an_optimizer_keeps_its_own_settings_when_a_state_is_loaded(kind: str) -> None:
+    settings = change(RECIPE, optim={"kind": kind, "weight_decay": 0.1}).optim
+    model, lr = torch.nn.Linear(2, 3), torch.tensor(0.25)
+    optimizer = build_optimizer(model, settings)
+    use_learning_rate(optimizer, lr)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state = optimizer_state(optimizer)
+    assert [group["lr"] for group in state["param_groups"]] == [0.25]
+    moments = {key: dict(value) for key, value in state["state"].items()}
+    # A state of an optimizer that was neither fused nor on this device.
+    foreign = {**state["param_groups"][0], "lr": 3.0, "weight_decay": 7.0, "fused": None, "capturable": True}
+    other = build_optimizer(torch.nn.Linear(2, 3), settings)
+    use_learning_rate(other, lr)
+    load_optimizer_state(other, {"state": moments, "param_groups": [foreign]})
+    (group,) = other.param_groups
+    assert group["lr"] is lr
+    assert (group["weight_decay"], group["fused"], group.get("capturable", False)) == (0.1, True, False)
+    for own, theirs in zip(other.state_dict()["state"].values(), moments.values(), strict=True):
+        assert all(torch.equal(own[name], theirs[name]) for name in theirs if theirs[name] is not None)
+    with pytest.raises(ValueError, match="other parameters"):
+        load_optimizer_state(other, {"state": {}, "param_groups": [{**foreign, "params": [0]}]})
+
+
+def test_graphs_are_for_one_process_on_a_gpu() -> None:
+    gpu, alone, several = torch.device("cuda"), SimpleNamespace(size=1), SimpleNamespace(size=2)
+    assert uses_graphs("auto", gpu, alone)  # type: ignore[arg-type]
+    assert not uses_graphs("off", gpu, alone)  # type: ignore[arg-type]
+    assert not uses_graphs("auto", gpu, several)  # type: ignore[arg-type]
+    assert not uses_graphs("auto", CPU, alone)  # type: ignore[arg-type]
+    assert graphs.CAPTURE_AT > 1  # an optimizer cannot be captured before its first step
+
+
+class FakeCuda:
+    """The functions of `torch.cuda` that capturing uses, with memory in GiB.
+
+    Attributes:
+        calls: What was called, in order.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, free: float) -> None:
+        self.calls: list[object] = []
+        generator = SimpleNamespace(
+            clone_state=lambda: "clone", graphsafe_set_state=lambda state: self.calls.append(state)
+        )
+        numbers = {"memory_allocated": 1, "max_memory_allocated": 3, "memory_reserved": 2}
+        replaced: dict[str, Any] = {
+            name: (lambda device, value=value: value * 2**30) for name, value in numbers.items()
+        }
+        replaced |= {
+            "mem_get_info": lambda device: (free * 2**30, 80 * 2**30),
+            "reset_peak_memory_stats": lambda device: None,
+            "graph_pool_handle": lambda: "pool",
+            "current_stream": lambda device: "stream",
+            "current_device": lambda: 0,
+            "default_generators": [generator],
+            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: self.calls.append("replay")),
+            "graph": self.graph,
+        }
+        for name, value in replaced.items():
+            patch.setattr(torch.cuda, name, value)
+        end = lambda device, pool: self.calls.append(("end", device, pool))  # noqa: E731
+        patch.setattr(torch._C, "_cuda_endAllocateToPool", end)
+
+    @contextmanager
+    def graph(self, graph: object, pool: object, stream: object) -> Iterator[None]:
+        self.calls.append(("begin", pool, stream))
+        yield
+
+
+def test_a_gpu_captures_in_the_current_stream_and_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, result = FakeCuda(monkeypatch, free=70), (("loss",), torch.zeros(1))
+    capture = graphs.CudaCapture(torch.device("cuda"))
+    first, second = capture(lambda: result), capture(lambda: result)
+    assert first() is second() is result
+    assert fake.calls == [("begin", "pool", "stream")] * 2 + ["replay"] * 2
+
+
+def test_a_failed_capture_on_a_gpu_leaves_capture_mode_and_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Terms:
+        raise RuntimeError("not permitted")
+
+    fake = FakeCuda(monkeypatch, free=70)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        graphs.CudaCapture(torch.device("cuda"))(fail)
+    assert fake.calls == [("begin", "pool", "stream"), ("end", 0, "pool"), "clone"]
+
+
+def test_graphs_need_memory_beside_eager_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    # An eager step takes 3 - 1 GiB, so 2.5 * 2 GiB are required; 1 GiB is reserved but unused.
+    fake = FakeCuda(monkeypatch, free=3.5)
+    with pytest.raises(MemoryError, match=r"4\.5 GiB of GPU memory free, 5\.0 GiB required"):
+        graphs.CudaCapture(torch.device("cuda"))(lambda: (("loss",), torch.zeros(1)))
+    assert fake.calls == []
+    FakeCuda(monkeypatch, free=4.5)
+    graphs.CudaCapture(torch.device("cuda"))(lambda: (("loss",), torch.zeros(1)))

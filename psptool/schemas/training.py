@@ -155,10 +155,6 @@ class SamplingSettings(_Settings):
         "random frame from each of T equal segments of a random crop. In test: T evenly spaced frames",
     )
     crop: Share = Field(0.6, description="`crop`: minimum length, as a fraction of the clip")
-    speed: Share = Field(
-        0.0,
-        description="`crop`: maximum change of the playback speed within the crop, as a fraction; 0: constant speed",
-    )
     shared: bool = Field(
         False, description="true: all streams use the same frames; false: each stream samples its own"
     )
@@ -179,9 +175,6 @@ class AugmentSettings(_Settings):
     )
     mask_joints: float = Field(
         0.0, ge=0, lt=1, description="Probability that a joint is set to zero in all frames"
-    )
-    mask_frames: float = Field(
-        0.0, ge=0, lt=1, description="Probability that a frame is set to zero for all persons"
     )
     mirror: Share = Field(0.0, description="Probability that left and right are swapped")
     shared: bool = Field(False, description="Augment all streams of a clip equally")

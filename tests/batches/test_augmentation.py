@@ -170,18 +170,3 @@ def test_the_same_state_draws_the_same_and_another_one_does_not() -> None:
     assert torch.equal(first.masked, again.masked)
     assert torch.equal(first.mirrored, again.mirrored)
     assert not torch.equal(first.matrix, other.matrix)
-
-
-def test_masked_frames_are_zero_for_every_person_of_the_clip_and_no_others() -> None:
-    x = clips().expand(2 * DRAWS, -1, -1, -1)
-    drawn = draw_augmentation(DRAWS, 20, AugmentSettings(mask_frames=0.25), seeded(), CPU, 4)
-    owner = torch.arange(DRAWS).repeat_interleave(2)
-    shown = torch.ones(x.shape[:2], dtype=torch.bool)
-    found = augment(x, owner, drawn, torch.tensor(UCLA20.mirror), seeded(1), shown)
-    masked = drawn.masked_frames
-    assert masked is not None
-    assert masked.float().mean() == pytest.approx(0.25, abs=0.03)
-    for person, (clip, frames) in enumerate(zip(owner.tolist(), found, strict=True)):
-        for frame, values in enumerate(frames):
-            expected = torch.zeros_like(values) if masked[clip, frame] else x[person, frame]
-            assert torch.equal(values, expected)

@@ -113,29 +113,17 @@ def test_the_settings_choose_the_draw_and_its_share() -> None:
     assert torch.equal(draw_frames(counts, released, seeded()), draw_released(counts, 8, seeded()))
 
 
-@pytest.mark.parametrize("speed", [0.0, 0.4, 1.0])
-def test_a_change_of_pace_is_the_formula_written_out(speed: float) -> None:
+def test_a_crop_is_the_formula_written_out() -> None:
     counts, frames, shortest = torch.tensor([40, 300]), 6, 0.5
-    found = draw_crop(counts, frames, shortest, seeded(), speed)
+    found = draw_crop(counts, frames, shortest, seeded())
     drawn = seeded()
     u_length, u_start = torch.rand(2, generator=drawn), torch.rand(2, generator=drawn)
     u_within = torch.rand(2, frames, generator=drawn)
-    pace = speed * (2 * torch.rand(2, 1, generator=drawn) - 1) if speed else torch.zeros(2, 1)
     for n, count in enumerate(counts.tolist()):
         length = count * (shortest + (1 - shortest) * float(u_length[n]))
         start = (count - length) * float(u_start[n])
         for i in range(frames):
-            share = (i + float(u_within[n, i])) / frames
-            moved = start + (share + float(pace[n]) * share * (1 - share)) * length
+            moved = start + (i + float(u_within[n, i])) / frames * length
             assert abs(int(found[n, i]) - min(int(moved), count - 1)) <= (
                 moved % 1 < 1e-4 or moved % 1 > 0.9999
             )
-
-
-def test_frames_stay_in_order_and_in_the_crop_at_any_pace() -> None:
-    found = draw_crop(torch.tensor([300] * 500), 50, 1.0, seeded(), 1.0)
-    assert bool((found[:, 1:] >= found[:, :-1]).all())
-    assert bool(((found >= 0) & (found < 300)).all())
-    middle = found[:, 25].float()
-    assert middle.min() < 100
-    assert middle.max() > 200

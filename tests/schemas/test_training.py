@@ -39,7 +39,7 @@ def test_paper_is_the_released_recipe_value_by_value() -> None:
     assert (sampling.frames, sampling.draw, sampling.speed, sampling.shared) == (50, "released", 0, False)
     changes = paper.augment.model_dump(exclude={"shared"})
     assert changes == dict.fromkeys(
-        ("yaw", "pitch_roll", "shear", "scale", "jitter", "mask_joints", "mask_frames", "mirror"), 0
+        ("yaw", "pitch_roll", "shear", "scale", "jitter", "mask_joints", "mirror"), 0
     )
     assert (loss.contrast_weight, loss.temperature, loss.label_smoothing) == (0.2, 0.07, 0)
     assert paper.contrast_levels == ("body", "part", "joint")

@@ -25,14 +25,12 @@ class Augmentation:
         masked: bool (N, V), joints that are set to zero.
         mirrored: bool (N,), clips whose left and right are swapped.
         jitter: Standard deviation of the added noise, in the unit of the positions.
-        masked_frames: bool (N, T), frames that are set to zero; None if `AugmentSettings.mask_frames` is 0.
     """
 
     matrix: Tensor
     masked: Tensor
     mirrored: Tensor
     jitter: float
-    masked_frames: Tensor | None = None
 
 
 def draw_augmentation(
@@ -41,7 +39,6 @@ def draw_augmentation(
     settings: AugmentSettings,
     generator: torch.Generator,
     device: torch.device,
-    frames: int = 0,
     up: UpAxis = "z",
 ) -> Augmentation:
     """Sample one augmentation per clip. It depends only on the state of ``generator``.
@@ -52,7 +49,6 @@ def draw_augmentation(
         settings: Ranges and probabilities of the augmentation.
         generator: On ``device``.
         device: Device of the result.
-        frames: T.
         up: Vertical axis of the positions. `AugmentSettings.yaw` is the rotation about it,
             `AugmentSettings.pitch_roll` those about the two other axes.
     """
@@ -71,10 +67,7 @@ def draw_augmentation(
     scale = 1 + settings.scale * uniform(1, 1)
     masked = torch.rand(clips, joints, generator=generator, device=device) < settings.mask_joints
     mirrored = torch.rand(clips, generator=generator, device=device) < settings.mirror
-    masked_frames = None
-    if settings.mask_frames:
-        masked_frames = torch.rand(clips, frames, generator=generator, device=device) < settings.mask_frames
-    return Augmentation(rotation @ shear * scale, masked, mirrored, settings.jitter, masked_frames)
+    return Augmentation(rotation @ shear * scale, masked, mirrored, settings.jitter)
 
 
 def augment(
@@ -105,8 +98,6 @@ def augment(
     x = (x.flatten(1, 2) @ drawn.matrix[owner]).view(x.shape)
     if drawn.jitter:
         x = x + drawn.jitter * torch.randn(x.shape, generator=generator, device=x.device)
-    if drawn.masked_frames is not None:
-        present = present & ~drawn.masked_frames[owner]
     # Masking is last: noise must not reach masked joints. (P, T, 1) & (P, 1, V) -> (P, T, V)
     kept = present[:, :, None] & ~drawn.masked[owner][:, None, :]
     return x * kept[..., None]

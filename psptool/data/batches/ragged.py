@@ -279,16 +279,10 @@ class Batcher:
 
     def _random_changes(self, clips: int, generator: torch.Generator) -> Augmentation:
         """One augmentation per clip; ``generator`` is on the device."""
-        topology, frames = self.clips.topology, self.sampling.frames
+        joints = self.clips.topology.size
         with record_function(AUGMENTING):
             return draw_augmentation(
-                clips,
-                topology.size,
-                self.augmentation,
-                generator,
-                self.clips.device,
-                frames,
-                self.clips.up,
+                clips, joints, self.augmentation, generator, self.clips.device, self.clips.up
             )
 
     def _device_generator(self, generator: torch.Generator) -> torch.Generator:

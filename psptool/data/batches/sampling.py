@@ -39,14 +39,11 @@ def draw_released(counts: Tensor, frames: int, generator: torch.Generator) -> Te
     return chosen // repeats[:, None]
 
 
-def draw_crop(
-    counts: Tensor, frames: int, shortest: float, generator: torch.Generator, speed: float = 0.0
-) -> Tensor:
+def draw_crop(counts: Tensor, frames: int, shortest: float, generator: torch.Generator) -> Tensor:
     """One random frame from each of ``frames`` equal segments of a random crop, in order.
 
     The length of the crop is uniform between the fraction ``shortest`` and the whole clip; its position is uniform.
-    With ``speed``, the playback speed changes linearly from 1 + a to 1 - a within the crop, with a uniform between
-    -``speed`` and ``speed``. Arguments and result as in `uniform_frames`.
+    Arguments and result as in `uniform_frames`.
     """
     clips, device = len(counts), counts.device
     length = counts * (shortest + (1 - shortest) * torch.rand(clips, generator=generator, device=device))
@@ -55,10 +52,6 @@ def draw_crop(
         clips, frames, generator=generator, device=device
     )
     position = within / frames  # in the crop, 0 to 1, (N, T)
-    if speed:
-        change = speed * (2 * torch.rand(clips, 1, generator=generator, device=device) - 1)  # (N, 1)
-        # The integral of the speed 1 + a * (1 - 2 * position)
-        position = position + change * position * (1 - position)
     chosen = (start[:, None] + position * length[:, None]).long()  # (N, T)
     return torch.minimum(chosen, counts[:, None] - 1)  # rounding may give the frame after the last one
 
@@ -67,4 +60,4 @@ def draw_frames(counts: Tensor, settings: SamplingSettings, generator: torch.Gen
     """Random frames for training batches, int64 (N, T), by the method of ``settings``."""
     if settings.draw == "released":
         return draw_released(counts, settings.frames, generator)
-    return draw_crop(counts, settings.frames, settings.crop, generator, settings.speed)
+    return draw_crop(counts, settings.frames, settings.crop, generator)

@@ -36,7 +36,7 @@ def test_paper_is_the_released_recipe_value_by_value() -> None:
     assert not model.separate_input_projection
     assert model.levels == ("body", "part", "joint")
     assert model.polymerize == "raw"
-    assert (sampling.frames, sampling.draw, sampling.speed, sampling.shared) == (50, "released", 0, False)
+    assert (sampling.frames, sampling.draw, sampling.shared) == (50, "released", False)
     changes = paper.augment.model_dump(exclude={"shared"})
     assert changes == dict.fromkeys(
         ("yaw", "pitch_roll", "shear", "scale", "jitter", "mask_joints", "mirror"), 0

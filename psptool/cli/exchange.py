@@ -62,6 +62,7 @@ def export_data(
     """Convert a dataset to the format of PYSKL, CTR-GCN or ST-GCN."""
     from psptool.data.splits.stored import require_same_clips
     from psptool.data.store.reading import open_store
+    from psptool.data.store.verifying import verify
     from psptool.formats.exchange.formats import FORMATS
     from psptool.formats.exchange.losses import losses
     from psptool.formats.exchange.parts import parts_of
@@ -80,6 +81,7 @@ def export_data(
         _check_free(files, force)
         for line in lost:
             warn(f"lost in the {chosen.name} format: {line}")
+        verify(store)
         chosen.write(store, parts, positions, path)
     sizes = {part: len(clips) for part, clips in parts.items()}
     if as_json:

@@ -19,6 +19,7 @@ from psptool.common.paths import recalled
 from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.store.reading import Store, open_store
+from psptool.data.store.verifying import verify
 from psptool.evaluation.confusion import confusion_png
 from psptool.evaluation.measures import argmax, confusion_matrix, has_no_duplicate, per_class, top_k
 from psptool.evaluation.provenance import provenance
@@ -82,6 +83,7 @@ def evaluate(
     with open_store(data or recorded_path(run_folder, config.latest.data_path, "data")) as store:
         check_dataset(run_folder, config, store)
         check_split(run_folder, config, split_path, chosen_split)
+        digests = verify(store)
         names: tuple[str, ...] = getattr(chosen_split, part)
         if not names:
             raise PspError(
@@ -94,7 +96,8 @@ def evaluate(
         chosen = np.array([store.index(name) for name in names])
         logits = score_clips(model, config, store, chosen, device)
         unique = has_no_duplicate(
-            store.digests(chosen.tolist()), store.digests(_training_clips(store, chosen_split, part))
+            [digests[clip] for clip in chosen],
+            [digests[clip] for clip in _training_clips(store, chosen_split, part)],
         )
         labels = store.table.label[chosen]
         evaluated = EvaluatedClips(store.path, names, labels, logits)

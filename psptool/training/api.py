@@ -110,7 +110,7 @@ def train(
         config = _run_config(store, label_split, data, split, recipe, device, ranks)
         used = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()
         topology, storage = TOPOLOGIES[config.topology], STORAGES[recipe.storage]
-        clips = RaggedClips.from_store(store, topology, device, storage, used)
+        clips = RaggedClips.from_store(store, topology, device, storage, used, verified=True)
         now = config.latest.model_copy(update={"clips_on": clips.place})
         config = config.model_copy(update={"provenance": (now,)})
         if clips.place == "host":

@@ -257,4 +257,3 @@ def test_clips_read_together_equal_those_read_one_by_one(tmp_path, monkeypatch):
             for found, index in zip(store.clips(order), order, strict=True):
                 for name in ("joint", "motion", "present", "state", "origin", "scale", "rotation"):
                     np.testing.assert_array_equal(getattr(found, name), getattr(alone[index], name))
-        assert store.digests([7, 1]) == [store.digests()[7], store.digests()[1]]

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from psptool.training.runs.state import FORMAT, damaged
+from psptool.training.checkpoint import check_optimizer, check_tensors
+from psptool.training.runs.state import damaged, seal
 from psptool.training.teacher import Teacher
 
 
@@ -47,7 +48,6 @@ class TrainState:
         """The state as bytes, for `unpack` in another process."""
         file = io.BytesIO()
         state = {
-            "format": FORMAT,
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
@@ -59,7 +59,7 @@ class TrainState:
             "random": self._random_states(),
         }
         torch.save(state, file)
-        return file.getvalue()
+        return seal(file.getvalue())
 
     def unpack(self, state: Mapping[str, Any], source: str = "resume.pt") -> None:
         """Restore a packed state, also on another device.
@@ -72,14 +72,18 @@ class TrainState:
             PspError: The state is of another network, or incomplete.
         """
         try:
+            check_tensors("model", state["model"], self.model.state_dict())
+            check_optimizer(state["optimizer"], self.optimizer)
+            check_tensors(
+                "teacher", state["teacher"], {} if self.teacher is None else self.teacher.state_dict()
+            )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.teacher is not None:
                 self.teacher.load_state_dict(state["teacher"])
             self._set_random_states(state["random"], state["step"])
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-            # States of earlier versions do not have it.
-            self.best_step = state.get("best_step", 0)
+            self.best_step = state["best_step"]
             # (steps, terms) -> one tensor (terms,) per step
             self.window = list(state["window"].to(self._device).unbind())
         except Exception as error:  # A damaged state may raise any error.

@@ -376,8 +376,12 @@ class Store:
             raise _damaged(self.path, f"/{name} cannot be read ({error})") from error
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
+def open_store(path: str | os.PathLike[str], *, locked: bool = True) -> Store:
     """Open a prepared dataset, and check its structure before anything of it is read.
+
+    Args:
+        path: The file.
+        locked: Take HDF5's lock for reading; False for a temporary file that this process has locked for writing.
 
     Raises:
         PspError: The file does not exist, is not an HDF5 file, is truncated, has another format version, is not a
@@ -386,7 +390,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     path = Path(path)
     size = _size(path)
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", locking=None if locked else False)
     except (OSError, RuntimeError) as error:
         raise _cannot_open(path, error) from error
     try:

@@ -173,6 +173,11 @@ class StoreWriter:
             self._target.close()
             self._replacement.sync()
 
+    @property
+    def partial(self) -> Path:
+        """The temporary file; after `close` it is complete."""
+        return self._replacement.partial
+
     def commit(self) -> None:
         """Rename the closed file to its final name.
 

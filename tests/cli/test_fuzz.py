@@ -22,6 +22,7 @@ import pytest
 from psptool.common.machine import peak_memory
 from psptool.data.store.layout import NORMALIZATION, ROW_ARRAYS, TABLE_COLUMNS
 from tests.cli.conftest import Psptool
+from tests.stores import set_manifest
 
 COUNT = int(os.environ.get("PSPTOOL_FUZZ_MUTATIONS", "200"))
 FIRST = int(os.environ.get("PSPTOOL_FUZZ_SEED", "0"))
@@ -231,15 +232,13 @@ def another_manifest(file: Any, rng: random.Random) -> None:
     if what == 0:
         del file.attrs["manifest"]
     elif what == 1:
-        file.attrs["manifest"] = rng.choice(
-            (3, [text, text], np.bytes_(text), h5py.Empty("S1"), [], b"\xff" * 9)
-        )
+        set_manifest(file, rng.choice((3, [text, text], np.bytes_(text), h5py.Empty("S1"), [], b"\xff" * 9)))
     elif what == 2:
-        file.attrs["manifest"] = text + " " * 2**21
+        set_manifest(file, text + " " * 2**21)
     elif what == 3:
         file.attrs["more"] = text
     else:
-        file.attrs["manifest"] = mutated_json(json.loads(text), rng).replace("\x00", "")
+        set_manifest(file, mutated_json(json.loads(text), rng).replace("\x00", ""))
 
 
 HDF5_MUTATIONS: list[Callable[[Any, random.Random], None]] = [

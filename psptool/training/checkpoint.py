@@ -8,8 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from psptool.schemas.training import TrainingConfig
+
 _DEVICE_SETTINGS = ("foreach", "fused", "capturable", "differentiable")
 """Settings of an optimizer on which the result does not depend; another device may have others."""
+
+_ENTRIES: Mapping[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
+"""State of one parameter, by optimizer. A parameter without gradients has none."""
 
 
 def check_tensors(name: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -54,8 +62,8 @@ def check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
     if not isinstance(entries, Mapping) or not entries.keys() <= set(range(len(parameters))):
         raise ValueError("optimizer: state of other parameters")
     for number, entry in entries.items():
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"optimizer: state of parameter {number} is no mapping")
+        if not isinstance(entry, Mapping) or entry.keys() != _ENTRIES.get(type(optimizer), entry.keys()):
+            raise ValueError(f"optimizer: state of parameter {number} has other entries")
         for key, value in entry.items():
             if value is None:  # SGD without momentum
                 continue
@@ -64,6 +72,17 @@ def check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
             _check_tensor(
                 where, value, like.shape[:0] if scalar else like.shape, None if scalar else like.dtype
             )
+
+
+def check_window(window: Tensor, config: TrainingConfig) -> None:
+    """Check the loss terms since the last log entry, (steps, terms).
+
+    Raises:
+        ValueError: Their number is not that of the training's terms.
+    """
+    terms = 2 + len(config.contrast_levels) + config.has_teacher  # the loss and its cross-entropy too
+    if len(window) and window.shape[1] != terms:
+        raise ValueError(f"window: found {window.shape[1]} loss terms, expected {terms}")
 
 
 def _check_tensor(where: str, value: Any, shape: torch.Size, dtype: torch.dtype | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,12 @@ def make_clip(
     assert key is not None
     state = np.where(shown[..., None], 2, 0).astype(np.uint8) * np.ones(joints, np.uint8)
     return PreparedClip(name, key, joint, shown, state, np.zeros(3), 1.0, np.eye(3))
+
+
+def set_manifest(file: Any, text: object) -> None:
+    """Replace the manifest of an open HDF5 file, without its digest: as a file of an earlier version."""
+    file.attrs.pop("manifest_sha256", None)
+    file.attrs["manifest"] = text
 
 
 def write_ucla(

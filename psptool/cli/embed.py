@@ -36,6 +36,7 @@ def embed(
     """Write features of all clips; measure k-NN and linear probe."""
     from psptool.common.atomic_write import write_whole
     from psptool.data.store.reading import open_store
+    from psptool.data.store.verifying import verify
     from psptool.device import choose_device
     from psptool.evaluation import features, models, probing
     from psptool.evaluation.api import check_dataset, check_split, recorded_path
@@ -52,6 +53,7 @@ def embed(
     with open_store(data or recorded_path(folder, model.config.latest.data_path, "data")) as store:
         check_dataset(folder, model.config, store)
         check_split(folder, model.config, split_path, label_split)
+        verify(store)
         note(f"computing features of {counted(len(store.names), 'clip')}")
         found = features.embed(model, store, label_split)
     content = features.features_file(found, model.config.class_names, target)

@@ -12,7 +12,6 @@ from psptool.cli.newest import RUN, choose
 from psptool.common.text import counted
 
 if TYPE_CHECKING:
-    from psptool.evaluation.api import EvaluatedClips
     from psptool.schemas.scores import Scores
 
 EXAMPLES = examples(
@@ -40,13 +39,13 @@ def evaluate(
     from psptool.device import choose_device
     from psptool.evaluation import api
     from psptool.schemas.scores import Part, Weights
+    from psptool.view.report import report_page
 
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     # First, so that a missing device is reported before a missing run.
     computing_on = choose_device(device)
     folder = choose(RUN, run)
     part: Part = "validation" if validation else "test"
-    found: list[EvaluatedClips] = []
     scores = api.evaluate(
         folder,
         data=data,
@@ -54,31 +53,14 @@ def evaluate(
         weights=which,
         part=part,
         device=computing_on,
-        on_done=found.append,
+        report=report_page if report else None,
     )
-    if report:
-        write_report(folder, scores, found[0])
     if as_json:
         say_json(scores.model_dump(mode="json"))
         return
     show(folder, scores)
-    page = report_beside(folder, scores) if report else folder / "confusion.png"
+    page = api.report_path(folder, scores) if report else folder / "confusion.png"
     next_step(f"open {page}; psptool inspect {folder}")
-
-
-def write_report(folder: Path, scores: Scores, scored: EvaluatedClips) -> None:
-    """Write ``report.html``, under a name like that of the scores."""
-    from psptool.common.atomic_write import write_whole
-    from psptool.view.report import report_page
-
-    write_whole(report_beside(folder, scores), report_page(folder, scores, scored))
-
-
-def report_beside(folder: Path, scores: Scores) -> Path:
-    """The path of the report of these scores."""
-    from psptool.schemas.scores import file_name
-
-    return folder / file_name("report", ".html", scores.part, scores.weights)
 
 
 def show(folder: Path, scores: Scores) -> None:

@@ -62,6 +62,7 @@ def export_data(
     """Convert a dataset to the format of PYSKL, CTR-GCN or ST-GCN."""
     from psptool.data.splits.stored import require_same_clips
     from psptool.data.store.reading import open_store
+    from psptool.data.store.verifying import verify
     from psptool.formats.exchange.formats import FORMATS
     from psptool.formats.exchange.losses import losses
     from psptool.formats.exchange.parts import parts_of
@@ -80,6 +81,7 @@ def export_data(
         _check_free(files, force)
         for line in lost:
             warn(f"lost in the {chosen.name} format: {line}")
+        verify(store)
         chosen.write(store, parts, positions, path)
     sizes = {part: len(clips) for part, clips in parts.items()}
     if as_json:
@@ -132,11 +134,11 @@ def import_data(
             settings,
             force=force,
             progress=report,
+            splits=Path("splits"),
         )
-    kept, lost, absent = _save_splits(done.path, contents)
-    for line in absent:
+    for line in done.absent:
         warn(line)
-    _tell(done, formats[0], positions, kept, lost, absent, as_json)
+    _tell(done, formats[0], positions, as_json)
 
 
 def _coordinates(asked: str | None, form: ExchangeFormat) -> Coordinates:
@@ -170,33 +172,9 @@ def _check_free(files: Sequence[Path], force: bool) -> None:
         )
 
 
-def _save_splits(path: Path, contents: Sequence[Contents]) -> tuple[list[Path], list[str], list[str]]:
-    """The split files written, the lists that became no split and why, and the lists with missing clips."""
-    from psptool.data.splits.making import split_name
-    from psptool.data.splits.stored import save_split
-    from psptool.data.store.reading import open_store
-    from psptool.formats.exchange.parts import absent_from, splits_of
-
-    with open_store(path) as store:
-        splits, lost = splits_of(store, contents)
-        absent = absent_from(store, contents)
-    paths = [Path("splits") / f"{split_name(split)}.json" for split in splits]
-    for split, file in zip(splits, paths, strict=True):
-        save_split(split, file)
-    return paths, lost, absent
-
-
-def _tell(
-    done: Imported,
-    form: ExchangeFormat,
-    coordinates: str,
-    kept: list[Path],
-    lost: list[str],
-    absent: list[str],
-    as_json: bool,
-) -> None:
+def _tell(done: Imported, form: ExchangeFormat, coordinates: str, as_json: bool) -> None:
     report, counts = done.report, done.report.counts
-    for line in lost:
+    for line in done.lost:
         warn(f"not imported as a split: {line}")
     if counts.quarantined:
         some = "; ".join(f"{clip.name} ({clip.reason})" for clip in report.quarantined[:3])
@@ -216,14 +194,14 @@ def _tell(
     }
     if as_json:
         said = {"format": form.name, "coordinates": coordinates, "dataset": report.dataset, **numbers}
-        said |= {"left_out_by_reason": dict(reasons), "splits": list(map(str, kept)), "splits_not_kept": lost}
-        said["splits_without"] = absent
+        said |= {"left_out_by_reason": dict(reasons), "splits": list(map(str, done.splits))}
+        said |= {"splits_not_kept": list(done.lost), "splits_without": list(done.absent)}
         say_json({"file": str(done.path), "report": str(done.report_path), **said})
         return
     renamed = {"quarantined": "excluded (malformed)", "further copies": "identical copies"}
     rows = [(renamed.get(key, key), value) for key, value in numbers.items()]
     rows += [(f"  {reason}", n) for reason, n in reasons.most_common()]
     table(f"{done.path}: {report.dataset}, from {coordinates} positions", rows)
-    for file in kept:
+    for file in done.splits:
         note(f"{file}: the file's split, all clips labelled")
     next_step(f"psptool split --ratio 0.05 --data {done.path}")

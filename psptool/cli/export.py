@@ -44,7 +44,7 @@ def export(
 
     The outputs of each file are compared with the model's before it is written.
     """
-    from psptool.common.atomic_write import write_whole
+    from psptool.common.atomic_write import write_together
     from psptool.evaluation import exporting, models
     from psptool.evaluation.card import model_card
     from psptool.evaluation.comparison_clips import comparison_clips
@@ -75,10 +75,9 @@ def export(
             done += exporting.export(model, [one_format], inputs)
     target, stem = out or folder / "export", folder.resolve().name
     paths = [exporting.export_path(target, stem, one.format) for one in done]
-    for path, one in zip(paths, done, strict=True):
-        write_whole(path, one.content)
     card = target / f"{stem}.md"
-    write_whole(card, model_card(model, stem, done, compared, chosen.example))
+    contents = {path: one.content for path, one in zip(paths, done, strict=True)}
+    write_together({**contents, card: model_card(model, stem, done, compared, chosen.example)})
     if as_json:
         files = [
             {"file": str(path), "format": one.format, "bytes": len(one.content), "difference": one.difference}

@@ -245,11 +245,15 @@ def _dataset_findings(path: Path) -> list[str]:
 
 def _json_findings(path: Path) -> list[str]:
     from psptool.schemas.published import artefacts
+    from psptool.schemas.scores import Scores
     from psptool.schemas.split import Split
 
     kind = _kind_of(path, ("split", "report", "run", "scores", "prediction", "table"))
     if kind == "run":
         return _run_findings(path.parent)
+    if kind == "scores":
+        Scores.load_consistent(path)
+        return []
     found = artefacts()[kind].load(path)
     return _split_findings(found) if isinstance(found, Split) else []
 
@@ -296,7 +300,7 @@ def _run_findings(path: Path) -> list[str]:
             findings.append(str(error))
     for file in sorted(path.glob("scores*.json")):
         try:
-            scores = Scores.load(file)
+            scores = Scores.load_consistent(file)
         except PspError as error:
             findings.append(str(error))
             continue

@@ -2,7 +2,7 @@
 
 - `write_whole` writes content that fits in memory (text, images, weights).
 - `Replacement` writes a file that grows on disk.
-- `replacing` writes several files that belong together.
+- `write_together` and `replacing` write several files that belong together.
 
 A symbolic link is kept; its target is replaced.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -163,9 +163,7 @@ def write_whole(path: Path, data: str | bytes) -> None:
         _make_folder(path)
         replacement = Replacement(path, wait=True)
         try:
-            replacement.partial.write_bytes(
-                data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
-            )
+            replacement.partial.write_bytes(_encoded(data))
             replacement.sync()
             replacement.commit()
         finally:
@@ -188,13 +186,33 @@ def _make_folder(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Write several files, all or none, as `write_whole` writes one; concurrent writers take turns.
+
+    Raises:
+        PspError: A path cannot be written, or is a broken link. No file is changed.
+    """
+    paths = sorted(contents)  # In one order, so that two writers never wait for each other.
+    with replacing(paths, wait=True) as partials:
+        for path, partial in zip(paths, partials, strict=True):
+            partial.write_bytes(_encoded(contents[path]))
+
+
+def _encoded(data: str | bytes) -> bytes:
+    return data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+
+
 @contextlib.contextmanager
-def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
+def replacing(paths: Sequence[Path], wait: bool = False) -> Iterator[list[Path]]:
     """Temporary files that replace ``paths`` together when the block ends; an error in the block changes no file.
 
     All bytes are on disk before the first rename. If a rename fails, the earlier ones are undone. If the process is
     killed between two renames, the files renamed so far are new and their old versions are kept as
     ``.NAME.old.partial``.
+
+    Args:
+        paths: The files.
+        wait: Wait for another process that is writing one of them, instead of raising an error.
 
     Raises:
         PspError: A file cannot be written, or another process is writing it.
@@ -203,7 +221,7 @@ def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
     try:
         for path in paths:
             _make_folder(path)
-            held.append(Replacement(path))
+            held.append(Replacement(path, wait))
             held[-1].partial.write_bytes(b"")
         yield [replacement.partial for replacement in held]
         for replacement in held:

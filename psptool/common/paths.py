@@ -6,10 +6,9 @@ Python represents each invalid byte as a lone surrogate (PEP 383). Text, JSON an
 from __future__ import annotations
 
 import errno
-import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 MAX_JSON = 2**28
@@ -29,24 +28,6 @@ def recalled(text: str) -> Path:
     if "\\udc" not in text or path.exists():
         return path
     return Path(_ESCAPED.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text))
-
-
-@contextmanager
-def readable_name(path: Path) -> Iterator[Path]:
-    """A valid UTF-8 name for an existing file, for libraries that accept no other; ``path`` itself if it is valid.
-
-    Raises:
-        OSError: The file cannot be opened.
-    """
-    if shown(path) == str(path):
-        yield path
-        return
-    # Such names occur on Linux, where an open file has a second name under /proc.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield Path(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
 
 
 def read_text(path: Path, most: int) -> str:

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psptool.common.atomic_write import write_whole
+from psptool.common.atomic_write import write_together
 from psptool.common.errors import PspError
 from psptool.common.paths import recalled
 from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.store.reading import Store, open_store
+from psptool.data.store.verifying import verify
 from psptool.evaluation.confusion import confusion_png
 from psptool.evaluation.measures import argmax, confusion_matrix, has_no_duplicate, per_class, top_k
 from psptool.evaluation.provenance import provenance
@@ -55,11 +56,12 @@ def evaluate(
     weights: Weights = "last",
     part: Part = "test",
     device: torch.device | None = None,
-    on_done: Callable[[EvaluatedClips], None] | None = None,
+    report: Callable[[Path, Scores, EvaluatedClips], str] | None = None,
 ) -> Scores:
     """Evaluate a run on its test clips and write the scores and the confusion matrix to its folder.
 
-    The files are ``scores.json`` and ``confusion.png``. Other checkpoints or clips are named as in `file_name`.
+    The files are ``scores.json`` and ``confusion.png``. Other checkpoints or clips are named as in `file_name`. The
+    files are written all or none. The content of the whole dataset and the weights are verified before.
 
     Args:
         run_folder: A folder written by ``psptool train``.
@@ -68,11 +70,11 @@ def evaluate(
         weights: Checkpoint: the last one, or the best on the validation clips.
         part: The clips to evaluate.
         device: Device of the computation; by default the CPU.
-        on_done: Called with the evaluated clips after the scores are written.
+        report: Returns the text of a further file, ``report.html``, from run folder, scores and evaluated clips.
 
     Raises:
-        PspError: A file is missing or damaged, dataset or split differ from those of the training, the split has no
-            clips in ``part``, or the run folder is not writable.
+        PspError: A file is missing, damaged or altered, dataset or split differ from those of the training, the split
+            has no clips in ``part``, or the run folder is not writable.
     """
     device = device or torch.device("cpu")
     folder = RunFolder(run_folder)
@@ -82,6 +84,7 @@ def evaluate(
     with open_store(data or recorded_path(run_folder, config.latest.data_path, "data")) as store:
         check_dataset(run_folder, config, store)
         check_split(run_folder, config, split_path, chosen_split)
+        digests = verify(store)
         names: tuple[str, ...] = getattr(chosen_split, part)
         if not names:
             raise PspError(
@@ -94,7 +97,8 @@ def evaluate(
         chosen = np.array([store.index(name) for name in names])
         logits = score_clips(model, config, store, chosen, device)
         unique = has_no_duplicate(
-            store.digests(chosen.tolist()), store.digests(_training_clips(store, chosen_split, part))
+            [digests[clip] for clip in chosen],
+            [digests[clip] for clip in _training_clips(store, chosen_split, part)],
         )
         labels = store.table.label[chosen]
         evaluated = EvaluatedClips(store.path, names, labels, logits)
@@ -103,12 +107,26 @@ def evaluate(
     title = (
         f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {counted(scores.clips, f'{part} clip')}"
     )
-    image = confusion_png(np.array(scores.confusion), config.class_names, title)
-    write_whole(run_folder / file_name("confusion", ".png", part, weights), image)
-    scores.save(run_folder / file_name("scores", ".json", part, weights))
-    if on_done is not None:
-        on_done(evaluated)
+    contents: dict[Path, str | bytes] = {
+        _path(run_folder, "confusion.png", scores): confusion_png(
+            np.array(scores.confusion), config.class_names, title
+        ),
+        _path(run_folder, "scores.json", scores): scores.dump(),
+    }
+    if report is not None:
+        contents[report_path(run_folder, scores)] = report(run_folder, scores, evaluated)
+    write_together(contents)
     return scores
+
+
+def report_path(run_folder: Path, scores: Scores) -> Path:
+    """Path of the report of these scores."""
+    return _path(run_folder, "report.html", scores)
+
+
+def _path(run_folder: Path, name: str, scores: Scores) -> Path:
+    stem, ending = name.split(".")
+    return run_folder / file_name(stem, f".{ending}", scores.part, scores.weights)
 
 
 def measure(

@@ -7,11 +7,8 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from psptool.common.errors import PspError
-from psptool.common.paths import readable_name
 from psptool.evaluation.scoring import load_model, without_contrast
 from psptool.model.network import Network
 from psptool.schemas.base import describe
@@ -19,6 +16,7 @@ from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Weights
 from psptool.training.runs.folder import RunFolder
 from psptool.training.runs.unfinished import find_weights
+from psptool.training.runs.weights import read_weights, weights_bytes
 
 CONFIG, WEIGHTS = "psptool.config", "psptool.weights"
 """Metadata keys of a model file: the run's ``config.json``, and the checkpoint (`Weights`)."""
@@ -68,21 +66,12 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
 def model_bytes(model: TrainedModel) -> bytes:
     """Content of a safetensors file with the model's weights, and its configuration in the metadata."""
     weights = without_contrast(model.config, model.net.state_dict())
-    kept = {name: x.detach().cpu().contiguous() for name, x in weights.items()}
-    return save(kept, metadata={CONFIG: model.config.model_dump_json(), WEIGHTS: model.weights})
+    return weights_bytes(weights, {CONFIG: model.config.model_dump_json(), WEIGHTS: model.weights})
 
 
 def _read_metadata(path: Path) -> tuple[RunConfig, Weights]:
     """Configuration and checkpoint name from the metadata of a model file."""
-    try:
-        with readable_name(path) as name, safe_open(name, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise PspError(
-            f"{path}: cannot be read as safetensors ({error})",
-            expected="a run folder, or a .safetensors file made by psptool export",
-            fix="Other checkpoint formats are not supported, because they can contain code.",
-        ) from error
+    _, metadata = read_weights(path)
     if CONFIG not in metadata or metadata.get(WEIGHTS) not in ("last", "best"):
         raise PspError(
             f"{path}: has no psptool configuration in its metadata",

@@ -13,12 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from psptool.common.errors import PspError
-from psptool.common.paths import readable_name
 from psptool.common.text import counted
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.skeletons.topologies import TOPOLOGIES
@@ -27,6 +24,7 @@ from psptool.model.build import NETWORKS, build_model
 from psptool.model.logits import clip_logits
 from psptool.model.network import Network
 from psptool.schemas.run import RunConfig
+from psptool.training.runs.weights import read_weights
 
 CHUNK = 1024
 """Maximum number of clips of a dataset in memory at a time, a multiple of the clips of a batch."""
@@ -74,14 +72,7 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
             f"{weights}: there is no such file",
             fix="Check the path.",
         )
-    try:
-        with readable_name(weights) as name:
-            tensors = load_file(name, device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise PspError(
-            f"{weights}: cannot be read as safetensors ({error})",
-            fix="Copy it again from its source, or train again.",
-        ) from error
+    tensors, _ = read_weights(weights)
     if config.topology not in TOPOLOGIES:
         raise PspError(
             "config.json: topology",

@@ -97,7 +97,7 @@ def collect_scores(paths: Sequence[Path], part: Part = "test", weights: Weights 
         weights: Read the scores of this checkpoint from run folders.
 
     Raises:
-        PspError: A path has no scores, or a file is not a scores file.
+        PspError: A path has no scores, or a file is not a scores file or is damaged.
     """
     name, found = file_name("scores", ".json", part, weights), dict[Path, Path]()
     for path in paths:
@@ -113,7 +113,7 @@ def collect_scores(paths: Sequence[Path], part: Part = "test", weights: Weights 
                 fix="Evaluate runs with psptool evaluate RUN, or give a folder that has scores.",
             )
         found.update({file.resolve(): file for file in files if file.resolve() not in found})
-    return [RunScores(file, Scores.load(file)) for file in found.values()]
+    return [RunScores(file, Scores.load_consistent(file)) for file in found.values()]
 
 
 def _files(path: Path, name: str) -> list[Path]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from psptool.common.errors import PspError
 from psptool.schemas.base import Artefact, Strict
 from psptool.schemas.dataset import DatasetName
 from psptool.schemas.split import Family, ProtocolName
 
+_ROUNDING = 1e-9
+"""Largest difference of equal accuracies; one clip of any dataset is more."""
 Weights = Literal["last", "best"]
 Part = Literal["test", "validation"]
 
@@ -97,6 +101,63 @@ class Scores(Artefact):
         """The accuracy with a name from `measure_names`; None if these scores do not have it."""
         own = {f"top1_{stream}": found.top1 for stream, found in self.streams.items()}
         return {"top1": self.top1, "top5": self.top5, **own, "top1_unseen": self.top1_unseen}.get(name)
+
+    def inconsistencies(self) -> list[str]:
+        """Values that contradict the confusion matrix or each other, such as after damage; empty if there are none."""
+        rows, clips = [sum(row) for row in self.confusion], self.clips
+        if any(len(row) != len(rows) or min(row) < 0 for row in self.confusion):
+            return ["confusion: not a square matrix of counts"]
+        if sum(rows) != clips:
+            return [f"clips: found {clips}, expected {sum(rows)} from the confusion matrix"]
+        right = [row[label] for label, row in enumerate(self.confusion)]
+        found = []
+        if not _equal(self.top1, sum(right) / clips):
+            found.append(
+                f"top1: found {self.top1:.6g}, expected {sum(right) / clips:.6g} from the confusion matrix"
+            )
+        shares = [hits / row for hits, row in zip(right, rows, strict=True) if row]
+        if len(shares) != len(self.per_class) or not all(map(_equal, shares, self.per_class.values())):
+            found.append("per_class: differs from the confusion matrix")
+        fused = StreamScores(top1=self.top1, top5=self.top5)
+        for name, own in {"fusion": fused, **self.streams}.items():
+            if own.top5 < own.top1 or not (_is_share(own.top1, clips) and _is_share(own.top5, clips)):
+                found.append(
+                    f"{name}: top1 {own.top1:.6g} and top5 {own.top5:.6g} are not those of {clips} clips"
+                )
+        unseen = self.top1_unseen
+        if self.clips_unseen > clips or (unseen is None) != (self.clips_unseen == 0):
+            found.append(
+                f"clips_unseen: found {self.clips_unseen} of {clips} clips, with top1_unseen {unseen}"
+            )
+        elif unseen is not None and not _is_share(unseen, self.clips_unseen):
+            found.append(f"top1_unseen: {unseen:.6g} is not a share of {self.clips_unseen} clips")
+        if odd := [name for name in self.classes_unseen if name not in self.per_class]:
+            found.append(f"classes_unseen: {odd[0]!r:.60} has no clips")
+        return found
+
+    @classmethod
+    def load_consistent(cls, path: Path) -> Scores:
+        """`load`, and refuse values that contradict each other.
+
+        Raises:
+            PspError: As `load`; or `inconsistencies` finds something.
+        """
+        scores = cls.load(path)
+        if found := scores.inconsistencies():
+            raise PspError(
+                f"{path}: damaged or altered: {'; '.join(found)}",
+                fix="Evaluate the run again with psptool evaluate.",
+            )
+        return scores
+
+
+def _equal(first: float, second: float) -> bool:
+    return abs(first - second) < _ROUNDING
+
+
+def _is_share(value: float, of: int) -> bool:
+    """Whether ``value`` is an integer over ``of``."""
+    return _equal(value, round(value * of) / of)
 
 
 def measure_names(streams: Iterable[str]) -> tuple[str, ...]:

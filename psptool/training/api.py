@@ -26,13 +26,14 @@ from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
+from psptool.training.checkpoint import check_window
 from psptool.training.graphs import Capture, CudaCapture, Graphs, side_stream, uses_graphs
 from psptool.training.guards import explain_out_of_memory, preflight_warnings
 from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
 from psptool.training.record import Record
 from psptool.training.runs.folder import NOT_TERMS, RunFolder
-from psptool.training.runs.state import read_state
+from psptool.training.runs.state import damaged, read_state
 from psptool.training.runs.unfinished import Resume, RunSlot, resolve_run
 from psptool.training.stopping import Stopped, stop_requests
 
@@ -113,7 +114,7 @@ def train(
         config = _run_config(store, label_split, data, split, recipe, device, ranks)
         used = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()
         topology, storage = TOPOLOGIES[config.topology], STORAGES[recipe.storage]
-        clips = RaggedClips.from_store(store, topology, device, storage, used)
+        clips = RaggedClips.from_store(store, topology, device, storage, used, verified=True)
         now = config.latest.model_copy(update={"clips_on": clips.place})
         config = config.model_copy(update={"provenance": (now,)})
         if clips.place == "host":
@@ -128,6 +129,10 @@ def train(
             checkpoint, config = None, slot.config
         else:
             checkpoint = read_state(slot.state, str(slot.folder.resume))
+            try:
+                check_window(checkpoint["window"], slot.config.training)
+            except ValueError as error:
+                raise damaged(str(slot.folder.resume), error) from error
             config = _resumed_config(slot, now, recipe, checkpoint["step"], device, on_warning)
         on_start(slot.folder.path, config)
         capture = CudaCapture(device) if uses_graphs(graphs, device, ranks) else None

@@ -35,6 +35,8 @@ VALIDATIONS = 20
 """Number of validations of a training, if `TrainingConfig.validate_every` is 0."""
 CHECKPOINT_SECONDS = 60
 """Time between checkpoints, if `TrainingConfig.checkpoint_every` is 0."""
+FIRST_CHECKPOINT_SECONDS = 5
+"""Time before the first checkpoint of a new training, if `TrainingConfig.checkpoint_every` is 0."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ class Loop:
         labelled, pool = self._clip_batches(state.step)
         start = time.perf_counter() - state.seconds
         saved = time.perf_counter()
+        if checkpoint is None:
+            saved -= CHECKPOINT_SECONDS - FIRST_CHECKPOINT_SECONDS
         self.model.train()
         while state.step < optim.steps:
             chosen = torch.cat((next(labelled), next(pool)))  # clips (L + U,)

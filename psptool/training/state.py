@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from psptool.training.checkpoint import check_optimizer, check_tensors
 from psptool.training.optimization import load_optimizer_state, optimizer_state
-from psptool.training.runs.state import FORMAT, damaged
+from psptool.training.runs.state import damaged, seal
 from psptool.training.teacher import Teacher
 
 
@@ -48,7 +49,6 @@ class TrainState:
         """The state as bytes, for `unpack` in another process."""
         file = io.BytesIO()
         state = {
-            "format": FORMAT,
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
@@ -60,7 +60,7 @@ class TrainState:
             "random": self._random_states(),
         }
         torch.save(state, file)
-        return file.getvalue()
+        return seal(file.getvalue())
 
     def unpack(self, state: Mapping[str, Any], source: str = "resume.pt") -> None:
         """Restore a packed state, also on another device.
@@ -73,14 +73,18 @@ class TrainState:
             PspError: The state is of another network, or incomplete.
         """
         try:
+            check_tensors("model", state["model"], self.model.state_dict())
+            check_optimizer(state["optimizer"], self.optimizer)
+            check_tensors(
+                "teacher", state["teacher"], {} if self.teacher is None else self.teacher.state_dict()
+            )
             self.model.load_state_dict(state["model"])
             load_optimizer_state(self.optimizer, state["optimizer"])
             if self.teacher is not None:
                 self.teacher.load_state_dict(state["teacher"])
             self._set_random_states(state["random"], state["step"])
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-            # States of earlier versions do not have it.
-            self.best_step = state.get("best_step", 0)
+            self.best_step = state["best_step"]
             # (steps, terms) -> one tensor (terms,) per step
             self.window = list(state["window"].to(self._device).unbind())
         except Exception as error:  # A damaged state may raise any error.

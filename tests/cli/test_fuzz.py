@@ -1,4 +1,6 @@
-"""Mutated datasets and JSON files: a command that reads one succeeds or reports an error, in bounded time and memory.
+"""Mutated datasets, JSON files, checkpoints and weights: a command that reads one succeeds or reports an error.
+
+Time and memory are bounded.
 
 `PSPTOOL_FUZZ_MUTATIONS=5000` sets how many mutations each target tries; seeds count from `PSPTOOL_FUZZ_SEED`.
 """
@@ -6,6 +8,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import random
@@ -18,10 +21,16 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load
 
 from psptool.common.machine import peak_memory
 from psptool.data.store.layout import NORMALIZATION, ROW_ARRAYS, TABLE_COLUMNS
+from psptool.training import loop
+from psptool.training.runs.state import MAGIC, seal
+from psptool.training.runs.weights import weights_bytes
 from tests.cli.conftest import Psptool
+from tests.stores import set_manifest
 
 COUNT = int(os.environ.get("PSPTOOL_FUZZ_MUTATIONS", "200"))
 FIRST = int(os.environ.get("PSPTOOL_FUZZ_SEED", "0"))
@@ -231,15 +240,13 @@ def another_manifest(file: Any, rng: random.Random) -> None:
     if what == 0:
         del file.attrs["manifest"]
     elif what == 1:
-        file.attrs["manifest"] = rng.choice(
-            (3, [text, text], np.bytes_(text), h5py.Empty("S1"), [], b"\xff" * 9)
-        )
+        set_manifest(file, rng.choice((3, [text, text], np.bytes_(text), h5py.Empty("S1"), [], b"\xff" * 9)))
     elif what == 2:
-        file.attrs["manifest"] = text + " " * 2**21
+        set_manifest(file, text + " " * 2**21)
     elif what == 3:
         file.attrs["more"] = text
     else:
-        file.attrs["manifest"] = mutated_json(json.loads(text), rng).replace("\x00", "")
+        set_manifest(file, mutated_json(json.loads(text), rng).replace("\x00", ""))
 
 
 HDF5_MUTATIONS: list[Callable[[Any, random.Random], None]] = [
@@ -371,3 +378,127 @@ def test_a_mutated_json_file_is_read_or_refused(here, name):
         watch(seed, rng.choice(JSON_FILES[name]))
     if COUNT >= 200:
         watch.check()
+
+
+# --- checkpoints and weights
+
+
+def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
+    """One to three changed, removed or repeated ranges of bytes, or a truncated file."""
+    found = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        place, length = rng.randrange(len(found) + 1), rng.choice((1, 1, 4, 100))
+        what = rng.randrange(4)
+        if what == 0:
+            found[place : place + length] = rng.randbytes(length)
+        elif what == 1:
+            del found[place : place + length]
+        elif what == 2:
+            found[place:place] = found[place : place + length]
+        else:
+            del found[place:]
+    return bytes(found)
+
+
+def tensor_like(x: torch.Tensor, rng: random.Random) -> Any:
+    """Another tensor or value in the place of ``x``."""
+    return rng.choice(
+        (
+            lambda: x.double(),
+            lambda: x.reshape(-1)[:1],
+            lambda: x[None],
+            lambda: x.new_zeros(0),
+            lambda: x.reshape(-1)[:1].expand(10**12),
+            lambda: x.to(torch.complex64),
+            lambda: torch.full_like(x, rng.choice((0, 1, 255))),
+            lambda: torch.sparse_coo_tensor(size=tuple(x.shape)),
+            lambda: rng.choice(VALUES),
+        )
+    )()
+
+
+def mutate_tree(values: Any, rng: random.Random) -> None:
+    """Change one value, key or tensor somewhere in nested dicts and lists."""
+    parent = values
+    while True:
+        keys: list[Any] = list(parent) if isinstance(parent, dict) else list(range(len(parent)))
+        if not keys:
+            return
+        key = rng.choice(keys)
+        if isinstance(parent[key], (dict, list)) and len(parent[key]) and rng.random() < 0.8:
+            parent = parent[key]
+            continue
+        break
+    old, what = parent[key], rng.random()
+    if what < 0.7:
+        parent[key] = tensor_like(old, rng) if isinstance(old, torch.Tensor) else rng.choice(VALUES)
+    elif what < 0.85:
+        del parent[key]
+    elif isinstance(parent, dict):
+        parent[rng.choice(("more", "", 7, key))] = rng.choice(VALUES)
+    else:
+        parent.append(rng.choice(VALUES))
+
+
+def mutated_checkpoint(data: bytes, rng: random.Random) -> bytes:
+    """A checkpoint with other fields under a digest that is right, or with other bytes."""
+    if rng.random() < 0.4:
+        return mutated_bytes(data, rng)
+    state = torch.load(io.BytesIO(data[len(MAGIC) + 32 :]), weights_only=True)
+    state = {key: dict(value) if isinstance(value, dict) else value for key, value in state.items()}
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        mutate_tree(state, rng)
+    file = io.BytesIO()
+    torch.save(state, file)
+    return seal(file.getvalue())
+
+
+def mutated_weights(data: bytes, rng: random.Random) -> bytes:
+    """Weights with another header, with other tensors under a digest that is right, or with other bytes."""
+    what = rng.random()
+    if what < 0.4:
+        return mutated_bytes(data, rng)
+    if what < 0.7:
+        size = int.from_bytes(data[:8], "little")
+        header = mutated_json(json.loads(data[8 : 8 + size]), rng).encode("utf-8", "surrogatepass")
+        return len(header).to_bytes(8, "little") + header + data[8 + size :]
+    tensors = load(data)
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        name = rng.choice(sorted(tensors))
+        other = tensor_like(tensors[name], rng)
+        if isinstance(other, torch.Tensor) and other.layout == torch.strided and other.numel() < 10**6:
+            tensors[name] = other.contiguous()
+        else:
+            del tensors[name]
+    return weights_bytes(tensors)
+
+
+STOPPED = "runs/stopped"
+BINARY_FILES = {
+    f"{STOPPED}/resume.pt": (
+        mutated_checkpoint,
+        (f"train --out {STOPPED}", f"train --out {STOPPED} --resume required", "runs", f"evaluate {STOPPED}"),
+    ),
+    f"{RUN}/last.safetensors": (
+        mutated_weights,
+        (f"evaluate {RUN}", f"validate {RUN}", f"embed {RUN} --neighbours 1 --out f.npz", "runs"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BINARY_FILES, ids=[Path(name).name for name in BINARY_FILES])
+def test_a_mutated_checkpoint_is_read_or_refused(here, monkeypatch, name):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_should_stop", lambda *_: True)
+        here("train", "--split", SPLIT, "--preset", "small", "--out", STOPPED, code=130)
+    mutate, commands = BINARY_FILES[name]
+    watch, path = Watch(here), Path(name)
+    good = path.read_bytes()
+    shutil.copytree(path.parent, "good")
+    for seed in range(FIRST, FIRST + COUNT):
+        rng = random.Random(seed)
+        shutil.rmtree(path.parent)
+        shutil.copytree("good", path.parent)
+        path.write_bytes(mutate(good, rng))
+        watch(seed, rng.choice(commands))
+    watch.check()

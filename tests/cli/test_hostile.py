@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
@@ -21,6 +22,7 @@ import torch
 
 from psptool.formats.synthesis.recording import record
 from psptool.formats.synthesis.writing import skeleton_text
+from psptool.training.runs.state import seal
 from tests.cli.conftest import files
 
 GOOD, EVIL = "S001C001P001R001A007", "S001C001P002R001A007"
@@ -157,7 +159,9 @@ def test_weights_with_code_in_them_are_refused_unread(here, command, write):
 
 def test_a_state_to_go_on_from_with_code_in_it_is_refused_unread(here):
     (RUN / "last.safetensors").unlink()
-    torch.save({"format": 1, "model": Harm()}, RUN / "resume.pt")
+    harm = io.BytesIO()
+    torch.save({"model": Harm()}, harm)
+    (RUN / "resume.pt").write_bytes(seal(harm.getvalue()))
     before = files()
     ran = here("train", "--out", RUN, "--resume", "required", code=2)
     assert (

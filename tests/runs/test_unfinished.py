@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 
@@ -12,16 +13,25 @@ from psptool.cli.newest import Stage, choose
 from psptool.common.errors import PspError
 from psptool.schemas.run import RunConfig
 from psptool.training.runs.folder import RunFolder
+from psptool.training.runs.state import seal
 from psptool.training.runs.unfinished import RunSlot, find_weights, resolve_run
 
 from .test_folder import CONFIG
+
+
+def checkpoint(step: int) -> bytes:
+    """The content of a ``resume.pt`` without weights."""
+    file = io.BytesIO()
+    fields = {"step": step, "seconds": 1.0, "best": -1.0, "best_step": 0, "window": torch.zeros(0, 0)}
+    torch.save({**fields, "model": {}, "optimizer": {}, "teacher": {}, "random": []}, file)
+    return seal(file.getvalue())
 
 
 def unfinished(path: Path, step: int = 16) -> RunFolder:
     """A folder as a training leaves it that was interrupted."""
     folder, held = RunFolder.create(CONFIG, path)
     held.close()
-    torch.save({"format": 2, "step": step}, folder.resume)
+    folder.resume.write_bytes(checkpoint(step))
     return folder
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from psptool.data.store.validating import validate
-from tests.stores import make_clip, write_ucla
+from tests.stores import make_clip, set_manifest, write_ucla
 
 NAMES = ["a01_s01_e00_v01", "a01_s01_e00_v02", "a02_s03_e01_v03"]
 
@@ -90,7 +90,7 @@ def test_names_that_do_not_ascend_are_found(path):
 
 def test_a_wrong_count_in_the_manifest_is_found(path):
     with h5py.File(path, "a") as file:
-        file.attrs["manifest"] = file.attrs["manifest"].replace('"frames":15', '"frames":16')
+        set_manifest(file, file.attrs["manifest"].replace('"frames":15', '"frames":16'))
     assert "counts.frames: found 16, expected 15" in found(path)[None]
 
 

@@ -15,6 +15,7 @@ from psptool.schemas.run import RunConfig, provenance_warning
 from psptool.training import api, loop, state
 from psptool.training.runs import folder as folder_module
 from psptool.training.runs.folder import RunFolder
+from psptool.training.runs.state import read_state
 from psptool.training.stopping import Stopped
 
 from .test_resume import SHORT, change_provenance, files, go, log, once, stopped
@@ -192,7 +193,7 @@ def test_best_weights_belong_to_the_state_wherever_a_process_dies(
         with contextlib.suppress(KeyboardInterrupt):
             go(files, recipe, out=files.data.parent / "run")
     there = RunFolder(files.data.parent / "run")
-    step = torch.load(there.resume, weights_only=True)["step"] if there.resume.exists() else 0
+    step = read_state(there.resume.read_bytes(), "")["step"] if there.resume.exists() else 0
     if not there.finished:
         monkeypatch.setattr(loop.Loop, "_validate", lambda self: 0.0)
         go(files, recipe, out=there.path, resume="auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training import loop
 from psptool.training.api import Trained, train
 from psptool.training.runs.folder import RunFolder
+from psptool.training.runs.state import seal
 from psptool.training.stopping import Stopped, stop_requests
 
 from .tiny import Files, change, equal, make_files, weights
@@ -260,7 +262,9 @@ def test_code_in_a_checkpoint_is_not_executed(files: Files, tmp_path: Path) -> N
             return os.system, (f"touch {tmp_path / 'owned'}",)
 
     there = stopped(files)
-    torch.save({"format": 1, "model": Evil()}, there.resume)
+    evil = io.BytesIO()
+    torch.save({"model": Evil()}, evil)
+    there.resume.write_bytes(seal(evil.getvalue()))
     with pytest.raises(PspError, match=r"resume\.pt: damaged"):
         go(files, resume="required")
     assert not (tmp_path / "owned").exists()

@@ -72,7 +72,7 @@ def test_clips_of_another_preparation_are_refused(run):
 
 def test_report_shows_scores_most_confident_errors_and_provenance(run):
     told = []
-    scores = evaluate(run, on_done=told.append)
+    scores = evaluate(run, report=lambda _, scores, clips: told.append(clips) or "")
     (run / "log.jsonl").write_text('{"step": 10, "loss": 2.5, "ce": 2.5, "lr": 0.1}\n')
     text = report_page(run, scores, told[0])
     wrong = told[0].logits.fused.argmax(1) != told[0].labels
@@ -86,7 +86,7 @@ def test_report_shows_scores_most_confident_errors_and_provenance(run):
 
 def test_report_draws_every_term_of_the_loss_that_the_log_has(run):
     told = []
-    scores = evaluate(run, on_done=told.append)
+    scores = evaluate(run, report=lambda _, scores, clips: told.append(clips) or "")
     terms = (
         '"loss": 2.5, "ce": 1.5, "body": 0.3, "part": 0.3, "joint": 0.2, "teacher": 0.2, "unheard of": 0.1'
     )
@@ -99,7 +99,7 @@ def test_report_draws_every_term_of_the_loss_that_the_log_has(run):
 
 def test_report_gives_the_mean_over_label_splits_of_one_configuration(run):
     told = []
-    scores = evaluate(run, on_done=told.append)
+    scores = evaluate(run, report=lambda _, scores, clips: told.append(clips) or "")
     other = scores.model_copy(
         update={"draw": 1, "split_digest": "1" * 64, "top1": min(1.0, scores.top1 + 0.1)}
     )

@@ -127,7 +127,7 @@ def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(bro
 
 def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
     told = []
-    scores = evaluate(run, on_done=told.append)
+    scores = evaluate(run, report=lambda _, scores, clips: told.append(clips) or "")
     (run / "report.html").write_text(report_page(run, scores, told[0]), encoding="utf-8")
     browser.get((run / "report.html").as_uri())
     browser.execute_script("document.querySelector('.player').scrollIntoView()")

@@ -26,6 +26,7 @@ from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Strea
 from psptool.data.skeletons.datasets import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Rows, Store
+from psptool.data.store.verifying import verified_positions
 from psptool.schemas.training import (
     AugmentSettings,
     SamplingSettings,
@@ -89,6 +90,7 @@ class RaggedClips:
         device: torch.device,
         storage: torch.dtype = torch.float32,
         chosen: NDArray[np.integer] | None = None,
+        verified: bool = False,
     ) -> RaggedClips:
         """Load clips of a prepared dataset. Positions are read in slices, so there is no second copy of them.
 
@@ -99,6 +101,7 @@ class RaggedClips:
             storage: float32, or float16 for half the memory; batches are float32 in any case.
             chosen: int (n',), numbers of the clips to load; all if None. Clips keep their numbers, and a batch may have
                 loaded clips only.
+            verified: Read the whole dataset and check its content fingerprint.
 
         Raises:
             PspError: The file is damaged.
@@ -110,7 +113,7 @@ class RaggedClips:
         place = device if _fits(size, device) else torch.device("cpu")
         joint = torch.empty(rows, topology.size, 3, dtype=storage, device=place)
         present, end = np.empty(rows, bool), 0
-        for part in store.positions(loaded):
+        for part in verified_positions(store, loaded) if verified else store.positions(loaded):
             begin, end = end, end + len(part.joint)
             joint[begin:end] = torch.from_numpy(part.joint)
             present[begin:end] = part.present

@@ -11,6 +11,7 @@ from psptool.common.errors import PspError
 from psptool.data.skeletons.datasets import DATASETS
 from psptool.data.splits.making import MadeSplit, SplitRequest, compare_splits, make_split, split_name
 from psptool.data.store.reading import Store
+from psptool.data.store.verifying import verify_names
 from psptool.schemas.split import Split
 
 
@@ -18,8 +19,9 @@ def split_store(store: Store, request: SplitRequest) -> MadeSplit:
     """Create a split of a prepared dataset.
 
     Raises:
-        PspError: As for `make_split`.
+        PspError: As for `make_split`; or the clip table is damaged.
     """
+    verify_names(store)
     clips = {name: store.key(index) for index, name in enumerate(store.names)}
     manifest = store.manifest
     return make_split(DATASETS[manifest.dataset], clips, manifest.fingerprints.clips, request)

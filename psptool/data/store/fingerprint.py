@@ -59,6 +59,11 @@ def content_digest(
     return digest.digest()
 
 
+def text_digest(text: str) -> str:
+    """SHA-256 of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _plain(array: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
     """The bytes of the array in C order, with the file's dtype."""
     same = array.dtype == dtype and array.flags.c_contiguous

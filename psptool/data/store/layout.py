@@ -11,6 +11,8 @@ from typing import Literal
 FORMAT_VERSION = 1
 MANIFEST = "manifest"
 """The HDF5 attribute with the dataset's manifest as JSON."""
+MANIFEST_DIGEST = "manifest_sha256"
+"""The HDF5 attribute with the SHA-256 of the manifest's text; absent in files of earlier versions."""
 
 ROW_ARRAYS: dict[str, tuple[str, tuple[int | Literal["V"], ...]]] = {
     "joint": ("<f4", ("V", 3)),

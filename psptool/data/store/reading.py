@@ -26,14 +26,12 @@ from psptool.common.paths import shown
 from psptool.common.text import counted
 from psptool.data.skeletons.datasets import DATASETS, ClipKey
 from psptool.data.store.arrays import PreparedClip
-from psptool.data.store.fingerprint import coordinates_digest
 from psptool.data.store.layout import (
     CHUNK_ROWS,
     FORMAT_VERSION,
     KEY_COLUMNS,
     MANIFEST,
     NORMALIZATION,
-    ROW_ARRAYS,
     TABLE_COLUMNS,
     bytes_per_row,
 )
@@ -151,7 +149,6 @@ class ClipBlock:
         indices: The clips.
         normalization: Of these clips.
         joint: float32 (R, V, 3).
-        motion: float32 (R, V, 3).
         present: bool (R,).
         state: uint8 (R, V).
     """
@@ -160,14 +157,34 @@ class ClipBlock:
     indices: range
     normalization: Normalization
     joint: NDArray[np.float32]
-    motion: NDArray[np.float32]
     present: NDArray[np.bool_]
     state: NDArray[np.uint8]
+
+    @cached_property
+    def motion(self) -> NDArray[np.float32]:
+        """The ``motion`` array of these rows, float32 (R, V, 3); read on first use.
+
+        Raises:
+            PspError: The file is damaged.
+        """
+        motion: NDArray[np.float32] = self.store._read("motion", self.store._rows_of(self.indices))
+        return motion
+
+    @property
+    def person_starts(self) -> NDArray[np.int64]:
+        """The first row of each person, and R."""
+        table, clips = self.store.table, slice(self.indices.start, self.indices.stop)
+        lengths = np.repeat(table.frames[clips], table.persons[clips])
+        return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+
+    def place(self, number: int) -> tuple[slice, tuple[int, int]]:
+        """The rows (person-major) of the clip ``number`` of the block, and their shape (M, T)."""
+        return self.store._place(self.indices[number], int(self.store.table.first_row[self.indices.start]))
 
     def clip(self, number: int) -> StoredClip:
         """The clip ``number`` of the block, whose arrays are views of the block's."""
         store, index = self.store, self.indices[number]
-        place, shape = store._place(index, int(store.table.first_row[self.indices.start]))
+        place, shape = self.place(number)
         key = store.key(index)
         origin, scale, rotation = (values[number] for values in self.normalization)
         vectors = (*shape, *self.joint.shape[1:])
@@ -285,7 +302,8 @@ class Store:
         for run in self._runs(indices):
             clips, rows = slice(run.start, run.stop), self._rows_of(run)
             normalization = Normalization(*(self._read(f"clips/{name}", clips) for name in NORMALIZATION))
-            yield ClipBlock(self, run, normalization, *(self._read(name, rows) for name in ROW_ARRAYS))
+            arrays = (self._read(name, rows) for name in ("joint", "present", "state"))
+            yield ClipBlock(self, run, normalization, *arrays)
 
     def _runs(self, indices: Iterable[int] | None) -> Iterator[range]:
         """The clips ``indices`` as runs of neighbours, of up to `BLOCK_BYTES` or one clip."""
@@ -345,25 +363,6 @@ class Store:
             self._arrays[path] = found
         return self._arrays[path]
 
-    def digests(self, indices: Iterable[int] | None = None) -> list[bytes]:
-        """Digest of the coordinates of each clip (or of the clips ``indices``); equal for equal coordinates.
-
-        Raises:
-            PspError: The file is damaged.
-        """
-        found: list[bytes] = []
-        for run in self._runs(indices):
-            rows = self._rows_of(run)
-            joint, present = self._read("joint", rows), self._read("present", rows)
-            for index in run:
-                place, shape = self._place(index, rows.start)
-                found.append(
-                    coordinates_digest(
-                        joint[place].reshape(*shape, *joint.shape[1:]), present[place].reshape(shape)
-                    )
-                )
-        return found
-
     def _place(self, index: int, start: int) -> tuple[slice, tuple[int, int]]:
         """The rows (person-major) of a clip in an array that begins at row ``start``, and their shape (M, T)."""
         frames, persons = int(self.table.frames[index]), int(self.table.persons[index])
@@ -377,8 +376,12 @@ class Store:
             raise _damaged(self.path, f"/{name} cannot be read ({error})") from error
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
+def open_store(path: str | os.PathLike[str], *, locked: bool = True) -> Store:
     """Open a prepared dataset, and check its structure before anything of it is read.
+
+    Args:
+        path: The file.
+        locked: Take HDF5's lock for reading; False for a temporary file that this process has locked for writing.
 
     Raises:
         PspError: The file does not exist, is not an HDF5 file, is truncated, has another format version, is not a
@@ -387,7 +390,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     path = Path(path)
     size = _size(path)
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", locking=None if locked else False)
     except (OSError, RuntimeError) as error:
         raise _cannot_open(path, error) from error
     try:

@@ -16,7 +16,15 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o, h5t
 from numpy.typing import NDArray
 
-from psptool.data.store.layout import MANIFEST, NORMALIZATION, ROW_ARRAYS, TABLE_COLUMNS, row_shape
+from psptool.data.store.fingerprint import text_digest
+from psptool.data.store.layout import (
+    MANIFEST,
+    MANIFEST_DIGEST,
+    NORMALIZATION,
+    ROW_ARRAYS,
+    TABLE_COLUMNS,
+    row_shape,
+)
 
 MAX_MANIFEST = 2**20
 """Largest manifest in characters; that of NTU 120 has 4,000."""
@@ -49,18 +57,25 @@ def manifest_text(file: h5py.File) -> str | None:
     """The attribute with the manifest; None if there is none.
 
     Raises:
-        ValueError: The attribute is not one string, or is longer than `MAX_MANIFEST`.
+        ValueError: The attribute is not one string, is longer than `MAX_MANIFEST`, or does not have its digest.
     """
-    name = MANIFEST.encode()
-    if not h5a.exists(file.id, name):
+    text, digest = _text(file, MANIFEST), _text(file, MANIFEST_DIGEST)
+    if text is not None and digest not in (None, text_digest(text)):
+        raise ValueError(f"attribute {MANIFEST!r} does not have the digest in {MANIFEST_DIGEST!r}")
+    return text
+
+
+def _text(file: h5py.File, name: str) -> str | None:
+    """A text attribute; None if there is none."""
+    if not h5a.exists(file.id, name.encode()):
         return None
-    attribute = h5a.open(file.id, name)
+    attribute = h5a.open(file.id, name.encode())
     found = h5py.check_string_dtype(attribute.dtype)
     if attribute.shape != () or found is None or found.length is not None:
-        raise ValueError(f"attribute {MANIFEST!r} is not one string of variable length")
-    text = str(file.attrs[MANIFEST])
+        raise ValueError(f"attribute {name!r} is not one string of variable length")
+    text = str(file.attrs[name])
     if len(text) > MAX_MANIFEST:
-        raise ValueError(f"attribute {MANIFEST!r} has {len(text):,} characters, more than {MAX_MANIFEST:,}")
+        raise ValueError(f"attribute {name!r} has {len(text):,} characters, more than {MAX_MANIFEST:,}")
     return text
 
 

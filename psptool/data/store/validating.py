@@ -14,8 +14,9 @@ import numpy as np
 from psptool.common.errors import PspError
 from psptool.data.skeletons.datasets import DATASETS
 from psptool.data.store.arrays import motion
-from psptool.data.store.fingerprint import Fingerprinting, content_digest, coordinates_digest
+from psptool.data.store.fingerprint import Fingerprinting
 from psptool.data.store.reading import ClipBlock, Normalization, Store, StoredClip, open_store
+from psptool.data.store.verifying import block_digests, motion_rows
 from psptool.schemas.dataset import Fingerprints
 
 _STATES = (0, 1, 2, 255)
@@ -78,13 +79,11 @@ def _check_clips(store: Store) -> Iterator[Violation]:
     fingerprinting = Fingerprinting()
     for block in store.blocks():
         clean = _is_clean(block) and _is_sound(block.normalization)
-        for clip in map(block.clip, range(len(block.indices))):
-            if not clean:
+        if not clean:
+            for clip in map(block.clip, range(len(block.indices))):
                 yield from (Violation(clip.name, what) for what in check_clip(clip))
-            coordinates = coordinates_digest(clip.joint, clip.present)
-            normalization = (clip.origin, clip.scale, clip.rotation)
-            content = content_digest(coordinates, clip.motion, clip.state, clip.key, normalization)
-            fingerprinting.add(clip.name, clip.key.label, content)
+        for index, (_, content) in zip(block.indices, block_digests(block, block.motion), strict=True):
+            fingerprinting.add(store.names[index], int(store.table.label[index]), content)
     found, expected = store.manifest.fingerprints, fingerprinting.result()
     for which in Fingerprints.model_fields:
         if getattr(found, which) != getattr(expected, which):
@@ -104,19 +103,9 @@ def _is_clean(block: ClipBlock) -> bool:
         array[~present].any() for array in (joint, motion, block.state) if not present.all()
     ):
         return False
-    table, clips = block.store.table, slice(block.indices.start, block.indices.stop)
-    # The first row of each person, and one for the end.
-    lengths = np.repeat(table.frames[clips], table.persons[clips])
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    if not np.logical_or.reduceat(present, starts[:-1]).all():
+    if not np.logical_or.reduceat(present, block.person_starts[:-1]).all():
         return False
-    # (R - 1,): this row and the next one are two frames of one person, who is present in both.
-    both = present[:-1] & present[1:]
-    both[starts[1:-1] - 1] = False
-    with np.errstate(over="ignore"):
-        step = joint[1:] - joint[:-1]
-    step[~both] = 0
-    return np.array_equal(step, motion[:-1]) and not motion[-1].any()
+    return np.array_equal(motion_rows(block), motion)
 
 
 def _is_sound(normalization: Normalization) -> bool:

@@ -23,13 +23,14 @@ from typing_extensions import Self
 from psptool.common.atomic_write import Replacement
 from psptool.common.errors import PspError, cannot_write
 from psptool.data.store.arrays import PreparedClip, motion
-from psptool.data.store.fingerprint import Fingerprinting, content_digest, coordinates_digest
+from psptool.data.store.fingerprint import Fingerprinting, content_digest, coordinates_digest, text_digest
 from psptool.data.store.guarded import GuardedFile
 from psptool.data.store.layout import (
     CHUNK_CLIPS,
     CHUNK_ROWS,
     KEY_COLUMNS,
     MANIFEST,
+    MANIFEST_DIGEST,
     NORMALIZATION,
     ROW_ARRAYS,
     TABLE_COLUMNS,
@@ -168,10 +169,17 @@ class StoreWriter:
         with self._writing():
             self._table.flush()
             self._rows.flush()
-            self._file.attrs[MANIFEST] = manifest.model_dump_json()
+            text = manifest.model_dump_json()
+            self._file.attrs[MANIFEST] = text
+            self._file.attrs[MANIFEST_DIGEST] = text_digest(text)
             self._file.close()
             self._target.close()
             self._replacement.sync()
+
+    @property
+    def partial(self) -> Path:
+        """The temporary file; after `close` it is complete."""
+        return self._replacement.partial
 
     def commit(self) -> None:
         """Rename the closed file to its final name.

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from psptool.common.atomic_write import write_together
 from psptool.common.errors import PspError, RawFormatError
 from psptool.data.skeletons.datasets import Dataset
 from psptool.data.skeletons.missing import missing_clips
+from psptool.data.splits.making import split_name
 from psptool.data.store.arrays import PreparedClip
+from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter, pack
 from psptool.formats.exchange.contents import Contents, dataset_named, leave_out
+from psptool.formats.exchange.parts import absent_from, splits_of
 from psptool.formats.exchange.positions import Coordinates, prepared
 from psptool.preparation.pipeline import DEFAULT_FOLDER, ProgressCallback, make_folder, report_beside
 from psptool.preparation.raw_input import LISTED
@@ -62,11 +66,17 @@ class Imported:
         path: The dataset.
         report_path: The report, in the same folder.
         report: The content of the report.
+        splits: The split files.
+        lost: The lists of clips that are not splits, with reasons.
+        absent: Warnings about lists with clips that are not in the dataset.
     """
 
     path: Path
     report_path: Path
     report: PreparationReport
+    splits: tuple[Path, ...] = ()
+    lost: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 def import_clips(
@@ -77,8 +87,9 @@ def import_clips(
     *,
     force: bool = False,
     progress: ProgressCallback | None = None,
+    splits: Path | None = None,
 ) -> Imported:
-    """Write the clips of ``contents`` as a dataset.
+    """Write the clips of ``contents`` as a dataset, with its report and splits: all files or none.
 
     Args:
         contents: Contents of the files; a clip may be in several.
@@ -87,6 +98,7 @@ def import_clips(
         settings: Settings of the normalization: to apply, or already applied to normalized positions.
         force: Replace an existing file.
         progress: Called after every batch of clips.
+        splits: The folder for the splits that the files have; None to leave them out.
 
     Raises:
         PspError: No clip is usable; two clips with one name differ; the number of joints is not the dataset's; the
@@ -112,9 +124,21 @@ def import_clips(
         sources = [one.path for one in contents]
         report = make_report(sources, collected, settings, manifest, builder)
         writer.close(manifest)
-        report.save(report_beside(path))
+        done = Imported(path, report_beside(path), report)
+        files: dict[Path, str | bytes] = {done.report_path: report.dump()}
+        if splits is not None:
+            # The dataset is complete, but it has its final name only when the other files are written.
+            with open_store(writer.partial, locked=False) as store:
+                found, lost = splits_of(store, contents)
+                absent = absent_from(store, contents)
+            texts: dict[Path, str | bytes] = {
+                splits / f"{split_name(split)}.json": split.dump() for split in found
+            }
+            done = replace(done, splits=tuple(texts), lost=tuple(lost), absent=tuple(absent))
+            files |= texts
+        write_together(files)
         writer.commit()
-    return Imported(path, report_beside(path), report)
+    return done
 
 
 def collect(contents: Sequence[Contents]) -> Collected:

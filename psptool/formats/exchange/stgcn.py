@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from psptool.common.atomic_write import replacing
@@ -52,13 +52,16 @@ def write_stgcn(
         )
     with replacing(files_of(folder, list(parts))) as partials:
         for clips, data, label in zip(parts.values(), partials[::2], partials[1::2], strict=True):
-            joints = int(store.array("joint").shape[1])
-            array = open_memmap(data, "w+", np.dtype("<f4"), (len(clips), 3, FRAMES, joints, PERSONS))
-            for row, clip in enumerate(store.clips(map(store.index, clips))):
-                xyz = positions(clip, coordinates)[:PERSONS, :FRAMES]
-                # (M, T, V, 3) -> (3, T, V, M); the rest of the memory map stays zero.
-                array[row, :, : xyz.shape[1], :, : len(xyz)] = xyz.transpose(3, 1, 2, 0)
-            array.flush()
+            # Not memory-mapped: with a full disk, writing to a map ends the process.
+            with data.open("wb") as file:
+                shape = (3, FRAMES, int(store.array("joint").shape[1]), PERSONS)
+                header = {"descr": "<f4", "fortran_order": False, "shape": (len(clips), *shape)}
+                npy.write_array_header_1_0(file, header)
+                for clip in store.clips(map(store.index, clips)):
+                    row = np.zeros(shape, "<f4")
+                    xyz = positions(clip, coordinates)[:PERSONS, :FRAMES]
+                    row[:, : xyz.shape[1], :, : len(xyz)] = xyz.transpose(3, 1, 2, 0)  # (M, T, V, 3)
+                    file.write(row.data)
             labels = [store.key(store.index(name)).label for name in clips]
             label.write_bytes(pickle.dumps((list(clips), labels), 4))
 

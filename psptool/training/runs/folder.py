@@ -19,6 +19,7 @@ from psptool.common.atomic_write import is_partial, lock, write_whole
 from psptool.common.errors import PspError, cannot_read, cannot_write, suggest, system_message
 from psptool.common.paths import MAX_JSON, read_text
 from psptool.schemas.run import RunConfig
+from psptool.training.runs.weights import weights_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +103,7 @@ class RunFolder:
         Args:
             config: The run configuration.
             out: The folder; by default ``<split>-<method>-<preset>`` in ``runs``, with ``-2``, ``-3``, … appended
-                if it exists.
+                if it has a run.
             runs: The folder of all runs.
 
         Returns:
@@ -121,8 +122,7 @@ class RunFolder:
         else:
             with _creation_errors(runs):
                 runs.mkdir(parents=True, exist_ok=True)
-                folder = cls(_new_folder(runs, config))
-            held = folder.acquire_lock()
+            folder, held = cls._new(runs, config)
         try:
             config.save(folder.config)
         except BaseException:
@@ -139,11 +139,40 @@ class RunFolder:
         """
         with _creation_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            # A process killed before it wrote the configuration leaves the lock file, and perhaps a partial file.
-            files = [path for path in self.path.iterdir() if path != self.lock and not is_partial(path)]
-            if files and not self.config.exists():
+            if self._has_files() and not self.config.exists():
                 raise _not_empty(self.path)
         return self.acquire_lock()
+
+    @classmethod
+    def _new(cls, runs: Path, config: RunConfig) -> tuple[RunFolder, IO[bytes]]:
+        """Create and lock the first of ``<split>-<method>-<preset>``, ``…-2``, ``…-3`` without files.
+
+        The lock decides which of two trainings that start at the same time gets a name.
+        """
+        stem = f"{config.split_name}-{config.training.method}-{config.training.preset}"
+        for number in count(1):
+            folder = cls(runs / (stem if number == 1 else f"{stem}-{number}"))
+            with _creation_errors(folder.path):
+                try:
+                    folder.path.mkdir(exist_ok=True)
+                except FileExistsError:
+                    continue  # a file
+                if folder._has_files():
+                    continue
+            try:
+                held = folder.acquire_lock()
+            except PspError:
+                if folder.in_use:
+                    continue
+                raise
+            if not folder._has_files():
+                return folder, held
+            held.close()
+        raise AssertionError("count never ends")
+
+    def _has_files(self) -> bool:
+        """Whether the folder has other files than a process killed before it wrote the configuration leaves."""
+        return any(path != self.lock and not is_partial(path) for path in self.path.iterdir())
 
     def restart(self, config: RunConfig) -> None:
         """Remove the files of a training that stopped before its first checkpoint, and write the configuration.
@@ -252,7 +281,7 @@ class RunFolder:
             return False
 
     def save_weights(self, which: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write weights completely or not at all.
+        """Write weights with their digest, completely or not at all.
 
         Args:
             which: ``last`` or ``best``.
@@ -261,10 +290,7 @@ class RunFolder:
         Raises:
             PspError: The file cannot be written.
         """
-        from safetensors.torch import save
-
-        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write_whole(self.weights(which), save(ready))
+        write_whole(self.weights(which), weights_bytes(tensors))
 
 
 def _log_entry(line: str) -> dict[str, Any] | None:
@@ -304,17 +330,3 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError:
         return []
-
-
-def _new_folder(runs: Path, config: RunConfig) -> Path:
-    """Create the first of ``<split>-<method>-<preset>``, ``…-2``, ``…-3`` that does not exist.
-
-    Creating it is the check, so that only one of two trainings that start at the same time gets the name.
-    """
-    stem = f"{config.split_name}-{config.training.method}-{config.training.preset}"
-    for number in count(1):
-        path = runs / (stem if number == 1 else f"{stem}-{number}")
-        with suppress(FileExistsError):
-            path.mkdir()
-            return path
-    raise AssertionError("count never ends")

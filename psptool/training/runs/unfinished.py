@@ -72,7 +72,8 @@ def resolve_run(
     """Choose the run folder, and lock it before anything is written.
 
     ``off`` creates a new folder. ``required`` resumes a run: that in ``out``, or the newest unfinished run in ``runs``
-    with the same identity. ``auto`` does the same if there is one, and else creates a new folder.
+    with the same identity. ``auto`` does the same if there is one; else it restarts the newest run with the same
+    identity that stopped before its first checkpoint, and else it creates a new folder.
 
     Args:
         config: Configuration of the requested training.
@@ -89,16 +90,27 @@ def resolve_run(
         return _resolve_folder(RunFolder(out), config, resume, precisions)
     skipped: list[tuple[Path, str]] = []
     unreadable: list[tuple[Path, str]] = []
-    candidates = newest_first(runs.glob("*/resume.pt")) if resume != "off" and out is None else []
+    candidates: list[Path] = []
+    if resume != "off" and out is None:
+        candidates = newest_first(runs.glob("*/resume.pt"))
+    if resume == "auto" and out is None:
+        # A training that was killed before its first checkpoint leaves only its configuration.
+        started = newest_first(runs.glob("*/config.json"))
+        candidates += [path for path in started if not RunFolder(path.parent).resume.exists()]
     for folder, run in _unfinished(candidates, config, unreadable):
         reasons = differences(run, config, precisions)
         if not reasons:
             try:
-                slot = _resolve_folder(folder, config, "required", precisions)
-                return replace(slot, skipped=tuple(skipped), unreadable=tuple(unreadable))
+                how: Resume = "required" if folder.resume.exists() else "auto"
+                slot = _resolve_folder(folder, config, how, precisions)
+                if not slot.finished:
+                    return replace(slot, skipped=tuple(skipped), unreadable=tuple(unreadable))
+                if slot.held is not None:
+                    slot.held.close()
             except PspError as error:  # Another process is training in it, or has finished it meanwhile.
                 reasons = [error.what.removeprefix(f"{folder.path}: ")]
-        skipped.append((folder.path, "; ".join(reasons)))
+        if folder.resume.exists():
+            skipped.append((folder.path, "; ".join(reasons)))
     if resume == "required":
         raise PspError(
             f"--resume required: {out or runs} has no unfinished run of this training",

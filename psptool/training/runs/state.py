@@ -70,20 +70,21 @@ def _is_real(value: Any) -> bool:
 
 
 def _is_window(value: Any) -> bool:
-    import torch
-
     # A step has fewer than 100 loss terms, and a window fewer than 100 steps.
-    return isinstance(value, torch.Tensor) and value.is_floating_point() and _is_small(value, 2, 100)
+    return _is_small_tensor(value, 2, 100) and bool(value.is_floating_point())
 
 
 def _is_random_state(value: Any) -> bool:
     import torch
 
-    return isinstance(value, torch.Tensor) and value.dtype == torch.uint8 and _is_small(value, 1, 2**16)
+    return _is_small_tensor(value, 1, 2**16) and bool(value.dtype == torch.uint8)
 
 
-def _is_small(value: Any, dimensions: int, most: int) -> bool:
-    return bool(value.ndim == dimensions and max(value.shape) <= most)
+def _is_small_tensor(value: Any, dimensions: int, most: int) -> bool:
+    import torch
+
+    dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    return dense and value.ndim == dimensions and max(value.shape) <= most
 
 
 _FIELDS: Mapping[str, Callable[[Any], bool]] = {

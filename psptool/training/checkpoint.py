@@ -11,7 +11,7 @@ from torch import Tensor
 from psptool.schemas.training import TrainingConfig
 
 _NOT_RESTORED = ("lr", "foreach", "fused", "capturable", "differentiable")
-"""Settings of an optimizer that a checkpoint does not restore: each step sets the learning rate, the device the others."""
+"""Settings of an optimizer that are not restored: every step sets the learning rate, and the device the others."""
 
 _ENTRIES: Mapping[type[torch.optim.Optimizer], set[str]] = {
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},

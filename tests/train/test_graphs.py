@@ -27,6 +27,7 @@ from psptool.training.optimization import (
     use_learning_rate,
 )
 from psptool.training.runs.folder import RunFolder
+from psptool.training.runs.state import read_state
 from psptool.training.step import StepInputs, StepScalars, Terms, TrainStep
 from psptool.training.stopping import Stopped
 from psptool.training.teacher import Teacher
@@ -129,7 +130,8 @@ def test_a_checkpoint_of_either_kind_of_step_is_resumed_by_the_other(
         patch.setattr(Loop, "_should_stop", lambda self, asked, done: done == 7)
         with pytest.raises(Stopped):
             go(files, recipe, "stopped", graphs=first)
-    state = torch.load(RunFolder(files.data.parent / "stopped").resume, weights_only=True)
+    checkpoint = RunFolder(files.data.parent / "stopped").resume
+    state = read_state(checkpoint.read_bytes(), str(checkpoint))
     assert all(isinstance(group["lr"], float) for group in state["optimizer"]["param_groups"])
     second = "off" if first == "auto" else "auto"
     resumed = go(files, recipe, "stopped", graphs=second, resume="required")

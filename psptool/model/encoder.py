@@ -65,6 +65,8 @@ class ConvBN(nn.Sequential):
         else:
             # The kernel is over the last axis here: (C', C, kernel, 1) -> (C', C, 1, kernel)
             y = F.conv2d(x, weight.transpose(2, 3), bias, (1, self.stride), (0, self.kernel // 2))
+            # Not all devices keep the memory layout of the input.
+            y = y.contiguous(memory_format=torch.channels_last)
         return self.normalize(y)
 
     def folded(self) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ def here(worked_in, psptool, tmp_path, monkeypatch):
     return psptool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [

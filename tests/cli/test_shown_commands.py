@@ -113,6 +113,7 @@ def test_shown_python_runs(code, worked_in, tmp_path, monkeypatch):
     exec(compile(code, "README", "exec"), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", help_commands())
 def test_help_example_runs(worked_in, tmp_path, monkeypatch, command):
     if "--onnx" in command:

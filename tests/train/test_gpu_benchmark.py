@@ -24,6 +24,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return gpu_checks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "best"])
 def test_captured_steps_equal_eager_ones(checks: ModuleType, preset: str) -> None:
     passed, text = checks.equality(preset, "float32", CPU)

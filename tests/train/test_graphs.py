@@ -114,6 +114,7 @@ def test_captured_steps_give_the_bits_of_eager_ones(
     assert captured.best == eager.best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("first", ["auto", "off"])
 def test_a_checkpoint_of_either_kind_of_step_is_resumed_by_the_other(

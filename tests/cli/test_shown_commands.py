@@ -27,7 +27,7 @@ INSTALLING = [
     "source .venv/bin/activate",
     "pip install .",
     "pip install '.[test]'",
-    "pytest",
+    "pytest -n 2 --dist loadfile",
 ]
 
 

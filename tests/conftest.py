@@ -11,8 +11,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from psptool.evaluation import api  # noqa: E402
-from psptool.training import record  # noqa: E402
+from psptool.evaluation import api
+from psptool.training import record
 
 PICTURES = {(record, "curves_png"): record.curves_png, (api, "confusion_png"): api.confusion_png}
 """The functions that draw with Matplotlib at the end of a training and of an evaluation."""

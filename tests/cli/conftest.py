@@ -161,3 +161,10 @@ def worked_in(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFa
         ):
             run_line(line)
     return folder
+
+
+@pytest.fixture
+def here(worked_in: Path, psptool: Psptool) -> Psptool:
+    """Runs commands in a copy of the folder `worked_in`, which has a dataset, splits and runs."""
+    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+    return psptool

@@ -34,13 +34,6 @@ RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
 TRAIN = ("train", "--data", DATA, "--split", SPLIT, "--preset", "small")
 
 
-@pytest.fixture
-def here(worked_in: Path, psptool: Psptool) -> Psptool:
-    """A folder with a dataset, splits and runs."""
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    return psptool
-
-
 def interrupt(here: Psptool, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training that was stopped after its first step; returns its ``resume.pt``."""
     with monkeypatch.context() as patch:

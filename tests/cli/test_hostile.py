@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -127,13 +126,6 @@ HARMFUL = {
     "a pickle": lambda path: path.write_bytes(pickle.dumps(Harm())),
     "torch's": lambda path: torch.save(Harm(), path),
 }
-
-
-@pytest.fixture
-def here(worked_in, psptool):
-    """A folder with a dataset, splits and runs."""
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    return psptool
 
 
 @pytest.mark.parametrize("write", HARMFUL.values(), ids=HARMFUL)

@@ -21,12 +21,6 @@ RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
 EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\r"
 
 
-@pytest.fixture
-def here(worked_in, psptool):
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    return psptool
-
-
 @pytest.mark.parametrize(
     "line",
     [

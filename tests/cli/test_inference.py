@@ -4,17 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from psptool.schemas.prediction import Prediction
 from tests.cli.conftest import files
-
-
-@pytest.fixture
-def here(worked_in, psptool):
-    """The folder worked in, with two runs."""
-    shutil.copytree(worked_in, Path(), dirs_exist_ok=True)
-    return psptool
 
 
 def test_predict_answers_for_good_files_and_ends_with_one_where_others_cannot_be_used(here):

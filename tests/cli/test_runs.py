@@ -10,13 +10,6 @@ from psptool.common.errors import PspError
 from psptool.schemas.scores import Scores
 from psptool.training import loop
 
-
-@pytest.fixture
-def here(worked_in, psptool):
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    return psptool
-
-
 RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
 
 

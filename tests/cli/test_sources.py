@@ -15,13 +15,6 @@ from tests.cli.conftest import UCLA_NAMES
 RUN = "runs/ucla-xview-0.05-s0-psp-small"
 
 
-@pytest.fixture
-def here(worked_in, psptool):
-    """The folder worked in, with runs."""
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    return psptool
-
-
 def test_files_that_are_not_read_are_named_and_counted_by_prepare_and_view(psptool):
     write_ucla(Path("raw"), UCLA_NAMES)
     for n in range(7):

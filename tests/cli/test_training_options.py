@@ -1,7 +1,6 @@
 """Options of ``train`` that make a configuration, ``config`` and ``runs``."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from tests.cli.conftest import files
 
 RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
 SPLIT = "splits/ucla-xview-0.05-s0.json"
-
-
-@pytest.fixture
-def here(worked_in, psptool):
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    return psptool
 
 
 def training(folder: str | Path) -> dict:

@@ -1,7 +1,7 @@
 """Normalization from camera coordinates to body coordinates: one translation, scale and rotation per clip.
 
 The steps follow PSP Learning's released preprocessing (Xu and Shu, arXiv 2302.02327). The transform is found from the
-first frames in which the first person is present, and applied to all persons. Values are computed in float64 and
+frames in which the first person is present, and applied to all persons. Values are computed in float64 and
 stored as float32. The transform is stored with the clip: recorded = joint * scale @ rotation + origin.
 
 Array shapes: P frames in which the first person is present, M persons, T frames, V joints.

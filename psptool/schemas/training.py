@@ -215,13 +215,6 @@ class TeacherSettings(_Settings):
     balance: bool = Field(
         True, description="Divide predicted labels by their mean; suits classes of about equal frequency"
     )
-    threshold: Share = Field(
-        0.0,
-        description="Lowest probability of a predicted label, before sharpening; clips below it have no teacher loss",
-    )
-    known: bool = Field(
-        False, description="Clips of the pool that are labelled have their label instead of the predicted one"
-    )
     start: Share = Field(0.2, description="Fraction of the steps before the teacher starts")
     ramp: Share = Field(0.2, description="Fraction of the steps in which its weight then rises linearly")
 

@@ -227,15 +227,12 @@ class Loop:
         weight = 0.0 if teacher is None else teacher.weight(state.step)
         momentum = 0.0 if teacher is None else teacher.momentum(state.step)
         scalars.set(learning_rate(state.step, optim), weight, momentum)
-        teacher_batch = known = None
+        teacher_batch = None
         if weight:
-            own = pool[self.ranks.shard(backwards=True)]  # (U,) -> this rank's clips
-            teacher_batch = self.batcher.test(own)
-            if self.config.teacher.known:
-                label = self.batcher.clips.label[own]
-                label = torch.where(torch.isin(own, self.pools.labelled), label, -1)
-                known = to_device(label, self.batcher.clips.device)
-        return step(StepInputs(batch, labels, len(pool), scalars, teacher_batch, known))
+            teacher_batch = self.batcher.test(
+                pool[self.ranks.shard(backwards=True)]
+            )  # (U,) -> this rank's clips
+        return step(StepInputs(batch, labels, len(pool), scalars, teacher_batch))
 
     def _shard(self, batch: Batch, labels: Tensor, step: int) -> tuple[Batch, Tensor]:
         """This rank's clips of the global batch, and the labels of the labelled clips among them.

@@ -74,7 +74,6 @@ class StepInputs:
         pool: Number of clips of the pool on all ranks.
         scalars: The same tensors in every step.
         teacher_batch: Test batch of the U clips; None if the teacher does not predict in this step.
-        known: int64 (U,), labels of the U clips, -1 for those without a label; None if the teacher does not use them.
     """
 
     batch: Batch
@@ -82,7 +81,6 @@ class StepInputs:
     pool: int
     scalars: StepScalars
     teacher_batch: Batch | None = None
-    known: Tensor | None = None
 
     @property
     def key(self) -> Hashable:
@@ -95,13 +93,8 @@ class StepInputs:
     def clone(self) -> StepInputs:
         """A copy with tensors of its own, of the same memory layout, and with the same `scalars`."""
         teacher_batch = None if self.teacher_batch is None else _clone(self.teacher_batch)
-        known = None if self.known is None else self.known.clone()
         return replace(
-            self,
-            batch=_clone(self.batch),
-            labels=self.labels.clone(),
-            teacher_batch=teacher_batch,
-            known=known,
+            self, batch=_clone(self.batch), labels=self.labels.clone(), teacher_batch=teacher_batch
         )
 
     def copy_(self, other: StepInputs) -> None:
@@ -112,8 +105,6 @@ class StepInputs:
     def _tensors(self) -> Iterator[Tensor]:
         """The tensors that `copy_` fills: all but `scalars` and the counts of persons on the host."""
         yield self.labels
-        if self.known is not None:
-            yield self.known
         for batch in (self.batch, self.teacher_batch or {}):
             for stream in batch.values():
                 yield stream.x
@@ -151,9 +142,7 @@ class TrainStep:
         """Update weights, optimizer and teacher; the loss and its terms before the update."""
         scalars, labels = inputs.scalars, None
         if self.teacher is not None and inputs.teacher_batch is not None:
-            labels = self.teacher.predict(
-                inputs.teacher_batch, self.ranks, inputs.pool, inputs.known
-            )  # (U, K)
+            labels = self.teacher.predict(inputs.teacher_batch, self.ranks, inputs.pool)  # (U, K)
         terms = total_loss(
             self.model,
             inputs.batch,

@@ -56,18 +56,13 @@ class Teacher(nn.Module):
         return self.settings.weight * (min(1.0, elapsed / self.settings.ramp) if self.settings.ramp else 1.0)
 
     @torch.no_grad()
-    def predict(
-        self, batch: Batch, ranks: ProcessGroup = SINGLE, clips: int = 0, known: Tensor | None = None
-    ) -> Tensor:
-        """Label distributions of the clips, (n, K). Updates `mean_label`.
-
-        Each row sums to 1, or is zero where no class reaches `TeacherSettings.threshold`.
+    def predict(self, batch: Batch, ranks: ProcessGroup = SINGLE, clips: int = 0) -> Tensor:
+        """Predicted label distributions of the clips, (n, K); each row sums to 1. Updates `mean_label`.
 
         Args:
             batch: Test batch of this rank's clips: evenly spaced frames, no augmentation.
             ranks: The processes that share the pool.
             clips: Number of clips of the pool on all ranks; required with several ranks.
-            known: int64 (n,), label of each clip, -1 if it is to be predicted; None if all are.
         """
         logits: Tensor = run_in(self.precision, any_stream(batch).x.device, self.model, batch).fused
         probabilities = logits.to(self.mean_label.dtype).softmax(1)  # (n, K)
@@ -79,14 +74,7 @@ class Teacher(nn.Module):
             # Divide by the class frequencies, (n, K) / (K,): frequent predictions become less likely.
             probabilities = probabilities / self.mean_label.clamp(min=MIN_FREQUENCY)
         # Sharpen: p ** (1 / temperature), normalized. In logarithms, because powers of small numbers underflow.
-        labels = torch.softmax(probabilities.log() / self.settings.temperature, dim=1)
-        if self.settings.threshold:
-            share = probabilities / probabilities.sum(1, keepdim=True)
-            labels = labels * (share.amax(1, keepdim=True) >= self.settings.threshold)
-        if known is not None:
-            classes = torch.arange(labels.shape[1], device=labels.device)
-            labels = torch.where((known >= 0)[:, None], (known[:, None] == classes).to(labels.dtype), labels)
-        return labels
+        return torch.softmax(probabilities.log() / self.settings.temperature, dim=1)
 
     def momentum(self, step: int) -> float:
         """Momentum of the moving average at the 0-based ``step``.

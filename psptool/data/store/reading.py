@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from pydantic import ValidationError
 from typing_extensions import Self
 
 from psptool.common.errors import PspError, cannot_read, suggest
-from psptool.common.paths import shown
+from psptool.common.paths import regular_size, shown
 from psptool.common.text import counted
 from psptool.data.skeletons.datasets import DATASETS, ClipKey
 from psptool.data.store.arrays import PreparedClip
@@ -412,16 +411,11 @@ def _size(path: Path) -> int:
         PspError: There is no such file, or it is a folder, pipe or device, from which reading could wait forever.
     """
     try:
-        found = path.stat()
+        return regular_size(path)
     except FileNotFoundError:
         raise PspError(f"{path}: no such file", fix="Check the path, or run psptool prepare.") from None
     except (OSError, ValueError) as error:
-        raise cannot_read(path, error) from error
-    if not stat.S_ISREG(found.st_mode):
-        what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-        fix = "Choose a file in it." if stat.S_ISDIR(found.st_mode) else "Copy its content to a file."
-        raise PspError(f"{path}: is {what}", expected="the HDF5 file of a dataset", fix=fix)
-    return found.st_size
+        raise cannot_read(path, error, expected="the HDF5 file of a dataset") from error
 
 
 def _manifest(path: Path, file: h5py.File) -> DatasetManifest:

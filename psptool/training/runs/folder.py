@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from psptool.common.atomic_write import is_partial, lock, write_whole
 from psptool.common.errors import PspError, cannot_read, cannot_write, suggest, system_message
-from psptool.common.paths import MAX_JSON, read_text
+from psptool.common.paths import MAX_JSON, read_text, regular_size
 from psptool.schemas.run import RunConfig
 from psptool.training.runs.weights import weights_bytes
 
@@ -237,6 +237,18 @@ class RunFolder:
         """
         kept = [json.dumps(entry) + "\n" for entry in self.read_log() if entry["step"] <= step]
         write_whole(self.log, "".join(kept))
+
+    def read_resume(self) -> bytes:
+        """The content of ``resume.pt``.
+
+        Raises:
+            PspError: It cannot be read.
+        """
+        try:
+            regular_size(self.resume)
+            return self.resume.read_bytes()
+        except OSError as error:
+            raise cannot_read(self.resume, error) from error
 
     def save_resume(self, state: bytes) -> None:
         """Write ``resume.pt`` completely or not at all, after flushing the log to disk.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from psptool.common.errors import PspError
-from psptool.common.paths import recalled, shown
+from psptool.common.paths import recalled, regular_size, shown
 from psptool.common.text import counted
 from psptool.data.skeletons.datasets import DATASETS, NTU120, UCLA
 from psptool.data.skeletons.topologies import TOPOLOGIES
@@ -175,6 +175,7 @@ def _recordings(path: Path) -> tuple[Reader, list[ClipSource], tuple[Stray, ...]
 def _is_recording(file: Path) -> bool:
     """Whether a JSON file is an NW-UCLA recording, or an OpenPose file, which the NW-UCLA reader rejects."""
     try:
+        regular_size(file)
         with file.open("rb") as opened:
             content = opened.read(MAX_JSON_BYTES)
         return b'"skeletons"' in content or b'"people"' in content

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.preparation import kernel

@@ -17,7 +17,6 @@ from psptool.common.machine import commit, hardware
 from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
@@ -113,7 +112,7 @@ def train(
         _require_clip_per_process(recipe, ranks)
         config = _run_config(store, label_split, data, split, recipe, device, ranks)
         used = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()
-        topology, storage = TOPOLOGIES[config.topology], STORAGES[recipe.storage]
+        topology, storage = config.topology, STORAGES[recipe.storage]
         clips = RaggedClips.from_store(store, topology, device, storage, used, verified=True)
         now = config.latest.model_copy(update={"clips_on": clips.place})
         config = config.model_copy(update={"provenance": (now,)})
@@ -190,7 +189,7 @@ def _run(
     """Run the training loop and write the results to ``folder``."""
     recipe = config.training
     torch.manual_seed(config.seed)  # for the initial weights; sampling uses other generators
-    model = build_model(recipe, TOPOLOGIES[config.topology], len(config.class_names)).to(device)
+    model = build_model(recipe, config.topology, len(config.class_names)).to(device)
     if ranks.size > 1:
         synchronize_norms(model)
         ranks.broadcast_weights(model)
@@ -352,9 +351,7 @@ def _run_config(
         commit=commit(),
     )
     return RunConfig(
-        dataset=manifest.dataset,
-        topology=manifest.topology,
-        class_names=manifest.class_names,
+        description=manifest.description,
         preparation=manifest.settings,
         split_name=split_path.stem,
         split_digest=split.digest,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
-from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import AugmentSettings
+from tests.builtin import NTU25, UCLA20
 
 CPU = torch.device("cpu")
 DRAWS = 500

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from psptool.data.batches.streams import Batch, Stream
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import LossSettings, ModelSettings, TeacherSettings, TrainingConfig
+from tests.builtin import UCLA20
 
 from ..model import translate
 from ..model.literal import clip_means, pyramid

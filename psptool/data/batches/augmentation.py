@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from psptool.data.batches.streams import to_device
-from psptool.data.skeletons.datasets import UpAxis
+from psptool.data.skeletons.keys import UpAxis
 from psptool.schemas.training import AugmentSettings
 
 

@@ -23,7 +23,7 @@ from torch.profiler import record_function
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.data.batches.sampling import draw_frames, uniform_frames
 from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Stream, to_device
-from psptool.data.skeletons.datasets import UpAxis
+from psptool.data.skeletons.keys import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Rows, Store
 from psptool.data.store.verifying import verified_positions

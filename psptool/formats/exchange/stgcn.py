@@ -59,7 +59,7 @@ def write_stgcn(
                 npy.write_array_header_1_0(file, header)
                 for clip in store.clips(map(store.index, clips)):
                     row = np.zeros(shape, "<f4")
-                    xyz = positions(clip, coordinates)[:PERSONS, :FRAMES]
+                    xyz = positions(clip, coordinates, store.manifest.topology)[:PERSONS, :FRAMES]
                     row[:, : xyz.shape[1], :, : len(xyz)] = xyz.transpose(3, 1, 2, 0)  # (M, T, V, 3)
                     file.write(row.data)
             labels = [store.key(store.index(name)).label for name in clips]

@@ -35,6 +35,8 @@ class ReadAhead:
         wanted: dict[Path, list[FileRef]] = {}
         known: dict[Path, bool] = {}
         for clip in clips:
+            if clip.segment is not None:  # its recording is read once for each segment
+                continue
             for file in clip.files:
                 if file.archive is None or file.offset < 0 or file.size > largest:
                     continue
@@ -54,7 +56,7 @@ class ReadAhead:
         Raises:
             PspError: An archive was changed after it was listed, is damaged, or cannot be read.
         """
-        if not any(file.archive in self._archives for file in clip.files):
+        if clip.segment is not None or not any(file.archive in self._archives for file in clip.files):
             return clip
         return clip._replace(files=tuple(self._attached(file) for file in clip.files))
 

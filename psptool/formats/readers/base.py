@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.paths import shown
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.packing import without_packing
 
@@ -73,19 +73,23 @@ class ClipSource(NamedTuple):
         name: The clip's name in the dataset's notation.
         key: The numbers in the name.
         files: The clip's files in the order of the frames; a single file in most formats.
+        segment: First and last frame of the clip in the recording, both included; None for a whole recording.
     """
 
     name: str
     key: ClipKey
     files: tuple[FileRef, ...]
+    segment: tuple[int, int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tuples: faster, because pickling a named tuple calls a Python method.
-        return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files])
+        return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files], self.segment)
 
 
-def _unpickled(name: str, key: tuple[int, ...], files: list[tuple[Any, ...]]) -> ClipSource:
-    return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files))
+def _unpickled(
+    name: str, key: tuple[int, ...], files: list[tuple[Any, ...]], segment: tuple[int, int] | None
+) -> ClipSource:
+    return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files), segment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ class RawClip:
         xyz: float32 (B, V, 3), metres, camera coordinates; never infinite. A joint with NaN, or at exactly (0, 0, 0),
             is missing.
         state: uint8 (B, V), tracking states; `STATE_UNKNOWN` if the format has none.
+        first_frame: The recording's own number of frame 0, if its frames have numbers.
     """
 
     name: str
@@ -125,6 +130,7 @@ class RawClip:
     body: NDArray[np.int64]
     xyz: NDArray[np.float32]
     state: NDArray[np.uint8]
+    first_frame: int = 0
 
 
 class Reader(Protocol):

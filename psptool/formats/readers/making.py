@@ -1,0 +1,79 @@
+"""The readers of a dataset: the only place that maps the format of a description to readers.
+
+To add a format, add its options to `psptool.schemas.description.Format` and its readers to `_READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from psptool.data.skeletons.topology import Topology
+from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader, Stray
+from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
+from psptool.schemas import builtin
+from psptool.schemas.description import DatasetDescription
+
+_READERS: dict[str, Callable[[DatasetDescription, bool], tuple[Reader, ...]]] = {
+    "ntu": lambda description, any_name: (NtuReader(any_name, description),),
+    "ucla": lambda description, any_name: (
+        UclaJsonReader(any_name, description),
+        UclaTextReader(any_name, description),
+    ),
+}
+"""The readers by the format of the description: several if recordings of one dataset have several forms."""
+
+
+class JointSelection:
+    """A reader whose clips have the joints of the description: those that are kept, in their order.
+
+    Args:
+        reader: The reader of all joints in the files.
+        positions: For each joint of the clips, its position in the files.
+        topology: The joints of the clips.
+    """
+
+    def __init__(self, reader: Reader, positions: Sequence[int], topology: Topology) -> None:
+        self.reader, self.positions, self.topology = reader, list(positions), topology
+        self.format = reader.format
+
+    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
+        """The clips that the reader finds."""
+        return self.reader.find(files)
+
+    def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
+        """The clip with the chosen joints; errors as in the reader."""
+        clip = self.reader.parse(source, blobs)
+        return replace(
+            clip,
+            xyz=np.ascontiguousarray(clip.xyz[:, self.positions]),
+            state=np.ascontiguousarray(clip.state[:, self.positions]),
+        )
+
+
+def make_readers(description: DatasetDescription, any_name: bool = False) -> tuple[Reader, ...]:
+    """The readers of a dataset's recordings.
+
+    Args:
+        description: The dataset.
+        any_name: Also find recordings whose names are not clip names, without label, for prediction.
+    """
+    readers = _READERS[description.format.reader](description, any_name)
+    in_files, joints = description.in_files, description.topology.joints
+    if in_files == joints:
+        return readers
+    positions = [in_files.index(name) for name in joints]
+    return tuple(JointSelection(reader, positions, description.topology) for reader in readers)
+
+
+def builtin_readers(any_name: bool = False) -> tuple[tuple[DatasetDescription, Reader], ...]:
+    """The readers of the built-in datasets, each with the largest dataset of its format."""
+    largest: dict[str, DatasetDescription] = {}
+    for one in builtin.builtin_datasets():
+        known = largest.get(one.format.reader)
+        if known is None or len(one.class_names) > len(known.class_names):
+            largest[one.format.reader] = one
+    return tuple((one, reader) for one in largest.values() for reader in make_readers(one, any_name))

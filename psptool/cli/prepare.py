@@ -54,7 +54,7 @@ def prepare(
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     align: Annotated[
         str | None,
-        typer.Option(help="Axes: body (default), released (original) or none."),
+        typer.Option(help="Axes: body (default), robust, released (original) or none."),
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to use.")] = None,

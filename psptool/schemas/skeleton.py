@@ -43,6 +43,11 @@ class SkeletonDescription(Strict):
     shoulders: Pair | None = Field(
         None, description="Right and left joint of the line that becomes the x axis"
     )
+    ankles: Pair | None = Field(
+        None,
+        description="Both ankles: with `align: robust`, the line from their middle to the upper end of the spine is "
+        "the z axis",
+    )
     released_across: Pair | None = Field(
         None, description="Line for the x axis with `align: released`; by default the shoulders"
     )
@@ -80,6 +85,7 @@ class SkeletonDescription(Strict):
             center=center,
             spine=spine,
             shoulders=shoulders,
+            ankles=self.ankles or derive.find_ankles(mirror) or (center, center),
             released_across=self.released_across or shoulders,
             mirror=tuple(mirror),
             parts=parts,
@@ -111,6 +117,7 @@ class SkeletonDescription(Strict):
             center=index[full.center],
             spine=pair(full.spine),
             shoulders=pair(full.shoulders),
+            ankles=pair(full.ankles),
             released_across=pair(full.released_across),
             dimensions=self.dimensions,
         )
@@ -150,6 +157,7 @@ class SkeletonDescription(Strict):
             center=center,
             spine=spine,
             shoulders=shoulders or spine,
+            ankles=full.ankles if there >= set(full.ankles) else (center, center),
             released_across=pair(full.released_across),
             mirror=mirror,
             parts=groups(full.parts),
@@ -181,6 +189,7 @@ class CompleteSkeleton(SkeletonDescription):
     center: JointName
     spine: Pair
     shoulders: Pair
+    ankles: Pair
     released_across: Pair
     mirror: tuple[Pair, ...]
     parts: Groups
@@ -206,7 +215,7 @@ def _joint_problems(given: SkeletonDescription) -> Iterable[Problem]:
         (f"bones.{n}", name) for n, bone in enumerate(given.bones) for name in bone
     ]
     places += [("center", given.center)] if given.center is not None else []
-    for key in ("spine", "shoulders", "released_across"):
+    for key in ("spine", "shoulders", "ankles", "released_across"):
         places += [(key, name) for name in getattr(given, key) or ()]
     places += [("mirror", name) for both in given.mirror or () for name in both]
     places += [(f"parts.{key}", name) for key, group in (given.parts or {}).items() for name in group]

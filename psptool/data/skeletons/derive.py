@@ -8,6 +8,7 @@ The rules, in the order of their use:
 - *Shoulders*: the first mirror pair with ``shoulder`` in its names, otherwise the first pair; from right to left.
 - *Spine*: from the center to the joint where the paths to both shoulders part; to the right shoulder if they part at
   the center.
+- *Ankles*: the first mirror pair with ``ankle`` in its names, otherwise with ``foot``; without one, twice the center.
 - *Regions*: joints of one side that are connected by bones are a region: an arm or a leg. A bone between a hip and a
   shoulder does not connect. Groups with only head joints (head, eye, ear, nose, ...) and all joints without a side are
   the region ``trunk``. Without mirror pairs, each branch of the bones that begins at the center is a region.
@@ -126,6 +127,11 @@ def find_shoulders(mirror: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
     """(right, left) of the line across the body; None without mirror pairs."""
     named = [pair for pair in mirror if "shoulder" in words(pair[0])] or list(mirror)
     return (named[0][1], named[0][0]) if named else None
+
+
+def find_ankles(mirror: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """The first mirror pair with ``ankle`` in its names, otherwise with ``foot``; None without one."""
+    return next((pair for word in ("ankle", "foot") for pair in mirror if word in words(pair[0])), None)
 
 
 def find_spine(bones: Bones, center: str, shoulders: tuple[str, str] | None) -> tuple[str, str] | None:

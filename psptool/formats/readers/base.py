@@ -6,6 +6,7 @@ Array shapes: B body detections (one body in one frame), T frames, V joints.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple, Protocol
@@ -66,6 +67,20 @@ class FileRef(NamedTuple):
         return shown(self.path if self.archive is None else f"{self.archive}:{self.path}")
 
 
+class Segment(NamedTuple):
+    """The part of a recording that is one clip, from a clip table.
+
+    Attributes:
+        first: First frame, in the recording's own frame numbers; None if the table has no number.
+        last: Last frame, included; None if the table has no number.
+        row: The table and the line in it, for messages.
+    """
+
+    first: int | None
+    last: int | None
+    row: str
+
+
 class ClipSource(NamedTuple):
     """The files of one clip.
 
@@ -73,19 +88,25 @@ class ClipSource(NamedTuple):
         name: The clip's name in the dataset's notation.
         key: The numbers in the name.
         files: The clip's files in the order of the frames; a single file in most formats.
+        segment: The part of the recording that is the clip; None for the whole recording.
     """
 
     name: str
     key: ClipKey
     files: tuple[FileRef, ...]
+    segment: Segment | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tuples: faster, because pickling a named tuple calls a Python method.
-        return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files])
+        segment = None if self.segment is None else tuple(self.segment)
+        return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files], segment)
 
 
-def _unpickled(name: str, key: tuple[int, ...], files: list[tuple[Any, ...]]) -> ClipSource:
-    return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files))
+def _unpickled(
+    name: str, key: tuple[int, ...], files: list[tuple[Any, ...]], segment: tuple[Any, ...] | None
+) -> ClipSource:
+    part = None if segment is None else Segment(*segment)
+    return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files), part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +135,10 @@ class RawClip:
         frame: int32 (B,), 0-based frame of each detection, ascending.
         body: int64 (B,), the sensor's body ids. Never converted to float64, which cannot distinguish all ids.
         xyz: float32 (B, V, 3), metres, camera coordinates; never infinite. A joint with NaN, or at exactly (0, 0, 0),
-            is missing.
+            is missing. In 2D, x and y are in pixels or another unit, and z is 0.
         state: uint8 (B, V), tracking states; `STATE_UNKNOWN` if the format has none.
+        start: Number of the first frame in the recording's own frame numbers, to which segments refer.
+        notes: Notes for the report.
     """
 
     name: str
@@ -125,13 +148,20 @@ class RawClip:
     body: NDArray[np.int64]
     xyz: NDArray[np.float32]
     state: NDArray[np.uint8]
+    start: int = 0
+    notes: tuple[str, ...] = ()
+
+
+KeyOf = Callable[[str], "ClipKey | None"]
+"""A function from a clip's name to its key; None for the name of no clip. It is sent to worker processes."""
 
 
 class Reader(Protocol):
     """The reader of one raw format. To add a format, write such a class and inherit the conformance tests.
 
-    The constructor has an argument ``any_name``: if true, the reader also finds recordings whose name is not a clip
-    name. They have no label, so this is for prediction only.
+    The constructor of a dataset's own reader has an argument ``any_name``: if true, the reader also finds recordings
+    whose name is not a clip name. They have no label, so this is for prediction only. A reader of a general format has
+    an argument ``key_of`` instead, which is None for any name.
 
     Attributes:
         format: Short name, such as ``ntu-skeleton``.
@@ -143,6 +173,10 @@ class Reader(Protocol):
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """The clips among ``files``, and the files of this format whose name is not a clip name."""
+        ...
+
+    def load(self) -> None:
+        """Load or compile the reader's compiled functions, if it has any."""
         ...
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:

@@ -57,6 +57,12 @@ class NtuReader:
                 clips.append(ClipSource(stem, key, (file,)))
         return clips, strays
 
+    def load(self) -> None:
+        """Load or compile the scanner."""
+        from psptool.formats.readers.scanner import scan
+
+        scan(b"0", self.topology.size)
+
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """Parse the bytes of one file to a clip of V = 25 joints.
 

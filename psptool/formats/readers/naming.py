@@ -1,0 +1,43 @@
+"""Finding the recordings of a general format: files with certain suffixes, whose names are clip names."""
+
+from __future__ import annotations
+
+from psptool.common.paths import shown
+from psptool.data.skeletons.datasets import UNNAMED
+from psptool.formats.readers.base import ClipSource, FileRef, KeyOf, Stray
+from psptool.schemas.formats import FileOptions
+
+OTHER_NAME = "the name is not a clip name of the dataset"
+
+
+def find_named(
+    files: list[FileRef], options: FileOptions, key_of: KeyOf | None
+) -> tuple[list[ClipSource], list[Stray]]:
+    """The clips among ``files``, one per file, and the files of this format whose name is not a clip name.
+
+    Args:
+        files: The files.
+        options: ``suffixes``, and ``folders``: the number of folders whose names are part of the clip's name.
+        key_of: Function from a clip's name to its key; None for any name, with the key `UNNAMED`.
+    """
+    clips, strays = [], []
+    for file in files:
+        suffix = next((s for s in options.suffixes if file.plain.lower().endswith(s)), None)
+        if suffix is None or len(file.name) == len(suffix):
+            continue
+        name = clip_name(file, suffix, options.folders)
+        key = UNNAMED if key_of is None else key_of(name)
+        if key is None:
+            strays.append(Stray(shown(file.name), str(file), OTHER_NAME))
+        else:
+            clips.append(ClipSource(name, key, (file,)))
+    return clips, strays
+
+
+def clip_name(file: FileRef, suffix: str, folders: int = 0) -> str:
+    """The file's name without ``suffix``, after the names of ``folders`` folders above it, joined by ``_``."""
+    stem = file.name[: -len(suffix)]
+    if not folders:
+        return shown(stem)
+    above = [part for part in file.place.parts[:-1] if part not in ("/", "..", ".")]
+    return shown("_".join((*above[-folders:], stem)))

@@ -375,7 +375,7 @@ class TableReader:
         options, where = self.options, f"{file}, header" if header else str(file)
         if len(names) > MAX_COLUMNS:
             raise RawFormatError("columns", where, f"{len(names)} columns", f"at most {MAX_COLUMNS}")
-        known = _Columns(where, names if header else self._implied(where, len(names)))
+        known = _Columns(where, names if header else self._implied(where, names))
         used: list[int] = []
         if options.form == "long":
             used.append(known.required(options.joint, "joint"))
@@ -415,9 +415,9 @@ class TableReader:
         listed = tuple(known.names[column] for column in used)
         return _Layout(slots, texts, frame is not None, person is not None, bool(confidences), listed)
 
-    def _implied(self, where: str, count: int) -> tuple[str, ...]:
-        """The names of ``count`` columns of a file without a header."""
-        options = self.options
+    def _implied(self, where: str, first_row: Sequence[str]) -> tuple[str, ...]:
+        """The names of the columns of a file without a header."""
+        options, count = self.options, len(first_row)
         if options.form == "long":
             return options.columns + ("",) * (count - len(options.columns))
         axes = options.axes[: self.dimensions]
@@ -428,8 +428,9 @@ class TableReader:
             self._column(number, joint, axis) for number, joint in enumerate(self._joints) for axis in axes
         )
         names = options.columns + coordinates
-        # One field more is the empty one after a separator at the end of the line.
-        if count not in (len(names), len(names) + 1):
+        # After a separator at the end of the line, there is an empty field.
+        used = first_row[:-1] if count == len(names) + 1 and not first_row[-1] else first_row
+        if len(used) != len(names):
             first = f"{', '.join(options.columns)}, then " if options.columns else ""
             expected = f"{len(names)}: {first}{counted(len(self._joints), 'joint')} of {', '.join(axes)}"
             raise RawFormatError(

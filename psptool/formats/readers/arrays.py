@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 import zipfile
-import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,24 +39,6 @@ MAX_MEMBERS = 1000
 
 _Arrays = dict[str, "NDArray[Any] | RawFormatError"]
 _ENCRYPTED = 0x1
-# Exceptions of zipfile, zlib and NumPy's parser of headers for damaged files.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    SyntaxError,
-    OverflowError,
-    RecursionError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-)
 
 
 class ArraysReader:
@@ -215,20 +196,24 @@ def _arrays(file: FileRef, blob: bytes) -> _Arrays:
 def _unzipped(file: FileRef, blob: bytes) -> _Arrays:
     try:
         with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-            members = archive.infolist()
-            if len(members) > MAX_MEMBERS:
-                raise RawFormatError(
-                    "too large", str(file), f"{len(members)} arrays", f"at most {MAX_MEMBERS}"
-                )
-            size = sum(member.file_size for member in members)
-            if size > min(MAX_ARRAY_BYTES, MOST_RATIO * max(len(blob), 2**16)):
-                found = f"{size} bytes in a file of {len(blob)}"
-                expected = f"at most {MAX_ARRAY_BYTES} bytes, and {MOST_RATIO} times the file"
-                raise RawFormatError("too large", str(file), found, expected)
-            named = {member.filename.removesuffix(".npy"): member for member in members}
+            named = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            _require_sizes(file, len(blob), list(named.values()))
             return {name: _member(file, archive, member) for name, member in named.items() if name}
-    except _DAMAGE as error:
+    except RawFormatError:
+        raise
+    except Exception as error:
+        # Damaged bytes may raise about anything, in zipfile, zlib or NumPy's parser of headers.
         raise _damaged(str(file), error) from None
+
+
+def _require_sizes(file: FileRef, packed: int, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Check the number of arrays and their stated sizes, which zipfile does not exceed."""
+    if len(members) > MAX_MEMBERS:
+        raise RawFormatError("too large", str(file), f"{len(members)} arrays", f"at most {MAX_MEMBERS}")
+    size = sum(member.file_size for member in members)
+    if size > min(MAX_ARRAY_BYTES, MOST_RATIO * max(packed, 2**16)):
+        expected = f"at most {MAX_ARRAY_BYTES} bytes, and {MOST_RATIO} times the file"
+        raise RawFormatError("too large", str(file), f"{size} bytes in a file of {packed}", expected)
 
 
 def _member(
@@ -242,7 +227,7 @@ def _member(
             return _array(where, stream.read(member.file_size + 1))
     except RawFormatError as error:
         return error
-    except _DAMAGE as error:
+    except Exception as error:
         return _damaged(where, error)
 
 
@@ -255,7 +240,7 @@ def _array(where: str, blob: bytes) -> NDArray[Any]:
         if read_header is None:
             raise ValueError(f"version {version} of the format")
         shape, fortran, dtype = read_header(stream)
-    except _DAMAGE as error:
+    except Exception as error:
         raise _damaged(where, error) from None
     if dtype.kind not in "fiub" or dtype.names is not None or dtype.subdtype is not None:
         # Other arrays of an npz file may hold anything, but objects would have to be unpickled.

@@ -1,4 +1,4 @@
-"""Compiling the kernels, once per machine: the reader's scanner in this process, the others in a second one.
+"""Compiling the kernels, once per machine: the scanner of the reader in this process, the others in a second one.
 
 numba keeps compiled code on disk. It compiles one function at a time per process, so two processes halve the time.
 """
@@ -42,24 +42,24 @@ def load_kernels(reader: Reader, jobs: int, on_message: MessageCallback | None =
     """Load the kernels from numba's cache, or compile them.
 
     Args:
-        reader: The reader of the recordings.
+        reader: The reader of the recordings. One with compiled functions has a method ``compile``.
         jobs: Number of processes that may run; with one, all kernels are compiled here.
         on_message: Called with `MESSAGE` before the first compilation, and not if all kernels are in the cache.
     """
     from psptool.preparation import kernel
 
-    scanning = True
+    compile_reader = getattr(reader, "compile", None)
     with ExitStack() as stack:
 
         def on_compilation() -> None:
             if on_message is not None:
                 on_message(MESSAGE)
-            if jobs > 1 and scanning:
+            if jobs > 1 and compile_reader is not None:
                 _start_compiling_others(stack)
 
         with event.install_listener("numba:compile", _OnFirstCompilation(on_compilation)):
-            reader.load()
-            scanning = False
+            if compile_reader is not None:
+                compile_reader()
             # Wait for the second process, whose results are then in the cache. If it failed, they are compiled here.
             stack.close()
             kernel.call_each()

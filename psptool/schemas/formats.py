@@ -23,18 +23,6 @@ class FileOptions(Strict):
     suffixes: tuple[str, ...] = Field(
         min_length=1, description="Ends of the names of the recordings' files, in lower case"
     )
-    folders: int = Field(
-        0,
-        ge=0,
-        le=8,
-        description="Number of folders above a file whose names are part of the clip's name, joined by `_`: with 1, "
-        "the file `walk/03.csv` is the clip `walk_03`",
-    )
-    joints: tuple[str, ...] = Field(
-        (),
-        description="Joints in the order of the file, by their names in the skeleton. Joints that are not in the "
-        "skeleton are ignored. Default: the skeleton's joints",
-    )
     min_confidence: float = Field(
         0.0, ge=0, description="A joint whose confidence is not above this value is missing"
     )
@@ -53,11 +41,6 @@ class FileOptions(Strict):
             if not suffix.startswith(".") or suffix != suffix.lower() or "/" in suffix:
                 raise ValueError(f"{suffix!r} is not a lower-case suffix such as .csv")
         return suffixes
-
-    @field_validator("joints")
-    @classmethod
-    def _check_joints(cls, joints: tuple[str, ...]) -> tuple[str, ...]:
-        return _unique(joints)
 
 
 class ArraysOptions(FileOptions):

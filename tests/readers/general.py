@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ SKELETON = Topology(
     shoulders=(2, 3),
     released_across=(2, 3),
 )
+FLAT = replace(SKELETON, name="flat4", dimensions=2)
 NAME = "walk_s03"
 CLASSES = ("sit", "walk")
 _PATTERN = re.compile(r"([a-z]+)_s(\d\d)")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from psptool.formats.readers.base import FileRef, RawClip
 from psptool.schemas.formats import ArraysOptions
 
 from .conformance import ReaderConformance
-from .general import NAME, SKELETON, key_of, npy, npz, positions
+from .general import FLAT, NAME, SKELETON, key_of, npy, npz, positions
 from .raw import source_of
 
 
-def reader_of(dimensions: int = 3, **options: Any) -> ArraysReader:
-    return ArraysReader(SKELETON, ArraysOptions(reader="arrays", **options), key_of, dimensions)
+def reader_of(dimensions: int = 3, joints: Sequence[str | None] = (), **options: Any) -> ArraysReader:
+    skeleton = SKELETON if dimensions == 3 else FLAT
+    return ArraysReader(skeleton, ArraysOptions(reader="arrays", **options), key_of, joints)
 
 
 def parse(blob: bytes, dimensions: int = 3, **options: Any) -> RawClip:
@@ -49,7 +51,7 @@ class TestNpzConformance(ReaderConformance):
 
 def test_an_array_gives_its_positions_as_one_person_from_frame_0() -> None:
     clip = parse(npy(positions()))
-    assert (clip.frames, clip.start, clip.key) == (3, 0, ClipKey(1, 3))
+    assert (clip.frames, clip.first_frame, clip.key) == (3, 0, ClipKey(1, 3))
     assert (clip.frame.tolist(), clip.body.tolist()) == ([0, 1, 2], [0, 0, 0])
     assert (clip.xyz == positions().astype(np.float32)).all()
 
@@ -135,7 +137,7 @@ def test_short_gaps_are_interpolated_and_long_ones_are_kept() -> None:
 
 
 def test_joints_may_have_another_order_and_more_joints_than_the_skeleton() -> None:
-    order = ("nose", "right hand", "neck", "hip", "left hand")
+    order = (None, "right hand", "neck", "hip", "left hand")
     values = positions(joints=5)
     clip = parse(npy(values), joints=order)
     assert (clip.xyz == values[:, [3, 2, 4, 1]].astype(np.float32)).all()
@@ -151,10 +153,10 @@ def test_an_archive_may_hold_other_arrays_that_are_not_read() -> None:
     assert clip.xyz[0, 0, 0] == 1.5
 
 
-def test_any_name_is_found_for_prediction_and_folders_belong_to_the_name_where_asked() -> None:
-    reader = ArraysReader(SKELETON, ArraysOptions(reader="arrays", folders=1), None)
+def test_any_name_is_found_for_prediction() -> None:
+    reader = ArraysReader(SKELETON, ArraysOptions(reader="arrays"), None)
     (clip, other), _ = reader.find([FileRef("x/walk/3.npy", None, 1), FileRef("4.NPZ", None, 1)])
-    assert (clip.name, clip.key, other.name) == ("walk_3", UNNAMED, "4")
+    assert (clip.name, clip.key, other.name) == ("3", UNNAMED, "4")
 
 
 class Bomb:

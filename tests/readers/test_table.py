@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,15 @@ from psptool.formats.readers.table import TableReader
 from psptool.schemas.formats import TableOptions
 
 from .conformance import ReaderConformance, TextReaderConformance
-from .general import JOINTS, NAME, SKELETON, key_of, lines, long, positions, wide
+from .general import FLAT, JOINTS, NAME, SKELETON, key_of, lines, long, positions, wide
 from .raw import source_of
 
 needs_arrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
 
 
-def reader_of(dimensions: int = 3, **options: Any) -> TableReader:
-    return TableReader(SKELETON, TableOptions(reader="table", **options), key_of, dimensions)
+def reader_of(dimensions: int = 3, joints: Sequence[str | None] = (), **options: Any) -> TableReader:
+    skeleton = SKELETON if dimensions == 3 else FLAT
+    return TableReader(skeleton, TableOptions(reader="table", **options), key_of, joints)
 
 
 def parse(blob: bytes, dimensions: int = 3, **options: Any) -> RawClip:
@@ -91,7 +93,7 @@ def parquet(csv: bytes, **changed: Any) -> bytes:
 
 def test_the_wide_form_gives_its_positions_and_frame_numbers() -> None:
     clip = parse(wide())
-    assert (clip.frames, clip.start, clip.frame.tolist()) == (3, 5, [0, 1, 2])
+    assert (clip.frames, clip.first_frame, clip.frame.tolist()) == (3, 5, [0, 1, 2])
     assert (clip.key, clip.body.tolist(), clip.notes) == (ClipKey(1, 3), [0, 0, 0], ())
     assert_positions(clip)
 
@@ -182,7 +184,7 @@ def test_rows_of_joints_that_are_not_in_the_skeleton_are_ignored() -> None:
 def test_files_without_a_header_have_the_coordinates_joint_by_joint() -> None:
     rows = wide().split(b"\n", 1)[1]
     clip = parse(rows, header=False, columns=("frame",))
-    assert clip.start == 5
+    assert clip.first_frame == 5
     assert_positions(clip)
     assert_positions(parse(rows.replace(b"\n", b",\n"), header=False, columns=("frame",)))
     assert_positions(parse(wide(numbers=None).split(b"\n", 1)[1], header=False))
@@ -191,7 +193,7 @@ def test_files_without_a_header_have_the_coordinates_joint_by_joint() -> None:
 
 
 def test_files_without_a_header_may_have_confidences_and_joints_of_a_larger_skeleton() -> None:
-    order = ("nose", *JOINTS)
+    order = (None, *JOINTS)
     rows = [[1, *np.concatenate([[9, 9, 9, 1], *np.c_[frame, np.ones(4)]])] for frame in positions()]
     for t, row in enumerate(rows):
         row[0] = t
@@ -240,7 +242,7 @@ def test_a_joint_with_low_confidence_is_missing(form: str) -> None:
 
 def test_a_frame_number_that_does_not_occur_is_a_frame_without_a_body() -> None:
     clip = parse(wide(positions(3), (-2, 0, 5)))
-    assert (clip.frames, clip.start, clip.frame.tolist()) == (8, -2, [0, 2, 7])
+    assert (clip.frames, clip.first_frame, clip.frame.tolist()) == (8, -2, [0, 2, 7])
     clip = parse(wide(positions(3), (1, 3, 7)), max_gap=1)
     assert clip.frame.tolist() == [0, 1, 2, 6]
     assert np.allclose(clip.xyz[1], positions()[:2].mean(axis=0))
@@ -258,7 +260,7 @@ def test_a_missing_joint_is_not_interpolated_across_a_gap() -> None:
 def test_without_frame_numbers_rows_are_consecutive_frames_and_empty_rows_have_no_body() -> None:
     header, first, second, third = wide(numbers=None).splitlines(keepends=True)
     clip = parse(header + first + b"," * 11 + b"\n" + second + third)
-    assert (clip.frames, clip.start, clip.frame.tolist()) == (4, 0, [0, 2, 3])
+    assert (clip.frames, clip.first_frame, clip.frame.tolist()) == (4, 0, [0, 2, 3])
 
 
 def test_of_rows_for_the_same_frame_the_first_is_used_and_the_report_says_so() -> None:
@@ -308,7 +310,7 @@ def test_parquet_gives_the_same_clips_as_csv() -> None:
         (long(person=12345678901234567), {"form": "long"}),
     ):
         expected, found = parse(blob, **options), parse(parquet(blob), **options)
-        for field in ("frame", "body", "xyz", "state", "frames", "start"):
+        for field in ("frame", "body", "xyz", "state", "frames", "first_frame"):
             assert np.array_equal(getattr(found, field), getattr(expected, field))
     numbers = arrow.array([5, None, 7], arrow.int32())
     assert np.isnan(parse(parquet(wide(), neck_x=numbers)).xyz).sum() == 1
@@ -327,6 +329,8 @@ def test_a_readers_layouts_are_kept_and_bounded() -> None:
 def test_a_joint_of_the_skeleton_that_the_file_does_not_have_is_a_wrong_option() -> None:
     with pytest.raises(PspError, match="no joint 'neck' of the skeleton small4"):
         reader_of(joints=("hip", "Neck", "left hand", "right hand"))
+    with pytest.raises(PspError, match=r"joint_names: .*'hips'.* Did you mean hip\?"):
+        reader_of(joint_names={"hips": "pelvis"})
 
 
 @pytest.mark.parametrize(
@@ -341,7 +345,6 @@ def test_a_joint_of_the_skeleton_that_the_file_does_not_have_is_a_wrong_option()
         ({"header": False, "form": "long"}, "names of all columns"),
         ({"axes": ["x"]}, "at least 2"),
         ({"axes": ["x", "x"]}, "'x' occurs more than once"),
-        ({"joints": ["hip", "hip"]}, "'hip' occurs more than once"),
         ({"coordinate_columns": "{joint}"}, "{joint}_{axis}"),
         ({"coordinate_columns": "{joint.x}_{axis}"}, "{joint}_{axis}"),
         ({"coordinate_columns": "{joint!r}_{axis}"}, "{joint}_{axis}"),
@@ -454,5 +457,10 @@ def test_a_file_of_utkinects_form_is_wide_and_separated_by_blanks() -> None:
     reader = TableReader(UCLA20, options, None)
     (source,), _ = reader.find([FileRef("joints_s01_e01.txt", None, 1)])
     clip = reader.parse(source, ["\n".join([rows[0], *rows]).encode()])
-    assert (clip.start, clip.frames, clip.frame.tolist(), len(clip.notes)) == (190, 5, [0, 1, 2, 3, 4], 1)
+    assert (clip.first_frame, clip.frames, clip.frame.tolist(), len(clip.notes)) == (
+        190,
+        5,
+        [0, 1, 2, 3, 4],
+        1,
+    )
     assert np.allclose(clip.xyz[3].ravel(), 1.5 + np.arange(60) / 100)

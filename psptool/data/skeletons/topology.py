@@ -31,6 +31,7 @@ class Topology:
         spine: (lower, upper) joint of the spine. Its length becomes the unit, its direction the z axis.
         shoulders: (from, to) joints of the shoulder line. Its horizontal part becomes the x axis (``align: body``).
         released_across: The line that the original implementation uses for the x axis (``align: released``).
+        dimensions: 3, or 2 for image coordinates, whose z is zero.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Topology:
     spine: tuple[int, int]
     shoulders: tuple[int, int]
     released_across: tuple[int, int]
+    dimensions: int = 3
 
     @property
     def size(self) -> int:

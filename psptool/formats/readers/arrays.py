@@ -53,23 +53,25 @@ class ArraysReader:
         topology: The skeleton, with V joints.
         options: Options of this format.
         key_of: Function from a clip's name to its key; None for any name.
-        dimensions: Number of coordinates, 2 or 3.
+        joints: The file's joints in order, by their names in the skeleton, None for one that it does not have; empty
+            if they are the skeleton's joints.
     """
 
     def __init__(
-        self, topology: Topology, options: ArraysOptions, key_of: KeyOf | None, dimensions: int = 3
+        self,
+        topology: Topology,
+        options: ArraysOptions,
+        key_of: KeyOf | None,
+        joints: Sequence[str | None] = (),
     ) -> None:
         self.format = "arrays"
-        self.topology, self.options, self.key_of, self.dimensions = topology, options, key_of, dimensions
-        self._order = joint_order(options.joints, topology)
-        self._joints = len(options.joints) or topology.size
+        self.topology, self.options, self.key_of = topology, options, key_of
+        self._order = joint_order(joints, topology)
+        self._joints, self._dimensions = len(joints) or topology.size, topology.dimensions
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """Clips are files with the suffixes of the options whose name is a clip name; others are strays."""
         return find_named(files, self.options, self.key_of)
-
-    def load(self) -> None:
-        """Do nothing: this reader has no compiled functions."""
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """Parse the bytes of one file to a clip.
@@ -130,9 +132,11 @@ class ArraysReader:
         values = values.transpose([axes.index(axis) for axis in "MTVC" if axis in axes])
         values = values if "M" in axes else values[None]
         persons, frames, joints, channels = values.shape
-        if joints != self._joints or channels not in (self.dimensions, self.dimensions + 1):
+        if joints != self._joints or channels not in (self._dimensions, self._dimensions + 1):
             found = f"{joints} joints of {channels} channels (axes {axes}, shape {values.shape})"
-            expected = f"{self._joints} joints of {self.dimensions} coordinates, optionally with a confidence"
+            expected = (
+                f"{self._joints} joints of {self._dimensions} coordinates, optionally with a confidence"
+            )
             raise RawFormatError("shape", where, found, expected)
         if not persons or not frames:
             raise RawFormatError(
@@ -144,10 +148,10 @@ class ArraysReader:
         self, file: FileRef, where: str, values: NDArray[Any], arrays: _Arrays
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Positions (M, T, J, C), and confidences (M, T, J) if there are any."""
-        positions, name = values[..., : self.dimensions], self.options.confidence_key
+        positions, name = values[..., : self._dimensions], self.options.confidence_key
         if name is None or "" in arrays:
-            more = values.shape[-1] > self.dimensions
-            return positions, values[..., self.dimensions] if more else None
+            more = values.shape[-1] > self._dimensions
+            return positions, values[..., self._dimensions] if more else None
         confidence = _array_named(file, arrays, name)
         axes = (self.options.axes or "MTVC"[-confidence.ndim - 1 :]).replace("C", "")
         where = f"{file}, {name}"

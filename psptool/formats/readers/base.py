@@ -67,20 +67,6 @@ class FileRef(NamedTuple):
         return shown(self.path if self.archive is None else f"{self.archive}:{self.path}")
 
 
-class Segment(NamedTuple):
-    """The part of a recording that is one clip, from a clip table.
-
-    Attributes:
-        first: First frame, in the recording's own frame numbers; None if the table has no number.
-        last: Last frame, included; None if the table has no number.
-        row: The table and the line in it, for messages.
-    """
-
-    first: int | None
-    last: int | None
-    row: str
-
-
 class ClipSource(NamedTuple):
     """The files of one clip.
 
@@ -88,25 +74,23 @@ class ClipSource(NamedTuple):
         name: The clip's name in the dataset's notation.
         key: The numbers in the name.
         files: The clip's files in the order of the frames; a single file in most formats.
-        segment: The part of the recording that is the clip; None for the whole recording.
+        segment: First and last frame of the clip in the recording, both included; None for a whole recording.
     """
 
     name: str
     key: ClipKey
     files: tuple[FileRef, ...]
-    segment: Segment | None = None
+    segment: tuple[int, int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tuples: faster, because pickling a named tuple calls a Python method.
-        segment = None if self.segment is None else tuple(self.segment)
-        return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files], segment)
+        return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files], self.segment)
 
 
 def _unpickled(
-    name: str, key: tuple[int, ...], files: list[tuple[Any, ...]], segment: tuple[Any, ...] | None
+    name: str, key: tuple[int, ...], files: list[tuple[Any, ...]], segment: tuple[int, int] | None
 ) -> ClipSource:
-    part = None if segment is None else Segment(*segment)
-    return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files), part)
+    return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files), segment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +121,7 @@ class RawClip:
         xyz: float32 (B, V, 3), metres, camera coordinates; never infinite. A joint with NaN, or at exactly (0, 0, 0),
             is missing. In 2D, x and y are in pixels or another unit, and z is 0.
         state: uint8 (B, V), tracking states; `STATE_UNKNOWN` if the format has none.
-        start: Number of the first frame in the recording's own frame numbers, to which segments refer.
+        first_frame: The recording's own number of frame 0, if its frames have numbers.
         notes: Notes for the report.
     """
 
@@ -148,7 +132,7 @@ class RawClip:
     body: NDArray[np.int64]
     xyz: NDArray[np.float32]
     state: NDArray[np.uint8]
-    start: int = 0
+    first_frame: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -173,10 +157,6 @@ class Reader(Protocol):
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """The clips among ``files``, and the files of this format whose name is not a clip name."""
-        ...
-
-    def load(self) -> None:
-        """Load or compile the reader's compiled functions, if it has any."""
         ...
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:

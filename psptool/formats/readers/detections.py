@@ -39,11 +39,11 @@ class Detections(NamedTuple):
     positions: NDArray[np.floating]
 
 
-def joint_order(joints: Sequence[str], topology: Topology) -> NDArray[np.intp]:
+def joint_order(joints: Sequence[str | None], topology: Topology) -> NDArray[np.intp]:
     """For each joint of the skeleton, its index in the file, intp (V,).
 
     Args:
-        joints: The file's joints, by their names in the skeleton; empty if they are the skeleton's.
+        joints: The file's joints, by their names in the skeleton, None for others; empty if they are the skeleton's.
         topology: The skeleton.
 
     Raises:
@@ -55,8 +55,8 @@ def joint_order(joints: Sequence[str], topology: Topology) -> NDArray[np.intp]:
         if joint not in joints:
             raise PspError(
                 f"joints: the file has no joint {joint!r} of the skeleton {topology.name}",
-                f"{counted(len(joints), 'joint')}: {', '.join(joints[:5])}, …",
-                fix=suggest(joint, joints) or "Add it, or remove it from the skeleton.",
+                f"{counted(len(joints), 'joint')}: {', '.join(map(str, joints[:5]))}, …",
+                fix=suggest(joint, filter(None, joints)) or "Add it, or remove it from the skeleton.",
             )
     return np.array([joints.index(joint) for joint in topology.joints])
 

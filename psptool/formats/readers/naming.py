@@ -17,7 +17,7 @@ def find_named(
 
     Args:
         files: The files.
-        options: ``suffixes``, and ``folders``: the number of folders whose names are part of the clip's name.
+        options: ``suffixes`` of the files.
         key_of: Function from a clip's name to its key; None for any name, with the key `UNNAMED`.
     """
     clips, strays = [], []
@@ -25,19 +25,10 @@ def find_named(
         suffix = next((s for s in options.suffixes if file.plain.lower().endswith(s)), None)
         if suffix is None or len(file.name) == len(suffix):
             continue
-        name = clip_name(file, suffix, options.folders)
+        name = shown(file.name[: -len(suffix)])
         key = UNNAMED if key_of is None else key_of(name)
         if key is None:
             strays.append(Stray(shown(file.name), str(file), OTHER_NAME))
         else:
             clips.append(ClipSource(name, key, (file,)))
     return clips, strays
-
-
-def clip_name(file: FileRef, suffix: str, folders: int = 0) -> str:
-    """The file's name without ``suffix``, after the names of ``folders`` folders above it, joined by ``_``."""
-    stem = file.name[: -len(suffix)]
-    if not folders:
-        return shown(stem)
-    above = [part for part in file.place.parts[:-1] if part not in ("/", "..", ".")]
-    return shown("_".join((*above[-folders:], stem)))

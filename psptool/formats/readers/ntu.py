@@ -42,6 +42,12 @@ class NtuReader:
     def __init__(self, any_name: bool = False) -> None:
         self.any_name = any_name
 
+    def compile(self) -> None:
+        """Load the compiled scanner, or compile it."""
+        from psptool.formats.readers.scanner import scan
+
+        scan(b"0", self.topology.size)
+
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """Clips are files ``SsssCcccPpppRrrrAaaa.skeleton`` or ``.skeleton.txt``; others are strays."""
         clips, strays = [], []
@@ -56,12 +62,6 @@ class NtuReader:
             else:
                 clips.append(ClipSource(stem, key, (file,)))
         return clips, strays
-
-    def load(self) -> None:
-        """Load or compile the scanner."""
-        from psptool.formats.readers.scanner import scan
-
-        scan(b"0", self.topology.size)
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """Parse the bytes of one file to a clip of V = 25 joints.

@@ -16,7 +16,6 @@ from pathlib import Path, PurePath
 from psptool.common.errors import PspError, RawFormatError, cannot_read
 from psptool.formats.readers import archives, tars
 from psptool.formats.readers.base import ClipSource, FileRef, Reader, Stray
-from psptool.formats.readers.clip_table import SegmentReader
 from psptool.formats.readers.packing import (
     ARCHIVE_SUFFIXES,
     PACKED_SUFFIXES,
@@ -82,8 +81,6 @@ def clips_among(files: list[FileRef], reader: Reader) -> tuple[list[ClipSource],
         strays += [Stray(clip.name, str(clip.files[0]), reason) for clip in odd_clips]
         strays += [Stray(stray.name, stray.source, reason) for stray in odd_strays]
     strays += _unread_archives(files, clips, strays)
-    if isinstance(reader, SegmentReader):
-        strays += reader.without_recording(clips)
     clips.sort(key=lambda clip: (clip.name, str(clip.files[0])))
     return clips, sorted(strays, key=lambda stray: (stray.name, stray.source))
 

@@ -21,14 +21,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.common.errors import RawFormatError, suggest
+from psptool.common.errors import PspError, RawFormatError, suggest
 from psptool.common.text import counted
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.base import ClipSource, FileRef, KeyOf, RawClip, Stray
@@ -104,25 +105,31 @@ class TableReader:
         topology: The skeleton, with V joints.
         options: Options of this format.
         key_of: Function from a clip's name to its key; None for any name.
-        dimensions: Number of coordinates, 2 or 3.
+        joints: The file's joints in order, by their names in the skeleton, None for one that it does not have; empty
+            if they are the skeleton's joints. The order matters where joints have numbers, or columns no names.
     """
 
     def __init__(
-        self, topology: Topology, options: TableOptions, key_of: KeyOf | None, dimensions: int = 3
+        self,
+        topology: Topology,
+        options: TableOptions,
+        key_of: KeyOf | None,
+        joints: Sequence[str | None] = (),
     ) -> None:
         self.format = "table"
-        self.topology, self.options, self.key_of, self.dimensions = topology, options, key_of, dimensions
-        joint_order(options.joints, topology)
-        # Joints in the order of the file, which also has joints that are not in the skeleton.
-        self._joints = options.joints or topology.joints
+        self.topology, self.options, self.key_of = topology, options, key_of
+        self._order, self._dimensions = joint_order(joints, topology).tolist(), topology.dimensions
+        self._joints = tuple(joints) or topology.joints
+        _require_joints(options.joint_names, topology)
+        self._by_name = {_plain(self._name_in_file(joint)): v for v, joint in enumerate(topology.joints)}
         self._layouts: dict[tuple[str, ...] | int, _Layout] = {}
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """Clips are files with the suffixes of the options whose name is a clip name; others are strays."""
         return find_named(files, self.options, self.key_of)
 
-    def load(self) -> None:
-        """Load or compile the scanner."""
+    def compile(self) -> None:
+        """Load the compiled scanner, or compile it."""
         from psptool.formats.readers.scanner import scan_table
 
         scan_table(b"1", 0, ",", np.zeros(1, np.int64), 0)
@@ -156,7 +163,7 @@ class TableReader:
         person: NDArray[np.int64] | None,
     ) -> tuple[Detections, tuple[str, ...]]:
         """One body per row."""
-        joints, dimensions = self.topology.size, self.dimensions
+        joints, dimensions = self.topology.size, self._dimensions
         end = first + joints * dimensions
         positions = rows.values[:, first:end].reshape(-1, joints, dimensions)
         confidence = rows.values[:, end : end + joints] if rows.layout.confidence else None
@@ -184,13 +191,13 @@ class TableReader:
         joint = of_text[rows.values[:, 0].astype(np.int64)]  # (R,)
         used = joint >= 0
         ids = np.zeros(len(number), np.int64) if person is None else person
-        coordinates = rows.values[:, first : first + self.dimensions]
-        confidence = rows.values[:, first + self.dimensions] if rows.layout.confidence else None
+        coordinates = rows.values[:, first : first + self._dimensions]
+        confidence = rows.values[:, first + self._dimensions] if rows.layout.confidence else None
         drop_uncertain(coordinates, confidence, self.options.min_confidence)
         if not used.all():
             number, ids, joint, coordinates = number[used], ids[used], joint[used], coordinates[used]
         if not len(number):
-            return Detections(number, ids, np.empty((0, self.topology.size, self.dimensions))), ()
+            return Detections(number, ids, np.empty((0, self.topology.size, self._dimensions))), ()
         if (np.diff(number) < 0).any() or (np.diff(ids) != 0).any():
             order = np.lexsort((ids, number))
             number, ids, joint, coordinates = number[order], ids[order], joint[order], coordinates[order]
@@ -201,7 +208,7 @@ class TableReader:
         if bodies * joints > MAX_CELLS:
             found = f"{bodies} bodies of {joints} joints"
             raise RawFormatError("too large", str(file), found, f"at most {MAX_CELLS} joints in all")
-        positions = np.full((bodies, joints, self.dimensions), np.nan)
+        positions = np.full((bodies, joints, self._dimensions), np.nan)
         # Backwards, so that of several rows for one joint the first is written last.
         positions[body[::-1], joint[::-1]] = coordinates[::-1]
         there = np.zeros((bodies, joints), bool)
@@ -277,23 +284,22 @@ class TableReader:
             RawFormatError: No text is a joint of the skeleton, or a number is outside of the file's joints.
         """
         index = {joint: v for v, joint in enumerate(self.topology.joints)}
-        by_name = {_plain(self._name_in_file(joint)): index.get(joint, -1) for joint in self._joints}
-        first = self.options.first_number
-        found = []
+        first, found = self.options.first_number, []
         for text in texts:
             number = _person_number(text)
-            if _plain(text) in by_name:
-                found.append(by_name[_plain(text)])
+            if (named := self._by_name.get(_plain(text))) is not None:
+                found.append(named)
             elif number is None:
                 found.append(-1)
             elif first <= number < first + len(self._joints):
-                found.append(index.get(self._joints[number - first], -1))
+                found.append(index.get(self._joints[number - first] or "", -1))
             else:
                 expected = f"{first} to {first + len(self._joints) - 1}, or names"
                 raise RawFormatError("joint number", f"{file}, column {self.options.joint}", text, expected)
         if max(found, default=-1) < 0:
             listed = ", ".join(map(excerpt, texts[:5]))
-            expected = f"joints of the skeleton {self.topology.name}, such as {self._name_in_file(self._joints[0])!r}"
+            example = self._name_in_file(self.topology.joints[0])
+            expected = f"joints of the skeleton {self.topology.name}, such as {example!r}"
             raise RawFormatError("joint names", f"{file}, column {self.options.joint}", listed, expected)
         return np.array(found, np.int64)
 
@@ -386,16 +392,16 @@ class TableReader:
         if frame is None and (options.form == "long" or person is not None):
             known.required(options.frame or "frame", "frame")
         used += [] if frame is None else [frame]
-        axes = options.axes[: self.dimensions]
-        if len(axes) < self.dimensions:
-            expected = f"{self.dimensions} names, because the skeleton has {self.dimensions} dimensions"
+        axes = options.axes[: self._dimensions]
+        if len(axes) < self._dimensions:
+            expected = f"{self._dimensions} names, because the skeleton has {self._dimensions} dimensions"
             raise RawFormatError("axes", where, ", ".join(axes), expected)
         if options.form == "long":
             used += [known.required(axis, "axes") for axis in axes]
             confidence = known.optional(options.confidence, "confidence")
             confidences = [] if confidence is None else [confidence]
         else:
-            joints = [(self._joints.index(joint), joint) for joint in self.topology.joints]
+            joints = list(zip(self._order, self.topology.joints, strict=True))
             used += [
                 known.required(self._column(number, joint, axis), "coordinate_columns")
                 for number, joint in joints
@@ -420,12 +426,14 @@ class TableReader:
         options, count = self.options, len(first_row)
         if options.form == "long":
             return options.columns + ("",) * (count - len(options.columns))
-        axes = options.axes[: self.dimensions]
+        axes = options.axes[: self._dimensions]
         more = count - len(options.columns) - len(self._joints) * len(axes)
         if more >= len(self._joints) or options.confidence is not None:
             axes = (*axes, options.confidence or "confidence")
         coordinates = tuple(
-            self._column(number, joint, axis) for number, joint in enumerate(self._joints) for axis in axes
+            "" if joint is None else self._column(number, joint, axis)
+            for number, joint in enumerate(self._joints)
+            for axis in axes
         )
         names = options.columns + coordinates
         # After a separator at the end of the line, there is an empty field.
@@ -497,6 +505,17 @@ class _Columns:
         return self.required(name or default, default)
 
 
+def _require_joints(names: Iterable[str], topology: Topology) -> None:
+    """Raises PspError for a name of no joint."""
+    for name in names:
+        if name not in topology.joints:
+            raise PspError(
+                f"joint_names: no joint of the skeleton {topology.name}",
+                repr(name),
+                fix=suggest(name, topology.joints) or "Write the skeleton's name first, then the file's.",
+            )
+
+
 def _short(text: str, most: int = 120) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -508,11 +527,13 @@ def _places(names: Sequence[str]) -> dict[str, list[int]]:
     return found
 
 
+@lru_cache(4096)
 def _plain(name: str) -> str:
     """A name without upper and lower case, spaces and punctuation."""
     return _LETTERS.sub("", name).casefold()
 
 
+@lru_cache(4096)
 def _person_number(text: str) -> int | None:
     """The integer that a text is, such as ``3`` or ``3.0``; otherwise None."""
     match = re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", text.strip(), re.ASCII)

@@ -79,9 +79,6 @@ class UclaJsonReader:
                 clips.append(ClipSource(shown(file.place.stem), key, (file,)))
         return clips, strays
 
-    def load(self) -> None:
-        """Do nothing: this reader has no compiled functions."""
-
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """Parse the bytes of one file to a clip with one body in every frame.
 
@@ -165,9 +162,6 @@ class UclaTextReader:
         if named is None or not frames:
             return None
         return ClipSource(*named, (*sorted(frames, key=_order), *lists))
-
-    def load(self) -> None:
-        """Do nothing: this reader has no compiled functions."""
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """Parse the bytes of the frame files, and of `fileList.txt` if present, to a clip.

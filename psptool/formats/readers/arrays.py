@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
 from psptool.data.skeletons.topology import Topology
-from psptool.formats.readers.base import ClipSource, FileRef, KeyOf, RawClip, Stray
+from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.detections import (
     Detections,
     drop_uncertain,
@@ -26,7 +26,7 @@ from psptool.formats.readers.detections import (
     require_finite,
     to_clip,
 )
-from psptool.formats.readers.naming import find_named
+from psptool.formats.readers.naming import KeyOf, find_named
 from psptool.formats.readers.text import excerpt
 from psptool.schemas.formats import ArraysOptions
 

@@ -6,7 +6,6 @@ Array shapes: B body detections (one body in one frame), T frames, V joints.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple, Protocol
@@ -134,10 +133,6 @@ class RawClip:
     state: NDArray[np.uint8]
     first_frame: int = 0
     notes: tuple[str, ...] = ()
-
-
-KeyOf = Callable[[str], "ClipKey | None"]
-"""A function from a clip's name to its key; None for the name of no clip. It is sent to worker processes."""
 
 
 class Reader(Protocol):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from psptool.common.paths import shown
-from psptool.data.skeletons.datasets import UNNAMED
-from psptool.formats.readers.base import ClipSource, FileRef, KeyOf, Stray
+from psptool.data.skeletons.datasets import UNNAMED, ClipKey
+from psptool.formats.readers.base import ClipSource, FileRef, Stray
 from psptool.schemas.formats import FileOptions
+
+KeyOf = Callable[[str], ClipKey | None]
+"""A function from a clip's name to its key; None for the name of no clip. It is sent to worker processes."""
 
 OTHER_NAME = "the name is not a clip name of the dataset"
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from psptool.common.errors import PspError, RawFormatError, suggest
 from psptool.common.text import counted
 from psptool.data.skeletons.topology import Topology
-from psptool.formats.readers.base import ClipSource, FileRef, KeyOf, RawClip, Stray
+from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.detections import (
     Detections,
     drop_uncertain,
@@ -40,7 +40,7 @@ from psptool.formats.readers.detections import (
     require_finite,
     to_clip,
 )
-from psptool.formats.readers.naming import find_named
+from psptool.formats.readers.naming import KeyOf, find_named
 from psptool.formats.readers.text import excerpt, no_body, not_text, number_error, without_mark
 from psptool.schemas.formats import TableOptions
 

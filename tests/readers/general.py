@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.data.skeletons.datasets import ClipKey
-from psptool.data.skeletons.topology import Topology, groups, mirror, pairs
+from psptool.data.skeletons.topology import JointGroup, Topology
 
 JOINTS = ("hip", "neck", "left hand", "right hand")
 SKELETON = Topology(
-    "small4",
-    JOINTS,
-    pairs((1, 2), (2, 3), (2, 4)),
-    groups(trunk=(1, 2), left_hand=(3,), right_hand=(4,)),
-    groups(body=(1, 2), hands=(3, 4)),
-    mirror(4, (3, 4)),
+    name="small4",
+    joints=JOINTS,
+    bones=((0, 1), (1, 2), (1, 3)),
+    parts=(JointGroup("trunk", (0, 1)), JointGroup("left hand", (2,)), JointGroup("right hand", (3,))),
+    regions=(JointGroup("body", (0, 1)), JointGroup("hands", (2, 3))),
+    mirror=(0, 1, 3, 2),
     center=0,
     spine=(0, 1),
     shoulders=(2, 3),

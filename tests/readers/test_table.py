@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.data.skeletons.datasets import ClipKey
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.formats.readers import table
-from psptool.formats.readers.base import FileRef, RawClip
+from psptool.formats.readers.base import RawClip
 from psptool.formats.readers.scanner import MOST_TEXTS
 from psptool.formats.readers.table import TableReader
 from psptool.schemas.formats import TableOptions
@@ -453,14 +452,9 @@ def test_parquet_without_pyarrow_names_what_to_install(monkeypatch: pytest.Monke
 
 def test_a_file_of_utkinects_form_is_wide_and_separated_by_blanks() -> None:
     rows = [f"{190 + 2 * t}   " + "  ".join(f"{t + v / 100:.6f}" for v in range(60)) + "  " for t in range(3)]
-    options = TableOptions(reader="table", header=False, columns=("frame",), suffixes=(".txt",), max_gap=10)
-    reader = TableReader(UCLA20, options, None)
-    (source,), _ = reader.find([FileRef("joints_s01_e01.txt", None, 1)])
-    clip = reader.parse(source, ["\n".join([rows[0], *rows]).encode()])
-    assert (clip.first_frame, clip.frames, clip.frame.tolist(), len(clip.notes)) == (
-        190,
-        5,
-        [0, 1, 2, 3, 4],
-        1,
-    )
-    assert np.allclose(clip.xyz[3].ravel(), 1.5 + np.arange(60) / 100)
+    joints = (*JOINTS, *[None] * 16)
+    options = {"header": False, "columns": ("frame",), "joints": joints, "max_gap": 10}
+    clip = parse("\n".join([rows[0], *rows]).encode(), **options)
+    assert (clip.first_frame, clip.frames, clip.frame.tolist()) == (190, 5, [0, 1, 2, 3, 4])
+    assert clip.notes == ("1 row with the frame and person of an earlier row, ignored",)
+    assert np.allclose(clip.xyz[3].ravel(), 1.5 + np.arange(12) / 100)

@@ -165,7 +165,22 @@ class TableOptions(FileOptions):
         return self
 
 
-FormatOptions = Annotated[ArraysOptions | TableOptions, Field(discriminator="reader")]
+class PysklOptions(FileOptions):
+    """Options of the reader `pyskl`: pickle files of PYSKL and MMAction2, which hold many clips each."""
+
+    reader: Literal["pyskl"]
+    suffixes: tuple[str, ...] = Field(
+        (".pkl", ".pickle"),
+        min_length=1,
+        description="Ends of the names of the pickle files, in lower case",
+    )
+    axes: Literal["MTVC", "CTVM"] = Field(
+        "MTVC",
+        description="Order of the axes of `keypoint`: M persons, T frames, V joints, C coordinates",
+    )
+
+
+FormatOptions = Annotated[ArraysOptions | TableOptions | PysklOptions, Field(discriminator="reader")]
 """The options of any reader of a general format; the key `reader` selects the model."""
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from psptool.common.errors import RawFormatError
 from psptool.data.skeletons.datasets import DATASETS, Dataset
 from psptool.formats.exchange.positions import Coordinates
-from psptool.formats.exchange.unpickling import short_repr
+from psptool.formats.readers.unpickling import short_repr
 from psptool.schemas.report import LeftOut
 
 

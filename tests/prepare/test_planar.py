@@ -9,21 +9,34 @@ import numpy as np
 import pytest
 
 from psptool.data.skeletons.datasets import ClipKey
-from psptool.data.skeletons.topologies import NTU25
+from psptool.data.skeletons.topology import JointGroup, Topology
 from psptool.preparation.normalize import UNSCALED, normalize
 from psptool.preparation.planar import find_planar_transform
 from psptool.preparation.tracks import Persons
 from psptool.schemas.dataset import Align, PreparationSettings
 
-LEFT_HIP, RIGHT_HIP, LEFT_SHOULDER, RIGHT_SHOULDER = 12, 16, 4, 8
-MIDLINE = replace(NTU25, dimensions=2)
+LEFT_HIP, RIGHT_HIP, LEFT_SHOULDER, RIGHT_SHOULDER = 2, 3, 4, 5
+JOINTS = ("hips", "neck", "left hip", "right hip", "left shoulder", "right shoulder")
+MIDLINE = Topology(
+    name="flat6",
+    joints=JOINTS,
+    bones=((0, 1), (0, 2), (0, 3), (1, 4), (1, 5)),
+    parts=(JointGroup("hips", (0, 2, 3)), JointGroup("shoulders", (1, 4, 5))),
+    regions=(JointGroup("hips", (0, 2, 3)), JointGroup("shoulders", (1, 4, 5))),
+    mirror=(0, 1, 3, 2, 5, 4),
+    center=0,
+    spine=(0, 1),
+    shoulders=(RIGHT_SHOULDER, LEFT_SHOULDER),
+    released_across=(RIGHT_SHOULDER, LEFT_SHOULDER),
+    dimensions=2,
+)
 SIDES = replace(MIDLINE, center=RIGHT_HIP, spine=(RIGHT_HIP, RIGHT_SHOULDER))
 """As COCO's 17 joints: none is in the middle of the body."""
 
 
 def bodies(frames: int = 6) -> np.ndarray:
     """(P, V, 3) in pixels, z = 0."""
-    xyz = np.random.default_rng(0).uniform(100, 900, (frames, 25, 3)).astype(np.float32)
+    xyz = np.random.default_rng(0).uniform(100, 900, (frames, len(JOINTS), 3)).astype(np.float32)
     xyz[..., 2] = 0
     return xyz
 

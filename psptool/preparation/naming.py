@@ -10,16 +10,13 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from psptool.common.errors import PspError, RawFormatError, cannot_read, suggest
+from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import read_text, shown
 from psptool.data.skeletons.keys import UNNAMED, ClipKey
-from psptool.formats.readers.base import ClipSource, RawClip, Stray
+from psptool.formats.readers.base import ClipSource, Stray
 from psptool.schemas.description import CLIP_NAME, FIELDS, MAX_LIST, DatasetDescription
 
 _SEPARATORS = "\t;,"
@@ -59,53 +56,24 @@ def name_clips(
         return _by_table(description, sources)
     clips: list[ClipSource] = []
     strays: list[Stray] = []
+    classes = len(description.class_names)
     for source in sources:
-        if source.key != UNNAMED:
-            clips.append(source)
-            continue
-        named = description.parse.of_path(_path(source))
-        if named is None:
-            reason = f"the name is not {description.clips.in_words} with a known class"
-        elif not CLIP_NAME.fullmatch(named[0]):
+        name, key, reason = source.name, source.key, ""
+        if key == UNNAMED:
+            named = description.parse.of_path(_path(source))
+            if named is None:
+                reason = f"the name is not {description.clips.in_words} with a known class"
+            else:
+                name, key = named
+        if not CLIP_NAME.fullmatch(name):
             reason = "the name has other characters than letters, digits, spaces and _ . + -"
+        elif key.label >= classes:
+            reason = f"label {key.label} is not one of the {classes} classes, which begin with 0"
+        if reason:
+            strays.append(Stray(source.name, str(source.files[0]), reason))
         else:
-            clips.append(source._replace(name=named[0], key=named[1]))
-            continue
-        strays.append(Stray(source.name, str(source.files[0]), reason))
+            clips.append(source if key is source.key else source._replace(name=name, key=key))
     return clips, strays
-
-
-def cut(clip: RawClip, source: ClipSource) -> RawClip:
-    """The segment of a recording that is the clip ``source``; the recording itself if it has no segment.
-
-    Raises:
-        RawFormatError: The segment is not within the recording, or has no body.
-    """
-    if source.segment is None:
-        return clip
-    first, last = source.segment
-    begin, end = clip.first_frame, clip.first_frame + clip.frames - 1
-    if not begin <= first <= last <= end:
-        raise RawFormatError(
-            "segment",
-            f"{source.files[0]}, {source.name}",
-            f"frames {first} to {last}",
-            f"frames of {begin} to {end}",
-        )
-    inside = (clip.frame >= first - begin) & (clip.frame <= last - begin)
-    if not inside.any():
-        raise RawFormatError(
-            "no body", source.name, f"no body in frames {first} to {last}", "at least one body"
-        )
-    return replace(
-        clip,
-        frames=last - first + 1,
-        frame=(clip.frame[inside] - (first - begin)).astype(np.int32),
-        body=clip.body[inside],
-        xyz=np.ascontiguousarray(clip.xyz[inside]),
-        state=np.ascontiguousarray(clip.state[inside]),
-        first_frame=first,
-    )
 
 
 def read_clip_table(description: DatasetDescription) -> list[TableRow]:

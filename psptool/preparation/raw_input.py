@@ -14,7 +14,6 @@ from psptool.common.errors import PspError
 from psptool.common.paths import shown
 from psptool.common.text import counted
 from psptool.common.version import __version__
-from psptool.data.skeletons.keys import UNNAMED
 from psptool.formats.readers.base import ClipSource, FileRef, Reader, Stray
 from psptool.formats.readers.making import make_readers
 from psptool.formats.readers.sources import clips_among, list_files
@@ -119,10 +118,10 @@ def _find_clips(
     all_strays: list[Stray] = []
     for reader in readers:
         clips, strays = clips_among(files, reader)
-        if dataset.clips.table is not None or any(clip.key == UNNAMED for clip in clips):
-            clips, more = name_clips(dataset, clips)
+        clips, more = name_clips(dataset, clips)
+        strays += more
+        if not dataset.keys_in_names:
             clips.sort(key=lambda clip: (clip.name, str(clip.files[0])))
-            strays += more
         if clips:
             found.append((reader, clips, strays))
         all_strays += strays

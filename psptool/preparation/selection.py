@@ -85,7 +85,7 @@ def find_persons(clip: RawClip, topology: Topology, settings: PreparationSetting
             f"{unseen} of {len(clip.frame)} bodies have fewer than half of their joints; absent in that frame"
         )
         persons = persons._replace(notes=(note, *persons.notes))
-    return persons
+    return persons._replace(notes=(*clip.notes, *persons.notes)) if clip.notes else persons
 
 
 def place_persons(tracks: Sequence[Track], selection: Selection, frames: int) -> Persons:

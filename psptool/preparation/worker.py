@@ -14,7 +14,6 @@ from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, Reader
 from psptool.formats.readers.sources import MAX_BYTES, read_clip
 from psptool.formats.readers.text import same_text
-from psptool.preparation.naming import cut
 from psptool.preparation.normalize import normalize
 from psptool.preparation.raw_input import ClipCopies, raw_size
 from psptool.preparation.selection import find_persons
@@ -175,7 +174,7 @@ def prepare_clip(
                     f"{source.files[0]} and {other.files[0]}",
                     fix="Use only one of them with --raw, or remove the wrong one.",
                 )
-        clip = cut(reader.parse(source, blobs), source)
+        clip = reader.parse(source, blobs)
         persons = find_persons(clip, reader.topology, settings)
         prepared = normalize(clip.name, clip.key, persons, reader.topology, settings)
     except RawFormatError as error:

@@ -18,6 +18,7 @@ from psptool.data.skeletons import keys
 from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.schemas.base import Strict
+from psptool.schemas.formats import ArraysOptions, PysklOptions, TableOptions
 from psptool.schemas.problems import Problem, Problems, listed, refuse, short
 from psptool.schemas.protocols import (
     FieldProtocol,
@@ -51,7 +52,9 @@ class UclaFormat(Strict):
 
 
 # A format is added here and in `psptool.formats.readers.making`.
-Format = Annotated[NtuFormat | UclaFormat, Field(discriminator="reader")]
+Format = Annotated[
+    NtuFormat | UclaFormat | ArraysOptions | TableOptions | PysklOptions, Field(discriminator="reader")
+]
 
 
 class ClipNames(Strict):
@@ -79,9 +82,8 @@ class ClipNames(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
-        if (self.pattern is None) == (self.table is None):
-            found = "neither" if self.pattern is None else "both"
-            problems.append(Problem("pattern", found, "either pattern or table", "Give one of them."))
+        if self.pattern is not None and self.table is not None:
+            problems.append(Problem("pattern", "a table too", "either pattern or table", "Give one of them."))
         if self.pattern is not None:
             problems += _pattern_problems(self.pattern)
         known = {"file", "name", "first", "last", *FIELDS}
@@ -196,8 +198,14 @@ class DatasetDescription(Strict):
         description="The joint, by its name in the skeleton, of each position in the files; null for one to ignore. "
         "By default the skeleton's joints in their order",
     )
-    format: Format
-    clips: ClipNames
+    dimensions: Literal[2, 3] | None = Field(
+        None, description="2 for image coordinates, 3 for positions in space; by default as the skeleton"
+    )
+    format: Format = Field(description="Reader of the files, and its options")
+    clips: ClipNames = Field(
+        ClipNames(),
+        description="Names and numbers of the clips; needless for `pyskl`, whose files have labels",
+    )
     classes: dict[str, str] = Field(
         min_length=1,
         description="Class name by the value of `label`; labels follow its order. In YAML also a list of class names, "
@@ -278,7 +286,10 @@ class DatasetDescription(Strict):
     def used_skeleton(self) -> SkeletonDescription:
         """The skeleton of the prepared clips: the kept joints with their new names."""
         skeleton = self.skeleton if self.keep is None else self.skeleton.subset(self.keep)
-        return skeleton.renamed(self.rename) if self.rename else skeleton
+        skeleton = skeleton.renamed(self.rename) if self.rename else skeleton
+        if self.dimensions is None or self.dimensions == skeleton.dimensions:
+            return skeleton
+        return skeleton.complete.model_copy(update={"dimensions": self.dimensions})
 
     @cached_property
     def in_files(self) -> tuple[str | None, ...]:
@@ -308,7 +319,7 @@ class DatasetDescription(Strict):
 
     @cached_property
     def parse(self) -> NameParser:
-        """The function from a clip name to its key. With a clip table, no name has one."""
+        """The function from a clip name to its key. Without a pattern, no name has one."""
         return NameParser(self.clips.pattern or r"(?!)", self.labels, self.numbers)
 
     @property
@@ -439,6 +450,8 @@ def _joint_problems(given: DatasetDescription) -> Iterator[Problem]:
 
 
 def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
+    if given.clips.pattern is None and given.clips.table is None and given.format.reader != "pyskl":
+        yield Problem("clips", "neither pattern nor table", "one of them", "Add for example pattern.")
     if bad := [name for name in given.missing if not CLIP_NAME.fullmatch(name)]:
         yield Problem("missing", short(bad[0]), "clip names", "Write one name a line, without a path.")
     there = set(re.compile(given.clips.pattern).groupindex) if given.clips.pattern else set(FIELDS)

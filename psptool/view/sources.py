@@ -22,7 +22,6 @@ from psptool.formats.readers.making import builtin_readers, make_readers
 from psptool.formats.readers.packing import ARCHIVE_SUFFIXES, without_packing
 from psptool.formats.readers.sources import LOST, MAX_BYTES, clips_among, list_files, read_clip
 from psptool.preparation.interpolation import is_missing
-from psptool.preparation.naming import cut
 from psptool.preparation.normalize import normalize
 from psptool.preparation.selection import find_persons, place_persons, select
 from psptool.preparation.tracks import fill_missing_joints, join, place, split_tracks
@@ -124,7 +123,7 @@ def viewed_recording(
     Raises:
         PspError: The recording cannot be read or prepared.
     """
-    raw = cut(reader.parse(source, read_clip(source)), source)
+    raw = reader.parse(source, read_clip(source))
     tracks = split_tracks(raw).tracks
     if not tracks:
         find_persons(raw, reader.topology, settings)  # raises an error that says why there is no person

@@ -64,10 +64,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "an unknown key": (put("framerate", value=25), "framerate: found a key that does not exist.*frame_rate"),
     "an unknown skeleton": (put("skeleton", value="coco71"), "skeleton: found 'coco71'.*Did you mean coco17"),
     "a format without reader": (put("format", value={}), "format: .*reader"),
-    "an unknown reader": (put("format", "reader", value="xml"), "format: .*'ntu', 'ucla'"),
+    "an unknown reader": (put("format", "reader", value="xml"), "format: .*'ntu', 'ucla', 'arrays', 'table', 'pyskl'"),
     "no pattern and no table": (
         lambda values: values["clips"].pop("pattern"),
-        "clips.pattern: found neither",
+        "clips: found neither pattern nor table",
     ),
     "a pattern that is no expression": (
         put("clips", "pattern", value="(?P<label>"),

@@ -8,7 +8,7 @@ from psptool.formats.readers.base import FileRef, RawClip
 from psptool.formats.readers.ucla import MAX_TEXT_BYTES, UclaTextReader
 
 from . import raw
-from .conformance import ReaderConformance
+from .conformance import TextReaderConformance
 
 READER = UclaTextReader()
 LIST = f"{raw.UCLA_FOLDER}/fileList.txt"
@@ -22,7 +22,7 @@ def parse(frames: dict[int, bytes], listed: str | None = None) -> RawClip:
     return READER.parse(*raw.source_of(READER, files))
 
 
-class TestUclaTextConformance(ReaderConformance):
+class TestUclaTextConformance(TextReaderConformance):
     reader = READER
     name = raw.UCLA_NAME
     stray = "view_1/a07_s02_e03/frame_1_tc_1033_skeletons.txt"

@@ -282,10 +282,16 @@ class Batcher:
 
     def _random_changes(self, clips: int, generator: torch.Generator) -> Augmentation:
         """One augmentation per clip; ``generator`` is on the device."""
-        joints = self.clips.topology.size
+        topology, device = self.clips.topology, self.clips.device
         with record_function(AUGMENTING):
             return draw_augmentation(
-                clips, joints, self.augmentation, generator, self.clips.device, self.clips.up
+                clips,
+                topology.size,
+                self.augmentation,
+                generator,
+                device,
+                self.clips.up,
+                topology.dimensions,
             )
 
     def _device_generator(self, generator: torch.Generator) -> torch.Generator:

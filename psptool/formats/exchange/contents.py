@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
 from psptool.formats.exchange.positions import Coordinates
-from psptool.formats.exchange.unpickling import short_repr
+from psptool.formats.readers.unpickling import short_repr
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import LeftOut

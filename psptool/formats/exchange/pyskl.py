@@ -36,7 +36,7 @@ from psptool.formats.exchange.contents import (
     unicode_text,
 )
 from psptool.formats.exchange.positions import Coordinates, positions
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle, short_repr
+from psptool.formats.readers.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 
 Layout = Literal["MTVC", "CTVM"]

@@ -23,7 +23,7 @@ from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_label, plain_name, stem
 from psptool.formats.exchange.mapped import map_npy
 from psptool.formats.exchange.positions import Coordinates, positions, seen
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle, short_repr
+from psptool.formats.readers.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 
 FRAMES, PERSONS = 300, 2

@@ -118,9 +118,10 @@ class RawClip:
         frame: int32 (B,), 0-based frame of each detection, ascending.
         body: int64 (B,), the sensor's body ids. Never converted to float64, which cannot distinguish all ids.
         xyz: float32 (B, V, 3), metres, camera coordinates; never infinite. A joint with NaN, or at exactly (0, 0, 0),
-            is missing.
+            is missing. In 2D, x and y are in pixels or another unit, and z is 0.
         state: uint8 (B, V), tracking states; `STATE_UNKNOWN` if the format has none.
         first_frame: The recording's own number of frame 0, if its frames have numbers.
+        notes: Notes for the report.
     """
 
     name: str
@@ -131,13 +132,15 @@ class RawClip:
     xyz: NDArray[np.float32]
     state: NDArray[np.uint8]
     first_frame: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Reader(Protocol):
     """The reader of one raw format. To add a format, write such a class and inherit the conformance tests.
 
-    The constructor has an argument ``any_name``: if true, the reader also finds recordings whose name is not a clip
-    name. They have no label, so this is for prediction only.
+    The constructor of a dataset's own reader has an argument ``any_name``: if true, the reader also finds recordings
+    whose name is not a clip name. They have no label, so this is for prediction only. A reader of a general format has
+    an argument ``key_of`` instead, which is None for any name.
 
     Attributes:
         format: Short name, such as ``ntu-skeleton``.

@@ -7,17 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from psptool.data.skeletons.keys import ClipKey
 from psptool.data.skeletons.topology import Topology
+from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader, Stray
 from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.pyskl import PysklReader
+from psptool.formats.readers.segments import SegmentReader
+from psptool.formats.readers.table import TableReader
 from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription
 
+KeyOf = Callable[[str], ClipKey | None]
+
+
+def _general(
+    make: Callable[[Topology, Any, KeyOf | None, Sequence[str | None]], Reader],
+) -> Callable[[DatasetDescription, bool], tuple[Reader, ...]]:
+    """The reader of a general format, which selects the joints itself."""
+
+    def readers(description: DatasetDescription, any_name: bool) -> tuple[Reader, ...]:
+        key_of = None if any_name or not description.keys_in_names else description.parse
+        return (make(description.topology, description.format, key_of, description.in_files),)
+
+    return readers
+
+
 _READERS: dict[str, Callable[[DatasetDescription, bool], tuple[Reader, ...]]] = {
+    "arrays": _general(ArraysReader),
+    "table": _general(TableReader),
+    "pyskl": _general(PysklReader),
     "ntu": lambda description, any_name: (NtuReader(any_name, description),),
     "ucla": lambda description, any_name: (
         UclaJsonReader(any_name, description),
@@ -54,6 +78,27 @@ class JointSelection:
         )
 
 
+class InMetres:
+    """A reader of positions in another unit.
+
+    Args:
+        reader: The reader of the files.
+        metres: Length of the unit in metres.
+    """
+
+    def __init__(self, reader: Reader, metres: float) -> None:
+        self.format, self.topology, self.reader, self.metres = reader.format, reader.topology, reader, metres
+
+    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
+        """The clips that the reader finds."""
+        return self.reader.find(files)
+
+    def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
+        """The clip in metres; errors as in the reader."""
+        clip = self.reader.parse(source, blobs)
+        return replace(clip, xyz=clip.xyz * np.float32(self.metres))
+
+
 def make_readers(description: DatasetDescription, any_name: bool = False) -> tuple[Reader, ...]:
     """The readers of a dataset's recordings.
 
@@ -62,11 +107,15 @@ def make_readers(description: DatasetDescription, any_name: bool = False) -> tup
         any_name: Also find recordings whose names are not clip names, without label, for prediction.
     """
     readers = _READERS[description.format.reader](description, any_name)
-    in_files, joints = description.in_files, description.topology.joints
-    if in_files == joints:
-        return readers
-    positions = [in_files.index(name) for name in joints]
-    return tuple(JointSelection(reader, positions, description.topology) for reader in readers)
+    in_files, topology = description.in_files, description.topology
+    if topology.joints not in (in_files, readers[0].topology.joints):
+        positions = [in_files.index(name) for name in topology.joints]
+        readers = tuple(JointSelection(reader, positions, topology) for reader in readers)
+    if description.unit == "mm":
+        readers = tuple(InMetres(reader, 0.001) for reader in readers)
+    if description.clips.table is not None:
+        readers = tuple(map(SegmentReader, readers))
+    return readers
 
 
 def builtin_readers(any_name: bool = False) -> tuple[tuple[DatasetDescription, Reader], ...]:

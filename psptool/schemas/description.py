@@ -289,7 +289,8 @@ class DatasetDescription(Strict):
         skeleton = skeleton.renamed(self.rename) if self.rename else skeleton
         if self.dimensions is None or self.dimensions == skeleton.dimensions:
             return skeleton
-        return skeleton.complete.model_copy(update={"dimensions": self.dimensions})
+        values = skeleton.complete.model_dump()
+        return SkeletonDescription.model_validate({**values, "dimensions": self.dimensions})
 
     @cached_property
     def in_files(self) -> tuple[str | None, ...]:

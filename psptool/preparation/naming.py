@@ -18,6 +18,7 @@ from psptool.common.paths import read_text, shown
 from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import ClipSource, Stray
 from psptool.schemas.description import CLIP_NAME, FIELDS, MAX_LIST, DatasetDescription
+from psptool.schemas.problems import listed
 
 _SEPARATORS = "\t;,"
 
@@ -92,14 +93,15 @@ def read_clip_table(description: DatasetDescription) -> list[TableRow]:
     rows = csv.DictReader(io.StringIO(text), delimiter=separator)
     columns = {meaning: description.clips.columns.get(meaning, meaning) for meaning in _MEANINGS}
     there = [name or "" for name in rows.fieldnames or ()]
-    for meaning in ("file", "label", *description.clips.columns):
-        if columns[meaning] not in there:
-            raise PspError(
-                f"{path}: columns",
-                ", ".join(there) or "none",
-                f"a column {columns[meaning]!r} ({meaning})",
-                suggest(columns[meaning], there) or "Name it in clips.columns of the description.",
-            )
+    wanted = dict.fromkeys(("file", "label", *description.clips.columns))
+    missing = [meaning for meaning in wanted if columns[meaning] not in there]
+    if missing:
+        raise PspError(
+            f"{path}: columns",
+            listed(there, 20) or "none",
+            " and ".join(f"{columns[meaning]!r} ({meaning})" for meaning in missing),
+            suggest(columns[missing[0]], there) or "Name the columns in clips.columns of the description.",
+        )
     if ("first" in _given(columns, there)) != ("last" in _given(columns, there)):
         raise PspError(
             f"{path}: columns", ", ".join(there), "both first and last, or neither", "Add the other one."

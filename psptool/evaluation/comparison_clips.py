@@ -67,6 +67,8 @@ def synthetic_clips(model: TrainedModel) -> tuple[PreparedClip, ...]:
         frames = 30 + 5 * number
         walk = rng.normal(0, 0.02, (frames, topology.size, 3)).cumsum(axis=0)  # (T, V, 3)
         recorded = (bones + walk + (0, 0, 3)).astype(np.float32)
+        if topology.dimensions == 2:
+            recorded[..., 2] = 0
         clip = raw_clip(f"synthetic_{number:02d}", recorded[None])
         persons = find_persons(clip, topology, model.config.preparation)
         clips.append(normalize(clip.name, clip.key, persons, topology, model.config.preparation))

@@ -5,6 +5,7 @@ Notation for array shapes: M persons, T frames, V joints, K classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,9 @@ class LoadedModel:
         Args:
             clip: A clip of a prepared dataset.
             joints: Instead of ``clip``: recorded positions in camera coordinates, in metres, (T, V, 3) or
-                (M, T, V, 3). A joint that is NaN or exactly (0, 0, 0) is missing. A person with fewer than half of the
-                joints is absent in that frame. The positions are prepared like the training clips.
+                (M, T, V, 3); in 2D also with the last axis 2. A joint that is NaN or exactly (0, 0, 0) is missing. A
+                person with fewer than half of the joints is absent in that frame. The positions are prepared like the
+                training clips.
             frame_rate: Frames per second of ``joints``; None for that of the training clips. Another rate is resampled
                 to it, because motion is the difference between frames. Ignored with ``clip``.
 
@@ -133,12 +135,15 @@ class LoadedModel:
             recorded = np.asarray(joints, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise PspError("joints", str(error), "an array (T, V, 3) or (M, T, V, 3) of numbers") from error
+        if recorded.ndim in (3, 4) and recorded.shape[-1] == self.topology.dimensions == 2:
+            recorded = np.pad(recorded, [(0, 0)] * (recorded.ndim - 1) + [(0, 1)])  # z = 0
         self._check_joints("joints", recorded.shape)
         recorded = recorded.reshape(-1, *recorded.shape[-3:])  # (T, V, 3) or (M, T, V, 3) to (M, T, V, 3)
         if np.isinf(recorded).any():
             raise PspError("joints", "infinity", "metres, or NaN for a missing joint")
-        ours = self.trained.config.description.frame_rate
-        clip = raw_clip("joints", resampled(recorded, ours if frame_rate is None else frame_rate, ours))
+        dataset = self.trained.config.description
+        rate = dataset.frame_rate if frame_rate is None else frame_rate
+        clip = replace(raw_clip("joints", resampled(recorded, rate, dataset.frame_rate)), up=dataset.up)
         settings = self.trained.config.preparation
         return normalize(
             clip.name, clip.key, find_persons(clip, self.topology, settings), self.topology, settings

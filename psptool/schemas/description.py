@@ -123,10 +123,6 @@ class NameParser:
     def _path_regex(self) -> re.Pattern[str]:
         return re.compile(f"(?:.*/)?(?P<clip_>{self.pattern})")
 
-    @cached_property
-    def _groups(self) -> tuple[str, ...]:
-        return tuple(self._regex.groupindex)
-
     def __getstate__(self) -> dict[str, Any]:
         return {"pattern": self.pattern, "labels": self.labels, "values": self.values}
 
@@ -151,16 +147,33 @@ class NameParser:
         return None if key is None else (match["clip_"].strip("/").replace("/", "_"), key)
 
     def _key(self, match: re.Match[str]) -> ClipKey | None:
-        numbers: dict[str, int] = {}
-        for group in self._groups:
+        numbers = [-1, -1, -1, -1, -1]
+        for place, group, known in self._places:
             text = match[group]
             if text is None:
                 continue
-            number = self.number(group, text)
+            # Names are parsed by the hundred thousand: most values are found without a call.
+            number = known.get(text) if known else int(text) if len(text) < 5 and text.isdigit() else None
             if number is None:
-                return None
-            numbers[group] = number
-        return ClipKey(**numbers) if "label" in numbers else None
+                number = self.number(group, text)
+                if number is None:
+                    return None
+            numbers[place] = number
+        return ClipKey._make(numbers) if numbers[0] >= 0 else None
+
+    @cached_property
+    def _places(self) -> tuple[tuple[int, str, Mapping[str, int]], ...]:
+        """Of each group of the pattern: its position in the key, its name, and numbers of some texts."""
+        return tuple(
+            (ClipKey._fields.index(group), group, self._texts.get(group, {}))
+            for group in map(str, self._regex.groupindex)
+        )
+
+    @cached_property
+    def _texts(self) -> dict[str, Mapping[str, int]]:
+        numbers = {text: label for text, label in self.labels.items() if text.isdigit()}
+        padded = {text.zfill(width): label for text, label in numbers.items() for width in (2, 3)}
+        return {"label": {**padded, **self.labels}, **self.values}
 
     def number(self, group: str, text: str) -> int | None:
         """The number for the text of a field; None if it has none."""

@@ -128,7 +128,7 @@ def viewed_recording(
     if not tracks:
         find_persons(raw, reader.topology, settings)  # raises an error that says why there is no person
     filled = [fill_missing_joints(track, reader.topology) for track in tracks]
-    kept = select(filled, reader.topology.center, settings)
+    kept = select(filled, reader.topology.center, settings, raw.up)
     persons = place_persons(filled, kept, raw.frames)
     prepared = normalize(raw.name, raw.key, persons, reader.topology, settings)
     # Persons first, in order: a person has the same colour in both scenes.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.paths import shown
-from psptool.data.skeletons.keys import ClipKey
+from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.packing import without_packing
 
@@ -122,6 +122,7 @@ class RawClip:
         state: uint8 (B, V), tracking states; `STATE_UNKNOWN` if the format has none.
         first_frame: The recording's own number of frame 0, if its frames have numbers.
         notes: Notes for the report.
+        up: Vertical axis of the positions.
     """
 
     name: str
@@ -133,6 +134,7 @@ class RawClip:
     state: NDArray[np.uint8]
     first_frame: int = 0
     notes: tuple[str, ...] = ()
+    up: UpAxis = "y"
 
 
 class Reader(Protocol):

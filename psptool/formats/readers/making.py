@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from psptool.data.skeletons.keys import ClipKey
+from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader, Stray
@@ -51,22 +51,40 @@ _READERS: dict[str, Callable[[DatasetDescription, bool], tuple[Reader, ...]]] = 
 """The readers by the format of the description: several if recordings of one dataset have several forms."""
 
 
-class JointSelection:
+class Adapted:
+    """A reader that changes what another reader parses.
+
+    Args:
+        reader: The reader of the files.
+        topology: The joints of the clips.
+    """
+
+    def __init__(self, reader: Reader, topology: Topology) -> None:
+        self.reader, self.format, self.topology = reader, reader.format, topology
+
+    def compile(self) -> None:
+        """Load or compile the functions of the other reader."""
+        compile_reader = getattr(self.reader, "compile", None)
+        if compile_reader is not None:
+            compile_reader()
+
+    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
+        """The clips that the other reader finds."""
+        return self.reader.find(files)
+
+
+class JointSelection(Adapted):
     """A reader whose clips have the joints of the description: those that are kept, in their order.
 
     Args:
         reader: The reader of all joints in the files.
-        positions: For each joint of the clips, its position in the files.
         topology: The joints of the clips.
+        positions: For each joint of the clips, its position in the files.
     """
 
-    def __init__(self, reader: Reader, positions: Sequence[int], topology: Topology) -> None:
-        self.reader, self.positions, self.topology = reader, list(positions), topology
-        self.format = reader.format
-
-    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """The clips that the reader finds."""
-        return self.reader.find(files)
+    def __init__(self, reader: Reader, topology: Topology, positions: Sequence[int]) -> None:
+        super().__init__(reader, topology)
+        self.positions = list(positions)
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """The clip with the chosen joints; errors as in the reader."""
@@ -78,25 +96,24 @@ class JointSelection:
         )
 
 
-class InMetres:
-    """A reader of positions in another unit.
+class OtherCoordinates(Adapted):
+    """A reader of positions in another unit than metres, or with another vertical axis than y.
 
     Args:
         reader: The reader of the files.
         metres: Length of the unit in metres.
+        up: The vertical axis.
     """
 
-    def __init__(self, reader: Reader, metres: float) -> None:
-        self.format, self.topology, self.reader, self.metres = reader.format, reader.topology, reader, metres
-
-    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """The clips that the reader finds."""
-        return self.reader.find(files)
+    def __init__(self, reader: Reader, metres: float, up: UpAxis) -> None:
+        super().__init__(reader, reader.topology)
+        self.metres, self.up = metres, up
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """The clip in metres; errors as in the reader."""
         clip = self.reader.parse(source, blobs)
-        return replace(clip, xyz=clip.xyz * np.float32(self.metres))
+        xyz = clip.xyz if self.metres == 1 else clip.xyz * np.float32(self.metres)
+        return replace(clip, xyz=xyz, up=self.up)
 
 
 def make_readers(description: DatasetDescription, any_name: bool = False) -> tuple[Reader, ...]:
@@ -110,9 +127,10 @@ def make_readers(description: DatasetDescription, any_name: bool = False) -> tup
     in_files, topology = description.in_files, description.topology
     if topology.joints not in (in_files, readers[0].topology.joints):
         positions = [in_files.index(name) for name in topology.joints]
-        readers = tuple(JointSelection(reader, positions, topology) for reader in readers)
-    if description.unit == "mm":
-        readers = tuple(InMetres(reader, 0.001) for reader in readers)
+        readers = tuple(JointSelection(reader, topology, positions) for reader in readers)
+    metres = 0.001 if description.unit == "mm" else 1.0
+    if metres != 1 or description.up != "y":
+        readers = tuple(OtherCoordinates(reader, metres, description.up) for reader in readers)
     if description.clips.table is not None:
         readers = tuple(map(SegmentReader, readers))
     return readers

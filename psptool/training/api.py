@@ -27,7 +27,7 @@ from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training.checkpoint import check_window
 from psptool.training.graphs import Capture, CudaCapture, Graphs, side_stream, uses_graphs
-from psptool.training.guards import explain_out_of_memory, preflight_warnings
+from psptool.training.guards import explain_out_of_memory, limit_levels, preflight_warnings
 from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
 from psptool.training.record import Record
@@ -109,6 +109,9 @@ def train(
         ):
             on_warning(warning)
         recipe = _limit_pool_batch(recipe, pools)
+        recipe, said = limit_levels(recipe, store.manifest.topology)
+        if said:
+            on_message(said)
         _require_clip_per_process(recipe, ranks)
         config = _run_config(store, label_split, data, split, recipe, device, ranks)
         used = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()

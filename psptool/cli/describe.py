@@ -38,7 +38,7 @@ def describe(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """List the built-in datasets and skeletons, print one as YAML, or describe recordings."""
+    """List built-in datasets and skeletons, or describe recordings."""
     if source is not None and name is not None:
         raise PspError("--from", f"{name} too", "one of the two", "Leave out the name.")
     if out is not None and source is None:

@@ -43,7 +43,7 @@ EXAMPLES = examples(
 def prepare(
     dataset: Annotated[
         str,
-        typer.Argument(metavar="DATASET", help="ntu, ucla, or a YAML file describing one."),
+        typer.Argument(metavar="DATASET", help="ntu, ucla or a YAML description."),
     ],
     more: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="More raw data, as with --raw.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from psptool.formats.readers.sources import clips_among, list_files
 from psptool.preparation.naming import name_clips
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.description import DatasetDescription
+from psptool.schemas.protocols import ListProtocol, Protocol
 from psptool.schemas.report import LeftOut
 
 ClipCopies = tuple[ClipSource, ...]
@@ -85,6 +87,7 @@ def find_raw_input(
     reader, sources, strays = _find_clips(largest, files, datasets[0].title or largest.name)
     labels = max(source.key.label for source in sources)
     dataset = next((one for one in datasets if labels < len(one.class_names)), largest)
+    dataset = _with_lists(dataset, reader)
     listed = frozenset(dataset.missing)
     copies = [tuple(group) for name, group in groupby(sources, lambda s: s.name) if name not in listed]
     skipped = [_left_out(source, LISTED) for source in sources if source.name in listed]
@@ -98,6 +101,27 @@ def find_raw_input(
         sum(raw_size(clip) for clip in copies),
         _digest(dataset, raw, sources, strays, settings),
     )
+
+
+def _with_lists(dataset: DatasetDescription, reader: Reader) -> DatasetDescription:
+    """The dataset with the training and test lists in its files as protocols, if its description has none."""
+    if "protocols" in dataset.model_fields_set:
+        return dataset
+    while hasattr(reader, "reader"):  # the reader of the files, without those that change what it parses
+        reader = reader.reader
+    lists: dict[str, tuple[str, ...]] = getattr(reader, "lists", {})
+    found: dict[str, Protocol] = {}
+    for key, train in lists.items():
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", key.removesuffix("train").rstrip("_-")) or "own"
+        test = next((lists[key[:-5] + part] for part in ("val", "test") if key[:-5] + part in lists), ())
+        if (
+            key.endswith("train")
+            and train
+            and test
+            and re.fullmatch(r"[A-Za-z0-9][\w-]{0,39}", name, re.ASCII)
+        ):
+            found[name] = ListProtocol(train_clips=train, test_clips=tuple(sorted(set(test) - set(train))))
+    return dataset.model_copy(update={"protocols": found}) if found else dataset
 
 
 def raw_size(copies: ClipCopies) -> int:

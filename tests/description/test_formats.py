@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from psptool.data.store.reading import open_store
 from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.protocols import FieldProtocol, ListProtocol
 from tests.cli.conftest import Psptool
 
 CLASSES = ("walk", "sit")
@@ -45,7 +46,8 @@ def coco_pickle(folder: Path) -> dict[str, object]:
                 "keypoint_score": score,
             }
         )
-    (folder / "clips.pkl").write_bytes(pickle.dumps({"split": {}, "annotations": items}))
+    split = {f"xsub_{part}": [n for n in NAMES if f"_s{s}_" in n] for s, part in ((1, "train"), (2, "val"))}
+    (folder / "clips.pkl").write_bytes(pickle.dumps({"split": split, "annotations": items}))
     return {"skeleton": "coco17", "format": {"reader": "pyskl"}, "unit": "px", "up": "-y"}
 
 
@@ -96,6 +98,16 @@ def test_every_clip_is_prepared_in_spines(dataset: str) -> None:
         for clip in store:
             assert (clip.joint[..., 2] == 0).all() == flat
             assert 0.5 < np.abs(clip.joint).max() < 20
+
+
+def test_lists_in_a_pickle_are_protocols_if_the_description_has_none(dataset: str) -> None:
+    with open_store("data/own.h5") as store:
+        protocol = store.manifest.description.protocols["xsub"]
+    if dataset == "coco17":
+        assert isinstance(protocol, ListProtocol)
+        assert (len(protocol.train_clips), len(protocol.test_clips or ())) == (6, 6)
+    else:
+        assert isinstance(protocol, FieldProtocol)
 
 
 @pytest.mark.slow

@@ -37,6 +37,9 @@ class PysklReader:
 
     Malformed annotations are strays with the reason. Joints are missing as for `ArraysReader`.
 
+    Attributes:
+        lists: After `find`, the lists of clip names in the files, such as ``xsub_train``, by name.
+
     Args:
         topology: The skeleton, with V joints.
         options: Options of this format.
@@ -61,6 +64,7 @@ class PysklReader:
             max_gap=options.max_gap,
         )
         self._arrays = ArraysReader(topology, arrays, key_of, joints)
+        self.lists: dict[str, tuple[str, ...]] = {}
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """The clips of all pickle files, each with its content; annotations that cannot be used are strays.
@@ -70,13 +74,14 @@ class PysklReader:
         """
         clips: list[ClipSource] = []
         strays: list[Stray] = []
+        self.lists = {}
         for file in files:
             if not file.plain.lower().endswith(self.options.suffixes):
                 continue
             if file.archive is not None or file.plain != file.path:
                 strays.append(Stray(shown(file.name), str(file), PACKED))
                 continue
-            for number, item in _annotations(Path(file.path)):
+            for number, item in _annotations(Path(file.path), self.lists):
                 where = f"{file}: annotation {number}"
                 try:
                     clips.append(self._clip(file, where, number, item))
@@ -104,7 +109,7 @@ class PysklReader:
         if type(label) is not int or label < 0:
             found = short_repr(label) if "label" in item else "no label"
             raise RawFormatError("label", f"{where}: label", found, "an integer from 0")
-        stem = name.removesuffix(".skeleton").replace("\\", "/").rpartition("/")[2]
+        stem = _stem(name)
         key = ClipKey(label) if self.key_of is None else self.key_of(stem)
         if key is None:
             raise RawFormatError("name", f"{where}: frame_dir", repr(stem), f"a clip name ({OTHER_NAME})")
@@ -142,9 +147,18 @@ class PysklReader:
         return np.concatenate([values, score[..., None]], axis=-1)
 
 
-def _annotations(path: Path) -> Iterator[tuple[int, Any]]:
-    """The annotations of a file with their numbers from 0."""
+def _stem(name: str) -> str:
+    """The clip name in a ``frame_dir``, which may be a path."""
+    return name.removesuffix(".skeleton").replace("\\", "/").rpartition("/")[2]
+
+
+def _annotations(path: Path, lists: dict[str, tuple[str, ...]]) -> Iterator[tuple[int, Any]]:
+    """The annotations of a file with their numbers from 0; its lists of clips are added to ``lists``."""
     data = load_pickle(path)
+    split = data.get("split") if isinstance(data, dict) else None
+    for key, names in split.items() if isinstance(split, dict) else ():
+        if isinstance(key, str) and isinstance(names, (list, tuple)):
+            lists[key] = tuple(_stem(name) for name in names if isinstance(name, str))
     items = data.get("annotations") if isinstance(data, dict) else data
     if not isinstance(items, (list, tuple)) or not items:
         expected = "a list of annotations, or a dict with the key annotations"

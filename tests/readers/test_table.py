@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.data.skeletons.datasets import ClipKey
-from psptool.formats.readers import table_layout
+from psptool.formats.readers import table
 from psptool.formats.readers.base import RawClip
 from psptool.formats.readers.scanner import MOST_TEXTS
 from psptool.formats.readers.table import TableReader
+from psptool.formats.readers.table_layout import MAX_COLUMNS, MAX_LAYOUTS
 from psptool.schemas.formats import TableOptions
 
 from .conformance import ReaderConformance, TextReaderConformance
@@ -328,10 +329,10 @@ def test_parquet_gives_the_same_clips_as_csv() -> None:
 def test_a_readers_layouts_are_kept_and_bounded() -> None:
     reader = reader_of()
     header, rows = wide().split(b"\n", 1)
-    for n in range(table_layout.MAX_LAYOUTS + 5):
+    for n in range(MAX_LAYOUTS + 5):
         blob = header + f",more{n}".encode() + b"\n" + rows.replace(b"\n", b",1\n")
         assert_positions(reader.parse(*source_of(reader, {f"{NAME}.csv": blob})))
-    assert len(reader._layouts._known) == table_layout.MAX_LAYOUTS
+    assert len(reader._layouts._known) == MAX_LAYOUTS
     assert_positions(pickle.loads(pickle.dumps(reader)).parse(*source_of(reader, {f"{NAME}.csv": wide()})))
 
 
@@ -413,7 +414,7 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str, str]] = [
     ("no frames, long", long().replace(b"frame", b"time"), LONG, "columns", "header", "a column 'frame'"),
     ("a text, long", changed("1.61", "x", long()), LONG, "not a number", "line 7", "'x'"),
     ("too many joints", OTHERS, LONG, "names", f"line {MOST_TEXTS + 2}", f"at most {MOST_TEXTS}"),
-    ("too many columns", lines(range(table_layout.MAX_COLUMNS + 1)), {}, "columns", "header", "20001 columns"),
+    ("too many columns", lines(range(MAX_COLUMNS + 1)), {}, "columns", "header", "20001 columns"),
     ("no header", wide().split(b"\n", 1)[1], {"header": False}, "field count", "line 1", "13, expected 12: 4 joints"),
     ("an open quote", changed("1.61", '"1.61'), {}, "field count", "line 3", "expected 13 fields"),
     ("damaged Parquet", b"PAR1" + b"\0" * 50, {}, "damaged", "", "Parquet"),
@@ -434,6 +435,14 @@ def test_a_broken_file_is_named_with_line_or_column_and_reason(
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_long_form_of_few_joints_in_many_frames_cannot_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table, "MAX_CELLS", 11)
+    with pytest.raises(RawFormatError, match="too large: found 3 bodies of 4 joints, expected at most 11"):
+        parse(long(), form="long")
 
 
 @needs_arrow

@@ -64,7 +64,8 @@ def prepare(
         kind: ``ntu`` (NTU RGB+D 60 or 120) or ``ucla`` (NW-UCLA).
         raw: One or several folders, zip or tar archives, or files.
         out: The file to write; ``data/<dataset>.h5`` if None.
-        align: Axes of the normalized joints: ``body``, ``released`` (original implementation) or ``none`` (camera).
+        align: Axes of the normalized joints: ``body`` (from the first frames), ``robust`` (from all frames),
+            ``released`` (original implementation) or ``none`` (camera).
         jobs: Worker processes; one per core if None. The file is the same for any number.
         strict: Raise an error if a clip is malformed, instead of excluding the clip.
         force: Prepare again even if the file is current.

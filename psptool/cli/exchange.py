@@ -102,7 +102,7 @@ def import_data(
         str, typer.Option("--format", help="pyskl, ctrgcn or stgcn; auto: by file name.")
     ] = _AUTO,
     coordinates: Positions = None,
-    align: Annotated[str, typer.Option(help="Axes: body, released (original) or none.")] = "body",
+    align: Annotated[str, typer.Option(help="Axes: body, robust, released (original) or none.")] = "body",
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     force: Force = False,
     as_json: AsJson = False,

@@ -53,7 +53,7 @@ def prepare(
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     align: Annotated[
         str,
-        typer.Option(help="Axes: body (default), released (original) or none.", show_default=False),
+        typer.Option(help="Axes: body (default), robust, released (original) or none.", show_default=False),
     ] = "body",
     jobs: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to use.")] = None,

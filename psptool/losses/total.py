@@ -18,7 +18,7 @@ from psptool.common.distributed import SINGLE, ProcessGroup
 from psptool.data.batches.streams import Batch, any_stream
 from psptool.losses.contrast import coarse_to_fine
 from psptool.model.network import Network, Output, add_up
-from psptool.model.precision import computing_in
+from psptool.model.precision import run_in
 from psptool.schemas.training import TrainingConfig
 
 
@@ -51,11 +51,12 @@ def total_loss(
         teacher_weight: Weight of the teacher loss; as a tensor, a scalar on the device of the batch.
     """
     labelled = len(labels)
-    with computing_in(precision, any_stream(batch).x.device):
-        output: Output = model(batch, embed=config.contrast_streams, pool_from=labelled)
-        # (L + U, K) each. Each head has its own cross-entropy: with one cross-entropy of their sum, the head that
-        # learns faster would leave the other little gradient.
-        heads = (add_up(output.logits.values()), *output.auxiliary.values())
+    output: Output = run_in(
+        precision, any_stream(batch).x.device, model, batch, embed=config.contrast_streams, pool_from=labelled
+    )
+    # (L + U, K) each. Each head has its own cross-entropy: with one cross-entropy of their sum, the head that learns
+    # faster would leave the other little gradient.
+    heads = (add_up(output.logits.values()), *output.auxiliary.values())
     smoothing = config.loss.label_smoothing
     ce = _sum(
         _mean_cross_entropy(logits[:labelled], labels, config.optim.labelled_batch, ranks, smoothing)

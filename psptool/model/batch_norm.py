@@ -18,27 +18,58 @@ from torch.nn import functional as F
 class BatchNorm(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` with accurate statistics on channels-last memory of a CPU.
 
-    The state dict and the gradients are those of `torch.nn.BatchNorm2d`. Other layouts and devices use PyTorch's
-    kernels, which are accurate there.
+    The state dict and the gradients are those of `torch.nn.BatchNorm2d`, except that `num_batches_tracked` is not
+    counted: nothing reads it if the momentum is fixed. Other layouts and devices use PyTorch's kernels, which are
+    accurate there.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(P, C, H, W) -> (P, C, H, W)."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
         # (P, C, H, W) -> (P, H, W, C): contiguous if the memory layout is channels-last
         channels_last = x.permute(0, 2, 3, 1).is_contiguous()
         if not self.training or x.device.type != "cpu" or not channels_last or x.numel() == 0:
-            return super().forward(x)
+            moments_so_far = (self.running_mean, self.running_var)
+            return F.batch_norm(
+                x, *moments_so_far, self.weight, self.bias, self.training, self.momentum, self.eps
+            )
         mean, variance = moments(x, self.weight.dtype)
         count = x.numel() // x.shape[1]
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         # The running variance is unbiased. The variance that normalizes the batch is not, as in PyTorch.
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         return _Normalize.apply(x, mean, variance, self.weight, self.bias, self.eps)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def freeze_bias(conv: nn.Conv1d | nn.Conv2d) -> None:
+    """Exclude the bias of a convolution before a batch norm from training.
+
+    The batch norm subtracts it again, so its exact gradient is zero. The computed one would be rounding noise, which
+    AdamW scales up to whole steps.
+    """
+    assert conv.bias is not None
+    conv.bias.requires_grad_(False)
+
+
+def normalize_shifted(norm: nn.BatchNorm2d, x: Tensor, shift: Tensor) -> Tensor:
+    """Batch norm of ``x + shift``, (P, C, H, W) -> (P, C, H, W), without computing the sum.
+
+    Args:
+        norm: In training mode, its running statistics are those of ``x + shift``.
+        x: (P, C, H, W), output of a convolution without its bias.
+        shift: (C,), the bias.
+    """
+    assert norm.running_mean is not None
+    assert norm.momentum is not None
+    if norm.training:
+        y = norm(x)
+        # `data` hides the change from autograd, which saves the running mean, but does not use it in training mode.
+        norm.running_mean.data.add_(shift, alpha=norm.momentum)
+        return y  # type: ignore[no-any-return]
+    mean = norm.running_mean - shift
+    return F.batch_norm(x, mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psptool.model.batch_norm import BatchNorm
+from psptool.model.batch_norm import BatchNorm, freeze_bias, normalize_shifted
 from psptool.model.precision import padding
 from psptool.schemas.training import ModelSettings
 
@@ -46,6 +46,7 @@ class ConvBN(nn.Sequential):
             nn.Conv2d(inputs, outputs, (kernel, 1), (stride, 1), (kernel // 2, 0)), BatchNorm(outputs)
         )
         self.kernel, self.stride = kernel, stride
+        freeze_bias(self.conv)
 
     @property
     def conv(self) -> nn.Conv2d:
@@ -69,30 +70,31 @@ class ConvBN(nn.Sequential):
             y = y.contiguous(memory_format=torch.channels_last)
         return self.normalize(y)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight (C', C, kernel, 1) and bias (C',) to convolve with.
+    @property
+    def folds(self) -> bool:
+        """Whether the batch norm is part of the convolution, as a constant scale and shift: in evaluation mode.
 
-        In evaluation mode they contain the batch norm, which is a constant scale and shift per channel then.
+        Not on a GPU, where computing the scaled weights takes more kernels than the batch norm.
+        """
+        return not self.training and self.conv.weight.device.type == "cpu"
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (C', C, kernel, 1) and bias (C',) to convolve with; see `folds`.
+
+        Without `folds`, `normalize` takes care of the bias.
         """
         conv, norm = self.conv, self.norm
-        bias = cast(Tensor, conv.bias)
-        if self.training:
-            return conv.weight, bias
+        if not self.folds:
+            return conv.weight, None
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
-        # Several outputs of the convolution per channel of the norm: outputs are ordered (..., C')
-        repeats = len(bias) // len(scale)
-        scale, shift = scale.repeat(repeats), shift.repeat(repeats)
-        return conv.weight * scale[:, None, None, None], bias * scale + shift
+        bias = (cast(Tensor, conv.bias) - norm.running_mean) * scale + norm.bias
+        return conv.weight * scale[:, None, None, None], bias
 
     def normalize(self, y: Tensor) -> Tensor:
-        """Batch norm of the convolution's output, (P, C', V, T) -> (P, C', V, T).
-
-        In evaluation mode it is part of the convolution (see `folded`), and nothing is done.
-        """
-        return cast(Tensor, self.norm(y)) if self.training else y
+        """Batch norm of the convolution's output and bias, (P, C', V, T) -> (P, C', V, T); see `folds`."""
+        return y if self.folds else normalize_shifted(self.norm, y, cast(Tensor, self.conv.bias))
 
 
 class WholeBodyProjection(ConvBN):
@@ -105,16 +107,19 @@ class WholeBodyProjection(ConvBN):
     def __init__(self, outputs: int, joints: int) -> None:
         super().__init__(joints * 3, joints * outputs)
         self[1] = BatchNorm(outputs)
+        # The norm subtracts the mean over all joints. A bias is of one joint, so it does have an effect.
+        cast(Tensor, self.conv.bias).requires_grad_(True)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         persons, _, joints, frames = x.shape
-        weight, bias = self.folded()
         whole_body = x.permute(0, 3, 2, 1).flatten(2)  # (P, 3, V, T) -> (P, T, V*3)
         # (P, T, V*3) -> (P, T, V*C) -> (P, T, V, C)
-        y = padded_linear(whole_body, weight.flatten(1), bias).view(persons, frames, joints, -1)
+        y = padded_linear(whole_body, self.conv.weight.flatten(1), self.conv.bias)
         # The norm sees (P, C, T, V) in channels-last memory, which needs no copy.
-        return self.normalize(y.permute(0, 3, 1, 2)).transpose(2, 3)
+        return cast(Tensor, self.norm(y.view(persons, frames, joints, -1).permute(0, 3, 1, 2))).transpose(
+            2, 3
+        )
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
@@ -185,23 +190,21 @@ class Block(nn.Module):
         self.skip_temporal = ConvBN(outputs, outputs, 1, stride) if changes else nn.Identity()
 
     def attention(self, x: Tensor) -> Tensor:
-        """Attention maps, (P, C, V, T) -> (P, S, V, V); rows are queries. tanh instead of softmax."""
+        """Attention maps, (P, C, V, T) -> (P, S, V, V'); rows are queries. tanh instead of softmax.
+
+        V' is V, or larger where that is faster (see `padding`). Columns from V on are zero.
+        """
         persons, _, joints, frames = x.shape
-        weight = self.query_key.weight
-        # The encoding is added after the linear layer, where it is smaller: W (x + e) + b = W x + (W e + b)
-        encoding = self.get_buffer("encoding").to(weight.dtype)
-        encoding = F.linear(encoding, weight.flatten(1), self.query_key.bias)  # (V, 1, C) -> (V, 1, 2*S*d)
+        layer = self.query_key
+        # (V, 1, C) -> (C, V, 1), added to (P, C, V, T)
+        encoded = x + self.get_buffer("encoding").permute(2, 0, 1).to(x.dtype)
         # (P, C, V, T) -> (P, V, T, 2*S*d) -> (P, V, T, 2, S, d)
-        query_key = pointwise(x, weight).permute(0, 2, 3, 1)
-        query_key = query_key + encoding.to(query_key.dtype)
+        query_key = pointwise(encoded, layer.weight, layer.bias).permute(0, 2, 3, 1)
         query_key = query_key.view(persons, joints, frames, 2, self.heads, self.qk_channels)
-        # -> two of (P, S, V, T, d) -> (P, S, V, T*d): all frames of a joint are one vector
-        query, key = query_key.permute(3, 0, 4, 1, 2, 5).unbind(0)
         pad = padding(joints, query_key)
-        key = F.pad(key, (0, 0, 0, 0, 0, pad)) if pad else key
-        product = query.flatten(3) @ key.flatten(3).transpose(-1, -2)  # (P, S, V, V + pad)
-        product = (product[..., :joints] if pad else product) / (self.qk_channels * frames)
-        return torch.tanh(product) * self.alpha + self.global_attention
+        product = _QueryKeyProduct.apply(query_key, joints + pad)  # type: ignore[no-untyped-call]
+        everywhere = F.pad(self.global_attention, (0, pad)) if pad else self.global_attention
+        return torch.tanh(product) * self.alpha + everywhere
 
     def attend(self, x: Tensor, attention: Tensor) -> Tensor:
         """Apply attention maps and mix the heads, (P, C, V, T) -> (P, C', V, T).
@@ -212,18 +215,18 @@ class Block(nn.Module):
 
         Args:
             x: (P, C, V, T).
-            attention: (P, S, V, V).
+            attention: (P, S, V, V'), as returned by `attention`.
         """
         persons, _, joints, frames = x.shape
         weight, bias = self.spatial.folded()
         head_weights = weight.chunk(self.heads, dim=1)  # (C', S*C, 1, 1) -> S of (C', C, 1, 1)
         # S of (P, C', V, T) -> (P, V, T*C')
         rows = [pointwise(x, head_weight).permute(0, 2, 3, 1).flatten(2) for head_weight in head_weights]
-        maps, pad = attention.to(rows[0].dtype), padding(joints, rows[0])
-        mixed = _SumOverQueries.apply(F.pad(maps, (0, pad)) if pad else maps, *rows)  # type: ignore[no-untyped-call]
-        # (P, V + pad, T*C') -> (P, V, T, C')
-        mixed = (mixed[:, :joints] if pad else mixed).view(persons, joints, frames, -1)
-        return self.spatial.normalize((mixed + bias.to(mixed.dtype)).permute(0, 3, 1, 2))
+        mixed = _SumOverQueries.apply(attention.to(rows[0].dtype), *rows)  # type: ignore[no-untyped-call]
+        mixed = mixed.view(persons, joints, frames, -1)  # (P, V, T*C') -> (P, V, T, C')
+        if bias is not None:
+            mixed = mixed + bias.to(mixed.dtype)
+        return self.spatial.normalize(mixed.permute(0, 3, 1, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -233,11 +236,51 @@ class Block(nn.Module):
         return add_activate(self.temporal(y), self.skip_temporal(y))
 
 
-class _SumOverQueries(torch.autograd.Function):
-    """Sum over heads s and query joints u of ``maps[:, s, u, v] * rows[s][:, u]``, (P, V', R).
+class _QueryKeyProduct(torch.autograd.Function):
+    """Mean over frames and channels of the products of queries and keys, (P, V, T, 2, S, d) -> (P, S, V, V').
 
-    Maps are (P, S, V, V'), and the rows of each head (P, V, R). Plain products would compute the gradient of the
-    transposed maps, whose rows are V, not V' values long (see `padding`).
+    Keys from V on are zero. Plain operations would copy queries and keys twice, to order them by head and to pad them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query_key: Tensor, columns: int) -> Tensor:
+        persons, joints, frames, _, heads, channels = query_key.shape
+        # All frames of a joint are one row: (P, V, T, 2, S, d) -> (2, P, S, V', T, d)
+        ordered = query_key.new_empty(2, persons, heads, columns, frames, channels)
+        if columns > joints:
+            ordered[:, :, :, joints:].zero_()
+        ordered[:, :, :, :joints] = query_key.permute(3, 0, 4, 1, 2, 5)
+        ctx.save_for_backward(ordered)
+        ctx.joints = joints
+        query, key = ordered.view(2, persons * heads, columns, -1)  # (P*S, V', T*d) each
+        product = _scaled(query[:, :joints], key.transpose(1, 2), 1 / (frames * channels))
+        return product.view(persons, heads, joints, columns)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None]:
+        (ordered,) = ctx.saved_tensors
+        joints, (_, persons, heads, columns, frames, channels) = ctx.joints, ordered.shape
+        scale = 1 / (frames * channels)
+        query, key = ordered.view(2, persons * heads, columns, -1)
+        grad_out = grad_out.reshape(persons * heads, joints, columns)
+        grad = torch.empty_like(ordered).view(2, persons * heads, columns, -1)
+        _scaled(grad_out, key, scale, out=grad[0, :, :joints])
+        _scaled(grad_out.transpose(1, 2), query[:, :joints], scale, out=grad[1])
+        # (2, P*S, V', T*d) -> (P, V, T, 2, S, d)
+        grad = grad.view_as(ordered)[:, :, :, :joints].permute(1, 3, 4, 0, 2, 5).contiguous()
+        return grad, None
+
+
+def _scaled(first: Tensor, second: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
+    """``scale * first @ second`` of batches of matrices, in one operation."""
+    return torch.baddbmm(first.new_empty(1, 1, 1), first, second, beta=0, alpha=scale, out=out)
+
+
+class _SumOverQueries(torch.autograd.Function):
+    """Sum over heads s and query joints u of ``maps[:, s, u, v] * rows[s][:, u]``, (P, V, R).
+
+    Maps are (P, S, V, V') with V' >= V, and the rows of each head (P, V, R). Plain products would compute gradients of
+    the maps with rows of V, not V' values (see `padding`).
     """
 
     @staticmethod
@@ -246,11 +289,13 @@ class _SumOverQueries(torch.autograd.Function):
         out = maps[:, 0].transpose(1, 2) @ rows[0]  # (P, V', V) @ (P, V, R) -> (P, V', R)
         for head in range(1, len(rows)):
             out.baddbmm_(maps[:, head].transpose(1, 2), rows[head])
-        return out
+        return out[:, : rows[0].shape[1]].contiguous()
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, ...]:
         maps, *rows = ctx.saved_tensors
+        pad = maps.shape[3] - maps.shape[2]
+        grad_out = F.pad(grad_out, (0, 0, 0, pad)) if pad else grad_out  # (P, V, R) -> (P, V', R)
         # (P, V, R) @ (P, R, V') -> (P, V, V') per head
         grad_maps = torch.stack([x @ grad_out.transpose(1, 2) for x in rows], dim=1)
         return grad_maps, *(maps[:, head] @ grad_out for head in range(len(rows)))

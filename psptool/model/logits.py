@@ -7,7 +7,7 @@ from torch import Tensor
 
 from psptool.data.batches.ragged import Batcher
 from psptool.model.network import Network
-from psptool.model.precision import computing_in
+from psptool.model.precision import run_in
 
 
 @torch.inference_mode()
@@ -29,10 +29,9 @@ def clip_logits(
     was_training = model.training
     model.eval()
     parts: list[dict[str, Tensor]] = []
-    with computing_in(precision, batcher.clips.device):
-        for numbers in torch.split(chosen, batch):
-            by_stream = model(batcher.test(numbers)).by_stream
-            parts.append({name: logits.float() for name, logits in by_stream.items()})
+    for numbers in torch.split(chosen, batch):
+        by_stream = run_in(precision, batcher.clips.device, model, batcher.test(numbers)).by_stream
+        parts.append({name: logits.float() for name, logits in by_stream.items()})
     model.train(was_training)
     # Parts of (batch, K), the last one smaller, -> (N, K) per stream
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

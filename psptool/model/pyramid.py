@@ -177,7 +177,7 @@ class Pyramid(nn.Module):
             layer = self._attention(level)
             _, value = attended[level]
             y = layer.apply_map(x, maps[level], value)
-            vectors[level] = y.mean((1, 2), dtype=layer.out.conv.weight.dtype)  # (P, G, T, C) -> (P, C)
+            vectors[level] = y.mean((1, 2), dtype=layer.out.norm.weight.dtype)  # (P, G, T, C) -> (P, C)
         return vectors
 
     def _pool(self, features: Tensor) -> dict[Level, Tensor]:

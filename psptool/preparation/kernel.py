@@ -28,7 +28,10 @@ SHORTEST_BONE = 1e-6
 # A line across the body whose part orthogonal to the spine is a smaller fraction of it is parallel to the spine.
 LEAST_ACROSS = 1e-5
 
-# Bit flags that `find_transform` returns: zero-length reference bone, undefined z axis, undefined x axis.
+UNIT_FRAMES = 32
+"""Maximum number of frames, evenly spaced, over which `find_robust_transform` takes the median size of the body."""
+
+# Bit flags that `find_transform` returns: reference length of zero, undefined z axis, undefined x axis.
 NO_LENGTH, NO_SPINE, NO_ACROSS = 1, 2, 4
 
 
@@ -198,14 +201,28 @@ def _orthogonal(a, b):
 
 
 @_helper
+def _cross(a, b):
+    """Cross product of two vectors."""
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@_helper
+def _bone(leading, p, low, high):
+    """Vector from joint ``low`` to joint ``high`` in frame ``p``."""
+    return (
+        np.float64(leading[p, high, 0]) - np.float64(leading[p, low, 0]),
+        np.float64(leading[p, high, 1]) - np.float64(leading[p, low, 1]),
+        np.float64(leading[p, high, 2]) - np.float64(leading[p, low, 2]),
+    )
+
+
+@_helper
 def _mean_bone(leading, first, stop, joints):
     """Mean vector from joint ``joints[0]`` to joint ``joints[1]`` over frames ``first`` to ``stop - 1``."""
-    low, high = joints
     x = y = z = 0.0
     for p in range(first, stop):
-        x += np.float64(leading[p, high, 0]) - np.float64(leading[p, low, 0])
-        y += np.float64(leading[p, high, 1]) - np.float64(leading[p, low, 1])
-        z += np.float64(leading[p, high, 2]) - np.float64(leading[p, low, 2])
+        bone = _bone(leading, p, joints[0], joints[1])
+        x, y, z = x + bone[0], y + bone[1], z + bone[2]
     return _divided((x, y, z), np.float64(stop - first))
 
 
@@ -234,8 +251,8 @@ def _axes(spine, across, rotation):
     # Gram-Schmidt a second time: the first subtraction may cancel most digits of x.
     x = _orthogonal(x, z)
     x = _divided(x, _length(x))
-    # y = z cross x completes the right-handed system, so the determinant is 1.
-    y = (z[1] * x[2] - z[2] * x[1], z[2] * x[0] - z[0] * x[2], z[0] * x[1] - z[1] * x[0])
+    # This completes the right-handed system, so the determinant is 1.
+    y = _cross(z, x)
     for c in range(3):
         rotation[0, c], rotation[1, c], rotation[2, c] = x[c], y[c], z[c]
     return lacking
@@ -271,6 +288,115 @@ def find_transform(leading, center, spine, across, frames, origin, rotation):
     used = min(frames, leading.shape[0])
     up, side = _mean_bone(leading, 0, used, spine), _mean_bone(leading, 0, used, across)
     return scale, lacking | _axes(up, side, rotation)
+
+
+@_helper
+def _median_size(leading, bones):
+    """Median of the summed length of all bones over up to `UNIT_FRAMES` evenly spaced frames.
+
+    Frames in which all joints coincide are excluded.
+
+    Returns:
+        Metres; 0 if all joints coincide in every frame.
+    """
+    frames = min(leading.shape[0], UNIT_FRAMES)
+    sizes, n = np.empty(UNIT_FRAMES), 0  # sizes[:n] are sorted
+    for i in range(frames):
+        p, size = i * leading.shape[0] // frames, 0.0
+        for b in range(bones.shape[0]):
+            bone = _bone(leading, p, bones[b, 0], bones[b, 1])
+            size += math.sqrt(_dot(bone, bone))
+        if size < SHORTEST_BONE:
+            continue
+        at = n
+        while at > 0 and sizes[at - 1] > size:
+            sizes[at] = sizes[at - 1]
+            at -= 1
+        sizes[at] = size
+        n += 1
+    return 0.0 if n == 0 else (sizes[(n - 1) // 2] + sizes[n // 2]) / 2
+
+
+@_helper
+def _principal_line(leading, joints, z):
+    """Principal direction of the line between two joints, in the plane orthogonal to the unit vector ``z``.
+
+    It is the eigenvector of the larger eigenvalue of the sum over the frames of h h^T, where h is the part of the line
+    that is orthogonal to z. Long lines have more weight than short ones, and frames in which the recording swaps left
+    and right do not cancel the others. The sign is that of the sum of all h.
+
+    Returns:
+        A vector with the root mean square length of h. It is zero if h is negligible beside the line.
+    """
+    # A basis of the plane, from the camera axis that is not nearly parallel to z.
+    e = _orthogonal((1.0, 0.0, 0.0) if abs(z[0]) < 0.9 else (0.0, 1.0, 0.0), z)
+    e = _divided(e, _length(e))
+    f = _cross(z, e)
+    whole = ee = ef = ff = e_sum = f_sum = 0.0
+    for p in range(leading.shape[0]):
+        line = _bone(leading, p, joints[0], joints[1])
+        along_e, along_f = _dot(line, e), _dot(line, f)
+        whole += _dot(line, line)
+        ee += along_e * along_e
+        ef += along_e * along_f
+        ff += along_f * along_f
+        e_sum += along_e
+        f_sum += along_f
+    if ee + ff < LEAST_ACROSS * LEAST_ACROSS * whole:
+        return 0.0, 0.0, 0.0
+    # Eigenvectors of the symmetric matrix [[ee, ef], [ef, ff]]; of the two formulas, the one without cancellation.
+    half = (ee - ff) / 2
+    radius = math.hypot(half, ef)
+    if radius <= LEAST_ACROSS * (ee + ff):
+        a, b = e_sum, f_sum  # no principal direction: the mean
+    elif half >= 0:
+        a, b = half + radius, ef
+    else:
+        a, b = ef, radius - half
+    length = math.hypot(a, b)
+    if length == 0:
+        return 0.0, 0.0, 0.0
+    factor = math.sqrt((ee + ff) / leading.shape[0]) / length
+    if a * e_sum + b * f_sum < 0:
+        factor = -factor
+    return (
+        factor * (a * e[0] + b * f[0]),
+        factor * (a * e[1] + b * f[1]),
+        factor * (a * e[2] + b * f[2]),
+    )
+
+
+@_compiled
+def find_robust_transform(leading, center, top, ankles, shoulders, bones, share, origin, rotation):
+    """The normalization of a clip from all frames of its first person; see `psptool.preparation.normalize`.
+
+    Args:
+        leading: float32 (P, V, 3), metres, frames in which the first person is present.
+        center: Joint that becomes the origin.
+        top: Joint at the upper end of the spine.
+        ankles: Both ankles.
+        shoulders: (from, to) joints of the shoulder line.
+        bones: int64 (V - 1, 2), the joints of each bone.
+        share: The unit, as a fraction of the summed length of all bones.
+        origin: float64 (3,), output.
+        rotation: float64 (3, 3), output; the identity on input.
+
+    Returns:
+        Scale in metres per unit, and the bit flags of what is undefined.
+    """
+    for c in range(3):
+        origin[c] = leading[0, center, c]
+    size, lacking = _median_size(leading, bones), 0
+    scale = size * share
+    if size == 0:
+        scale, lacking = 1.0, NO_LENGTH
+    one = _mean_bone(leading, 0, leading.shape[0], (ankles[0], top))
+    other = _mean_bone(leading, 0, leading.shape[0], (ankles[1], top))
+    up = ((one[0] + other[0]) / 2, (one[1] + other[1]) / 2, (one[2] + other[2]) / 2)
+    length = _length(up)
+    if length < SHORTEST_BONE:
+        return scale, lacking | NO_SPINE
+    return scale, lacking | _axes(up, _principal_line(leading, shoulders, _divided(up, length)), rotation)
 
 
 @_compiled
@@ -315,5 +441,6 @@ def call_each() -> None:
     assign_tracks(np.zeros(1, np.int32), np.zeros(1, np.int64), xyz, owner, ids)
     spread_and_motion(xyz, 1.0)
     find_transform(xyz, 0, (0, 1), (0, 1), 1, origin, rotation)
+    find_robust_transform(xyz, 0, 1, (0, 0), (0, 1), np.zeros((1, 2), np.int64), 1.0, origin, rotation)
     persons = xyz[np.newaxis]
     apply_transform(persons, np.ones((1, 1), bool), origin, 1.0, rotation, np.empty_like(persons))

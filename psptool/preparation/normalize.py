@@ -1,7 +1,7 @@
 """Normalization from camera coordinates to body coordinates: one translation, scale and rotation per clip.
 
 The steps follow PSP Learning's released preprocessing (Xu and Shu, arXiv 2302.02327). The transform is found from the
-first frames in which the first person is present, and applied to all persons. Values are computed in float64 and
+frames in which the first person is present, and applied to all persons. Values are computed in float64 and
 stored as float32. The transform is stored with the clip: recorded = joint * scale @ rotation + origin.
 
 Array shapes: P frames in which the first person is present, M persons, T frames, V joints.
@@ -9,6 +9,7 @@ Array shapes: P frames in which the first person is present, M persons, T frames
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +28,11 @@ from psptool.schemas.dataset import PreparationSettings
 LARGEST_POSITION = 1e9
 FAR = 100
 """Metres. A depth camera sees 10 m: coordinates beyond it are noted, because they are probably millimetres."""
-UNSCALED = "the reference bone has zero length in every frame; scale is 1"
-NO_SPINE = "the spine has zero length; the camera axes are kept"
-NO_ACROSS = (
-    "the line across the body is parallel to the spine or has zero length; x is derived from the camera axes"
-)
+UNIT_SHARE = 0.1
+"""``robust``: the unit as a fraction of the summed length of all bones. It is about the length of the spine."""
+UNSCALED = "the reference length is zero in every frame; scale is 1"
+NO_SPINE = "the line along the body has zero length; the camera axes are kept"
+NO_ACROSS = "the line across the body is parallel to z or has zero length; x is derived from the camera axes"
 _NOTES = {kernel.NO_LENGTH: UNSCALED, kernel.NO_SPINE: NO_SPINE, kernel.NO_ACROSS: NO_ACROSS}
 
 
@@ -105,24 +106,39 @@ def find_transform(
 ) -> Transform:
     """Find the normalization of a clip from its first person.
 
-    The origin is the center joint in the first frame. The unit is the length of the spine in the first frame in which
-    it is not zero. The axes depend on ``settings.align``:
+    The origin is the center joint in the first frame. Unit and axes depend on ``settings.align``:
 
     - ``body``: z along the spine, x along the shoulder line made orthogonal to z, both averaged over the first
       ``align_frames`` frames.
-    - ``released``: the same from the first frame only, with x from the line that the original implementation uses.
+    - ``robust``: z along the line from the ankles to the upper end of the spine, averaged over all frames; x along the
+      principal direction of the part of the shoulder line that is orthogonal to z, over all frames.
+    - ``released``: as ``body`` from the first frame only, with x from the line that the original implementation uses.
     - ``none``: the camera axes.
+
+    The unit of ``robust`` is `UNIT_SHARE` of the summed length of all bones, the median over up to 32 evenly spaced
+    frames. The unit of the others is the length of the spine in the first frame in which it is not zero.
 
     Args:
         leading: float32 (P, V, 3), metres, frames in which the first person is present.
         topology: The joints that define origin, unit and axes.
         settings: ``align`` and ``align_frames``.
     """
-    across = topology.shoulders if settings.align == "body" else topology.released_across
-    frames = {"body": settings.align_frames, "released": 1, "none": 0}[settings.align]
     origin, rotation = np.empty(3), np.eye(3)
-    scale, lacking = kernel.find_transform(
-        leading, topology.center, topology.spine, across, frames, origin, rotation
-    )
+    if settings.align == "robust":
+        top, bones = topology.spine[1], _bones(topology.bones)
+        joints = (topology.center, top, topology.ankles, topology.shoulders, bones)
+        scale, lacking = kernel.find_robust_transform(leading, *joints, UNIT_SHARE, origin, rotation)
+    else:
+        across = topology.shoulders if settings.align == "body" else topology.released_across
+        frames = {"body": settings.align_frames, "released": 1, "none": 0}[settings.align]
+        scale, lacking = kernel.find_transform(
+            leading, topology.center, topology.spine, across, frames, origin, rotation
+        )
     notes = tuple(note for flag, note in _NOTES.items() if flag & lacking) if lacking else ()
     return Transform(origin, scale, rotation, notes)
+
+
+@cache
+def _bones(pairs: tuple[tuple[int, int], ...]) -> NDArray[np.int64]:
+    """Bones as int64 (V - 1, 2)."""
+    return np.array(pairs, np.int64)

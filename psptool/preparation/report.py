@@ -48,7 +48,7 @@ class ReportBuilder:
         done: Number of clips added.
         repeated: Number of additional copies of clips.
         interpolated: Number of missing joints that were interpolated.
-        unscaled: Number of clips whose reference bone has zero length.
+        unscaled: Number of clips whose reference length is zero.
         joined_tracks: Number of body tracks joined to another one.
         dropped_tracks: Number of body tracks that do not belong to a person.
         quarantined: Malformed clips, which were excluded.

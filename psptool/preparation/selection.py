@@ -3,8 +3,8 @@ in furniture and reflections.
 
 There are two sets of rules, chosen by `PreparationSettings.tracks`. Both keep the only track of a clip unchanged.
 
-``joined`` (default for the alignments ``body`` and ``none``) follows CTR-GCN's preparation of NTU RGB+D (Chen et al.,
-ICCV 2021, `get_raw_denoised_data.py`):
+``joined`` (default for the alignments ``body``, ``robust`` and ``none``) follows CTR-GCN's preparation of NTU RGB+D
+(Chen et al., ICCV 2021, `get_raw_denoised_data.py`):
 
 1. *length*: Drop tracks of at most `short_track` frames, the shortest first, but not the last remaining track.
 2. *spread*: A frame is spread if the extent of its joints in x exceeds `spread_ratio` times the extent in y. Drop

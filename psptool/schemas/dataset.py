@@ -11,14 +11,14 @@ from psptool.data.skeletons.datasets import DATASETS, UpAxis
 from psptool.schemas.base import Artefact, Strict
 
 DatasetName = Literal["ntu60", "ntu120", "ucla"]
-Align = Literal["body", "released", "none"]
+Align = Literal["body", "robust", "released", "none"]
 TrackRules = Literal["joined", "released"]
 
 
 def prepared_up(recorded: UpAxis, align: Align) -> UpAxis:
     """Vertical axis of prepared coordinates.
 
-    ``body`` and ``released`` align the spine with z; ``none`` keeps the camera axes.
+    ``body``, ``robust`` and ``released`` align the body with z; ``none`` keeps the camera axes.
 
     Args:
         recorded: Vertical axis of the recorded coordinates.
@@ -32,8 +32,8 @@ class PreparationSettings(Strict):
 
     align: Align = Field(
         "body",
-        description="Target axes of the rotation: `body`, `released` (original implementation of PSP Learning), "
-        "`none` (camera)",
+        description="Target axes of the rotation: `body` (from the first frames), `robust` (axes and unit from all "
+        "frames), `released` (original implementation of PSP Learning), `none` (camera)",
     )
     align_frames: int = Field(
         5, ge=1, description="`body`: frames of the first person over which the axes are averaged"
@@ -54,7 +54,7 @@ class PreparationSettings(Strict):
     tracks: TrackRules = Field(
         "joined",
         description="Rules that select persons among body tracks: `joined` (CTR-GCN; default for the alignments "
-        "`body` and `none`) or `released` (PSP Learning; default for the alignment `released`)",
+        "`body`, `robust` and `none`) or `released` (PSP Learning; default for the alignment `released`)",
     )
     short_track: int = Field(
         11, ge=0, description="`joined` rules: tracks of at most this many frames are dropped"
@@ -107,9 +107,7 @@ class Counts(Strict):
     interpolated_joints: int = Field(
         0, ge=0, description="Missing joints, recorded as (0, 0, 0) or NaN, that were interpolated over time"
     )
-    unscaled: int = Field(
-        0, ge=0, description="Clips with scale 1, because their reference bone has zero length"
-    )
+    unscaled: int = Field(0, ge=0, description="Clips with scale 1, because their reference length is zero")
     joined_tracks: int = Field(0, ge=0, description="Body tracks joined to another track of the same person")
     dropped_tracks: int = Field(0, ge=0, description="Body tracks that do not belong to a person")
 

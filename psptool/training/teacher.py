@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from psptool.common.distributed import SINGLE, ProcessGroup
 from psptool.data.batches.streams import Batch, any_stream
 from psptool.model.network import Network
-from psptool.model.precision import computing_in
+from psptool.model.precision import run_in
 from psptool.schemas.training import TeacherSettings
 
 LABEL_MOMENTUM = 0.95
@@ -64,8 +64,7 @@ class Teacher(nn.Module):
             ranks: The processes that share the pool.
             clips: Number of clips of the pool on all ranks; required with several ranks.
         """
-        with computing_in(self.precision, any_stream(batch).x.device):
-            logits: Tensor = self.model(batch).fused
+        logits: Tensor = run_in(self.precision, any_stream(batch).x.device, self.model, batch).fused
         probabilities = logits.to(self.mean_label.dtype).softmax(1)  # (n, K)
         # Mean over the clips of all ranks, (n, K) -> (K,), so that mean_label is the same on every rank.
         total = ranks.sum(probabilities.sum(0))

@@ -25,7 +25,7 @@ from psptool.schemas.training import AugmentSettings, SamplingSettings
 from psptool.view.sources import find
 
 CPU = torch.device("cpu")
-UPS: dict[Align, UpAxis] = {"body": "z", "released": "z", "none": "y"}
+UPS: dict[Align, UpAxis] = {"body": "z", "robust": "z", "released": "z", "none": "y"}
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -15,7 +15,9 @@ from psptool.preparation.normalize import NO_ACROSS, NO_SPINE, UNSCALED, find_tr
 from psptool.preparation.tracks import Persons
 from psptool.schemas.dataset import PreparationSettings
 
-BODY, RELEASED, NONE = (PreparationSettings(align=align) for align in ("body", "released", "none"))
+BODY, ROBUST, RELEASED, NONE = (
+    PreparationSettings(align=align) for align in ("body", "robust", "released", "none")
+)
 
 
 def bodies(seed, frames=7, topology=NTU25):
@@ -65,7 +67,95 @@ def test_body_averages_both_lines_over_the_first_five_frames(seed):
     np.testing.assert_allclose(found.rotation, [x, np.cross(z, x), z], atol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [BODY, RELEASED, NONE], ids=lambda s: s.align)
+def literal_robust(leading, topology):
+    """Scale and rotation from NumPy's eigenvectors and median."""
+    x = leading.astype(float)
+    picked = [x[i * len(x) // min(len(x), 32)] for i in range(min(len(x), 32))]
+    sizes = [sum(np.linalg.norm(frame[a] - frame[b]) for a, b in topology.bones) for frame in picked]
+    ankles = (x[:, topology.ankles[0]] + x[:, topology.ankles[1]]) / 2
+    up = (x[:, topology.spine[1]] - ankles).mean(0)
+    z = up / np.linalg.norm(up)
+    lines = x[:, topology.shoulders[1]] - x[:, topology.shoulders[0]]
+    lines = lines - np.outer(lines @ z, z)
+    across = np.linalg.eigh(lines.T @ lines)[1][:, 2]
+    across *= np.sign(across @ lines.sum(0))
+    return np.median([size for size in sizes if size > 0]) / 10, np.array([across, np.cross(z, across), z])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 100])
+@pytest.mark.parametrize("topology", [NTU25, UCLA20], ids=lambda t: t.name)
+def test_robust_is_the_principal_direction_of_the_shoulders_and_the_median_size(frames, topology):
+    leading = bodies(frames, frames, topology)
+    leading[:, topology.shoulders[1]] += (0, 1, 0)
+    found, (scale, rotation) = find_transform(leading, topology, ROBUST), literal_robust(leading, topology)
+    np.testing.assert_allclose(found.rotation, rotation, atol=1e-9)
+    assert found.scale == pytest.approx(scale, rel=1e-12)
+    np.testing.assert_array_equal(found.origin, leading[0, topology.center])
+
+
+@pytest.mark.parametrize("camera", range(5))
+def test_robust_finds_every_horizontal_direction_of_the_shoulders(camera):
+    """Both formulas for the eigenvector, and both signs."""
+    leading = np.tile(bodies(9, 1), (6, 1, 1))
+    turned = (leading @ rodrigues(np.array([0.1, 1, 0.2]), camera * 1.3).T).astype(np.float32)
+    first, second = (find_transform(xyz, NTU25, ROBUST) for xyz in (leading, turned))
+    rotation = rodrigues(np.array([0.1, 1, 0.2]), camera * 1.3)
+    np.testing.assert_allclose(second.rotation @ rotation, first.rotation, atol=1e-6)
+
+
+def test_robust_keeps_the_direction_when_few_frames_swap_left_and_right():
+    leading = np.tile(bodies(10, 1), (20, 1, 1))
+    swapped = leading.copy()
+    swapped[:7] = swapped[:7, NTU25.mirror]
+    first, second = (find_transform(xyz, NTU25, ROBUST) for xyz in (leading, swapped))
+    np.testing.assert_allclose(second.rotation, first.rotation, atol=1e-6)
+
+
+def test_robust_ignores_collapsed_shoulders_in_a_minority_of_frames_and_frames_without_a_size():
+    leading = np.tile(bodies(11, 1), (20, 1, 1))
+    damaged = leading.copy()
+    damaged[3:9, NTU25.shoulders[0]] = damaged[3:9, NTU25.shoulders[1]]
+    np.testing.assert_allclose(
+        *(find_transform(xyz, NTU25, ROBUST).rotation for xyz in (leading, damaged)), atol=1e-6
+    )
+    damaged[12:] = damaged[12:, :1]
+    found = find_transform(damaged[10:], NTU25, ROBUST)
+    assert found.scale == pytest.approx(find_transform(leading, NTU25, ROBUST).scale)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    "lines", [[(1, 0, 0), (-1, 0, 0)], [(1, 0, 0), (0, 0, 1)]], ids=["opposite", "square"]
+)
+def test_robust_without_a_sign_or_without_a_principal_direction_is_proper_and_deterministic(lines):
+    leading = np.zeros((2, 25, 3), np.float32)
+    leading[:, 20] = (0, 1, 0)
+    leading[:, 4] = lines
+    found, again = (find_transform(leading, NTU25, ROBUST) for _ in range(2))
+    np.testing.assert_array_equal(found.rotation, again.rotation)
+    np.testing.assert_allclose(found.rotation[2], (0, 1, 0), atol=1e-12)
+    np.testing.assert_allclose(found.rotation @ found.rotation.T, np.eye(3), atol=1e-14)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("across", [0.0, 0.7, -0.7], ids=["no line", "parallel", "opposite"])
+def test_robust_notes_a_shoulder_line_without_horizontal_direction(across):
+    leading = np.zeros((3, 25, 3), np.float32)
+    leading[:, 20] = (0.2, 0.3, -0.8)
+    leading[:, 4] = across * leading[:, 20]
+    found = find_transform(leading, NTU25, ROBUST)
+    assert found.notes == (NO_ACROSS,)
+    np.testing.assert_allclose(found.rotation @ found.rotation.T, np.eye(3), atol=1e-14)
+    assert np.linalg.det(found.rotation) == pytest.approx(1)
+
+
+def test_robust_gives_a_body_without_any_length_scale_one_the_cameras_axes_and_two_notes():
+    found = find_transform(np.ones((4, 25, 3), np.float32), NTU25, ROBUST)
+    assert (found.scale, found.notes) == (1.0, (UNSCALED, NO_SPINE))
+    np.testing.assert_array_equal(found.rotation, np.eye(3))
+
+
+@pytest.mark.parametrize("settings", [BODY, ROBUST, RELEASED, NONE], ids=lambda s: s.align)
 @pytest.mark.parametrize("seed", range(3))
 def test_rotations_are_proper_and_camera_coordinates_come_back(settings, seed):
     xyz = bodies(seed, 40)[None]
@@ -85,7 +175,7 @@ def test_none_keeps_the_axes_of_the_camera_and_still_centres_and_scales():
     assert np.linalg.norm(clip.joint[0, 0, 20]) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("settings", [BODY, RELEASED], ids=lambda s: s.align)
+@pytest.mark.parametrize("settings", [BODY, ROBUST, RELEASED], ids=lambda s: s.align)
 def test_a_clip_turned_and_shifted_before_the_camera_gives_the_same_joints(settings):
     xyz = bodies(2)[None]
     moved = (xyz @ rodrigues(np.array([0.3, 1, -0.2]), 1.1).T + (0.5, -1, 2)).astype(np.float32)

@@ -178,7 +178,7 @@ def test_missing_joints_and_a_body_without_spine_are_counted(raw, tmp_path):
     report = run(raw, tmp_path / "u.h5").report
     assert (report.counts.interpolated_joints, report.counts.unscaled) == (2, 1)
     filled, unscaled = (
-        [note.name for note in report.notes if text in note.note] for text in ("missing", "reference bone")
+        [note.name for note in report.notes if text in note.note] for text in ("missing", "reference length")
     )
     assert (filled, unscaled) == (["a03_s01_e00_v01", "a03_s01_e01_v01"], ["a03_s01_e01_v01"])
 

@@ -27,6 +27,7 @@ MIDLINE = Topology(
     center=0,
     spine=(0, 1),
     shoulders=(RIGHT_SHOULDER, LEFT_SHOULDER),
+    ankles=(0, 0),
     released_across=(RIGHT_SHOULDER, LEFT_SHOULDER),
     dimensions=2,
 )

@@ -24,6 +24,7 @@ SKELETON = Topology(
     center=0,
     spine=(0, 1),
     shoulders=(2, 3),
+    ankles=(0, 0),
     released_across=(2, 3),
 )
 FLAT = replace(SKELETON, name="flat4", dimensions=2)

@@ -112,6 +112,7 @@ def test_mirror_maps_bones_to_bones_and_groups_to_groups(topology):
 def test_axes_of_ntu_are_those_of_the_method():
     assert (NTU25.center + 1, *[j + 1 for j in NTU25.spine]) == (1, 1, 21)
     assert [j + 1 for j in NTU25.shoulders] == [9, 5]
+    assert [j + 1 for j in NTU25.ankles] == [15, 19]
     assert [j + 1 for j in NTU25.released_across] == [21, 6]
 
 
@@ -120,6 +121,7 @@ def test_axes_of_ucla_run_along_the_same_body_lines():
     assert names[UCLA20.center] == "hip centre"
     assert [names[j] for j in UCLA20.spine] == ["hip centre", "shoulder centre"]
     assert [names[j] for j in UCLA20.shoulders] == ["right shoulder", "left shoulder"]
+    assert [names[j] for j in UCLA20.ankles] == ["left ankle", "right ankle"]
     assert [names[j] for j in UCLA20.released_across] == ["shoulder centre", "left elbow"]
 
 

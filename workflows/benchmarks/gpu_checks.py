@@ -395,6 +395,8 @@ def marked_tests(device: torch.device) -> tuple[bool | None, str]:
         return None, "pytest is not installed"
     command = [
         sys.executable,
+        "-X",
+        "faulthandler",
         "-m",
         "pytest",
         "-m",
@@ -406,8 +408,10 @@ def marked_tests(device: torch.device) -> tuple[bool | None, str]:
     ran = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=150, check=False
     )
-    lines = ran.stdout.strip().splitlines() or [ran.stderr[-400:]]
+    lines = ran.stdout.strip().splitlines() or [""]
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))]
+    if ran.returncode not in (0, 1):  # such as a crash of the interpreter
+        failures.append(f"exit code {ran.returncode}: {ran.stderr.strip()[:400]}")
     return ran.returncode == 0, "; ".join([lines[-1], *failures])[:1500]
 
 

@@ -39,6 +39,7 @@ NTU25 = Topology(
     center=0,
     spine=(0, 20),
     shoulders=(8, 4),
+    ankles=(14, 18),
     released_across=(20, 5),
 )  # fmt: skip
 
@@ -72,6 +73,7 @@ UCLA20 = Topology(
     center=0,
     spine=(0, 2),
     shoulders=(8, 4),
+    ankles=(14, 18),
     released_across=(2, 5),
 )  # fmt: skip
 

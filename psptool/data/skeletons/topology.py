@@ -29,7 +29,9 @@ class Topology:
         mirror: For each joint, its counterpart on the other side of the body; the joint itself on the midline.
         center: The joint that becomes the origin.
         spine: (lower, upper) joint of the spine. Its length becomes the unit, its direction the z axis.
-        shoulders: (from, to) joints of the shoulder line. Its horizontal part becomes the x axis (``align: body``).
+        shoulders: (from, to) joints of the shoulder line. Its horizontal part becomes the x axis (``align: body`` and
+            ``robust``).
+        ankles: Both ankles. The line from them to the upper end of the spine becomes the z axis (``align: robust``).
         released_across: The line that the original implementation uses for the x axis (``align: released``).
         dimensions: 3, or 2 for image coordinates, whose z is zero.
     """
@@ -43,6 +45,7 @@ class Topology:
     center: int
     spine: tuple[int, int]
     shoulders: tuple[int, int]
+    ankles: tuple[int, int]
     released_across: tuple[int, int]
     dimensions: int = 3
 

@@ -43,7 +43,7 @@ class PreparedClip:
         scale: Metres per unit.
         rotation: float64 (3, 3), the body axes as rows, in camera coordinates:
             recorded = joint * scale @ rotation + origin.
-        notes: Notes for the report, such as a reference bone of zero length.
+        notes: Notes for the report, such as a reference length of zero.
         interpolated: Number of missing joints whose position was interpolated over time.
         tracks: Body tracks that were joined or dropped.
     """

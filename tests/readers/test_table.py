@@ -16,6 +16,7 @@ from psptool.formats.readers import table
 from psptool.formats.readers.base import RawClip
 from psptool.formats.readers.scanner import MOST_TEXTS
 from psptool.formats.readers.table import TableReader
+from psptool.formats.readers.table_layout import MAX_COLUMNS, MAX_LAYOUTS
 from psptool.schemas.formats import TableOptions
 
 from .conformance import ReaderConformance, TextReaderConformance
@@ -137,6 +138,10 @@ def test_quoted_fields_with_separators_and_line_ends_are_read() -> None:
         + [",".join(f'"{field}"' for field in row.split(",")) + ',"one, ""two""\nthree"' for row in rows]
     )
     assert_positions(parse(quoted.encode()))
+    plain = quoted.replace(', note"', ' note"').replace('"one, ""two""\nthree"', '"one two"')
+    assert_positions(parse(plain.encode()))
+    with pytest.raises(RawFormatError, match=r"line 3: not a number: found 'x'"):
+        parse(plain.replace('"1.5"', '"x"', 1).encode())
     with pytest.raises(RawFormatError, match=r"line 6: not a number: found 'x'"):
         parse(quoted.replace('"2.5"', '"x"', 1).encode())
 
@@ -201,6 +206,12 @@ def test_files_without_a_header_may_have_confidences_and_joints_of_a_larger_skel
     assert np.argwhere(np.isnan(clip.xyz).any(axis=-1)).tolist() == [[1, 0]]
     clip.xyz[1, 0] = positions()[1, 0]
     assert_positions(clip)
+
+
+def test_a_column_without_a_name_is_ignored() -> None:
+    rows = wide().decode().splitlines()
+    indexed = "\n".join(f"{'' if n == 0 else n}\t{row}" for n, row in enumerate(rows)).replace(",", "\t")
+    assert_positions(parse(indexed.encode()))
 
 
 def test_lines_before_the_header_and_blank_lines_are_skipped() -> None:
@@ -318,10 +329,10 @@ def test_parquet_gives_the_same_clips_as_csv() -> None:
 def test_a_readers_layouts_are_kept_and_bounded() -> None:
     reader = reader_of()
     header, rows = wide().split(b"\n", 1)
-    for n in range(table.MAX_LAYOUTS + 5):
+    for n in range(MAX_LAYOUTS + 5):
         blob = header + f",more{n}".encode() + b"\n" + rows.replace(b"\n", b",1\n")
         assert_positions(reader.parse(*source_of(reader, {f"{NAME}.csv": blob})))
-    assert len(reader._layouts) == table.MAX_LAYOUTS
+    assert len(reader._layouts._known) == MAX_LAYOUTS
     assert_positions(pickle.loads(pickle.dumps(reader)).parse(*source_of(reader, {f"{NAME}.csv": wide()})))
 
 
@@ -403,7 +414,7 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str, str]] = [
     ("no frames, long", long().replace(b"frame", b"time"), LONG, "columns", "header", "a column 'frame'"),
     ("a text, long", changed("1.61", "x", long()), LONG, "not a number", "line 7", "'x'"),
     ("too many joints", OTHERS, LONG, "names", f"line {MOST_TEXTS + 2}", f"at most {MOST_TEXTS}"),
-    ("too many columns", lines(range(table.MAX_COLUMNS + 1)), {}, "columns", "header", "20001 columns"),
+    ("too many columns", lines(range(MAX_COLUMNS + 1)), {}, "columns", "header", "20001 columns"),
     ("no header", wide().split(b"\n", 1)[1], {"header": False}, "field count", "line 1", "13, expected 12: 4 joints"),
     ("an open quote", changed("1.61", '"1.61'), {}, "field count", "line 3", "expected 13 fields"),
     ("damaged Parquet", b"PAR1" + b"\0" * 50, {}, "damaged", "", "Parquet"),
@@ -424,6 +435,14 @@ def test_a_broken_file_is_named_with_line_or_column_and_reason(
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_long_form_of_few_joints_in_many_frames_cannot_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table, "MAX_CELLS", 11)
+    with pytest.raises(RawFormatError, match="too large: found 3 bodies of 4 joints, expected at most 11"):
+        parse(long(), form="long")
 
 
 @needs_arrow

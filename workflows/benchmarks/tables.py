@@ -43,6 +43,7 @@ CHAIN = Topology(
     center=0,
     spine=(0, 1),
     shoulders=(2, 3),
+    ankles=(0, 0),
     released_across=(2, 3),
 )
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from psptool.data.store.reading import Store
     from psptool.evaluation.loaded import LoadedModel
     from psptool.preparation.pipeline import Preparation
-    from psptool.preparation.raw_input import Kind
     from psptool.schemas.dataset import Align
+    from psptool.schemas.description import DatasetDescription
     from psptool.schemas.prediction import Prediction
     from psptool.schemas.scores import Part, Scores, Weights
     from psptool.schemas.split import Family
@@ -48,11 +48,11 @@ __all__ = ["PspError", "__version__", "evaluate", "load", "open", "predict", "pr
 
 
 def prepare(
-    kind: Kind,
+    dataset: StrPath | DatasetDescription,
     raw: StrPath | Sequence[StrPath],
     out: StrPath | None = None,
     *,
-    align: Align = "body",
+    align: Align | None = None,
     jobs: int | None = None,
     strict: bool = False,
     force: bool = False,
@@ -61,11 +61,12 @@ def prepare(
     """Prepare raw recordings: one HDF5 file of normalized joints and motion, and a report beside it.
 
     Args:
-        kind: ``ntu`` (NTU RGB+D 60 or 120) or ``ucla`` (NW-UCLA).
+        dataset: ``ntu`` (NTU RGB+D 60 or 120), ``ucla`` (NW-UCLA), or a YAML file with the description of a dataset.
         raw: One or several folders, zip or tar archives, or files.
         out: The file to write; ``data/<dataset>.h5`` if None.
         align: Axes of the normalized joints: ``body`` (from the first frames), ``robust`` (from all frames),
             ``released`` (original implementation) or ``none`` (camera).
+            By default ``body``, and ``none`` for 2D skeletons.
         jobs: Worker processes; one per core if None. The file is the same for any number.
         strict: Raise an error if a clip is malformed, instead of excluding the clip.
         force: Prepare again even if the file is current.
@@ -85,17 +86,19 @@ def prepare(
     """
     import joblib
 
-    from psptool.preparation import pipeline, raw_input
-    from psptool.schemas import dataset
+    from psptool.preparation import pipeline
+    from psptool.schemas.dataset import Align
+    from psptool.schemas.description import DatasetDescription
 
-    choice(kind, get_args(raw_input.Kind), "kind")
-    choice(align, get_args(dataset.Align), "align")
+    if align is not None:
+        choice(align, get_args(Align), "align")
     if jobs is not None and jobs < 1:
         raise PspError("jobs", str(jobs), "at least 1 worker")
     jobs = jobs or int(joblib.cpu_count())
-    settings, files = dataset.PreparationSettings(align=align), (_paths(raw), _path(out))
+    given = dataset if isinstance(dataset, DatasetDescription) else os.fspath(dataset)
+    settings, files = pipeline.settings_for(given, align), (_paths(raw), _path(out))
     return pipeline.prepare(
-        kind, *files, settings, jobs=jobs, strict=strict, force=force, progress=on_progress
+        given, *files, settings, jobs=jobs, strict=strict, force=force, progress=on_progress
     )
 
 
@@ -117,10 +120,11 @@ def split(
         data: The dataset that `prepare` wrote.
         ratio: Share of the labels to keep, above 0 and at most 1. Either this or ``count``.
         count: Labelled clips per class.
-        protocol: NTU 60: ``xsub`` or ``xview``; NTU 120: ``xsub`` or ``xset``; NW-UCLA: ``xview``. The first if None.
+        protocol: NTU 60: ``xsub`` or ``xview``; NTU 120: ``xsub`` or ``xset``; NW-UCLA: ``xview``; for other datasets
+            one of the description, or one value of leave-one-out, such as ``loso-3``. The first if None.
         family: ``per-class``, ``per-class-ratio`` or ``global``.
         seed: Seed of the random choice.
-        test_view: The camera whose clips are the test set, for NW-UCLA; 3 if None.
+        test_view: The camera whose clips are the test set, if the dataset lets you choose it; for NW-UCLA 3 if None.
         validation: Training clips to hold out: ``view=2``, ``subject=3,7`` or ``fraction=0.1``.
         out: The file to write; named by the request, in ``splits/``, if None.
 
@@ -344,7 +348,7 @@ def open(path: StrPath) -> Store:
         ...     clip = dataset.clip("a01_s01_e00_v01")
         ...     print(clip.class_name, clip.joint.shape == clip.motion.shape)
         ...     print(sum(clip.joint.shape[0] for clip in dataset))
-        <Store data/ucla.h5: ucla, 60 clips, 10 classes, ucla20>
+        <Store data/ucla.h5: ucla, 60 clips, 10 classes, kinect20>
         pick up with one hand True
         60
     """
@@ -371,7 +375,7 @@ def load(path: StrPath, *, weights: Weights = "last", device: str = "auto") -> L
         >>> import psptool
         >>> model = psptool.load("runs/first", device="cpu")
         >>> model
-        <LoadedModel runs/first: psp (preset lean), ucla, 10 classes, ucla20, last checkpoint, cpu>
+        <LoadedModel runs/first: psp (preset lean), ucla, 10 classes, kinect20, last checkpoint, cpu>
         >>> with psptool.open("data/ucla.h5") as dataset:
         ...     probabilities = model.predict(dataset.clip("a01_s01_e00_v03"))
         >>> len(probabilities), round(sum(probabilities.values()), 6)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from psptool.data.skeletons.datasets import UCLA, Dataset
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.writing import StoreWriter, pack
 from psptool.schemas.dataset import Counts, DatasetManifest, Fingerprints, PreparationSettings
+from psptool.schemas.description import DatasetDescription
+from tests.builtin import UCLA
 
 JOINTS = UCLA.topology.size
 
@@ -21,7 +22,7 @@ def make_clip(
     seed: int,
     present: Sequence[Sequence[bool]] = ((True,) * 6,),
     lift: float = 0.0,
-    dataset: Dataset = UCLA,
+    dataset: DatasetDescription = UCLA,
 ) -> PreparedClip:
     """A clip of random positions that follow from ``seed``, ``lift`` higher up; absent rows are zero.
 
@@ -53,14 +54,12 @@ def set_manifest(file: Any, text: object) -> None:
 
 
 def write_ucla(
-    path: Path, clips: Mapping[str, PreparedClip] | Sequence[PreparedClip], dataset: Dataset = UCLA
+    path: Path, clips: Mapping[str, PreparedClip] | Sequence[PreparedClip], dataset: DatasetDescription = UCLA
 ) -> DatasetManifest:
     """Write ``clips`` to ``path`` as an NW-UCLA dataset, or as another one."""
     chosen = sorted(clips.values() if isinstance(clips, Mapping) else clips, key=lambda clip: clip.name)
     draft = DatasetManifest(
-        dataset=dataset.name,
-        topology=dataset.topology.name,
-        class_names=dataset.class_names,
+        description=dataset.complete(),
         settings=PreparationSettings(),
         fingerprints=Fingerprints(clips="0" * 64, content="0" * 64),
         counts=Counts(clips=0, frames=0, rows=0, quarantined=0, skipped=0, duplicates=0),

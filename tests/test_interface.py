@@ -126,11 +126,11 @@ def test_resampling_interpolates_over_time_and_keeps_missing_joints_missing() ->
     joints = np.ones((1, 4, 2, 3), np.float32)  # (M, T, V, 3)
     joints[0, :, 0] = [[1], [2], [3], [4]]
     joints[0, 1, 1] = np.nan
-    found = resampled(joints, 15.0)
+    found = resampled(joints, 15.0, 30.0)
     assert found.shape == (1, 7, 2, 3)
     assert found[0, :, 0, 0].tolist() == [1, 1.5, 2, 2.5, 3, 3.5, 4]
     assert np.isnan(found[0, :, 1, 0]).tolist() == [False, True, True, True, False, False, False]
-    assert resampled(joints, 30.0) is joints
+    assert resampled(joints, 30.0, 30.0) is joints
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_clip_that_was_prepared_otherwise_is_refused_with_what_differs(here: P
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: psptool.prepare("uclaa", "all_sqe"), "kind: found 'uclaa'.*Did you mean ucla"),
+        (lambda: psptool.prepare("uclaa", "all_sqe"), "dataset: found 'uclaa'.*Did you mean ucla"),
         (lambda: psptool.prepare("ucla", "all_sqe", align="bodies"), "align: .*Did you mean body"),
         (lambda: psptool.prepare("ucla", "all_sqe", jobs=0), "jobs: found 0"),
         (lambda: psptool.split("data/ucla.h5"), "exactly one"),
@@ -204,7 +204,7 @@ def test_datasets_clips_and_splits_say_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "one.h5"
     write_dataset(path, [make_clip("a01_s01_e00_v01", 0, [(True,) * 6, (False, True) * 3])])
     with psptool.open(path) as dataset:
-        assert repr(dataset) == f"<Store {path}: ucla, 1 clip, 10 classes, ucla20>"
+        assert repr(dataset) == f"<Store {path}: ucla, 1 clip, 10 classes, kinect20>"
         (clip,) = dataset
         said = "<StoredClip a01_s01_e00_v01: 'pick up with one hand', 2 persons, 6 frames, 20 joints>"
         assert repr(clip) == said

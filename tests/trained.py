@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.model.classifier import PSPNet
 from psptool.schemas.dataset import DatasetManifest
 from psptool.schemas.run import Provenance, RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import ModelSettings, SamplingSettings, TrainingConfig
+from tests.builtin import UCLA20
 
 TRAINING = TrainingConfig(
     preset="small",
@@ -59,9 +59,7 @@ def make_run(
 ) -> RunConfig:
     """Write ``config.json`` and ``last.safetensors`` to ``folder``."""
     config = RunConfig(
-        dataset=manifest.dataset,
-        topology=manifest.topology,
-        class_names=manifest.class_names,
+        description=manifest.description,
         preparation=manifest.settings,
         split_name=split.stem,
         split_digest=Split.load(split).digest,

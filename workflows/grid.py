@@ -22,10 +22,12 @@ from typing_extensions import Self
 from psptool.common.atomic_write import write_whole
 from psptool.common.errors import PspError, suggest
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import DATASETS
-from psptool.data.splits.making import SplitRequest, default_view, request_name
+from psptool.data.splits.making import SplitRequest, request_name
+from psptool.data.splits.protocols import default_view
 from psptool.evaluation.table import RunScores
+from psptool.schemas import builtin
 from psptool.schemas.base import Strict, describe
+from psptool.schemas.protocols import LeaveOneOut
 from psptool.schemas.recipes import resolve
 from psptool.schemas.scores import Part, Scores, file_name
 from psptool.schemas.split import Family, ProtocolName
@@ -80,7 +82,7 @@ class GridSettings(Strict):
     """A settings file with the changes of ``snakemake --config``."""
 
     question: str = Field(description="Name of the tables and of the folder of collected scores")
-    dataset: str = Field(pattern="^(ucla|ntu)$", description="The dataset, as in psptool prepare")
+    dataset: str = Field(description="The dataset, as in psptool prepare: a name or a YAML file")
     data: str = Field(description="File name of the prepared dataset, without .h5")
     raw: Annotated[tuple[GridPath, ...], Words] = Field((), description="Folders and archives of recordings")
     synthetic: Synthetic | None = Field(None, description="Synthetic recordings instead of `raw`")
@@ -113,6 +115,22 @@ class GridSettings(Strict):
     def _check_recordings(self) -> Self:
         if bool(self.raw) == (self.synthetic is not None):
             raise ValueError("give the recordings with --config raw=PATH (or give synthetic, one of the two)")
+        return self
+
+    @model_validator(mode="after")
+    def _check_protocols(self) -> Self:
+        try:
+            datasets = builtin.find_datasets(self.dataset)
+        except PspError as error:
+            raise ValueError(f"dataset: {error}") from error
+        known = {name: rule for dataset in datasets for name, rule in dataset.protocols.items()}
+        folds = tuple(f"{name}-" for name, rule in known.items() if isinstance(rule, LeaveOneOut))
+        for name in self.protocols:
+            if (name not in known or f"{name}-" in folds) and not name.startswith(folds or ("-",)):
+                expected = ", ".join(
+                    (*(known.keys() - {fold[:-1] for fold in folds}), *(f"{f}VALUE" for f in folds))
+                )
+                raise ValueError(f"protocols: found {name!r}, expected one of {expected}")
         return self
 
     @model_validator(mode="after")
@@ -326,8 +344,8 @@ def _label_split(settings: GridSettings, protocol: str, labels: float | int, see
         test_view=settings.test_view,
         validation=settings.validation,
     )
-    dataset = DATASETS.get(settings.dataset)
-    name = request_name(settings.data, request, None if dataset is None else default_view(dataset))
+    dataset = builtin.find_datasets(settings.dataset)[-1]
+    name = request_name(settings.data, request, default_view(dataset))
     options = dataclasses.asdict(request).items()
     words = ((f"--{key.replace('_', '-')}", str(value)) for key, value in options if value is not None)
     return LabelSplit(name, tuple(word for pair in words for word in pair))

@@ -91,9 +91,8 @@ def _parameters(config: RunConfig) -> int:
     """Number of parameters of the network, including those used only in training."""
     import torch
 
-    from psptool.data.skeletons.topologies import TOPOLOGIES
     from psptool.model.build import build_model
 
     with torch.device("meta"):
-        model = build_model(config.training, TOPOLOGIES[config.topology], len(config.class_names))
+        model = build_model(config.training, config.topology, len(config.class_names))
     return sum(weight.numel() for weight in model.parameters())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from psptool.formats.exchange.formats import ExchangeFormat
     from psptool.formats.exchange.importing import Imported
     from psptool.formats.exchange.positions import Coordinates
+    from psptool.schemas.description import DatasetDescription
     from psptool.schemas.split import Split
 
 EXPORT_EXAMPLES = examples(
@@ -75,7 +76,7 @@ def export_data(
         if split is not None and wanted is not None:
             require_same_clips(store, split, wanted)
         parts = parts_of(store, chosen, wanted)
-        path = out if out is not None else _named(store.manifest.dataset, chosen, wanted)
+        path = out if out is not None else _named(store.manifest.description, chosen, wanted)
         lost = losses(store, chosen, parts, positions, wanted, lossy)
         files = chosen.files(path, list(parts))
         _check_free(files, force)
@@ -158,10 +159,10 @@ def _coordinates_of(contents: Sequence[Contents], asked: str | None, form: Excha
     return _coordinates(asked or told.pop(), form)
 
 
-def _named(dataset: str, form: ExchangeFormat, split: Split | None) -> Path:
+def _named(dataset: DatasetDescription, form: ExchangeFormat, split: Split | None) -> Path:
     from psptool.data.splits.making import split_name
 
-    return Path("exchange") / f"{dataset if split is None else split_name(split)}{form.ending}"
+    return Path("exchange") / f"{dataset.name if split is None else split_name(split, dataset)}{form.ending}"
 
 
 def _check_free(files: Sequence[Path], force: bool) -> None:

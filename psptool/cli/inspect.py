@@ -84,7 +84,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "duplicates": counts.duplicates,
         "interpolated_joints": counts.interpolated_joints,
         "unscaled": counts.unscaled,
-        "topology": manifest.topology,
+        "topology": manifest.topology.name,
         "joined_tracks": counts.joined_tracks,
         "dropped_tracks": counts.dropped_tracks,
         "settings": manifest.settings.model_dump(),
@@ -201,9 +201,9 @@ def _run(folder: Path) -> dict[str, Any]:
     from psptool.schemas.scores import Scores
     from psptool.training.runs.folder import RunFolder
 
-    config = (
-        RunFolder(folder).read_config().model_dump(mode="json", exclude={"class_names", "format_version"})
-    )
+    run = RunFolder(folder).read_config()
+    config: dict[str, Any] = {"dataset": run.dataset, "topology": run.topology.name}
+    config |= run.model_dump(mode="json", exclude={"description", "format_version"})
     # By number, so that each value has its own key.
     config["provenance"] = dict(enumerate(config["provenance"], 1))
     training = config.pop("training")
@@ -260,17 +260,18 @@ def _json_findings(path: Path) -> list[str]:
 
 def _split_findings(split: Split) -> list[str]:
     """Names that are not the dataset's, and differences to the split made anew from the dataset in data/."""
-    from psptool.data.skeletons.datasets import DATASETS
     from psptool.data.splits.stored import find_split_errors
     from psptool.data.store.reading import open_store
+    from psptool.schemas import builtin
     from psptool.schemas.split import SPLIT_PARTS
 
-    parse = DATASETS[split.dataset].parse
+    # The names of other datasets need not follow a pattern.
+    parse = builtin.builtin_dataset(split.dataset).parse if split.dataset in builtin.dataset_names() else None
     findings = [
         f"{part}: {name} is not a clip name of {split.dataset}"
         for part in SPLIT_PARTS
         for name in getattr(split, part)
-        if parse(name) is None
+        if parse is not None and parse(name) is None
     ]
     for path in newest_first(Path("data").glob("*.h5")):
         with suppress(PspError), open_store(path) as store:

@@ -10,6 +10,7 @@ import typer
 from psptool.cli import (
     config,
     demo,
+    describe,
     doctor,
     embed,
     evaluate,
@@ -63,6 +64,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[Callable[..., None], str, str | None], ...
     (
         "Data",
         (
+            (describe.describe, describe.EXAMPLES, None),
             (prepare.prepare, prepare.EXAMPLES, None),
             (exchange.import_data, exchange.IMPORT_EXAMPLES, "import"),
             (split.split, split.EXAMPLES, None),

@@ -43,7 +43,9 @@ def _dataset_of_store(path: Path) -> str | None:
 
 def _dataset_of_json(path: Path) -> str | None:
     try:
-        return str(json.loads(read_text(path, MAX_JSON))["dataset"])
+        values = json.loads(read_text(path, MAX_JSON))
+        # The configuration of a run has the whole description; those of earlier versions had the name alone.
+        return str(values["description"]["name"] if "description" in values else values["dataset"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -52,7 +54,7 @@ def _dataset_of_run(path: Path) -> str | None:
     return _dataset_of_json(path.with_name("config.json"))
 
 
-DATASET = Stage("dataset", "data/*.h5", "--data", "psptool prepare ntu|ucla --raw PATH", _dataset_of_store)
+DATASET = Stage("dataset", "data/*.h5", "--data", "psptool prepare DATASET --raw PATH", _dataset_of_store)
 SPLIT = Stage("split", "splits/*.json", "--split", "psptool split --ratio 0.05", _dataset_of_json)
 RUN = Stage("run", "runs/*/last.safetensors", "the argument RUN", "psptool train", _dataset_of_run)
 MODEL = replace(RUN, option="--model")

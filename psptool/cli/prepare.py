@@ -28,22 +28,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psptool.preparation.pipeline import Estimate, Preparation
-    from psptool.preparation.raw_input import Kind
+    from psptool.schemas.builtin import Given
     from psptool.schemas.dataset import PreparationSettings
+    from psptool.schemas.description import DatasetDescription
     from psptool.schemas.report import LeftOut, PreparationReport
 
 EXAMPLES = examples(
     "psptool prepare ntu --raw nturgbd_skeletons_s001_to_s017.zip",
     "psptool prepare ucla --raw all_sqe --align released --out data/released.h5",
-    "psptool prepare ntu --raw nturgb+d_skeletons --dry-run",
+    "psptool prepare mine.yaml --raw recordings --dry-run",
 )
 
 
-_NAMES: dict[Kind, str] = {"ntu": "NTU RGB+D", "ucla": "NW-UCLA"}
-
-
 def prepare(
-    kind: Annotated[str, typer.Argument(metavar="ntu|ucla", help="Dataset of the recordings.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(metavar="DATASET", help="ntu, ucla or a YAML description."),
+    ],
     more: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="More raw data, as with --raw.")
     ] = None,
@@ -52,9 +53,9 @@ def prepare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default in data/.")] = None,
     align: Annotated[
-        str,
-        typer.Option(help="Axes: body (default), robust, released (original) or none.", show_default=False),
-    ] = "body",
+        str | None,
+        typer.Option(help="Axes: body (default), robust, released (original) or none."),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to use.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a malformed clip.")] = False,
@@ -63,47 +64,56 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Convert raw recordings into one HDF5 dataset."""
-    from psptool.preparation import pipeline, raw_input
+    from psptool.preparation import pipeline
+    from psptool.schemas import builtin
 
-    chosen = cast("Kind", choice(kind, get_args(raw_input.Kind), "dataset"))
     sources = [*(raw or ()), *(more or ())]
     if not sources:
         raise PspError("--raw", "no path", "a folder, zip or tar archive of recordings", "Give --raw PATH.")
-    settings, workers = _settings(align), _workers(jobs)
+    settings, workers = _settings(dataset, align), _workers(jobs)
     try:
         if dry_run:
-            estimate = pipeline.estimate(chosen, sources, out, settings, jobs=workers, on_message=note)
+            estimate = pipeline.estimate(dataset, sources, out, settings, jobs=workers, on_message=note)
             _tell_estimate(estimate, as_json)
             return
         done = run_preparation(
-            chosen, sources, out, settings, jobs=workers, scheduler=scheduler, strict=strict, force=force
+            dataset, sources, out, settings, jobs=workers, scheduler=scheduler, strict=strict, force=force
         )
     except PspError as error:
-        raise _other_dataset(chosen, sources, settings) or error from None
+        raise _other_dataset(builtin.find_datasets(dataset), sources, settings) or error from None
     _tell(done, as_json, default=out is None)
 
 
-def _other_dataset(kind: Kind, sources: Sequence[Path], settings: PreparationSettings) -> PspError | None:
+def _other_dataset(
+    datasets: Sequence[DatasetDescription], sources: Sequence[Path], settings: PreparationSettings
+) -> PspError | None:
     """The error for recordings of another dataset than the one named; None where that is not what is wrong."""
     from psptool.preparation import raw_input
+    from psptool.schemas import builtin
 
-    readable: dict[Kind, int] = {}
-    for one in get_args(raw_input.Kind):
+    def clips_of(some: Sequence[DatasetDescription]) -> int:
         with suppress(PspError):
-            readable[one] = len(raw_input.find_raw_input(one, sources, settings).clips)
-    if kind in readable or not readable:
+            return len(raw_input.find_raw_input(some, sources, settings).clips)
+        return 0
+
+    if clips_of(datasets):
         return None
-    other, clips = next(iter(readable.items()))
     paths = shlex.join(map(str, sources))
-    return PspError(
-        f"{paths}: not recordings of {_NAMES[kind]}",
-        f"{counted(clips, 'clip')} of {_NAMES[other]}",
-        fix=f"Run psptool prepare {other} --raw {paths}",
-    )
+    names = {one.name for one in datasets}
+    for other in builtin.choices():
+        found = builtin.datasets_named(other)
+        clips = 0 if names & {one.name for one in found} else clips_of(found)
+        if clips:
+            return PspError(
+                f"{paths}: not recordings of {datasets[0].title or datasets[0].name}",
+                f"{counted(clips, 'clip')} of {found[0].title}",
+                fix=f"Run psptool prepare {other} --raw {paths}",
+            )
+    return None
 
 
 def run_preparation(
-    kind: Kind,
+    dataset: Given,
     sources: Sequence[Path],
     out: Path | None = None,
     settings: PreparationSettings | None = None,
@@ -118,7 +128,7 @@ def run_preparation(
 
     with ProgressReport("preparing", "clips") as report:
         return pipeline.prepare(
-            kind,
+            dataset,
             sources,
             out,
             settings,
@@ -131,10 +141,12 @@ def run_preparation(
         )
 
 
-def _settings(align: str) -> PreparationSettings:
-    from psptool.schemas.dataset import Align, PreparationSettings
+def _settings(dataset: Given, align: str | None) -> PreparationSettings:
+    from psptool.preparation.pipeline import settings_for
+    from psptool.schemas.dataset import Align
 
-    return PreparationSettings(align=cast(Align, choice(align, get_args(Align), "--align")))
+    chosen = None if align is None else choice(align, get_args(Align), "--align")
+    return settings_for(dataset, cast("Align | None", chosen))
 
 
 def _workers(jobs: int | None) -> int:

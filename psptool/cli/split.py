@@ -9,6 +9,7 @@ import typer
 
 from psptool.cli.console import examples, next_step, note, say, say_findings, say_json, table, warn
 from psptool.cli.newest import DATASET, choose
+from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
     from psptool.data.splits.making import MadeSplit
@@ -27,14 +28,16 @@ def split(
     ] = None,
     count: Annotated[int | None, typer.Option(help="Labelled clips per class, instead of --ratio.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="NTU: xsub (default), xview or xset; NW-UCLA: xview.")
+        str | None, typer.Option(help="One of the dataset's protocols; by default its first.")
     ] = None,
     family: Annotated[
         str,
         typer.Option(help="per-class (default), per-class-ratio or global.", show_default=False),
     ] = "per-class",
     seed: Annotated[int, typer.Option(help="Random seed of the label split.")] = 0,
-    test_view: Annotated[int | None, typer.Option(help="NW-UCLA: test camera, 1 to 3; by default 3.")] = None,
+    test_view: Annotated[
+        int | None, typer.Option(help="Test camera, where it can be chosen (NW-UCLA: 1 to 3).")
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(help="view=2, subject=3,7 or fraction=0.1; by default none.")
     ] = None,
@@ -52,28 +55,40 @@ def split(
         _check(check, data, as_json)
         return
     from psptool.data.splits.making import SplitRequest
-    from psptool.data.splits.stored import make_file, summarize_split
+    from psptool.data.splits.stored import each_request, make_file, summarize_split
     from psptool.data.store.reading import open_store
 
     # First, so that a wrong ratio is reported before a missing dataset.
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
     with open_store(choose(DATASET, data)) as store:
-        made = make_file(store, request, out)
-    if not made.changed:
-        note(f"{made.path}: already current")
-    for warning in made.warnings:
-        warn(warning)
+        requests = each_request(store, request)
+        if len(requests) > 1 and out is not None:
+            raise PspError(
+                "--out",
+                f"one file for {len(requests)} splits",
+                f"one split, such as --protocol {requests[0].protocol}",
+                "Leave out --out, or choose one split.",
+            )
+        splits = [make_file(store, one, out) for one in requests]
+    for made in splits:
+        if not made.changed:
+            note(f"{made.path}: already current")
+        for warning in made.warnings:
+            warn(warning)
     if as_json:
-        say_json(
+        values = [
             {
                 "file": str(made.path),
                 **summarize_split(made.split),
                 "rule": made.rule,
                 "warnings": list(made.warnings),
             }
-        )
+            for made in splits
+        ]
+        say_json(values[0] if len(values) == 1 else {"splits": values})
         return
-    _show(made)
+    for made in splits:
+        _show(made)
     next_step("psptool train" if out is None else f"psptool train --split {out}")
 
 

@@ -51,7 +51,12 @@ def view(
     from psptool.view.viewer import heading, viewer_page
 
     config = None if model is None else _config(model)
-    found = sources.find(file, clips or (), None if config is None else config.preparation)
+    found = sources.find(
+        file,
+        clips or (),
+        None if config is None else config.preparation,
+        None if config is None else config.description,
+    )
     shown: Sequence[ViewedClip] = found.clips
     warn_of_lost([stray.source for stray in found.lost])
     if clips and len(shown) < found.of:

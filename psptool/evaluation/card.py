@@ -9,7 +9,6 @@ from pathlib import Path
 from psptool.common.errors import PspError
 from psptool.common.text import counted
 from psptool.common.version import __version__
-from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.evaluation.exporting import LOGITS, SUFFIXES, Exported, output_names
 from psptool.evaluation.models import TrainedModel
 from psptool.schemas.run import RunConfig
@@ -115,7 +114,7 @@ def model_card(
 
 def _streams(config: RunConfig) -> str:
     """NumPy code that computes the streams of a clip."""
-    settings, topology = config.training.streams, TOPOLOGIES[config.topology]
+    settings, topology = config.training.streams, config.topology
     code = [POSITIONS, *(CODE[name](settings) for name in settings.names)]
     if settings.origin == "frame":
         code.append(ROOT_RELATIVE)
@@ -148,7 +147,7 @@ def _data(config: RunConfig) -> list[str]:
     lines = [
         "## Data",
         "",
-        f"- Dataset: {config.dataset}, {TOPOLOGIES[config.topology].size} joints (`{config.topology}`); "
+        f"- Dataset: {config.dataset}, {config.topology.size} joints (`{config.topology.name}`); "
         f"content fingerprint `{config.content_fingerprint}`.",
         f"- Split: `{config.split_name}`, digest `{config.split_digest}`.",
     ]
@@ -226,7 +225,7 @@ def _limits(config: RunConfig) -> list[str]:
         "## Limits",
         "",
         f"- The output is one of {counted(len(config.class_names), 'class', 'classes')}, also for other actions.",
-        f"- The input has the {TOPOLOGIES[config.topology].size} joints of {config.topology} in their order. Other "
+        f"- The input has the {config.topology.size} joints of {config.topology.name} in their order. Other "
         "sensors and pose estimators were not tested.",
         "- Probabilities are the softmax of the logits. They are not calibrated.",
         "- The terms of use of the dataset apply; its recordings must not be redistributed.",
@@ -235,7 +234,7 @@ def _limits(config: RunConfig) -> list[str]:
 
 
 def _input(config: RunConfig) -> list[str]:
-    topology = TOPOLOGIES[config.topology]
+    topology = config.topology
     frames, joints = config.training.sampling.frames, topology.size
     absent = (
         "persons who are absent in all of these frames are omitted"

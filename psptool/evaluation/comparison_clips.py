@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from psptool.common.paths import recalled
 from psptool.common.text import counted
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import open_store
 from psptool.evaluation.api import check_dataset
+from psptool.evaluation.loaded import raw_clip
 from psptool.evaluation.models import TrainedModel
-from psptool.evaluation.predicting import find_recordings
-from psptool.formats.synthesis.names import clip_names
-from psptool.formats.synthesis.writing import write_ntu, write_ucla
-from psptool.preparation.worker import prepare_clip
+from psptool.preparation.normalize import normalize
+from psptool.preparation.selection import find_persons
 
 CLIPS = 20
 """Number of clips compared."""
@@ -59,16 +59,17 @@ def comparison_clips(model: TrainedModel, data: Path | None = None) -> Compariso
 
 
 def synthetic_clips(model: TrainedModel) -> tuple[PreparedClip, ...]:
-    """Synthetic recordings in the model's format, prepared like its training clips."""
-    with tempfile.TemporaryDirectory() as folder:
-        if model.config.dataset == "ucla":
-            write_ucla(Path(folder), [f"a01_s01_e{n:02d}_v01" for n in range(CLIPS)])
-        else:
-            write_ntu(Path(folder), clip_names((7, 24, 50), 4, 1, (1,))[:CLIPS])
-        found, _ = find_recordings([Path(folder)], model.config.topology)
-        outcomes = [
-            prepare_clip((source,), reader, model.config.preparation)
-            for reader, sources in found
-            for source in sources
-        ]
-    return tuple(outcome.clip for outcome in outcomes if outcome.clip is not None)
+    """Clips of one person with random, smooth movements, prepared like the training clips of the model."""
+    rng, topology = np.random.default_rng(0), model.config.topology
+    bones = rng.normal(0, 0.3, (topology.size, 3))
+    clips = []
+    for number in range(CLIPS):
+        frames = 30 + 5 * number
+        walk = rng.normal(0, 0.02, (frames, topology.size, 3)).cumsum(axis=0)  # (T, V, 3)
+        recorded = (bones + walk + (0, 0, 3)).astype(np.float32)
+        if topology.dimensions == 2:
+            recorded[..., 2] = 0
+        clip = raw_clip(f"synthetic_{number:02d}", recorded[None])
+        persons = find_persons(clip, topology, model.config.preparation)
+        clips.append(normalize(clip.name, clip.key, persons, topology, model.config.preparation))
+    return tuple(clips)

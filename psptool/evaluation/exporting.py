@@ -227,7 +227,7 @@ def model_metadata(model: TrainedModel) -> dict[str, str]:
     config = model.config
     return {
         "classes": json.dumps(config.class_names),
-        "topology": config.topology,
+        "topology": config.topology.name,
         "frames": str(config.training.sampling.frames),
         "preparation": config.preparation.model_dump_json(),
         "psptool.config": config.model_dump_json(),

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.reading import Store
 from psptool.evaluation.models import TrainedModel
 from psptool.evaluation.scoring import CHUNK
@@ -66,7 +65,7 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
     Raises:
         PspError: A feature is not finite, or the store is damaged.
     """
-    topology = TOPOLOGIES[model.config.topology]
+    topology = model.config.topology
     parts: dict[str, list[torch.Tensor]] = defaultdict(list)
     for chunk in torch.split(torch.arange(len(store)), CHUNK):
         clips = RaggedClips.from_store(store, topology, model.device, chosen=chunk.numpy())

@@ -5,6 +5,7 @@ Notation for array shapes: M persons, T frames, V joints, K classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from psptool.common.errors import PspError
 from psptool.common.paths import shown
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import FRAME_RATE, UNNAMED
-from psptool.data.skeletons.topologies import TOPOLOGIES
+from psptool.data.skeletons.keys import UNNAMED
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import StoredClip
@@ -41,7 +41,7 @@ class LoadedModel:
         self.trained = trained
         self.path: Path = trained.path
         self.class_names: tuple[str, ...] = trained.config.class_names
-        self.topology: Topology = TOPOLOGIES[trained.config.topology]
+        self.topology: Topology = trained.config.topology
 
     def __repr__(self) -> str:
         config, recipe = self.trained.config, self.trained.config.training
@@ -57,17 +57,18 @@ class LoadedModel:
         clip: StoredClip | None = None,
         *,
         joints: ArrayLike | None = None,
-        frame_rate: float = FRAME_RATE,
+        frame_rate: float | None = None,
     ) -> dict[str, float]:
         """Class probabilities of one clip: softmax of the logits summed over all streams.
 
         Args:
             clip: A clip of a prepared dataset.
             joints: Instead of ``clip``: recorded positions in camera coordinates, in metres, (T, V, 3) or
-                (M, T, V, 3). A joint that is NaN or exactly (0, 0, 0) is missing. A person with fewer than half of the
-                joints is absent in that frame. The positions are prepared like the training clips.
-            frame_rate: Frames per second of ``joints``. Other rates than 30 are resampled to 30, because motion is the
-                difference between frames. Ignored with ``clip``.
+                (M, T, V, 3); in 2D also with the last axis 2. A joint that is NaN or exactly (0, 0, 0) is missing. A
+                person with fewer than half of the joints is absent in that frame. The positions are prepared like the
+                training clips.
+            frame_rate: Frames per second of ``joints``; None for that of the training clips. Another rate is resampled
+                to it, because motion is the difference between frames. Ignored with ``clip``.
 
         Returns:
             Probability by class name, the most probable class first. The K probabilities sum to 1.
@@ -128,17 +129,21 @@ class LoadedModel:
             )
         return clip.prepared()
 
-    def _from_positions(self, joints: ArrayLike | None, frame_rate: float) -> PreparedClip:
+    def _from_positions(self, joints: ArrayLike | None, frame_rate: float | None) -> PreparedClip:
         """Prepare recorded positions like those of a raw file."""
         try:
             recorded = np.asarray(joints, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise PspError("joints", str(error), "an array (T, V, 3) or (M, T, V, 3) of numbers") from error
+        if recorded.ndim in (3, 4) and recorded.shape[-1] == self.topology.dimensions == 2:
+            recorded = np.pad(recorded, [(0, 0)] * (recorded.ndim - 1) + [(0, 1)])  # z = 0
         self._check_joints("joints", recorded.shape)
         recorded = recorded.reshape(-1, *recorded.shape[-3:])  # (T, V, 3) or (M, T, V, 3) to (M, T, V, 3)
         if np.isinf(recorded).any():
             raise PspError("joints", "infinity", "metres, or NaN for a missing joint")
-        clip = raw_clip("joints", resampled(recorded, frame_rate))
+        dataset = self.trained.config.description
+        rate = dataset.frame_rate if frame_rate is None else frame_rate
+        clip = replace(raw_clip("joints", resampled(recorded, rate, dataset.frame_rate)), up=dataset.up)
         settings = self.trained.config.preparation
         return normalize(
             clip.name, clip.key, find_persons(clip, self.topology, settings), self.topology, settings
@@ -171,9 +176,7 @@ def raw_clip(name: str, recorded: NDArray[np.float32]) -> RawClip:
     )
 
 
-def resampled(
-    recorded: NDArray[np.float32], frame_rate: float, to: float = FRAME_RATE
-) -> NDArray[np.float32]:
+def resampled(recorded: NDArray[np.float32], frame_rate: float, to: float) -> NDArray[np.float32]:
     """Resample positions to ``to`` frames per second by linear interpolation over time.
 
     A joint that is missing in one of the two neighbouring frames is missing in the result.

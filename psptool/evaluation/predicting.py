@@ -16,7 +16,6 @@ from psptool.common.errors import PspError
 from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.batches.ragged import RaggedClips
-from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.layout import KEY_COLUMNS
 from psptool.data.store.reading import Rows
@@ -25,10 +24,12 @@ from psptool.evaluation.models import TrainedModel
 from psptool.evaluation.scoring import score_ragged, softmax
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, FileRef, Reader
+from psptool.formats.readers.making import builtin_readers, make_readers
 from psptool.formats.readers.sources import MAX_BYTES, clips_among, list_files
 from psptool.preparation.pipeline import ProgressCallback
-from psptool.preparation.raw_input import ANY_NAME
 from psptool.preparation.worker import notes_of, prepare_clip
+from psptool.schemas import builtin
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
 from psptool.schemas.report import LeftOut
 
@@ -59,7 +60,7 @@ def predict(
     """
     if top < 1:
         raise PspError("--top", str(top), "at least 1 action")
-    found, unusable = find_recordings(paths, model.config.topology)
+    found, unusable = find_recordings(paths, model.config.description)
     total, done = sum(len(sources) for _, sources in found), 0
     clips: list[PredictedClip] = []
     for reader, sources in found:
@@ -88,7 +89,8 @@ def predict(
         model=str(model.path),
         weights=model.weights,
         dataset=config.dataset,
-        topology=config.topology,
+        topology=config.topology.name,
+        description=None if config.dataset in builtin.dataset_names() else config.description.without_lists(),
         classes=config.class_names,
         clips=tuple(sorted(clips, key=lambda clip: (clip.name, clip.source))),
         unusable=tuple(unusable),
@@ -97,9 +99,9 @@ def predict(
 
 
 def find_recordings(
-    paths: Sequence[Path], topology: str
+    paths: Sequence[Path], dataset: DatasetDescription
 ) -> tuple[list[tuple[Reader, list[ClipSource]]], list[LeftOut]]:
-    """The recordings with the joints of ``topology``, by reader, and the unusable files.
+    """The recordings in the formats of a dataset, by reader, and the unusable files.
 
     Files of other formats are ignored in folders and archives. If such a file is itself in ``paths``, it is unusable.
 
@@ -110,9 +112,7 @@ def find_recordings(
     found, taken = [], set()
     # Two readers may report the same file, such as an archive inside an archive.
     unread: dict[str, LeftOut] = {}
-    for reader in ANY_NAME:
-        if reader.topology.name != topology:
-            continue
+    for reader in make_readers(dataset, any_name=True):
         clips, strays = clips_among(files, reader)
         found.append((reader, clips))
         for stray in strays:
@@ -127,13 +127,13 @@ def find_recordings(
             detail = f"{file}: found {_describe_format(file)}, expected {expected}"
             unusable.append(LeftOut(name=file.name, source=str(file), reason=OTHER_FORMAT, detail=detail))
     if not any(clips for _, clips in found) and not unusable:
-        raise _nothing_found(files, topology, expected)
+        raise _nothing_found(files, dataset, expected)
     return found, unusable
 
 
 def ragged(clips: Sequence[PreparedClip], model: TrainedModel) -> RaggedClips:
     """Prepared clips as one ragged tensor on the model's device."""
-    topology = TOPOLOGIES[model.config.topology]
+    topology = model.config.topology
     packed = pack(clips, topology.size)
     table = dict(zip((*KEY_COLUMNS, "frames", "persons"), packed.numbers.T, strict=True))
     rows = Rows(packed.joint, packed.present)
@@ -175,19 +175,20 @@ def _classify(
 
 def _describe_format(file: FileRef) -> str:
     """Name and joint count of the raw format of a file, for error messages."""
-    for reader in ANY_NAME:
+    for _, reader in builtin_readers(any_name=True):
         if reader.find([file])[0]:
             return f"{reader.format}, {reader.topology.size} joints"
     return NO_FORMAT
 
 
-def _nothing_found(files: Sequence[FileRef], topology: str, expected: str) -> PspError:
+def _nothing_found(files: Sequence[FileRef], dataset: DatasetDescription, expected: str) -> PspError:
     other = next((file for file in files if _describe_format(file) != NO_FORMAT), None)
     found = f"{counted(len(files), 'file')}, of which none is a raw recording"
     if other is not None:
         found = f"{other} ({_describe_format(other)})"
+    topology = dataset.topology
     return PspError(
-        f"no recordings with the joints of the model ({topology}, {TOPOLOGIES[topology].size} joints)",
+        f"no recordings with the joints of the model ({topology.name}, {topology.size} joints)",
         found,
         expected,
         "Give recordings in this format, or another model with --model.",

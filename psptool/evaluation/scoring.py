@@ -18,7 +18,6 @@ from torch import Tensor
 from psptool.common.errors import PspError
 from psptool.common.text import counted
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.reading import Store
 from psptool.model.build import NETWORKS, build_model
 from psptool.model.logits import clip_logits
@@ -73,13 +72,6 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
             fix="Check the path.",
         )
     tensors, _ = read_weights(weights)
-    if config.topology not in TOPOLOGIES:
-        raise PspError(
-            "config.json: topology",
-            repr(config.topology),
-            f"one of {', '.join(TOPOLOGIES)}",
-            "Use the config.json and the weights of the same run.",
-        )
     kept = without_contrast(config, tensors)
     if contrast and len(kept) == len(tensors):
         raise PspError(
@@ -109,7 +101,7 @@ def without_contrast(config: RunConfig, weights: Mapping[str, Tensor]) -> dict[s
 
 def network(config: RunConfig, contrast: bool = False) -> Network:
     """The run's network with initial weights; ``contrast`` adds the branch of the contrastive loss."""
-    topology = TOPOLOGIES[config.topology]
+    topology = config.topology
     return build_model(config.training, topology, len(config.class_names), contrast)
 
 
@@ -131,7 +123,7 @@ def score_clips(
     Raises:
         PspError: A logit is not finite, or the store is damaged.
     """
-    topology = TOPOLOGIES[config.topology]
+    topology = config.topology
     chunks = [chosen[first : first + CHUNK] for first in range(0, len(chosen), CHUNK)]
     parts = [
         _logits(model, config, RaggedClips.from_store(store, topology, device, chosen=chunk), chunk)

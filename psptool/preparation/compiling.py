@@ -1,4 +1,4 @@
-"""Compiling the kernels, once per machine: the scanner of NTU files in this process, the others in a second one.
+"""Compiling the kernels, once per machine: the scanner of the reader in this process, the others in a second one.
 
 numba keeps compiled code on disk. It compiles one function at a time per process, so two processes halve the time.
 """
@@ -15,7 +15,6 @@ from typing import Any
 from numba.core import event
 
 from psptool.formats.readers.base import Reader
-from psptool.formats.readers.ntu import NtuReader
 
 MessageCallback = Callable[[str], None]
 """A function called with a message for the user."""
@@ -43,24 +42,24 @@ def load_kernels(reader: Reader, jobs: int, on_message: MessageCallback | None =
     """Load the kernels from numba's cache, or compile them.
 
     Args:
-        reader: The reader of the recordings; only NTU's has a compiled scanner.
+        reader: The reader of the recordings. One with compiled functions has a method ``compile``.
         jobs: Number of processes that may run; with one, all kernels are compiled here.
         on_message: Called with `MESSAGE` before the first compilation, and not if all kernels are in the cache.
     """
-    from psptool.formats.readers.scanner import scan
     from psptool.preparation import kernel
 
+    compile_reader = getattr(reader, "compile", None)
     with ExitStack() as stack:
 
         def on_compilation() -> None:
             if on_message is not None:
                 on_message(MESSAGE)
-            if jobs > 1 and isinstance(reader, NtuReader):
+            if jobs > 1 and compile_reader is not None:
                 _start_compiling_others(stack)
 
         with event.install_listener("numba:compile", _OnFirstCompilation(on_compilation)):
-            if isinstance(reader, NtuReader):
-                scan(b"0", reader.topology.size)
+            if compile_reader is not None:
+                compile_reader()
             # Wait for the second process, whose results are then in the cache. If it failed, they are compiled here.
             stack.close()
             kernel.call_each()

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.preparation import kernel
+from psptool.preparation.planar import find_planar_transform
 from psptool.preparation.tracks import Persons
 from psptool.schemas.dataset import PreparationSettings
 
@@ -54,7 +55,7 @@ class Transform(NamedTuple):
 def normalize(
     name: str, key: ClipKey, persons: Persons, topology: Topology, settings: PreparationSettings
 ) -> PreparedClip:
-    """Normalize a clip to the axes of ``settings.align``.
+    """Normalize a clip to the axes of ``settings.align``; in 2D, to root and torso (`psptool.preparation.planar`).
 
     Raises:
         RawFormatError: A normalized coordinate is `LARGEST_POSITION` or larger.
@@ -62,7 +63,8 @@ def normalize(
     there = persons.present[0]  # (T,)
     # (M, T, V, 3) -> (P, V, 3). A view without a copy in the usual case that the first person is always present.
     leading = persons.xyz[0] if there.all() else persons.xyz[0, there]
-    transform = find_transform(leading, topology, settings)
+    is_flat = topology.dimensions == 2  # in pixels, or in another unit
+    transform = _planar(leading, topology) if is_flat else find_transform(leading, topology, settings)
     joint = np.empty_like(persons.xyz)  # float32 (M, T, V, 3)
     # All persons share the first person's transform, which keeps their relative positions.
     largest = kernel.apply_transform(persons.xyz, persons.present, *transform[:3], joint)
@@ -71,7 +73,7 @@ def normalize(
     far = farthest(persons) if largest * transform.scale + np.abs(transform.origin).max() > FAR / 2 else 0.0
     said = (
         (f"coordinates of up to {far:.4g} m: more than {FAR} m, so perhaps not in metres",)
-        if far > FAR
+        if far > FAR and not is_flat
         else ()
     )
     return PreparedClip(
@@ -87,6 +89,11 @@ def normalize(
         persons.interpolated,
         persons.tracks,
     )
+
+
+def _planar(leading: NDArray[np.float32], topology: Topology) -> Transform:
+    origin, unit = find_planar_transform(leading, topology)
+    return Transform(origin, unit or 1.0, np.eye(3), () if unit else (UNSCALED,))
 
 
 def farthest(persons: Persons) -> float:

@@ -21,11 +21,12 @@ from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.compiling import MessageCallback, load_kernels
 from psptool.preparation.parallel import Workers, run_ordered
-from psptool.preparation.raw_input import Kind, RawInput, find_raw_input
+from psptool.preparation.raw_input import RawInput, find_raw_input
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.sampling import check_disk, take_sample
 from psptool.preparation.worker import prepare_task, tasks
-from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.builtin import Given, find_datasets
+from psptool.schemas.dataset import Align, PreparationSettings
 from psptool.schemas.report import LeftOut, PreparationReport
 
 ProgressCallback = Callable[[int, int], None]
@@ -81,7 +82,7 @@ class Estimate:
 
 
 def prepare(
-    kind: Kind,
+    dataset: Given,
     raw: Sequence[Path],
     out: Path | None = None,
     settings: PreparationSettings | None = None,
@@ -97,7 +98,7 @@ def prepare(
     """Prepare raw recordings.
 
     Args:
-        kind: ``ntu`` or ``ucla``.
+        dataset: The name of a built-in dataset or of a group, a YAML file, or a description.
         raw: Folders, archives and files.
         out: The dataset's file; ``data/<dataset>.h5`` if None.
         settings: Settings of the preparation; the defaults if None.
@@ -114,8 +115,9 @@ def prepare(
         PspError: No clip is usable; two recordings with one clip name differ; a file cannot be read or written; the
             disk is too small; a worker was lost; ``strict`` and a clip is malformed. No file is changed then.
     """
-    settings = settings or PreparationSettings()
-    raw_input = find_raw_input(kind, raw, settings)
+    datasets = find_datasets(dataset)
+    settings = settings or settings_for(datasets[-1])
+    raw_input = find_raw_input(datasets, raw, settings)
     path = _out(out, raw_input)
     report_path = report_beside(path)
     report = None if force else _current_report(path, raw_input)
@@ -150,8 +152,27 @@ def prepare(
     return Preparation(path, report_path, report, False, time.perf_counter() - began, raw_input.raw_bytes)
 
 
+def settings_for(dataset: Given, align: Align | None = None) -> PreparationSettings:
+    """The settings for an alignment; None for the default: ``none`` for 2D skeletons, otherwise ``body``.
+
+    Raises:
+        PspError: The clips of a 2D skeleton cannot be rotated out of the plane.
+    """
+    dataset = find_datasets(dataset)[-1]
+    if dataset.topology.dimensions == 3:
+        return PreparationSettings(align=align or "body")
+    if align not in (None, "none"):
+        raise PspError(
+            f"--align of {dataset.name}",
+            str(align),
+            "none: the skeleton has 2 dimensions",
+            "Leave out --align.",
+        )
+    return PreparationSettings(align="none")
+
+
 def estimate(
-    kind: Kind,
+    dataset: Given,
     raw: Sequence[Path],
     out: Path | None = None,
     settings: PreparationSettings | None = None,
@@ -164,8 +185,9 @@ def estimate(
     Raises:
         PspError: The raw files contain no clip, or a file cannot be read.
     """
-    settings = settings or PreparationSettings()
-    raw_input = find_raw_input(kind, raw, settings)
+    datasets = find_datasets(dataset)
+    settings = settings or settings_for(datasets[-1])
+    raw_input = find_raw_input(datasets, raw, settings)
     path = _out(out, raw_input)
     load_kernels(raw_input.reader, jobs, on_message)
     sample = take_sample(raw_input, settings)

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 from psptool.common.errors import PspError
 from psptool.common.paths import shown
 from psptool.common.text import counted
 from psptool.common.version import __version__
-from psptool.data.skeletons.datasets import NTU60, NTU120, UCLA, Dataset
-from psptool.data.skeletons.missing import missing_clips
 from psptool.formats.readers.base import ClipSource, FileRef, Reader, Stray
-from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.making import make_readers
 from psptool.formats.readers.sources import clips_among, list_files
-from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader, ucla_reader_for
+from psptool.preparation.naming import name_clips
 from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.description import DatasetDescription
+from psptool.schemas.protocols import ListProtocol, Protocol
 from psptool.schemas.report import LeftOut
 
-Kind = Literal["ntu", "ucla"]
-ANY_NAME: tuple[Reader, ...] = (
-    NtuReader(any_name=True),
-    UclaJsonReader(any_name=True),
-    UclaTextReader(any_name=True),
-)
-"""A reader of each format for prediction, where recordings may have any name."""
 ClipCopies = tuple[ClipSource, ...]
 """A clip, followed by its copies: further recordings with the same clip name."""
 
@@ -48,10 +41,10 @@ class RawInput:
         skipped: Clips on the missing-skeleton list, then files whose name is not a clip name.
         found: Number of all clips and skipped files, including copies.
         raw_bytes: Size of the files of ``clips``, in bytes.
-        digest: Digest of the files (paths, sizes, modification times), the settings and the tool version.
+        digest: Digest of the description, the files (paths, sizes, modification times), the settings and the version.
     """
 
-    dataset: Dataset
+    dataset: DatasetDescription
     reader: Reader
     clips: tuple[ClipCopies, ...]
     skipped: tuple[LeftOut, ...]
@@ -75,21 +68,27 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 @_collector_at_rest()
-def find_raw_input(kind: Kind, raw: Sequence[Path], settings: PreparationSettings) -> RawInput:
+def find_raw_input(
+    datasets: Sequence[DatasetDescription], raw: Sequence[Path], settings: PreparationSettings
+) -> RawInput:
     """List the raw files and find the clips among them, without reading their content.
 
-    NTU recordings are taken as NTU RGB+D 120 if any action number is above 60.
+    Args:
+        datasets: The dataset. Of several with one format, whose first classes are the same, the first that has the
+            classes of all clips is chosen; they are in ascending order of their number of classes.
+        raw: Folders, archives and files.
+        settings: Settings of the preparation.
 
     Raises:
         PspError: A path does not exist or cannot be read, or contains no clip.
     """
     files = list_files(raw)
-    reader: Reader = NtuReader() if kind == "ntu" else ucla_reader_for(files)
-    sources, strays = clips_among(files, reader)
-    if not sources:
-        raise _nothing_found(reader, files, strays)
-    dataset = _dataset(kind, sources)
-    listed = missing_clips(dataset.name)
+    largest = datasets[-1]
+    reader, sources, strays = _find_clips(largest, files, datasets[0].title or largest.name)
+    labels = max(source.key.label for source in sources)
+    dataset = next((one for one in datasets if labels < len(one.class_names)), largest)
+    dataset = _with_lists(dataset, reader)
+    listed = frozenset(dataset.missing)
     copies = [tuple(group) for name, group in groupby(sources, lambda s: s.name) if name not in listed]
     skipped = [_left_out(source, LISTED) for source in sources if source.name in listed]
     skipped += [LeftOut(name=stray.name, source=stray.source, reason=stray.reason) for stray in strays]
@@ -100,8 +99,29 @@ def find_raw_input(kind: Kind, raw: Sequence[Path], settings: PreparationSetting
         tuple(skipped),
         len(sources) + len(strays),
         sum(raw_size(clip) for clip in copies),
-        _digest(raw, sources, strays, settings),
+        _digest(dataset, raw, sources, strays, settings),
     )
+
+
+def _with_lists(dataset: DatasetDescription, reader: Reader) -> DatasetDescription:
+    """The dataset with the training and test lists in its files as protocols, if its description has none."""
+    if "protocols" in dataset.model_fields_set:
+        return dataset
+    while hasattr(reader, "reader"):  # the reader of the files, without those that change what it parses
+        reader = reader.reader
+    lists: dict[str, tuple[str, ...]] = getattr(reader, "lists", {})
+    found: dict[str, Protocol] = {}
+    for key, train in lists.items():
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", key.removesuffix("train").rstrip("_-")) or "own"
+        test = next((lists[key[:-5] + part] for part in ("val", "test") if key[:-5] + part in lists), ())
+        if (
+            key.endswith("train")
+            and train
+            and test
+            and re.fullmatch(r"[A-Za-z0-9][\w-]{0,39}", name, re.ASCII)
+        ):
+            found[name] = ListProtocol(train_clips=train, test_clips=tuple(sorted(set(test) - set(train))))
+    return dataset.model_copy(update={"protocols": found}) if found else dataset
 
 
 def raw_size(copies: ClipCopies) -> int:
@@ -109,36 +129,78 @@ def raw_size(copies: ClipCopies) -> int:
     return sum(file.size for source in copies for file in source.files)
 
 
-def _dataset(kind: Kind, sources: Iterable[ClipSource]) -> Dataset:
-    if kind == "ucla":
-        return UCLA
-    return NTU120 if any(s.key.label >= len(NTU60.class_names) for s in sources) else NTU60
+def _find_clips(
+    dataset: DatasetDescription, files: list[FileRef], title: str
+) -> tuple[Reader, list[ClipSource], list[Stray]]:
+    """The reader for the recordings, the clips and the strays.
+
+    Raises:
+        PspError: No reader finds a clip, or two do.
+    """
+    readers = make_readers(dataset, any_name=not dataset.keys_in_names)
+    found = []
+    all_strays: list[Stray] = []
+    for reader in readers:
+        clips, strays = clips_among(files, reader)
+        clips, more = name_clips(dataset, clips)
+        strays += more
+        if not dataset.keys_in_names:
+            clips.sort(key=lambda clip: (clip.name, str(clip.files[0])))
+        if clips:
+            found.append((reader, clips, strays))
+        all_strays += strays
+    if not found:
+        raise _nothing_found(dataset, title, readers, files, all_strays)
+    if len(found) > 1:
+        listed = " and ".join(f"{clips[0].files[0]} ({reader.format})" for reader, clips, _ in found)
+        raise PspError(
+            f"--raw: {title} recordings in several formats",
+            listed,
+            "one format; otherwise the same recordings would count twice",
+            "Use the folder of one format with --raw.",
+        )
+    return found[0]
 
 
 def _left_out(source: ClipSource, reason: str) -> LeftOut:
     return LeftOut(name=source.name, source=str(source.files[0]), reason=reason)
 
 
-def _nothing_found(reader: Reader, files: Sequence[FileRef], strays: Sequence[Stray]) -> PspError:
+def _nothing_found(
+    dataset: DatasetDescription,
+    title: str,
+    readers: Sequence[Reader],
+    files: Sequence[FileRef],
+    strays: Sequence[Stray],
+) -> PspError:
     found = f"{counted(len(files), 'file')}, none of which is a clip"
     if strays:
         found += (
             f"; {counted(len(strays), 'file')} of this format, such as {strays[0].source}: {strays[0].reason}"
         )
+    formats = " or ".join(reader.format for reader in readers)
     return PspError(
-        f"--raw: no {reader.format} recordings",
+        f"--raw: no {title} recordings",
         found,
+        f"{formats} files" + (f" named {dataset.clips.in_words}" if dataset.keys_in_names else ""),
         fix="Check the paths after --raw, and the dataset named on the command line.",
     )
 
 
 def _digest(
-    raw: Sequence[Path], sources: Iterable[ClipSource], strays: Iterable[Stray], settings: PreparationSettings
+    dataset: DatasetDescription,
+    raw: Sequence[Path],
+    sources: Iterable[ClipSource],
+    strays: Iterable[Stray],
+    settings: PreparationSettings,
 ) -> str:
-    digest = hashlib.sha256(f"psptool-input-1\n{__version__}\n{settings.model_dump_json()}\n".encode())
+    text = f"psptool-input-2\n{__version__}\n{dataset.model_dump_json()}\n{settings.model_dump_json()}\n"
+    digest = hashlib.sha256(text.encode())
     if not all(path.is_absolute() for path in raw):
         digest.update(f"{shown(Path.cwd())}\n".encode())
     for source in sources:
+        if not dataset.keys_in_names:
+            digest.update(f"{source.name}\t{tuple(source.key)}\t{source.segment}\n".encode())
         for file in source.files:
             digest.update(f"{file}\t{file.size}\t{file.changed}\n".encode())
     for stray in strays:

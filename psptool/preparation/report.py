@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from psptool.common.version import __version__
-from psptool.data.skeletons.datasets import Dataset
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.normalize import UNSCALED
 from psptool.preparation.worker import BatchOutcome
 from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings, prepared_up
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 
 
@@ -20,7 +20,7 @@ class InputClips(Protocol):
     """The input of a preparation or of an import, as far as the report needs it."""
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> DatasetDescription:
         """The dataset that the clips belong to."""
         ...
 
@@ -102,9 +102,7 @@ def make_manifest(
         dropped_tracks=builder.dropped_tracks,
     )
     return DatasetManifest(
-        dataset=source.dataset.name,
-        topology=source.dataset.topology.name,
-        class_names=source.dataset.class_names,
+        description=source.dataset.complete(),
         settings=settings,
         up=prepared_up(source.dataset.up, settings.align),
         fingerprints=writer.fingerprints(),

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
 from psptool.common.text import counted
+from psptool.data.skeletons.keys import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import TrackNote
 from psptool.formats.readers.base import RawClip
@@ -79,13 +80,13 @@ def find_persons(clip: RawClip, topology: Topology, settings: PreparationSetting
         raise RawFormatError("no body", clip.name, found, "at least one body with half of its joints")
     if missing:
         tracks = [fill_missing_joints(track, topology) for track in tracks]
-    persons = place_persons(tracks, select(tracks, topology.center, settings), clip.frames)
+    persons = place_persons(tracks, select(tracks, topology.center, settings, clip.up), clip.frames)
     if unseen:
         note = (
             f"{unseen} of {len(clip.frame)} bodies have fewer than half of their joints; absent in that frame"
         )
         persons = persons._replace(notes=(note, *persons.notes))
-    return persons
+    return persons._replace(notes=(*clip.notes, *persons.notes)) if clip.notes else persons
 
 
 def place_persons(tracks: Sequence[Track], selection: Selection, frames: int) -> Persons:
@@ -94,7 +95,9 @@ def place_persons(tracks: Sequence[Track], selection: Selection, frames: int) ->
     return persons._replace(tracks=selection.notes) if selection.notes else persons
 
 
-def select(tracks: Sequence[Track], center: int, settings: PreparationSettings) -> Selection:
+def select(
+    tracks: Sequence[Track], center: int, settings: PreparationSettings, up: UpAxis = "y"
+) -> Selection:
     """Select the persons among the tracks of a clip.
 
     Ties are resolved by the earlier first frame, then by the smaller body id.
@@ -103,9 +106,12 @@ def select(tracks: Sequence[Track], center: int, settings: PreparationSettings) 
         tracks: At least one track; missing joints are interpolated already.
         center: Reference joint for the energy of the ``released`` rules.
         settings: The rules and their thresholds.
+        up: Vertical axis of the positions.
     """
     if len(tracks) == 1:
         return Selection(((0,),))
+    if up == "z":  # the rules compare x with y
+        tracks = [track._replace(xyz=np.ascontiguousarray(track.xyz[..., [0, 2, 1]])) for track in tracks]
     if settings.tracks == "released":
         return _released(tracks, center, settings)
     return _joined(tracks, settings)

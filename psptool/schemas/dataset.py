@@ -7,10 +7,12 @@ from typing import Any, Literal, cast, get_args
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from psptool.data.skeletons.datasets import DATASETS, UpAxis
+from psptool.data.skeletons.keys import UpAxis
+from psptool.data.skeletons.topology import Topology
+from psptool.schemas import builtin
 from psptool.schemas.base import Artefact, Strict
+from psptool.schemas.description import DatasetDescription
 
-DatasetName = Literal["ntu60", "ntu120", "ucla"]
 Align = Literal["body", "robust", "released", "none"]
 TrackRules = Literal["joined", "released"]
 
@@ -113,12 +115,10 @@ class Counts(Strict):
 
 
 class DatasetManifest(Artefact):
-    """Metadata of a prepared dataset."""
+    """Metadata of a prepared dataset: its whole description, so that no other file is needed."""
 
-    format_version: Literal[1] = 1
-    dataset: DatasetName
-    topology: str = Field(description="Name of the skeleton topology, such as ntu25")
-    class_names: tuple[str, ...] = Field(description="Class names, indexed by label")
+    format_version: Literal[2] = 2
+    description: DatasetDescription
     settings: PreparationSettings
     up: UpAxis = Field("z", description="Vertical axis of the positions in the file")
     fingerprints: Fingerprints
@@ -127,14 +127,53 @@ class DatasetManifest(Artefact):
 
     @model_validator(mode="before")
     @classmethod
-    def _derive_up(cls, data: Any) -> Any:
-        """Derive `up` from the dataset and the alignment, for files written before this key existed."""
-        if not isinstance(data, Mapping) or "up" in data:
+    def _from_version_1(cls, data: Any) -> Any:
+        """Convert format 1, which had the name of a built-in dataset instead of a description."""
+        if not isinstance(data, Mapping) or "description" in data or data.get("format_version", 1) != 1:
             return data
-        dataset, settings = DATASETS.get(str(data.get("dataset"))), data.get("settings")
-        align = (
-            settings.get("align", "body") if isinstance(settings, Mapping) else getattr(settings, "align", "")
-        )
-        if dataset is None or align not in get_args(Align):
-            return data  # pydantic reports the invalid values
-        return {**data, "up": prepared_up(dataset.up, cast(Align, align))}
+        description = description_of_version_1(data)
+        rest = {key: value for key, value in data.items() if key not in FORMER_KEYS}
+        found = {**rest, "format_version": 2, "description": description}
+        settings = data.get("settings")
+        align = settings.get("align", "body") if isinstance(settings, Mapping) else ""
+        if "up" not in data and align in get_args(Align):
+            found["up"] = prepared_up(description.up, cast(Align, align))
+        return found
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.description.name
+
+    @property
+    def topology(self) -> Topology:
+        """The joints and bones of the clips."""
+        return self.description.topology
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names, indexed by label."""
+        return self.description.class_names
+
+
+FORMER_KEYS = ("dataset", "topology", "class_names")
+"""Keys of files of earlier versions that described the dataset, which was a built-in one."""
+
+
+def description_of_version_1(data: Mapping[str, Any]) -> DatasetDescription:
+    """The description for the keys `FORMER_KEYS` of a file of an earlier version.
+
+    Raises:
+        ValueError: It is no built-in dataset, or has another skeleton or another number of classes.
+    """
+    name, skeleton, classes = (data.get(key) for key in FORMER_KEYS)
+    if name not in builtin.dataset_names():
+        raise ValueError(f"dataset: found {name!r:.60}, expected one of {', '.join(builtin.dataset_names())}")
+    found = builtin.builtin_dataset(str(name)).complete()
+    expected = found.topology.name
+    if builtin.current_skeleton_name(str(skeleton)) != expected:
+        raise ValueError(f"topology of {name}: found {skeleton!r:.60}, expected {expected}")
+    if not isinstance(classes, (list, tuple)) or len(classes) != len(found.class_names):
+        number = len(classes) if isinstance(classes, (list, tuple)) else "none"
+        raise ValueError(f"class names: found {number}, expected {len(found.class_names)}")
+    return found

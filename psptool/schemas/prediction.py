@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from psptool.schemas.base import Artefact, Strict
-from psptool.schemas.dataset import DatasetName
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import LeftOut
+from psptool.schemas.skeleton import Name
 
 
 class ClassProbability(Strict):
@@ -44,8 +45,11 @@ class Prediction(Artefact):
     format_version: Literal[1] = 1
     model: str = Field(description="Run folder or model file")
     weights: Literal["last", "best"]
-    dataset: DatasetName = Field(description="Dataset that the model was trained on")
+    dataset: Name = Field(description="Dataset that the model was trained on")
     topology: str
+    description: DatasetDescription | None = Field(
+        None, description="The dataset, without clip lists; null for a built-in one"
+    )
     classes: tuple[str, ...] = Field(description="Names of the actions, indexed by label")
     clips: tuple[PredictedClip, ...]
     unusable: tuple[LeftOut, ...] = Field((), description="Recordings that cannot be used, with the reason")

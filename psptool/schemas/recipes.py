@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from psptool.common.errors import PspError, cannot_read, suggest
-from psptool.common.paths import read_text
+from psptool.common.errors import PspError, suggest
 from psptool.schemas.base import describe, flat
+from psptool.schemas.plain_yaml import NOT_PLAIN, load_yaml, read_yaml, yaml_problem
 from psptool.schemas.training import Method, Preset, TrainingConfig
 
 _SMALL: Mapping[str, Any] = {
@@ -186,7 +184,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         PspError: As for `read_yaml`.
     """
-    values = read_yaml(path / "config.json" if path.is_dir() else path)
+    file = path / "config.json" if path.is_dir() else path
+    values = read_yaml(file, "Check the path given to --config.")
     recipe = values.get("training")
     # Keys that only a run's configuration has.
     is_run = isinstance(recipe, dict) and {"split_digest", "content_fingerprint"} <= values.keys()
@@ -205,101 +204,13 @@ def _check_preset(file: Path | None, values: Mapping[str, Any], preset: str | No
         )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file of up to `MAX_YAML` bytes; tags, anchors and aliases are refused.
-
-    Raises:
-        PspError: The file cannot be read, is too large, is not plain YAML, or is not a mapping.
-    """
-    try:
-        text = read_text(path, MAX_YAML)
-    except (OSError, UnicodeDecodeError) as error:
-        raise cannot_read(path, error, "Check the path given to --config.") from error
-    try:
-        values = _load(text)
-    except _NOT_PLAIN as error:
-        raise PspError(
-            f"{path}: not plain YAML: {_reason(error)}", fix="Write key: value lines only."
-        ) from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise PspError(f"{path}: not a mapping", found=type(values).__name__, expected="key: value lines")
-    return values
-
-
-MAX_YAML = 200_000
-"""Largest YAML file, in bytes; it takes 2 s to read. A run's configuration has 10,000."""
-_LONGEST_NUMBER = 40
-_LONGEST_KEY = 80
-_NOT_PLAIN = (yaml.YAMLError, RecursionError, ValueError)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 for booleans and numbers: ``off`` is a string and 1e-3 a number, unlike in YAML 1.1.
-
-    Without tags, anchors and aliases: a file of 700 bytes can mean a mapping of millions of keys, or one that
-    contains itself.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [
-            (tag, pattern)
-            for tag, pattern in resolvers
-            if not tag.endswith(("bool", "float", "timestamp", "merge", "value"))
-        ]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose the next node, unless it has a tag, is named by an anchor, or is an alias."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if event.anchor is not None:
-            what = "alias" if isinstance(event, yaml.AliasEvent) else "anchor"
-            raise yaml.composer.ComposerError(
-                None, None, f"found {what} {event.anchor!r:.40}", event.start_mark
-            )
-        if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(None, None, f"found tag {event.tag!r:.60}", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_yaml_int(self, node: Any) -> Any:
-        """An integer of up to 40 characters; the time for a longer one grows with the square of its length."""
-        if len(node.value) > _LONGEST_NUMBER:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"found an integer of {len(node.value)} characters", node.start_mark
-            )
-        return super().construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|false|False)$"), list("tTfF")
-)
-# The resolver added first wins: integers stay integers.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"),
-    list("-+.0123456789"),
-)
-
-
 def _parse_value(key: str, text: str) -> Any:
     try:
-        return _load(text)
-    except _NOT_PLAIN as error:
+        return load_yaml(text)
+    except NOT_PLAIN as error:
         raise PspError(
-            f"--set {key:.60}: not a YAML value", found=f"{text!r:.60} ({_reason(error)})"
+            f"--set {key:.60}: not a YAML value", found=f"{text!r:.60} ({yaml_problem(error)})"
         ) from error
-
-
-def _load(text: str) -> Any:
-    """The value of YAML text; errors as in `_NOT_PLAIN`."""
-    return yaml.load(text, _Loader)
-
-
-def _reason(error: BaseException) -> str:
-    return "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -328,6 +239,8 @@ def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
         elif isinstance(value, Mapping):
             yield f"{prefix}{key} is a value, not a group of keys"
 
+
+_LONGEST_KEY = 80
 
 SYNONYMS: Mapping[str, str] = {
     "batch_size": "optim.labelled_batch",

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from psptool.schemas.base import Artefact, Strict
-from psptool.schemas.dataset import Counts, DatasetName, PreparationSettings
+from psptool.schemas.dataset import Counts, PreparationSettings
+from psptool.schemas.skeleton import Name
 
 TrackRule = Literal["joined", "length", "spread", "overlap", "not upright", "energy"]
 """``joined``: the track was joined to another one; all others: it was dropped. ``length``, ``spread`` and ``overlap``
@@ -40,7 +41,7 @@ class PreparationReport(Artefact):
     """The result of one run of ``psptool prepare``: found = kept + skipped + quarantined + repeated."""
 
     format_version: Literal[1] = 1
-    dataset: DatasetName
+    dataset: Name
     sources: tuple[str, ...] = Field(description="The folders and archives read, as given")
     found: int = Field(ge=0, description="Clips found, including copies")
     repeated: int = Field(0, ge=0, description="Additional copies of a clip with the same name and content")

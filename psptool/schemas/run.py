@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
-from psptool.data.skeletons.datasets import DATASETS
+from psptool.data.skeletons.topology import Topology
 from psptool.schemas.base import Artefact, Strict, flat
-from psptool.schemas.dataset import DatasetName, PreparationSettings
+from psptool.schemas.dataset import FORMER_KEYS, PreparationSettings, description_of_version_1
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.training import TrainingConfig
 
 _PLACES = ("data_path", "split_path")
@@ -67,10 +67,8 @@ class RunConfig(Artefact):
     `provenance`: each resume appends a record.
     """
 
-    format_version: Literal[2] = 2
-    dataset: DatasetName
-    topology: str
-    class_names: tuple[str, ...]
+    format_version: Literal[3] = 3
+    description: DatasetDescription = Field(description="Description of the dataset, for new recordings too")
     preparation: PreparationSettings = Field(
         description="Preparation settings of the dataset; they are applied to new recordings too"
     )
@@ -90,22 +88,36 @@ class RunConfig(Artefact):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_version_1(cls, values: Any) -> Any:
-        """Convert format 1, which had a single provenance with its keys at the top level."""
-        if not isinstance(values, dict) or values.get("format_version") != 1 or "provenance" in values:
+    def _from_earlier_version(cls, values: Any) -> Any:
+        """Convert format 1, which had a single provenance with its keys at the top level, and format 2, which had the
+        name of a built-in dataset instead of a description.
+        """
+        if not isinstance(values, dict):
             return values
-        keys = [key for key in Provenance.model_fields if key in values]
-        rest = {key: value for key, value in values.items() if key not in keys}
-        return {**rest, "format_version": 2, "provenance": [{key: values[key] for key in keys}]}
+        if values.get("format_version") == 1 and "provenance" not in values:
+            keys = [key for key in Provenance.model_fields if key in values]
+            rest = {key: value for key, value in values.items() if key not in keys}
+            values = {**rest, "format_version": 2, "provenance": [{key: values[key] for key in keys}]}
+        if values.get("format_version") == 2 and "description" not in values:
+            description = description_of_version_1(values)
+            rest = {key: value for key, value in values.items() if key not in FORMER_KEYS}
+            values = {**rest, "format_version": 3, "description": description}
+        return values
 
-    @model_validator(mode="after")
-    def _of_the_dataset(self) -> Self:
-        expected = DATASETS[self.dataset].topology.name
-        if self.topology != expected:
-            raise ValueError(f"topology of {self.dataset} is {expected}, found {self.topology!r:.60}")
-        if not self.class_names:
-            raise ValueError("class_names is empty")
-        return self
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.description.name
+
+    @property
+    def topology(self) -> Topology:
+        """The joints and bones of the clips."""
+        return self.description.topology
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names, indexed by label."""
+        return self.description.class_names
 
     @property
     def latest(self) -> Provenance:
@@ -124,7 +136,11 @@ class RunConfig(Artefact):
 
     def identity(self) -> dict[str, Any]:
         """The values that determine the result, by dotted key: dataset, split, seed, precision and configuration."""
-        values = self.model_dump(mode="json", exclude={"format_version", "split_name", "provenance"})
+        values = self.model_dump(
+            mode="json", exclude={"format_version", "split_name", "provenance", "description"}
+        )
+        values["dataset"], values["class_names"] = self.dataset, list(self.class_names)
+        values["skeleton"] = self.description.used_skeleton.complete.model_dump(mode="json")
         values["training"] = {
             key: value for key, value in values["training"].items() if key not in _NO_IDENTITY
         }

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from psptool.common.errors import PspError
 from psptool.schemas.base import Artefact, Strict
-from psptool.schemas.dataset import DatasetName
+from psptool.schemas.skeleton import Name
 from psptool.schemas.split import Family, ProtocolName
 
 _ROUNDING = 1e-9
@@ -42,7 +42,7 @@ class Scores(Artefact):
     """
 
     format_version: Literal[1] = 1
-    dataset: DatasetName
+    dataset: Name
     split: str = Field(description="File name of the split")
     method: str
     preset: str

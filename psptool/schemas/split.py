@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from typing_extensions import Self
 
 from psptool.schemas.base import Artefact
-from psptool.schemas.dataset import DatasetName
+from psptool.schemas.skeleton import Name
 
 Family = Literal["per-class", "per-class-ratio", "global"]
-ProtocolName = Literal["xsub", "xview", "xset"]
+ProtocolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,80}$")]
+"""A protocol of the dataset; one of leave-one-out has the value behind its name, such as ``loso-3``."""
 
 
 SPLIT_PARTS = ("labelled", "unlabelled", "validation", "test")
@@ -23,7 +24,7 @@ class Split(Artefact):
     """A label split: one random selection of labelled clips for one protocol of one dataset."""
 
     format_version: Literal[1] = 1
-    dataset: DatasetName
+    dataset: Name
     protocol: ProtocolName
     test_view: int | None = Field(
         None, description="Test camera, if the protocol lets you choose it; otherwise null"
@@ -46,6 +47,14 @@ class Split(Artefact):
     unlabelled: tuple[str, ...]
     validation: tuple[str, ...] = ()
     test: tuple[str, ...]
+    labelled_per_class: dict[str, int] | None = Field(
+        None, description="Labelled clips by class name; null in files of earlier versions"
+    )
+    performances: int | None = Field(
+        None,
+        ge=0,
+        description="Distinct performances among the labelled clips; null in files of earlier versions",
+    )
     tool_version: str
 
     @model_validator(mode="after")

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from psptool.schemas.base import Artefact, Strict
-from psptool.schemas.dataset import DatasetName
 from psptool.schemas.scores import Part, Weights, measure_names
+from psptool.schemas.skeleton import Name
 
 
 class Spread(Strict):
@@ -56,7 +56,7 @@ class ScoreTable(Artefact):
     """Mean and standard deviation over label splits, of groups of comparable runs."""
 
     format_version: Literal[1] = 1
-    dataset: DatasetName
+    dataset: Name
     protocol: str | None
     test_view: int | None
     part: Part

@@ -17,7 +17,6 @@ from psptool.common.machine import commit, hardware
 from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.batches.ragged import Batcher, RaggedClips, check_persons
-from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
@@ -28,7 +27,7 @@ from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training.checkpoint import check_window
 from psptool.training.graphs import Capture, CudaCapture, Graphs, side_stream, uses_graphs
-from psptool.training.guards import explain_out_of_memory, preflight_warnings
+from psptool.training.guards import explain_out_of_memory, limit_levels, preflight_warnings
 from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
 from psptool.training.record import Record
@@ -110,11 +109,14 @@ def train(
         ):
             on_warning(warning)
         recipe = _limit_pool_batch(recipe, pools)
+        recipe, said = limit_levels(recipe, store.manifest.topology)
+        if said:
+            on_message(said)
         _require_clip_per_process(recipe, ranks)
         config = _run_config(store, label_split, data, split, recipe, device, ranks)
         used = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()
         check_persons(recipe.model.absent_persons, store.table.persons[used])
-        topology, storage = TOPOLOGIES[config.topology], STORAGES[recipe.storage]
+        topology, storage = config.topology, STORAGES[recipe.storage]
         clips = RaggedClips.from_store(store, topology, device, storage, used, verified=True)
         now = config.latest.model_copy(update={"clips_on": clips.place})
         config = config.model_copy(update={"provenance": (now,)})
@@ -191,7 +193,7 @@ def _run(
     """Run the training loop and write the results to ``folder``."""
     recipe = config.training
     torch.manual_seed(config.seed)  # for the initial weights; sampling uses other generators
-    model = build_model(recipe, TOPOLOGIES[config.topology], len(config.class_names)).to(device)
+    model = build_model(recipe, config.topology, len(config.class_names)).to(device)
     if ranks.size > 1:
         synchronize_norms(model)
         ranks.broadcast_weights(model)
@@ -353,9 +355,7 @@ def _run_config(
         commit=commit(),
     )
     return RunConfig(
-        dataset=manifest.dataset,
-        topology=manifest.topology,
-        class_names=manifest.class_names,
+        description=manifest.description,
         preparation=manifest.settings,
         split_name=split_path.stem,
         split_digest=split.digest,

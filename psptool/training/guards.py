@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from psptool.common.errors import PspError
 from psptool.common.machine import peak_memory
 from psptool.common.text import counted
+from psptool.data.skeletons.topology import Topology
+from psptool.model.pyramid import level_groups
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training.memory import StepMemory, get_setting
@@ -50,6 +52,48 @@ def preflight_warnings(split: Split, recipe: TrainingConfig, classes: int) -> It
     pool = len(split.unlabelled) + (labelled if recipe.loss.contrast_labelled else 0)
     if optim.pool_batch > pool:
         yield f"optim.pool_batch: reduced from {optim.pool_batch} to {pool}, the number of clips in the pool"
+
+
+def limit_levels(recipe: TrainingConfig, topology: Topology) -> tuple[TrainingConfig, str]:
+    """The configuration without the levels of the pyramid that have one group, and a message about them.
+
+    Attention between the groups of a level needs two of them. The joint level has one group per joint.
+
+    Args:
+        recipe: The requested training configuration.
+        topology: Joints and joint groups of the skeleton.
+
+    Returns:
+        The configuration and the message, which is empty if all levels are used.
+
+    Raises:
+        PspError: No level of the contrastive loss is left.
+    """
+    groups = level_groups(topology)
+    single = [level for level in recipe.model.levels if len(groups[level]) < 2]
+    if not single or not recipe.contrast_levels:
+        return recipe, ""
+    asked = recipe.loss.contrast_levels
+    levels = tuple(level for level in recipe.model.levels if level not in single)
+    contrast = None if asked is None else tuple(level for level in asked if level not in single)
+    if not levels or contrast == ():
+        raise PspError(
+            "model.levels: no level of the contrastive loss is left",
+            f"{', '.join(single)}, with one group of joints of {topology.name} each",
+            "a level with at least two groups",
+            "Use --set 'model.levels=[joint]', or give the skeleton parts and regions.",
+        )
+    limited = recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"levels": levels}),
+            "loss": recipe.loss.model_copy(update={"contrast_levels": contrast}),
+        }
+    )
+    names = ", ".join(single)
+    return (
+        limited,
+        f"model.levels: without {names}: the skeleton {topology.name} has one group of joints there",
+    )
 
 
 def check_terms(window: Tensor, names: tuple[str, ...], step: int, last_checkpoint: str) -> dict[str, float]:

@@ -60,13 +60,12 @@ def _of_clip(model: PSPNet, config: RunConfig, clip: PreparedClip, device: torch
 
     from psptool.data.batches.ragged import Batcher, RaggedClips
     from psptool.data.batches.sampling import uniform_frames
-    from psptool.data.skeletons.topologies import TOPOLOGIES
     from psptool.data.store.reading import Rows
 
     assert model.pyramid is not None
     rows = Rows(clip.joint.reshape(-1, *clip.joint.shape[2:]), clip.present.reshape(-1))
     label, frames, persons = (np.array([n]) for n in (clip.key.label, clip.frames, clip.persons))
-    ragged = RaggedClips.from_rows(rows, label, frames, persons, TOPOLOGIES[config.topology], device)
+    ragged = RaggedClips.from_rows(rows, label, frames, persons, config.topology, device)
     absent = config.training.model.absent_persons
     batcher = Batcher.of(ragged, config.training)
     features = model.features(batcher.test(torch.tensor([0])))
@@ -92,11 +91,11 @@ def check_same_preparation(
         PspError: Another topology or another preparation.
     """
     for clip in clips:
-        if clip.topology.name != config.topology:
+        if clip.topology != config.topology:
             raise PspError(
                 f"{clip.name}: not the skeleton that {run} was trained on",
                 clip.topology.name,
-                config.topology,
+                config.topology.name,
                 "Give a run of this dataset with --model.",
             )
     if settings != config.preparation:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from psptool.common.figures import LIGHT
-from psptool.data.skeletons.datasets import FRAME_RATE
-from psptool.view.scene import AXES, PITCH, YAW, Scene, ViewedClip
+from psptool.view.scene import AXES, PITCH, YAW, Scene, ViewedClip, head_of
 
 SUPERSAMPLING = 3
 """Supersampling factor for smooth edges: frames are drawn larger and scaled down."""
@@ -41,7 +40,7 @@ def contact_sheet(clips: Sequence[ViewedClip], frames: int = SHEET_FRAMES, size:
         chosen = np.unique(np.linspace(0, clip.frames - 1, columns).round().astype(int))
         for column, frame in enumerate(chosen.tolist()):
             sheet.paste(
-                drawer.frame(frame, f"{frame / FRAME_RATE:.2f} s"),
+                drawer.frame(frame, f"{frame / clip.frame_rate:.2f} s"),
                 (column * size, row * (height + caption) + caption),
             )
         pen = ImageDraw.Draw(sheet)
@@ -78,16 +77,16 @@ def moving_gif(clips: Sequence[ViewedClip], size: int = 300) -> bytes:
         "GIF",
         save_all=True,
         append_images=rest,
-        duration=_durations(len(images)),
+        duration=_durations(len(images), clips[0].frame_rate),
         loop=0,
         optimize=True,
     )
     return gif.getvalue()
 
 
-def _durations(images: int) -> list[int]:
+def _durations(images: int, frame_rate: float) -> list[int]:
     """Duration of each image in ms, rounded to the 10 ms of the GIF format without accumulating errors."""
-    ends = [round((n + 1) * GIF_STRIDE * 100 / FRAME_RATE) for n in range(images)]
+    ends = [round((n + 1) * GIF_STRIDE * 100 / frame_rate) for n in range(images)]
     return [10 * (end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -104,10 +103,12 @@ class _Drawer:
         half = np.maximum((self.high - self.low) / 2, 1e-3)
         across = float(np.hypot(half[0], half[2]))
         self.scale = SUPERSAMPLING * min(height * 0.42 / (half[1] + across * 0.16), width * 0.46 / across)
-        neck, head = next(bone for bone in self.topology.bones if self.topology.joints[bone[1]] == "head")
-        lengths = np.linalg.norm(points[..., neck, :] - points[..., head, :], axis=-1)
-        # The median keeps the head size constant although the joint jitters.
-        self.head, self.skull = head, 0.55 * self.scale * float(np.nanmedian(lengths))
+        self.head = head_of(self.topology)
+        self.skull = 0.0
+        for neck in (parent for parent, child in self.topology.bones if child == self.head):
+            lengths = np.linalg.norm(points[..., neck, :] - points[..., self.head, :], axis=-1)
+            # The median keeps the head size constant although the joint jitters.
+            self.skull = 0.55 * self.scale * float(np.nanmedian(lengths))
         # A tenth of the spine, the unit of a normalized clip.
         self.thick = max(1.5 * SUPERSAMPLING, 0.1 * self.scale)
 

@@ -84,7 +84,9 @@ class Scene {
 
   // About half of the median neck length, which keeps the head size constant although the joint jitters.
   headSize() {
-    const [neck] = this.topology.bones.find(([, child]) => child === this.topology.head), lengths = [];
+    const bone = this.topology.bones.find(([, child]) => child === this.topology.head), lengths = [];
+    if (!bone) return 0; // a skeleton without a head
+    const [neck] = bone;
     for (let person = 0; person < this.persons; person++)
       for (let frame = 0; frame < this.frames; frame++) {
         const [a, b] = [neck, this.topology.head].map((joint) => this.isPresent(person, frame) && this.point(person, frame, joint));
@@ -160,7 +162,9 @@ class Stage {
   }
 
   floor() {
-    const { scene, pen } = this, every = 0.5, [, ground] = scene.low;
+    const { scene, pen } = this, [, ground] = scene.low;
+    const size = Math.max(scene.high[0] - scene.low[0], scene.high[2] - scene.low[2]);
+    const every = 0.5 * 2 ** Math.max(0, Math.ceil(Math.log2(size / 20))); // few lines also for pixels
     const from = [0, 2].map((a) => Math.floor(scene.low[a] / every - 1) * every);
     const to = [0, 2].map((a) => Math.ceil(scene.high[a] / every + 1) * every);
     pen.strokeStyle = inks.grid;
@@ -224,7 +228,7 @@ class Stage {
 class Player {
   constructor(root) {
     const clip = DATA.clips[Number(root.dataset.clip)], topology = DATA.topologies[clip.topology];
-    Object.assign(this, { root, clip, frames: clip.frames, at: 0, playing: false, speed: 1, view: { ...START }, shown: true, stale: true });
+    Object.assign(this, { root, clip, frames: clip.frames, fps: clip.fps, at: 0, playing: false, speed: 1, view: { ...START }, shown: true, stale: true });
     root.tabIndex = 0;
     const stages = element("div", root, { className: "stages" });
     this.stages = clip.scenes.map((scene) => new Stage(new Scene(scene, clip, topology), stages));
@@ -329,14 +333,14 @@ class Player {
     if (!this.shown) return;
     if (this.playing) {
       const before = this.frame;
-      this.at = (this.at + seconds * DATA.fps * this.speed) % this.frames;
+      this.at = (this.at + seconds * this.fps * this.speed) % this.frames;
       this.stale ||= this.frame !== before;
     }
     if (!this.stale) return;
     this.stale = false;
     this.stages.forEach((stage, number) => stage.draw(this.frame, this.view, number === this.stages.length - 1 ? this.overlay : null));
     this.slider.value = this.frame;
-    this.output.textContent = `${this.frame + 1} / ${this.frames}  ${(this.frame / DATA.fps).toFixed(2)} s`;
+    this.output.textContent = `${this.frame + 1} / ${this.frames}  ${(this.frame / this.fps).toFixed(2)} s`;
     this.presence();
   }
 

@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.datasets import FRAME_RATE, UpAxis
+from psptool.data.skeletons.derive import words
+from psptool.data.skeletons.keys import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.view.maps import ClipAttention, level_groups_of, packed_attention
 
-AXES = {"y": ((-1, 0, 0), (0, 1, 0), (0, 0, -1)), "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0))}
+AXES = {
+    "y": ((-1, 0, 0), (0, 1, 0), (0, 0, -1)),
+    "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+    "-y": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+}
 """Unit vectors to the right, up and to the viewer, by vertical axis; left and right are not mirrored."""
 YAW, PITCH = 0.45, 0.16
 """Initial direction of view, in radians."""
@@ -62,6 +67,7 @@ class ViewedClip:
         top: Predicted classes and their probabilities, the most probable first.
         attention: Attention maps of a run.
         notes: Notes of the preparation.
+        frame_rate: Frames per second.
     """
 
     topology: Topology
@@ -71,6 +77,7 @@ class ViewedClip:
     top: tuple[tuple[str, float], ...] = ()
     attention: ClipAttention | None = None
     notes: tuple[str, ...] = ()
+    frame_rate: float = 30
 
     @property
     def name(self) -> str:
@@ -95,17 +102,24 @@ def normalized_scene(clip: PreparedClip, up: UpAxis) -> Scene:
     return Scene("normalized", up, "spines", xyz, clip.present, clip.state, kept)
 
 
-def recorded_scene(clip: PreparedClip, up: UpAxis) -> Scene:
-    """The persons of a prepared clip in camera coordinates, in metres; ``up`` is the vertical axis."""
+def recorded_scene(clip: PreparedClip, up: UpAxis, unit: str = "m") -> Scene:
+    """The persons of a prepared clip in camera coordinates, in ``unit``; ``up`` is the vertical axis."""
     xyz = clip.joint.astype(np.float64) * clip.scale @ clip.rotation + clip.origin
     xyz[~clip.present] = np.nan
-    return Scene("recorded", up, "m", xyz, clip.present, clip.state, (True,) * clip.persons)
+    return Scene("recorded", up, unit, xyz, clip.present, clip.state, (True,) * clip.persons)
+
+
+def head_of(topology: Topology) -> int:
+    """The joint drawn as a disc: the head, otherwise the nose; -1 if no bone ends at either."""
+    ends = {child for _, child in topology.bones}
+    found = (n for word in ("head", "nose") for n in sorted(ends) if word in words(topology.joints[n]))
+    return next(found, -1)
 
 
 def page_data(clips: Sequence[ViewedClip]) -> dict[str, Any]:
     """The JSON for `player.js`: scenes, topologies and the initial view."""
     topologies = {clip.topology.name: _topology_data(clip.topology) for clip in clips}
-    shared = {"fps": FRAME_RATE, "axes": AXES, "view": {"yaw": YAW, "pitch": PITCH, "zoom": 1}}
+    shared = {"axes": AXES, "view": {"yaw": YAW, "pitch": PITCH, "zoom": 1}}
     return {**shared, "topologies": topologies, "clips": [_clip_data(clip) for clip in clips]}
 
 
@@ -120,6 +134,7 @@ def _clip_data(clip: ViewedClip) -> dict[str, Any]:
         "name": clip.name,
         "topology": clip.topology.name,
         "frames": clip.frames,
+        "fps": clip.frame_rate,
         "scenes": [_scene_data(scene) for scene in clip.scenes],
         "attention": None if clip.attention is None else packed_attention(clip.attention),
     }
@@ -129,7 +144,7 @@ def _topology_data(topology: Topology) -> dict[str, Any]:
     return {
         "joints": topology.joints,
         "bones": topology.bones,
-        "head": topology.joints.index("head"),
+        "head": head_of(topology),
         "levels": level_groups_of(topology),
     }
 

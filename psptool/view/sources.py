@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,23 +14,20 @@ import numpy as np
 from psptool.common.errors import PspError
 from psptool.common.paths import recalled, regular_size, shown
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import DATASETS, NTU120, UCLA
-from psptool.data.skeletons.topologies import TOPOLOGIES
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import Store, open_store
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, RawClip, Reader, Stray
-from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.making import builtin_readers, make_readers
 from psptool.formats.readers.packing import ARCHIVE_SUFFIXES, without_packing
 from psptool.formats.readers.sources import LOST, MAX_BYTES, clips_among, list_files, read_clip
-from psptool.formats.readers.ucla import MAX_JSON_BYTES, UclaJsonReader, UclaTextReader
 from psptool.preparation.interpolation import is_missing
 from psptool.preparation.normalize import normalize
-from psptool.preparation.raw_input import ANY_NAME
 from psptool.preparation.selection import find_persons, place_persons, select
 from psptool.preparation.tracks import fill_missing_joints, join, place, split_tracks
 from psptool.preparation.worker import notes_of
 from psptool.schemas.dataset import PreparationSettings, prepared_up
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import Prediction
 from psptool.view.scene import Scene, ViewedClip, normalized_scene, recorded_scene
 
@@ -39,6 +36,8 @@ DEFAULT_CLIPS = 6
 MAX_CLIPS = 24
 """Maximum number of clips on a page; browsers cannot display hundreds."""
 DATASET_SUFFIXES = (".h5", ".hdf5")
+_MOST_JSON = 4 * 2**20
+_Format = tuple[DatasetDescription, Reader]
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,20 @@ class Found:
     lost: tuple[Stray, ...] = ()
 
 
-def find(file: Path, names: Sequence[str] = (), settings: PreparationSettings | None = None) -> Found:
+def find(
+    file: Path,
+    names: Sequence[str] = (),
+    settings: PreparationSettings | None = None,
+    dataset: DatasetDescription | None = None,
+) -> Found:
     """Find the clips of ``file`` that match ``names``; without names, up to `DEFAULT_CLIPS` evenly spaced clips.
 
     Args:
-        file: A prepared dataset; a raw file, folder, zip or tar archive of either dataset; or the JSON of
+        file: A prepared dataset; a raw file, folder, zip or tar archive; or the JSON of
             ``psptool predict``.
         names: Clip names, glob patterns, or parts of names; see `matching`.
         settings: Preparation of raw recordings.
+        dataset: The dataset of raw recordings; the built-in ones are recognized without it.
 
     Raises:
         PspError: The file is missing or of an unknown kind, no clip matches, or a recording is damaged.
@@ -79,48 +84,51 @@ def find(file: Path, names: Sequence[str] = (), settings: PreparationSettings | 
             return stored(store, names)
     if file.suffix.lower() == ".json" and not _is_recording(file):
         return _predicted(file, names, settings)
-    reader, sources, lost = _recordings(file)
+    form, sources, lost = _recordings(file, dataset)
     chosen, of = _choose(file, tuple(source.name for source in sources), names)
     by_name = {source.name: source for source in sources}
-    clips = _viewed([(reader, by_name[name]) for name in chosen], settings)
+    clips = _viewed([(form, by_name[name]) for name in chosen], settings)
     return Found(clips, of, settings, lost=lost)
 
 
 def _viewed(
-    chosen: Sequence[tuple[Reader, ClipSource]], settings: PreparationSettings
+    chosen: Sequence[tuple[_Format, ClipSource]], settings: PreparationSettings
 ) -> tuple[ViewedClip, ...]:
     ahead = ReadAhead([source for _, source in chosen], MAX_BYTES)
-    return tuple(viewed_recording(reader, ahead.attach(source), settings) for reader, source in chosen)
+    return tuple(viewed_recording(*form, ahead.attach(source), settings) for form, source in chosen)
 
 
 def stored(store: Store, names: Sequence[str] = ()) -> Found:
     """Clips of a prepared dataset; arguments and errors as for `find`."""
-    manifest = store.manifest
+    manifest, description = store.manifest, store.manifest.description
     chosen, of = _choose(store.path, store.names, names)
     clips = []
     for name in chosen:
         clip = store.clip(name)
         prepared = clip.prepared()
-        recorded = recorded_scene(prepared, DATASETS[manifest.dataset].up)
+        recorded = recorded_scene(prepared, description.up, description.unit)
         scenes = (recorded, normalized_scene(prepared, manifest.up))
         action = manifest.class_names[clip.key.label]
-        clips.append(ViewedClip(TOPOLOGIES[manifest.topology], action, prepared, scenes))
+        clips.append(
+            ViewedClip(manifest.topology, action, prepared, scenes, frame_rate=description.frame_rate)
+        )
     return Found(tuple(clips), of, manifest.settings)
 
 
-def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSettings) -> ViewedClip:
-    """Read one raw recording: all recorded bodies, and the persons after preparation.
+def viewed_recording(
+    dataset: DatasetDescription, reader: Reader, source: ClipSource, settings: PreparationSettings
+) -> ViewedClip:
+    """Read one raw recording of a dataset: all recorded bodies, and the persons after preparation.
 
     Raises:
         PspError: The recording cannot be read or prepared.
     """
     raw = reader.parse(source, read_clip(source))
-    dataset = UCLA if reader.topology is UCLA.topology else NTU120
     tracks = split_tracks(raw).tracks
     if not tracks:
         find_persons(raw, reader.topology, settings)  # raises an error that says why there is no person
     filled = [fill_missing_joints(track, reader.topology) for track in tracks]
-    kept = select(filled, reader.topology.center, settings)
+    kept = select(filled, reader.topology.center, settings, raw.up)
     persons = place_persons(filled, kept, raw.frames)
     prepared = normalize(raw.name, raw.key, persons, reader.topology, settings)
     # Persons first, in order: a person has the same colour in both scenes.
@@ -129,7 +137,7 @@ def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSe
     laid = place([join([tracks[n] for n in own]) for own in bodies], raw.frames)
     xyz = np.where(is_missing(laid.xyz)[..., None], np.nan, laid.xyz)
     is_kept = tuple(n < len(kept.persons) for n in range(len(bodies)))
-    recorded = Scene("recorded", dataset.up, "m", xyz, laid.present, laid.state, is_kept)
+    recorded = Scene("recorded", dataset.up, dataset.unit, xyz, laid.present, laid.state, is_kept)
     scenes = (recorded, normalized_scene(prepared, prepared_up(dataset.up, settings.align)))
     return ViewedClip(
         reader.topology,
@@ -137,6 +145,7 @@ def viewed_recording(reader: Reader, source: ClipSource, settings: PreparationSe
         prepared,
         scenes,
         notes=_notes(raw, is_kept, prepared),
+        frame_rate=dataset.frame_rate,
     )
 
 
@@ -150,34 +159,43 @@ def _notes(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[
     return tuple(notes)
 
 
-def _recordings(path: Path) -> tuple[Reader, list[ClipSource], tuple[Stray, ...]]:
-    """The reader for the files at ``path``, the clips (the first of each name), and unreadable files."""
+def _recordings(
+    path: Path, dataset: DatasetDescription | None
+) -> tuple[_Format, list[ClipSource], tuple[Stray, ...]]:
+    """Dataset and reader for the files at ``path``, the clips (the first of each name), and unreadable files."""
     # A text recording is recognized by its two parent folders, which a relative path may not contain.
     files = list_files([path.resolve() if path.is_dir() else path])
     strays: list[Stray] = []
-    readers: tuple[Reader, ...] = (NtuReader(), UclaJsonReader(), UclaTextReader(), *ANY_NAME)
-    for reader in readers:
-        sources, more = clips_among(files, reader)
+    for form in _formats(dataset):
+        sources, more = clips_among(files, form[1])
         if sources:
             clips = list({source.name: source for source in reversed(sources)}.values())[::-1]
-            return reader, clips, tuple(stray for stray in more if stray.reason in LOST)
+            return form, clips, tuple(stray for stray in more if stray.reason in LOST)
         strays += more
+    formats = ", ".join(dict.fromkeys(form[1].format for form in _formats(dataset)))
     raise PspError(
         f"{path}: no recording found",
         f"{strays[0].name}: {strays[0].reason}"
         if strays
         else f"{counted(len(files), 'file')} of other kinds",
-        "a prepared dataset (.h5), NTU .skeleton files, NW-UCLA JSON or text files, a zip or tar archive of them, or a "
-        "prediction (.json)",
+        f"a prepared dataset (.h5), recordings ({formats}), a zip or tar archive of them, or a prediction (.json)",
     )
 
 
+def _formats(dataset: DatasetDescription | None) -> Iterator[_Format]:
+    """The readers to try: those of the dataset, then those of built-in datasets, first for clip names only."""
+    for any_name in (False, True):
+        if dataset is not None:
+            yield from ((dataset, reader) for reader in make_readers(dataset, any_name))
+        yield from builtin_readers(any_name)
+
+
 def _is_recording(file: Path) -> bool:
-    """Whether a JSON file is an NW-UCLA recording, or an OpenPose file, which the NW-UCLA reader rejects."""
+    """Whether a JSON file may be a recording, or one of OpenPose, which its reader rejects."""
     try:
         regular_size(file)
         with file.open("rb") as opened:
-            content = opened.read(MAX_JSON_BYTES)
+            content = opened.read(_MOST_JSON)
         return b'"skeletons"' in content or b'"people"' in content
     except OSError:
         return False  # The error is reported when the file is read.
@@ -234,7 +252,7 @@ def _predicted(file: Path, names: Sequence[str], settings: PreparationSettings) 
     prediction = Prediction.load(file)
     by_name = {clip.name: clip for clip in prediction.clips}
     chosen, of = _choose(file, tuple(by_name), names)
-    find_recording = _Lookup()
+    find_recording = _Lookup(prediction.description)
     clips = _viewed([find_recording(by_name[name].source, name) for name in chosen], settings)
     tops = [tuple((found.class_name, found.probability) for found in by_name[name].top) for name in chosen]
     with_top = tuple(replace(clip, top=top) for clip, top in zip(clips, tops, strict=True))
@@ -244,17 +262,18 @@ def _predicted(file: Path, names: Sequence[str], settings: PreparationSettings) 
 class _Lookup:
     """Finds recordings by their source in a prediction; each archive is listed once."""
 
-    def __init__(self) -> None:
-        self._listed: dict[Path, tuple[Reader, list[ClipSource], tuple[Stray, ...]]] = {}
+    def __init__(self, dataset: DatasetDescription | None) -> None:
+        self._dataset = dataset
+        self._listed: dict[Path, tuple[_Format, list[ClipSource], tuple[Stray, ...]]] = {}
 
-    def __call__(self, source: str, name: str) -> tuple[Reader, ClipSource]:
+    def __call__(self, source: str, name: str) -> tuple[_Format, ClipSource]:
         place = _place_of(source)
         if place not in self._listed:
-            self._listed[place] = _recordings(place)
-        reader, sources, _ = self._listed[place]
+            self._listed[place] = _recordings(place, self._dataset)
+        form, sources, _ = self._listed[place]
         for found in sources:
             if found.name == name:
-                return reader, found
+                return form, found
         raise PspError(
             f"{source}: the recording {name} does not exist any more",
             fix="Restore it, or run psptool predict again.",

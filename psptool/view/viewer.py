@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import FRAME_RATE
 from psptool.formats.readers.base import STATE_UNKNOWN
 from psptool.view.page import render
 from psptool.view.scene import ViewedClip, page_data, rounding
@@ -62,7 +61,7 @@ def facts(clip: ViewedClip) -> list[str]:
     """Frames, persons, numbers in the clip name, and notes of the preparation."""
     key = clip.prepared.key
     texts = [
-        f"{counted(clip.frames, 'frame')} at {FRAME_RATE} frames/s",
+        f"{counted(clip.frames, 'frame')} at {clip.frame_rate:g} frames/s",
         counted(clip.prepared.persons, "person"),
     ]
     fields = (

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
-from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import AugmentSettings
+from tests.builtin import NTU25, UCLA20
 
 CPU = torch.device("cpu")
 DRAWS = 500
@@ -170,3 +170,38 @@ def test_the_same_state_draws_the_same_and_another_one_does_not() -> None:
     assert torch.equal(first.masked, again.masked)
     assert torch.equal(first.mirrored, again.mirrored)
     assert not torch.equal(first.matrix, other.matrix)
+
+
+def planar(**settings: float) -> Augmentation:
+    return draw_augmentation(DRAWS, 20, AugmentSettings(**settings), seeded(), CPU, "y", 2)  # type: ignore[arg-type]
+
+
+def test_in_2d_every_change_stays_in_the_plane() -> None:
+    x = clips(DRAWS)
+    x[..., 2] = 0
+    changes = {"yaw": 90.0, "pitch_roll": 45.0, "shear": 0.5, "scale": 0.3, "jitter": 0.1, "mirror": 0.5}
+    changed = apply(x, planar(**changes))
+    assert not changed[..., 2].any()
+    assert (changed[..., :2] != x[..., :2]).any(dim=-1).all()
+
+
+def test_in_2d_the_only_rotation_is_about_z_with_the_limit_of_pitch_and_roll() -> None:
+    assert torch.equal(planar(yaw=90.0).matrix, torch.eye(3).expand(DRAWS, 3, 3))
+    matrix = planar(pitch_roll=30.0).matrix
+    turned = torch.rad2deg(torch.atan2(matrix[:, 1, 0], matrix[:, 0, 0]))
+    assert turned.abs().max() <= 30
+    assert turned.max() > 25
+    assert turned.min() < -25
+    for n, degrees in enumerate(turned.tolist()):
+        c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        torch.testing.assert_close(matrix[n], torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]]))
+
+
+def test_in_2d_shear_is_of_x_and_y() -> None:
+    matrix = planar(shear=0.4).matrix
+    assert torch.equal(matrix.diagonal(dim1=1, dim2=2), torch.ones(DRAWS, 3))
+    off = matrix - torch.eye(3)
+    assert not off[:, 2].any()
+    assert not off[:, :, 2].any()
+    assert off[:, 0, 1].abs().max() > 0.35
+    assert off.abs().max() <= 0.4

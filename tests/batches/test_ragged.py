@@ -14,10 +14,10 @@ from torch import Tensor
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips, _fits
 from psptool.data.batches.streams import Batch, central_difference, root_relative
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.reading import Store, open_store
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamSettings
+from tests.builtin import UCLA20
 
 from ..stores import make_clip, write_ucla
 

@@ -11,8 +11,7 @@ import torch
 
 from psptool.data.batches.augmentation import draw_augmentation
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.datasets import DATASETS, UpAxis
-from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.skeletons.keys import UpAxis
 from psptool.data.store.reading import open_store
 from psptool.formats.exchange.formats import FORMATS
 from psptool.formats.exchange.importing import import_clips
@@ -23,6 +22,7 @@ from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import Align, PreparationSettings, prepared_up
 from psptool.schemas.training import AugmentSettings, SamplingSettings
 from psptool.view.sources import find
+from tests.builtin import UCLA, UCLA20
 
 CPU = torch.device("cpu")
 UPS: dict[Align, UpAxis] = {"body": "z", "robust": "z", "released": "z", "none": "y"}
@@ -116,7 +116,7 @@ def test_the_viewer_shows_recorded_and_normalized_positions_upright(
 ) -> None:
     raw = datasets[align].parent / "all_sqe" / "a01_s01_e00_v01.json"
     for found in (find(datasets[align]), find(raw, settings=PreparationSettings(align=align))):
-        assert [scene.up for scene in found.clips[0].scenes] == [DATASETS["ucla"].up, UPS[align]]
+        assert [scene.up for scene in found.clips[0].scenes] == [UCLA.up, UPS[align]]
 
 
 @pytest.mark.parametrize("align", UPS)

@@ -72,7 +72,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
     ("arguments", "said"),
     [
         (("export-data", "--format", "ctrgnc"), "Did you mean ctrgcn?"),
-        (("export-data", "--format", "ctrgcn"), "20 joints (ucla20), expected 25"),
+        (("export-data", "--format", "ctrgcn"), "20 joints (kinect20), expected 25"),
         (("export-data", "--format", "pyskl", "--coordinates", "raw"), "recorded, centred, normalized"),
         (("export-data", "--format", "pyskl", "--split", "other.json"), "the split does not belong to"),
         (("import", "absent.pkl"), "absent.pkl: no such file"),

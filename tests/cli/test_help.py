@@ -40,7 +40,7 @@ def test_every_planned_command_is_there():
         "export-data",
         "import",
     }
-    planned |= {"predict", "export", "embed", "config", "runs"}
+    planned |= {"predict", "export", "embed", "config", "runs", "describe"}
     assert set(COMMANDS) == planned
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from psptool.common.errors import PspError
 from psptool.common.text import printable
-from psptool.formats.exchange.unpickling import load_pickle
+from psptool.formats.readers.unpickling import load_pickle
 from psptool.schemas.report import PreparationReport
 from psptool.training.runs.folder import RunFolder
 from tests.cli.conftest import Terminal

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.datasets import UCLA
 from psptool.data.store.arrays import PreparedClip
 from psptool.evaluation.api import evaluate, measure
 from psptool.evaluation.scoring import StreamLogits
@@ -20,6 +19,7 @@ from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
 from psptool.schemas.training import OptimSettings
 from psptool.training.api import train
+from tests.builtin import NTU60, UCLA
 
 from ..stores import make_clip, write_ucla
 from ..trained import TRAINING, make_network, make_run, make_split
@@ -144,7 +144,7 @@ def test_a_dataset_of_other_content_is_refused_by_name(run: Trained) -> None:
 
 
 def test_another_dataset_is_refused_by_name(run: Trained) -> None:
-    run.config.model_copy(update={"dataset": "ntu60", "topology": "ntu25"}).save(run.folder / "config.json")
+    run.config.model_copy(update={"description": NTU60.complete()}).save(run.folder / "config.json")
     with pytest.raises(PspError, match=r"not the dataset that .* found ucla, expected ntu60"):
         evaluate(run.folder)
     assert not written(run)

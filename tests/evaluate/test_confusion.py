@@ -8,8 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from psptool.data.skeletons.names import NTU_CLASSES, UCLA_CLASSES
 from psptool.evaluation.confusion import confusion_png, confusion_svg
+from tests.builtin import NTU120, UCLA
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -18,7 +18,7 @@ def pixels(png: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "names",
-    [UCLA_CLASSES, pytest.param(NTU_CLASSES, marks=pytest.mark.slow)],
+    [UCLA.class_names, pytest.param(NTU120.class_names, marks=pytest.mark.slow)],
     ids=len,
 )
 def test_picture_grows_with_the_classes_and_nothing_is_cut_off(names: tuple[str, ...]) -> None:

@@ -29,7 +29,7 @@ def store(tmp_path_factory):
     write_ntu(folder / "raw", NAMES, faults=FAULTY)
     done = prepare("ntu", [folder / "raw"], folder / "ntu60.h5")
     with open_store(done.path) as opened:
-        assert opened.manifest.topology == "ntu25"
+        assert opened.manifest.topology.name == "ntu25"
         clips = [opened.clip(n) for n in range(len(opened))]
         assert {len(clip.joint) for clip in clips} == {1, 2}
         assert any((~clip.present).all(axis=0).any() for clip in clips)
@@ -42,7 +42,7 @@ def ucla(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ucla")
     write_ucla(folder, [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in (1, 11) for s in (1, 2) for v in (1, 2, 3)])
     with open_store(prepare("ucla", [folder / "all_sqe"], folder / "ucla.h5").path) as opened:
-        assert opened.manifest.topology == "ucla20"
+        assert opened.manifest.topology.name == "kinect20"
         yield opened
 
 

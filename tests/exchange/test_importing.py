@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.datasets import NTU60
 from psptool.data.splits.making import SplitRequest
 from psptool.data.splits.stored import split_store
 from psptool.data.store.reading import open_store
@@ -21,6 +20,7 @@ from psptool.formats.synthesis.writing import write_ntu
 from psptool.formats.synthesis.writing import write_ucla as write_raw_ucla
 from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
+from tests.builtin import NTU60
 from tests.stores import make_clip, write_ucla
 
 NAMES = [f"S001C00{c}P00{p}R001A{a:03}" for c in (1, 2, 3) for p in (1, 3) for a in (7, 58)]
@@ -263,7 +263,7 @@ def test_an_npz_is_written_whole_or_with_cuts_that_were_asked_for(shape, lost, t
 
 def test_joints_that_an_npz_has_no_place_for_are_refused_lossy_or_not(ucla):
     form = FORMATS["ctrgcn"]
-    with ucla() as store, pytest.raises(PspError, match=r"found 20 joints \(ucla20\), expected 25"):
+    with ucla() as store, pytest.raises(PspError, match=r"found 20 joints \(kinect20\), expected 25"):
         losses(store, form, parts_of(store, form, None), "centred", None, lossy=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from psptool.common.errors import PspError
 from psptool.formats.exchange.pyskl import read_pyskl
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle
+from psptool.formats.readers.unpickling import PickledArray, load_pickle
 
 
 class Calls:

@@ -15,7 +15,6 @@ import torch
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import RaggedClips
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.reading import open_store
 from psptool.evaluation import exporting
 from psptool.evaluation.card import _streams, model_card
@@ -25,6 +24,7 @@ from psptool.evaluation.scoring import network
 from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import DatasetManifest
 from psptool.schemas.training import StreamSettings
+from tests.builtin import UCLA20
 
 from ..stores import make_clip, write_ucla
 from ..train.tiny import Files
@@ -104,7 +104,7 @@ def assert_onnx_answers(model: TrainedModel, inputs: Inputs) -> bytes:
     np.testing.assert_allclose(both, joint + motion, atol=1e-5)
     told = session.get_modelmeta().custom_metadata_map
     assert json.loads(told["classes"]) == list(model.config.class_names)
-    assert (told["topology"], told["frames"]) == ("ucla20", "4")
+    assert (told["topology"], told["frames"]) == ("kinect20", "4")
     return done.content
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.datasets import UNNAMED
+from psptool.data.skeletons.keys import UNNAMED
 from psptool.data.store.reading import open_store
 from psptool.evaluation.models import model_bytes, open_model
 from psptool.evaluation.predicting import predict
@@ -151,7 +151,7 @@ def test_openpose_json_is_said_to_be_another_format(folder: Path, tmp_path: Path
 
 def test_the_other_datasets_recordings_are_refused(folder: Path, tmp_path: Path) -> None:
     write_ntu(tmp_path / "ntu", clip_names((7,), 1, 1, (1,))[:2])
-    with pytest.raises(PspError, match=r"ucla20, 20 joints.*ntu-skeleton, 25 joints.*--model"):
+    with pytest.raises(PspError, match=r"kinect20, 20 joints.*ntu-skeleton, 25 joints.*--model"):
         predict(open_model(folder / "run"), [tmp_path / "ntu"])
 
 
@@ -180,7 +180,7 @@ def test_weights_that_do_not_say_what_they_are_are_refused(tmp_path: Path) -> No
         metadata={"psptool.config": "{}", "psptool.weights": "last"},
     )
     with pytest.raises(
-        PspError, match=r"odd\.safetensors.*not the configuration of a run.*dataset: Field required"
+        PspError, match=r"odd\.safetensors.*not the configuration of a run.*description: Field required"
     ):
         open_model(tmp_path / "odd.safetensors")
 
@@ -206,9 +206,9 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path: Path, nam
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"topology": "octopus"}, "ucla20.*octopus"),
-        ({"class_names": 3}, "class_names"),
-        ({"class_names": ["one"]}, "does not fit the network"),
+        ({"skeleton": "octopus"}, "description.skeleton: .*octopus.*kinect20"),
+        ({"classes": 3}, "description.classes"),
+        ({"classes": {"1": "one"}}, "does not fit the network"),
         ({"preparation": {"align": "__import__"}}, "preparation.align"),
         ({"huge": 4096}, "does not fit the network"),
         ({"huge": 1_000_000}, "less than or equal to 4096"),
@@ -224,6 +224,9 @@ def test_a_configuration_of_wrong_content_is_refused(
     if size := change.get("huge"):
         # Gigabytes of weights, which must not be made before they are compared with the file's.
         content["training"]["model"]["channels"] = [size, size]
+        change = {}
+    for key in change.keys() & content["description"].keys():
+        content["description"][key] = change[key]
         change = {}
     path.write_text(json.dumps({**content, **change}))
     with pytest.raises(PspError, match=message):

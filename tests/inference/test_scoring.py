@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.reading import Store, open_store
 from psptool.evaluation import scoring
 from psptool.evaluation.scoring import load_model, score_clips, softmax
@@ -21,6 +20,7 @@ from psptool.model.classifier import PSPNet
 from psptool.model.logits import clip_logits
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.run import RunConfig
+from tests.builtin import UCLA20
 
 from ..stores import make_clip, write_ucla
 from ..streams import stream_logits

@@ -8,10 +8,10 @@ import torch
 
 from psptool.common.errors import PspError
 from psptool.data.batches.streams import Batch, Stream
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import LossSettings, ModelSettings, TeacherSettings, TrainingConfig
+from tests.builtin import UCLA20
 
 from ..model import translate
 from ..model.literal import clip_means, pyramid

@@ -10,11 +10,11 @@ import torch
 
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.batches.streams import Batch, Stream
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import open_store
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings, SamplingSettings
+from tests.builtin import UCLA20
 
 from ..stores import make_clip, write_ucla
 from ..streams import stream_features, stream_logits, two

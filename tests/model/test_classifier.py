@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from psptool.data.batches.streams import Batch, Stream
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings
+from tests.builtin import UCLA20
 
 from ..losses.literal import project
 from ..streams import stream_features, stream_logits, two

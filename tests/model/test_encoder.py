@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from psptool.data.skeletons.topologies import NTU25
 from psptool.model.classifier import PSPNet
 from psptool.model.encoder import Block, Encoder, WholeBodyProjection, joint_encoding
 from psptool.schemas.training import ModelSettings
+from tests.builtin import NTU25
 
 from . import literal, translate
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.model.classifier import PSPNet
 from psptool.model.pose import PoseBranch, poses
 from psptool.schemas.training import ModelSettings
+from tests.builtin import UCLA20
 
 from ..streams import stream_logits
 from . import literal, translate

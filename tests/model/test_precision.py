@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from psptool.data.batches.streams import Batch, Stream
-from psptool.data.skeletons.topologies import NTU25
 from psptool.model.batch_norm import BatchNorm, moments
 from psptool.model.classifier import PSPNet
 from psptool.model.precision import computing_in
 from psptool.schemas.training import ModelSettings
+from tests.builtin import NTU25
 
 from ..streams import stream_features, two
 

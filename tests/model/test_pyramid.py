@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.data.skeletons.topology import Topology
 from psptool.model.pyramid import Polymerizer, Pyramid, level_groups, pooling_matrix
 from psptool.schemas.training import ModelSettings
+from tests.builtin import NTU25, UCLA20
 
 from . import literal, translate
 from .translate import BODIES, LEVELS, PARTS

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from psptool.data.batches.streams import Stream
-from psptool.data.skeletons.topologies import NTU25
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.recipes import resolve
+from tests.builtin import NTU25
 
 from ..streams import two
 from . import released, translate

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.readers.base import RawClip
 
 Frame = Sequence[tuple[int, NDArray[np.float64]]]

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from psptool.data.skeletons.topologies import NTU25
 from psptool.preparation.normalize import find_transform
 from psptool.preparation.pipeline import prepare
 from psptool.preparation.selection import find_persons
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
+from tests.builtin import NTU25
 from tests.cli.conftest import psptool  # noqa: F401
 from tests.prepare.literal_tracks import persons_of
 from tests.prepare.raw import ntu_text, raw_clip
@@ -221,7 +221,7 @@ def test_a_manifest_written_before_the_vertical_axis_existed_gets_it_from_its_al
     common = {
         "dataset": "ntu60",
         "topology": "ntu25",
-        "class_names": ["a"],
+        "class_names": ["a"] * 60,
         "fingerprints": {"clips": "0" * 64, "content": "0" * 64},
         "counts": {"clips": 1, "frames": 1, "rows": 1, "quarantined": 0, "skipped": 0, "duplicates": 0},
         "tool_version": "0.1.0",

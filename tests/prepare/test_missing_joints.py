@@ -9,12 +9,12 @@ import pytest
 
 import psptool as package
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.preparation.interpolation import is_missing
 from psptool.preparation.pipeline import prepare
 from psptool.preparation.selection import find_persons
 from psptool.preparation.tracks import split_many, split_tracks
 from psptool.schemas.dataset import PreparationSettings
+from tests.builtin import NTU25, UCLA20
 from tests.prepare.raw import ntu_text, raw_clip, write_ucla_clip
 
 SETTINGS = PreparationSettings()

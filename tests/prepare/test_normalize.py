@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.datasets import ClipKey
-from psptool.data.skeletons.topologies import NTU25, UCLA20
+from psptool.data.skeletons.keys import ClipKey
 from psptool.preparation import kernel
 from psptool.preparation.normalize import NO_ACROSS, NO_SPINE, UNSCALED, find_transform, normalize
 from psptool.preparation.tracks import Persons
 from psptool.schemas.dataset import PreparationSettings
+from tests.builtin import NTU25, UCLA20
 
 BODY, ROBUST, RELEASED, NONE = (
     PreparationSettings(align=align) for align in ("body", "robust", "released", "none")

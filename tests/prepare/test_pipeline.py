@@ -13,10 +13,10 @@ import pytest
 
 import psptool
 from psptool.common.errors import PspError
-from psptool.data.skeletons.missing import missing_clips
 from psptool.data.store.validating import validate
 from psptool.formats.synthesis import writing as synthesis
 from psptool.preparation.pipeline import estimate, prepare
+from psptool.schemas.builtin import builtin_dataset
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import PreparationReport
 from tests.prepare.raw import ntu_text, write_ucla_clip, write_ucla_clips
@@ -134,7 +134,9 @@ def test_nothing_usable_is_an_error_always(tmp_path):
 
 def test_no_recordings_at_all_is_an_error(tmp_path):
     (tmp_path / "readme.txt").write_text("hello")
-    with pytest.raises(PspError, match="no ntu-skeleton recordings"):
+    with pytest.raises(
+        PspError, match=r"no NTU RGB\+D recordings.*ntu-skeleton files named SsssCcccPpppRrrrAaaa"
+    ):
         prepare("ntu", [tmp_path], tmp_path / "n.h5")
 
 
@@ -210,7 +212,7 @@ def test_a_report_of_another_file_or_a_damaged_file_is_not_current(raw, tmp_path
 
 
 def test_ntu_clips_on_the_missing_list_are_skipped_by_name(tmp_path):
-    missing = sorted(missing_clips("ntu60"))[0]
+    missing = sorted(set(builtin_dataset("ntu60").missing))[0]
     for name in ("S001C001P001R001A001", missing):
         write_ntu(tmp_path / "raw", name)
     report = balance(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
@@ -221,7 +223,7 @@ def test_ntu_clips_on_the_missing_list_are_skipped_by_name(tmp_path):
 
 
 def test_one_action_above_60_makes_it_ntu120_with_its_longer_list(tmp_path):
-    only_120 = sorted(missing_clips("ntu120") - missing_clips("ntu60"))[0]
+    only_120 = sorted(set(builtin_dataset("ntu120").missing) - frozenset(builtin_dataset("ntu60").missing))[0]
     for name in ("S001C001P001R001A001", "S018C001P008R001A061", only_120):
         write_ntu(tmp_path / "raw", name)
     report = prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report

@@ -3,7 +3,7 @@
 import pickle
 from pathlib import Path
 
-from psptool.data.skeletons.datasets import UNNAMED
+from psptool.data.skeletons.keys import UNNAMED
 from psptool.formats.readers.base import ClipSource, FileRef
 from psptool.preparation.worker import PACK_BYTES, TASK_BYTES, TASK_CLIPS, tasks
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.preparation.kernel import MOST_TRACKS, energy
 from psptool.preparation.selection import find_persons, is_upright
 from psptool.preparation.tracks import split_many, split_tracks
 from psptool.schemas.dataset import PreparationSettings
+from tests.builtin import NTU25, UCLA20
 from tests.prepare.raw import raw_clip
 
 SETTINGS = PreparationSettings()

@@ -154,19 +154,6 @@ class ReaderConformance:
             assert_same(self.parsed(pack(tmp_path / f"shadows{form}", files | shadows)), clip)
             assert_same(self.parsed(pack(tmp_path / f"backslashes{form}", backslashed)), clip)
 
-    def test_a_byte_order_mark_is_skipped(self) -> None:
-        source, blobs = self.source()
-        marked = [codecs.BOM_UTF8 + blob for blob in blobs]
-        assert_same(self.reader.parse(source, marked), self.reader.parse(source, blobs))
-
-    def test_lines_may_end_in_either_way_and_are_the_same_text(self) -> None:
-        source, blobs = self.source()
-        dos = [blob.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") for blob in blobs]
-        unix = [blob.replace(b"\r\n", b"\n") for blob in blobs]
-        assert_same(self.reader.parse(source, dos), self.reader.parse(source, unix))
-        assert all(map(same_text, dos, unix))
-        assert not any(map(same_text, dos, [blob + b"1" for blob in unix]))
-
     @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these file systems hold text alone")
     def test_a_folder_whose_name_is_not_utf8_gives_the_same_clip(self, tmp_path: Path) -> None:
         folder = self.put(tmp_path / os.fsdecode(b"caf\xe9"))
@@ -207,3 +194,20 @@ class ReaderConformance:
     def test_its_clips_sources_survive_the_way_between_processes(self) -> None:
         source, _ = self.source()
         assert pickle.loads(pickle.dumps(source)) == source
+
+
+class TextReaderConformance(ReaderConformance):
+    """As `ReaderConformance`, for formats that are text."""
+
+    def test_a_byte_order_mark_is_skipped(self) -> None:
+        source, blobs = self.source()
+        marked = [codecs.BOM_UTF8 + blob for blob in blobs]
+        assert_same(self.reader.parse(source, marked), self.reader.parse(source, blobs))
+
+    def test_lines_may_end_in_either_way_and_are_the_same_text(self) -> None:
+        source, blobs = self.source()
+        dos = [blob.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") for blob in blobs]
+        unix = [blob.replace(b"\r\n", b"\n") for blob in blobs]
+        assert_same(self.reader.parse(source, dos), self.reader.parse(source, unix))
+        assert all(map(same_text, dos, unix))
+        assert not any(map(same_text, dos, [blob + b"1" for blob in unix]))

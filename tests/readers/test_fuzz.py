@@ -9,28 +9,44 @@ import os
 import random
 import time
 import tracemalloc
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psptool.common.errors import RawFormatError
+from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, Reader
 from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.table import TableReader
 from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
+from psptool.schemas.formats import ArraysOptions, TableOptions
 
-from . import raw
+from . import general, raw
 from .conformance import assert_keeps_contract
 
 COUNT = int(os.environ.get("PSPTOOL_FUZZ_FILES", "3000"))
 MOST_SECONDS, MOST_BYTES = 2.0, 100 * 2**20
 TEXT_FILES = {raw.ucla_frame_name(t): raw.ucla_frame(t) for t in (1, 2)}
 TEXT_FILES[f"{raw.UCLA_FOLDER}/fileList.txt"] = b"1 9\n2 9\n3 9\n"
+_ARRAYS = ArraysReader(general.SKELETON, ArraysOptions(reader="arrays"), general.key_of)
+
+
+def _table(**options: Any) -> TableReader:
+    return TableReader(general.SKELETON, TableOptions(reader="table", max_gap=3, **options), general.key_of)
+
+
 FILES: list[tuple[Reader, dict[str, bytes]]] = [
     (NtuReader(), {f"{raw.NTU_NAME}.skeleton": raw.ntu()}),
     (NtuReader(), {f"{raw.NTU_NAME}.skeleton": raw.ntu((1,), end="\n")}),
     (UclaJsonReader(), {f"{raw.UCLA_NAME}.json": raw.ucla_json(2)}),
     (UclaTextReader(), TEXT_FILES),
+    (_table(form="wide"), {"walk_s03.csv": general.wide()}),
+    (_table(form="long"), {"walk_s03.csv": general.long(person="Eva")}),
+    (_ARRAYS, {"walk_s03.npy": general.npy(general.positions())}),
+    (_ARRAYS, {"walk_s03.npz": general.npz(np.savez_compressed, xyz=general.positions(), n=np.ones(3))}),
 ]
 SOURCES = [(reader, *raw.source_of(reader, files)) for reader, files in FILES]
 TOKENS = [

@@ -11,7 +11,7 @@ from psptool.formats.readers.base import RawClip
 from psptool.formats.readers.ntu import NtuReader
 
 from . import raw
-from .conformance import ReaderConformance, assert_same
+from .conformance import TextReaderConformance, assert_same
 
 READER = NtuReader()
 
@@ -25,7 +25,7 @@ def parse_lines(lines: list[str]) -> RawClip:
     return parse(("\r\n".join(lines) + "\r\n").encode())
 
 
-class TestNtuConformance(ReaderConformance):
+class TestNtuConformance(TextReaderConformance):
     reader = READER
     name = raw.NTU_NAME
     stray = "nturgb+d_skeletons/S001C001P001R001A121.skeleton"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.datasets import UNNAMED
+from psptool.data.skeletons.keys import UNNAMED
 from psptool.formats.readers import ahead, sources, tars
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, FileRef

@@ -14,7 +14,7 @@ from psptool.formats.readers.sources import find_clips, read_clip
 from psptool.formats.readers.ucla import MAX_JSON_BYTES, UclaJsonReader
 
 from . import raw
-from .conformance import ReaderConformance, assert_same
+from .conformance import TextReaderConformance, assert_same
 
 READER = UclaJsonReader()
 FILE = f"all_sqe/{raw.UCLA_NAME}.json"
@@ -24,7 +24,7 @@ def parse(blob: bytes) -> RawClip:
     return READER.parse(*raw.source_of(READER, {FILE: blob}))
 
 
-class TestUclaJsonConformance(ReaderConformance):
+class TestUclaJsonConformance(TextReaderConformance):
     reader = READER
     name = raw.UCLA_NAME
     stray = "all_sqe/a07_s01_e00_v01.json"

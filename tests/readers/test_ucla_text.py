@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from psptool.common.errors import PspError, RawFormatError
+from psptool.common.errors import RawFormatError
 from psptool.formats.readers.base import FileRef, RawClip
-from psptool.formats.readers.ucla import MAX_TEXT_BYTES, UclaJsonReader, UclaTextReader, ucla_reader_for
+from psptool.formats.readers.ucla import MAX_TEXT_BYTES, UclaTextReader
 
 from . import raw
-from .conformance import ReaderConformance
+from .conformance import TextReaderConformance
 
 READER = UclaTextReader()
 LIST = f"{raw.UCLA_FOLDER}/fileList.txt"
@@ -22,7 +22,7 @@ def parse(frames: dict[int, bytes], listed: str | None = None) -> RawClip:
     return READER.parse(*raw.source_of(READER, files))
 
 
-class TestUclaTextConformance(ReaderConformance):
+class TestUclaTextConformance(TextReaderConformance):
     reader = READER
     name = raw.UCLA_NAME
     stray = "view_1/a07_s02_e03/frame_1_tc_1033_skeletons.txt"
@@ -143,19 +143,6 @@ def test_views_of_one_folder_name_are_different_clips() -> None:
     names = [f"x/view_{view}/a01_s02_e03/frame_1_tc_1_skeletons.txt" for view in (2, 3)]
     clips, _ = READER.find([FileRef(name, None, 1) for name in names])
     assert [clip.name for clip in clips] == ["a01_s02_e03_v02", "a01_s02_e03_v03"]
-
-
-def test_the_form_is_recognised_from_the_files() -> None:
-    as_json, as_text = FileRef(f"{raw.UCLA_NAME}.json", None, 1), FileRef(raw.ucla_frame_name(1), None, 1)
-    other = FileRef("readme.json", None, 1)
-    assert isinstance(ucla_reader_for([other, as_json]), UclaJsonReader)
-    assert isinstance(ucla_reader_for([as_text, other]), UclaTextReader)
-    with pytest.raises(PspError, match="both formats") as both:
-        ucla_reader_for([as_json, as_text])
-    assert both.value.fix
-    with pytest.raises(PspError, match="no NW-UCLA recordings") as none:
-        ucla_reader_for([other])
-    assert none.value.fix
 
 
 def test_nan_is_passed_on_as_a_missing_joint() -> None:

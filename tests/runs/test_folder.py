@@ -14,13 +14,12 @@ from psptool.common.errors import PspError
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.run import Provenance, RunConfig
 from psptool.training.runs.folder import RunFolder
+from tests.builtin import UCLA
 
 from ..trained import TRAINING
 
 CONFIG = RunConfig(
-    dataset="ucla",
-    topology="ucla20",
-    class_names=("a", "b"),
+    description=UCLA.complete(),
     preparation=PreparationSettings(),
     split_name="ucla-xview-0.05-s0",
     split_digest="0" * 64,

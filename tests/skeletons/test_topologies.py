@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from psptool.data.skeletons.topologies import NTU25, TOPOLOGIES, UCLA20
 from psptool.data.skeletons.topology import Topology
+from psptool.schemas.builtin import builtin_skeleton, skeleton_names
+from tests.builtin import NTU25, UCLA20
 
 # One letter a joint, in order: Left arm, Right arm, left leg (G), right leg (H), Trunk.
 NTU_BODIES = "TTTTLLLLRRRRGGGGHHHHTLLRR"
@@ -22,7 +23,8 @@ PART_LETTERS = {
 NTU_PARENTS = [0, 1, 21, 3, 21, 5, 6, 7, 21, 9, 10, 11, 1, 13, 14, 15, 1, 17, 18, 19, 2, 8, 8, 12, 12]
 UCLA_PARENTS = [0, 1, 2, 3, 3, 5, 6, 7, 3, 9, 10, 11, 1, 13, 14, 15, 1, 17, 18, 19]
 
-both = pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=TOPOLOGIES.keys())
+both = pytest.mark.parametrize("topology", [NTU25, UCLA20], ids=["ntu25", "kinect20"])
+every = pytest.mark.parametrize("topology", [builtin_skeleton(name).topology for name in skeleton_names()])
 
 
 def _letters(topology: Topology, groups, letters) -> str:
@@ -51,7 +53,7 @@ def test_bones_are_the_sensors(topology, parents):
     }
 
 
-@both
+@every
 def test_bones_are_a_tree_from_the_centre_with_parents_first(topology):
     reached = {topology.center}
     for parent, child in topology.bones:
@@ -61,13 +63,13 @@ def test_bones_are_a_tree_from_the_centre_with_parents_first(topology):
     assert reached == set(range(topology.size))
 
 
-@both
+@every
 def test_each_part_lies_within_one_body_region(topology):
     for part, body in zip(topology.parts, topology.part_to_region, strict=True):
         assert set(part.joints) <= set(topology.regions[body].joints)
 
 
-@both
+@every
 def test_parts_fall_to_the_body_regions_of_the_same_limb(topology):
     names = {
         part.name: topology.regions[b].name
@@ -79,14 +81,14 @@ def test_parts_fall_to_the_body_regions_of_the_same_limb(topology):
         assert body == f"{side} {limb.get(piece, piece)}".strip()
 
 
-@both
+@every
 def test_owner_tables_agree_with_the_groups(topology):
     for joint in range(topology.size):
         assert joint in topology.parts[topology.joint_to_part[joint]].joints
         assert joint in topology.regions[topology.joint_to_region[joint]].joints
 
 
-@both
+@every
 def test_mirror_is_an_involution_that_swaps_left_and_right_names(topology):
     for joint, partner in enumerate(topology.mirror):
         assert topology.mirror[partner] == joint
@@ -94,7 +96,7 @@ def test_mirror_is_an_involution_that_swaps_left_and_right_names(topology):
         assert topology.joints[partner] == swapped
 
 
-@both
+@every
 def test_mirror_keeps_the_midline(topology):
     sideless = {j for j, name in enumerate(topology.joints) if "left" not in name and "right" not in name}
     assert {j for j, partner in enumerate(topology.mirror) if j == partner} == sideless
@@ -127,5 +129,5 @@ def test_axes_of_ucla_run_along_the_same_body_lines():
 
 def test_joint_counts():
     assert (NTU25.size, UCLA20.size) == (25, 20)
-    assert [len(t.parts) for t in TOPOLOGIES.values()] == [10, 10]
-    assert [len(t.regions) for t in TOPOLOGIES.values()] == [5, 5]
+    assert [len(t.parts) for t in (NTU25, UCLA20)] == [10, 10]
+    assert [len(t.regions) for t in (NTU25, UCLA20)] == [5, 5]

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.datasets import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
 from psptool.data.splits.draw import ranked
 from psptool.data.splits.making import SplitRequest, compare_splits, literature_count, make_split, split_name
+from psptool.data.splits.protocols import NamedProtocol
+from tests.builtin import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
 
 FINGERPRINT = "0" * 64
 
@@ -101,12 +102,12 @@ def test_fraction_leaves_a_clip_of_every_class():
 
 def test_field_counts_are_those_of_method_md():
     assert [UCLA.protocols["xview"].label_counts[r] for r in (0.05, 0.15, 0.3, 0.4)] == [5, 15, 30, 40]
-    xsub = NTU60.protocols["xsub"]
+    xsub = NamedProtocol("xsub", NTU60.protocols["xsub"])
     assert [literature_count(xsub, r, 40_091, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [33, 66, 132, 264]
-    xview = NTU60.protocols["xview"]
+    xview = NamedProtocol("xview", NTU60.protocols["xview"])
     assert [literature_count(xview, r, 37_646, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [31, 62, 124, 248]
     assert literature_count(xsub, 0.07, 40_091, 60) is None
-    assert literature_count(NTU120.protocols["xsub"], 0.05, 60_000, 120) is None
+    assert literature_count(NamedProtocol("xsub", NTU120.protocols["xsub"]), 0.05, 60_000, 120) is None
 
 
 def test_field_count_does_not_stand_for_a_part_of_the_dataset():
@@ -144,7 +145,7 @@ def test_class_of_the_test_set_alone_is_warned_of():
 def test_every_choice_shows_in_the_file_name():
     clips = ucla_clips()
     names = [
-        split_name(make(UCLA, clips, **request).split)
+        split_name(make(UCLA, clips, **request).split, UCLA)
         for request in (
             {"ratio": 0.05}, {"ratio": 0.1}, {"ratio": 1}, {"count": 1}, {"ratio": 0.05, "seed": 1},
             {"ratio": 0.05, "family": "per-class-ratio"}, {"ratio": 0.05, "family": "global"},

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psptool.data.skeletons.datasets import NTU60
 from psptool.data.store.reading import open_store
+from tests.builtin import NTU60
 
 
 def test_the_memory_benchmark_writes_a_dataset_of_the_stated_size(

@@ -13,6 +13,7 @@ import pytest
 from psptool.common.errors import PspError
 from psptool.data.store.layout import ROW_ARRAYS, TABLE_COLUMNS
 from psptool.data.store.reading import open_store
+from psptool.schemas.builtin import builtin_skeleton
 from tests.stores import JOINTS, make_clip, set_manifest, write_ucla
 
 NAMES = ["a01_s01_e00_v01", "a01_s01_e00_v02", "a02_s03_e01_v03"]
@@ -170,16 +171,19 @@ def manifest_as_array(file):
 
 
 def long_manifest(file):
-    set_manifest(file, file.attrs["manifest"] + " " * 2**21)
+    set_manifest(file, file.attrs["manifest"] + " " * 2**24)
 
 
 def other_topology(file):
-    set_manifest(file, file.attrs["manifest"].replace('"ucla20"', '"ntu25"'))
+    values = json.loads(file.attrs["manifest"])
+    values["description"]["skeleton"] = builtin_skeleton("ntu25").model_dump(mode="json")
+    set_manifest(file, json.dumps(values))
 
 
 def few_classes(file):
     values = json.loads(file.attrs["manifest"])
-    set_manifest(file, json.dumps(values | {"class_names": ["one"]}))
+    values["description"]["classes"] = {"1": "one"}
+    set_manifest(file, json.dumps(values))
 
 
 @pytest.mark.parametrize(
@@ -212,8 +216,8 @@ def few_classes(file):
         (no_string, "damaged"),
         (manifest_as_array, "'manifest' is not one string"),
         (long_manifest, "'manifest' has .* characters, more than"),
-        (other_topology, "topology: found ntu25, expected"),
-        (few_classes, "class names: found 1, expected 10"),
+        (other_topology, "/joint: found entries of shape .20, 3., expected .25, 3."),
+        (few_classes, "/clips/label of clip 2: found 1, expected 0 to 0"),
     ],
     ids=lambda value: getattr(value, "__name__", "").replace("_", " "),
 )

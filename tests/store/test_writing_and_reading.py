@@ -234,7 +234,7 @@ def damage_truncated(path: Path) -> None:
 
 def damage_version(path: Path) -> None:
     with h5py.File(path, "a") as file:
-        set_manifest(file, file.attrs["manifest"].replace('"format_version":1', '"format_version":7'))
+        set_manifest(file, file.attrs["manifest"].replace('"format_version":2', '"format_version":7'))
 
 
 def damage_no_manifest(path: Path) -> None:
@@ -263,7 +263,7 @@ def damage_missing_rows(path: Path) -> None:
     [
         pytest.param(damage_not_hdf5, "HDF5", id="not an HDF5 file"),
         pytest.param(damage_truncated, "truncated", id="truncated"),
-        pytest.param(damage_version, "version 7, expected version 1", id="another format version"),
+        pytest.param(damage_version, "version 7, expected version 2", id="another format version"),
         pytest.param(damage_no_manifest, "manifest", id="no manifest"),
         pytest.param(damage_no_table, "clips", id="no clip table"),
         pytest.param(damage_short_column, "/clips/scale", id="a column is too short"),

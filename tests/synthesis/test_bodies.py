@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from psptool.data.skeletons.topologies import NTU25
 from psptool.formats.synthesis.actions import NTU_ACTIONS, UCLA_ACTIONS, perform
 from psptool.formats.synthesis.bodies import (
     CHEST,
@@ -19,6 +18,7 @@ from psptool.formats.synthesis.bodies import (
     move,
     offsets,
 )  # fmt: skip
+from tests.builtin import NTU25
 
 LEFT, RIGHT = 0, 1
 HEAD = 3

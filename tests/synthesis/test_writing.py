@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psptool.data.skeletons.datasets import NTU60, NTU120, parse_ntu
-from psptool.data.skeletons.missing import missing_clips
 from psptool.formats.readers.ntu import NtuReader
 from psptool.formats.readers.sources import find_clips, read_clip
 from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
@@ -20,6 +18,8 @@ from psptool.formats.synthesis.actions import NTU_ACTIONS
 from psptool.formats.synthesis.names import DEMO_ACTIONS, clip_names, demo_names
 from psptool.formats.synthesis.recording import Faults, record
 from psptool.formats.synthesis.writing import skeleton_text, write_ntu, write_ucla
+from psptool.schemas.builtin import builtin_dataset
+from tests.builtin import NTU60, NTU120, parse_ntu
 
 NAMES = ["S001C001P003R001A023", "S002C002P005R001A050", "S003C003P008R002A080"]
 UCLA_NAMES = ["a01_s01_e00_v01", "a04_s03_e02_v02", "a12_s10_e05_v03"]
@@ -145,7 +145,7 @@ def test_clip_names_split_by_every_protocol_and_leave_out_missing_clips():
     names = clip_names()
     keys = [NTU120.parse(name) for name in names]
     assert len(set(names)) == len(names)
-    assert not missing_clips("ntu120") & set(names)
+    assert not frozenset(builtin_dataset("ntu120").missing) & set(names)
     assert {key.label + 1 for key in keys} == set(NTU_ACTIONS)
     assert {key.subject for key in keys} == set(range(1, 41))
     for protocol in (*NTU60.protocols.values(), *NTU120.protocols.values()):

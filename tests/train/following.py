@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from psptool.common.distributed import ProcessGroup, init_distributed
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.reading import open_store
 from psptool.model.classifier import PSPNet
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.split import Split
 from psptool.schemas.training import TeacherSettings
 from psptool.training import api, loop, step
+from tests.builtin import UCLA20
 
 from .tiny import change
 

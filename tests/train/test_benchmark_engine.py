@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from psptool.data.batches.streams import Stream
-from psptool.data.skeletons.topologies import NTU25
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings
+from tests.builtin import NTU25
 
 from ..streams import two
 

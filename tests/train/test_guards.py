@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training import guards, step
@@ -18,6 +17,7 @@ from psptool.training.api import train
 from psptool.training.guards import check_terms, check_weights, explain_out_of_memory, preflight_warnings
 from psptool.training.memory import StepMemory
 from psptool.training.runs.state import read_state
+from tests.builtin import UCLA20
 
 from .tiny import PARTS, change, make_files
 

@@ -11,7 +11,6 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from psptool.common.errors import PspError
 from psptool.data.batches.streams import Stream
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.recipes import resolve
@@ -19,6 +18,7 @@ from psptool.schemas.training import TrainingConfig
 from psptool.training import guards
 from psptool.training.guards import explain_out_of_memory
 from psptool.training.memory import MINIMUM, StepMemory, get_setting
+from tests.builtin import UCLA20
 
 from ..streams import two
 

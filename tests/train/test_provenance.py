@@ -102,6 +102,9 @@ def test_a_configuration_of_format_1_is_read_and_its_run_resumes(files: Files) -
     there, warned = stopped(files), list[str]()
     values = json.loads(there.config.read_text())
     (record,) = values.pop("provenance")
+    description = values.pop("description")
+    assert description["name"] == "ucla"
+    values |= {"dataset": "ucla", "topology": "ucla20", "class_names": list(description["classes"].values())}
     for key in ("from_step", "processes", "torch_version"):
         del record[key]
     there.config.write_text(json.dumps({**values, **record, "format_version": 1}))

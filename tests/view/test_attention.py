@@ -9,13 +9,13 @@ from safetensors.torch import save_file
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.data.store.reading import open_store
 from psptool.evaluation.api import evaluate
 from psptool.schemas.run import RunConfig
 from psptool.view.attention import with_attention
 from psptool.view.report import report_page
 from psptool.view.sources import find
+from tests.builtin import UCLA20
 
 from ..stores import make_clip, write_ucla
 from ..trained import make_network, make_run, make_split

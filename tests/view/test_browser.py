@@ -15,6 +15,7 @@ from psptool.view.attention import with_attention
 from psptool.view.report import report_page
 from psptool.view.sources import find
 from psptool.view.viewer import viewer_page
+from tests.builtin import NTU120
 
 from .test_attention import TEST, run  # noqa: F401
 
@@ -141,12 +142,11 @@ def test_confusion_matrix_needs_no_scroll_bar(browser, tmp_path, classes):
     import numpy as np
     from markupsafe import Markup
 
-    from psptool.data.skeletons.names import NTU_CLASSES
     from psptool.evaluation.confusion import confusion_svg
 
     from .test_page import viewer
 
-    matrix = confusion_svg(np.eye(classes, dtype=int) + 1, NTU_CLASSES[:classes])
+    matrix = confusion_svg(np.eye(classes, dtype=int) + 1, NTU120.class_names[:classes])
     file = tmp_path / "confusion.html"
     file.write_text(viewer(note=Markup(f'<div class="figure">{matrix}</div>')), encoding="utf-8")
     browser.get(file.as_uri())

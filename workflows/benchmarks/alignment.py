@@ -28,14 +28,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.datasets import UCLA, parse_ucla
-from psptool.data.skeletons.topologies import UCLA20
 from psptool.formats.readers.sources import find_clips, read_clip
 from psptool.formats.readers.ucla import UclaJsonReader
 from psptool.preparation.normalize import find_transform
 from psptool.preparation.selection import find_persons
+from psptool.schemas.builtin import builtin_dataset
 from psptool.schemas.dataset import PreparationSettings, prepared_up
 
+UCLA = builtin_dataset("ucla")
+UCLA20 = UCLA.topology
 Array = NDArray[np.float64]
 Estimator = Callable[[NDArray[np.float32]], tuple[Array, float]]
 """Maps positions (T, V, 3) to the rotation (3, 3), whose rows are the body's axes, and the scale."""
@@ -100,7 +101,7 @@ def read_pairs(
     copies = Counter(xyz.tobytes() for xyz in clips.values())
     views: dict[str, dict[int, NDArray[np.float32]]] = defaultdict(dict)
     for name, xyz in clips.items():
-        key = parse_ucla(name)
+        key = UCLA.parse(name)
         if key is not None and copies[xyz.tobytes()] == 1:
             views[name[:11]][key.camera] = xyz
     return {name: (of[first], of[second]) for name, of in sorted(views.items()) if {first, second} <= set(of)}

@@ -36,12 +36,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from psptool.common.machine import cpu_name
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.data.store.reading import Rows
 from psptool.device import PRECISIONS, choose_device, choose_precision
 from psptool.formats.synthesis.names import DEMO_ACTIONS, clip_names
 from psptool.formats.synthesis.writing import write_ntu
 from psptool.model.build import build_model
+from psptool.schemas.builtin import builtin_skeleton
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import TrainingConfig
 from psptool.training.graphs import CAPTURE_AT, Capture, CudaCapture, side_stream
@@ -70,6 +70,9 @@ STOPPING = """
 import sys
 from psptool.cli.main import main
 from psptool.training.loop import Loop
+
+NTU25 = builtin_skeleton("ntu25").topology
+UCLA20 = builtin_skeleton("kinect20").topology
 Loop._should_stop = lambda self, requested, step: step == 10
 sys.exit(main())
 """
@@ -186,7 +189,7 @@ def configuration(
 def make_clips(count: int, ntu: bool, device: torch.device) -> RaggedClips:
     """``count`` smooth random walks of NTU's or NW-UCLA's size; with ``ntu``, every fifth clip has two persons."""
     rng = np.random.default_rng(SEED)
-    topology = NTU25 if ntu else UCLA20
+    topology = builtin_skeleton("ntu25" if ntu else "kinect20").topology
     frames = rng.integers(60, 121, count) if ntu else rng.integers(20, 81, count)
     persons = np.where(np.arange(count) % 5 == 0, 2, 1) if ntu else np.ones(count, dtype=np.int64)
     rows = int((frames * persons).sum())

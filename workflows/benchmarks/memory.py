@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.datasets import NTU60
 from psptool.data.store.layout import KEY_COLUMNS
 from psptool.data.store.writing import PackedClips, StoreWriter
+from psptool.schemas.builtin import builtin_dataset
 from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings
 
 CLIPS = 56_880
+NTU60 = builtin_dataset("ntu60")
 JOINTS = NTU60.topology.size
 # 86 frames on average, and one clip in five with two persons.
 FRAMES = (52, 121)
@@ -50,6 +51,8 @@ from pathlib import Path
 import h5py, torch
 import psptool.evaluation.api, psptool.evaluation.features, psptool.training.api, psptool.cli.train
 from psptool.cli.main import main
+
+NTU60 = builtin_dataset("ntu60")
 sys.argv = ["psptool", *sys.argv[1:]]
 try:
     if len(sys.argv) > 1:
@@ -133,9 +136,7 @@ def write_dataset(path: Path, clips: int) -> int:
         for first in range(0, len(names), PACKED):
             writer.add(pack_random(names[first : first + PACKED], rng))
         manifest = DatasetManifest(
-            dataset=NTU60.name,
-            topology=NTU60.topology.name,
-            class_names=NTU60.class_names,
+            description=NTU60.complete(),
             settings=PreparationSettings(),
             fingerprints=writer.fingerprints(),
             counts=Counts(

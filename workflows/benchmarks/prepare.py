@@ -30,10 +30,10 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 import numpy as np  # noqa: E402
 import plain_reader  # noqa: E402
 
-from psptool.data.skeletons.missing import missing_clips  # noqa: E402
 from psptool.formats.synthesis.actions import NTU_ACTIONS  # noqa: E402
 from psptool.formats.synthesis.recording import generator, record  # noqa: E402
 from psptool.formats.synthesis.writing import skeleton_text, write_files  # noqa: E402
+from psptool.schemas.builtin import builtin_dataset  # noqa: E402
 
 SINGLE = [number for number, action in NTU_ACTIONS.items() if action.persons == 1]
 PAIRS = [number for number, action in NTU_ACTIONS.items() if action.persons == 2]
@@ -127,7 +127,7 @@ def numbered(contents: list[bytes], clips: int) -> Iterator[tuple[str, bytes]]:
     """``clips`` files with distinct names and contents; the first coordinate makes each content unique."""
     keys = product(range(1, 33), range(1, 4), range(1, 107), (1, 2), range(61, 64))
     names = (f"S{s:03d}C{c:03d}P{p:03d}R{r:03d}A{a:03d}" for s, c, p, r, a in keys)
-    usable = (name for name in names if name not in missing_clips("ntu120"))
+    usable = (name for name in names if name not in frozenset(builtin_dataset("ntu120").missing))
     for n, name in enumerate(islice(usable, clips)):
         head, joints = contents[n % len(contents)].split(b"\r\n25\r\n", 1)
         first, rest = joints.split(b" ", 1)

@@ -31,16 +31,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from psptool.common import machine
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topologies import NTU25, UCLA20
 from psptool.data.skeletons.topology import Topology
 from psptool.device import PRECISIONS, choose_device, choose_precision
 from psptool.losses.total import total_loss
 from psptool.model.build import build_model
 from psptool.model.encoder import Block, Encoder
 from psptool.model.network import Network
+from psptool.schemas.builtin import builtin_skeleton
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import SamplingSettings, TrainingConfig
 from psptool.training.optimization import build_optimizer
+
+NTU25 = builtin_skeleton("ntu25").topology
+UCLA20 = builtin_skeleton("kinect20").topology
 
 CLASSES, SEED = 60, 0
 TOPOLOGY = {25: NTU25, 20: UCLA20}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from psptool.data.batches.streams import to_device
-from psptool.data.skeletons.datasets import UpAxis
+from psptool.data.skeletons.keys import UpAxis
 from psptool.schemas.training import AugmentSettings
 
 
@@ -25,12 +25,14 @@ class Augmentation:
         masked: bool (N, V), joints that are set to zero.
         mirrored: bool (N,), clips whose left and right are swapped.
         jitter: Standard deviation of the added noise, in the unit of the positions.
+        planar: Whether the positions are 2D: z is zero and remains zero.
     """
 
     matrix: Tensor
     masked: Tensor
     mirrored: Tensor
     jitter: float
+    planar: bool = False
 
 
 def draw_augmentation(
@@ -40,8 +42,12 @@ def draw_augmentation(
     generator: torch.Generator,
     device: torch.device,
     up: UpAxis = "z",
+    dimensions: int = 3,
 ) -> Augmentation:
     """Sample one augmentation per clip. It depends only on the state of ``generator``.
+
+    In 2D, all changes stay in the plane: of the rotations, only the one about z remains, with the range of
+    `AugmentSettings.pitch_roll`; shear and noise are of x and y.
 
     Args:
         clips: N.
@@ -51,6 +57,7 @@ def draw_augmentation(
         device: Device of the result.
         up: Vertical axis of the positions. `AugmentSettings.yaw` is the rotation about it,
             `AugmentSettings.pitch_roll` those about the two other axes.
+        dimensions: 3, or 2 for positions whose z is zero.
     """
 
     def uniform(*shape: int) -> Tensor:
@@ -58,16 +65,21 @@ def draw_augmentation(
         return 2 * torch.rand(clips, *shape, generator=generator, device=device) - 1
 
     # Pitch and roll come before the yaw: the order of the axes is that of the three rotations.
-    axes = (0, 1, 2) if up == "z" else (0, 2, 1)
-    degrees = to_device(torch.tensor([settings.pitch_roll, settings.pitch_roll, settings.yaw]), device)
+    planar = dimensions == 2
+    axes = (0, 1, 2) if up == "z" or planar else (0, 2, 1)
+    limits = [settings.pitch_roll, settings.pitch_roll, settings.yaw]
+    degrees = to_device(torch.tensor([0.0, 0.0, settings.pitch_roll] if planar else limits), device)
     rotation = _rotation(uniform(3) * degrees * (math.pi / 180), axes)  # (N, 3) -> (N, 3, 3)
     # Shear: ones on the diagonal, (N, 3, 3); scale: one factor per clip, (N, 1, 1)
     identity = torch.eye(3, device=device)
-    shear = identity + settings.shear * uniform(3, 3) * (1 - identity)
+    sheared = 1 - identity
+    if planar:
+        sheared[2], sheared[:, 2] = 0, 0
+    shear = identity + settings.shear * uniform(3, 3) * sheared
     scale = 1 + settings.scale * uniform(1, 1)
     masked = torch.rand(clips, joints, generator=generator, device=device) < settings.mask_joints
     mirrored = torch.rand(clips, generator=generator, device=device) < settings.mirror
-    return Augmentation(rotation @ shear * scale, masked, mirrored, settings.jitter)
+    return Augmentation(rotation @ shear * scale, masked, mirrored, settings.jitter, planar)
 
 
 def augment(
@@ -97,7 +109,10 @@ def augment(
     # (P, T*V, 3) @ (P, 3, 3) -> (P, T*V, 3) -> (P, T, V, 3)
     x = (x.flatten(1, 2) @ drawn.matrix[owner]).view(x.shape)
     if drawn.jitter:
-        x = x + drawn.jitter * torch.randn(x.shape, generator=generator, device=x.device)
+        noise = drawn.jitter * torch.randn(x.shape, generator=generator, device=x.device)
+        if drawn.planar:
+            noise[..., 2] = 0
+        x = x + noise
     # Masking is last: noise must not reach masked joints. (P, T, 1) & (P, 1, V) -> (P, T, V)
     kept = present[:, :, None] & ~drawn.masked[owner][:, None, :]
     return x * kept[..., None]

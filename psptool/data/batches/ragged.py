@@ -24,7 +24,7 @@ from psptool.common.errors import PspError
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.data.batches.sampling import draw_frames, uniform_frames
 from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Stream, to_device
-from psptool.data.skeletons.datasets import UpAxis
+from psptool.data.skeletons.keys import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Rows, Store
 from psptool.data.store.verifying import verified_positions
@@ -310,10 +310,16 @@ class Batcher:
 
     def _random_changes(self, clips: int, generator: torch.Generator) -> Augmentation:
         """One augmentation per clip; ``generator`` is on the device."""
-        joints = self.clips.topology.size
+        topology, device = self.clips.topology, self.clips.device
         with record_function(AUGMENTING):
             return draw_augmentation(
-                clips, joints, self.augmentation, generator, self.clips.device, self.clips.up
+                clips,
+                topology.size,
+                self.augmentation,
+                generator,
+                device,
+                self.clips.up,
+                topology.dimensions,
             )
 
     def _device_generator(self, generator: torch.Generator) -> torch.Generator:

@@ -33,6 +33,7 @@ class Topology:
             ``robust``).
         ankles: Both ankles. The line from them to the upper end of the spine becomes the z axis (``align: robust``).
         released_across: The line that the original implementation uses for the x axis (``align: released``).
+        dimensions: 3, or 2 for image coordinates, whose z is zero.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Topology:
     shoulders: tuple[int, int]
     ankles: tuple[int, int]
     released_across: tuple[int, int]
+    dimensions: int = 3
 
     @property
     def size(self) -> int:
@@ -66,26 +68,6 @@ class Topology:
     def part_to_region(self) -> tuple[int, ...]:
         """Index of the region of each part."""
         return tuple(self.joint_to_region[part.joints[0]] for part in self.parts)
-
-
-def groups(**numbers: tuple[int, ...]) -> tuple[JointGroup, ...]:
-    """Joint groups from 1-based joint numbers; ``_`` in a name becomes a space."""
-    return tuple(
-        JointGroup(name.replace("_", " "), tuple(n - 1 for n in joints)) for name, joints in numbers.items()
-    )
-
-
-def pairs(*numbers: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Pairs of 0-based joint indices from pairs of 1-based joint numbers."""
-    return tuple((a - 1, b - 1) for a, b in numbers)
-
-
-def mirror(size: int, *numbers: tuple[int, int]) -> tuple[int, ...]:
-    """The left-right permutation of ``size`` joints, from (left, right) pairs of 1-based joint numbers."""
-    partner = list(range(size))
-    for left, right in pairs(*numbers):
-        partner[left], partner[right] = right, left
-    return tuple(partner)
 
 
 def _owner(owners: tuple[JointGroup, ...], joints: range) -> tuple[int, ...]:

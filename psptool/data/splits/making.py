@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
 from psptool.common.errors import PspError, suggest
 from psptool.common.text import counted
 from psptool.common.version import __version__
-from psptool.data.skeletons.datasets import DATASETS, ClipKey, Dataset, Protocol
+from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.draw import aimclr_share, by_label, draw_global, draw_per_class, global_share, share
+from psptool.data.splits.protocols import NamedProtocol, choose_protocols, default_view, divide
 from psptool.data.splits.validation import parse_validation
-from psptool.schemas.dataset import DatasetName
-from psptool.schemas.split import Family, ProtocolName, Split
+from psptool.schemas.description import DatasetDescription
+from psptool.schemas.protocols import FieldProtocol
+from psptool.schemas.split import Family, Split
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 
@@ -98,29 +100,38 @@ class MadeSplit:
 
 
 def make_split(
-    dataset: Dataset, clips: Mapping[str, ClipKey], clips_fingerprint: str, request: SplitRequest
+    dataset: DatasetDescription, clips: Mapping[str, ClipKey], clips_fingerprint: str, request: SplitRequest
 ) -> MadeSplit:
     """Create a split. The order of ``clips`` has no effect.
 
     Args:
-        dataset: The dataset's constants.
+        dataset: Description of the dataset.
         clips: Key by clip name, for all clips of the prepared dataset.
         clips_fingerprint: Fingerprint of the dataset's clips; the split is valid for this dataset only.
         request: Settings of the split.
 
     Raises:
-        PspError: The protocol or view does not exist; the training or test set is empty; a class has too few
-            clips; no clip would be labelled.
+        PspError: The protocol or view does not exist, or is a leave-one-out protocol without a value; the training or
+            test set is empty; a class has too few clips; no clip would be labelled.
     """
-    protocol = choose_protocol(dataset, request.protocol, request.test_view)
+    protocols = choose_protocols(dataset, clips, request.protocol, request.test_view)
+    if len(protocols) > 1:
+        names = ", ".join(one.name for one in protocols[:3])
+        raise PspError(
+            "--protocol", f"{request.protocol}, which gives {len(protocols)} splits", f"one, such as {names}"
+        )
+    protocol = protocols[0]
     train, test = _sides(dataset, protocol, clips)
     rule = None if request.validation is None else parse_validation(request.validation)
     validation = set() if rule is None else rule.pick(train, request.seed)
     pool = {name: key.label for name, key in train.items() if name not in validation}
     labelled, how = _draw(dataset, protocol, len(train), pool, request)
+    sizes = Counter(dict.fromkeys(by_label(pool), 0))
+    sizes.update(pool[name] for name in labelled)
+    performances = {_performance(dataset, name, clips[name]) for name in labelled}
     split = Split(
-        dataset=cast(DatasetName, dataset.name),
-        protocol=cast(ProtocolName, protocol.name),
+        dataset=dataset.name,
+        protocol=protocol.name,
         test_view=default_view(dataset) if request.test_view is None else request.test_view,
         family=cast(Family, request.family),
         ratio=request.ratio,
@@ -132,38 +143,27 @@ def make_split(
         unlabelled=tuple(sorted(pool.keys() - labelled)),
         validation=tuple(sorted(validation)),
         test=tuple(sorted(test)),
+        labelled_per_class=counts_by_name(dataset, sizes),
+        performances=len(performances),
         tool_version=__version__,
     )
-    sizes = Counter(dict.fromkeys(by_label(pool), 0))
-    sizes.update(pool[name] for name in labelled)
-    performances = {tuple(getattr(clips[name], field) for field in dataset.performance) for name in labelled}
     per_class = (min(sizes.values()), max(sizes.values()))
     return MadeSplit(split, how, per_class, len(performances), _warnings(dataset, sizes, test))
 
 
-def choose_protocol(dataset: Dataset, name: str | None, test_view: int | None) -> Protocol:
-    """The dataset's protocol ``name`` (its first if None), with ``test_view`` as the test camera.
-
-    Raises:
-        PspError: The dataset has no such protocol, or does not allow this test view.
-    """
-    known = dataset.protocols
-    if name is not None and name not in known:
-        expected = f"one of {', '.join(known)}"
-        raise PspError(f"--protocol of {dataset.name}", repr(name), expected, suggest(name, known))
-    protocol = known[name] if name is not None else next(iter(known.values()))
-    if test_view is None:
-        return protocol
-    if test_view not in dataset.test_views:
-        views = ", ".join(map(str, dataset.test_views))
-        expected = f"one of {views}" if views else f"no test view: the protocols of {dataset.name} are fixed"
-        raise PspError(f"--test-view of {dataset.name}", str(test_view), expected)
-    return replace(protocol, train=frozenset(dataset.test_views) - {test_view}, test=frozenset({test_view}))
+def counts_by_name(dataset: DatasetDescription, counts: Mapping[int, int]) -> dict[str, int]:
+    """Numbers of clips by class name, without classes that have none."""
+    return {dataset.class_names[label]: counts[label] for label in sorted(counts) if counts[label]}
 
 
-def split_name(split: Split) -> str:
+def _performance(dataset: DatasetDescription, name: str, key: ClipKey) -> tuple[object, ...]:
+    """What all views of the clip's performance share."""
+    return tuple(getattr(key, field) for field in dataset.performance) or (name,)
+
+
+def split_name(split: Split, dataset: DatasetDescription) -> str:
     """The split's file name without its suffix. Different requests have different names."""
-    return request_name(split.dataset, SplitRequest.of(split), default_view(DATASETS[split.dataset]))
+    return request_name(split.dataset, SplitRequest.of(split), default_view(dataset))
 
 
 def request_name(data: str, request: SplitRequest, usual_view: int | None = None) -> str:
@@ -185,29 +185,26 @@ def request_name(data: str, request: SplitRequest, usual_view: int | None = None
     return "-".join(parts)
 
 
-def default_view(dataset: Dataset) -> int | None:
-    """The default test camera; None if the dataset's protocols are fixed."""
-    return max(next(iter(dataset.protocols.values())).test or ()) if dataset.test_views else None
-
-
-def literature_count(protocol: Protocol, ratio: float, train_clips: int, classes: int) -> int | None:
+def literature_count(protocol: NamedProtocol, ratio: float, train_clips: int, classes: int) -> int | None:
     """The literature's number of labelled clips per class for ``ratio``, or None if it has none that applies.
 
     The counts hold for the complete dataset (5 %: 33 of about 660 clips per class in NTU 60). They do not apply to a
     training set of less than half that size: there they would not match ``ratio``.
     """
-    count = protocol.label_counts.get(ratio)
+    count = protocol.rule.label_counts.get(ratio)
     return None if count is None or train_clips < classes * count / ratio / 2 else count
+
+
+_ADDED = ("labelled_per_class", "performances")
+"""Keys that splits of earlier versions do not have."""
 
 
 def compare_splits(found: Split, made: Split) -> list[str]:
     """The differences between a stored split and a reproduced one, one line each. The tool version is ignored."""
     lines = []
     for field in Split.model_fields:
-        if field == "tool_version":
-            continue
         a, b = getattr(found, field), getattr(made, field)
-        if a == b:
+        if field == "tool_version" or a == b or (a is None and field in _ADDED):
             continue
         if field in ("labelled", "unlabelled", "validation", "test"):
             extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
@@ -223,30 +220,36 @@ def _some(names: list[str], most: int = 3) -> str:
 
 
 def _sides(
-    dataset: Dataset, protocol: Protocol, clips: Mapping[str, ClipKey]
+    dataset: DatasetDescription, protocol: NamedProtocol, clips: Mapping[str, ClipKey]
 ) -> tuple[dict[str, ClipKey], dict[str, ClipKey]]:
     """The training clips and the test clips of a protocol."""
-    train = {name: key for name, key in clips.items() if getattr(key, protocol.field) in protocol.train}
-    test = {
-        name: key
-        for name, key in clips.items()
-        if name not in train and (protocol.test is None or getattr(key, protocol.field) in protocol.test)
-    }
-    for part, names, values in (("training", train, protocol.train), ("test", test, protocol.test)):
-        if not names:
-            there = sorted({getattr(key, protocol.field) for key in clips.values()})
-            wanted = "any other" if values is None else ", ".join(map(str, sorted(values)))
-            raise PspError(
-                f"protocol {protocol.name}: the {part} set of {dataset.name} is empty",
-                f"{protocol.field}s {', '.join(map(str, there)) or 'none'} in the dataset",
-                f"{protocol.field} {wanted}",
-                "Choose another --protocol, or prepare the complete dataset.",
-            )
+    sides = divide(dataset, protocol, clips)
+    for part, names in zip(("training", "test"), sides, strict=True):
+        if names:
+            continue
+        found, expected = f"{counted(len(clips), 'clip')} in the dataset", f"clips for {part}"
+        if isinstance(rule := protocol.rule, FieldProtocol):
+            there = sorted({getattr(key, rule.field) for key in clips.values()})
+            values = rule.train if part == "training" else rule.test
+            wanted = "any other" if values is None else ", ".join(map(str, values))
+            found = f"{rule.field}s {', '.join(map(str, there)) or 'none'} in the dataset"
+            expected = f"{rule.field} {wanted}"
+        raise PspError(
+            f"protocol {protocol.name}: the {part} set of {dataset.name} is empty",
+            found,
+            expected,
+            "Choose another --protocol, or prepare the complete dataset.",
+        )
+    train, test = ({name: clips[name] for name in clips if name in names} for names in sides)
     return train, test
 
 
 def _draw(
-    dataset: Dataset, protocol: Protocol, train_clips: int, pool: Mapping[str, int], request: SplitRequest
+    dataset: DatasetDescription,
+    protocol: NamedProtocol,
+    train_clips: int,
+    pool: Mapping[str, int],
+    request: SplitRequest,
 ) -> tuple[set[str], str]:
     """The labelled clip names, and the rule for their number as text."""
     sizes = {label: len(names) for label, names in by_label(pool).items()}
@@ -271,7 +274,11 @@ def _draw(
 
 
 def _per_class_counts(
-    dataset: Dataset, protocol: Protocol, train_clips: int, sizes: Mapping[int, int], request: SplitRequest
+    dataset: DatasetDescription,
+    protocol: NamedProtocol,
+    train_clips: int,
+    sizes: Mapping[int, int],
+    request: SplitRequest,
 ) -> tuple[dict[int, int], str]:
     """Number of labelled clips by label for the family per-class, and its rule as text.
 
@@ -302,7 +309,9 @@ def _per_class_counts(
     return dict.fromkeys(sizes, count), how
 
 
-def _warnings(dataset: Dataset, labelled: Mapping[int, int], test: Mapping[str, ClipKey]) -> tuple[str, ...]:
+def _warnings(
+    dataset: DatasetDescription, labelled: Mapping[int, int], test: Mapping[str, ClipKey]
+) -> tuple[str, ...]:
     """Warnings about classes without labelled clips and classes that are only in the test set."""
     lines = []
     none = [dataset.class_names[label] for label, count in labelled.items() if count == 0]

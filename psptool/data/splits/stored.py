@@ -9,10 +9,19 @@ from typing import Any
 
 from psptool.common.errors import PspError
 from psptool.common.paths import MAX_JSON, read_text
-from psptool.data.skeletons.datasets import DATASETS
-from psptool.data.splits.making import MadeSplit, SplitRequest, compare_splits, make_split, split_name
+from psptool.data.skeletons.keys import ClipKey
+from psptool.data.splits.making import (
+    MadeSplit,
+    SplitRequest,
+    compare_splits,
+    counts_by_name,
+    make_split,
+    split_name,
+)
+from psptool.data.splits.protocols import choose_protocols
 from psptool.data.store.reading import Store
 from psptool.data.store.verifying import verify_names
+from psptool.schemas import builtin
 from psptool.schemas.split import Split
 
 
@@ -23,9 +32,13 @@ def split_store(store: Store, request: SplitRequest) -> MadeSplit:
         PspError: As for `make_split`; or the clip table is damaged.
     """
     verify_names(store)
-    clips = {name: store.key(index) for index, name in enumerate(store.names)}
     manifest = store.manifest
-    return make_split(DATASETS[manifest.dataset], clips, manifest.fingerprints.clips, request)
+    return make_split(manifest.description, clip_keys(store), manifest.fingerprints.clips, request)
+
+
+def clip_keys(store: Store) -> dict[str, ClipKey]:
+    """The key of each clip by name."""
+    return {name: store.key(index) for index, name in enumerate(store.names)}
 
 
 def make_file(
@@ -37,8 +50,21 @@ def make_file(
         PspError: As `make_split`; or the path cannot be written.
     """
     made = split_store(store, request)
-    path = path or folder / f"{split_name(made.split)}.json"
+    path = path or folder / f"{split_name(made.split, store.manifest.description)}.json"
     return replace(made, path=path, changed=save_split(made.split, path))
+
+
+def each_request(store: Store, request: SplitRequest) -> list[SplitRequest]:
+    """The request, or one request for each value of a leave-one-out protocol.
+
+    Raises:
+        PspError: The protocol or the test view does not exist.
+    """
+    dataset = store.manifest.description
+    protocols = choose_protocols(dataset, clip_keys(store), request.protocol, request.test_view)
+    if len(protocols) == 1:
+        return [request]
+    return [replace(request, protocol=one.name) for one in protocols]
 
 
 def find_split_errors(store: Store, split: Split) -> list[str]:
@@ -101,18 +127,23 @@ def save_split(split: Split, path: Path) -> bool:
 def summarize_split(split: Split) -> dict[str, Any]:
     """Settings and statistics of a split: clips per part, labelled clips per class, distinct labelled performances.
 
-    Labels are read from the clip names. Views of one performance count as one performance.
+    Views of one performance count as one performance.
     """
-    dataset = DATASETS[split.dataset]
-    keys = [key for name in split.labelled if (key := dataset.parse(name)) is not None]
-    counts = Counter(key.label for key in keys)
-    settings = split.model_dump(exclude={"labelled", "unlabelled", "validation", "test", "format_version"})
+    per_class, performances = split.labelled_per_class, split.performances
+    if per_class is None and split.dataset in builtin.dataset_names():
+        # Earlier versions did not store these numbers. They follow from the names of the built-in datasets' clips.
+        dataset = builtin.builtin_dataset(split.dataset)
+        keys = [key for name in split.labelled if (key := dataset.parse(name)) is not None]
+        per_class = counts_by_name(dataset, Counter(key.label for key in keys))
+        performances = len({tuple(getattr(key, field) for field in dataset.performance) for key in keys})
+    left_out = {"labelled", "unlabelled", "validation", "test", "format_version"}
+    settings = split.model_dump(exclude=left_out | {"labelled_per_class", "performances"})
     return {
         **settings,
         "labelled": len(split.labelled),
         "unlabelled": len(split.unlabelled),
         "validation": len(split.validation),
         "test": len(split.test),
-        "performances": len({tuple(getattr(key, field) for field in dataset.performance) for key in keys}),
-        "labelled_per_class": {dataset.class_names[label]: counts[label] for label in sorted(counts)},
+        "performances": performances,
+        "labelled_per_class": per_class,
     }

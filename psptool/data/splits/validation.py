@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.draw import VALIDATION_TAG, by_label, draw_per_class, share
 
-_FIELDS = {"view": "camera", "subject": "subject"}
+_FIELDS = {"view": "camera", **{name: name for name in ("subject", "camera", "setup", "repetition")}}
 _FIX = "Examples: --validation view=2, --validation subject=3,7, --validation fraction=0.1."
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.schemas.report import TrackRule
 
 

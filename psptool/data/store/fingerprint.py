@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.schemas.dataset import Fingerprints
 
 _POSITION, _FLAG, _STATE = np.dtype("<f4"), np.dtype("?"), np.dtype("u1")

@@ -1,4 +1,4 @@
-"""The arrays of the HDF5 file, version 1: paths, dtypes and shapes, for the writer, the reader and the validator.
+"""The arrays of the HDF5 file, version 2: paths, dtypes and shapes, for the writer, the reader and the validator.
 
 Array shapes: R rows (one row per person and frame: clip by clip, person by person, frame by frame), V joints, n clips.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version of the manifest; version 1, which differs only in the manifest, is still read."""
 MANIFEST = "manifest"
 """The HDF5 attribute with the dataset's manifest as JSON."""
 MANIFEST_DIGEST = "manifest_sha256"

@@ -6,7 +6,6 @@ Array shapes: n clips, R rows (one person in one frame), M persons, T frames, V 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from typing_extensions import Self
 from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import regular_size, shown
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import DATASETS, ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.layout import (
     CHUNK_ROWS,
@@ -37,13 +36,12 @@ from psptool.data.store.layout import (
 from psptool.data.store.structure import check_structure, check_table, manifest_text
 from psptool.schemas.base import describe
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
+from psptool.schemas.description import CLIP_NAME
 
 SLICE_ROWS = 8 * CHUNK_ROWS
 """Maximum number of rows that `Store.positions` reads at once: 5 MB for 25 joints."""
 BLOCK_BYTES = 8 * 2**20
 """Size of the clips that are read together."""
-_NAMES = re.compile(r"[0-9A-Za-z_\n]*")
-"""Clip names, one a line. They become names of files, so a path is none of them."""
 
 
 class ClipTable(NamedTuple):
@@ -221,8 +219,10 @@ class Store:
         self._arrays: dict[str, h5py.Dataset] = {}
         table = file["clips"]
         self.names: tuple[str, ...] = tuple(table["name"].asstr()[:])
-        if not _NAMES.fullmatch("\n".join(self.names)):
-            raise ValueError("/clips/name: found a name with other characters than letters, digits and _")
+        if not all(map(CLIP_NAME.fullmatch, self.names)):
+            raise ValueError(
+                "/clips/name: found a name with other characters than letters, digits and _ . + -"
+            )
         self.table = ClipTable(*(table[name][:] for name in TABLE_COLUMNS))
         check_table(self.table._asdict(), len(file["joint"]), len(manifest.class_names))
 
@@ -237,7 +237,7 @@ class Store:
         clips = counted(len(self), "clip")
         classes = len(self.manifest.class_names)
         state = "" if self._file else ", closed"
-        skeleton = self.manifest.topology
+        skeleton = self.manifest.topology.name
         content = (
             f"{self.manifest.dataset}, {clips}, {counted(classes, 'class', 'classes')}, {skeleton}{state}"
         )
@@ -403,7 +403,7 @@ def open_store(path: str | os.PathLike[str], *, locked: bool = True) -> Store:
         raise _cannot_open(path, error) from error
     try:
         manifest = _manifest(path, file)
-        check_structure(file, DATASETS[manifest.dataset].topology.size, size)
+        check_structure(file, manifest.topology.size, size)
         return Store(path, file, manifest)
     except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
         file.close()
@@ -435,7 +435,7 @@ def _manifest(path: Path, file: h5py.File) -> DatasetManifest:
             fix="Create a dataset with psptool prepare.",
         )
     try:
-        manifest = DatasetManifest.model_validate_json(text)
+        return DatasetManifest.model_validate_json(text)
     except ValidationError as error:
         for item in error.errors():
             if item["loc"] == ("format_version",):
@@ -446,14 +446,6 @@ def _manifest(path: Path, file: h5py.File) -> DatasetManifest:
                     "Prepare the dataset again, or use the version of psptool that wrote it.",
                 ) from error
         raise _damaged(path, f"attribute {MANIFEST!r}: {describe(error)}") from error
-    dataset = DATASETS[manifest.dataset]
-    if manifest.topology != dataset.topology.name:
-        raise ValueError(f"topology: found {manifest.topology}, expected {dataset.topology.name}")
-    if len(manifest.class_names) != len(dataset.class_names):
-        raise ValueError(
-            f"class names: found {len(manifest.class_names)}, expected {len(dataset.class_names)}"
-        )
-    return manifest
 
 
 def _cannot_open(path: Path, error: Exception) -> PspError:

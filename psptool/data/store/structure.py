@@ -26,8 +26,8 @@ from psptool.data.store.layout import (
     row_shape,
 )
 
-MAX_MANIFEST = 2**20
-"""Largest manifest in characters; that of NTU 120 has 4,000."""
+MAX_MANIFEST = 2**24
+"""Largest manifest in characters; that of NTU 120 has 25,000. Protocols may list clips by name."""
 MAX_NAME = 255
 """Largest length of a clip name in bytes."""
 _LAYOUTS = {

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.datasets import DATASETS
 from psptool.data.store.arrays import motion
 from psptool.data.store.fingerprint import Fingerprinting
 from psptool.data.store.reading import ClipBlock, Normalization, Store, StoredClip, open_store
@@ -59,10 +58,11 @@ def _check_table(store: Store) -> Iterator[Violation]:
     for before, name in zip(store.names, store.names[1:], strict=False):
         if name <= before:
             yield Violation(name, f"follows {before}; names must be unique and in ascending order")
-    parse = DATASETS[store.manifest.dataset].parse
-    for index, name in enumerate(store.names):
-        if parse(name) != (key := store.key(index)):
-            yield Violation(name, f"clip table: found {key}, expected {parse(name)} from the name")
+    description = store.manifest.description
+    if description.keys_in_names:
+        for index, name in enumerate(store.names):
+            if (expected := description.parse(name)) != (key := store.key(index)):
+                yield Violation(name, f"clip table: found {key}, expected {expected} from the name")
     table, counts = store.table, store.manifest.counts
     sizes = {
         "clips": len(store),

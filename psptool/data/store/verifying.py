@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.datasets import DATASETS
 from psptool.data.store.fingerprint import Fingerprinting, content_digest, coordinates_digest
 from psptool.data.store.reading import ClipBlock, Rows, Store
 
@@ -66,15 +65,15 @@ def verified_positions(store: Store, clips: NDArray[np.integer]) -> Iterator[Row
 
 
 def verify_names(store: Store) -> None:
-    """Check what a split is made from: the clip names, and the numbers in the clip table, which follow from them.
+    """Check what a split is made from: the clip names, and the numbers in the clip table if they follow from them.
 
     Raises:
         PspError: They are not what the preparation wrote.
     """
-    parse, fingerprinting = DATASETS[store.manifest.dataset].parse, Fingerprinting()
+    description, fingerprinting = store.manifest.description, Fingerprinting()
     for index, name in enumerate(store.names):
         key = store.key(index)
-        if parse(name) != key:
+        if description.keys_in_names and description.parse(name) != key:
             raise _altered(store, f"clip {name}: the clip table says {key}")
         fingerprinting.add(name, key.label, b"")
     if fingerprinting.result().clips != store.manifest.fingerprints.clips:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.datasets import DATASETS, Dataset
 from psptool.formats.exchange.positions import Coordinates
-from psptool.formats.exchange.unpickling import short_repr
+from psptool.formats.readers.unpickling import short_repr
+from psptool.schemas import builtin
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import LeftOut
 
 
@@ -101,20 +102,20 @@ def leave_out(path: Path, name: str, error: RawFormatError) -> LeftOut:
     return LeftOut(name=unicode_text(name), source=str(path), reason=error.reason, detail=detail)
 
 
-def dataset_named(names: Iterable[str]) -> Dataset | None:
+def dataset_named(names: Iterable[str]) -> DatasetDescription | None:
     """The dataset of most of the names. Of several, the one with the fewest classes that covers all labels.
 
     Returns:
         The dataset; None if no name belongs to a known dataset.
     """
-    names = list(names)
-    keys = {one.name: [key for name in names if (key := one.parse(name))] for one in DATASETS.values()}
+    names, datasets = list(names), builtin.builtin_datasets()
+    keys = {one.name: [key for name in names if (key := one.parse(name))] for one in datasets}
     most = max(map(len, keys.values()))
     if not most:
         return None
     fitting = [
         one
-        for one in DATASETS.values()
+        for one in datasets
         if len(keys[one.name]) == most and all(key.label < len(one.class_names) for key in keys[one.name])
     ]
     return min(fitting, key=lambda one: len(one.class_names))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from psptool.common.atomic_write import replacing
 from psptool.common.errors import PspError, RawFormatError
+from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Store, StoredClip
 from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_name
 from psptool.formats.exchange.ctrgcn_names import Labels, names_beside, read_names
@@ -44,15 +45,18 @@ def write_ctrgcn(
         text.write_text(names, encoding="utf-8")
         with zipfile.ZipFile(partial, "w") as archive:
             for part, clips in parts.items():
-                rows = (_row(clip, coordinates) for clip in store.clips(map(store.index, clips)))
+                rows = (
+                    _row(clip, coordinates, store.manifest.topology)
+                    for clip in store.clips(map(store.index, clips))
+                )
                 _member(archive, f"x_{part}", (len(clips), FRAMES, _WIDTH), rows)
                 labels = (one_hot[store.key(store.index(name)).label] for name in clips)
                 _member(archive, f"y_{part}", (len(clips), len(one_hot)), labels)
 
 
-def _row(clip: StoredClip, coordinates: Coordinates) -> NDArray[np.float32]:
+def _row(clip: StoredClip, coordinates: Coordinates, topology: Topology) -> NDArray[np.float32]:
     """One clip in the layout of the file: (M, T, V, 3) -> (FRAMES, PERSONS, JOINTS, 3), padded with zeros."""
-    xyz = positions(clip, coordinates)[:PERSONS]
+    xyz = positions(clip, coordinates, topology)[:PERSONS]
     # The feeder takes an empty frame for padding, so frames without persons are removed.
     xyz = xyz[:, seen(xyz).any(axis=0)][:, :FRAMES]
     row = np.zeros((FRAMES, PERSONS, JOINTS, 3), np.float32)

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from psptool.common.errors import PspError, cannot_read
 from psptool.common.paths import MAX_JSON, read_bytes
-from psptool.data.skeletons.datasets import ClipKey, Dataset, Protocol
+from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.exchange.contents import dataset_named, stem
+from psptool.schemas.description import DatasetDescription
+from psptool.schemas.protocols import FieldProtocol
 
 LISTED = "skes_available_name.txt"
 _PROTOCOLS = {"CS": "xsub", "CSub": "xsub", "CV": "xview", "CSet": "xset"}
@@ -109,14 +111,17 @@ def _of_list(path: Path, listed: Path, labels: Mapping[str, Labels]) -> dict[str
 
 
 def _orders(
-    dataset: Dataset, keys: Mapping[str, ClipKey], told: str | None
+    dataset: DatasetDescription, keys: Mapping[str, ClipKey], told: str | None
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     """By protocol and part, the names in CTR-GCN's order; only for the protocol ``told`` unless it is None."""
-    chosen = [one for one in dataset.protocols.values() if told in (None, one.name)]
-    return {one.name: {part: _part(keys, one, part) for part in ("train", "test")} for one in chosen}
+    return {
+        name: {part: _part(keys, protocol, part) for part in ("train", "test")}
+        for name, protocol in dataset.protocols.items()
+        if told in (None, name) and isinstance(protocol, FieldProtocol)
+    }
 
 
-def _part(keys: Mapping[str, ClipKey], protocol: Protocol, part: str) -> tuple[str, ...]:
+def _part(keys: Mapping[str, ClipKey], protocol: FieldProtocol, part: str) -> tuple[str, ...]:
     values = {name: getattr(key, protocol.field) for name, key in keys.items()}
 
     def belongs(value: int) -> bool:

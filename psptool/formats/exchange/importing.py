@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from psptool.common.atomic_write import write_together
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.datasets import Dataset
-from psptool.data.skeletons.missing import missing_clips
 from psptool.data.splits.making import split_name
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import open_store
@@ -30,7 +28,9 @@ from psptool.preparation.pipeline import DEFAULT_FOLDER, ProgressCallback, make_
 from psptool.preparation.raw_input import LISTED
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.worker import PACK_CLIPS, BatchOutcome
+from psptool.schemas import builtin
 from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 
 ImportedCopies = tuple[tuple[Contents, int], ...]
@@ -50,7 +50,7 @@ class Collected:
         digest: Empty, so that a preparation never takes the dataset for an up-to-date one of its own.
     """
 
-    dataset: Dataset
+    dataset: DatasetDescription
     clips: tuple[tuple[str, ImportedCopies], ...]
     skipped: tuple[LeftOut, ...]
     unreadable: tuple[LeftOut, ...]
@@ -132,7 +132,7 @@ def import_clips(
                 found, lost = splits_of(store, contents)
                 absent = absent_from(store, contents)
             texts: dict[Path, str | bytes] = {
-                splits / f"{split_name(split)}.json": split.dump() for split in found
+                splits / f"{split_name(split, collected.dataset)}.json": split.dump() for split in found
             }
             done = replace(done, splits=tuple(texts), lost=tuple(lost), absent=tuple(absent))
             files |= texts
@@ -157,7 +157,8 @@ def collect(contents: Sequence[Contents]) -> Collected:
         raise PspError(
             f"{contents[0].path}: clip names",
             ", ".join(map(repr, names[:3])) or "none",
-            "names of NTU RGB+D (S001C001P001R001A001) or NW-UCLA (a01_s01_e00_v01)",
+            "names of "
+            + " or ".join(f"{one.title} ({one.clips.in_words})" for one in builtin.builtin_datasets()),
         )
     for one in contents:
         if one.names and one.joints != dataset.topology.size:
@@ -167,7 +168,7 @@ def collect(contents: Sequence[Contents]) -> Collected:
     places = sorted(
         (name, file, place) for file, one in enumerate(contents) for place, name in enumerate(one.names)
     )
-    listed = missing_clips(dataset.name)
+    listed = frozenset(dataset.missing)
     clips: list[tuple[str, ImportedCopies]] = []
     skipped: list[LeftOut] = []
     for name, group in groupby(places, lambda place: place[0]):
@@ -200,7 +201,7 @@ def _batches(
 def _clip(
     name: str,
     copies: ImportedCopies,
-    dataset: Dataset,
+    dataset: DatasetDescription,
     coordinates: Coordinates,
     settings: PreparationSettings,
 ) -> PreparedClip | LeftOut:
@@ -228,7 +229,7 @@ def _checked(
     name: str,
     copies: ImportedCopies,
     xyz: NDArray[np.floating],
-    dataset: Dataset,
+    dataset: DatasetDescription,
     coordinates: Coordinates,
     settings: PreparationSettings,
 ) -> PreparedClip:

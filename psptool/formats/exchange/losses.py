@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
 from psptool.common.text import counted
-from psptool.data.skeletons.topologies import NTU25
 from psptool.data.store.reading import Store, StoredClip
 from psptool.formats.exchange.formats import ExchangeFormat
 from psptool.formats.exchange.positions import Coordinates
 from psptool.schemas.split import Split
+
+_GRAPH = "ntu25"
+"""The skeleton of the graph in ST-GCN and its successors."""
 
 
 def losses(
@@ -38,7 +40,7 @@ def losses(
         PspError: The format does not support the dataset's number of joints; or frames or persons would be cut, and
             ``lossy`` is false.
     """
-    topology = store.manifest.topology
+    topology = store.manifest.topology.name
     joints = int(store.array("joint").shape[1])
     if form.joints not in (None, joints):
         raise PspError(
@@ -51,7 +53,7 @@ def losses(
     everything = form.name == "pyskl"
     rows = np.arange(len(store)) if everything else np.array([store.index(name) for name in own], np.int64)
     lines = _cuts(store, form, rows, lossy)
-    if form.name == "stgcn" and topology != NTU25.name:
+    if form.name == "stgcn" and topology != _GRAPH:
         lines.append(f"the graph of {joints} joints ({topology}): its tools need it as a setting")
     if form.name == "ctrgcn" and (empty := _empty(store, rows)):
         lines.append(

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from psptool.common.errors import PspError
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import DATASETS
 from psptool.data.splits.making import SplitRequest
-from psptool.data.splits.stored import split_store
+from psptool.data.splits.protocols import default_view, protocol_names
+from psptool.data.splits.stored import clip_keys, split_store
 from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents
 from psptool.formats.exchange.formats import ExchangeFormat
@@ -32,7 +32,7 @@ def parts_of(store: Store, form: ExchangeFormat, split: Split | None) -> dict[st
         chosen = split or _first_split(store)
         named = {"train": _train(chosen), form.test: chosen.test}
         return named | ({"validation": chosen.validation} if chosen.validation else {})
-    splits = [split] if split else [one for one in full_splits(store) if _usual(one)]
+    splits = [split] if split else [one for one in full_splits(store) if _usual(one, store)]
     found: dict[str, tuple[str, ...]] = {}
     for one in splits:
         found[f"{one.protocol}_train"], found[f"{one.protocol}_{form.test}"] = _train(one), one.test
@@ -59,8 +59,8 @@ def _first_split(store: Store) -> Split:
 
 def full_splits(store: Store) -> Iterator[Split]:
     """The fully labelled splits of all protocols and test views whose training and test sets are not empty."""
-    dataset = DATASETS[store.manifest.dataset]
-    for protocol in dataset.protocols:
+    dataset = store.manifest.description
+    for protocol in protocol_names(dataset, clip_keys(store)):
         for view in dataset.test_views or (None,):
             request = SplitRequest(ratio=1.0, protocol=protocol, test_view=view)
             try:
@@ -127,10 +127,9 @@ def _why(
     return f"no protocol has these clips; the nearest, {named}, differs in {counted(odd(nearest), 'clip')}"
 
 
-def _usual(split: Split) -> bool:
+def _usual(split: Split, store: Store) -> bool:
     """Whether the split has the protocol's default test view."""
-    protocol = DATASETS[split.dataset].protocols[split.protocol]
-    return split.test_view is None or protocol.test == frozenset({split.test_view})
+    return split.test_view in (None, default_view(store.manifest.description))
 
 
 def _train(split: Split) -> tuple[str, ...]:

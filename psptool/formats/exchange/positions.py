@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import StoredClip
@@ -23,15 +23,26 @@ from psptool.preparation.tracks import Persons, Track, place
 from psptool.schemas.dataset import PreparationSettings
 
 Coordinates = Literal["recorded", "centred", "normalized"]
-"""``recorded``: camera coordinates in metres. ``centred``: camera coordinates relative to the second joint of the first
-person in its first frame, as in CTR-GCN. ``normalized``: the coordinates of the store."""
-
-_CENTRED_ON = 1
-"""The second joint is the middle of the spine in both topologies."""
+"""``recorded``: camera coordinates in metres. ``centred``: camera coordinates relative to the joint above the
+center of the first person in its first frame, as in CTR-GCN. ``normalized``: the coordinates of the store."""
 
 
-def positions(clip: StoredClip, coordinates: Coordinates) -> NDArray[np.float32]:
+def centred_on(topology: Topology) -> int:
+    """The joint above the center on the spine: the second joint of NTU's and NW-UCLA's skeletons, as in CTR-GCN."""
+    parents = {child: parent for parent, child in topology.bones}
+    joint = topology.spine[1]
+    while joint in parents and parents[joint] != topology.center:
+        joint = parents[joint]
+    return joint
+
+
+def positions(clip: StoredClip, coordinates: Coordinates, topology: Topology) -> NDArray[np.float32]:
     """The positions of a clip, float32 (M, T, V, 3); zero where the person is absent.
+
+    Args:
+        clip: The clip.
+        coordinates: Coordinate system of the result.
+        topology: Joints of the clip.
 
     Raises:
         RawFormatError: A present person has all joints at exactly zero, which means absence in every format.
@@ -41,7 +52,7 @@ def positions(clip: StoredClip, coordinates: Coordinates) -> NDArray[np.float32]
     else:
         recorded = clip.recorded()
         if coordinates == "centred":
-            recorded -= recorded[0, np.argmax(clip.present[0]), _CENTRED_ON]
+            recorded -= recorded[0, np.argmax(clip.present[0]), centred_on(topology)]
         recorded[~clip.present] = 0
         xyz = recorded.astype(np.float32)
     if not np.array_equal(seen(xyz), clip.present):

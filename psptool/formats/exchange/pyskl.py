@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from psptool.common.atomic_write import replacing
 from psptool.common.errors import PspError, RawFormatError
+from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Store, StoredClip
 from psptool.formats.exchange.contents import (
     Contents,
@@ -35,7 +36,7 @@ from psptool.formats.exchange.contents import (
     unicode_text,
 )
 from psptool.formats.exchange.positions import Coordinates, positions
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle, short_repr
+from psptool.formats.readers.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 
 Layout = Literal["MTVC", "CTVM"]
@@ -68,13 +69,13 @@ def write_pyskl(
         while batch := list(islice(everything, _BATCH)):
             file.write(pickle.MARK)
             for clip in batch:
-                file.writelines(_annotation(clip, coordinates))
+                file.writelines(_annotation(clip, coordinates, store.manifest.topology))
             file.write(pickle.APPENDS)
         file.write(pickle.SETITEMS + _STOP)
 
 
-def _annotation(clip: StoredClip, coordinates: Coordinates) -> Iterator[bytes]:
-    keypoint = positions(clip, coordinates)
+def _annotation(clip: StoredClip, coordinates: Coordinates, topology: Topology) -> Iterator[bytes]:
+    keypoint = positions(clip, coordinates, topology)
     yield pickle.EMPTY_DICT + pickle.MARK
     yield _value("frame_dir") + _value(clip.name)
     yield _value("total_frames") + _value(keypoint.shape[1])

@@ -23,7 +23,7 @@ from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_label, plain_name, stem
 from psptool.formats.exchange.mapped import map_npy
 from psptool.formats.exchange.positions import Coordinates, positions, seen
-from psptool.formats.exchange.unpickling import PickledArray, load_pickle, short_repr
+from psptool.formats.readers.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 
 FRAMES, PERSONS = 300, 2
@@ -59,7 +59,7 @@ def write_stgcn(
                 npy.write_array_header_1_0(file, header)
                 for clip in store.clips(map(store.index, clips)):
                     row = np.zeros(shape, "<f4")
-                    xyz = positions(clip, coordinates)[:PERSONS, :FRAMES]
+                    xyz = positions(clip, coordinates, store.manifest.topology)[:PERSONS, :FRAMES]
                     row[:, : xyz.shape[1], :, : len(xyz)] = xyz.transpose(3, 1, 2, 0)  # (M, T, V, 3)
                     file.write(row.data)
             labels = [store.key(store.index(name)).label for name in clips]

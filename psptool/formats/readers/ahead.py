@@ -9,6 +9,7 @@ Another archive is unpacked once if its recordings fit below the limit, and agai
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -64,45 +65,58 @@ class ReadAhead:
 
 
 class _Archive:
-    """One compressed tar archive, unpacked from its start as often as needed."""
+    """One compressed tar archive, unpacked from its start as often as needed. Files may be used several times."""
 
     def __init__(self, path: Path, files: Sequence[FileRef], most: int) -> None:
         self._path, self._most = path, most
-        self._turns = {
-            file.offset: turn for turn, file in enumerate(files)
-        }  # turn: position in the order of use
-        self._files = sorted(files, key=lambda file: file.offset)  # in the order of the archive
+        # The turns at which each file is used: positions in the order of use. Those in the past are removed.
+        self._uses: dict[int, deque[int]] = {}
+        for turn, file in enumerate(files):
+            self._uses.setdefault(file.offset, deque()).append(turn)
+        self._left = len(files)  # uses in the future
+        # Each file once, in the order of the archive.
+        self._files = sorted({file.offset: file for file in files}.values(), key=lambda file: file.offset)
         self._next = 0  # index in self._files
         self._stream: TarStream | None = None
-        self._kept: dict[int, bytes] = {}  # content by turn
+        self._kept: dict[int, bytes] = {}  # content by offset
         self._bytes = 0
-        self._latest: list[int] = []  # heap of the kept turns, negated so that the latest turn comes first
+        # Heap of (next turn, negated so that the latest comes first; offset) of the kept files, and outdated entries.
+        self._latest: list[tuple[int, int]] = []
 
     def attach(self, file: FileRef) -> FileRef:
-        turn = self._turns[file.offset]
-        while turn not in self._kept:
-            self._read_next(turn)
-        content = self._kept.pop(turn)
-        self._bytes -= len(content)
-        if turn == len(self._files) - 1:
+        uses = self._uses[file.offset]
+        while file.offset not in self._kept:
+            self._read_next()
+        content = self._kept[file.offset]
+        uses.popleft()
+        if uses:
+            heapq.heappush(self._latest, (-uses[0], file.offset))
+        else:
+            self._drop(file.offset)
+        self._left -= 1
+        if not self._left:
             self._restart()
         return file._replace(content=content)
 
-    def _read_next(self, turn: int) -> None:
-        """Read and keep the next file of the archive, unless it was used before ``turn``; restart after the last."""
+    def _drop(self, offset: int) -> None:
+        self._bytes -= len(self._kept.pop(offset))
+
+    def _read_next(self) -> None:
+        """Read and keep the next file of the archive that is still used; restart after the last one."""
         if self._next == len(self._files):
             self._restart()
         file = self._files[self._next]
         self._next += 1
-        its_turn = self._turns[file.offset]
-        if its_turn < turn or its_turn in self._kept:
+        uses = self._uses[file.offset]
+        if not uses or file.offset in self._kept:
             return
-        self._kept[its_turn] = self._read(file)
-        self._bytes += file.size
-        heapq.heappush(self._latest, -its_turn)
+        self._kept[file.offset] = self._read(file)
+        self._bytes += len(self._kept[file.offset])
+        heapq.heappush(self._latest, (-uses[0], file.offset))
         while self._bytes > self._most and len(self._kept) > 1:
-            dropped = self._kept.pop(-heapq.heappop(self._latest), b"")
-            self._bytes -= len(dropped)
+            turn, offset = heapq.heappop(self._latest)
+            if offset in self._kept and self._uses[offset][0] == -turn:
+                self._drop(offset)
 
     def _read(self, file: FileRef) -> bytes:
         try:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.paths import shown
-from psptool.data.skeletons.datasets import ClipKey
+from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.packing import without_packing
 
@@ -73,19 +73,23 @@ class ClipSource(NamedTuple):
         name: The clip's name in the dataset's notation.
         key: The numbers in the name.
         files: The clip's files in the order of the frames; a single file in most formats.
+        segment: First and last frame of the clip in the recording, both included; None for a whole recording.
     """
 
     name: str
     key: ClipKey
     files: tuple[FileRef, ...]
+    segment: tuple[int, int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tuples: faster, because pickling a named tuple calls a Python method.
-        return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files])
+        return _unpickled, (self.name, tuple(self.key), [tuple(file) for file in self.files], self.segment)
 
 
-def _unpickled(name: str, key: tuple[int, ...], files: list[tuple[Any, ...]]) -> ClipSource:
-    return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files))
+def _unpickled(
+    name: str, key: tuple[int, ...], files: list[tuple[Any, ...]], segment: tuple[int, int] | None
+) -> ClipSource:
+    return ClipSource(name, ClipKey(*key), tuple(FileRef(*file) for file in files), segment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +118,11 @@ class RawClip:
         frame: int32 (B,), 0-based frame of each detection, ascending.
         body: int64 (B,), the sensor's body ids. Never converted to float64, which cannot distinguish all ids.
         xyz: float32 (B, V, 3), metres, camera coordinates; never infinite. A joint with NaN, or at exactly (0, 0, 0),
-            is missing.
+            is missing. In 2D, x and y are in pixels or another unit, and z is 0.
         state: uint8 (B, V), tracking states; `STATE_UNKNOWN` if the format has none.
+        first_frame: The recording's own number of frame 0, if its frames have numbers.
+        notes: Notes for the report.
+        up: Vertical axis of the positions.
     """
 
     name: str
@@ -125,13 +132,17 @@ class RawClip:
     body: NDArray[np.int64]
     xyz: NDArray[np.float32]
     state: NDArray[np.uint8]
+    first_frame: int = 0
+    notes: tuple[str, ...] = ()
+    up: UpAxis = "y"
 
 
 class Reader(Protocol):
     """The reader of one raw format. To add a format, write such a class and inherit the conformance tests.
 
-    The constructor has an argument ``any_name``: if true, the reader also finds recordings whose name is not a clip
-    name. They have no label, so this is for prediction only.
+    The constructor of a dataset's own reader has an argument ``any_name``: if true, the reader also finds recordings
+    whose name is not a clip name. They have no label, so this is for prediction only. A reader of a general format has
+    an argument ``key_of`` instead, which is None for any name.
 
     Attributes:
         format: Short name, such as ``ntu-skeleton``.

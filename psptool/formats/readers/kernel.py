@@ -1,4 +1,5 @@
-"""The compiled part of the NTU scanner: a single pass over the bytes, without the interpreter lock.
+"""The compiled part of the scanners of NTU files and of tables: a single pass over the bytes, without the interpreter
+lock.
 
 Blocks of 64 bytes are converted to two bit masks (blanks, line ends). Fields are counted by counting bits, and only x,
 y, z and the tracking state are converted. A number with digits d and decimal exponent p has the value d * 10**p. If d
@@ -28,6 +29,8 @@ from psptool.formats.readers.text import LARGEST_FLOAT32
 # Problem codes, and the stage: the kind of line in which the problem is.
 FINE, TRUNCATED, LINE, NUMBER, INFINITE, STATE, BODY_ID, TRAILING = range(8)
 FRAME_COUNT, BODY_COUNT, BODY_LINE, JOINT_COUNT, JOINT_LINE, REST = range(6)
+FIELDS, TEXTS = 8, 9
+"""Further problem codes of `scan_table`: a row with another number of fields; too many different texts."""
 
 BODY_FIELDS, JOINT_FIELDS = 10, 12
 MAX_COUNT = 2**31 - 1
@@ -42,6 +45,7 @@ _NEWLINE, _PLUS, _MINUS, _POINT, _E, _SMALL_E = (np.uint8(ord(character)) for ch
 _SMALL_N, _SMALL_A, _LOWER = np.uint8(ord("n")), np.uint8(ord("a")), np.uint8(0x20)
 _TRUE = np.bool_(True)
 _ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
+_MOST_EXACT = np.uint64(2**53)
 _POWERS = np.array([float(10**p) for p in range(23)])
 _WHOLE_POWERS = np.array([10**p for p in range(9)], np.uint64)
 
@@ -216,8 +220,12 @@ def _is_nan(data, start, end):
 
 
 @_inlined
-def _number(data, start, end):
-    """Parse any decimal number or NaN: (`_EXACT`, `_HARD` or `_NONE`, value if exact)."""
+def _number(data, start, end, most):
+    """Parse any decimal number or NaN: (`_EXACT`, `_HARD` or `_NONE`, value if exact).
+
+    Numbers are exact up to ``most`` = 2**53, the digits as an integer. Up to a larger ``most`` the digits are rounded
+    to float64 first, so that the value has an error of up to one unit in the last place.
+    """
     negative = data[start] == _MINUS
     if negative or data[start] == _PLUS:
         start += 1
@@ -245,7 +253,7 @@ def _number(data, start, end):
             exponent += -np.int64(power) if down else np.int64(power)
     if start != end:
         return _NONE, 0.0
-    if not exact or mantissa >= np.uint64(2**53) or exponent > 22 or exponent < -22:
+    if not exact or mantissa >= most or exponent > 22 or exponent < -22:
         return _HARD, 0.0
     value = np.float64(mantissa)
     value = value / _POWERS[-exponent] if exponent < 0 else value * _POWERS[exponent]
@@ -265,7 +273,7 @@ def _eight_digits(word):
 
 
 @_inlined
-def _coordinate(data, start, end):
+def _coordinate(data, start, end, most):
     """As `_number`, with a fast path for one digit, a point and one to eight digits: nearly all coordinates."""
     negative = data[start] == _MINUS
     first = start + 1 if negative else start
@@ -281,7 +289,7 @@ def _coordinate(data, start, end):
         if odd == _ZERO and leading <= np.uint64(9):
             value = np.float64(leading * _WHOLE_POWERS[length] + _eight_digits(word)) / _POWERS[length]
             return _EXACT, -value if negative else value
-    return _number(data, start, end)
+    return _number(data, start, end, most)
 
 
 @_inlined
@@ -302,7 +310,7 @@ def _joint(data, start, place, xyz, offsets, state):
             ends &= ends - _ONE
         else:
             begin, stop = _next_field(data, stop, end)
-        kind, value = _coordinate(data, begin, stop)
+        kind, value = _coordinate(data, begin, stop, _MOST_EXACT)
         if kind == _NONE:
             return NUMBER, begin, end, 0
         if abs(value) > LARGEST_FLOAT32:
@@ -361,8 +369,132 @@ def _scan(data, joints, frame, body, xyz, offsets, state):
     return FINE if end >= size else TRAILING, REST, end, frames, bodies, hard
 
 
-try:
-    scan = njit(nogil=True, cache=True, no_cfunc_wrapper=True)(_scan)
-except RuntimeError:
-    # numba has no writable folder for its cache: compile in every process.
-    scan = njit(nogil=True)(_scan)
+@_inlined
+def _text_number(data, begin, end, places, count, guess):
+    """Index of a field among the ``count`` texts known so far; ``count`` for a new one, -1 if there are too many.
+
+    Args:
+        data: The bytes.
+        begin: First byte of the field.
+        end: Byte after the field.
+        places: int64 (most texts, 2), first byte and end of each known text.
+        count: Number of known texts.
+        guess: Index of the text that is compared first.
+    """
+    for k in range(count):
+        number = (guess + k) % count
+        first = places[number, 0]
+        if places[number, 1] - first != end - begin:
+            continue
+        n = 0
+        while n < end - begin and data[first + n] == data[begin + n]:
+            n += 1
+        if n == end - begin:
+            return number
+    return count if count < places.shape[0] else -1
+
+
+def _scan_table(data, start, separator, columns, texts, counts, values, marks, rows):
+    """Parse the rows of a table to ``values``: (problem, offset, number of rows, number of marked values).
+
+    Blank lines are skipped. An empty field is NaN. Numbers of up to 19 digits are converted here, with an error of up
+    to one unit in the last place of float64; any other field is marked, and its value is its byte offset. A separator
+    at the end of a row is ignored.
+
+    Args:
+        data: uint8, the bytes of the file.
+        start: First byte of the rows.
+        separator: uint8, the byte between fields; a space stands for any number of blanks.
+        columns: int64 (columns,), index in ``values`` of each column; -1 for columns that are ignored.
+        texts: int64 (columns with text, most texts, 2), output: first byte and end of each different text. The columns
+            with text are the first ones of ``values``, which then holds the index of the text.
+        counts: int64 (columns with text,), zeros; output: number of different texts.
+        values: float64 (most rows, columns that are used), output.
+        marks: uint8, as ``values``, zeros; output: 1 for the values that are offsets.
+        rows: int64 (most rows,), output: byte offset of each row.
+    """
+    size, row, marked, place = data.shape[0], 0, 0, start
+    blanks = separator == 0x20
+    tab = separator == 0x09
+    while place < size:
+        at = place
+        while at < size and _is_blank(data[at]) and data[at] != _NEWLINE:
+            at += 1
+        if at == size:
+            break
+        if data[at] == _NEWLINE:
+            place = at + 1
+            continue
+        if row == rows.shape[0]:
+            return FIELDS, place, row, marked
+        rows[row] = place
+        if not blanks:
+            at = place
+        column, ended = 0, False
+        while not ended:
+            stop = at
+            if blanks:
+                while stop < size and not _is_blank(data[stop]):
+                    stop += 1
+                begin, end = at, stop
+                while stop < size and _is_blank(data[stop]) and data[stop] != _NEWLINE:
+                    stop += 1
+                at = stop
+                ended = stop >= size or data[stop] == _NEWLINE
+            else:
+                while stop < size and data[stop] != separator and data[stop] != _NEWLINE:
+                    stop += 1
+                begin, end = at, stop
+                while begin < end and _is_blank(data[begin]) and not (tab and data[begin] == 0x09):
+                    begin += 1
+                while end > begin and _is_blank(data[end - 1]):
+                    end -= 1
+                at = stop + 1
+                ended = stop >= size or data[stop] == _NEWLINE
+            if column >= columns.shape[0]:
+                if begin == end and ended:
+                    break
+                return FIELDS, place, row, marked
+            slot = columns[column]
+            column += 1
+            if slot < 0:
+                continue
+            if slot < counts.shape[0]:
+                # Joints usually follow each other in the same order, and one person's rows are together.
+                last = np.int64(values[row - 1, slot]) if row else np.int64(0)
+                guess = last + 1 if slot == 0 else last
+                number = _text_number(data, begin, end, texts[slot], counts[slot], guess)
+                if number < 0:
+                    return TEXTS, begin, row, marked
+                if number == counts[slot]:
+                    texts[slot, number, 0], texts[slot, number, 1] = begin, end
+                    counts[slot] += 1
+                values[row, slot] = number
+                continue
+            if begin == end:
+                values[row, slot] = np.nan
+                continue
+            kind, value = _coordinate(data, begin, end, _ALL)
+            if kind == _EXACT:
+                values[row, slot] = value
+            else:
+                values[row, slot] = begin
+                marks[row, slot] = 1
+                marked += 1
+        if column < columns.shape[0]:
+            return FIELDS, place, row, marked
+        row += 1
+        place = stop + 1
+    return FINE, place, row, marked
+
+
+def _compiled(function):
+    try:
+        return njit(nogil=True, cache=True, no_cfunc_wrapper=True)(function)
+    except RuntimeError:
+        # numba has no writable folder for its cache: compile in every process.
+        return njit(nogil=True)(function)
+
+
+scan = _compiled(_scan)
+scan_table = _compiled(_scan_table)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from psptool.common.errors import RawFormatError
 from psptool.common.paths import shown
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import UNNAMED, parse_ntu
-from psptool.data.skeletons.topologies import NTU25
+from psptool.data.skeletons.keys import UNNAMED
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.text import excerpt, no_body, number_error, require_text, without_mark
+from psptool.schemas import builtin
+from psptool.schemas.description import DatasetDescription
 
 if TYPE_CHECKING:
     from psptool.formats.readers.scanner import Scan
@@ -26,6 +27,8 @@ SUFFIXES = (".skeleton", ".skeleton.txt")
 MOST_SHOWN = 4096
 """Bytes of a malformed line that are read for its error message; a line may be as long as the file."""
 
+JOINTS = 25
+"""Joints of a body in a file."""
 _FIELD = re.compile(rb"[^ \t\r\n]+")
 
 
@@ -34,13 +37,22 @@ class NtuReader:
 
     Args:
         any_name: Also find recordings with other names; their key is `UNNAMED`.
+        description: The dataset, which has the names and the 25 joints; that of NTU RGB+D 120 if None.
     """
 
     format = "ntu-skeleton"
-    topology = NTU25
 
-    def __init__(self, any_name: bool = False) -> None:
+    def __init__(self, any_name: bool = False, description: DatasetDescription | None = None) -> None:
+        description = description or builtin.builtin_dataset("ntu120")
         self.any_name = any_name
+        self.key_of, self.names = description.parse, description.clips.in_words
+        self.topology = description.skeleton.topology
+
+    def compile(self) -> None:
+        """Load the compiled scanner, or compile it."""
+        from psptool.formats.readers.scanner import scan
+
+        scan(b"0", self.topology.size)
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """Clips are files ``SsssCcccPpppRrrrAaaa.skeleton`` or ``.skeleton.txt``; others are strays."""
@@ -50,9 +62,9 @@ class NtuReader:
                 continue
             name = shown(file.name)
             stem = name[: name.lower().rindex(SUFFIXES[0])]
-            key = parse_ntu(stem) or (UNNAMED if self.any_name else None)
+            key = self.key_of(stem) or (UNNAMED if self.any_name else None)
             if key is None:
-                strays.append(Stray(name, str(file), "the name is not SsssCcccPpppRrrrAaaa"))
+                strays.append(Stray(name, str(file), f"the name is not {self.names}"))
             else:
                 clips.append(ClipSource(stem, key, (file,)))
         return clips, strays
@@ -91,7 +103,7 @@ def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
         kernel.FRAME_COUNT: ("frame count", f"the number of frames, 0 to {kernel.MAX_COUNT}"),
         kernel.BODY_COUNT: ("body count", f"the number of bodies in the frame, 0 to {kernel.MAX_COUNT}"),
         kernel.BODY_LINE: ("field count", f"a body line of {kernel.BODY_FIELDS} fields"),
-        kernel.JOINT_COUNT: ("joint count", f"the joint count {NTU25.size}"),
+        kernel.JOINT_COUNT: ("joint count", f"the joint count {JOINTS}"),
         kernel.JOINT_LINE: ("field count", f"a joint line of {kernel.JOINT_FIELDS} fields"),
         kernel.REST: (
             "data after the last frame",

@@ -1,8 +1,10 @@
-"""The scanner for NTU ``.skeleton`` text: from the bytes of a file to arrays, or to a problem and its location.
+"""The scanners for NTU ``.skeleton`` text and for tables: from the bytes of a file to arrays, or to a problem and its
+location.
 
 The pass over the bytes is compiled (`psptool.formats.readers.kernel`); compilation takes some seconds, once per
-machine. Every number is bit-identical to the result of `float` and a cast to float32: numbers that the fast algorithm
-cannot convert exactly are converted by `float`.
+machine. Every number of an NTU file is bit-identical to the result of `float` and a cast to float32: numbers that the
+fast algorithm cannot convert exactly are converted by `float`. Numbers of a table are float64 with an error of up to
+one unit in the last place.
 """
 
 from __future__ import annotations
@@ -93,3 +95,96 @@ def _float_at(blob: bytes, offset: int) -> float:
     field = _FIELD.match(blob, offset)
     assert field is not None, "the kernel marks fields only"
     return float(field[0])
+
+
+MOST_TEXTS = 1024
+"""Maximum number of different texts in a column of a table, such as joint names."""
+MISSING = frozenset((b"na", b"n/a", b"#n/a", b"null", b"none", b"nan", b"+nan", b"-nan", b"-"))
+"""Fields that stand for a missing number, in lower case."""
+
+
+class TableScan(NamedTuple):
+    """The rows of a table, or its first problem; R rows.
+
+    Attributes:
+        problem: `kernel.FINE`, or a problem code; the arrays are undefined then.
+        offset: Byte offset of the row, or of the field if a single field is invalid.
+        values: float64 (R, used columns); NaN where a field is empty or stands for a missing number. In a column of
+            text, the index of the text.
+        texts: The different texts of each column of text, in order of appearance.
+        rows: int64 (R,), byte offset of each row.
+    """
+
+    problem: int
+    offset: int
+    values: NDArray[np.float64]
+    texts: tuple[tuple[bytes, ...], ...]
+    rows: NDArray[np.int64]
+
+
+def scan_table(
+    blob: bytes, start: int, separator: str, columns: NDArray[np.int64], text_columns: int
+) -> TableScan:
+    """Scan the rows of a table from byte ``start`` on. Memory is bounded by the size of the file.
+
+    Args:
+        blob: The bytes of the file.
+        start: First byte after the header.
+        separator: Character between fields; a space stands for any number of spaces and tabs.
+        columns: int64 (columns,), index of each column in the result; -1 for columns that are ignored.
+        text_columns: Number of columns of text, which are the first ones of the result.
+    """
+    # A row has at least one byte for each of its fields.
+    most = (len(blob) - start + 1) // max(1, len(columns)) + 1
+    used = int(columns.max(initial=-1)) + 1
+    lines = blob.count(b"\n", start) + 1
+    most = min(most, lines)
+    values, marks = np.empty((most, used)), np.zeros((most, used), np.uint8)
+    texts, counts = np.empty((text_columns, MOST_TEXTS, 2), np.int64), np.zeros(text_columns, np.int64)
+    rows = np.empty(most, np.int64)
+    problem, offset, count, marked = kernel.scan_table(
+        np.frombuffer(blob, np.uint8),
+        start,
+        np.uint8(ord(separator)),
+        columns,
+        texts,
+        counts,
+        values,
+        marks,
+        rows,
+    )
+    values = values[:count]
+    if marked and problem == kernel.FINE:
+        problem, offset = _convert_marked(blob, separator, values, marks[:count])
+    known = tuple(
+        tuple(blob[first:end] for first, end in places[:number].tolist())
+        for places, number in zip(texts, counts.tolist(), strict=True)
+    )
+    return TableScan(problem, offset, values, known, rows[:count])
+
+
+def _convert_marked(
+    blob: bytes, separator: str, values: NDArray[np.float64], marks: NDArray[np.uint8]
+) -> tuple[int, int]:
+    """Convert the marked values with `float`, in place: (problem, offset)."""
+    places = np.flatnonzero(marks)
+    flat = values.reshape(-1)
+    ends = re.compile(
+        rb"[ \t\r\n]" if separator == " " else rb"[\r\n" + re.escape(separator.encode()) + rb"]"
+    )
+    for place, offset in zip(places.tolist(), flat[places].astype(np.int64).tolist(), strict=True):
+        end = ends.search(blob, offset)
+        field = blob[offset : end.start() if end else len(blob)].strip()
+        if field.lower() in MISSING:
+            flat[place] = np.nan
+            continue
+        try:
+            value = float(field) if b"_" not in field else None
+        except ValueError:
+            value = None
+        if value is None:
+            return kernel.NUMBER, offset
+        if abs(value) > LARGEST_FLOAT32:
+            return kernel.INFINITE, offset
+        flat[place] = value
+    return kernel.FINE, 0

@@ -3,7 +3,7 @@
 - JSON, the version in common use: one file ``aNN_sNN_eNN_vNN.json`` per clip.
 - Text, the original distribution: one folder per clip, ``view_1/a01_s01_e00``, with one text file per frame.
 
-Both contain metres in camera coordinates. `ucla_reader_for` detects the format of given files.
+Both contain metres in camera coordinates. The preparation chooses the form of given files.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.common.errors import PspError, RawFormatError
+from psptool.common.errors import RawFormatError
 from psptool.common.paths import shown
 from psptool.common.text import counted
-from psptool.data.skeletons.datasets import UNNAMED, ClipKey, parse_ucla
-from psptool.data.skeletons.topologies import UCLA20
+from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.text import (
     EXCERPT,
@@ -34,12 +33,16 @@ from psptool.formats.readers.text import (
     require_text,
     without_mark,
 )
+from psptool.schemas import builtin
+from psptool.schemas.description import DatasetDescription
 
 MAX_JSON_BYTES = 4 * 2**20
 """Maximum size of a JSON file: 100 times the mean clip. Parsed JSON takes up to 25 times its size in memory."""
 MAX_TEXT_BYTES = 2**20
 """Maximum size in bytes of the text file of a frame (about 1 kB in the dataset) or of a `fileList.txt`."""
 
+JOINTS = 20
+"""Joints of a body in a file."""
 _KEYS = ("file_name", "skeletons", "label")
 _FRAME = re.compile(r"frame_(\d{1,9})_tc_(\d{1,20})_skeletons\.txt", re.ASCII)
 _FRAME_LIKE = "_skeletons.txt"
@@ -57,13 +60,18 @@ class UclaJsonReader:
 
     Args:
         any_name: Also find recordings with other names; their key is `UNNAMED`. Only ``skeletons`` is then read.
+        description: The dataset, which has the names and the 20 joints; the built-in one if None.
     """
 
     format = "ucla-json"
-    topology = UCLA20
 
-    def __init__(self, any_name: bool = False) -> None:
+    def __init__(self, any_name: bool = False, description: DatasetDescription | None = None) -> None:
+        description = description or builtin.builtin_dataset("ucla")
         self.any_name = any_name
+        self.key_of, self.names = description.parse, description.clips.in_words
+        self.topology = description.skeleton.topology
+        # With other classes, the label in a file says nothing.
+        self.has_labels = description.labels == builtin.builtin_dataset("ucla").labels
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """Clips are files ``aNN_sNN_eNN_vNN.json`` of a known action; other ``.json`` files are strays."""
@@ -71,9 +79,9 @@ class UclaJsonReader:
         for file in files:
             if not file.plain.lower().endswith(".json"):
                 continue
-            key = parse_ucla(file.place.stem) or (UNNAMED if self.any_name else None)
+            key = self.key_of(file.place.stem) or (UNNAMED if self.any_name else None)
             if key is None:
-                reason = "the name is not aNN_sNN_eNN_vNN with a known action"
+                reason = f"the name is not {self.names} with a known action"
                 strays.append(Stray(file.place.name, str(file), reason))
             else:
                 clips.append(ClipSource(shown(file.place.stem), key, (file,)))
@@ -90,7 +98,7 @@ class UclaJsonReader:
         if self.any_name:
             _require_skeletons(file, content)
         else:
-            _check_keys(source, file, content)
+            _check_keys(source, file, content, self.has_labels)
         xyz = _json_positions(file, content["skeletons"])
         state = np.full(xyz.shape[:2], STATE_UNKNOWN, np.uint8)
         return _one_person(source, len(xyz), np.arange(len(xyz), dtype=np.int32), xyz, state)
@@ -117,13 +125,15 @@ class UclaTextReader:
 
     Args:
         any_name: Also find frame files in other folders; the folder's name is the clip's, and its key is `UNNAMED`.
+        description: As for `UclaJsonReader`.
     """
 
     format = "ucla-text"
-    topology = UCLA20
 
-    def __init__(self, any_name: bool = False) -> None:
-        self.any_name = any_name
+    def __init__(self, any_name: bool = False, description: DatasetDescription | None = None) -> None:
+        description = description or builtin.builtin_dataset("ucla")
+        self.any_name, self.key_of = any_name, description.parse
+        self.topology = description.skeleton.topology
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """Clips are folders ``view_<n>/aNN_sNN_eNN`` with frame files; frame files in other folders are strays."""
@@ -149,7 +159,7 @@ class UclaTextReader:
     def _named(self, folder: PurePath) -> tuple[str, ClipKey] | None:
         """Name and key of the clip in ``folder``; None if its name is not a clip name."""
         name = _clip_name(folder)
-        key = parse_ucla(name)
+        key = self.key_of(name)
         if key is not None:
             return name, key
         return (shown(folder.name) or ".", UNNAMED) if self.any_name else None
@@ -187,31 +197,6 @@ class UclaTextReader:
         frame = np.array([t for t, _ in seen], np.int32)
         xyz, state = rows[..., :3].astype(np.float32), rows[..., 3].astype(np.uint8)
         return _one_person(source, len(frames), frame, xyz, state)
-
-
-def ucla_reader_for(files: list[FileRef]) -> UclaJsonReader | UclaTextReader:
-    """The reader for the format of the files: JSON or text.
-
-    Raises:
-        PspError: The files contain clips of both formats, or no clips.
-    """
-    as_json, as_text = UclaJsonReader(), UclaTextReader()
-    clips_json, clips_text = as_json.find(files)[0], as_text.find(files)[0]
-    if clips_json and clips_text:
-        raise PspError(
-            "--raw: NW-UCLA recordings in both formats",
-            f"{clips_json[0].files[0]} (JSON) and {clips_text[0].files[0]} (text)",
-            "one format; otherwise the same recordings would count twice",
-            "Use the folder of one format with --raw.",
-        )
-    if not clips_json and not clips_text:
-        raise PspError(
-            "--raw: no NW-UCLA recordings",
-            f"{counted(len(files), 'file')}, none of which is a recording",
-            "aNN_sNN_eNN_vNN.json, or view_<n>/aNN_sNN_eNN/frame_<index>_tc_<timestamp>_skeletons.txt",
-            "Check the paths after --raw.",
-        )
-    return as_json if clips_json else as_text
 
 
 def _one_person(
@@ -265,12 +250,13 @@ def _require_skeletons(file: FileRef, content: dict[str, Any]) -> None:
     raise RawFormatError("keys", str(file), excerpt(sorted(content)), "the key skeletons")
 
 
-def _check_keys(source: ClipSource, file: FileRef, content: dict[str, Any]) -> None:
+def _check_keys(source: ClipSource, file: FileRef, content: dict[str, Any], has_labels: bool) -> None:
     """Check that all keys exist, and that ``file_name`` and ``label`` agree with the clip's name."""
     _require_skeletons(file, content)
     if not content.keys() >= set(_KEYS):
         raise RawFormatError("keys", str(file), excerpt(sorted(content)), ", ".join(_KEYS))
-    for key, expected in (("file_name", source.name), ("label", source.key.label + 1)):
+    label = source.key.label + 1 if has_labels else content["label"]
+    for key, expected in (("file_name", source.name), ("label", label)):
         if type(content[key]) is not type(expected) or content[key] != expected:
             raise RawFormatError(
                 key.replace("_", " "), f"{file}, {key}", excerpt(content[key]), repr(expected)
@@ -295,9 +281,9 @@ def _json_positions(file: FileRef, skeletons: object) -> NDArray[np.float32]:
     if not isinstance(skeletons, list) or not skeletons:
         raise RawFormatError("shape", f"{file}, skeletons", excerpt(skeletons), "a list of frames")
     for t, joints in enumerate(skeletons):
-        if not isinstance(joints, list) or len(joints) != UCLA20.size:
+        if not isinstance(joints, list) or len(joints) != JOINTS:
             found = counted(len(joints), "joint") if isinstance(joints, list) else excerpt(joints)
-            expected = f"a list of {UCLA20.size} joints"
+            expected = f"a list of {JOINTS} joints"
             raise RawFormatError("joint count", f"{file}, skeletons[{t}]", found, expected)
         for j, joint in enumerate(joints):
             fault = _position_fault(joint)
@@ -371,12 +357,10 @@ def _body(file: FileRef, blob: bytes) -> NDArray[np.float64] | None:
         if len(fields) == 1 or cut_short:
             break
         where = f"{file}, line {line}"
-        if len(rows) == UCLA20.size:
-            raise RawFormatError(
-                "joint count", where, f"row {UCLA20.size + 1}", f"{UCLA20.size} rows per body"
-            )
+        if len(rows) == JOINTS:
+            raise RawFormatError("joint count", where, f"row {JOINTS + 1}", f"{JOINTS} rows per body")
         rows.append(_row(where, fields))
-    return np.array(rows) if len(rows) == UCLA20.size else None
+    return np.array(rows) if len(rows) == JOINTS else None
 
 
 def _row(where: str, fields: list[str]) -> list[float]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from psptool.data.skeletons.topologies import NTU25
+from psptool.schemas.builtin import builtin_skeleton
 
 Array = NDArray[np.float64]
 
@@ -31,6 +31,7 @@ _REST = {
     12: (0.08, -0.03, 0.0), 13: (0.0, -0.40, 0.0), 14: (0.0, -0.39, 0.0), 15: (0.0, -0.07, 0.12),
 }  # fmt: skip
 _SEGMENTS = {"trunk": (1, 20, 2, 3), "shoulders": (4, 12), "arms": (5, 6, 7, 21, 22), "legs": (13, 14, 15)}
+NTU25 = builtin_skeleton("ntu25").topology
 _RIGHT = tuple(b for a, b in enumerate(NTU25.mirror) if a < b)
 # Positive flexion is the anatomical one: arms and thighs swing forward, elbows and knees bend, the trunk bends forward,
 # toes rise. For these bones it is a rotation about x in the opposite direction to the others.

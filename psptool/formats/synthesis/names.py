@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from psptool.data.skeletons.datasets import NTU60
-from psptool.data.skeletons.missing import missing_clips
 from psptool.formats.synthesis.actions import NTU_ACTIONS
+from psptool.schemas.builtin import builtin_dataset
+from psptool.schemas.protocols import FieldProtocol
 
 DEMO_ACTIONS = (7, 8, 10, 23, 24, 27, 35, 50, 51, 58, 59, 80)
 """Throw, sit down, clap, wave, kick, jump, bow; punch, kick the other, shake hands, walk together; squat."""
@@ -34,7 +34,9 @@ def clip_names(
         repetitions: 1, 2 or both.
         cameras: Any of 1, 2 and 3; the cross-view protocol trains on 2 and 3.
     """
-    train_all = sorted(NTU60.protocols["xsub"].train)
+    protocol = builtin_dataset("ntu60").protocols["xsub"]
+    assert isinstance(protocol, FieldProtocol)
+    train_all = sorted(subject for subject in protocol.train if isinstance(subject, int))
     train = train_all[:train_subjects]
     test = sorted(set(range(1, 41)) - set(train_all))[:test_subjects]
     names = [
@@ -44,7 +46,7 @@ def clip_names(
         for repetition in repetitions
         for camera in cameras
     ]
-    missing = missing_clips("ntu120")
+    missing = frozenset(builtin_dataset("ntu120").missing)
     return [name for name in names if name not in missing]
 
 

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.spatial.transform import Rotation
 
-from psptool.data.skeletons.datasets import FRAME_RATE, ClipKey, parse_ntu, parse_ucla
+from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.synthesis.actions import NTU_ACTIONS, UCLA_ACTIONS, perform
 from psptool.formats.synthesis.bodies import Array, move, offsets
 from psptool.formats.synthesis.style import Action
+from psptool.schemas.builtin import builtin_dataset
 
+FRAME_RATE = 30
+"""Frames per second of Kinect v1 and v2."""
 FIRST_ID = 2**56
 """First body id, as with Kinect. Neighbouring ids of this size are equal after conversion to float64."""
 
@@ -134,7 +137,7 @@ def record(name: str, seed: int = 0, faults: Faults | None = None, frames: int |
 
 
 def _action(name: str) -> tuple[ClipKey, Action]:
-    ntu, ucla = parse_ntu(name), parse_ucla(name)
+    ntu, ucla = builtin_dataset("ntu120").parse(name), builtin_dataset("ucla").parse(name)
     if ntu is not None and ntu.label + 1 in NTU_ACTIONS:
         return ntu, NTU_ACTIONS[ntu.label + 1]
     if ucla is not None:

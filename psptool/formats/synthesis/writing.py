@@ -11,8 +11,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.topologies import NTU25
-from psptool.formats.synthesis.bodies import Array
+from psptool.formats.synthesis.bodies import NTU25, Array
 from psptool.formats.synthesis.recording import Faults, Recording, generator, record
 
 # The number format of Kinect tools: 7 significant digits, scientific notation below 1E-04.

@@ -1,0 +1,134 @@
+"""Applying a protocol of a dataset to its clips."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from psptool.common.errors import PspError, suggest
+from psptool.data.skeletons.keys import ClipKey
+from psptool.data.splits.draw import by_label, draw_per_class, share
+from psptool.schemas.description import DatasetDescription
+from psptool.schemas.protocols import FieldProtocol, LeaveOneOut, ListProtocol, Protocol, ShareProtocol
+
+SHARE_TAG = "psptool-share-1"
+Clips = Mapping[str, ClipKey]
+
+
+@dataclass(frozen=True)
+class NamedProtocol:
+    """A protocol that gives one training set and one test set.
+
+    Attributes:
+        name: Its name; for one value of leave-one-out with the value behind it.
+        rule: The protocol.
+    """
+
+    name: str
+    rule: FieldProtocol | ListProtocol | ShareProtocol
+
+
+def choose_protocols(
+    dataset: DatasetDescription, clips: Clips, name: str | None, test_view: int | None
+) -> tuple[NamedProtocol, ...]:
+    """The dataset's protocol ``name`` (its first if None): one, or one for each value of leave-one-out.
+
+    Args:
+        dataset: The dataset.
+        clips: Key by clip name; their values are those of leave-one-out.
+        name: Name of a protocol, or of one value of leave-one-out, such as ``loso-3``.
+        test_view: The camera for test; None for the protocol's own.
+
+    Raises:
+        PspError: The dataset has no such protocol, or does not allow this test view.
+    """
+    known = dataset.protocols
+    chosen = next(iter(known)) if name is None else name
+    if chosen in known:
+        found = _expanded(dataset, clips, chosen, known[chosen])
+    else:
+        folds = [one for key, rule in known.items() for one in _expanded(dataset, clips, key, rule)]
+        found = [one for one in folds if one.name == chosen]
+    if not found:
+        expected = f"one of {', '.join(known)}"
+        raise PspError(f"--protocol of {dataset.name}", repr(name), expected, suggest(chosen, known))
+    if test_view is None:
+        return tuple(found)
+    return (_with_test_view(dataset, found[0], test_view),)
+
+
+def protocol_names(dataset: DatasetDescription, clips: Clips) -> list[str]:
+    """Names of all protocols, with one for each value of leave-one-out."""
+    return [
+        one.name for key, rule in dataset.protocols.items() for one in _expanded(dataset, clips, key, rule)
+    ]
+
+
+def divide(dataset: DatasetDescription, protocol: NamedProtocol, clips: Clips) -> tuple[set[str], set[str]]:
+    """The names of the training clips and of the test clips; either may be empty."""
+    rule = protocol.rule
+    if isinstance(rule, ShareProtocol):
+        labels = {name: key.label for name, key in clips.items()}
+        counts = {label: share(rule.share, len(names)) for label, names in by_label(labels).items()}
+        train = draw_per_class(labels, counts, rule.seed, SHARE_TAG)
+        return train, clips.keys() - train
+    if isinstance(rule, ListProtocol):
+        train = clips.keys() & set(rule.train_clips)
+        return train, (clips.keys() - train) if rule.test_clips is None else clips.keys() & set(
+            rule.test_clips
+        )
+    numbers = {name: getattr(key, rule.field) for name, key in clips.items()}
+    wanted = {dataset.number(rule.field, value) for value in rule.train}
+    train = {name for name, number in numbers.items() if number in wanted}
+    if rule.test is None:
+        return train, numbers.keys() - train
+    tested = {dataset.number(rule.field, value) for value in rule.test}
+    return train, {name for name, number in numbers.items() if number in tested} - train
+
+
+def default_view(dataset: DatasetDescription) -> int | None:
+    """The default test camera; None if the dataset's protocols are fixed."""
+    first = next(iter(dataset.protocols.values()))
+    if not dataset.test_views or not isinstance(first, FieldProtocol):
+        return None
+    return max((value for value in first.test or () if isinstance(value, int)), default=None)
+
+
+def _with_test_view(dataset: DatasetDescription, protocol: NamedProtocol, test_view: int) -> NamedProtocol:
+    rule = protocol.rule
+    if test_view not in dataset.test_views or not isinstance(rule, FieldProtocol):
+        views = ", ".join(map(str, dataset.test_views))
+        expected = f"one of {views}" if views else f"no test view: the protocols of {dataset.name} are fixed"
+        raise PspError(f"--test-view of {dataset.name}", str(test_view), expected)
+    others = tuple(view for view in dataset.test_views if view != test_view)
+    changed = rule.model_copy(update={"train": others, "test": (test_view,)})
+    return NamedProtocol(protocol.name, changed)
+
+
+def _expanded(dataset: DatasetDescription, clips: Clips, name: str, rule: Protocol) -> list[NamedProtocol]:
+    """The protocol, or one protocol for each value of leave-one-out that the clips have."""
+    if not isinstance(rule, LeaveOneOut):
+        return [NamedProtocol(name, rule)]
+    field = rule.leave_one_out
+    numbers = sorted({getattr(key, field) for key in clips.values()} - {-1})
+    texts = [dataset.value(field, number) for number in numbers]
+    safe = [re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in texts]
+    if len(set(safe)) < len(safe):
+        safe = [str(number) for number in numbers]
+    # A class is named by a value of its label, other fields by their number.
+    values: list[int | str] = [*numbers]
+    if field == "label":
+        values = [next(value for value, label in dataset.labels.items() if label == n) for n in numbers]
+    return [
+        NamedProtocol(
+            f"{name}-{text}",
+            FieldProtocol(
+                field=field,
+                train=tuple(other for other in values if other != value) or (value,),
+                test=(value,),
+                label_counts=rule.label_counts,
+            ),
+        )
+        for value, text in zip(values, safe, strict=True)
+    ]

@@ -1,0 +1,146 @@
+"""The readers of a dataset: the only place that maps the format of a description to readers.
+
+To add a format, add its options to `psptool.schemas.description.Format` and its readers to `_READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from psptool.data.skeletons.keys import ClipKey, UpAxis
+from psptool.data.skeletons.topology import Topology
+from psptool.formats.readers.arrays import ArraysReader
+from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader, Stray
+from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.pyskl import PysklReader
+from psptool.formats.readers.segments import SegmentReader
+from psptool.formats.readers.table import TableReader
+from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
+from psptool.schemas import builtin
+from psptool.schemas.description import DatasetDescription
+
+KeyOf = Callable[[str], ClipKey | None]
+
+
+def _general(
+    make: Callable[[Topology, Any, KeyOf | None, Sequence[str | None]], Reader],
+) -> Callable[[DatasetDescription, bool], tuple[Reader, ...]]:
+    """The reader of a general format, which selects the joints itself."""
+
+    def readers(description: DatasetDescription, any_name: bool) -> tuple[Reader, ...]:
+        key_of = None if any_name or not description.keys_in_names else description.parse
+        return (make(description.topology, description.format, key_of, description.in_files),)
+
+    return readers
+
+
+_READERS: dict[str, Callable[[DatasetDescription, bool], tuple[Reader, ...]]] = {
+    "arrays": _general(ArraysReader),
+    "table": _general(TableReader),
+    "pyskl": _general(PysklReader),
+    "ntu": lambda description, any_name: (NtuReader(any_name, description),),
+    "ucla": lambda description, any_name: (
+        UclaJsonReader(any_name, description),
+        UclaTextReader(any_name, description),
+    ),
+}
+"""The readers by the format of the description: several if recordings of one dataset have several forms."""
+
+
+class Adapted:
+    """A reader that changes what another reader parses.
+
+    Args:
+        reader: The reader of the files.
+        topology: The joints of the clips.
+    """
+
+    def __init__(self, reader: Reader, topology: Topology) -> None:
+        self.reader, self.format, self.topology = reader, reader.format, topology
+
+    def compile(self) -> None:
+        """Load or compile the functions of the other reader."""
+        compile_reader = getattr(self.reader, "compile", None)
+        if compile_reader is not None:
+            compile_reader()
+
+    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
+        """The clips that the other reader finds."""
+        return self.reader.find(files)
+
+
+class JointSelection(Adapted):
+    """A reader whose clips have the joints of the description: those that are kept, in their order.
+
+    Args:
+        reader: The reader of all joints in the files.
+        topology: The joints of the clips.
+        positions: For each joint of the clips, its position in the files.
+    """
+
+    def __init__(self, reader: Reader, topology: Topology, positions: Sequence[int]) -> None:
+        super().__init__(reader, topology)
+        self.positions = list(positions)
+
+    def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
+        """The clip with the chosen joints; errors as in the reader."""
+        clip = self.reader.parse(source, blobs)
+        return replace(
+            clip,
+            xyz=np.ascontiguousarray(clip.xyz[:, self.positions]),
+            state=np.ascontiguousarray(clip.state[:, self.positions]),
+        )
+
+
+class OtherCoordinates(Adapted):
+    """A reader of positions in another unit than metres, or with another vertical axis than y.
+
+    Args:
+        reader: The reader of the files.
+        metres: Length of the unit in metres.
+        up: The vertical axis.
+    """
+
+    def __init__(self, reader: Reader, metres: float, up: UpAxis) -> None:
+        super().__init__(reader, reader.topology)
+        self.metres, self.up = metres, up
+
+    def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
+        """The clip in metres; errors as in the reader."""
+        clip = self.reader.parse(source, blobs)
+        xyz = clip.xyz if self.metres == 1 else clip.xyz * np.float32(self.metres)
+        return replace(clip, xyz=xyz, up=self.up)
+
+
+def make_readers(description: DatasetDescription, any_name: bool = False) -> tuple[Reader, ...]:
+    """The readers of a dataset's recordings.
+
+    Args:
+        description: The dataset.
+        any_name: Also find recordings whose names are not clip names, without label, for prediction.
+    """
+    readers = _READERS[description.format.reader](description, any_name)
+    in_files, topology = description.in_files, description.topology
+    if topology.joints not in (in_files, readers[0].topology.joints):
+        positions = [in_files.index(name) for name in topology.joints]
+        readers = tuple(JointSelection(reader, topology, positions) for reader in readers)
+    metres = 0.001 if description.unit == "mm" else 1.0
+    if metres != 1 or description.up != "y":
+        readers = tuple(OtherCoordinates(reader, metres, description.up) for reader in readers)
+    if description.clips.table is not None:
+        readers = tuple(map(SegmentReader, readers))
+    return readers
+
+
+def builtin_readers(any_name: bool = False) -> tuple[tuple[DatasetDescription, Reader], ...]:
+    """The readers of the built-in datasets, each with the largest dataset of its format."""
+    largest: dict[str, DatasetDescription] = {}
+    for one in builtin.builtin_datasets():
+        known = largest.get(one.format.reader)
+        if known is None or len(one.class_names) > len(known.class_names):
+            largest[one.format.reader] = one
+    return tuple((one, reader) for one in largest.values() for reader in make_readers(one, any_name))

@@ -1,0 +1,536 @@
+"""The description of a dataset: everything psptool knows about it, in one YAML file and in the prepared dataset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from typing_extensions import Self
+
+from psptool.common.errors import suggest
+from psptool.common.paths import read_text
+from psptool.data.skeletons import keys
+from psptool.data.skeletons.keys import ClipKey, UpAxis
+from psptool.data.skeletons.topology import Topology
+from psptool.schemas.base import Strict
+from psptool.schemas.formats import ArraysOptions, PysklOptions, TableOptions
+from psptool.schemas.problems import Problem, Problems, listed, refuse, short
+from psptool.schemas.protocols import (
+    FieldProtocol,
+    LeaveOneOut,
+    ListProtocol,
+    Protocol,
+    ShareProtocol,
+    Value,
+)
+from psptool.schemas.skeleton import JointName, Name, SkeletonDescription
+
+FIELDS: tuple[keys.Field, ...] = get_args(keys.Field)
+CLIP_NAME = re.compile(r"\w[\w.+ -]{0,254}")
+"""Names of clips. They become names of files, so a path is none of them."""
+MAX_LIST = 2**24
+"""Largest file with a list of clip names, in bytes: NTU 120's lists have 2 MB."""
+_MOST_PATTERN = 500
+_MOST_REPEATS = 12
+
+
+class NtuFormat(Strict):
+    """``.skeleton`` text of NTU RGB+D."""
+
+    reader: Literal["ntu"]
+
+
+class UclaFormat(Strict):
+    """JSON or text of NW-UCLA."""
+
+    reader: Literal["ucla"]
+
+
+# A format is added here and in `psptool.formats.readers.making`.
+Format = Annotated[
+    NtuFormat | UclaFormat | ArraysOptions | TableOptions | PysklOptions, Field(discriminator="reader")
+]
+
+
+class ClipNames(Strict):
+    """Where the label and the other numbers of a clip come from: its name, or a table with one row per clip."""
+
+    pattern: str | None = Field(
+        None,
+        max_length=_MOST_PATTERN,
+        description="Regular expression for the whole file name without its suffix, with the named groups label, "
+        "subject, camera, setup and repetition. With a slash, it is matched against the end of the path",
+    )
+    form: str | None = Field(None, max_length=200, description="The pattern in words, for messages")
+    values: dict[keys.Field, tuple[str, ...]] = Field(
+        default_factory=dict, description="Names that are values of a field; they are numbered from 1"
+    )
+    table: str | None = Field(
+        None, description="CSV or TSV file with one row per clip, relative to the YAML file"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Columns of the table by their meaning: file, name, label, subject, camera, setup, repetition, "
+        "first, last; by default those names",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        if self.pattern is not None and self.table is not None:
+            problems.append(Problem("pattern", "a table too", "either pattern or table", "Give one of them."))
+        if self.pattern is not None:
+            problems += _pattern_problems(self.pattern)
+        known = {"file", "name", "first", "last", *FIELDS}
+        for name in self.columns.keys() - known:
+            fix = suggest(name, known) or "Remove it."
+            problems.append(
+                Problem(f"columns.{name}", "no such meaning", f"one of {listed(sorted(known), 9)}", fix)
+            )
+        refuse(problems)
+        return self
+
+    @property
+    def in_words(self) -> str:
+        """The pattern as messages show it."""
+        return self.form or str(self.pattern)
+
+
+@dataclass(frozen=True)
+class NameParser:
+    """Finds the numbers in clip names. It can be sent to other processes.
+
+    Attributes:
+        pattern: As in `ClipNames`.
+        labels: Label by the value of the group ``label``.
+        values: Numbers by name, for fields whose values are names.
+    """
+
+    pattern: str
+    labels: Mapping[str, int]
+    values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(self.pattern)
+
+    @cached_property
+    def _path_regex(self) -> re.Pattern[str]:
+        return re.compile(f"(?:.*/)?(?P<clip_>{self.pattern})")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pattern": self.pattern, "labels": self.labels, "values": self.values}
+
+    def __call__(self, name: str) -> ClipKey | None:
+        """The key of the clip ``name``; None if it is not a clip name, or has no known class."""
+        match = self._regex.fullmatch(name)
+        return None if match is None else self._key(match)
+
+    def of_path(self, path: str) -> tuple[str, ClipKey] | None:
+        """Name and key of the clip in a file, from its path without suffix, with slashes; None for other files.
+
+        With a pattern for paths, the name is the matched part of the path, with ``_`` for its slashes.
+        """
+        if "/" not in self.pattern:
+            name = path.rpartition("/")[2]
+            key = self(name)
+            return None if key is None else (name, key)
+        match = self._path_regex.fullmatch(path)
+        if match is None:
+            return None
+        key = self._key(match)
+        return None if key is None else (match["clip_"].strip("/").replace("/", "_"), key)
+
+    def _key(self, match: re.Match[str]) -> ClipKey | None:
+        numbers = [-1, -1, -1, -1, -1]
+        for place, group, known in self._places:
+            text = match[group]
+            if text is None:
+                continue
+            # Names are parsed by the hundred thousand: most values are found without a call.
+            number = known.get(text) if known else int(text) if len(text) < 5 and text.isdigit() else None
+            if number is None:
+                number = self.number(group, text)
+                if number is None:
+                    return None
+            numbers[place] = number
+        return ClipKey._make(numbers) if numbers[0] >= 0 else None
+
+    @cached_property
+    def _places(self) -> tuple[tuple[int, str, Mapping[str, int]], ...]:
+        """Of each group of the pattern: its position in the key, its name, and numbers of some texts."""
+        return tuple(
+            (ClipKey._fields.index(group), group, self._texts.get(group, {}))
+            for group in map(str, self._regex.groupindex)
+        )
+
+    @cached_property
+    def _texts(self) -> dict[str, Mapping[str, int]]:
+        numbers = {text: label for text, label in self.labels.items() if text.isdigit()}
+        padded = {text.zfill(width): label for text, label in numbers.items() for width in (2, 3)}
+        return {"label": {**padded, **self.labels}, **self.values}
+
+    def number(self, group: str, text: str) -> int | None:
+        """The number for the text of a field; None if it has none."""
+        if group == "label":
+            return self.labels.get(canonical(text))
+        if group in self.values:
+            return self.values[group].get(text)
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def canonical(text: str) -> str:
+    """A label's text without leading zeros if it is a number, so that ``a01`` and ``a1`` are one action."""
+    return str(int(text)) if text.isascii() and text.isdigit() and len(text) < 19 else text
+
+
+class DatasetDescription(Strict):
+    """Everything psptool knows about a dataset: skeleton, file format, clip names, classes and protocols."""
+
+    name: Name = Field(description="Short name, used in file names")
+    title: str = Field("", max_length=200, description="Full name, for messages")
+    group: Name | None = Field(
+        None,
+        description="A name that several datasets share: psptool prepare chooses the one with the fewest classes that "
+        "has all clips",
+    )
+    skeleton: SkeletonDescription = Field(description="A skeleton, or in YAML the name of a built-in one")
+    keep: tuple[JointName, ...] | None = Field(
+        None, description="Joints to keep, in the order of the prepared arrays; by default all"
+    )
+    rename: dict[JointName, JointName] = Field(
+        default_factory=dict, description="New names of joints by old name"
+    )
+    file_joints: tuple[JointName | None, ...] | None = Field(
+        None,
+        description="The joint, by its name in the skeleton, of each position in the files; null for one to ignore. "
+        "By default the skeleton's joints in their order",
+    )
+    dimensions: Literal[2, 3] | None = Field(
+        None, description="2 for image coordinates, 3 for positions in space; by default as the skeleton"
+    )
+    format: Format = Field(description="Reader of the files, and its options")
+    clips: ClipNames = Field(
+        ClipNames(),
+        description="Names and numbers of the clips; needless for `pyskl`, whose files have labels",
+    )
+    classes: dict[str, str] = Field(
+        min_length=1,
+        description="Class name by the value of `label`; labels follow its order. In YAML also a list of class names, "
+        "which are the values themselves",
+    )
+    protocols: dict[Name, Protocol] = Field(
+        default_factory=lambda: dict[str, Protocol]({"random": ShareProtocol(share=0.5)}),
+        description="Evaluation protocols by name; the first is the default",
+    )
+    performance: tuple[keys.Field, ...] = Field(
+        (),
+        description="Fields that all views of one performance share; empty if each clip is one performance",
+    )
+    test_views: tuple[int, ...] = Field((), description="Cameras that can be chosen as the test view")
+    missing: tuple[str, ...] = Field(
+        (), description="Clips to skip; in YAML also a text file with one name a line"
+    )
+    frame_rate: float = Field(30, gt=0, le=10_000, description="Frames per second")
+    unit: Literal["m", "mm", "px"] = Field("m", description="Unit of the coordinates in the files")
+    up: UpAxis = Field("y", description="Vertical axis of the coordinates in the files; -y if y points down")
+
+    @field_validator("skeleton", mode="before")
+    @classmethod
+    def _named_skeleton(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        from psptool.schemas.builtin import find_skeleton
+
+        return find_skeleton(value)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _classes_by_value(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)) and all(isinstance(name, (str, int)) for name in value):
+            repeated = sorted({str(name) for name in value if value.count(name) > 1})
+            fix = "Remove the repeated ones."
+            refuse(
+                [Problem("", f"{listed(repeated)} more than once", "different names", fix)]
+                if repeated
+                else []
+            )
+            return {canonical(str(name)): str(name) for name in value}
+        if isinstance(value, dict):
+            return {canonical(str(key)): name for key, name in value.items()}
+        return value
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _missing_list(cls, value: Any, info: ValidationInfo) -> Any:
+        return _names(value, info)
+
+    @field_validator("protocols", mode="before")
+    @classmethod
+    def _protocol_lists(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {
+                key: _names(one, info) if key in ("train_clips", "test_clips") else one
+                for key, one in protocol.items()
+            }
+            if isinstance(protocol, dict)
+            else protocol
+            for name, protocol in value.items()
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse([*_joint_problems(self), *_field_problems(self), *_protocol_problems(self)])
+        return self
+
+    @cached_property
+    def topology(self) -> Topology:
+        """The joints and bones of the prepared clips."""
+        return self.used_skeleton.topology
+
+    @cached_property
+    def used_skeleton(self) -> SkeletonDescription:
+        """The skeleton of the prepared clips: the kept joints with their new names."""
+        skeleton = self.skeleton if self.keep is None else self.skeleton.subset(self.keep)
+        skeleton = skeleton.renamed(self.rename) if self.rename else skeleton
+        if self.dimensions is None or self.dimensions == skeleton.dimensions:
+            return skeleton
+        values = skeleton.complete.model_dump()
+        return SkeletonDescription.model_validate({**values, "dimensions": self.dimensions})
+
+    @cached_property
+    def in_files(self) -> tuple[str | None, ...]:
+        """The joint of each position in the files by its final name; None for one that is not kept."""
+        kept = set(self.keep or self.skeleton.joints)
+        given = self.file_joints or self.skeleton.joints
+        return tuple(self.rename.get(name, name) if name in kept and name else None for name in given)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names, indexed by label."""
+        return tuple(dict.fromkeys(self.classes.values()))
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Label by the value of ``label``."""
+        index = {name: label for label, name in enumerate(self.class_names)}
+        return {value: index[name] for value, name in self.classes.items()}
+
+    @cached_property
+    def numbers(self) -> dict[str, dict[str, int]]:
+        """Numbers from 1 by name, for the fields whose values are names."""
+        return {
+            key: {name: number for number, name in enumerate(names, 1)}
+            for key, names in self.clips.values.items()
+        }
+
+    @cached_property
+    def parse(self) -> NameParser:
+        """The function from a clip name to its key. Without a pattern, no name has one."""
+        return NameParser(self.clips.pattern or r"(?!)", self.labels, self.numbers)
+
+    @property
+    def keys_in_names(self) -> bool:
+        """Whether the numbers of a clip follow from its name, and not from a table or from folders."""
+        return self.clips.pattern is not None and "/" not in self.clips.pattern
+
+    def number(self, field: str, value: Value) -> int | None:
+        """The number in the clip table for a value of a field; None if no clip can have it."""
+        return value if isinstance(value, int) and field != "label" else self.parse.number(field, str(value))
+
+    def value(self, field: str, number: int) -> str:
+        """The value of a field with this number in the clip table, as text; the inverse of `number`."""
+        if field == "label":
+            return self.class_names[number]
+        names = self.clips.values.get(field, ())  # type: ignore[call-overload]
+        return names[number - 1] if names else str(number)
+
+    def without_lists(self) -> DatasetDescription:
+        """The same description without what only splits and preparations need."""
+        unset = {key: field.get_default(call_default_factory=True) for key, field in _UNUSED.items()}
+        return self.model_copy(update=unset)
+
+    def complete(self) -> DatasetDescription:
+        """The same description with every derived value of the skeleton given, as it is stored."""
+        skeleton = SkeletonDescription.model_validate(self.skeleton.complete.model_dump())
+        return self.model_copy(update={"skeleton": skeleton})
+
+
+_UNUSED = {key: DatasetDescription.model_fields[key] for key in ("missing", "protocols", "test_views")}
+
+
+def _names(value: Any, info: ValidationInfo) -> Any:
+    """The names in a text file next to the YAML file, if ``value`` is its path."""
+    if not isinstance(value, str):
+        return value
+    folder = (info.context or {}).get("folder")
+    if folder is None:
+        raise Problems([Problem("", short(value), "a list of clip names", "Give a list.")])
+    path = Path(folder) / value
+    try:
+        return _lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        wanted = "a text file with one clip name a line"
+        raise Problems([Problem("", f"{value} ({why})", wanted, "Correct the path.")]) from error
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    lines = (line.strip() for line in read_text(path, MAX_LIST).lstrip("\ufeff").splitlines())
+    return tuple(dict.fromkeys(line for line in lines if line))
+
+
+def _pattern_problems(pattern: str) -> Iterator[Problem]:
+    """Mistakes in the regular expression of clip names.
+
+    A prepared dataset carries its pattern, and may come from anyone. A repeated group, or many repetitions, could take
+    forever on some names.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        yield Problem("pattern", f"{short(pattern)} ({error})", "a regular expression", "Correct it.")
+        return
+    plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
+    if re.search(r"\)[*+{]", plain):
+        yield Problem(
+            "pattern",
+            "a repeated group",
+            "repetitions of single characters, such as [0-9]+",
+            "Write it without.",
+        )
+    if len(re.findall(r"[*+}]", plain)) > _MOST_REPEATS:
+        yield Problem("pattern", "many repetitions", f"at most {_MOST_REPEATS}", "Write a simpler pattern.")
+    for name in compiled.groupindex:
+        if name not in FIELDS:
+            fix = (
+                _SYNONYMS.get(name.lower()) or suggest(name, FIELDS) or "Use a group without a name, (?:...)."
+            )
+            yield Problem("pattern", f"the group {name!r}", f"groups named {', '.join(FIELDS)}", fix)
+    if "label" not in compiled.groupindex:
+        yield Problem(
+            "pattern",
+            "no group named label",
+            "the class of the clip, such as (?P<label>[0-9]+)",
+            "Add the group.",
+        )
+
+
+_SYNONYMS = {
+    **dict.fromkeys(("class", "action", "activity", "gesture"), "Did you mean label?"),
+    **dict.fromkeys(("view", "cam"), "Did you mean camera?"),
+    **dict.fromkeys(("person", "performer", "actor", "participant"), "Did you mean subject?"),
+    **dict.fromkeys(("episode", "trial", "take", "replication"), "Did you mean repetition?"),
+}
+
+
+def _joint_problems(given: DatasetDescription) -> Iterator[Problem]:
+    joints = given.skeleton.joints
+    for key, names in (
+        ("keep", given.keep or ()),
+        ("rename", tuple(given.rename)),
+        ("file_joints", tuple(name for name in given.file_joints or () if name)),
+    ):
+        for name in names:
+            if name not in joints:
+                fix = suggest(name, joints) or f"The joints are {listed(joints, 40)}."
+                yield Problem(key, repr(name), f"one of the joints of {given.skeleton.name}", fix)
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            yield Problem(
+                key, f"{listed(repeated)} more than once", "each joint once", "Remove the second one."
+            )
+    if given.keep is not None and len(set(given.keep)) < 2:
+        yield Problem("keep", f"{len(given.keep)} joints", "at least 2", "Keep more joints.")
+    kept = given.keep or joints
+    new = [given.rename.get(name, name) for name in kept]
+    if repeated := sorted({name for name in new if new.count(name) > 1}):
+        yield Problem(
+            "rename", f"{listed(repeated)} for two joints", "different names", "Choose another name."
+        )
+    if given.file_joints is not None and (absent := [name for name in kept if name not in given.file_joints]):
+        yield Problem(
+            "file_joints",
+            f"no {listed(absent)}",
+            "every joint that is kept",
+            "Add it, or use keep without it.",
+        )
+
+
+def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
+    if given.clips.pattern is None and given.clips.table is None and given.format.reader != "pyskl":
+        yield Problem("clips", "neither pattern nor table", "one of them", "Add for example pattern.")
+    if bad := [name for name in given.missing if not CLIP_NAME.fullmatch(name)]:
+        yield Problem("missing", short(bad[0]), "clip names", "Write one name a line, without a path.")
+    there = set(re.compile(given.clips.pattern).groupindex) if given.clips.pattern else set(FIELDS)
+    for key in given.clips.values:
+        if key == "label":
+            yield Problem("clips.values.label", "a list", "no list: classes names the labels", "Use classes.")
+        elif key not in there:
+            yield Problem(f"clips.values.{key}", "a list", "a group of the pattern", f"Add (?P<{key}>...).")
+    for name in given.performance:
+        if name not in there:
+            yield Problem("performance", name, "a group of the pattern", "Remove it.")
+    if given.test_views and (
+        "camera" not in there or not isinstance(next(iter(given.protocols.values()), None), FieldProtocol)
+    ):
+        yield Problem(
+            "test_views",
+            listed(given.test_views),
+            "a protocol with field: camera, listed first",
+            "Remove test_views.",
+        )
+
+
+def _protocol_problems(given: DatasetDescription) -> Iterator[Problem]:
+    there = set(re.compile(given.clips.pattern).groupindex) if given.clips.pattern else set(FIELDS)
+    if not given.protocols:
+        yield Problem("protocols", "none", "at least one", "Leave out the key for a random half.")
+    for name, protocol in given.protocols.items():
+        used = (
+            protocol.field
+            if isinstance(protocol, FieldProtocol)
+            else protocol.leave_one_out
+            if isinstance(protocol, LeaveOneOut)
+            else None
+        )
+        if used is not None and used not in there:
+            groups = listed(sorted(there))
+            yield Problem(
+                f"protocols.{name}",
+                f"the field {used}",
+                f"a group of clips.pattern: {groups}",
+                f"Add (?P<{used}>...).",
+            )
+        if isinstance(protocol, FieldProtocol):
+            yield from _value_problems(given, name, protocol)
+        if isinstance(protocol, ListProtocol):
+            both = sorted(set(protocol.train_clips) & set(protocol.test_clips or ()))
+            if both:
+                yield Problem(
+                    f"protocols.{name}",
+                    f"{listed(both, 3)} in both lists",
+                    "each clip in one list",
+                    "Remove one.",
+                )
+
+
+def _value_problems(given: DatasetDescription, name: str, protocol: FieldProtocol) -> Iterator[Problem]:
+    for part, values in (("train", protocol.train), ("test", protocol.test or ())):
+        for value in values:
+            if given.number(protocol.field, value) is None:
+                names: Iterable[str] = given.clips.values.get(protocol.field, ())
+                if protocol.field == "label":
+                    names = given.classes
+                fix = suggest(str(value), list(names)) or f"List names in clips.values.{protocol.field}."
+                yield Problem(f"protocols.{name}.{part}", repr(value), f"a value of {protocol.field}", fix)
+    if both := sorted(map(str, set(protocol.train) & set(protocol.test or ()))):
+        yield Problem(
+            f"protocols.{name}", f"{listed(both)} for both", "each value once", "Remove it from one part."
+        )

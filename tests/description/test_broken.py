@@ -1,0 +1,226 @@
+"""Mistakes in descriptions: each is reported with file, key, finding and fix, and nothing is written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from psptool.common.errors import PspError
+from psptool.schemas.builtin import load_description, load_skeleton
+from tests.cli.conftest import Psptool, files
+
+GOOD: dict[str, Any] = {
+    "name": "mine",
+    "skeleton": "kinect20",
+    "format": {"reader": "ucla"},
+    "clips": {
+        "pattern": r"(?P<label>[a-z]+)_s(?P<subject>\d+)_(?P<camera>[a-z]+)",
+        "values": {"camera": ["front", "side"]},
+    },
+    "classes": ["walk", "run"],
+    "protocols": {"xsub": {"field": "subject", "train": [1, 3]}},
+}
+SKELETON: dict[str, Any] = {
+    "name": "stick",
+    "joints": ["hips", "neck", "left shoulder", "right shoulder", "left hip", "right hip"],
+    "bones": [
+        ["hips", "neck"],
+        ["neck", "left shoulder"],
+        ["neck", "right shoulder"],
+        ["hips", "left hip"],
+        ["hips", "right hip"],
+    ],
+}
+Change = Callable[[dict[str, Any]], object]
+
+
+def put(*keys: str, value: Any) -> Change:
+    """A change that sets a value."""
+
+    def change(values: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            values = values[key]
+        values[keys[-1]] = value
+
+    return change
+
+
+def skeleton(**changes: Any) -> Change:
+    """A change to an own skeleton with mistakes."""
+    return put("skeleton", value={**SKELETON, **changes})
+
+
+BROKEN: dict[str, tuple[Change, str]] = {
+    "no name": (lambda values: values.pop("name"), "name: found nothing, expected a value. Add the key name"),
+    "a name that is a path": (
+        put("name", value="../mine"),
+        "name: found '../mine', expected at most 40 letters",
+    ),
+    "an unknown key": (put("framerate", value=25), "framerate: found a key that does not exist.*frame_rate"),
+    "an unknown skeleton": (put("skeleton", value="coco71"), "skeleton: found 'coco71'.*Did you mean coco17"),
+    "a format without reader": (put("format", value={}), "format: .*reader"),
+    "an unknown reader": (put("format", "reader", value="xml"), "format: .*'ntu', 'ucla', 'arrays', 'table', 'pyskl'"),
+    "no pattern and no table": (
+        lambda values: values["clips"].pop("pattern"),
+        "clips: found neither pattern nor table",
+    ),
+    "a pattern that is no expression": (
+        put("clips", "pattern", value="(?P<label>"),
+        "clips.pattern: .*regular expression",
+    ),
+    "a pattern without label": (
+        put("clips", "pattern", value=r"s(\d+)"),
+        "clips.pattern: found no group named label",
+    ),
+    "a group of another name": (
+        put("clips", "pattern", value=r"(?P<label>x)_(?P<view>\d)"),
+        "clips.pattern: found the group 'view'.*Did you mean camera",
+    ),
+    "a pattern that may take forever": (
+        put("clips", "pattern", value=r"(?P<label>(a+)+)"),
+        "a repeated group",
+    ),
+    "values of a field that the pattern has not": (
+        put("clips", "values", value={"setup": ["a"]}),
+        "clips.values.setup",
+    ),
+    "a class twice": (put("classes", value=["walk", "run", "walk"]), "classes: found walk more than once"),
+    "no classes": (put("classes", value={}), "classes: found {}"),
+    "a protocol of no kind": (
+        put("protocols", "xsub", value={"train": [1]}),
+        "protocols.xsub: .*leave_one_out",
+    ),
+    "a protocol of a field that the pattern has not": (
+        put("protocols", "xset", value={"field": "setup", "train": [1]}),
+        "protocols.xset: found the field setup, expected a group of clips.pattern",
+    ),
+    "a protocol of a name that no clip has": (
+        put("protocols", "xview", value={"field": "camera", "train": ["frontt"]}),
+        "protocols.xview.train: found 'frontt'.*Did you mean front",
+    ),
+    "a value in both parts": (
+        put("protocols", "xsub", value={"field": "subject", "train": [1], "test": [1]}),
+        "protocols.xsub: found 1 for both",
+    ),
+    "a share of everything": (
+        put("protocols", "half", value={"share": 1}),
+        "protocols.half.share: found 1, expected less than 1",
+    ),
+    "a list of clips that is absent": (
+        put("protocols", "own", value={"train_clips": "train.txt"}),
+        r"protocols: found train.txt \(No such file",
+    ),
+    "a list to skip that is absent": (
+        put("missing", value="skip.txt"),
+        r"missing: found skip.txt \(No such file",
+    ),
+    "no frames per second": (put("frame_rate", value=0), "frame_rate: found 0, expected greater than 0"),
+    "an unknown axis": (put("up", value="x"), "up: found 'x', expected 'y', 'z' or '-y'"),
+    "a joint to keep that is not there": (
+        put("keep", value=["head", "hip center"]),
+        "keep: found 'hip center'.*hip centre",
+    ),
+    "two joints of one name": (put("rename", value={"head": "spine"}), "rename: found spine for two joints"),
+    "a file without a joint": (
+        put("file_joints", value=["head", "spine"]),
+        "file_joints: found no hip centre",
+    ),
+    "a joint twice": (
+        skeleton(joints=["a", "b", "a"], bones=[["a", "b"]]),
+        "skeleton.joints: found a more than once",
+    ),
+    "a bone to nowhere": (
+        skeleton(bones=[["hips", "nek"]]),
+        r"skeleton.bones.0: found 'nek'.*Did you mean neck",
+    ),
+    "a joint without a bone": (skeleton(bones=SKELETON["bones"][:4]), "no way from 'hips' to right hip"),
+    "bones in a circle": (
+        skeleton(bones=[*SKELETON["bones"], ["left hip", "right hip"]]),
+        "some joints are connected twice",
+    ),
+    "a part that overlaps": (
+        skeleton(parts={"all": [*SKELETON["joints"]], "more": ["neck"]}),
+        "parts: found neck more than once",
+    ),
+    "regions that leave out joints": (
+        skeleton(regions={"some": ["neck", "hips"]}),
+        "regions: found no group with",
+    ),
+    "a line of one joint": (skeleton(spine=["neck", "neck"]), "skeleton.spine: found 'neck' twice"),
+}  # fmt: skip
+
+
+def broken(folder: Path, *changes: Change) -> Path:
+    """A description with mistakes."""
+    values = copy.deepcopy(GOOD)
+    for change in changes:
+        change(values)
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_the_description_without_mistakes_is_valid(tmp_path: Path) -> None:
+    assert load_description(broken(tmp_path)).class_names == ("walk", "run")
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_mistake_is_reported_with_file_key_finding_and_fix(tmp_path: Path, name: str) -> None:
+    change, says = BROKEN[name]
+    path = broken(tmp_path, change)
+    with pytest.raises(PspError, match=says) as caught:
+        load_description(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "expected" in text
+    assert "pydantic" not in text
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    names = (
+        "an unknown key",
+        "an unknown skeleton",
+        "a group of another name",
+        "a class twice",
+        "an unknown axis",
+    )
+    path = broken(tmp_path, *(BROKEN[name][0] for name in names))
+    with pytest.raises(PspError, match=r"mine\.yaml: 5 mistakes") as caught:
+        load_description(path)
+    for key in ("framerate", "skeleton", "clips.pattern", "classes", "up"):
+        assert f"\n  {path}: {key}: found" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(BROKEN)[::4])
+def test_the_command_ends_with_two_and_writes_nothing(psptool: Psptool, name: str) -> None:
+    broken(Path(), BROKEN[name][0])
+    Path("raw").mkdir()
+    before = files()
+    ran = psptool("prepare", "mine.yaml", "--raw", "raw", code=2)
+    assert ran.err.startswith("error: mine.yaml: ")
+    assert ran.out == ""
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: [", "not plain YAML"),
+        ("- name", "not a mapping"),
+        ("name: &a mine\ntitle: *a", "found anchor"),
+        ("name: a\nname: b", "found the key 'name' twice"),
+        ("name: !!python/name:os.system", "found tag"),
+        ("a: 1\n" * 50_000, "cannot be read"),
+    ],
+)
+def test_what_is_not_plain_yaml_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    for load in (load_description, load_skeleton):
+        with pytest.raises(PspError, match=says):
+            load(path)

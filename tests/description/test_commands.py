@@ -1,0 +1,100 @@
+"""A dataset of one's own through all commands, with nothing but the HDF5 file after its preparation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from psptool.data.store.reading import open_store
+from tests.cli.conftest import Psptool
+
+OWN = """
+name: own
+skeleton: kinect20
+keep: [hip centre, spine, shoulder centre, head, left shoulder, left elbow, left wrist, left hand,
+  right shoulder, right elbow, right wrist, right hand]
+rename: {head: skull}
+format: {reader: ucla}
+clips:
+  pattern: a(?P<label>[0-9]+)_s(?P<subject>[0-9]+)_e(?P<repetition>[0-9]+)_v(?P<camera>[0-9]+)
+classes: {1: reach, 5: sit}
+frame_rate: 15
+protocols:
+  loso: {leave_one_out: subject}
+  half: {share: 0.5}
+  views: {field: camera, train: [1, 2]}
+"""
+
+
+@pytest.fixture
+def prepared(psptool: Psptool, recordings: Path, small: None) -> Psptool:
+    """The command line in a folder with ``data/own.h5``, whose description does not exist any more."""
+    Path("own.yaml").write_text(OWN)
+    psptool("prepare", "own.yaml", "--raw", recordings / "all_sqe", "--jobs", 1)
+    Path("own.yaml").unlink()
+    return psptool
+
+
+def test_prepare_writes_the_chosen_joints_and_all_of_the_description(prepared: Psptool) -> None:
+    with open_store("data/own.h5") as store:
+        description = store.manifest.description
+        assert store.clip(0).joint.shape[2] == 12
+        assert store.manifest.topology.joints[3] == "skull"
+        assert (store.manifest.class_names, len(store)) == (("reach", "sit"), 36)
+        assert list(description.protocols) == ["loso", "half", "views"]
+    assert prepared("validate", "data/own.h5").out.startswith("data/own.h5: valid")
+    told = json.loads(prepared("inspect", "data/own.h5", "--json").out)
+    assert (told["dataset"], told["joints"], told["classes"]) == ("own", 12, 2)
+
+
+def test_split_makes_one_file_for_each_value_of_leave_one_out(prepared: Psptool) -> None:
+    told = json.loads(prepared("split", "--count", 2, "--validation", "view=2", "--json").out)
+    assert [one["protocol"] for one in told["splits"]] == ["loso-1", "loso-2"]
+    assert [one["test"] for one in told["splits"]] == [18, 18]
+    assert sorted(path.name for path in Path("splits").iterdir()) == [
+        "own-loso-1-k2-s0-val-view-2.json", "own-loso-2-k2-s0-val-view-2.json"
+    ]  # fmt: skip
+    for path in Path("splits").iterdir():
+        assert "identical" in prepared("split", "--check", path).out
+    ran = prepared("split", "--count", 2, "--out", "one.json", code=2)
+    assert "one file for 2 splits" in ran.err
+    assert not Path("one.json").exists()
+    one = json.loads(
+        prepared("split", "--count", 2, "--protocol", "loso-2", "--out", "one.json", "--json").out
+    )
+    assert (one["protocol"], one["labelled_per_class"]) == ("loso-2", {"reach": 2, "sit": 2})
+
+
+def test_an_unknown_protocol_is_refused_with_the_known_ones(prepared: Psptool) -> None:
+    ran = prepared("split", "--count", 2, "--protocol", "lose", code=2)
+    assert "found 'lose', expected one of loso, half, views. Did you mean loso?" in ran.err
+
+
+@pytest.mark.slow
+def test_train_evaluate_view_predict_and_export_need_the_hdf5_file_alone(
+    prepared: Psptool, recordings: Path
+) -> None:
+    raw = recordings / "all_sqe"
+    prepared("split", "--count", 3, "--protocol", "half")
+    prepared("train", "--preset", "small")
+    prepared("evaluate", "--json")
+    assert "own" in prepared("table", "runs").out
+    prepared("view", "data/own.h5", "--model", "runs/own-half-k3-s0-psp-small", "--out", "view.html")
+    assert "skull" in Path("view.html").read_text()
+    prepared("view", "data/own.h5", "--png", "--gif")
+    clip = next(raw.glob("a05*.json"))
+    told = json.loads(prepared("predict", clip, "--json", "--out", "predicted.json").out)
+    assert told["dataset"] == "own"
+    assert {top["class"] for top in told["clips"][0]["top"]} == {"reach", "sit"}
+    prepared("view", "predicted.json", "--out", "predicted.html")
+    prepared("view", clip, "--model", "runs/own-half-k3-s0-psp-small", "--out", "raw.html")
+    prepared("export", "runs/own-half-k3-s0-psp-small", "--safetensors")
+    prepared("embed", "runs/own-half-k3-s0-psp-small")
+    prepared("export-data", "--format", "pyskl", "--out", "own.pkl")
+    assert "identical" in prepared("split", "--check", "splits/own-half-k3-s0.json").out
+    assert prepared("validate", "splits/own-half-k3-s0.json").code == 0
+    assert prepared("validate", "runs/own-half-k3-s0-psp-small").code == 0
+    assert "own" in prepared("inspect", "runs/own-half-k3-s0-psp-small").out
+    assert "own" in prepared("inspect", "splits/own-half-k3-s0.json").out

@@ -1,0 +1,182 @@
+"""The built-in datasets, and how names, fields and protocols of a description are used."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psptool.common.errors import PspError
+from psptool.data.skeletons.keys import ClipKey
+from psptool.data.splits.making import SplitRequest, make_split
+from psptool.data.splits.protocols import choose_protocols, divide, protocol_names
+from psptool.schemas.builtin import (
+    builtin_dataset,
+    dataset_names,
+    datasets_named,
+    find_datasets,
+    load_description,
+)
+from psptool.schemas.description import DatasetDescription
+
+VALUES: dict[str, Any] = {
+    "name": "own",
+    "skeleton": "kinect20",
+    "format": {"reader": "ucla"},
+    "clips": {
+        "pattern": r"(?P<label>[a-z]+|[0-9]+)_s(?P<subject>[a-z]+)(?:_(?P<camera>\d+))?",
+        "values": {"subject": ["anna", "bob", "cem"]},
+    },
+    "classes": {"walk": "walk", "run": "move fast", "hurry": "move fast", 7: "sit"},
+    "protocols": {
+        "loso": {"leave_one_out": "subject", "label_counts": {0.5: 1}},
+        "xsub": {"field": "subject", "train": ["anna", "cem"]},
+        "half": {"share": 0.5},
+        "own": {"train_clips": ["walk_sanna", "run_sbob"], "test_clips": ["sit_scem"]},
+        "class": {"field": "label", "train": ["walk"], "test": ["hurry"]},
+    },
+}
+
+
+def own(**changes: Any) -> DatasetDescription:
+    return DatasetDescription.model_validate({**VALUES, **changes})
+
+
+def clips(dataset: DatasetDescription, *names: str) -> dict[str, ClipKey]:
+    found = {name: dataset.parse(name) for name in names}
+    assert all(found.values())
+    return {name: key for name, key in found.items() if key is not None}
+
+
+NAMES = [
+    f"{label}_s{subject}" for label in ("walk", "run", "hurry", "007") for subject in ("anna", "bob", "cem")
+]
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_a_stored_description_is_the_same_after_it_is_read(name: str) -> None:
+    stored = builtin_dataset(name).complete()
+    again = DatasetDescription.model_validate_json(stored.model_dump_json())
+    assert again == stored
+    assert again.model_dump_json() == stored.model_dump_json()
+    assert again.topology == builtin_dataset(name).topology
+
+
+def test_a_group_has_its_datasets_from_few_classes_to_many() -> None:
+    assert [one.name for one in datasets_named("ntu")] == ["ntu60", "ntu120"]
+    assert [one.name for one in datasets_named("ntu120")] == ["ntu120"]
+    with pytest.raises(PspError, match=r"found 'ntu20'.*Did you mean ntu"):
+        find_datasets("ntu20")
+
+
+def test_names_give_labels_by_value_and_numbers_by_name() -> None:
+    dataset = own()
+    assert dataset.class_names == ("walk", "move fast", "sit")
+    assert dataset.parse("hurry_sbob") == dataset.parse("run_sbob") == ClipKey(1, subject=2)
+    assert dataset.parse("007_scem_04") == ClipKey(2, subject=3, camera=4)
+    for other in ("00walk_sanna", "jump_sanna", "walk_sdan", "walk_sanna.npy", "", "walk"):
+        assert dataset.parse(other) is None
+    assert dataset.value("subject", 2) == "bob"
+    assert pickle.loads(pickle.dumps(dataset.parse))("walk_sanna") == ClipKey(0, subject=1)
+
+
+def test_a_pattern_with_a_slash_is_for_the_end_of_the_path() -> None:
+    dataset = own(
+        clips={"pattern": r"(?P<label>[a-z]+)/take(?P<repetition>\d+)"}, protocols={"half": {"share": 0.5}}
+    )
+    assert not dataset.keys_in_names
+    assert dataset.parse.of_path("data/walk/take3") == ("walk_take3", ClipKey(0, repetition=3))
+    assert dataset.parse.of_path("walk/take3") == ("walk_take3", ClipKey(0, repetition=3))
+    assert dataset.parse.of_path("walk/more/take3") is None
+    assert dataset.parse.of_path("sidewalk/take3") is None
+    assert own().parse.of_path("data/walk_sanna") == ("walk_sanna", ClipKey(0, subject=1))
+
+
+def test_leave_one_out_is_one_protocol_for_each_value() -> None:
+    dataset = own()
+    some = clips(dataset, *NAMES)
+    folds = choose_protocols(dataset, some, None, None)
+    assert [fold.name for fold in folds] == ["loso-anna", "loso-bob", "loso-cem"]
+    train, test = divide(dataset, folds[1], some)
+    assert test == {name for name in NAMES if name.endswith("bob")}
+    assert train == set(NAMES) - test
+    assert protocol_names(dataset, some)[:4] == ["loso-anna", "loso-bob", "loso-cem", "xsub"]
+    assert choose_protocols(dataset, some, "loso-cem", None) == (folds[2],)
+    with pytest.raises(PspError, match="loso-dan"):
+        choose_protocols(dataset, some, "loso-dan", None)
+
+
+def test_values_of_a_field_may_be_names_also_of_classes() -> None:
+    dataset = own()
+    some = clips(dataset, *NAMES)
+    (xsub,) = choose_protocols(dataset, some, "xsub", None)
+    assert divide(dataset, xsub, some)[1] == {name for name in NAMES if name.endswith("bob")}
+    (by_class,) = choose_protocols(dataset, some, "class", None)
+    train, test = divide(dataset, by_class, some)
+    assert {name[:3] for name in train} == {"wal"}
+    assert {name[:3] for name in test} == {"run", "hur"}
+
+
+def test_a_random_share_has_half_of_each_class_and_depends_on_names_and_seed_alone() -> None:
+    dataset = own(protocols={"a": {"share": 0.5}, "b": {"share": 0.5, "seed": 1}})
+    names = [f"{label}_sanna_{n:02d}" for label in ("walk", "7") for n in range(10)]
+    some, turned = clips(dataset, *names), clips(dataset, *reversed(names))
+    (first,), (second,) = (choose_protocols(dataset, some, name, None) for name in "ab")
+    train, test = divide(dataset, first, some)
+    assert divide(dataset, first, turned) == (train, test)
+    assert train | test == set(names)
+    assert sum(name.startswith("walk") for name in train) == len(train) - 5 == 5
+    assert divide(dataset, second, some)[0] != train
+
+
+def test_lists_of_clips_are_parts_and_other_clips_are_in_none() -> None:
+    dataset = own()
+    some = clips(dataset, *NAMES) | {"sit_scem": ClipKey(2)}
+    (lists,) = choose_protocols(dataset, some, "own", None)
+    assert divide(dataset, lists, some) == ({"walk_sanna", "run_sbob"}, {"sit_scem"})
+
+
+def test_lists_are_read_from_files_beside_the_description(tmp_path: Path) -> None:
+    values = {**VALUES, "protocols": {"own": {"train_clips": "lists/train.txt"}}, "missing": "skip.txt"}
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.txt").write_bytes(
+        b"\xef\xbb\xbfwalk_sanna\r\nrun_sbob\r\n\r\nwalk_sanna\r\n"
+    )
+    (tmp_path / "skip.txt").write_text("sit_scem")
+    (tmp_path / "own.yaml").write_text(json.dumps(values))
+    found = load_description(tmp_path / "own.yaml")
+    assert found.missing == ("sit_scem",)
+    assert found.protocols["own"].train_clips == ("walk_sanna", "run_sbob")  # type: ignore[union-attr]
+
+
+def test_a_split_of_one_value_of_leave_one_out_has_its_name_and_its_counts() -> None:
+    dataset = own()
+    request = SplitRequest(count=1, protocol="loso-anna")
+    made = make_split(dataset, clips(dataset, *NAMES), "0" * 64, request)
+    assert made.split.protocol == "loso-anna"
+    assert made.split.labelled_per_class == {"walk": 1, "move fast": 1, "sit": 1}
+    assert made.split.performances == 3
+    with pytest.raises(PspError, match="loso, which gives 3 splits, expected one, such as loso-anna"):
+        make_split(dataset, clips(dataset, *NAMES), "0" * 64, SplitRequest(count=1, protocol="loso"))
+
+
+def test_without_protocols_half_of_the_clips_are_for_training() -> None:
+    values = {key: value for key, value in VALUES.items() if key != "protocols"}
+    dataset = DatasetDescription.model_validate(values)
+    assert list(dataset.protocols) == ["random"]
+    some = clips(dataset, *NAMES)
+    train, test = divide(dataset, choose_protocols(dataset, some, None, None)[0], some)
+    assert (len(train), len(test)) == (7, 5)  # 3, 6 and 3 clips; halves are rounded up
+
+
+def test_joints_in_files_are_those_that_are_kept_in_the_order_of_the_files() -> None:
+    dataset = own(
+        keep=["head", "spine", "left hand"],
+        rename={"head": "top"},
+        file_joints=["spine", None, "head", "left hand"],
+    )
+    assert dataset.topology.joints == ("top", "spine", "left hand")
+    assert dataset.in_files == ("spine", None, "top", "left hand")

@@ -1,0 +1,138 @@
+"""``psptool describe``: lists, descriptions as YAML, and guesses from recordings."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from psptool.data.store.reading import open_store
+from psptool.preparation.guessing import guess, name_pattern
+from psptool.schemas.builtin import (
+    builtin_dataset,
+    builtin_skeleton,
+    dataset_names,
+    load_description,
+    load_skeleton,
+    skeleton_names,
+)
+from tests.cli.conftest import Psptool
+
+from .test_formats import CLASSES, FORMATS, NAMES
+
+
+def test_the_list_has_all_datasets_and_skeletons(psptool: Psptool) -> None:
+    told = json.loads(psptool("describe", "--json").out)
+    assert told == {"datasets": list(dataset_names()), "skeletons": list(skeleton_names())}
+    out = psptool("describe").out
+    assert all(name in out for name in (*told["datasets"], *told["skeletons"]))
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_a_shown_dataset_is_a_description_to_edit(psptool: Psptool, name: str) -> None:
+    Path("own.yaml").write_text(psptool("describe", name).out)
+    assert load_description(Path("own.yaml")).complete() == builtin_dataset(name).complete()
+    assert yaml.safe_load(psptool("describe", "own.yaml").out)["name"] == name
+
+
+@pytest.mark.parametrize("name", skeleton_names())
+def test_a_shown_skeleton_is_complete(psptool: Psptool, name: str) -> None:
+    Path("own.yaml").write_text(psptool("describe", name).out)
+    found = load_skeleton(Path("own.yaml"))
+    assert found.topology == builtin_skeleton(name).topology
+    assert None not in found.model_dump().values()
+
+
+def test_an_unknown_name_is_refused_with_a_near_one(psptool: Psptool) -> None:
+    assert "found 'coco18'" in psptool("describe", "coco18", code=2).err
+    assert "Did you mean coco17?" in psptool("describe", "coco18", code=2).err
+    assert "no such file" in psptool("describe", "--from", "none", code=2).err
+    assert "--from: found ucla too" in psptool("describe", "ucla", "--from", ".", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["walk_s01_t1", "sit_s02_t2"], {"label": "walk", "subject": "01", "repetition": "1"}),
+        (["sit_down_s01_e02", "walk_s01_e02"], {"label": "sit_down", "subject": "01", "repetition": "02"}),
+        (
+            ["a01_s01_e01_v01", "a02_s03_e01_v02"],
+            {"label": "01", "subject": "01", "repetition": "01", "camera": "01"},
+        ),
+        (["walk/001", "sit/002"], {"label": "walk"}),
+        (["walk/clip a", "sit/clip b"], {"label": "walk"}),
+        (["001_walk", "002_sit"], {"label": "walk"}),
+        (["P1_wave_front", "P2_sit_side"], {"label": "wave", "subject": "1"}),
+    ],
+)
+def test_patterns_of_names_are_found(names: list[str], match: dict[str, str]) -> None:
+    pattern = name_pattern(names)
+    assert pattern is not None
+    found = [re.fullmatch(pattern, name) for name in names]
+    assert all(found)
+    assert found[0] is not None
+    assert found[0].groupdict() == match
+
+
+@pytest.mark.parametrize(
+    "names", [["clip1", "clip2"], ["joints_s01_e01", "joints_s02_e02"], ["a", "b3", "c_d"], []]
+)
+def test_names_without_classes_have_no_pattern(names: list[str]) -> None:
+    assert name_pattern(names) is None
+
+
+@pytest.mark.parametrize("skeleton", FORMATS)
+def test_a_guess_can_be_prepared_after_its_frame_rate_and_unit_are_checked(
+    psptool: Psptool, skeleton: str
+) -> None:
+    Path("raw").mkdir()
+    given = FORMATS[skeleton](Path("raw"))
+    psptool("describe", "--from", "raw", "--out", "own.yaml")
+    values = yaml.safe_load(Path("own.yaml").read_text())
+    assert values["skeleton"] == skeleton
+    assert values["format"]["reader"] == given["format"]["reader"]  # type: ignore[index]
+    if skeleton != "coco17":
+        assert values["classes"] == sorted(CLASSES, key=lambda name: (len(name), name))
+        assert "leave_one_out" in values["protocols"]["loso"]
+    psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    with open_store("data/raw.h5") as store:
+        assert len(store) == len(NAMES)
+        assert store.manifest.topology.dimensions == builtin_skeleton(skeleton).dimensions
+    assert "exists already" in psptool("describe", "--from", "raw", "--out", "own.yaml", code=2).err
+
+
+def test_recordings_of_a_built_in_dataset_need_no_description(psptool: Psptool, recordings: Path) -> None:
+    ran = psptool("describe", "--from", recordings / "all_sqe")
+    assert "recordings of NW-UCLA" in ran.err
+    assert "psptool prepare ucla" in ran.out
+    assert guess(recordings / "nturgb+d_skeletons").values["name"] == "ntu"
+
+
+def test_joints_of_no_built_in_skeleton_are_named_and_their_bones_left_to_the_user(psptool: Psptool) -> None:
+    Path("raw").mkdir()
+    rows = [f"{t},{t}.5,1,2,{t}.25,4,5" for t in range(4)]
+    Path("raw", "fly_a1.csv").write_text(
+        "\n".join(["frame,head.x,head.y,head.p,tail.x,tail.y,tail.p", *rows])
+    )
+    Path("raw", "fly_a2.csv").write_text(
+        "\n".join(["frame,head.x,head.y,head.p,tail.x,tail.y,tail.p", *rows])
+    )
+    values = yaml.safe_load(psptool("describe", "--from", "raw").out)
+    assert values["skeleton"]["joints"] == ["head", "tail"]
+    assert values["format"]["coordinate_columns"] == "{joint}.{axis}"
+    assert values["dimensions"] == 2
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    ran = psptool("prepare", "own.yaml", "--raw", "raw", code=2)
+    assert "skeleton.bones.0: found '?'" in ran.err
+
+
+def test_arrays_of_an_unknown_shape_and_other_files_are_errors(psptool: Psptool) -> None:
+    Path("raw").mkdir()
+    Path("raw", "notes.md").write_text("nothing")
+    assert "found 1 file of other kinds" in psptool("describe", "--from", "raw", code=2).err
+    np.save(Path("raw", "a.npy"), np.zeros(3))
+    assert "a.npy: shape: found (3,)" in psptool("describe", "--from", "raw", code=2).err

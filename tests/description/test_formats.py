@@ -1,0 +1,203 @@
+"""Other skeletons and file formats through all commands: a 2D pickle, tables, arrays, and segments of recordings."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from psptool.data.store.reading import open_store
+from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.protocols import FieldProtocol, ListProtocol
+from tests.cli.conftest import Psptool
+
+CLASSES = ("walk", "sit")
+NAMES = [f"{action}_s{subject}_t{take}" for action in CLASSES for subject in (1, 2) for take in (1, 2, 3)]
+
+
+def recordings(skeleton: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Name and positions (T, V, 3) of clips of a body that drifts, up in one class and to the side in the other."""
+    size = builtin_skeleton(skeleton).topology.size
+    for number, name in enumerate(NAMES):
+        rng = np.random.default_rng(number)
+        body = np.random.default_rng(7).normal((0, 0, 3), 0.4, (size, 3))
+        drift = np.outer(np.arange(12) / 12, (0, 1, 0) if name.startswith("walk") else (1, 0, 0))
+        yield name, body + drift[:, None] + rng.normal(0, 0.01, (12, size, 3))
+
+
+def coco_pickle(folder: Path) -> dict[str, object]:
+    items = []
+    for name, xyz in recordings("coco17"):
+        pixels = (500 * xyz[None, ..., :2] + 300).astype(np.float32)
+        score = np.ones(pixels.shape[:3], np.float32)
+        label = CLASSES.index(name.partition("_")[0])
+        items.append(
+            {
+                "frame_dir": name,
+                "total_frames": 12,
+                "label": label,
+                "keypoint": pixels,
+                "keypoint_score": score,
+            }
+        )
+    split = {f"xsub_{part}": [n for n in NAMES if f"_s{s}_" in n] for s, part in ((1, "train"), (2, "val"))}
+    (folder / "clips.pkl").write_bytes(pickle.dumps({"split": split, "annotations": items}))
+    return {"skeleton": "coco17", "format": {"reader": "pyskl"}, "unit": "px", "up": "-y"}
+
+
+def mediapipe_tables(folder: Path) -> dict[str, object]:
+    joints = builtin_skeleton("mediapipe33").joints
+    header = ",".join(
+        ["frame", *(f"{joint.replace(' ', '_').upper()}_{axis}" for joint in joints for axis in "xyz")]
+    )
+    for name, xyz in recordings("mediapipe33"):
+        rows = [",".join(map(str, [t, *row.ravel().round(5).tolist()])) for t, row in enumerate(xyz)]
+        (folder / f"{name}.csv").write_text("\n".join([header, *rows]))
+    return {"skeleton": "mediapipe33", "format": {"reader": "table"}, "up": "-y"}
+
+
+def azure_arrays(folder: Path) -> dict[str, object]:
+    for name, xyz in recordings("azure32"):
+        np.savez(folder / f"{name}.npz", joints=(1000 * xyz).astype(np.float32))
+    return {"skeleton": "azure32", "format": {"reader": "arrays"}, "unit": "mm", "up": "-y"}
+
+
+FORMATS: dict[str, Callable[[Path], dict[str, object]]] = {
+    "coco17": coco_pickle,
+    "mediapipe33": mediapipe_tables,
+    "azure32": azure_arrays,
+}
+
+
+@pytest.fixture(params=FORMATS)
+def dataset(request: pytest.FixtureRequest, psptool: Psptool, small: None) -> str:
+    """The skeleton of a prepared dataset ``data/own.h5``, whose recordings are in ``raw``."""
+    Path("raw").mkdir()
+    values = {"name": "own", "classes": list(CLASSES), **FORMATS[request.param](Path("raw"))}
+    if request.param != "coco17":
+        values["clips"] = {"pattern": r"(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)"}
+        values["protocols"] = {"xsub": {"field": "subject", "train": [1]}}
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    return str(request.param)
+
+
+def test_every_clip_is_prepared_in_spines(dataset: str) -> None:
+    with open_store("data/own.h5") as store:
+        assert len(store) == len(NAMES)
+        assert store.manifest.topology.name == dataset
+        assert {clip.class_name: clip.key.label for clip in store} == {"walk": 0, "sit": 1}
+        flat = builtin_skeleton(dataset).dimensions == 2
+        assert store.manifest.settings.align == ("none" if flat else "body")
+        for clip in store:
+            assert (clip.joint[..., 2] == 0).all() == flat
+            assert 0.5 < np.abs(clip.joint).max() < 20
+
+
+def test_lists_in_a_pickle_are_protocols_if_the_description_has_none(dataset: str) -> None:
+    with open_store("data/own.h5") as store:
+        protocol = store.manifest.description.protocols["xsub"]
+    if dataset == "coco17":
+        assert isinstance(protocol, ListProtocol)
+        assert (len(protocol.train_clips), len(protocol.test_clips or ())) == (6, 6)
+    else:
+        assert isinstance(protocol, FieldProtocol)
+
+
+@pytest.mark.slow
+def test_all_commands_work_without_the_description(dataset: str, psptool: Psptool) -> None:
+    Path("own.yaml").unlink()
+    psptool("split", "--count", 1)
+    psptool("train", "--preset", "small")
+    run = next(Path("runs").iterdir())
+    told = json.loads(psptool("evaluate", run, "--json").out)
+    assert told["clips"] == len(NAMES) // 2
+    psptool("view", "data/own.h5", "--model", run, "--out", "view.html")
+    psptool("view", "data/own.h5", "--png", "--gif")
+    psptool("view", "raw", "--model", run, "--out", "raw.html")
+    psptool("predict", "raw", "--out", "predicted.json")
+    assert len(json.loads(Path("predicted.json").read_text())["clips"]) == len(NAMES)
+    psptool("export", run, "--safetensors", "--torch-export")
+    psptool("export-data", "--format", "pyskl", "--out", "back.pkl")
+    psptool("validate", "data/own.h5")
+
+
+def test_segments_of_a_long_recording_are_clips_and_wrong_ranges_are_reported(psptool: Psptool) -> None:
+    Path("raw").mkdir()
+    xyz = np.concatenate([positions for _, positions in recordings("kinect20")][:3])  # 36 frames
+    rows = [" ".join(map(str, [100 + t, *row.ravel().round(5).tolist()])) for t, row in enumerate(xyz)]
+    Path("raw", "long.txt").write_text("\n".join(rows))
+    Path("clips.csv").write_text(
+        "recording;action;first;last\nlong;walk;100;111\nlong.txt;sit;112;135\nlong;sit;NaN;NaN\nlong;run;100;111\n"
+        "other;sit;1;2\nlong;sit;900;990\n"
+    )
+    values = {
+        "name": "own",
+        "skeleton": "kinect20",
+        "format": {"reader": "table", "suffixes": [".txt"], "header": False, "columns": ["frame"]},
+        "clips": {"table": "clips.csv", "columns": {"file": "recording", "label": "action"}},
+        "classes": list(CLASSES),
+    }
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    told = json.loads(psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, "--json").out)
+    assert told["clips"] == 2
+    assert told["quarantined_by_reason"] == {"frame range": 1}
+    reasons = " ".join(told["skipped_by_reason"])
+    for said in ("frames 'NaN' to 'NaN'", "label 'run' is not a class", "no recording other"):
+        assert said in reasons
+    with open_store("data/own.h5") as store:
+        assert store.names == ("long_000100_000111", "long_000112_000135")
+        assert [clip.joint.shape[1] for clip in store] == [12, 24]
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (
+            "recording,first,last\nlong,1,2\n",
+            "columns: found recording, first, last, expected 'file' (file) and 'label' (label)",
+        ),
+        ("file,label,first\nlong,walk,1\n", "expected both first and last"),
+        ("file,label\nlong,walk\nlong,sit\n", "the clip name long: found also in line 2"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_an_error(psptool: Psptool, table: str | None, says: str) -> None:
+    Path("raw").mkdir()
+    np.save(Path("raw", "long.npy"), np.ones((5, 20, 3)))
+    if table is not None:
+        Path("clips.csv").write_text(table)
+    values = {"name": "own", "skeleton": "kinect20", "format": {"reader": "arrays"}, "classes": list(CLASSES)}
+    Path("own.yaml").write_text(yaml.safe_dump({**values, "clips": {"table": "clips.csv"}}))
+    ran = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, code=2)
+    assert says in ran.err
+    assert "clips.csv" in ran.err
+    assert not Path("data").exists()
+
+
+def test_folders_may_be_classes(psptool: Psptool) -> None:
+    for name, xyz in recordings("kinect20"):
+        action, _, rest = name.partition("_")
+        Path("raw", action).mkdir(parents=True, exist_ok=True)
+        np.save(Path("raw", action, f"{rest}.npy"), xyz)
+    values = {
+        "name": "own",
+        "skeleton": "kinect20",
+        "format": {"reader": "arrays"},
+        "clips": {"pattern": r"(?P<label>[a-z]+)/s(?P<subject>\d)_t\d"},
+        "classes": list(CLASSES),
+        "protocols": {"loso": {"leave_one_out": "subject"}},
+    }
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    psptool("split", "--count", 1)
+    assert len(list(Path("splits").iterdir())) == 2
+    with open_store("data/own.h5") as store:
+        assert set(store.names) == set(NAMES)
+        assert store.clip("walk_s2_t1").key.subject == 2

@@ -13,7 +13,7 @@ import psptool.data.skeletons
 from psptool.common.errors import PspError, suggest
 from psptool.data.skeletons import keys as _keys
 from psptool.schemas.description import ClipNames, DatasetDescription
-from psptool.schemas.plain_yaml import read_yaml
+from psptool.schemas.plain_yaml import read_packaged, read_yaml
 from psptool.schemas.problems import Problem, Problems, error_of, problems_of
 from psptool.schemas.skeleton import SkeletonDescription
 
@@ -41,13 +41,15 @@ def skeleton_names() -> tuple[str, ...]:
 @cache
 def builtin_dataset(name: str) -> DatasetDescription:
     """The built-in dataset ``name``, which must exist."""
-    return load_description(_FOLDER / "datasets" / f"{name}.yaml")
+    path = _FOLDER / "datasets" / f"{name}.yaml"
+    return _validated(path, read_packaged(path), DatasetDescription)
 
 
 @cache
 def builtin_skeleton(name: str) -> SkeletonDescription:
     """The built-in skeleton ``name``, which must exist."""
-    return load_skeleton(_FOLDER / "skeletons" / f"{name}.yaml")
+    path = _FOLDER / "skeletons" / f"{name}.yaml"
+    return _validated(path, read_packaged(path), SkeletonDescription)
 
 
 def builtin_datasets() -> tuple[DatasetDescription, ...]:

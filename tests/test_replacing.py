@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from psptool.common.atomic_write import Replacement, replacing, write_whole
+from psptool.common.atomic_write import Replacement, replacing, write_together, write_whole
 from psptool.common.errors import PspError
 
 FORK = multiprocessing.get_context("fork")
@@ -345,3 +345,18 @@ def test_several_files_that_replace_others_leave_nothing_of_these(tmp_path: Path
             partial.write_text("new")
     assert left(tmp_path) == ["a", "b"]
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "new"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_or_device_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        for write in (
+            lambda path: write_whole(path, "text"),
+            lambda path: write_together({path.with_name("other"): "text", path: "text"}),
+        ):
+            with pytest.raises(PspError, match="not a regular file"):
+                write(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]

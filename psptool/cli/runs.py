@@ -78,7 +78,7 @@ def _state(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
         return {"state": "interrupted", "step": 0}
     return {
         "state": "interrupted",
-        "step": read_state(folder.resume.read_bytes(), str(folder.resume))["step"],
+        "step": read_state(folder.read_resume(), str(folder.resume))["step"],
     }
 
 

@@ -10,6 +10,7 @@ import typer
 
 from psptool.cli.console import FOUND, choice, examples, grid, next_step, note, say
 from psptool.common.errors import cannot_read
+from psptool.common.paths import MAX_JSON, read_text
 
 if TYPE_CHECKING:
     from psptool.schemas.base import Artefact
@@ -80,8 +81,8 @@ def _findings(texts: dict[Path, str], folder: Path) -> list[str]:
     findings = []
     for path, text in texts.items():
         try:
-            same = path.read_text(encoding="utf-8") == text
-        except OSError as error:
+            same = read_text(path, MAX_JSON) == text
+        except (OSError, UnicodeDecodeError) as error:
             findings.append(cannot_read(path, error).what)
             continue
         if not same:

@@ -4,7 +4,7 @@
 - `Replacement` writes a file that grows on disk.
 - `write_together` and `replacing` write several files that belong together.
 
-A symbolic link is kept; its target is replaced.
+A symbolic link is kept; its target is replaced. A device or pipe is never replaced.
 """
 
 from __future__ import annotations
@@ -44,13 +44,20 @@ class Replacement:
         done: Whether `commit` or `abandon` has run.
 
     Raises:
-        PspError: The folder does not exist or is not writable, the link is broken, or another process is writing the
-            file.
+        PspError: The folder does not exist or is not writable, the link is broken, the path is a device or pipe, or
+            another process is writing the file.
     """
 
     def __init__(self, path: Path, wait: bool = False) -> None:
         self._path, self._wait = path, wait
         self.target = link_target(path)
+        if self.target.exists() and not (self.target.is_file() or self.target.is_dir()):
+            raise PspError(
+                f"{path}: cannot be written (not a regular file)",
+                "a device, pipe or socket",
+                "a new or existing file",
+                "Choose another path.",
+            )
         self.partial = self.target.with_name(f".{self.target.name}{_PARTIAL}")
         self.done = False
         self._held = self._hold()

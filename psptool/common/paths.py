@@ -1,4 +1,4 @@
-"""Paths whose names are not valid UTF-8 as printable text, and sorting files by age.
+"""Paths whose names are not valid UTF-8 as printable text, bounded reading, and sorting files by age.
 
 Python represents each invalid byte as a lone surrogate (PEP 383). Text, JSON and HDF5 files cannot store these.
 """
@@ -6,13 +6,18 @@ Python represents each invalid byte as a lone surrogate (PEP 383). Text, JSON an
 from __future__ import annotations
 
 import errno
+import os
 import re
+import select
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 MAX_JSON = 2**28
 """Largest JSON file, in bytes. Of the real ones a report on NTU 120 is the largest, with some 10 MB."""
+PIPE_WAIT = 10.0
+"""Longest time without data from a pipe, in seconds."""
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
@@ -34,14 +39,50 @@ def read_text(path: Path, most: int) -> str:
     """The UTF-8 text of a file of up to ``most`` bytes.
 
     Raises:
-        OSError: The file cannot be read, or is larger.
+        OSError: As for `read_bytes`.
         UnicodeDecodeError: It is not UTF-8.
     """
-    with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
-    return data.decode("utf-8")
+    return read_bytes(path, most).decode("utf-8")
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The bytes of a file or pipe of up to ``most`` bytes.
+
+    A pipe may be the output of another command, as in ``--config <(command)``.
+
+    Raises:
+        OSError: The file cannot be read, is larger, or is a pipe that has no data for `PIPE_WAIT` seconds.
+    """
+    # Without O_NONBLOCK, opening a pipe waits until another process opens it for writing.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        parts: list[bytes] = []
+        left = most + 1
+        while left:
+            if not is_regular and not select.select([file], [], [], PIPE_WAIT)[0]:
+                raise OSError(errno.ETIMEDOUT, f"a pipe without data for {PIPE_WAIT:g} s", str(path))
+            part = file.read(min(left, 2**24))
+            if part == b"":
+                return b"".join(parts)
+            if part is not None:  # None: another process read the data first.
+                parts.append(part)
+                left -= len(part)
+    raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+
+
+def regular_size(path: Path) -> int:
+    """Size of a regular file in bytes. Checked before files whose size has no bound are read.
+
+    Raises:
+        OSError: There is no such file, or it is a folder, pipe or device, which could be read forever.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return status.st_size
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:

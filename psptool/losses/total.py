@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from psptool.common.distributed import SINGLE, ProcessGroup
+from psptool.common.errors import PspError
 from psptool.data.batches.streams import Batch, any_stream
 from psptool.losses.contrast import coarse_to_fine
 from psptool.model.network import Network, Output, add_up
@@ -49,6 +50,9 @@ def total_loss(
         pool: Number of clips of the pool on all ranks; required with several ranks.
         teacher_labels: (U, K), label distributions predicted by the teacher; None before the teacher starts.
         teacher_weight: Weight of the teacher loss; as a tensor, a scalar on the device of the batch.
+
+    Raises:
+        PspError: The network has no embeddings for the contrastive loss.
     """
     labelled = len(labels)
     output: Output = run_in(
@@ -81,10 +85,20 @@ def total_loss(
 
 
 def _contrast(output: Output, config: TrainingConfig, ranks: ProcessGroup, pool: int) -> dict[str, Tensor]:
-    """CCL by level, summed over the pairs of streams."""
+    """CCL by level, summed over the pairs of streams.
+
+    Raises:
+        PspError: The network has no embeddings of a stream and level.
+    """
     vectors: dict[str, dict[str, Tensor]] = {name: {} for name in config.contrast_streams}
     for name in vectors:
         for level in config.contrast_levels:
+            if level not in output.embeddings.get(name, {}):
+                raise PspError(
+                    f"model.network={config.model.network}: has no embeddings for the contrastive loss",
+                    f"none of stream {name} at level {level}",
+                    fix="Train with --method supervised or --set loss.contrast_weight=0, or use another network.",
+                )
             # (U, C) of this rank -> (pool, C) of all ranks, so that the clips of other ranks are negatives too
             vectors[name][level] = ranks.all_gather(_at_least_float32(output.embeddings[name][level]), pool)
     terms: dict[str, list[Tensor]] = defaultdict(list)

@@ -89,7 +89,9 @@ def find_datasets(given: Given) -> tuple[DatasetDescription, ...]:
     if isinstance(given, DatasetDescription):
         return (given,)
     path = Path(given)
-    if path.suffix.lower() in SUFFIXES or (path.is_file() and str(given) not in choices()):
+    if path.suffix.lower() in SUFFIXES or (
+        path.exists() and not path.is_dir() and str(given) not in choices()
+    ):
         return (load_description(path),)
     return datasets_named(str(given))
 

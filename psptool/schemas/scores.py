@@ -52,9 +52,12 @@ class Scores(Artefact):
     top1: float = Field(ge=0, le=1, description="Top-1 of the fusion of all streams (sum of logits)")
     top5: float = Field(ge=0, le=1, description="Top-5 of the fusion of all streams")
     streams: dict[str, StreamScores] = Field(description="Accuracy of each stream, by name")
-    clips: int = Field(ge=1, description="Number of clips")
+    clips: int = Field(ge=1, lt=2**53, description="Number of clips")
     top1_unseen: float | None = Field(
-        None, description="Top-1 on the clips without a duplicate in the training set; null if there are none"
+        None,
+        ge=0,
+        le=1,
+        description="Top-1 on the clips without a duplicate in the training set; null if there are none",
     )
     clips_unseen: int = Field(ge=0, description="Number of clips without a duplicate in the training set")
     classes_unseen: tuple[str, ...] = Field(

@@ -16,7 +16,7 @@ from psptool.common.errors import PspError
 from psptool.common.machine import commit, hardware
 from psptool.common.text import counted
 from psptool.common.version import __version__
-from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.batches.ragged import Batcher, RaggedClips, check_persons
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
@@ -115,6 +115,7 @@ def train(
         _require_clip_per_process(recipe, ranks)
         config = _run_config(store, label_split, data, split, recipe, device, ranks)
         used = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()
+        check_persons(recipe.model.absent_persons, store.table.persons[used])
         topology, storage = config.topology, STORAGES[recipe.storage]
         clips = RaggedClips.from_store(store, topology, device, storage, used, verified=True)
         now = config.latest.model_copy(update={"clips_on": clips.place})

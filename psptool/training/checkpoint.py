@@ -63,7 +63,7 @@ def check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
         if not isinstance(entry, Mapping) or entry.keys() != _ENTRIES.get(type(optimizer), entry.keys()):
             raise ValueError(f"optimizer: state of parameter {number} has other entries")
         for key, value in entry.items():
-            if value is None:  # SGD without momentum
+            if value is None and not optimizer.defaults.get("momentum", True):  # SGD without momentum
                 continue
             where, like = f"optimizer.{number}.{key}", parameters[number]
             scalar = key == "step"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from psptool.data.batches.ragged import SLOTS
 from psptool.data.batches.streams import Stream
 from psptool.data.skeletons.topology import Topology
 from psptool.losses.total import total_loss
@@ -53,7 +54,7 @@ class StepMemory:
     def bytes(self, recipe: TrainingConfig) -> float:
         """Estimated bytes of one step of ``recipe`` in one process."""
         weights, per_labelled, per_pool = _measure(_without_sizes(recipe), self.topology, self.classes)
-        persons = 2 if recipe.model.absent_persons == "zeros" else self.persons
+        persons = SLOTS if recipe.model.absent_persons == "zeros" else self.persons
         clips = (
             (recipe.optim.labelled_batch, per_labelled),
             (recipe.optim.pool_batch * recipe.needs_pool, per_pool),

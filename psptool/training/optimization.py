@@ -84,3 +84,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     optimizer.load_state_dict({"state": state["state"], "param_groups": own})
     for group, lr in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = lr
+        if not group.get("momentum"):
+            continue
+        for weight in group["params"]:
+            # The fused SGD cannot start the momentum of single parameters. Zero equals a first step.
+            if "momentum_buffer" not in optimizer.state[weight]:
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from psptool.common.errors import PspError
-from psptool.common.paths import recalled, shown
+from psptool.common.paths import recalled, regular_size, shown
 from psptool.common.text import counted
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import Store, open_store
@@ -193,6 +193,7 @@ def _formats(dataset: DatasetDescription | None) -> Iterator[_Format]:
 def _is_recording(file: Path) -> bool:
     """Whether a JSON file may be a recording, or one of OpenPose, which its reader rejects."""
     try:
+        regular_size(file)
         with file.open("rb") as opened:
             content = opened.read(_MOST_JSON)
         return b'"skeletons"' in content or b'"people"' in content

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips, _fits
 from psptool.data.batches.streams import Batch, central_difference, root_relative
 from psptool.data.store.reading import Store, open_store
@@ -98,6 +99,28 @@ def test_zeros_pads_every_clip_to_two_persons(store: Store, clips: RaggedClips) 
     slots = [2 * clip + person for clip, shown in enumerate(PRESENT.values()) for person in range(len(shown))]
     assert torch.equal(padded.x[slots], skipped.x)
     assert not padded.x[sorted(set(range(10)) - set(slots))].any()
+
+
+def test_zeros_refuses_a_third_person_in_the_loaded_clips(tmp_path: Path) -> None:
+    names = ("a01_s01_e00_v01", "a02_s01_e00_v01")
+    write_ucla(
+        tmp_path / "u.h5",
+        [
+            make_clip(name, n, [ALL] * count)
+            for n, (name, count) in enumerate(zip(names, (2, 3), strict=True))
+        ],
+    )
+    recipe = resolve(preset="paper")
+    zeros = recipe.model_copy(update={"model": recipe.model.model_copy(update={"absent_persons": "zeros"})})
+    with open_store(tmp_path / "u.h5") as store:
+        both, first = (
+            RaggedClips.from_store(store, UCLA20, torch.device("cpu"), chosen=np.arange(count))
+            for count in (2, 1)
+        )
+    with pytest.raises(PspError, match="found a clip with 3 persons, expected at most 2"):
+        Batcher.of(both, zeros)
+    assert len(Batcher.of(both, recipe).test(torch.arange(2))["joint"].x) == 5
+    assert len(Batcher.of(first, zeros).test(torch.arange(1))["joint"].x) == 2
 
 
 @pytest.mark.parametrize("mode", ["skip", "zeros"])

@@ -183,6 +183,8 @@ def test_weights_without_a_digest_are_those_of_an_earlier_version(here):
         (lambda scores: scores["confusion"][0].__setitem__(0, 99), "clips: found 12"),
         (lambda scores: scores["streams"]["joint"].update(top1=0.123), "joint: top1 0.123"),
         (lambda scores: scores.update(clips_unseen=99), "clips_unseen"),
+        (lambda scores: scores.update(top1_unseen=float("nan")), "top1_unseen"),
+        (lambda scores: scores.update(clips=10**400), "clips"),
     ],
 )
 def test_scores_that_contradict_their_confusion_matrix_are_refused(here, change, words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import re
 import struct
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from psptool.common import paths
 from psptool.formats.synthesis.recording import record
 from psptool.formats.synthesis.writing import skeleton_text
 from psptool.training.runs.state import seal
@@ -27,6 +29,7 @@ from tests.cli.conftest import files
 GOOD, EVIL = "S001C001P001R001A007", "S001C001P002R001A007"
 TEN_GB = 10 * 10**9
 RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
+SPLIT = "splits/ucla-xview-0.05-s0.json"
 
 
 class Harm:
@@ -258,3 +261,45 @@ def test_a_dataset_that_reaches_for_another_file_is_never_shown(here):
         assert "/state: found external storage" in here(*command, code=2).err
     assert "/state: found external storage" in here("validate", "data/ucla.h5", code=1).out
     assert not Path("v.html").exists()
+
+
+PIPES = [
+    ("c.yaml", ("train", "--split", SPLIT, "--config", "c.yaml", "--dry-run")),
+    (SPLIT, ("train", "--split", SPLIT, "--dry-run")),
+    (SPLIT, ("split", "--ratio", 0.05, "--out", SPLIT)),
+    (RUN / "config.json", ("evaluate", RUN)),
+    (RUN / "scores.json", ("table", RUN)),
+    (RUN / "resume.pt", ("train", "--out", RUN, "--resume", "required")),
+    ("data/ucla.h5", ("inspect", "data/ucla.h5")),
+    ("p.json", ("view", "p.json")),
+    ("raw.zip", ("view", "raw.zip")),
+    ("raw.tar.gz", ("prepare", "ucla", "--raw", "raw.tar.gz")),
+    ("x.pkl", ("import", "x.pkl")),
+    ("x.npz", ("import", "x.npz")),
+    ("exchange/ucla/train_data.npy", ("import", "exchange/ucla")),
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize(
+    ("name", "command"), PIPES, ids=[f"{line[0]} {Path(name).name}" for name, line in PIPES]
+)
+def test_a_pipe_that_nobody_writes_to_is_an_error(here, monkeypatch, name, command):
+    monkeypatch.setattr(paths, "PIPE_WAIT", 0.05)
+    path = Path(name)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    if path.name == "resume.pt":
+        (RUN / "last.safetensors").unlink()
+    assert re.search("a pipe without data|not a regular file|not a file, folder", here(*command, code=2).err)
+    assert path.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd")
+def test_a_configuration_may_be_the_output_of_a_command(here):
+    output, end = os.pipe()  # as in --config <(echo 'optim: {lr: 0.07}')
+    os.write(end, b"optim: {lr: 0.07}")
+    os.close(end)
+    ran = here("train", "--split", SPLIT, "--dry-run", "--config", f"/dev/fd/{output}")
+    os.close(output)
+    assert "lr: 0.07" in ran.out

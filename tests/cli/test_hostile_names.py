@@ -37,8 +37,9 @@ EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\r"
         '{"step": 1, "loss": null}',
         '{"step": 1, "\\u001b": 1}',
         "\x00",
+        '{"step": 2, "loss": -1e308}',
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_log_line_that_is_no_entry_ends_the_log(tmp_path, line):
     folder = RunFolder(tmp_path)

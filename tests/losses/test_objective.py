@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from psptool.common.errors import PspError
 from psptool.data.batches.streams import Batch, Stream
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
@@ -66,6 +67,16 @@ def test_loss_is_ce_of_the_labelled_plus_weighted_contrast_of_the_pool(
     assert sum(found[level] for level in chosen) == pytest.approx(contrast, rel=1e-9)
     assert found["loss"] == pytest.approx(ce + weight * contrast, rel=1e-9)
     assert set(found) == {"loss", "ce", *chosen}
+
+
+def test_a_network_without_embeddings_cannot_have_a_contrastive_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = PSPNet.forward
+    monkeypatch.setattr(PSPNet, "forward", lambda self, batch, **_: plain(self, batch))
+    with pytest.raises(
+        PspError, match="network=psp: has no embeddings for the contrastive loss: found none of"
+    ):
+        terms(TrainingConfig(method="psp", model=MODEL))
+    terms(TrainingConfig(method="supervised", model=MODEL))
 
 
 @pytest.mark.parametrize(

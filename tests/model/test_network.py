@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from psptool.common.errors import PspError
 from psptool.data.batches.ragged import RaggedClips
 from psptool.data.batches.streams import Batch, Stream
 from psptool.data.skeletons.topology import Topology
@@ -191,6 +192,14 @@ class MeanNet(Network):
 
     def without_contrast(self) -> MeanNet:
         return copy.deepcopy(self)
+
+
+def test_a_network_without_embeddings_is_not_trained_with_the_contrastive_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(build.NETWORKS, "psp", MeanNet)
+    with pytest.raises(PspError, match="has no embeddings for the contrastive loss"):
+        make_files(tmp_path).train(change(RECIPE, method="psp"))
 
 
 def test_another_network_is_trained_and_evaluated_through_its_entry_alone(

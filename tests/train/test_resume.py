@@ -22,7 +22,7 @@ from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training import loop
 from psptool.training.api import Trained, train
 from psptool.training.runs.folder import RunFolder
-from psptool.training.runs.state import seal
+from psptool.training.runs.state import read_state, seal
 from psptool.training.stopping import Stopped, stop_requests
 
 from .tiny import Files, change, equal, make_files, weights
@@ -254,6 +254,29 @@ def test_a_damaged_checkpoint_is_an_error_with_its_path_and_a_fix(
     assert there.config.read_bytes() == config
     there.resume.unlink()
     assert equal(weights(go(files, out=there.path, resume="auto")), weights(go(files)))
+
+
+def test_a_parameter_without_saved_momentum_resumes_from_zero_and_none_is_refused(files: Files) -> None:
+    there = stopped(files)
+    state = read_state(there.resume.read_bytes(), "resume.pt")
+    entries = state["optimizer"]["state"]
+    assert len(entries) > 2
+
+    def resumed(entry: object) -> Trained:
+        changed = {**entries, 0: entry} if entry else {key: entries[key] for key in entries if key}
+        file = io.BytesIO()
+        torch.save({**state, "optimizer": {**state["optimizer"], "state": changed}}, file)
+        there.resume.write_bytes(seal(file.getvalue()))
+        return go(files, resume="required")
+
+    with pytest.raises(PspError, match=r"optimizer\.0\.momentum_buffer: found a NoneType, expected a tensor"):
+        resumed({"momentum_buffer": None})
+    copy = there.path.with_name("copy")
+    shutil.copytree(there.path, copy)
+    zero = weights(resumed({"momentum_buffer": torch.zeros_like(entries[0]["momentum_buffer"])}))
+    shutil.rmtree(there.path)
+    shutil.copytree(copy, there.path)
+    assert equal(weights(resumed(None)), zero)
 
 
 def test_code_in_a_checkpoint_is_not_executed(files: Files, tmp_path: Path) -> None:

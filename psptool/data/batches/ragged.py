@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.profiler import record_function
 
+from psptool.common.errors import PspError
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.data.batches.sampling import draw_frames, uniform_frames
 from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Stream, to_device
@@ -39,6 +40,8 @@ NO_CHANGE = AugmentSettings()
 AS_RELEASED = StreamSettings()
 DRAWING, AUGMENTING = "psptool: drawing", "psptool: augmenting"
 """Labels of these parts of a step in the profiler, for `psptool train --profile`."""
+SLOTS = 2
+"""Persons per clip under ``absent_persons: zeros``, as in the original implementation."""
 DEVICE_SHARE = 0.5
 """Fraction of the free device memory that clips may use; activations need the rest."""
 
@@ -195,6 +198,26 @@ def _fits(size: int, device: torch.device) -> bool:
     return device.type != "cuda" or size <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
+def check_persons(absent_persons: str, persons: NDArray[np.integer]) -> None:
+    """Check that ``absent_persons: zeros`` has a slot for each person.
+
+    Args:
+        absent_persons: The setting of the model.
+        persons: int (n,), number of persons of each clip.
+
+    Raises:
+        PspError: A clip has more than `SLOTS` persons.
+    """
+    most = int(persons.max(initial=0))
+    if absent_persons == "zeros" and most > SLOTS:
+        raise PspError(
+            "model.absent_persons=zeros",
+            f"a clip with {most} persons",
+            f"at most {SLOTS} persons per clip",
+            f"Train with --set model.absent_persons=skip, or prepare the dataset with at most {SLOTS} persons.",
+        )
+
+
 @dataclass(frozen=True)
 class _Persons:
     """The P persons of the chosen clips, int64 (P,) each: number of their clip in the batch and in the dataset, number
@@ -216,7 +239,7 @@ class Batcher:
         sampling: Which frames are sampled.
         augmentation: Changes at training.
         absent_persons: ``skip`` leaves absent persons out; ``zeros`` computes on `slots` persons per clip.
-        slots: Persons per clip under ``zeros``, at most two in the original implementation.
+        slots: Persons per clip under ``zeros``.
         streams: Which streams a batch has, and how they are made.
     """
 
@@ -224,13 +247,18 @@ class Batcher:
     sampling: SamplingSettings
     augmentation: AugmentSettings = NO_CHANGE
     absent_persons: str = "skip"
-    slots: int = 2
+    slots: int = SLOTS
     streams: StreamSettings = AS_RELEASED
 
     @classmethod
     def of(cls, clips: RaggedClips, recipe: TrainingConfig) -> Batcher:
-        """The batcher of a training configuration."""
+        """The batcher of a training configuration.
+
+        Raises:
+            PspError: As for `check_persons`.
+        """
         absent = recipe.model.absent_persons
+        check_persons(absent, clips.persons[clips.first_row >= 0].numpy())
         return cls(clips, recipe.sampling, recipe.augment, absent, streams=recipe.streams)
 
     def train(self, chosen: Tensor, generator: torch.Generator) -> Batch:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psptool.common.errors import PspError
+from psptool.common.paths import MAX_JSON, read_text
 from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.making import (
     MadeSplit,
@@ -113,7 +114,7 @@ def save_split(split: Split, path: Path) -> bool:
         PspError: The path cannot be written.
     """
     try:
-        current = path.read_text(encoding="utf-8") == split.dump()
+        current = read_text(path, MAX_JSON) == split.dump()
         if current:
             path.touch()
     except (OSError, UnicodeDecodeError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from pydantic import ValidationError
 from typing_extensions import Self
 
 from psptool.common.errors import PspError, cannot_read, suggest
-from psptool.common.paths import shown
+from psptool.common.paths import regular_size, shown
 from psptool.common.text import counted
 from psptool.data.skeletons.keys import ClipKey
 from psptool.data.store.arrays import PreparedClip
@@ -180,7 +179,11 @@ class ClipBlock:
 
     def place(self, number: int) -> tuple[slice, tuple[int, int]]:
         """The rows (person-major) of the clip ``number`` of the block, and their shape (M, T)."""
-        return self.store._place(self.indices[number], int(self.store.table.first_row[self.indices.start]))
+        store, index = self.store, self.indices[number]
+        first = store._row_starts[self.indices.start]
+        return slice(store._row_starts[index] - first, store._row_starts[index + 1] - first), store._shapes[
+            index
+        ]
 
     def clip(self, number: int) -> StoredClip:
         """The clip ``number`` of the block, whose arrays are views of the block's."""
@@ -273,7 +276,21 @@ class Store:
 
     def key(self, index: int) -> ClipKey:
         """The numbers in the name of the clip with this index."""
-        return ClipKey(*(int(getattr(self.table, name)[index]) for name in KEY_COLUMNS))
+        return self._keys[index]
+
+    @cached_property
+    def _keys(self) -> tuple[ClipKey, ...]:
+        return tuple(map(ClipKey, *(getattr(self.table, name).tolist() for name in KEY_COLUMNS)))
+
+    @cached_property
+    def _shapes(self) -> list[tuple[int, int]]:
+        """(M, T) of each clip."""
+        return list(zip(self.table.persons.tolist(), self.table.frames.tolist(), strict=True))
+
+    @cached_property
+    def _row_starts(self) -> list[int]:
+        """The first row of each clip, and R."""
+        return [*self.table.first_row.tolist(), int((self.table.frames * self.table.persons).sum())]
 
     def clip(self, which: int | str) -> StoredClip:
         """Read one clip by index or name.
@@ -311,11 +328,10 @@ class Store:
     def _runs(self, indices: Iterable[int] | None) -> Iterator[range]:
         """The clips ``indices`` as runs of neighbours, of up to `BLOCK_BYTES` or one clip."""
         most = max(1, BLOCK_BYTES // bytes_per_row(self.array("joint").shape[1]))
-        run = range(0)
+        run, starts = range(0), self._row_starts
         for index in range(len(self)) if indices is None else indices:
-            longer = range(run.start, index + 1)
-            if run and index == run.stop and self._rows_of(longer).stop - self._rows_of(run).start <= most:
-                run = longer
+            if run and index == run.stop and starts[index + 1] - starts[run.start] <= most:
+                run = range(run.start, index + 1)
                 continue
             if run:
                 yield run
@@ -325,9 +341,7 @@ class Store:
 
     def _rows_of(self, run: range) -> slice:
         """The rows of neighbouring clips."""
-        first, table, last = run.start, self.table, run.stop - 1
-        end = int(table.first_row[last]) + int(table.frames[last]) * int(table.persons[last])
-        return slice(int(table.first_row[first]), end)
+        return slice(self._row_starts[run.start], self._row_starts[run.stop])
 
     def positions(self, clips: NDArray[np.integer], slice_rows: int = SLICE_ROWS) -> Iterator[Rows]:
         """Read the positions of clips in slices, one after the other, so that the caller decides where they are kept.
@@ -365,12 +379,6 @@ class Store:
                 raise _damaged(self.path, f"array /{path} is missing")
             self._arrays[path] = found
         return self._arrays[path]
-
-    def _place(self, index: int, start: int) -> tuple[slice, tuple[int, int]]:
-        """The rows (person-major) of a clip in an array that begins at row ``start``, and their shape (M, T)."""
-        frames, persons = int(self.table.frames[index]), int(self.table.persons[index])
-        first = int(self.table.first_row[index]) - start
-        return slice(first, first + frames * persons), (persons, frames)
 
     def _read(self, name: str, what: int | slice) -> Any:
         try:
@@ -415,16 +423,11 @@ def _size(path: Path) -> int:
         PspError: There is no such file, or it is a folder, pipe or device, from which reading could wait forever.
     """
     try:
-        found = path.stat()
+        return regular_size(path)
     except FileNotFoundError:
         raise PspError(f"{path}: no such file", fix="Check the path, or run psptool prepare.") from None
     except (OSError, ValueError) as error:
-        raise cannot_read(path, error) from error
-    if not stat.S_ISREG(found.st_mode):
-        what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-        fix = "Choose a file in it." if stat.S_ISDIR(found.st_mode) else "Copy its content to a file."
-        raise PspError(f"{path}: is {what}", expected="the HDF5 file of a dataset", fix=fix)
-    return found.st_size
+        raise cannot_read(path, error, expected="the HDF5 file of a dataset") from error
 
 
 def _manifest(path: Path, file: h5py.File) -> DatasetManifest:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from psptool.common.errors import PspError, cannot_read
+from psptool.common.paths import MAX_JSON, read_bytes
 from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.exchange.contents import dataset_named, stem
 from psptool.schemas.description import DatasetDescription
@@ -66,7 +67,7 @@ def read_names(path: Path, labels: Mapping[str, Labels]) -> dict[str, tuple[str,
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The non-empty lines of a text file with their 1-based numbers. A byte order mark determines the encoding."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MAX_JSON)
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         lines = data.decode("utf-16" if wide else "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, cannot_read
+from psptool.common.paths import regular_size
 
 MOST_RATIO = 200
 """Maximum compression ratio of a member. Zero padding compresses well, but coordinates do not."""
@@ -34,8 +35,9 @@ def map_npy(path: Path) -> NDArray[Any]:
         PspError: The file cannot be read, is damaged, or contains objects.
     """
     try:
+        size = regular_size(path)
         with path.open("rb") as file:
-            return _map(path, str(path), file, 0, path.stat().st_size)
+            return _map(path, str(path), file, 0, size)
     except PspError:
         raise
     except Exception as error:
@@ -50,6 +52,7 @@ def map_npz(path: Path) -> dict[str, NDArray[Any]]:
         PspError: The archive cannot be read, is damaged, contains objects, or a member exceeds `MOST_RATIO`.
     """
     try:
+        regular_size(path)
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return {
                 member.filename.removesuffix(".npy"): _member(path, file, archive, member)

@@ -208,6 +208,8 @@ def _named(path: Path, seen: _Seen) -> Iterator[FileRef]:
     try:
         if stat.S_ISDIR(status.st_mode):
             yield from _in_folder(path, seen)
+        elif not stat.S_ISREG(status.st_mode):
+            raise PspError(f"{path}: not a file, folder or archive", fix="Check the path.")
         elif path.name.lower().endswith(ARCHIVE_SUFFIXES):
             yield from _in_archive(path, seen)
         elif path.suffix.lower() in UNREAD_SUFFIXES or UNREAD_PART.search(path.name.lower()):
@@ -217,10 +219,8 @@ def _named(path: Path, seen: _Seen) -> Iterator[FileRef]:
                 _READ,
                 "Unpack it and use the folder instead.",
             )
-        elif stat.S_ISREG(status.st_mode):
-            yield FileRef(str(path), None, status.st_size, status.st_mtime_ns)
         else:
-            raise PspError(f"{path}: not a file, folder or archive", fix="Check the path.")
+            yield FileRef(str(path), None, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise cannot_read(error.filename or path, error) from error
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, cannot_read
+from psptool.common.paths import regular_size
 
 _KINDS = "fiubU"
 """Allowed dtype kinds: floats, signed and unsigned integers, booleans, strings."""
@@ -48,8 +49,9 @@ def load_pickle(path: Path) -> Any:
         PspError: The file cannot be read, is damaged, or contains objects other than arrays and built-in types.
     """
     try:
+        size = regular_size(path)
         with path.open("rb") as file:
-            return _Unpickler(_Bounded(file, path.stat().st_size)).load()
+            return _Unpickler(_Bounded(file, size)).load()
     except OSError as error:
         raise cannot_read(path, error) from error
     except Refused as error:

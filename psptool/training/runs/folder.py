@@ -7,6 +7,7 @@ or not at all. A folder without ``last.safetensors`` is an unfinished run; it ca
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from psptool.common.atomic_write import is_partial, lock, write_whole
 from psptool.common.errors import PspError, cannot_read, cannot_write, suggest, system_message
-from psptool.common.paths import MAX_JSON, read_text
+from psptool.common.paths import MAX_JSON, read_text, regular_size
 from psptool.schemas.run import RunConfig
 from psptool.training.runs.weights import weights_bytes
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST = 2**53
+_LARGEST_FINITE = 3.5e38
+"""Losses are float32. The curves of larger values have no axis."""
 NOT_TERMS = ("step", "lr", "seconds", "validation")
 """Keys of a log entry other than the loss and its terms."""
 
@@ -238,6 +241,18 @@ class RunFolder:
         kept = [json.dumps(entry) + "\n" for entry in self.read_log() if entry["step"] <= step]
         write_whole(self.log, "".join(kept))
 
+    def read_resume(self) -> bytes:
+        """The content of ``resume.pt``.
+
+        Raises:
+            PspError: It cannot be read.
+        """
+        try:
+            regular_size(self.resume)
+            return self.resume.read_bytes()
+        except OSError as error:
+            raise cannot_read(self.resume, error) from error
+
     def save_resume(self, state: bytes) -> None:
         """Write ``resume.pt`` completely or not at all, after flushing the log to disk.
 
@@ -301,12 +316,15 @@ def _log_entry(line: str) -> dict[str, Any] | None:
         return None
     if not isinstance(entry, dict) or type(entry.get("step")) is not int:
         return None
-    # Larger integers are not the log's, and no float can hold some of them.
-    plain = all(
-        key.isprintable() and (type(value) is float or (type(value) is int and abs(value) < _LARGEST))
-        for key, value in entry.items()
-    )
+    plain = all(key.isprintable() and _is_logged(value) for key, value in entry.items())
     return entry if plain else None
+
+
+def _is_logged(value: Any) -> bool:
+    """Whether a value can be one of a log."""
+    if type(value) is int:
+        return abs(value) < _LARGEST
+    return type(value) is float and not _LARGEST_FINITE < abs(value) < math.inf
 
 
 @contextmanager

@@ -163,7 +163,7 @@ def _resume_locked(
     if folder.resume.exists() and not folder.finished:
         every = {"checkpoint_every": config.training.checkpoint_every}
         resumed = run.model_copy(update={"training": run.training.model_copy(update=every)})
-        return RunSlot(folder, resumed, folder.resume.read_bytes(), held=held)
+        return RunSlot(folder, resumed, folder.read_resume(), held=held)
     if resume == "required":
         if folder.finished:
             raise PspError(
@@ -217,7 +217,7 @@ def find_weights(folder: RunFolder, config: RunConfig, which: Literal["last", "b
             f"{folder.path}: interrupted before the first checkpoint",
             fix=f"Restart: {command.format('auto')}",
         )
-    step = read_state(folder.resume.read_bytes(), str(folder.resume))["step"]
+    step = read_state(folder.read_resume(), str(folder.resume))["step"]
     raise PspError(
         f"{folder.path}: interrupted at step {step} of {config.training.optim.steps}",
         fix=f"Resume: {command.format('required')}",

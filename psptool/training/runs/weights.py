@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psptool.common.errors import PspError, cannot_read
+from psptool.common.paths import regular_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors.torch import load
 
     try:
+        regular_size(path)
         data = path.read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from error

@@ -13,7 +13,6 @@ import psptool.data.skeletons
 from psptool.common.errors import PspError, suggest
 from psptool.data.skeletons import keys as _keys
 from psptool.schemas.description import ClipNames, DatasetDescription
-from psptool.schemas.plain_yaml import read_yaml
 from psptool.schemas.problems import Problem, Problems, error_of, problems_of
 from psptool.schemas.skeleton import SkeletonDescription
 
@@ -41,13 +40,19 @@ def skeleton_names() -> tuple[str, ...]:
 @cache
 def builtin_dataset(name: str) -> DatasetDescription:
     """The built-in dataset ``name``, which must exist."""
-    return load_description(_FOLDER / "datasets" / f"{name}.yaml")
+    from psptool.schemas.plain_yaml import read_packaged  # most commands read no YAML
+
+    path = _FOLDER / "datasets" / f"{name}.yaml"
+    return _validated(path, read_packaged(path), DatasetDescription)
 
 
 @cache
 def builtin_skeleton(name: str) -> SkeletonDescription:
     """The built-in skeleton ``name``, which must exist."""
-    return load_skeleton(_FOLDER / "skeletons" / f"{name}.yaml")
+    from psptool.schemas.plain_yaml import read_packaged
+
+    path = _FOLDER / "skeletons" / f"{name}.yaml"
+    return _validated(path, read_packaged(path), SkeletonDescription)
 
 
 def builtin_datasets() -> tuple[DatasetDescription, ...]:
@@ -84,7 +89,9 @@ def find_datasets(given: Given) -> tuple[DatasetDescription, ...]:
     if isinstance(given, DatasetDescription):
         return (given,)
     path = Path(given)
-    if path.suffix.lower() in SUFFIXES or (path.is_file() and str(given) not in choices()):
+    if path.suffix.lower() in SUFFIXES or (
+        path.exists() and not path.is_dir() and str(given) not in choices()
+    ):
         return (load_description(path),)
     return datasets_named(str(given))
 
@@ -120,6 +127,8 @@ def load_description(path: Path) -> DatasetDescription:
     Raises:
         PspError: The file cannot be read, or has mistakes; all of them are listed.
     """
+    from psptool.schemas.plain_yaml import read_yaml
+
     values = read_yaml(path)
     if isinstance(clips := values.get("clips"), dict) and isinstance(table := clips.get("table"), str):
         values = {**values, "clips": {**clips, "table": str(path.parent / table)}}
@@ -132,6 +141,8 @@ def load_skeleton(path: Path) -> SkeletonDescription:
     Raises:
         PspError: As for `load_description`.
     """
+    from psptool.schemas.plain_yaml import read_yaml
+
     return _validated(path, read_yaml(path), SkeletonDescription)
 
 

@@ -39,6 +39,16 @@ def read_yaml(path: Path, fix: str = "Check the path and its permissions.") -> d
     return values
 
 
+def read_packaged(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file of the package, read by libyaml if PyYAML has it, which takes a tenth of the time.
+
+    These files mean the same to both loaders.
+    """
+    loader = getattr(yaml, "CSafeLoader", _Loader)
+    values: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
+    return values
+
+
 MAX_YAML = 200_000
 """Largest YAML file, in bytes; it takes 2 s to read. A run's configuration has 10,000."""
 _LONGEST_NUMBER = 40

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import psptool.data.skeletons
 from psptool.common.errors import PspError
 from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.making import SplitRequest, make_split
@@ -21,7 +22,9 @@ from psptool.schemas.builtin import (
     load_description,
 )
 from psptool.schemas.description import DatasetDescription
+from psptool.schemas.plain_yaml import read_packaged, read_yaml
 
+PACKAGED = Path(psptool.data.skeletons.__file__).parent
 VALUES: dict[str, Any] = {
     "name": "own",
     "skeleton": "kinect20",
@@ -63,6 +66,11 @@ def test_a_stored_description_is_the_same_after_it_is_read(name: str) -> None:
     assert again == stored
     assert again.model_dump_json() == stored.model_dump_json()
     assert again.topology == builtin_dataset(name).topology
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGED.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_both_loaders_read_the_same_in_a_file_of_the_package(path: Path) -> None:
+    assert read_packaged(path) == read_yaml(path)
 
 
 def test_a_group_has_its_datasets_from_few_classes_to_many() -> None:

@@ -164,6 +164,9 @@ def _show_windows(done: Timelines) -> None:
         ("recording", "from s", "to s", "class", "windows", "mean probability %"),
         rows,
     )
+    for recording in done.recordings:
+        for noted in recording.notes:
+            say(f"{recording.name}: {noted}")
 
 
 def _answer(window: PredictedWindow) -> str:

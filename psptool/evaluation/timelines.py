@@ -78,6 +78,7 @@ def predict_windows(
                         name=source.name,
                         source=str(source.files[0]),
                         frames=recording.frames,
+                        notes=recording.notes,
                         windows=tuple(windows),
                     )
                 )

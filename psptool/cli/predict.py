@@ -26,26 +26,26 @@ EXAMPLES = examples(
     "psptool predict all_sqe",
     "psptool predict --model runs/ucla-xview-0.05-s0-psp-small all_sqe",
     "psptool predict all_sqe --top 3 --out predictions.json",
-    "psptool predict all_sqe/a01_s01_e00_v01.json --window 1 --stride 0.5 --page timeline.html",
+    "psptool predict all_sqe --window 1 --stride 0.5 --page timeline.html",
 )
 
 
 def predict(
     files: Annotated[
-        list[Path], typer.Argument(help="Recordings, folders, zip and tar archives.", show_default=False)
+        list[Path], typer.Argument(help="Recordings, folders and archives.", show_default=False)
     ],
     model: Annotated[
         Path | None,
         typer.Option(help="Run folder or .safetensors; by default the newest run."),
     ] = None,
     top: Annotated[int, typer.Option(help="Classes to list per recording.")] = 5,
-    weights: Annotated[str, typer.Option(help="Checkpoint: last, or best on the validation clips.")] = "last",
+    weights: Annotated[str, typer.Option(help="Checkpoint: last or best.")] = "last",
     logits: Annotated[
         bool, typer.Option("--logits", help="Include the logits of all classes in JSON.")
     ] = False,
     window: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Predict windows of this length in long recordings."),
+        typer.Option(metavar="SECONDS", help="Classify windows of this length in long recordings."),
     ] = None,
     stride: Annotated[
         float | None,
@@ -54,16 +54,12 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Write the predictions to a JSON file.")] = None,
     page: Annotated[
         Path | None,
-        typer.Option(help="Write an HTML page with the skeletons; with --window, the timeline too."),
+        typer.Option(help="Write an HTML page with skeletons and timelines."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
-    """Recognize actions in raw recordings.
-
-    File names are free. With --window, each window is prepared and classified like a clip of its own. Exit code 1 if a
-    recording could not be used.
-    """
+    """Recognize actions in raw recordings. Exit code 1 if one could not be used."""
     from psptool.device import choose_device
     from psptool.evaluation import models
     from psptool.schemas.scores import Weights

@@ -10,12 +10,8 @@ from typing import Any
 from psptool.common.figures import SERIES
 from psptool.schemas.timeline import PredictedWindow
 
-SHADES = (
-    "var(--{})",
-    "color-mix(in srgb, var(--{}) 50%, var(--ink))",
-    "color-mix(in srgb, var(--{}) 45%, var(--card))",
-)
-"""CSS colours made of each colour of `SERIES`. Further classes repeat the colours."""
+SHADES = (None, ("ink", 50), ("card", 55))
+"""Shades of the colours of `SERIES`: the colour mixed in, and its share in %. Further classes repeat the colours."""
 
 
 def class_colours(timelines: Sequence[Sequence[PredictedWindow]]) -> dict[str, str]:
@@ -25,7 +21,12 @@ def class_colours(timelines: Sequence[Sequence[PredictedWindow]]) -> dict[str, s
 
 
 def _colour(n: int) -> str:
-    return SHADES[n // len(SERIES) % len(SHADES)].format(SERIES[n % len(SERIES)])
+    colour, shade = _variable(SERIES[n % len(SERIES)]), SHADES[n // len(SERIES) % len(SHADES)]
+    return colour if shade is None else f"color-mix(in srgb, {colour}, {_variable(shade[0])} {shade[1]}%)"
+
+
+def _variable(name: str) -> str:
+    return f"var(--{name})"
 
 
 def timeline_data(

@@ -109,6 +109,7 @@ def _json(path: Path) -> tuple[dict[str, Any], str]:
         "run": (lambda file: _run(file.parent), f"psptool evaluate {folder}"),
         "scores": (_scores, f"psptool table {path}"),
         "prediction": (_prediction, f"psptool view {path}"),
+        "timeline": (_timeline, f"psptool view {path}"),
         "table": (_table, "psptool table runs"),
     }
     show, following = shown[_kind_of(path, list(shown))]
@@ -135,7 +136,7 @@ def _kind_of(path: Path, kinds: Sequence[str]) -> str:
         raise PspError(
             f"{path}: not a file of psptool",
             f"keys {', '.join(sorted(keys)[:5])}",
-            "a split, report, config.json, scores, prediction or table",
+            "a split, report, config.json, scores, prediction, timeline or table",
             "Raw recordings are shown by psptool view.",
         )
     return best
@@ -183,6 +184,22 @@ def _prediction(path: Path) -> dict[str, Any]:
     return {
         **values,
         "clips": len(found.clips),
+        "unusable": len(found.unusable),
+        "predicted": dict(actions.most_common()),
+    }
+
+
+def _timeline(path: Path) -> dict[str, Any]:
+    from psptool.schemas.timeline import Timelines
+
+    found = Timelines.load(path)
+    windows = [window for recording in found.recordings for window in recording.windows]
+    actions = Counter(window.top[0].class_name for window in windows if window.top)
+    values = found.model_dump(mode="json", exclude={"format_version", "classes", "recordings", "unusable"})
+    return {
+        **values,
+        "recordings": len(found.recordings),
+        "windows": len(windows),
         "unusable": len(found.unusable),
         "predicted": dict(actions.most_common()),
     }
@@ -251,7 +268,7 @@ def _json_findings(path: Path) -> list[str]:
     from psptool.schemas.scores import Scores
     from psptool.schemas.split import Split
 
-    kind = _kind_of(path, ("split", "report", "run", "scores", "prediction", "table"))
+    kind = _kind_of(path, ("split", "report", "run", "scores", "prediction", "timeline", "table"))
     if kind == "run":
         return _run_findings(path.parent)
     if kind == "scores":

@@ -23,8 +23,7 @@ from psptool.evaluation.predicting import ragged
 from psptool.evaluation.scoring import score_ragged, softmax
 from psptool.formats.readers.base import STATE_UNKNOWN, RawClip
 from psptool.preparation.interpolation import is_missing
-from psptool.preparation.normalize import normalize
-from psptool.preparation.selection import find_persons
+from psptool.preparation.worker import prepare_raw
 
 
 class LoadedModel:
@@ -145,9 +144,7 @@ class LoadedModel:
         rate = dataset.frame_rate if frame_rate is None else frame_rate
         clip = replace(raw_clip("joints", resampled(recorded, rate, dataset.frame_rate)), up=dataset.up)
         settings = self.trained.config.preparation
-        return normalize(
-            clip.name, clip.key, find_persons(clip, self.topology, settings), self.topology, settings
-        )
+        return prepare_raw(clip, self.topology, settings)
 
     def _check_joints(self, what: str, shape: tuple[int, ...]) -> None:
         if len(shape) in (3, 4) and shape[-2:] == (self.topology.size, 3):

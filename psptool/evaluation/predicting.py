@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,8 +59,7 @@ def predict(
     Raises:
         PspError: A path does not exist, no recording is usable, ``top`` is below 1, or logits are not finite.
     """
-    if top < 1:
-        raise PspError("--top", str(top), "at least 1 action")
+    check_top(top)
     found, unusable = find_recordings(paths, model.config.description)
     total, done = sum(len(sources) for _, sources in found), 0
     clips: list[PredictedClip] = []
@@ -74,28 +74,48 @@ def predict(
                 for source, outcome in zip(batch, outcomes, strict=True)
                 if outcome.clip is not None
             ]
-            clips += _classify(model, usable, top, logits)
+            clips += _predicted(model, usable, top, logits)
             done += len(batch)
             if on_progress is not None:
                 on_progress(done, total)
     if not clips:
-        raise PspError(
-            f"{counted(len(unusable), 'recording')} found, of which none can be used",
-            unusable[0].detail or f"{unusable[0].source}: {unusable[0].reason}",
-            fix="Check these files.",
-        )
-    config = model.config
+        raise none_usable(unusable)
     return Prediction(
-        model=str(model.path),
-        weights=model.weights,
-        dataset=config.dataset,
-        topology=config.topology.name,
-        description=None if config.dataset in builtin.dataset_names() else config.description.without_lists(),
-        classes=config.class_names,
+        **predicted_by(model),
         clips=tuple(sorted(clips, key=lambda clip: (clip.name, clip.source))),
         unusable=tuple(unusable),
         tool_version=__version__,
     )
+
+
+def check_top(top: int) -> None:
+    """Raise a `PspError` unless ``top`` is at least 1."""
+    if top < 1:
+        raise PspError("--top", str(top), "at least 1 action")
+
+
+def none_usable(unusable: Sequence[LeftOut]) -> PspError:
+    """The error if no recording can be used, with the reason of the first one."""
+    return PspError(
+        f"{counted(len(unusable), 'recording')} found, of which none can be used",
+        unusable[0].detail or f"{unusable[0].source}: {unusable[0].reason}",
+        fix="Check these files.",
+    )
+
+
+def predicted_by(model: TrainedModel) -> dict[str, Any]:
+    """The values of `PredictedBy` for a model."""
+    config = model.config
+    return {
+        "model": str(model.path),
+        "weights": model.weights,
+        "dataset": config.dataset,
+        "topology": config.topology.name,
+        "description": None
+        if config.dataset in builtin.dataset_names()
+        else config.description.without_lists(),
+        "classes": config.class_names,
+    }
 
 
 def find_recordings(
@@ -142,16 +162,46 @@ def ragged(clips: Sequence[PreparedClip], model: TrainedModel) -> RaggedClips:
     )
 
 
-def _classify(
-    model: TrainedModel, usable: Sequence[tuple[ClipSource, PreparedClip]], top: int, with_logits: bool
-) -> list[PredictedClip]:
-    if not usable:
+class Classified(NamedTuple):
+    """The most probable classes of one clip, and the logits of all classes if requested."""
+
+    top: tuple[ClassProbability, ...]
+    logits: tuple[float, ...] | None
+
+
+def classify(
+    model: TrainedModel, clips: Sequence[PreparedClip], top: int, with_logits: bool
+) -> list[Classified]:
+    """Classify prepared clips in one batch.
+
+    Raises:
+        PspError: Logits are not finite.
+    """
+    if not clips:
         return []
-    clips = ragged([clip for _, clip in usable], model)
-    names = [source.name for source, _ in usable]
-    fused = score_ragged(model.net, model.config, clips, np.arange(len(names)), names).fused  # (N, K)
+    names, class_names = [clip.name for clip in clips], model.config.class_names
+    everything = np.arange(len(clips))
+    fused = score_ragged(model.net, model.config, ragged(clips, model), everything, names).fused  # (N, K)
     probabilities = softmax(fused)
     order = np.argsort(-fused, axis=1, kind="stable")[:, :top]  # (N, top)
+    return [
+        Classified(
+            tuple(
+                ClassProbability(
+                    class_name=class_names[label], label=label, probability=float(probabilities[n, label])
+                )
+                for label in order[n].tolist()
+            ),
+            tuple(fused[n].tolist()) if with_logits else None,
+        )
+        for n in range(len(clips))
+    ]
+
+
+def _predicted(
+    model: TrainedModel, usable: Sequence[tuple[ClipSource, PreparedClip]], top: int, with_logits: bool
+) -> list[PredictedClip]:
+    found = classify(model, [clip for _, clip in usable], top, with_logits)
     return [
         PredictedClip(
             name=source.name,
@@ -159,17 +209,10 @@ def _classify(
             frames=clip.frames,
             persons=clip.persons,
             notes=notes_of(clip),
-            top=tuple(
-                ClassProbability(
-                    class_name=model.config.class_names[label],
-                    label=label,
-                    probability=float(probabilities[n, label]),
-                )
-                for label in order[n].tolist()
-            ),
-            logits=tuple(fused[n].tolist()) if with_logits else None,
+            top=classified.top,
+            logits=classified.logits,
         )
-        for n, (source, clip) in enumerate(usable)
+        for (source, clip), classified in zip(usable, found, strict=True)
     ]
 
 

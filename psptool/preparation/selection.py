@@ -117,6 +117,12 @@ def select(
     return _joined(tracks, settings)
 
 
+def every_track(tracks: Sequence[Track]) -> Selection:
+    """All tracks as persons; tracks that share no frame are joined, in the order of their first frames."""
+    order = sorted(range(len(tracks)), key=lambda n: int(tracks[n].frame[0]))
+    return Selection(_continue(tracks, order, len(tracks))[0])
+
+
 def _by(measure: Sequence[float], tracks: Sequence[Track]) -> list[int]:
     """Indices of the tracks in descending order of ``measure``."""
     return sorted(range(len(tracks)), key=lambda n: (-measure[n], int(tracks[n].frame[0]), tracks[n].body))

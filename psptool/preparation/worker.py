@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from psptool.common.errors import PspError, RawFormatError
+from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.writing import PackedClips, pack
 from psptool.formats.readers.ahead import ReadAhead
-from psptool.formats.readers.base import ClipSource, Reader
+from psptool.formats.readers.base import ClipSource, RawClip, Reader
 from psptool.formats.readers.sources import MAX_BYTES, read_clip
 from psptool.formats.readers.text import same_text
 from psptool.preparation.normalize import normalize
@@ -175,10 +176,21 @@ def prepare_clip(
                     fix="Use only one of them with --raw, or remove the wrong one.",
                 )
         clip = reader.parse(source, blobs)
-        persons = find_persons(clip, reader.topology, settings)
-        prepared = normalize(clip.name, clip.key, persons, reader.topology, settings)
+        prepared = prepare_raw(clip, reader.topology, settings)
     except RawFormatError as error:
-        where = str(source.files[0])
-        left_out = LeftOut(name=source.name, source=where, reason=error.reason, detail=str(error))
-        return Outcome(None, left_out, len(copies) - 1)
+        return Outcome(None, left_out(source, error), len(copies) - 1)
     return Outcome(prepared, None, len(copies) - 1)
+
+
+def prepare_raw(clip: RawClip, topology: Topology, settings: PreparationSettings) -> PreparedClip:
+    """Prepare a parsed clip.
+
+    Raises:
+        RawFormatError: There is no person in it, or its positions are out of range.
+    """
+    return normalize(clip.name, clip.key, find_persons(clip, topology, settings), topology, settings)
+
+
+def left_out(source: ClipSource, error: RawFormatError) -> LeftOut:
+    """The entry of the report for a clip that cannot be used."""
+    return LeftOut(name=source.name, source=str(source.files[0]), reason=error.reason, detail=str(error))

@@ -39,8 +39,8 @@ class PredictedClip(Strict):
     )
 
 
-class Prediction(Artefact):
-    """Predictions for all given recordings, in the order of their names."""
+class PredictedBy(Strict):
+    """The model of a prediction, and its classes."""
 
     format_version: Literal[1] = 1
     model: str = Field(description="Run folder or model file")
@@ -51,6 +51,11 @@ class Prediction(Artefact):
         None, description="The dataset, without clip lists; null for a built-in one"
     )
     classes: tuple[str, ...] = Field(description="Names of the actions, indexed by label")
+
+
+class Prediction(PredictedBy, Artefact):
+    """Predictions for all given recordings, in the order of their names."""
+
     clips: tuple[PredictedClip, ...]
     unusable: tuple[LeftOut, ...] = Field((), description="Recordings that cannot be used, with the reason")
     tool_version: str

@@ -234,6 +234,7 @@ class Player {
     this.stages = clip.scenes.map((scene) => new Stage(new Scene(scene, clip, topology), stages));
     this.controls(root, "compact" in root.dataset);
     this.overlay = clip.attention ? new Attention(this, clip.attention, topology) : null;
+    this.timeline = clip.timeline ? new Timeline(this, clip.timeline) : null;
     this.stages.forEach((stage) => this.grip(stage.canvas));
     root.addEventListener("keydown", (event) => this.key(event));
     root.addEventListener("pointerenter", () => { current = this; });
@@ -342,6 +343,7 @@ class Player {
     this.slider.value = this.frame;
     this.output.textContent = `${this.frame + 1} / ${this.frames}  ${(this.frame / this.fps).toFixed(2)} s`;
     this.presence();
+    this.timeline?.show(this.frame);
   }
 
   // One row per person under the slider: solid in frames with the person, faint in others.

@@ -6,7 +6,7 @@ Notation for array shapes: M persons, T frames, V joints.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ from psptool.data.skeletons.derive import words
 from psptool.data.skeletons.keys import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
+from psptool.schemas.timeline import PredictedWindow
 from psptool.view.maps import ClipAttention, level_groups_of, packed_attention
+from psptool.view.timeline import class_colours, timeline_data
 
 AXES = {
     "y": ((-1, 0, 0), (0, 1, 0), (0, 0, -1)),
@@ -68,6 +70,7 @@ class ViewedClip:
         attention: Attention maps of a run.
         notes: Notes of the preparation.
         frame_rate: Frames per second.
+        windows: The windows of a long recording with their predictions.
     """
 
     topology: Topology
@@ -78,6 +81,7 @@ class ViewedClip:
     attention: ClipAttention | None = None
     notes: tuple[str, ...] = ()
     frame_rate: float = 30
+    windows: tuple[PredictedWindow, ...] = ()
 
     @property
     def name(self) -> str:
@@ -120,7 +124,8 @@ def page_data(clips: Sequence[ViewedClip]) -> dict[str, Any]:
     """The JSON for `player.js`: scenes, topologies and the initial view."""
     topologies = {clip.topology.name: _topology_data(clip.topology) for clip in clips}
     shared = {"axes": AXES, "view": {"yaw": YAW, "pitch": PITCH, "zoom": 1}}
-    return {**shared, "topologies": topologies, "clips": [_clip_data(clip) for clip in clips]}
+    colours = class_colours([clip.windows for clip in clips])
+    return {**shared, "topologies": topologies, "clips": [_clip_data(clip, colours) for clip in clips]}
 
 
 def rounding(clips: Sequence[ViewedClip]) -> float:
@@ -129,7 +134,7 @@ def rounding(clips: Sequence[ViewedClip]) -> float:
     return max(steps, default=0.0) / 2
 
 
-def _clip_data(clip: ViewedClip) -> dict[str, Any]:
+def _clip_data(clip: ViewedClip, colours: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": clip.name,
         "topology": clip.topology.name,
@@ -137,6 +142,7 @@ def _clip_data(clip: ViewedClip) -> dict[str, Any]:
         "fps": clip.frame_rate,
         "scenes": [_scene_data(scene) for scene in clip.scenes],
         "attention": None if clip.attention is None else packed_attention(clip.attention),
+        "timeline": timeline_data(clip.windows, clip.frames, colours) if clip.windows else None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from psptool.common.errors import PspError
-from psptool.common.paths import recalled, regular_size, shown
+from psptool.common.paths import MAX_JSON, read_text, recalled, regular_size, shown
 from psptool.common.text import counted
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import Store, open_store
@@ -23,12 +24,13 @@ from psptool.formats.readers.packing import ARCHIVE_SUFFIXES, without_packing
 from psptool.formats.readers.sources import LOST, MAX_BYTES, clips_among, list_files, read_clip
 from psptool.preparation.interpolation import is_missing
 from psptool.preparation.normalize import normalize
-from psptool.preparation.selection import find_persons, place_persons, select
-from psptool.preparation.tracks import fill_missing_joints, join, place, split_tracks
+from psptool.preparation.selection import every_track, find_persons, place_persons, select
+from psptool.preparation.tracks import Track, fill_missing_joints, join, place, split_tracks
 from psptool.preparation.worker import notes_of
 from psptool.schemas.dataset import PreparationSettings, prepared_up
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import Prediction
+from psptool.schemas.timeline import Timeline, Timelines
 from psptool.view.scene import Scene, ViewedClip, normalized_scene, recorded_scene
 
 DEFAULT_CLIPS = 6
@@ -123,10 +125,7 @@ def viewed_recording(
     Raises:
         PspError: The recording cannot be read or prepared.
     """
-    raw = reader.parse(source, read_clip(source))
-    tracks = split_tracks(raw).tracks
-    if not tracks:
-        find_persons(raw, reader.topology, settings)  # raises an error that says why there is no person
+    raw, tracks = _parsed(reader, source, settings)
     filled = [fill_missing_joints(track, reader.topology) for track in tracks]
     kept = select(filled, reader.topology.center, settings, raw.up)
     persons = place_persons(filled, kept, raw.frames)
@@ -134,10 +133,8 @@ def viewed_recording(
     # Persons first, in order: a person has the same colour in both scenes.
     taken = {n for own in kept.persons for n in own}
     bodies = [*kept.persons, *((n,) for n in range(len(tracks)) if n not in taken)]
-    laid = place([join([tracks[n] for n in own]) for own in bodies], raw.frames)
-    xyz = np.where(is_missing(laid.xyz)[..., None], np.nan, laid.xyz)
     is_kept = tuple(n < len(kept.persons) for n in range(len(bodies)))
-    recorded = Scene("recorded", dataset.up, dataset.unit, xyz, laid.present, laid.state, is_kept)
+    recorded = _recorded(dataset, tracks, bodies, raw.frames, is_kept)
     scenes = (recorded, normalized_scene(prepared, prepared_up(dataset.up, settings.align)))
     return ViewedClip(
         reader.topology,
@@ -147,6 +144,57 @@ def viewed_recording(
         notes=_notes(raw, is_kept, prepared),
         frame_rate=dataset.frame_rate,
     )
+
+
+def viewed_timeline(
+    dataset: DatasetDescription,
+    reader: Reader,
+    source: ClipSource,
+    settings: PreparationSettings,
+    timeline: Timeline,
+    frame_rate: float,
+) -> ViewedClip:
+    """Read one long recording with the predictions of its windows. It has all bodies, and no normalized scene.
+
+    Raises:
+        PspError: The recording cannot be read or prepared.
+    """
+    raw, tracks = _parsed(reader, source, settings)
+    bodies = every_track(tracks)
+    filled = [fill_missing_joints(track, reader.topology) for track in tracks]
+    persons = place_persons(filled, bodies, raw.frames)
+    prepared = normalize(raw.name, raw.key, persons, reader.topology, settings)
+    is_kept = (True,) * len(bodies.persons)
+    return ViewedClip(
+        reader.topology,
+        "",
+        prepared,
+        (_recorded(dataset, tracks, bodies.persons, raw.frames, is_kept),),
+        notes=_notes(raw, is_kept, prepared),
+        frame_rate=frame_rate,
+        windows=timeline.windows,
+    )
+
+
+def _parsed(reader: Reader, source: ClipSource, settings: PreparationSettings) -> tuple[RawClip, list[Track]]:
+    raw = reader.parse(source, read_clip(source))
+    tracks = split_tracks(raw).tracks
+    if not tracks:
+        find_persons(raw, reader.topology, settings)  # raises an error that says why there is no person
+    return raw, tracks
+
+
+def _recorded(
+    dataset: DatasetDescription,
+    tracks: Sequence[Track],
+    bodies: Sequence[tuple[int, ...]],
+    frames: int,
+    is_kept: tuple[bool, ...],
+) -> Scene:
+    """The recorded scene of bodies, each given by the indices of its tracks."""
+    laid = place([join([tracks[n] for n in own]) for own in bodies], frames)
+    xyz = np.where(is_missing(laid.xyz)[..., None], np.nan, laid.xyz)
+    return Scene("recorded", dataset.up, dataset.unit, xyz, laid.present, laid.state, is_kept)
 
 
 def _notes(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[str, ...]:
@@ -248,8 +296,56 @@ def _evenly_spaced(available: Sequence[str], limit: int = DEFAULT_CLIPS) -> list
 
 
 def _predicted(file: Path, names: Sequence[str], settings: PreparationSettings) -> Found:
-    """The recordings of a prediction, read from their recorded paths, with the predicted classes."""
-    prediction = Prediction.load(file)
+    """The recordings of a prediction, or of a prediction for windows."""
+    if _has_windows(file):
+        return with_windows(Timelines.load(file), names, settings, file)
+    return with_classes(Prediction.load(file), names, settings, file)
+
+
+def predicted(prediction: Prediction | Timelines, settings: PreparationSettings) -> Found:
+    """The recordings of a prediction, up to `MAX_CLIPS` evenly spaced ones.
+
+    Raises:
+        PspError: A recording does not exist any more, or is damaged.
+    """
+    if isinstance(prediction, Timelines):
+        return with_windows(prediction, [one.name for one in prediction.recordings], settings)
+    return with_classes(prediction, [clip.name for clip in prediction.clips], settings)
+
+
+def _has_windows(file: Path) -> bool:
+    try:
+        values = json.loads(read_text(file, MAX_JSON))
+    except (OSError, ValueError, RecursionError):
+        return False  # Reading it as a prediction reports the error.
+    return isinstance(values, dict) and "recordings" in values
+
+
+def with_windows(
+    prediction: Timelines, names: Sequence[str], settings: PreparationSettings, file: Path = Path()
+) -> Found:
+    """The recordings of a prediction for windows, read from their recorded paths.
+
+    Args:
+        prediction: The prediction.
+        names: As in `find`.
+        settings: Preparation of the recordings.
+        file: The file of the prediction, for messages.
+    """
+    by_name = {timeline.name: timeline for timeline in prediction.recordings}
+    chosen, of = _choose(file, tuple(by_name), names)
+    find_recording = _Lookup(prediction.description)
+    clips = []
+    for name in chosen:
+        (dataset, reader), source = find_recording(by_name[name].source, name)
+        clips.append(viewed_timeline(dataset, reader, source, settings, by_name[name], prediction.frame_rate))
+    return Found(tuple(clips), of, settings, prediction.model)
+
+
+def with_classes(
+    prediction: Prediction, names: Sequence[str], settings: PreparationSettings, file: Path = Path()
+) -> Found:
+    """The recordings of a prediction, read from their recorded paths; arguments as for `with_windows`."""
     by_name = {clip.name: clip for clip in prediction.clips}
     chosen, of = _choose(file, tuple(by_name), names)
     find_recording = _Lookup(prediction.description)

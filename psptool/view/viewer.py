@@ -9,7 +9,7 @@ from psptool.formats.readers.base import STATE_UNKNOWN
 from psptool.view.page import render
 from psptool.view.scene import ViewedClip, page_data, rounding
 
-PLAYER, ATTENTION = "player.js", "attention.js"
+PLAYER, ATTENTION, TIMELINE = "player.js", "attention.js", "timeline.js"
 STATES = (
     (2, "tracked", "tracked"),
     (1, "inferred", "inferred"),
@@ -20,6 +20,11 @@ STATES = (
 KEYS = (
     "Drag to rotate, double-click to reset the view, click and use the wheel to zoom. Keys: space plays and pauses, "
     "← and → step one frame, Home and End go to the first and last frame, + and − zoom, 0 resets the view."
+)
+
+WINDOWS = (
+    "The timeline has one bar per window: its colour is the most probable class, its height the probability. "
+    "Click it to go to that time."
 )
 
 
@@ -34,6 +39,8 @@ def viewer_page(title: str, lead: str, clips: Sequence[ViewedClip]) -> str:
     scripts = [PLAYER]
     if any(clip.attention is not None for clip in clips):
         scripts.append(ATTENTION)
+    if any(clip.windows for clip in clips):
+        scripts.append(TIMELINE)
     cards = [{"heading": heading(clip), "facts": facts(clip), "predicted": predicted(clip)} for clip in clips]
     return render(
         "viewer.html",
@@ -71,6 +78,8 @@ def facts(clip: ViewedClip) -> list[str]:
         ("repetition", key.repetition),
     )
     texts += [f"{field} {value}" for field, value in fields if value >= 0]
+    if clip.windows:
+        texts.append(counted(len(clip.windows), "window"))
     return [*texts, *clip.notes]
 
 
@@ -95,4 +104,5 @@ def note(clips: Sequence[ViewedClip]) -> str:
         f" Recorded positions are rounded to {1000 * rounding(clips):.2f} mm." if rounding(clips) else ""
     )
     floor = " Floor grid: 0.5 m in recorded scenes, half of the spine length in normalized scenes."
-    return f"{KEYS}{floor}{rounded}"
+    timeline = f" {WINDOWS}" if any(clip.windows for clip in clips) else ""
+    return f"{KEYS}{timeline}{floor}{rounded}"

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from psptool.schemas.prediction import Prediction
+from psptool.schemas.timeline import Timelines
 from tests.cli.conftest import files
 
 
@@ -28,6 +29,57 @@ def test_predict_with_nothing_usable_or_no_sense_writes_nothing(here):
     assert "--top" in here("predict", "all_sqe", "--top", 0, "--out", "p.json", code=2).err
     assert "joints of the model" in here("predict", "nturgb+d_skeletons", "--out", "p.json", code=2).err
     assert "last, best" in here("predict", "all_sqe", "--weights", "lst", code=2).err
+    assert files() == before
+
+
+def test_predict_with_windows_writes_a_timeline_and_a_page_that_view_and_inspect_know(here):
+    ran = here(
+        "predict", "all_sqe", "--window", 0.5, "--json", "--out", "t.json", "--page", "t.html", "--top", 2
+    )
+    said = json.loads(ran.out)
+    assert (said["window"], said["stride"], said["frame_rate"]) == (15, 8, 30)
+    for recording in said["recordings"]:
+        windows = recording["windows"]
+        assert windows[0]["first"] == 0
+        assert windows[-1]["last"] == recording["frames"] - 1
+        assert windows[-1]["end"] == recording["frames"] / 30
+        assert all(len(window["top"]) == 2 for window in windows)
+    assert Timelines.load(Path("t.json")).model_dump(mode="json", by_alias=True) == said
+    assert "class Timeline" in Path("t.html").read_text(encoding="utf-8")
+    here("view", "t.json", "--out", "view.html")
+    assert "class Timeline" in Path("view.html").read_text(encoding="utf-8")
+    shown = json.loads(here("inspect", "t.json", "--json").out)
+    assert shown["recordings"] == len(said["recordings"])
+    assert shown["windows"] == sum(len(one["windows"]) for one in said["recordings"])
+    assert "valid" in here("validate", "t.json").out
+    rows = here("predict", "all_sqe", "--window", 0.5).out
+    assert "mean probability %" in rows
+
+
+def test_predict_writes_a_page_without_windows_too(here):
+    here("predict", "all_sqe", "--page", "p.html")
+    page = Path("p.html").read_text(encoding="utf-8")
+    assert "class Player" in page
+    assert "class Timeline" not in page
+
+
+def test_predict_with_windows_of_no_sense_writes_nothing(here):
+    Path("cut.json").write_text("{")
+    Path("folder").mkdir()
+    before = files()
+
+    def error(*options):
+        return here("predict", "all_sqe", "--page", "t.html", *options, code=2).err
+
+    assert "--window: found 0, expected a positive" in error("--window", 0)
+    assert "--window: found -2" in error("--window", -2)
+    assert "--window" in error("--window", "long")
+    assert "--stride: found 2 s, expected at most" in error("--window", 1, "--stride", 2)
+    assert "--stride: found no --window" in error("--stride", 1)
+    assert "--top" in error("--window", 1, "--top", 0)
+    assert "the file of --out" in error("--out", "t.html")
+    assert "folder: is a folder" in here("predict", "all_sqe", "--page", "folder", code=2).err
+    assert "none can be used" in here("predict", "cut.json", "--window", 1, "--page", "t.html", code=2).err
     assert files() == before
 
 

@@ -10,14 +10,16 @@ import pytest
 from psptool.evaluation.api import evaluate
 from psptool.formats.synthesis.recording import Faults
 from psptool.formats.synthesis.writing import write_ntu
+from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.run import RunConfig
 from psptool.view.attention import with_attention
 from psptool.view.report import report_page
-from psptool.view.sources import find
+from psptool.view.sources import find, predicted
 from psptool.view.viewer import viewer_page
 from tests.builtin import NTU120
 
 from .test_attention import TEST, run  # noqa: F401
+from .test_timeline import timelines, window
 
 webdriver = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -123,6 +125,31 @@ def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(bro
     """)
     titles = [title.text for title in browser.find_elements("css selector", ".stage .name")]
     assert titles == ["recorded", "normalized"] * len(names)
+    check_quiet(browser)
+
+
+def test_click_on_the_timeline_goes_to_that_time_and_the_cursor_follows(browser, tmp_path):
+    windows = (window(0, 9, "carry"), window(5, 14, "throw"), window(10, 19))
+    clips = predicted(timelines(tmp_path, *windows), PreparationSettings()).clips
+    file = tmp_path / "timeline.html"
+    file.write_text(viewer_page("long", "", clips), encoding="utf-8")
+    browser.get(file.as_uri())
+    check_plays(browser)
+    browser.execute_script("psptool.players[0].toggle(false)")
+    band = browser.find_element("css selector", ".band")
+    assert len(band.find_elements("css selector", "i")) == 3
+    frames = browser.execute_script("return psptool.players[0].frames")
+    for share, text in ((-0.45, "carry 75 %"), (0.4, "no body")):
+        webdriver.ActionChains(browser).move_to_element_with_offset(
+            band, share * band.rect["width"], 0
+        ).click().perform()
+        redrawn(browser)
+        assert abs(frame(browser) - (0.5 + share) * frames) <= 1
+        assert text in browser.find_element("css selector", ".player .meta").text
+        cursor = band.find_element("css selector", "b").rect
+        assert abs(cursor["x"] - band.rect["x"] - (0.5 + share) * band.rect["width"]) < 20
+    names = [name.text for name in browser.find_elements("css selector", ".player .legend span")]
+    assert names == ["carry", "throw"]
     check_quiet(browser)
 
 

@@ -1,0 +1,136 @@
+"""The timeline on a page: bars of the windows, colours of the classes, and bodies of a long recording."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psptool.formats.synthesis.writing import write_ucla
+from psptool.preparation.selection import every_track
+from psptool.preparation.tracks import Track
+from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.prediction import ClassProbability
+from psptool.schemas.timeline import PredictedWindow, Timeline, Timelines
+from psptool.view.sources import find, predicted
+from psptool.view.timeline import bars, class_colours, timeline_data
+from psptool.view.viewer import viewer_page
+from tests.builtin import UCLA
+
+from .test_page import HOSTILE
+
+NAME = "a01_s01_e00_v01"
+
+
+def window(first: int, last: int, *classes: str, start: int = 0) -> PredictedWindow:
+    return PredictedWindow(
+        first=first,
+        last=last,
+        start=(first - start) / 30,
+        end=(last - start + 1) / 30,
+        persons=len(classes) > 0,
+        reason="" if classes else "no body",
+        top=tuple(
+            ClassProbability(class_name=name, label=n, probability=0.75 / (n + 1))
+            for n, name in enumerate(classes)
+        ),
+    )
+
+
+def timelines(folder: Path, *windows: PredictedWindow) -> Timelines:
+    """A prediction for one synthetic recording in ``folder``."""
+    write_ucla(folder / "raw", [NAME])
+    (file,) = (folder / "raw").rglob("*.json")
+    frames = len(json.loads(file.read_text())["skeletons"])
+    return Timelines(
+        model="runs/one",
+        weights="last",
+        dataset="ucla",
+        topology="kinect20",
+        classes=UCLA.class_names,
+        frame_rate=30,
+        window=10,
+        stride=5,
+        recordings=(Timeline(name=NAME, source=str(file), frames=frames, windows=windows),),
+        tool_version="test",
+    )
+
+
+def data_of(page: str) -> dict[str, object]:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    found: dict[str, object] = json.loads(text)["clips"][0]
+    return found
+
+
+def test_bars_of_overlapping_windows_meet_halfway_between_their_centres() -> None:
+    # Centres at 5, 10, 15 and 18.
+    overlapping = [window(first, first + 9, "a") for first in (0, 5, 10, 13)]
+    assert bars(overlapping, 23) == [(0, 8), (8, 13), (13, 17), (17, 23)]
+    assert bars([window(0, 3, "a"), window(4, 7, "a")], 8) == [(0, 4), (4, 8)]
+    assert bars([window(100, 104, "a")], 5) == [(0, 5)]
+    numbered = [window(first, first + 9, "a") for first in (100, 105, 110, 113)]
+    assert bars(numbered, 23) == bars(overlapping, 23)
+
+
+def test_the_most_frequent_classes_have_the_colours_of_series() -> None:
+    colours = class_colours([[window(0, 1, "a"), window(2, 3, "b", "c")], [window(0, 1, "b"), window(2, 3)]])
+    assert colours == {"b": "var(--person0)", "a": "var(--person1)"}
+    many = class_colours([[window(0, 1, f"class {n}") for n in range(18)]])
+    assert len(set(many.values())) == 18
+
+
+def test_a_bar_has_the_colour_and_probability_of_its_class_and_none_without_a_person() -> None:
+    windows = [window(0, 9, "a", "b"), window(10, 19)]
+    data = timeline_data(windows, 20, {"z": "red", "a": "blue"})
+    assert data["classes"] == [("a", "blue")]
+    assert data["windows"] == [
+        {"from": 0, "to": 10, "colour": "blue", "share": 0.75, "text": "0.00 to 0.33 s: a 75 %, b 38 %"},
+        {"from": 10, "to": 20, "colour": None, "share": 0, "text": "0.33 to 0.67 s: no body"},
+    ]
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_page_has_the_timeline_of_the_recording(tmp_path: Path, from_file: bool) -> None:
+    prediction = timelines(tmp_path, window(0, 9, "carry"), window(5, 14, "throw"))
+    prediction.save(tmp_path / "timeline.json")
+    found = find(tmp_path / "timeline.json") if from_file else predicted(prediction, PreparationSettings())
+    page = viewer_page("t", "", found.clips)
+    assert "class Timeline" in page
+    assert "one bar per window" in page
+    assert "2 windows" in page
+    data = data_of(page)
+    assert [name for name, _ in data["timeline"]["classes"]] == ["carry", "throw"]  # type: ignore[index]
+    assert [scene["title"] for scene in data["scenes"]] == ["recorded"]  # type: ignore[attr-defined]
+    assert found.model == "runs/one"
+
+
+def test_page_without_windows_has_no_timeline(tmp_path: Path) -> None:
+    write_ucla(tmp_path, [NAME])
+    page = viewer_page("t", "", find(tmp_path).clips)
+    assert "class Timeline" not in page
+    assert data_of(page)["timeline"] is None
+
+
+def test_a_class_name_on_the_timeline_never_becomes_markup(tmp_path: Path) -> None:
+    prediction = timelines(tmp_path, window(0, 9, HOSTILE))
+    page = viewer_page("t", "", predicted(prediction, PreparationSettings()).clips)
+    assert HOSTILE not in page
+    assert "<img" not in page
+    assert data_of(page)["timeline"]["classes"] == [[HOSTILE, "var(--person0)"]]  # type: ignore[index]
+
+
+def test_bodies_that_share_no_frame_are_one_person_of_a_long_recording() -> None:
+    spans = {1: range(5), 2: range(3, 8), 3: range(6, 9), 4: range(8, 10)}
+    tracks = [
+        Track(
+            body,
+            np.array(frames, np.int32),
+            np.ones((len(frames), 2, 3), np.float32),
+            np.zeros((len(frames), 2), np.uint8),
+        )
+        for body, frames in spans.items()
+    ]
+    assert every_track(tracks).persons == ((0, 2), (1, 3))

@@ -370,6 +370,12 @@ class _Lookup:
         for found in sources:
             if found.name == name:
                 return form, found
+        if self._dataset is not None:
+            # A recording whose clip name is made of its folders has another name in a prediction.
+            for reader in make_readers(self._dataset, any_name=True):
+                for found in clips_among(list_files([place]), reader)[0]:
+                    if found.name == name:
+                        return (self._dataset, reader), found
         raise PspError(
             f"{source}: the recording {name} does not exist any more",
             fix="Restore it, or run psptool predict again.",

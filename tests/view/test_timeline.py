@@ -12,7 +12,9 @@ import pytest
 from psptool.formats.synthesis.writing import write_ucla
 from psptool.preparation.selection import every_track
 from psptool.preparation.tracks import Track
+from psptool.schemas.builtin import builtin_skeleton
 from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import ClassProbability
 from psptool.schemas.timeline import PredictedWindow, Timeline, Timelines
 from psptool.view.sources import find, predicted
@@ -105,6 +107,38 @@ def test_page_has_the_timeline_of_the_recording(tmp_path: Path, from_file: bool)
     assert [name for name, _ in data["timeline"]["classes"]] == ["carry", "throw"]  # type: ignore[index]
     assert [scene["title"] for scene in data["scenes"]] == ["recorded"]  # type: ignore[attr-defined]
     assert found.model == "runs/one"
+
+
+def test_page_finds_a_flat_recording_whose_clip_name_is_made_of_its_folders(tmp_path: Path) -> None:
+    (tmp_path / "walk").mkdir()
+    joints = np.random.default_rng(0).uniform(100, 300, (20, 17, 2)).astype(np.float32)
+    np.save(tmp_path / "walk" / "long.npy", joints)
+    values = {
+        "name": "own",
+        "skeleton": builtin_skeleton("coco17"),
+        "format": {"reader": "arrays"},
+        "unit": "px",
+        "up": "-y",
+        "frame_rate": 10,
+        "clips": {"pattern": "(?P<label>walk|sit)/.+"},
+        "classes": ("walk", "sit"),
+    }
+    timeline = Timeline(
+        name="long",
+        source=str(tmp_path / "walk" / "long.npy"),
+        frames=20,
+        windows=(window(0, 9, "walk"), window(10, 19, "sit")),
+    )
+    prediction = timelines(tmp_path, window(0, 9)).model_copy(
+        update={
+            "description": DatasetDescription.model_validate(values),
+            "recordings": (timeline,),
+            "frame_rate": 10,
+        }
+    )
+    (clip,) = predicted(prediction, PreparationSettings(align="none")).clips
+    assert (clip.name, clip.frames, clip.frame_rate) == ("long", 20, 10)
+    assert viewer_page("t", "", [clip])
 
 
 def test_page_without_windows_has_no_timeline(tmp_path: Path) -> None:

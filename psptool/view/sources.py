@@ -383,10 +383,12 @@ class _Lookup:
 
 
 def _place_of(source: str) -> Path:
-    """The path to list for a source in a prediction: the archive, the folder of a text recording, or the file."""
+    """The path to list for a source in a prediction: the archive or pickle file with it, the folder of a text
+    recording, or the file.
+    """
     for colon in re.finditer(":", source):
-        archive = source[: colon.start()]
-        if archive.lower().endswith(ARCHIVE_SUFFIXES):
-            return recalled(archive)
+        archive = recalled(source[: colon.start()])
+        if archive.name.lower().endswith(ARCHIVE_SUFFIXES) or archive.is_file():
+            return archive
     path = recalled(source)
     return path.parent if without_packing(source).endswith("_skeletons.txt") else path

@@ -123,6 +123,10 @@ def test_all_commands_work_without_the_description(dataset: str, psptool: Psptoo
     psptool("view", "raw", "--model", run, "--out", "raw.html")
     psptool("predict", "raw", "--out", "predicted.json")
     assert len(json.loads(Path("predicted.json").read_text())["clips"]) == len(NAMES)
+    psptool("predict", "raw", "--window", 0.2, "--out", "windows.json", "--page", "windows.html")
+    recordings = json.loads(Path("windows.json").read_text())["recordings"]
+    assert [len(one["windows"]) for one in recordings] == [3] * len(NAMES)  # 6 of 12 frames, every 3
+    psptool("view", "windows.json", "--out", "windows.html")
     psptool("export", run, "--safetensors", "--torch-export")
     psptool("export-data", "--format", "pyskl", "--out", "back.pkl")
     psptool("validate", "data/own.h5")

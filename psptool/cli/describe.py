@@ -52,10 +52,10 @@ def describe(
 
 
 def _list(as_json: bool) -> None:
-    from psptool.schemas import builtin
+    from psptool.schemas import builtin, builtin_skeletons
 
     datasets = builtin.builtin_datasets()
-    skeletons = [builtin.builtin_skeleton(name) for name in builtin.skeleton_names()]
+    skeletons = [builtin_skeletons.builtin_skeleton(name) for name in builtin_skeletons.skeleton_names()]
     if as_json:
         say_json({"datasets": [one.name for one in datasets], "skeletons": [one.name for one in skeletons]})
         return
@@ -89,13 +89,13 @@ def _show(name: str, as_json: bool) -> None:
 
 def _find(name: str) -> DatasetDescription | SkeletonDescription:
     """The complete description of a dataset or a skeleton."""
-    from psptool.schemas import builtin
+    from psptool.schemas import builtin, builtin_skeletons
 
-    if name in builtin.skeleton_names():
-        return builtin.builtin_skeleton(name).complete
+    if name in builtin_skeletons.skeleton_names():
+        return builtin_skeletons.builtin_skeleton(name).complete
     if name in builtin.dataset_names() or Path(name).suffix.lower() in builtin.SUFFIXES:
         return builtin.find_datasets(name)[-1].complete()
-    known = (*builtin.dataset_names(), *builtin.skeleton_names())
+    known = (*builtin.dataset_names(), *builtin_skeletons.skeleton_names())
     raise PspError("NAME", repr(name), f"one of {', '.join(known)}, or a YAML file", suggest(name, known))
 
 

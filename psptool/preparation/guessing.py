@@ -24,7 +24,7 @@ from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.making import builtin_readers
 from psptool.formats.readers.sources import list_files, read_file
 from psptool.formats.readers.unpickling import PickledArray, load_pickle
-from psptool.schemas.builtin import builtin_skeleton, skeleton_names
+from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.schemas.description import DatasetDescription
 
 SUFFIXES = {

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from psptool.data.skeletons.keys import UpAxis
 from psptool.data.skeletons.topology import Topology
-from psptool.schemas import builtin
+from psptool.schemas import builtin, builtin_skeletons
 from psptool.schemas.base import Artefact, Strict
 from psptool.schemas.description import DatasetDescription
 
@@ -171,7 +171,7 @@ def description_of_version_1(data: Mapping[str, Any]) -> DatasetDescription:
         raise ValueError(f"dataset: found {name!r:.60}, expected one of {', '.join(builtin.dataset_names())}")
     found = builtin.builtin_dataset(str(name)).complete()
     expected = found.topology.name
-    if builtin.current_skeleton_name(str(skeleton)) != expected:
+    if builtin_skeletons.current_skeleton_name(str(skeleton)) != expected:
         raise ValueError(f"topology of {name}: found {skeleton!r:.60}, expected {expected}")
     if not isinstance(classes, (list, tuple)) or len(classes) != len(found.class_names):
         number = len(classes) if isinstance(classes, (list, tuple)) else "none"

@@ -18,6 +18,7 @@ from psptool.data.skeletons import keys
 from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.schemas.base import Strict
+from psptool.schemas.builtin_skeletons import find_skeleton
 from psptool.schemas.formats import ArraysOptions, PysklOptions, TableOptions
 from psptool.schemas.problems import Problem, Problems, listed, refuse, short
 from psptool.schemas.protocols import (
@@ -245,8 +246,6 @@ class DatasetDescription(Strict):
     def _named_skeleton(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        from psptool.schemas.builtin import find_skeleton
-
         return find_skeleton(value)
 
     @field_validator("classes", mode="before")

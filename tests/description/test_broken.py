@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from psptool.common.errors import PspError
-from psptool.schemas.builtin import load_description, load_skeleton
+from psptool.schemas.builtin import load_description
+from psptool.schemas.builtin_skeletons import load_skeleton
 from tests.cli.conftest import Psptool, files
 
 GOOD: dict[str, Any] = {

@@ -12,14 +12,8 @@ import yaml
 
 from psptool.data.store.reading import open_store
 from psptool.preparation.guessing import guess, name_pattern
-from psptool.schemas.builtin import (
-    builtin_dataset,
-    builtin_skeleton,
-    dataset_names,
-    load_description,
-    load_skeleton,
-    skeleton_names,
-)
+from psptool.schemas.builtin import builtin_dataset, dataset_names, load_description
+from psptool.schemas.builtin_skeletons import builtin_skeleton, load_skeleton, skeleton_names
 from tests.cli.conftest import Psptool
 
 from .test_formats import CLASSES, FORMATS, NAMES

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from psptool.data.store.reading import open_store
-from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.builtin_skeletons import builtin_skeleton
 from psptool.schemas.protocols import FieldProtocol, ListProtocol
 from tests.cli.conftest import Psptool
 

@@ -6,7 +6,8 @@ import ast
 from pathlib import Path
 
 import psptool
-from psptool.schemas.builtin import choices, skeleton_names
+from psptool.schemas.builtin import choices
+from psptool.schemas.builtin_skeletons import skeleton_names
 
 ROOT = Path(psptool.__file__).parent
 NAMES = {*choices(), *skeleton_names(), "ucla20"}
@@ -16,7 +17,7 @@ ALLOWED = {
     "formats/readers/making.py": "maps formats to readers",
     "formats/readers/ntu.py": "the format of NTU",
     "formats/readers/ucla.py": "the formats of NW-UCLA",
-    "schemas/builtin.py": "the former name of a skeleton",
+    "schemas/builtin_skeletons.py": "the former name of a skeleton",
     "schemas/description.py": "names of formats",
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 import psptool as package
 from psptool.formats.synthesis.writing import write_ucla
-from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.builtin_skeletons import builtin_skeleton
 from tests.cli.conftest import Psptool
 
 PAGE = (Path(package.__file__).parent / "OWN_DATA.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from psptool.data.skeletons import derive
-from psptool.schemas.builtin import builtin_skeleton, skeleton_names
+from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.schemas.skeleton import SkeletonDescription
 
 DERIVED = ("parts", "regions", "mirror", "shoulders")

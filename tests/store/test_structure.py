@@ -13,7 +13,7 @@ import pytest
 from psptool.common.errors import PspError
 from psptool.data.store.layout import ROW_ARRAYS, TABLE_COLUMNS
 from psptool.data.store.reading import open_store
-from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.builtin_skeletons import builtin_skeleton
 from tests.stores import JOINTS, make_clip, set_manifest, write_ucla
 
 NAMES = ["a01_s01_e00_v01", "a01_s01_e00_v02", "a02_s03_e01_v03"]

@@ -12,7 +12,7 @@ import pytest
 from psptool.formats.synthesis.writing import write_ucla
 from psptool.preparation.selection import every_track
 from psptool.preparation.tracks import Track
-from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.builtin_skeletons import builtin_skeleton
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import ClassProbability

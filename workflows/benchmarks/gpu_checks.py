@@ -41,7 +41,7 @@ from psptool.device import PRECISIONS, choose_device, choose_precision
 from psptool.formats.synthesis.names import DEMO_ACTIONS, clip_names
 from psptool.formats.synthesis.writing import write_ntu
 from psptool.model.build import build_model
-from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.builtin_skeletons import builtin_skeleton
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import TrainingConfig
 from psptool.training.graphs import CAPTURE_AT, Capture, CudaCapture, side_stream

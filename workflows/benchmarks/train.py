@@ -37,7 +37,7 @@ from psptool.losses.total import total_loss
 from psptool.model.build import build_model
 from psptool.model.encoder import Block, Encoder
 from psptool.model.network import Network
-from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.builtin_skeletons import builtin_skeleton
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import SamplingSettings, TrainingConfig
 from psptool.training.optimization import build_optimizer

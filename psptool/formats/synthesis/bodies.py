@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from psptool.schemas.builtin import builtin_skeleton
+from psptool.schemas.builtin_skeletons import builtin_skeleton
 
 Array = NDArray[np.float64]
 

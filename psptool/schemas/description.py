@@ -19,7 +19,7 @@ from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.schemas.base import Strict
 from psptool.schemas.builtin_skeletons import find_skeleton
-from psptool.schemas.formats import ArraysOptions, PysklOptions, TableOptions
+from psptool.schemas.formats import ArraysOptions, PosesOptions, PysklOptions, TableOptions
 from psptool.schemas.problems import Problem, Problems, listed, refuse, short
 from psptool.schemas.protocols import (
     FieldProtocol,
@@ -54,7 +54,8 @@ class UclaFormat(Strict):
 
 # A format is added here and in `psptool.formats.readers.making`.
 Format = Annotated[
-    NtuFormat | UclaFormat | ArraysOptions | TableOptions | PysklOptions, Field(discriminator="reader")
+    NtuFormat | UclaFormat | ArraysOptions | TableOptions | PysklOptions | PosesOptions,
+    Field(discriminator="reader"),
 ]
 
 
@@ -465,6 +466,9 @@ def _joint_problems(given: DatasetDescription) -> Iterator[Problem]:
 def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
     if given.clips.pattern is None and given.clips.table is None and given.format.reader != "pyskl":
         yield Problem("clips", "neither pattern nor table", "one of them", "Add for example pattern.")
+    if given.file_joints is not None and given.format.reader == "poses":
+        fix = "Remove it, and use format.joint_names where names differ."
+        yield Problem("file_joints", "a list", "none: the files name their joints", fix)
     if bad := [name for name in given.missing if not CLIP_NAME.fullmatch(name)]:
         yield Problem("missing", short(bad[0]), "clip names", "Write one name a line, without a path.")
     there = set(re.compile(given.clips.pattern).groupindex) if given.clips.pattern else set(FIELDS)

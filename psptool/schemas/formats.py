@@ -180,7 +180,34 @@ class PysklOptions(FileOptions):
     )
 
 
-FormatOptions = Annotated[ArraysOptions | TableOptions | PysklOptions, Field(discriminator="reader")]
+class PosesOptions(FileOptions):
+    """Options of the reader `poses`: one file of SLEAP per recording, in 2D."""
+
+    reader: Literal["poses"]
+    suffixes: tuple[str, ...] = Field(
+        (".slp", ".analysis.h5"),
+        min_length=1,
+        description="Ends of the names of the recordings' files, in lower case: .slp and .h5, or longer ends such as "
+        ".predictions.slp",
+    )
+    joint_names: Mapping[str, str] = Field(
+        {},
+        description="Names of joints in the file that differ from the skeleton's, by the skeleton's names. Upper and "
+        "lower case, spaces and punctuation make no difference",
+    )
+
+    @field_validator("suffixes")
+    @classmethod
+    def _check_formats(cls, suffixes: tuple[str, ...]) -> tuple[str, ...]:
+        for suffix in suffixes:
+            if not suffix.endswith((".slp", ".h5")):
+                raise ValueError(f"{suffix!r} is not a format of this reader, which are .slp and .h5")
+        return suffixes
+
+
+FormatOptions = Annotated[
+    ArraysOptions | TableOptions | PysklOptions | PosesOptions, Field(discriminator="reader")
+]
 """The options of any reader of a general format; the key `reader` selects the model."""
 
 

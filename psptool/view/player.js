@@ -6,7 +6,9 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const NOWHERE = -32768; // stored value of a joint without a position; psptool/view/scene.py has the same constant
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 const STATES = { 0: "lost", 1: "inferred", 2: "tracked", 255: "unknown" };
-const START = DATA.view; // yaw and pitch in radians, and zoom
+const FRONT = { yaw: 0, pitch: 0 };
+// Yaw and pitch in radians, and zoom. A skeleton in 2D is seen from the front.
+const start = (topology) => (topology.flat ? { ...DATA.view, ...FRONT } : { ...DATA.view });
 const AXES = DATA.axes; // unit vectors to the right, up and to the viewer, by vertical axis
 
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -162,6 +164,7 @@ class Stage {
   }
 
   floor() {
+    if (this.scene.topology.flat) return;
     const { scene, pen } = this, [, ground] = scene.low;
     const size = Math.max(scene.high[0] - scene.low[0], scene.high[2] - scene.low[2]);
     const every = 0.5 * 2 ** Math.max(0, Math.ceil(Math.log2(size / 20))); // few lines also for pixels
@@ -174,6 +177,7 @@ class Stage {
   }
 
   shadow(body) {
+    if (this.scene.topology.flat) return;
     const ground = this.scene.low[1];
     this.pen.strokeStyle = inks.grid;
     this.pen.lineWidth = 5 * this.ratio;
@@ -228,7 +232,7 @@ class Stage {
 class Player {
   constructor(root) {
     const clip = DATA.clips[Number(root.dataset.clip)], topology = DATA.topologies[clip.topology];
-    Object.assign(this, { root, clip, frames: clip.frames, fps: clip.fps, at: 0, playing: false, speed: 1, view: { ...START }, shown: true, stale: true });
+    Object.assign(this, { root, clip, topology, frames: clip.frames, fps: clip.fps, at: 0, playing: false, speed: 1, view: start(topology), shown: true, stale: true });
     root.tabIndex = 0;
     const stages = element("div", root, { className: "stages" });
     this.stages = clip.scenes.map((scene) => new Stage(new Scene(scene, clip, topology), stages));
@@ -265,10 +269,12 @@ class Player {
       Object.assign(this.view, change);
       this.stale = true;
     });
-    view("Front", "from the camera, or from the front of the body", { yaw: 0, pitch: 0 });
-    view("Side", "from the side", { yaw: Math.PI / 2, pitch: 0 });
-    view("Top", "from above", { yaw: 0, pitch: Math.PI / 2 });
-    view("Reset", "key 0", START);
+    if (!this.topology.flat) {
+      view("Front", "from the camera, or from the front of the body", FRONT);
+      view("Side", "from the side", { yaw: Math.PI / 2, pitch: 0 });
+      view("Top", "from above", { yaw: 0, pitch: Math.PI / 2 });
+    }
+    view("Reset", "key 0", start(this.topology));
   }
 
   // Dragging rotates all scenes of the clip. The wheel zooms after a click on the player.
@@ -287,10 +293,11 @@ class Player {
       event.preventDefault();
       this.zoomBy(Math.exp(-event.deltaY * 0.0015));
     }, { passive: false });
-    canvas.addEventListener("dblclick", () => { Object.assign(this.view, START); this.stale = true; });
+    canvas.addEventListener("dblclick", () => { Object.assign(this.view, start(this.topology)); this.stale = true; });
   }
 
   turnBy(yaw, pitch) {
+    if (this.topology.flat) return;
     this.view.yaw += yaw;
     this.view.pitch = clamp(this.view.pitch + pitch, -Math.PI / 2, Math.PI / 2);
     this.stale = true;
@@ -319,7 +326,7 @@ class Player {
   key(event) {
     const actions = {
       " ": () => this.toggle(), ArrowLeft: () => this.step(-1), ArrowRight: () => this.step(1),
-      Home: () => this.seek(0), End: () => this.step(this.frames), 0: () => { Object.assign(this.view, START); this.stale = true; },
+      Home: () => this.seek(0), End: () => this.step(this.frames), 0: () => { Object.assign(this.view, start(this.topology)); this.stale = true; },
       "+": () => this.zoomBy(1.2), "=": () => this.zoomBy(1.2), "-": () => this.zoomBy(1 / 1.2),
     };
     const own = event.target.matches("select, button, input[type=range]");

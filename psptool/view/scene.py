@@ -149,6 +149,7 @@ def _clip_data(clip: ViewedClip, colours: Mapping[str, str]) -> dict[str, Any]:
 def _topology_data(topology: Topology) -> dict[str, Any]:
     return {
         "joints": topology.joints,
+        "flat": topology.dimensions == 2,
         "bones": topology.bones,
         "head": head_of(topology),
         "levels": level_groups_of(topology),

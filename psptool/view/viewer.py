@@ -18,7 +18,7 @@ STATES = (
 )
 """Tracking states of joints: value in the raw formats, colour name, label."""
 KEYS = (
-    "Drag to rotate, double-click to reset the view, click and use the wheel to zoom. Keys: space plays and pauses, "
+    "double-click to reset the view, click and use the wheel to zoom. Keys: space plays and pauses, "
     "← and → step one frame, Home and End go to the first and last frame, + and − zoom, 0 resets the view."
 )
 
@@ -103,6 +103,12 @@ def note(clips: Sequence[ViewedClip]) -> str:
     rounded = (
         f" Recorded positions are rounded to {1000 * rounding(clips):.2f} mm." if rounding(clips) else ""
     )
-    floor = " Floor grid: 0.5 m in recorded scenes, half of the spine length in normalized scenes."
+    in_3d = any(clip.topology.dimensions == 3 for clip in clips)
+    floor = (
+        " Floor grid: 0.5 m in recorded scenes, half of the spine length in normalized scenes."
+        if in_3d
+        else ""
+    )
     timeline = f" {WINDOWS}" if any(clip.windows for clip in clips) else ""
-    return f"{KEYS}{timeline}{floor}{rounded}"
+    keys = f"Drag to rotate, {KEYS}" if in_3d else f"{KEYS[0].upper()}{KEYS[1:]}"
+    return f"{keys}{timeline}{floor}{rounded}"

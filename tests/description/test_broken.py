@@ -66,6 +66,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "an unknown skeleton": (put("skeleton", value="coco71"), "skeleton: found 'coco71'.*Did you mean coco17"),
     "a format without reader": (put("format", value={}), "format: .*reader"),
     "an unknown reader": (put("format", "reader", value="xml"), "format: .*'ntu', 'ucla', 'arrays', 'table', 'pyskl'"),
+    "an order of joints for files that name them": (
+        lambda values: values.update(format={"reader": "poses"}, file_joints=["head", "spine"]),
+        "file_joints: found a list, expected none: the files name their joints.*joint_names",
+    ),
     "no pattern and no table": (
         lambda values: values["clips"].pop("pattern"),
         "clips: found neither pattern nor table",

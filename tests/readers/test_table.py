@@ -310,6 +310,27 @@ def test_numbers_of_any_length_are_read(text: str) -> None:
     assert clip.xyz[0, 1, 1] == np.float32(float(text))
 
 
+def test_deeplabcuts_csv_is_read_without_its_three_lines_of_names() -> None:
+    nodes = ("right hand", "tail", "hip", "neck", "left hand")
+    joints = [None if node == "tail" else node for node in nodes]
+    xy = positions(2, 2)
+    rows: list[list[object]] = [
+        ["scorer", *["DLC_resnet50"] * 15],
+        ["bodyparts", *np.repeat(nodes, 3)],
+        ["coords", *["x", "y", "likelihood"] * 5],
+    ]
+    for t in range(2):
+        places = [[9, 9, 0.9] if joint is None else [*xy[t, JOINTS.index(joint)], 0.9] for joint in joints]
+        rows.append([t, *np.ravel(places).tolist()])
+    rows[4][15] = 0.1  # the left hand in frame 1
+    options: dict[str, Any] = {"skip_lines": 3, "header": False, "columns": ["frame"], "min_confidence": 0.6}
+    reader = reader_of(2, joints, **options)
+    clip = reader.parse(*source_of(reader, {f"{NAME}.csv": lines(*rows)}))
+    expected = xy.astype(np.float32)
+    expected[1, 2] = np.nan
+    assert np.array_equal(clip.xyz[..., :2], expected, equal_nan=True)
+
+
 @needs_arrow
 def test_parquet_gives_the_same_clips_as_csv() -> None:
     import pyarrow as arrow

@@ -16,12 +16,14 @@ from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader, Stray
 from psptool.formats.readers.ntu import NtuReader
+from psptool.formats.readers.poses import PosesReader
 from psptool.formats.readers.pyskl import PysklReader
 from psptool.formats.readers.segments import SegmentReader
 from psptool.formats.readers.table import TableReader
 from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription
+from psptool.schemas.formats import PosesOptions
 
 KeyOf = Callable[[str], ClipKey | None]
 
@@ -38,10 +40,18 @@ def _general(
     return readers
 
 
+def _poses(
+    topology: Topology, options: PosesOptions, key_of: KeyOf | None, joints: Sequence[str | None]
+) -> Reader:
+    """The reader of SLEAP's files, which name their joints; their order is not needed."""
+    return PosesReader(topology, options, key_of)
+
+
 _READERS: dict[str, Callable[[DatasetDescription, bool], tuple[Reader, ...]]] = {
     "arrays": _general(ArraysReader),
     "table": _general(TableReader),
     "pyskl": _general(PysklReader),
+    "poses": _general(_poses),
     "ntu": lambda description, any_name: (NtuReader(any_name, description),),
     "ucla": lambda description, any_name: (
         UclaJsonReader(any_name, description),

@@ -65,8 +65,8 @@ class Layouts:
         self.topology, self.options = topology, options
         self._order, self._dimensions = joint_order(joints, topology).tolist(), topology.dimensions
         self._joints = tuple(joints) or topology.joints
-        _require_joints(options.joint_names, topology)
-        self._by_name = {_plain(self._name_in_file(joint)): v for v, joint in enumerate(topology.joints)}
+        require_joints(options.joint_names, topology)
+        self._by_name = {plain_name(self._name_in_file(joint)): v for v, joint in enumerate(topology.joints)}
         self._known: dict[tuple[str, ...] | tuple[int, bool], Layout] = {}
 
     def find(self, file: FileRef, names: tuple[str, ...], header: bool) -> Layout:
@@ -170,7 +170,7 @@ class Layouts:
         first, found = self.options.first_number, []
         for text in texts:
             number = whole_number(text)
-            if (named := self._by_name.get(_plain(text))) is not None:
+            if (named := self._by_name.get(plain_name(text))) is not None:
                 found.append(named)
             elif number is None:
                 found.append(-1)
@@ -200,11 +200,11 @@ class Columns:
 
     def __init__(self, where: str, names: Sequence[str]) -> None:
         self.where, self.names = where, tuple(names)
-        self._exact, self._plain = _places(self.names), _places([_plain(name) for name in self.names])
+        self._exact, self._plain = _places(self.names), _places([plain_name(name) for name in self.names])
 
     def has(self, name: str) -> bool:
         """Whether there is such a column."""
-        return name in self._exact or _plain(name) in self._plain
+        return name in self._exact or plain_name(name) in self._plain
 
     def required(self, name: str, option: str) -> int:
         """Index of the column ``name``, which the option ``option`` names.
@@ -212,7 +212,7 @@ class Columns:
         Raises:
             RawFormatError: There is no such column, or more than one.
         """
-        found = self._exact.get(name) or self._plain.get(_plain(name), [])
+        found = self._exact.get(name) or self._plain.get(plain_name(name), [])
         if len(found) == 1:
             return found[0]
         expected = f"a column {name!r} (option `{option}`)"
@@ -230,8 +230,12 @@ class Columns:
         return self.required(name or default, default)
 
 
-def _require_joints(names: Iterable[str], topology: Topology) -> None:
-    """Raises PspError for a name of no joint."""
+def require_joints(names: Iterable[str], topology: Topology) -> None:
+    """Check that the option ``joint_names`` has joints of the skeleton as keys.
+
+    Raises:
+        PspError: A name is no joint.
+    """
     for name in names:
         if name not in topology.joints:
             raise PspError(
@@ -253,7 +257,7 @@ def _places(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 @lru_cache(4096)
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name without upper and lower case, spaces and punctuation."""
     return _LETTERS.sub("", name).casefold()
 

@@ -16,6 +16,7 @@ from psptool.formats.synthesis import names
 from psptool.formats.synthesis.names import clip_names
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.schemas import recipes
+from psptool.schemas.builtin_skeletons import FOLDER
 
 ACTIONS = (7, 24)
 UCLA_NAMES = [f"a{a:02d}_s{s:02d}_e00_v{v:02d}" for a in (1, 5) for s in (1, 2, 3) for v in (1, 2, 3)]
@@ -111,7 +112,7 @@ SHOWN_UCLA_NAMES = [
 def run_line(line: str) -> None:
     """Run a shell line of psptool commands in this process; where it redirects stdout, that is left out."""
     for command in line.partition(" > ")[0].split("&&"):
-        program, *arguments = shlex.split(command.replace("PATH", "all_sqe"))
+        program, *arguments = shlex.split(command.replace("PATH", "all_sqe"), comments=True)
         assert program == "psptool"
         if arguments[0] == "prepare" and "--jobs" not in arguments:
             # Worker processes live on from test to test, in the folder of the first.
@@ -148,6 +149,9 @@ def worked_in(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFa
     """The same folder with what the commands leave behind: schemas, a dataset, two splits and their runs."""
     folder = tmp_path_factory.mktemp("worked") / "in"
     shutil.copytree(recordings, folder)
+    shutil.copytree(folder / "all_sqe", folder / "recordings")
+    description = (FOLDER / "datasets" / "ucla.yaml").read_text(encoding="utf-8")
+    (folder / "mine.yaml").write_text(description.replace("name: ucla", "name: mine"), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for line in (

@@ -25,15 +25,11 @@ from tests.builtin import UCLA20
 from .tiny import change
 
 
-class FlatNorm(nn.Module):
+class FlatNorm(nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` in place of a batch norm over (P, C, T, 1)."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(channels)
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.squeeze(3)).unsqueeze(3)  # type: ignore[no-any-return]
+        return super().forward(x.squeeze(3)).unsqueeze(3)
 
 
 def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) -> None:
@@ -81,7 +77,8 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
     batcher = Batcher.of(clips, config)
     loop.Loop(model, batcher, pools, config, 0, torch.float64, ranks).run(lambda progress: None)
     # The moments that batch norms keep: what evaluation rests on.
-    kept = {name: x.flatten().tolist() for name, x in model.state_dict().items()}
+    state = model.state_dict().items()
+    kept = {name: x.flatten().tolist() for name, x in state if not name.endswith("num_batches_tracked")}
     out.with_name(f"{out.name}-{ranks.rank}of{ranks.size}.json").write_text(
         json.dumps({"losses": losses, "persons": persons, "state": kept})
     )

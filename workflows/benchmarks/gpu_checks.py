@@ -71,8 +71,6 @@ import sys
 from psptool.cli.main import main
 from psptool.training.loop import Loop
 
-NTU25 = builtin_skeleton("ntu25").topology
-UCLA20 = builtin_skeleton("kinect20").topology
 Loop._should_stop = lambda self, requested, step: step == 10
 sys.exit(main())
 """

@@ -52,7 +52,6 @@ import h5py, torch
 import psptool.evaluation.api, psptool.evaluation.features, psptool.training.api, psptool.cli.train
 from psptool.cli.main import main
 
-NTU60 = builtin_dataset("ntu60")
 sys.argv = ["psptool", *sys.argv[1:]]
 try:
     if len(sys.argv) > 1:

@@ -13,8 +13,9 @@ import numpy as np
 
 from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
+from psptool.formats.readers.adapted import Adapted
 from psptool.formats.readers.arrays import ArraysReader
-from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader, Stray
+from psptool.formats.readers.base import ClipSource, RawClip, Reader
 from psptool.formats.readers.ntu import NtuReader
 from psptool.formats.readers.poses import PosesReader
 from psptool.formats.readers.pyskl import PysklReader
@@ -59,28 +60,6 @@ _READERS: dict[str, Callable[[DatasetDescription, bool], tuple[Reader, ...]]] = 
     ),
 }
 """The readers by the format of the description: several if recordings of one dataset have several forms."""
-
-
-class Adapted:
-    """A reader that changes what another reader parses.
-
-    Args:
-        reader: The reader of the files.
-        topology: The joints of the clips.
-    """
-
-    def __init__(self, reader: Reader, topology: Topology) -> None:
-        self.reader, self.format, self.topology = reader, reader.format, topology
-
-    def compile(self) -> None:
-        """Load or compile the functions of the other reader."""
-        compile_reader = getattr(self.reader, "compile", None)
-        if compile_reader is not None:
-            compile_reader()
-
-    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """The clips that the other reader finds."""
-        return self.reader.find(files)
 
 
 class JointSelection(Adapted):

@@ -9,13 +9,14 @@ import numpy as np
 
 from psptool.common.errors import RawFormatError
 from psptool.common.text import counted
-from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader, Stray
+from psptool.formats.readers.adapted import Adapted
+from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader
 
 KEPT_BYTES = 64 * 2**20
 """Maximum size of the recordings whose parsed content is kept for their other segments, in bytes of their files."""
 
 
-class SegmentReader:
+class SegmentReader(Adapted):
     """A reader of the segments of recordings, which another reader finds and parses.
 
     A recording is parsed once for several segments that follow each other.
@@ -25,22 +26,12 @@ class SegmentReader:
     """
 
     def __init__(self, reader: Reader) -> None:
-        self.format, self.topology, self.reader = reader.format, reader.topology, reader
+        super().__init__(reader, reader.topology)
         self._parsed: OrderedDict[tuple[FileRef, ...], tuple[list[bytes], RawClip]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
         """Without the parsed recordings, which are not sent to other processes."""
         return {**self.__dict__, "_parsed": OrderedDict()}
-
-    def compile(self) -> None:
-        """Load or compile the functions of the other reader."""
-        compile_reader = getattr(self.reader, "compile", None)
-        if compile_reader is not None:
-            compile_reader()
-
-    def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
-        """The recordings that the other reader finds."""
-        return self.reader.find(files)
 
     def parse(self, source: ClipSource, blobs: list[bytes]) -> RawClip:
         """Parse the recording, and cut the segment out of it.

@@ -70,7 +70,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _is_window(value: Any) -> bool:
-    # A step has fewer than 100 loss terms, and a window fewer than 100 steps.
+    # Both are below 100 in every training: the number of loss terms, and that of steps between two log entries.
     return _is_small_tensor(value, 2, 100) and bool(value.is_floating_point())
 
 

@@ -170,7 +170,7 @@ def train(
         data: The dataset that `prepare` wrote.
         split: The split of it.
         method: ``psp``, or ``supervised``: the same encoder, trained on the labelled clips only. ``psp`` if None.
-        preset: The training configuration to start from; ``small`` if None.
+        preset: The training configuration to start from; ``fast`` if None.
         config: A YAML file of settings that replace the preset's.
         settings: Single settings that replace those of both, by dotted key, such as ``{"optim.lr": 0.05}``.
             ``psptool schemas --show training`` lists all keys.
@@ -194,7 +194,7 @@ def train(
     Example:
         >>> import psptool
         >>> done = psptool.train(
-        ...     "data/ucla.h5", "splits/ucla-xview-k1-s0.json", preset="lean",
+        ...     "data/ucla.h5", "splits/ucla-xview-k1-s0.json", preset="fast",
         ...     settings={"optim.steps": 2}, out="runs/first",
         ... )
         >>> print(done.folder, done.final.step, done.final.terms["loss"] > 0)
@@ -375,7 +375,7 @@ def load(path: StrPath, *, weights: Weights = "last", device: str = "auto") -> L
         >>> import psptool
         >>> model = psptool.load("runs/first", device="cpu")
         >>> model
-        <LoadedModel runs/first: psp (preset lean), ucla, 10 classes, kinect20, last checkpoint, cpu>
+        <LoadedModel runs/first: psp (preset fast), ucla, 10 classes, kinect20, last checkpoint, cpu>
         >>> with psptool.open("data/ucla.h5") as dataset:
         ...     probabilities = model.predict(dataset.clip("a01_s01_e00_v03"))
         >>> len(probabilities), round(sum(probabilities.values()), 6)

@@ -16,7 +16,7 @@ from psptool.schemas.training import ModelSettings, SamplingSettings, TrainingCo
 from tests.builtin import UCLA20
 
 TRAINING = TrainingConfig(
-    preset="small",
+    preset="fast",
     model=ModelSettings(channels=(8, 8), qk_channels=(2, 2), strides=(1, 2), heads=2),
     sampling=SamplingSettings(frames=4),
 )

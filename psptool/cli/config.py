@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 
 from psptool.cli.console import choice, examples, grid, say, say_json
+from psptool.cli.presets import PRESET_HELP
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from psptool.schemas.training import TrainingConfig
 
 EXAMPLES = examples(
-    "psptool config --preset small",
+    "psptool config --preset fast",
     "psptool config --preset best > my.yaml",
     "psptool config --table",
 )
@@ -29,9 +30,7 @@ _NAMES = {int: "integer", float: "number", bool: "true or false", str: "text"}
 
 
 def config(
-    preset: Annotated[
-        str | None, typer.Option(help="small (default), best, lean, paper, paper-short, demo.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help=PRESET_HELP, show_default=False)] = None,
     as_table: Annotated[
         bool, typer.Option("--table", "--all", help="All keys: values by preset, meaning, type.")
     ] = False,

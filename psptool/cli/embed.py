@@ -14,7 +14,7 @@ from psptool.common.text import counted
 
 EXAMPLES = examples(
     "psptool embed",
-    "psptool embed runs/ucla-xview-0.05-s0-psp-small --out features.npz --json",
+    "psptool embed runs/ucla-xview-0.05-s0-psp-fast --out features.npz --json",
     "psptool embed --neighbours 1",
 )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool evaluate",
-    "psptool evaluate runs/ucla-xview-0.05-s0-psp-small --json",
+    "psptool evaluate runs/ucla-xview-0.05-s0-psp-fast --json",
     "psptool evaluate --validation --weights best",
 )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool export --safetensors",
-    "psptool export runs/ucla-xview-0.05-s0-psp-small --torch-export --out pt2",
+    "psptool export runs/ucla-xview-0.05-s0-psp-fast --torch-export --out pt2",
     "psptool export --onnx --safetensors --json",
 )
 

@@ -24,13 +24,13 @@ INSPECT_EXAMPLES = examples(
     "psptool inspect data/ucla.h5",
     "psptool inspect splits/ucla-xview-0.05-s0.json --json",
     "psptool inspect data/ucla.report.json",
-    "psptool inspect runs/ucla-xview-0.05-s0-psp-small",
+    "psptool inspect runs/ucla-xview-0.05-s0-psp-fast",
 )
 VALIDATE_EXAMPLES = examples(
     "psptool validate data/ucla.h5",
     "psptool validate data/ucla.h5 --json",
     "psptool validate splits/ucla-xview-0.05-s0.json",
-    "psptool validate runs/ucla-xview-0.05-s0-psp-small",
+    "psptool validate runs/ucla-xview-0.05-s0-psp-fast",
 )
 
 File = Annotated[

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool predict all_sqe",
-    "psptool predict --model runs/ucla-xview-0.05-s0-psp-small all_sqe",
+    "psptool predict --model runs/ucla-xview-0.05-s0-psp-fast all_sqe",
     "psptool predict all_sqe --top 3 --out predictions.json",
     "psptool predict all_sqe --window 1 --stride 0.5 --page timeline.html",
 )

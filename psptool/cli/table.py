@@ -20,7 +20,7 @@ EXAMPLES = examples(
     "psptool table runs",
     "psptool table runs --html table.html",
     "psptool table runs --format markdown --out table.md",
-    "psptool table runs/ucla-xview-0.05-s0-psp-small --json",
+    "psptool table runs/ucla-xview-0.05-s0-psp-fast --json",
 )
 FORMATS = ("text", "markdown", "csv", "json")
 _ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".txt": "text"}

@@ -12,6 +12,7 @@ import typer
 from psptool.cli.console import choice, examples, grid, mute, next_step, note, say, say_json, table, warn
 from psptool.cli.newest import DATASET, SPLIT, choose
 from psptool.cli.overrides import Shorthands
+from psptool.cli.presets import ON_A_GPU, PRESET_HELP
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 from psptool.common.text import counted
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "psptool train",
     "psptool train --method supervised --lr 0.05 --epochs 20",
-    "psptool train --split splits/ucla-xview-0.05-s0.json --preset small",
-    "psptool train --like runs/ucla-xview-0.05-s0-psp-small --seed 1",
+    "psptool train --split splits/ucla-xview-0.05-s0.json --preset best",
+    "psptool train --like runs/ucla-xview-0.05-s0-psp-fast --seed 1",
     "psptool train --dry-run",
     "psptool train --profile 5",
 )
@@ -47,7 +48,7 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="small (default), best, lean, paper, paper-short."),
+        typer.Option(help=PRESET_HELP, show_default=False),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file, or config.json of a run.")] = None,
     like: Annotated[
@@ -113,6 +114,8 @@ def train(
         files, recipe = _inputs(
             asked, known, None if like is None else RunFolder(like).read_config(), data, split
         )
+        if computing_on.type == "cuda" and known is None and asked.preset is None and asked.file is None:
+            note(ON_A_GPU)
         if dry_run:
             show_plan(*files, recipe, computing_on, ranks, as_json)
             return
@@ -280,10 +283,12 @@ def _tell_recipe(folder: Path, config: RunConfig) -> None:
 
 
 def _changed(recipe: TrainingConfig) -> dict[str, Any]:
-    """The values, by dotted key, that differ from the preset's."""
+    """The values, by dotted key, that differ from the preset's; none if this version does not have the preset."""
     from psptool.schemas.base import flat
-    from psptool.schemas.recipes import resolve
+    from psptool.schemas.recipes import PRESETS, resolve
 
+    if recipe.preset not in PRESETS:  # a preset of an earlier version
+        return {}
     usual = dict(flat(resolve(preset=recipe.preset).model_dump(mode="json")))
     return {key: value for key, value in flat(recipe.model_dump(mode="json")) if value != usual[key]}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool view data/ucla.h5",
-    "psptool view data/ucla.h5 --model runs/ucla-xview-0.05-s0-psp-small",
+    "psptool view data/ucla.h5 --model runs/ucla-xview-0.05-s0-psp-fast",
     "psptool view all_sqe a01_s01_e00_v01 a05_s01_e00_v01 --gif --png",
     "psptool view all_sqe 'a05*'",
     "psptool view nturgbd_skeletons_s001_to_s017.zip --out some.html",

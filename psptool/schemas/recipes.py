@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -12,18 +12,21 @@ from pydantic.fields import FieldInfo
 from psptool.common.errors import PspError, suggest
 from psptool.schemas.base import describe, flat
 from psptool.schemas.plain_yaml import NOT_PLAIN, load_yaml, read_yaml, yaml_problem
-from psptool.schemas.training import Method, Preset, TrainingConfig
+from psptool.schemas.training import Method, OldPreset, Preset, TrainingConfig
 
-_SMALL: Mapping[str, Any] = {
+_BEST: Mapping[str, Any] = {
     "precision": "auto",
     "model": {
-        "channels": (32, 64, 64, 128),
-        "qk_channels": (8, 16, 16, 32),
-        "strides": (2, 1, 2, 1),
+        "channels": (16, 32, 64),
+        "qk_channels": (4, 8, 16),
+        "strides": (2, 2, 1),
         "heads": 2,
         "separate_input_projection": True,
+        "input_projection": "whole_body",
+        "pose_width": 128,
     },
     "sampling": {"frames": 32, "draw": "crop"},
+    "streams": {"motion": "drawn", "origin": "frame"},
     "augment": {
         "yaw": 90.0,
         "pitch_roll": 25.0,
@@ -33,52 +36,25 @@ _SMALL: Mapping[str, Any] = {
         "mask_joints": 0.1,
     },
     "loss": {"contrast_weight": 0.6, "temperature": 0.2, "label_smoothing": 0.1},
+    "teacher": {"weight": 1.0},
     "optim": {
-        "steps": 600,
+        "steps": 2000,
         "labelled_batch": 32,
         "pool_batch": 48,
         "schedule": "cosine",
-        "lr": 0.1,
-        "weight_decay": 5e-4,
+        "kind": "adamw",
+        "lr": 0.003,
+        "weight_decay": 0.2,
     },
-}
-
-# `best` without pose branch and teacher.
-_CORE: Mapping[str, Any] = {
-    **_SMALL,
-    "model": {
-        "channels": (16, 32, 64),
-        "qk_channels": (4, 8, 16),
-        "strides": (2, 2, 1),
-        "heads": 2,
-        "separate_input_projection": True,
-        "input_projection": "whole_body",
-    },
-    "streams": {"motion": "drawn", "origin": "frame"},
-    "optim": {**_SMALL["optim"], "steps": 400, "kind": "adamw", "lr": 0.01, "weight_decay": 0.2},
 }
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"model": {"polymerize": "raw"}},
-    # Attention maps, input embedding, loss, optimizer and schedule of `paper`; the rest is of the size of `best`.
-    "paper-short": {
-        "precision": _CORE["precision"],
-        "model": {
-            "polymerize": "raw",
-            **{key: _CORE["model"][key] for key in ("channels", "qk_channels", "strides", "heads")},
-        },
-        "sampling": {"frames": _CORE["sampling"]["frames"]},
-        "optim": {key: _CORE["optim"][key] for key in ("steps", "labelled_batch", "pool_batch")},
-    },
-    "small": _SMALL,
-    "lean": {**_CORE, "optim": {**_CORE["optim"], "steps": 200, "labelled_batch": 24, "pool_batch": 32}},
-    "best": {
-        **_CORE,
-        "model": {**_CORE["model"], "pose_width": 128},
-        "teacher": {"weight": 1.0},
-    },
+    "best": _BEST,
+    # The learning rate keeps its product with the steps: with AdamW, it determines the total weight decay.
+    "fast": {**_BEST, "optim": {**_BEST["optim"], "steps": 600, "lr": 0.01}},
     "demo": {
-        **_SMALL,
+        "precision": "auto",
         "model": {
             "channels": (24, 48, 96),
             "qk_channels": (6, 12, 24),
@@ -86,24 +62,36 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "heads": 2,
             "separate_input_projection": True,
         },
+        "sampling": {"frames": 32, "draw": "crop"},
         # Synthetic recordings are noisy already, and their views differ less after alignment.
-        "augment": {**_SMALL["augment"], "yaw": 45.0, "pitch_roll": 15.0, "jitter": 0.0},
-        "optim": {**_SMALL["optim"], "steps": 150, "labelled_batch": 24},
+        "augment": {
+            "yaw": 45.0,
+            "pitch_roll": 15.0,
+            "shear": 0.2,
+            "scale": 0.2,
+            "mask_joints": 0.1,
+        },
+        "loss": {"contrast_weight": 0.6, "temperature": 0.2, "label_smoothing": 0.1},
+        "optim": {
+            "steps": 150,
+            "labelled_batch": 24,
+            "pool_batch": 48,
+            "schedule": "cosine",
+            "lr": 0.1,
+            "weight_decay": 5e-4,
+        },
     },
 }
 """Differences of each preset from the schema's defaults.
 
 - ``paper``: the original implementation.
-- ``paper-short``: ``paper`` with the channels, frames, batch sizes and steps of ``best``.
-- ``small``: for two CPU cores.
-- ``lean``: the encoder of ``best`` with half the steps, for large comparisons.
-- ``best``: highest accuracy with few labels.
+- ``best``: highest accuracy with few labels; selected on cameras 1 and 2 of NW-UCLA, one for training, the other for
+  validation.
+- ``fast``: ``best`` with fewer steps, for two CPU cores.
 - ``demo``: for ``psptool demo``; selected on synthetic recordings with seed 1.
-
-``small`` and ``best`` were selected on cameras 1 and 2 of NW-UCLA: one for training, the other for validation.
 """
 
-DEFAULT_PRESET: Preset = "small"
+DEFAULT_PRESET: Preset = "fast"
 """It does not depend on the machine, so that the same command gives the same result."""
 
 
@@ -131,14 +119,14 @@ def resolve(
     values = read_recipe(file) if file is not None else {}
     _check_preset(file, values, preset)
     named = preset or str(values.get("preset", DEFAULT_PRESET))
-    if named not in PRESETS:
+    if named not in PRESETS and not (named in get_args(OldPreset) and _is_complete(values)):
         raise PspError(
             f"preset {named!r} does not exist",
             expected=f"one of {', '.join(PRESETS)}",
-            fix=suggest(named, PRESETS),
+            fix=_REPLACED.get(named) or suggest(named, PRESETS),
         )
     merged: dict[str, Any] = {}
-    _merge(merged, PRESETS[named])
+    _merge(merged, PRESETS.get(named, {}))
     where = str(file) if file is not None else "--set"
     problems = list(_unknown(values, TrainingConfig))
     if not problems:
@@ -195,13 +183,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def _check_preset(file: Path | None, values: Mapping[str, Any], preset: str | None) -> None:
     """Refuse ``--preset`` with a file that sets every value: the preset would have no effect."""
     there = values.get("preset")
-    keys = {key for key, _ in flat(values)}
-    if preset and there not in (None, preset) and keys >= set(all_keys(TrainingConfig)):
+    if preset and there not in (None, preset) and _is_complete(values):
         raise PspError(
             f"--preset {preset} has no effect: {file} sets every value",
             f"preset {there} there",
             fix="Leave out --preset, or change single values with --set.",
         )
+
+
+def _is_complete(values: Mapping[str, Any]) -> bool:
+    """Whether ``values`` has every key of `TrainingConfig`, as the ``config.json`` of a run has."""
+    return {key for key, _ in flat(values)} >= set(all_keys(TrainingConfig))
 
 
 def _parse_value(key: str, text: str) -> Any:
@@ -241,6 +233,12 @@ def _unknown(values: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
 
 
 _LONGEST_KEY = 80
+_REPLACED: Mapping[str, str] = {
+    "small": "Use fast.",
+    "lean": "Use fast, or best with --set teacher.weight=0 --set model.pose_width=0.",
+    "paper-short": "Use paper with changes; method original in workflows/rq4.yaml is an example.",
+}
+"""What to use in place of a preset of earlier versions."""
 
 SYNONYMS: Mapping[str, str] = {
     "batch_size": "optim.labelled_batch",

@@ -17,7 +17,10 @@ Level = Literal["body", "part", "joint"]
 StreamName = Literal["joint", "motion", "bone"]
 DEFAULT_STREAMS: tuple[StreamName, ...] = ("joint", "motion")
 Method = Literal["psp", "supervised"]
-Preset = Literal["paper", "paper-short", "small", "lean", "best", "demo"]
+Preset = Literal["paper", "best", "fast", "demo"]
+OldPreset = Literal["paper-short", "small", "lean"]
+"""Presets of earlier versions, which the files of their runs name."""
+NamedPreset = Literal[Preset, OldPreset]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -251,7 +254,7 @@ class TrainingConfig(Artefact):
         "psp",
         description="`psp`, or `supervised`: cross-entropy of the labelled clips only, with the same encoder",
     )
-    preset: Preset = Field("paper", description="Preset that the values are based on")
+    preset: NamedPreset = Field("paper", description="Preset that the values are based on")
     seed: int | None = Field(
         None,
         ge=0,

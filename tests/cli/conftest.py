@@ -157,9 +157,9 @@ def worked_in(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFa
         for line in (
             "psptool schemas",
             "psptool prepare ucla --raw all_sqe",
-            "psptool split --ratio 0.05 && psptool train --preset small",
-            "psptool evaluate runs/ucla-xview-0.05-s0-psp-small",
-            "psptool split --count 1 --validation view=2 && psptool train --preset small",
+            "psptool split --ratio 0.05 && psptool train --preset fast",
+            "psptool evaluate runs/ucla-xview-0.05-s0-psp-fast",
+            "psptool split --count 1 --validation view=2 && psptool train --preset fast",
             "psptool export-data --format pyskl --out exchange/ucla.pkl",
             "psptool export-data --format stgcn --out exchange/ucla",
         ):

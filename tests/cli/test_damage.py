@@ -30,8 +30,8 @@ DAMAGES = int(os.environ.get("PSPTOOL_DAMAGES", "20"))
 FIRST = int(os.environ.get("PSPTOOL_FUZZ_SEED", "0"))
 DATA = Path("data/ucla.h5")
 SPLIT = Path("splits/ucla-xview-0.05-s0.json")
-RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
-TRAIN = ("train", "--data", DATA, "--split", SPLIT, "--preset", "small")
+RUN = Path("runs/ucla-xview-0.05-s0-psp-fast")
+TRAIN = ("train", "--data", DATA, "--split", SPLIT, "--preset", "fast")
 
 
 def interrupt(here: Psptool, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -35,7 +35,7 @@ from tests.stores import set_manifest
 COUNT = int(os.environ.get("PSPTOOL_FUZZ_MUTATIONS", "200"))
 FIRST = int(os.environ.get("PSPTOOL_FUZZ_SEED", "0"))
 MOST_SECONDS, MOST_BYTES = 10.0, 10**9
-RUN = "runs/ucla-xview-0.05-s0-psp-small"
+RUN = "runs/ucla-xview-0.05-s0-psp-fast"
 SPLIT = "splits/ucla-xview-0.05-s0.json"
 SECRET = "the content of another file "
 
@@ -490,7 +490,7 @@ BINARY_FILES = {
 def test_a_mutated_checkpoint_is_read_or_refused(here, monkeypatch, name):
     with monkeypatch.context() as patch:
         patch.setattr(loop.Loop, "_should_stop", lambda *_: True)
-        here("train", "--split", SPLIT, "--preset", "small", "--out", STOPPED, code=130)
+        here("train", "--split", SPLIT, "--preset", "fast", "--out", STOPPED, code=130)
     mutate, commands = BINARY_FILES[name]
     watch, path = Watch(here), Path(name)
     good = path.read_bytes()

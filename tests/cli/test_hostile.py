@@ -28,7 +28,7 @@ from tests.cli.conftest import files
 
 GOOD, EVIL = "S001C001P001R001A007", "S001C001P002R001A007"
 TEN_GB = 10 * 10**9
-RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
+RUN = Path("runs/ucla-xview-0.05-s0-psp-fast")
 SPLIT = "splits/ucla-xview-0.05-s0.json"
 
 

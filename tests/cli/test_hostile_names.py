@@ -17,7 +17,7 @@ from psptool.schemas.report import PreparationReport
 from psptool.training.runs.folder import RunFolder
 from tests.cli.conftest import Terminal
 
-RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
+RUN = Path("runs/ucla-xview-0.05-s0-psp-fast")
 EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\r"
 
 
@@ -51,7 +51,7 @@ def test_a_log_line_that_is_no_entry_ends_the_log(tmp_path, line):
 
 @pytest.mark.parametrize("line", ["[]", '{"step": "x", "loss": 1}', '{"step": 1}', '{"step": 1, "lr": {}}'])
 @pytest.mark.parametrize(
-    "command", [("evaluate", RUN), ("runs",), ("train", "--preset", "small", "--out", RUN)]
+    "command", [("evaluate", RUN), ("runs",), ("train", "--preset", "fast", "--out", RUN)]
 )
 def test_commands_read_a_run_whose_log_is_no_log(here, command, line):
     (RUN / "log.jsonl").write_text(line + "\n")

@@ -57,7 +57,7 @@ def test_inspect_of_a_folder_that_is_no_run_is_an_error(prepared):
 
 def test_inspect_shows_every_file_that_psptool_writes_as_json(worked_in, psptool):
     shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    run = "runs/ucla-xview-0.05-s0-psp-small"
+    run = "runs/ucla-xview-0.05-s0-psp-fast"
     psptool("predict", "all_sqe", "--model", run, "--out", "p.json")
     psptool("evaluate", run)
     psptool("table", run, "--out", "t.json")
@@ -79,8 +79,8 @@ def test_inspect_of_other_json_says_what_it_reads(prepared):
 
 def test_evaluate_begins_with_the_accuracy_and_numbers_agree_with_nouns(worked_in, psptool):
     shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    out = psptool("evaluate", "runs/ucla-xview-0.05-s0-psp-small").out
+    out = psptool("evaluate", "runs/ucla-xview-0.05-s0-psp-fast").out
     assert re.match(r"Top-1 \d+\.\d %  \S+: 12 test clips, last checkpoint\n", out)
     one = sorted(Path("all_sqe").iterdir())[0]
-    out = psptool("predict", one, "--model", "runs/ucla-xview-0.05-s0-psp-small").out
+    out = psptool("predict", one, "--model", "runs/ucla-xview-0.05-s0-psp-fast").out
     assert out.startswith("1 recording ")

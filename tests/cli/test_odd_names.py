@@ -17,7 +17,7 @@ from psptool.schemas.report import PreparationReport
 from tests.cli.conftest import UCLA_NAMES
 
 GBK, LATIN = os.fsdecode("数据".encode("gbk")), os.fsdecode("café".encode("latin-1"))
-RUN = "runs/ucla-xview-0.05-s0-psp-small"
+RUN = "runs/ucla-xview-0.05-s0-psp-fast"
 
 pytestmark = pytest.mark.skipif(
     sys.platform in ("win32", "darwin"), reason="these file systems hold text alone"
@@ -40,7 +40,7 @@ def here(worked_in, psptool, tmp_path, monkeypatch):
         "prepare ucla --raw all_sqe --jobs 1 --force",
         "prepare ucla --raw all_sqe --dry-run",
         "split --ratio 0.5",
-        pytest.param("train --preset small", marks=pytest.mark.slow),
+        pytest.param("train --preset fast", marks=pytest.mark.slow),
         f"evaluate {RUN}",
         f"evaluate {RUN} --json",
         f"table {RUN}",
@@ -71,7 +71,7 @@ def test_every_command_runs_from_a_folder_of_such_a_name(here, line):
         "prepare ucla --raw FOLDER/all_sqe --jobs 1 --out FOLDER/u.h5 --json",
         "prepare ucla --raw FOLDER/all_sqe --out FOLDER/u.h5 --dry-run",
         "split --ratio 0.5 --data FOLDER/data/ucla.h5 --out FOLDER/s.json",
-        "train --preset small --data FOLDER/data/ucla.h5 --out FOLDER/run",
+        "train --preset fast --data FOLDER/data/ucla.h5 --out FOLDER/run",
         f"evaluate FOLDER/{RUN}",
         f"table FOLDER/{RUN}",
         f"predict FOLDER/all_sqe --model FOLDER/{RUN} --out FOLDER/p.json",
@@ -117,7 +117,7 @@ def test_a_prediction_on_files_of_such_a_name_is_viewed(here, tmp_path):
 
 def test_a_run_trained_on_a_dataset_of_such_a_name_finds_it_again(here):
     Path("data/ucla.h5").rename(f"data/{LATIN}.h5")
-    here("train", "--preset", "small", "--data", f"data/{LATIN}.h5", "--out", "mine")
+    here("train", "--preset", "fast", "--data", f"data/{LATIN}.h5", "--out", "mine")
     here("evaluate", "mine")
 
 

@@ -87,14 +87,14 @@ def test_training_reports_every_step_and_logs_every_tenth(worked_in, psptool, mo
     monkeypatch.setattr(
         ProgressReport, "__call__", lambda self, done, total, *rest, **options: seen.append(done)
     )
-    train = ("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small")
+    train = ("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast")
     psptool(*train, "--set", "optim.steps=3")
     assert sorted(set(seen)) == [0, 1, 2, 3]
 
 
 def test_a_logged_training_has_a_line_every_ten_steps(worked_in, psptool):
     shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    train = ("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small")
+    train = ("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast")
     err = psptool(*train, "--set", "optim.steps=21").err
     lines = [line for line in err.splitlines() if line.startswith("step ")]
     assert [line.split()[1] for line in lines] == ["10/21", "20/21", "21/21"]
@@ -103,5 +103,5 @@ def test_a_logged_training_has_a_line_every_ten_steps(worked_in, psptool):
 
 def test_export_says_which_format_it_makes(worked_in, psptool):
     shutil.copytree(worked_in, ".", dirs_exist_ok=True)
-    err = psptool("export", "runs/ucla-xview-0.05-s0-psp-small", "--safetensors").err
+    err = psptool("export", "runs/ucla-xview-0.05-s0-psp-fast", "--safetensors").err
     assert "exporting 0/1  safetensors" in err

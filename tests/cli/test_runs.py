@@ -10,7 +10,7 @@ from psptool.common.errors import PspError
 from psptool.schemas.scores import Scores
 from psptool.training import loop
 
-RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
+RUN = Path("runs/ucla-xview-0.05-s0-psp-fast")
 
 
 def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here, pictures):
@@ -39,7 +39,7 @@ def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
 
 def test_evaluate_takes_the_newest_run_and_says_so(here):
     ran = here("evaluate")
-    assert "val-view-2-psp-small (the newest of 2)" in ran.err
+    assert "val-view-2-psp-fast (the newest of 2)" in ran.err
 
 
 def test_evaluate_of_another_preparation_is_refused(here):
@@ -55,20 +55,20 @@ def test_best_weights_without_validation_clips_say_so(here):
 
 
 def test_validation_scores_do_not_pass_for_the_runs_own(here):
-    run = Path("runs/ucla-xview-k1-s0-val-view-2-psp-small")
+    run = Path("runs/ucla-xview-k1-s0-val-view-2-psp-fast")
     here("evaluate", run, "--validation", "--weights", "best")
     assert not (run / "scores.json").exists()
 
 
 def test_next_training_gets_a_folder_of_its_own(here):
-    ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small", "--json")
+    ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast", "--json")
     assert json.loads(ran.out)["run"] == f"{RUN}-2"
     assert Path(f"{RUN}-2/last.safetensors").exists()
 
 
 def test_given_folder_that_holds_a_run_is_refused(here):
     assert "not empty" in here("train", "--out", RUN, "--resume", "off", code=2).err
-    ran = here("train", "--set", "optim.lr=0.5", "--preset", "small", "--out", RUN, code=2)
+    ran = here("train", "--set", "optim.lr=0.5", "--preset", "fast", "--out", RUN, code=2)
     assert "the run of another training: found optim.lr 0.01 in the run, 0.5 requested" in ran.err
 
 
@@ -84,7 +84,7 @@ def test_resume_is_off_required_or_auto(here):
 
 
 def test_a_training_draws_its_curves_and_leaves_nothing_to_resume(here, pictures):
-    run = Path(json.loads(here("train", "--method", "supervised", "--preset", "small", "--json").out)["run"])
+    run = Path(json.loads(here("train", "--method", "supervised", "--preset", "fast", "--json").out)["run"])
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (run / "resume.pt").exists()
 
@@ -98,7 +98,7 @@ def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
         "--set",
         "optim.steps=1",
         "--preset",
-        "small",
+        "fast",
         "--seed",
         "7",
         "--json",
@@ -115,7 +115,7 @@ def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
 
 
 def test_supervised_computes_no_contrast(here):
-    run = json.loads(here("train", "--method", "supervised", "--preset", "small", "--json").out)
+    run = json.loads(here("train", "--method", "supervised", "--preset", "fast", "--json").out)
     assert "ce" in run
     assert not {"body", "part", "joint"} & run.keys()
 
@@ -126,7 +126,7 @@ def test_supervised_computes_no_contrast(here):
         (("--set", "optim.lrr=1"), "Did you mean optim.lr?"),
         (("--set", "optim.lr"), "not a key=value"),
         (("--set", "optim.lr=-1"), "optim.lr"),
-        (("--preset", "smal"), "Did you mean small?"),
+        (("--preset", "fas"), "Did you mean fast?"),
         (("--method", "pps"), "one of psp, supervised"),
         (("--config", "absent.yaml"), "absent.yaml"),
     ],
@@ -146,7 +146,7 @@ def test_yaml_with_python_tags_is_refused(here):
 def test_inspect_of_a_run_shows_recipe_and_scores(here):
     here("evaluate", RUN)
     seen = json.loads(here("inspect", RUN, "--json").out)
-    assert (seen["method"], seen["preset"], seen["split_name"]) == ("psp", "small", "ucla-xview-0.05-s0")
+    assert (seen["method"], seen["preset"], seen["split_name"]) == ("psp", "fast", "ucla-xview-0.05-s0")
     assert set(seen["scores"]) == {"top1", "top5", "top1_unseen"}
     assert "training.optim.steps" in here("inspect", RUN).out
 
@@ -165,7 +165,7 @@ def test_demo_compares_both_methods_and_can_run_again(small, psptool):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_default_preset_is_small_whatever_the_device(here, monkeypatch, device):
+def test_the_default_preset_is_fast_whatever_the_device(here, monkeypatch, device):
     import torch
 
     asked = []
@@ -176,16 +176,18 @@ def test_the_default_preset_is_small_whatever_the_device(here, monkeypatch, devi
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
     monkeypatch.setattr("psptool.cli.train.run_training", no_training)
-    here("train", code=2)
-    assert asked == [("small", device)]
-    assert "small (default)" in " ".join(here("train", "--help").out.split())
+    ran = here("train", code=2)
+    assert ("--preset best" in ran.err) == (device == "cuda")
+    assert "--preset best" not in here("train", "--preset", "fast", code=2).err
+    assert asked == [("fast", device)] * 2
+    assert "fast (4 minutes on 2 CPU cores; default)" in " ".join(here("train", "--help").out.split())
 
 
 def interrupt(here) -> Path:
     """The newest run, interrupted after its first step."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done: True)
-        ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small", code=130)
+        ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast", code=130)
     assert "--resume required --out" in ran.err
     return Path(f"{RUN}-2")
 
@@ -234,5 +236,5 @@ def test_a_run_of_a_device_that_is_not_here_resumes_on_the_one_that_is(here):
 def test_a_damaged_configuration_among_the_runs_is_warned_of(here):
     run = interrupt(here)
     (run / "config.json").write_text("{")
-    ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "small", "--quiet")
+    ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast", "--quiet")
     assert f"{run}: unfinished run not resumed: config.json: not a valid RunConfig" in ran.err

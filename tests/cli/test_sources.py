@@ -12,7 +12,7 @@ import pytest
 from psptool.formats.synthesis.writing import write_ucla
 from tests.cli.conftest import UCLA_NAMES
 
-RUN = "runs/ucla-xview-0.05-s0-psp-small"
+RUN = "runs/ucla-xview-0.05-s0-psp-fast"
 
 
 def test_files_that_are_not_read_are_named_and_counted_by_prepare_and_view(psptool):

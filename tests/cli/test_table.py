@@ -5,7 +5,7 @@ from pathlib import Path
 
 from psptool.schemas.table import ScoreTable
 
-RESULTS = Path(__file__).parents[2] / "workflows" / "results" / "ucla-5-small"
+RESULTS = Path(__file__).parents[1] / "evaluate" / "scores"
 
 
 def test_text_shows_groups_and_differences(psptool):

@@ -16,7 +16,7 @@ from psptool.training import loop
 from psptool.training.runs.folder import RunFolder
 from tests.cli.conftest import files
 
-RUN = Path("runs/ucla-xview-0.05-s0-psp-small")
+RUN = Path("runs/ucla-xview-0.05-s0-psp-fast")
 SPLIT = "splits/ucla-xview-0.05-s0.json"
 
 
@@ -50,7 +50,7 @@ def test_shorthands_set_their_keys_and_only_changes_of_the_preset_are_printed(he
     ran = here("train", "--split", SPLIT, "--lr", "0.07", "--steps", "1", "--batch-size", "3", "--json")
     optim = training(json.loads(ran.out)["run"])["optim"]
     assert (optim["lr"], optim["steps"], optim["labelled_batch"]) == (0.07, 1, 3)
-    assert "preset small with optim.steps=1 optim.labelled_batch=3 optim.lr=0.07" in ran.err
+    assert "preset fast with optim.steps=1 optim.labelled_batch=3 optim.lr=0.07" in ran.err
     assert "momentum" not in ran.err
 
 
@@ -127,11 +127,11 @@ def test_config_prints_yaml_that_is_the_preset(psptool, preset):
 
 
 def test_config_comments_give_meaning_type_and_choices(psptool):
-    out = psptool("config", "--preset", "small").out
+    out = psptool("config", "--preset", "fast").out
     assert "one of sgd, adamw" in out
     assert "degrees" in out
     assert all(line.lstrip().startswith("#") or ":" in line or not line for line in out.splitlines())
-    assert "Did you mean small?" in psptool("config", "--preset", "smal", code=2).err
+    assert "Did you mean fast?" in psptool("config", "--preset", "fastt", code=2).err
 
 
 def test_config_table_has_every_key_with_its_value_in_each_preset(psptool):
@@ -164,7 +164,7 @@ def test_schemas_show_the_values_that_train_uses_by_default(psptool):
     out = psptool("schemas", "--show", "training").out
     (line,) = (line for line in out.splitlines() if line.startswith("optim.lr "))
     assert line.split()[1] == str(resolve().optim.lr)
-    assert "small" in out.splitlines()[0]
+    assert "fast" in out.splitlines()[0]
 
 
 def test_runs_lists_state_step_and_score(here):
@@ -193,4 +193,4 @@ def test_runs_of_a_folder_that_is_absent_is_an_error(psptool):
 
 def test_shorthands_that_are_left_out_change_nothing():
     assert Shorthands().changes(["optim.lr=1"]) == ["optim.lr=1"]
-    assert recipes.DEFAULT_PRESET == "small"
+    assert recipes.DEFAULT_PRESET == "fast"

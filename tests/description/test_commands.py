@@ -78,10 +78,10 @@ def test_train_evaluate_view_predict_and_export_need_the_hdf5_file_alone(
 ) -> None:
     raw = recordings / "all_sqe"
     prepared("split", "--count", 3, "--protocol", "half")
-    prepared("train", "--preset", "small")
+    prepared("train", "--preset", "fast")
     prepared("evaluate", "--json")
     assert "own" in prepared("table", "runs").out
-    prepared("view", "data/own.h5", "--model", "runs/own-half-k3-s0-psp-small", "--out", "view.html")
+    prepared("view", "data/own.h5", "--model", "runs/own-half-k3-s0-psp-fast", "--out", "view.html")
     assert "skull" in Path("view.html").read_text()
     prepared("view", "data/own.h5", "--png", "--gif")
     clip = next(raw.glob("a05*.json"))
@@ -89,12 +89,12 @@ def test_train_evaluate_view_predict_and_export_need_the_hdf5_file_alone(
     assert told["dataset"] == "own"
     assert {top["class"] for top in told["clips"][0]["top"]} == {"reach", "sit"}
     prepared("view", "predicted.json", "--out", "predicted.html")
-    prepared("view", clip, "--model", "runs/own-half-k3-s0-psp-small", "--out", "raw.html")
-    prepared("export", "runs/own-half-k3-s0-psp-small", "--safetensors")
-    prepared("embed", "runs/own-half-k3-s0-psp-small")
+    prepared("view", clip, "--model", "runs/own-half-k3-s0-psp-fast", "--out", "raw.html")
+    prepared("export", "runs/own-half-k3-s0-psp-fast", "--safetensors")
+    prepared("embed", "runs/own-half-k3-s0-psp-fast")
     prepared("export-data", "--format", "pyskl", "--out", "own.pkl")
     assert "identical" in prepared("split", "--check", "splits/own-half-k3-s0.json").out
     assert prepared("validate", "splits/own-half-k3-s0.json").code == 0
-    assert prepared("validate", "runs/own-half-k3-s0-psp-small").code == 0
-    assert "own" in prepared("inspect", "runs/own-half-k3-s0-psp-small").out
+    assert prepared("validate", "runs/own-half-k3-s0-psp-fast").code == 0
+    assert "own" in prepared("inspect", "runs/own-half-k3-s0-psp-fast").out
     assert "own" in prepared("inspect", "splits/own-half-k3-s0.json").out

@@ -114,7 +114,7 @@ def test_lists_in_a_pickle_are_protocols_if_the_description_has_none(dataset: st
 def test_all_commands_work_without_the_description(dataset: str, psptool: Psptool) -> None:
     Path("own.yaml").unlink()
     psptool("split", "--count", 1)
-    psptool("train", "--preset", "small")
+    psptool("train", "--preset", "fast")
     run = next(Path("runs").iterdir())
     told = json.loads(psptool("evaluate", run, "--json").out)
     assert told["clips"] == len(NAMES) // 2

@@ -17,12 +17,12 @@ FLY = SkeletonDescription(
 
 
 def test_all_levels_of_ntu_are_used() -> None:
-    recipe = resolve(preset="small")
+    recipe = resolve(preset="fast")
     assert limit_levels(recipe, NTU25) == (recipe, "")
 
 
 def test_a_level_with_one_group_is_left_out_and_said_so() -> None:
-    recipe, said = limit_levels(resolve(preset="small"), FLY)
+    recipe, said = limit_levels(resolve(preset="fast"), FLY)
     assert len(FLY.regions) == 1
     assert "body" not in recipe.model.levels
     assert "joint" in recipe.contrast_levels
@@ -31,13 +31,13 @@ def test_a_level_with_one_group_is_left_out_and_said_so() -> None:
 
 
 def test_supervised_training_has_no_levels_to_leave_out() -> None:
-    recipe = resolve(preset="small", method="supervised")
+    recipe = resolve(preset="fast", method="supervised")
     assert limit_levels(recipe, FLY) == (recipe, "")
 
 
 def test_a_training_without_any_level_is_refused() -> None:
     with pytest.raises(PspError, match=r"model.levels: no level .*body"):
-        limit_levels(resolve(preset="small", changes=["model.levels=[body]"]), FLY)
+        limit_levels(resolve(preset="fast", changes=["model.levels=[body]"]), FLY)
 
 
 @pytest.mark.parametrize("joints", [2, 3, 40])

@@ -76,7 +76,7 @@ def test_scores_and_picture_are_written_and_nothing_else(run: Trained, pictures:
     assert Scores.load(run.folder / "scores.json") == scores
     assert (run.folder / "confusion.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert (scores.clips, scores.weights, scores.part, scores.seed) == (6, "last", "test", 7)
-    assert (scores.split, scores.method, scores.preset) == ("s0.json", "psp", "small")
+    assert (scores.split, scores.method, scores.preset) == ("s0.json", "psp", "fast")
     assert np.sum(scores.confusion) == 6
     assert scores.content_fingerprint == run.config.content_fingerprint
 

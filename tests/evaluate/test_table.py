@@ -14,13 +14,13 @@ from psptool.evaluation.table import RunScores, build_table, collect_scores, sib
 from psptool.schemas.scores import Scores
 from psptool.schemas.table import ScoreTable
 
-OLD = Path(__file__).parents[2] / "workflows" / "results" / "ucla-5-small"
+OLD = Path(__file__).parent / "scores"
 
 
 def scores(top1: float, draw: int = 0, clips: int = 1600, **other: object) -> Scores:
     right = round(top1 * clips)
     values: dict[str, object] = {
-        "dataset": "ucla", "split": f"ucla-xview-0.05-s{draw}.json", "method": "psp", "preset": "small",
+        "dataset": "ucla", "split": f"ucla-xview-0.05-s{draw}.json", "method": "psp", "preset": "fast",
         "seed": draw, "weights": "last", "top1": top1, "top5": 1.0,
         "streams": {name: {"top1": top1, "top5": 1.0} for name in ("joint", "motion")},
         "clips": clips, "clips_unseen": 0, "classes_unseen": (),
@@ -52,7 +52,7 @@ def test_mean_deviation_and_error_equal_hand_computed_values() -> None:
 def test_runs_that_differ_only_in_the_label_split_are_one_group(tmp_path: Path) -> None:
     found = table(tmp_path, {"a": scores(0.25, 0), "b": scores(0.75, 1)})
     (group,) = found.groups
-    assert (group.labels, group.name, group.draws) == ("5 %", "psp/small", ("0", "1"))
+    assert (group.labels, group.name, group.draws) == ("5 %", "psp/fast", ("0", "1"))
     assert group.measures["top1"].mean == 0.5
     assert group.measures["top1"].deviation == pytest.approx(0.125**0.5)
     assert group.seconds == 15
@@ -73,10 +73,10 @@ def test_groups_have_equal_labels_method_preset_and_changes_and_fewest_labels_co
         },
     )
     assert [(group.labels, group.name) for group in found.groups] == [
-        ("5 %", "psp/small optim.lr=0.05"),
-        ("5 %", "supervised/small"),
+        ("5 %", "psp/fast optim.lr=0.05"),
+        ("5 %", "supervised/fast"),
         ("5 %", "psp/paper"),
-        ("15 %", "psp/small"),
+        ("15 %", "psp/fast"),
     ]
 
 
@@ -109,7 +109,7 @@ def test_differences_are_paired_by_label_split(tmp_path: Path) -> None:
     runs |= {f"s{n}": scores(top1, n, method="supervised") for n, top1 in enumerate((0.25, 0.75, 0.5))}
     (found,) = table(tmp_path, runs, "supervised").differences
     # 0.25, 0, 0.5: mean 0.25, deviations 0, -0.25, 0.25, variance 0.0625.
-    assert (found.name, found.against, found.draws) == ("psp/small", "supervised/small", ("0", "1", "2"))
+    assert (found.name, found.against, found.draws) == ("psp/fast", "supervised/fast", ("0", "1", "2"))
     assert found.measures["top1"].values == (0.25, 0.0, 0.5)
     assert found.measures["top1"].mean == 0.25
     assert found.measures["top1"].error == pytest.approx((0.0625 / 3) ** 0.5)
@@ -222,11 +222,11 @@ def test_against_must_match_exactly_one_group(tmp_path: Path) -> None:
     runs = {"a": scores(0.5), "b": scores(0.5, preset="paper"), "c": scores(0.5, method="supervised")}
     with pytest.raises(PspError, match="Did you mean supervised"):
         table(tmp_path, runs, "supervized")
-    with pytest.raises(PspError, match="one group of psp/small; psp/paper"):
+    with pytest.raises(PspError, match="one group of psp/fast; psp/paper"):
         table(tmp_path, runs, "psp")
     assert {found.name for found in table(tmp_path, runs, "psp/paper").differences} == {
-        "psp/small",
-        "supervised/small",
+        "psp/fast",
+        "supervised/fast",
     }
 
 
@@ -259,8 +259,8 @@ def test_csv_has_fractions_and_one_line_per_group_and_difference(tmp_path: Path)
     runs |= {"s": scores(0.25, 0, method="supervised"), "t": scores(0.25, 1, method="supervised")}
     lines = list(csv.DictReader(io.StringIO(as_csv(table(tmp_path, runs, "supervised")))))
     assert [(line["method"], line["against"], float(line["top1_mean"])) for line in lines] == [
-        ("psp/small", "", 0.75),
-        ("supervised/small", "", 0.25),
-        ("psp/small", "supervised/small", 0.5),
+        ("psp/fast", "", 0.75),
+        ("supervised/fast", "", 0.25),
+        ("psp/fast", "supervised/fast", 0.5),
     ]
     assert lines[0]["top1_unseen_mean"] == ""

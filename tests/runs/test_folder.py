@@ -52,7 +52,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_name_says_split_method_and_preset_and_the_next_ones_are_counted() -> None:
-    stem = "ucla-xview-0.05-s0-psp-small"
+    stem = "ucla-xview-0.05-s0-psp-fast"
     made = [create(CONFIG).path for _ in range(3)]
     assert made == [Path("runs") / name for name in (stem, f"{stem}-2", f"{stem}-3")]
     assert RunConfig.load(made[2] / "config.json") == CONFIG
@@ -60,8 +60,8 @@ def test_the_name_says_split_method_and_preset_and_the_next_ones_are_counted() -
 
 def test_another_method_has_a_name_of_its_own() -> None:
     other = CONFIG.model_copy(update={"training": TRAINING.model_copy(update={"method": "supervised"})})
-    assert create(CONFIG).path.name == "ucla-xview-0.05-s0-psp-small"
-    assert create(other).path.name == "ucla-xview-0.05-s0-supervised-small"
+    assert create(CONFIG).path.name == "ucla-xview-0.05-s0-psp-fast"
+    assert create(other).path.name == "ucla-xview-0.05-s0-supervised-fast"
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["empty", "absent"])

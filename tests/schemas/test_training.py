@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from psptool.common.errors import PspError
 from psptool.schemas.recipes import DEFAULT_PRESET, PRESETS, all_keys, resolve
-from psptool.schemas.training import LossSettings, ModelSettings, TrainingConfig
+from psptool.schemas.training import LossSettings, ModelSettings, OldPreset, TrainingConfig
 
 
 @pytest.fixture
@@ -56,19 +57,20 @@ def test_every_preset_is_a_recipe_that_bears_its_name(name: str) -> None:
     assert resolve(preset=name).preset == name
 
 
-def test_paper_short_is_the_papers_mathematics_within_the_budget_of_best() -> None:
-    short, paper, best = (resolve(preset=name) for name in ("paper-short", "paper", "best"))
-    assert (short.augment, short.loss) == (paper.augment, paper.loss)
-    assert (short.model.polymerize, short.model.separate_input_projection, short.sampling.draw) == (
-        "raw",
-        False,
-        "released",
-    )
-    released = ("schedule", "lr", "momentum", "nesterov", "weight_decay", "clip_norm")
-    assert all(getattr(short.optim, key) == getattr(paper.optim, key) for key in released)
-    budget = ("steps", "labelled_batch", "pool_batch")
-    assert all(getattr(short.optim, key) == getattr(best.optim, key) for key in budget)
-    assert (short.model.channels, short.sampling.frames) == (best.model.channels, best.sampling.frames)
+def test_fast_is_best_with_fewer_steps_and_the_same_product_of_steps_and_learning_rate() -> None:
+    fast, best = resolve(preset="fast"), resolve(preset="best")
+    assert fast.model_copy(update={"optim": best.optim, "preset": "best"}) == best
+    assert fast.optim.lr * fast.optim.steps == best.optim.lr * best.optim.steps
+
+
+@pytest.mark.parametrize("name", get_args(OldPreset))
+def test_a_preset_of_an_earlier_version_is_read_from_a_complete_file_only(name: str, recipe) -> None:
+    run = {**resolve().model_dump(mode="json"), "preset": name}
+    assert resolve(file=recipe(json.dumps(run))).model_dump(mode="json") == run
+    for words in ({"preset": name}, {"file": recipe(f"preset: {name}\n")}):
+        with pytest.raises(PspError, match="does not exist") as caught:
+            resolve(**words)
+        assert "Use " in str(caught.value)
 
 
 def test_changes_win_over_the_file_which_wins_over_the_preset(recipe) -> None:
@@ -87,7 +89,7 @@ def test_changes_win_over_the_file_which_wins_over_the_preset(recipe) -> None:
 def test_the_preset_is_the_one_asked_for_then_the_files_then_the_default(recipe) -> None:
     file = recipe("preset: paper\n")
     assert resolve(file=file).preset == "paper"
-    assert resolve(file=file, preset="small").preset == "small"
+    assert resolve(file=file, preset="fast").preset == "fast"
     assert resolve() == resolve(preset=DEFAULT_PRESET)
 
 

@@ -102,11 +102,11 @@ def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [
-        ("small", ()),
-        ("small", ("optim.labelled_batch=200",)),
-        ("small", ("sampling.frames=300",)),
+        ("fast", ()),
+        ("fast", ("optim.labelled_batch=200",)),
+        ("fast", ("sampling.frames=300",)),
         pytest.param(
-            "small",
+            "fast",
             ("model.heads=1", "model.strides=[1,1,1,1]", "model.levels=[joint]"),
             marks=pytest.mark.slow,
         ),
@@ -127,13 +127,13 @@ def test_the_estimate_is_near_what_the_forward_pass_keeps(preset: str, changes: 
 @pytest.mark.parametrize(
     ("preset", "changes", "first"),
     [
-        ("small", ("optim.labelled_batch=4000",), "optim.labelled_batch"),
-        ("small", ("optim.labelled_batch=4000", "method=supervised"), "optim.labelled_batch"),
-        ("small", ("optim.pool_batch=4000",), "optim.pool_batch"),
-        ("small", ("optim.labelled_batch=2000", "optim.pool_batch=3000"), "optim.pool_batch"),
-        ("small", ("sampling.frames=2000",), "sampling.frames"),
-        ("small", ("optim.labelled_batch=1", "optim.pool_batch=2", "sampling.frames=500"), "sampling.frames"),
-        ("small", (), "optim.pool_batch"),
+        ("fast", ("optim.labelled_batch=4000",), "optim.labelled_batch"),
+        ("fast", ("optim.labelled_batch=4000", "method=supervised"), "optim.labelled_batch"),
+        ("fast", ("optim.pool_batch=4000",), "optim.pool_batch"),
+        ("fast", ("optim.labelled_batch=2000", "optim.pool_batch=3000"), "optim.pool_batch"),
+        ("fast", ("sampling.frames=2000",), "sampling.frames"),
+        ("fast", ("optim.labelled_batch=1", "optim.pool_batch=2", "sampling.frames=500"), "sampling.frames"),
+        ("fast", (), "optim.pool_batch"),
         ("paper", (), "optim.pool_batch"),
     ],
 )

@@ -143,7 +143,7 @@ def test_a_precision_that_the_device_cannot_compute_is_refused(
 
 def test_a_preset_is_a_name_and_no_identity(files: Files) -> None:
     there = stopped(files)
-    assert go(files, change(SHORT, preset="lean"), out=there.path, resume="required").folder == there.path
+    assert go(files, change(SHORT, preset="best"), out=there.path, resume="required").folder == there.path
 
 
 @pytest.mark.parametrize("there", [2, 3], ids=["from a processor", "from a GPU"])

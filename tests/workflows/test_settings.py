@@ -40,21 +40,21 @@ def test_a_settings_file_bears_its_question_and_states_as_many_runs_as_it_asks_f
 def test_questions_share_the_runs_that_both_ask_for(grids) -> None:
     rq1, rq2, rq3, rq4 = (set(grids.read_grid(settings(f"rq{n}")).runs) for n in (1, 2, 3, 4))
     assert len(rq1 & rq2 & rq3) == 6  # psp as it is: two label ratios, three label splits
-    assert not rq4 & (rq1 | rq2 | rq3)  # another preset
+    assert not rq4 & (rq1 | rq2 | rq3)  # with teacher and pose branch
 
 
 def test_a_run_is_named_by_its_split_method_preset_and_recipe(grids) -> None:
     grid = grids.read_grid(settings("rq1"))
     assert {run.split for run in grid.runs.values()} == set(grid.splits)
     assert "ucla-xview-0.05-s0" in grid.splits  # as psptool split names it
-    assert all(re.fullmatch(rf"{run.split}-psp-lean-[0-9a-f]{{8}}", run.name) for run in grid.runs.values())
+    assert all(re.fullmatch(rf"{run.split}-psp-best-[0-9a-f]{{8}}", run.name) for run in grid.runs.values())
 
 
 def test_a_changed_recipe_makes_other_runs_and_one_that_says_what_holds_anyway_does_not(grids) -> None:
     usual = grids.read_grid(settings("rq1")).runs.keys()
     assert not usual & grids.read_grid(settings("rq1", set=["optim.steps=300"])).runs.keys()
     assert (
-        usual == grids.read_grid(settings("rq1", set=["optim.steps=200", "optim.momentum=0.9"])).runs.keys()
+        usual == grids.read_grid(settings("rq1", set=["optim.steps=2000", "optim.momentum=0.9"])).runs.keys()
     )
 
 
@@ -112,8 +112,8 @@ def test_with_a_validation_rule_its_clips_are_scored_and_nothing_takes_the_place
         ({"only": ["joint", "prat-joint"]}, "no method of this name: 'prat-joint' .Did you mean part-joint"),
         ({"set": "optim.stes=3"}, "methods.joint: .*Did you mean optim.steps"),
         (
-            {"methods": {"a": {"method": "psp", "preset": "smal"}}, "against": ()},
-            "methods.a: .*Did you mean small",
+            {"methods": {"a": {"method": "psp", "preset": "fas"}}, "against": ()},
+            "methods.a: .*Did you mean fast",
         ),
         ({"resources": {"run": {"threads": 0}}}, "resources.run.threads"),
     ],
@@ -143,7 +143,7 @@ def test_the_row_to_compare_with_is_called_what_the_table_calls_it(grids, tmp_pa
     scores(0.5, changes=('model.levels=["joint"]',)).save(Path(base[0]))
     scores(0.5).save(Path(grid.own_scores(grid.tables["rq1"]["body-part-joint"][0])))
     found = build_table(collect_scores([tmp_path / "runs"]), grids.row(Path(base[0])))
-    assert [difference.against for difference in found.differences] == ['psp/small model.levels=["joint"]']
+    assert [difference.against for difference in found.differences] == ['psp/fast model.levels=["joint"]']
 
 
 def test_who_finds_another_process_training_in_the_folder_waits_for_its_end(grids, tmp_path: Path) -> None:

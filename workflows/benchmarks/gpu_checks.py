@@ -53,7 +53,7 @@ from psptool.training.step import StepInputs, StepScalars, Terms, TrainStep
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, SEED = 60, 0
-PRESETS = ("paper", "best", "small")
+PRESETS = ("paper", "best")
 WARM_UP = CAPTURE_AT + 3
 """Steps before the timed ones: libraries are initialized, and the step is captured."""
 EQUAL_STEPS = 12
@@ -141,7 +141,7 @@ def main() -> int:
     tflops = product_rate(device)
     report.values["product_tflops"] = round(tflops, 2)
     for precision in TOLERANCES:
-        for preset in PRESETS[:2]:
+        for preset in PRESETS:
             label = f"captured {preset} steps equal eager ones, {precision}"
             report.check(
                 label, lambda preset=preset, precision=precision: equality(preset, precision, device)

@@ -81,7 +81,7 @@ def main() -> None:
                 "--split",
                 "split.json",
                 "--preset",
-                "small",
+                "fast",
                 *changes,
                 "--out",
                 "run",

@@ -361,7 +361,8 @@ def load(path: StrPath, *, weights: Weights = "last", device: str = "auto") -> L
     """Load a trained model, to predict single clips: ``model.predict(clip)``, ``model.predict(joints=array)``.
 
     Args:
-        path: A run folder, or a ``.safetensors`` file that ``psptool export`` wrote.
+        path: A run folder, a ``.safetensors`` file that ``psptool export`` wrote, or ``ucla``, a model that is part
+            of the package.
         weights: ``last``, or ``best`` on the validation clips; for a run folder.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 

@@ -57,7 +57,7 @@ def _dataset_of_run(path: Path) -> str | None:
 DATASET = Stage("dataset", "data/*.h5", "--data", "psptool prepare DATASET --raw PATH", _dataset_of_store)
 SPLIT = Stage("split", "splits/*.json", "--split", "psptool split --ratio 0.05", _dataset_of_json)
 RUN = Stage("run", "runs/*/last.safetensors", "the argument RUN", "psptool train", _dataset_of_run)
-MODEL = replace(RUN, option="--model")
+MODEL = replace(RUN, option="--model (ucla is included)")
 
 
 def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) -> Path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psptool.schemas.timeline import PredictedWindow, Timelines
 
 EXAMPLES = examples(
-    "psptool predict all_sqe",
+    "psptool predict --model ucla all_sqe",
     "psptool predict --model runs/ucla-xview-0.05-s0-psp-fast all_sqe",
     "psptool predict all_sqe --top 3 --out predictions.json",
     "psptool predict all_sqe --window 1 --stride 0.5 --page timeline.html",
@@ -36,7 +36,7 @@ def predict(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="Run folder or .safetensors; by default the newest run."),
+        typer.Option(help="Run folder, .safetensors, or ucla (included); by default the newest run."),
     ] = None,
     top: Annotated[int, typer.Option(help="Classes to list per recording.")] = 5,
     weights: Annotated[str, typer.Option(help="Checkpoint: last or best.")] = "last",

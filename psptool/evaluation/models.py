@@ -1,4 +1,7 @@
-"""Loads and saves trained models: from a run folder, or as one safetensors file with its configuration."""
+"""Loads and saves trained models: from a run folder, or as one safetensors file with its configuration.
+
+The folder ``psptool/models`` has trained models that are part of the package, each with its model card.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, suggest
 from psptool.evaluation.scoring import load_model, without_contrast
 from psptool.model.network import Network
 from psptool.schemas.base import describe
@@ -22,12 +25,16 @@ CONFIG, WEIGHTS = "psptool.config", "psptool.weights"
 """Metadata keys of a model file: the run's ``config.json``, and the checkpoint (`Weights`)."""
 
 
+INCLUDED = {path.stem: path for path in sorted((Path(__file__).parents[1] / "models").glob("*.safetensors"))}
+"""Files of the models that are part of the package, by name."""
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A trained network in evaluation mode, with its configuration.
 
     Attributes:
-        path: The run folder, or the model file.
+        path: The run folder, the model file, or the name of an included model.
         weights: Checkpoint: the last one, or the best on the validation clips.
         config: Configuration of the run.
         net: The network, without the branch of the contrastive loss.
@@ -45,7 +52,7 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
     """Load a model from a run folder, or from a file made by `model_bytes`.
 
     Args:
-        path: The folder, or a ``.safetensors`` file.
+        path: The folder, a ``.safetensors`` file, or a name in `INCLUDED` if there is no such file or folder.
         weights: Checkpoint of a run folder. A model file has one checkpoint.
         device: Device of the network; by default the CPU.
 
@@ -53,9 +60,12 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
         PspError: The path does not exist, is damaged, or is not a psptool model.
     """
     device = device or torch.device("cpu")
-    if path.is_file():
-        config, checkpoint = _read_metadata(path)
-        return TrainedModel(path, checkpoint, config, load_model(config, path, device), device)
+    file = path if path.exists() else INCLUDED.get(str(path), path)
+    if not file.exists() and (near := suggest(str(path), INCLUDED)):
+        raise PspError(f"{path}: there is no such run or model", fix=near)
+    if file.is_file():
+        config, checkpoint = _read_metadata(file)
+        return TrainedModel(path, checkpoint, config, load_model(config, file, device), device)
     folder = RunFolder(path)
     config = folder.read_config()
     return TrainedModel(

@@ -1,0 +1,60 @@
+"""The models that are part of the package."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import psptool
+from psptool.common.errors import PspError
+from psptool.evaluation.models import INCLUDED, open_model
+from psptool.evaluation.predicting import predict
+from psptool.schemas.builtin import builtin_dataset
+
+
+@pytest.mark.parametrize("name", sorted(INCLUDED))
+def test_an_included_model_is_small_and_its_card_has_its_accuracy_and_how_it_was_made(name: str) -> None:
+    assert INCLUDED[name].stat().st_size <= 3e6
+    card = INCLUDED[name].with_suffix(".md").read_text(encoding="utf-8")
+    assert "top-1" in card
+    assert "psptool train --preset best" in card
+    assert open_model(Path(name)).config.split_digest in card
+
+
+@pytest.mark.parametrize("name", sorted(INCLUDED))
+def test_an_included_model_names_no_folder_of_the_machine_that_trained_it(name: str) -> None:
+    for record in open_model(Path(name)).config.provenance:
+        assert not Path(record.data_path).is_absolute()
+        assert not Path(record.split_path).is_absolute()
+
+
+def test_ucla_predicts_the_classes_of_nw_ucla_from_positions() -> None:
+    model = psptool.load("ucla", device="cpu")
+    found = model.predict(joints=np.random.default_rng(0).normal(size=(40, 20, 3)), frame_rate=30)
+    assert sorted(found) == sorted(builtin_dataset("ucla").class_names)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_a_file_or_folder_of_the_same_name_comes_first(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ucla").mkdir()
+    with pytest.raises(PspError, match="not a run folder"):
+        psptool.load("ucla")
+
+
+def test_a_similar_name_is_suggested() -> None:
+    with pytest.raises(PspError, match="Did you mean ucla"):
+        psptool.load("ulca")
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.skipif("PSPTOOL_UCLA_RAW" not in os.environ, reason="PSPTOOL_UCLA_RAW names no folder")
+def test_ucla_reaches_the_accuracy_on_its_card_with_the_recordings_of_camera_3() -> None:
+    files = sorted(Path(os.environ["PSPTOOL_UCLA_RAW"]).rglob("*_v03.json"))
+    clips = predict(open_model(Path("ucla")), files, top=1).clips
+    actions = sorted({clip.name[:3] for clip in clips})  # a05_s01_e00_v03: action 5; 7 and 10 do not exist
+    right = sum(actions[clip.top[0].label] == clip.name[:3] for clip in clips)
+    assert len(clips) == 464
+    assert 100 * right / len(clips) == pytest.approx(89.7, abs=0.5)

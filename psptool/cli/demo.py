@@ -127,7 +127,7 @@ def _show(
     from psptool.cli.evaluate import percent
 
     baseline, psp = scores["supervised"], scores["psp"]
-    points = percent(psp.top1) - percent(baseline.top1)
+    points = 100 * (psp.top1 - baseline.top1)
     headline(
         f"Top-1: supervised {percent(baseline.top1)} %, psp {percent(psp.top1)} %",
         f"  difference {points:+.1f} points",
@@ -148,4 +148,4 @@ def _show(
     for run in runs.values():
         say(f"         {run}/confusion.png, scores.json, log.jsonl")
     say(f"Report:  {page}")
-    next_step(f"open {page}; with real recordings psptool prepare ucla --raw PATH")
+    next_step(f"open {page}, or with real recordings psptool prepare ucla --raw PATH")

@@ -158,11 +158,11 @@ def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     assert "supervised %  psp %" in first.out
     shown = re.search(r"supervised (.+) %, psp (.+) %  difference (.+) points", first.out)
     supervised, psp, points = (float(value) for value in shown.groups())
-    assert points == pytest.approx(psp - supervised, abs=0.01)
+    assert points == pytest.approx(psp - supervised, abs=0.11)
     assert "confusion.png" in first.out
     page = re.search(r"Report: +(.+)", first.out)[1]
     assert Path(page).read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert page in first.out.splitlines()[-1]
+    assert page in first.out.rstrip().splitlines()[-1]
     again = psptool("demo", "--json")
     shown = json.loads(again.out)
     assert {"supervised", "psp"} <= shown.keys()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import examples, grid, next_step, note, say, say_json
+from psptool.cli.console import examples, grid, headline, next_step, note, say, say_json
 from psptool.cli.progress import ProgressReport
 from psptool.common.text import counted
 
@@ -36,6 +36,7 @@ def demo(
 ) -> None:
     """Run all steps on synthetic data: raw files to accuracy."""
     from psptool.device import choose_device
+    from psptool.evaluation.api import report_path
 
     began, computing_on = time.perf_counter(), choose_device(device)
     raw = _recordings(out, seed)
@@ -43,12 +44,13 @@ def demo(
     split = _split(out, data, seed)
     runs = {method: _trained(out, data, split, method, changes or (), computing_on) for method in METHODS}
     scores = {method: _evaluated(run, computing_on) for method, run in runs.items()}
+    page = report_path(runs["psp"], scores["psp"])
     seconds = time.perf_counter() - began
     if as_json:
         shown: dict[str, Any] = {method: found.model_dump(mode="json") for method, found in scores.items()}
-        say_json({"folder": str(out), "seconds": round(seconds, 1), **shown})
+        say_json({"folder": str(out), "seconds": round(seconds, 1), "report": str(page), **shown})
         return
-    _show(out, data, split, runs, scores, seconds)
+    _show(data, split, runs, scores, page, seconds)
 
 
 def _recordings(out: Path, seed: int) -> Path:
@@ -108,36 +110,42 @@ def _trained(
 
 def _evaluated(run: Path, device: torch.device) -> Scores:
     from psptool.evaluation.api import evaluate
+    from psptool.view.report import report_page
 
     note(f"5 of 5  psptool evaluate {run}")
-    return evaluate(run, device=device)
+    return evaluate(run, device=device, report=report_page)
 
 
 def _show(
-    out: Path,
     data: Path,
     split: Path,
     runs: Mapping[Method, Path],
     scores: Mapping[Method, Scores],
+    page: Path,
     seconds: float,
 ) -> None:
     from psptool.cli.evaluate import percent
 
-    any_scores = next(iter(scores.values()))
-    say(
-        f"{counted(any_scores.clips, 'synthetic test clip')}; {RATIO:.0%} of the training labels used; {seconds:.0f} s"
+    baseline, psp = scores["supervised"], scores["psp"]
+    points = 100 * (psp.top1 - baseline.top1)
+    headline(
+        f"Top-1: supervised {percent(baseline.top1)} %, psp {percent(psp.top1)} %",
+        f"  difference {points:+.1f} points",
     )
-    header = ("", *(f"{method} %" for method in scores))
+    say(
+        f"{counted(psp.clips, 'synthetic test clip')}; {RATIO:.0%} of the training labels used; {seconds:.0f} s"
+    )
     rows = [
-        ("top-1", *(percent(found.top1) for found in scores.values())),
-        ("top-5", *(percent(found.top5) for found in scores.values())),
+        ("top-1", percent(baseline.top1), percent(psp.top1)),
+        ("top-5", percent(baseline.top5), percent(psp.top5)),
         *(
-            (f"top-1, {name} stream", *(percent(found.streams[name].top1) for found in scores.values()))
-            for name in any_scores.streams
+            (f"top-1, {name} stream", percent(own.top1), percent(psp.streams[name].top1))
+            for name, own in baseline.streams.items()
         ),
     ]
-    grid("", header, rows)
+    grid("", ("", "supervised %", "psp %"), rows)
     say(f"Results: {data.with_name(f'{data.stem}.report.json')}, {split}")
     for run in runs.values():
         say(f"         {run}/confusion.png, scores.json, log.jsonl")
-    next_step(f"psptool inspect {data}, or with real recordings psptool prepare ucla --raw PATH")
+    say(f"Report:  {page}")
+    next_step(f"open {page}, or with real recordings psptool prepare ucla --raw PATH")

@@ -1,6 +1,7 @@
 """``train``, ``evaluate`` and ``demo`` through the command line, with a tiny recipe."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -155,7 +156,13 @@ def test_inspect_of_a_run_shows_recipe_and_scores(here):
 def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     first = psptool("demo")
     assert "supervised %  psp %" in first.out
+    shown = re.search(r"supervised (.+) %, psp (.+) %  difference (.+) points", first.out)
+    supervised, psp, points = (float(value) for value in shown.groups())
+    assert points == pytest.approx(psp - supervised, abs=0.11)
     assert "confusion.png" in first.out
+    page = re.search(r"Report: +(.+)", first.out)[1]
+    assert Path(page).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert page in first.out.rstrip().splitlines()[-1]
     again = psptool("demo", "--json")
     shown = json.loads(again.out)
     assert {"supervised", "psp"} <= shown.keys()

@@ -8,8 +8,11 @@ from psptool.formats.synthesis.actions import NTU_ACTIONS
 from psptool.schemas.builtin import builtin_dataset
 from psptool.schemas.protocols import FieldProtocol
 
-DEMO_ACTIONS = (7, 8, 10, 23, 24, 27, 35, 50, 51, 58, 59, 80)
-"""Throw, sit down, clap, wave, kick, jump, bow; punch, kick the other, shake hands, walk together; squat."""
+DEMO_ACTIONS = (7, 8, 10, 22, 23, 24, 27, 35, 50, 58, 59, 80)
+"""Throw, sit down, clap, cheer, wave, kick, jump, bow; punch, shake hands, walk together; squat.
+
+Kicking the other person is left out: with two labels per class, both methods confuse it with punching.
+"""
 DEMO_TRAIN_SUBJECTS = 14
 DEMO_TEST_SUBJECTS = 6
 

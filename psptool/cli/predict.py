@@ -36,7 +36,7 @@ def predict(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="Run folder, .safetensors, or ucla (included); by default the newest run."),
+        typer.Option(help="Run, .safetensors, or ucla; by default the newest run."),
     ] = None,
     top: Annotated[int, typer.Option(help="Classes to list per recording.")] = 5,
     weights: Annotated[str, typer.Option(help="Checkpoint: last or best.")] = "last",

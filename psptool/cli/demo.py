@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from psptool.schemas.training import Method
 
 EXAMPLES = examples("psptool demo", "psptool demo --out elsewhere --seed 1 --json")
-RATIO = 0.05
+COUNT = 1
+"""Labelled clips per action."""
 METHODS: tuple[Method, ...] = ("supervised", "psp")
 
 
@@ -89,9 +90,9 @@ def _split(out: Path, data: Path, seed: int) -> Path:
     from psptool.data.store.reading import open_store
 
     with open_store(data) as store:
-        path = make_file(store, SplitRequest(ratio=RATIO, seed=seed), folder=out / "splits").path
+        path = make_file(store, SplitRequest(count=COUNT, seed=seed), folder=out / "splits").path
     assert path is not None  # it was saved
-    note(f"3 of 5  psptool split --ratio {RATIO} --seed {seed} --data {data} --out {path}")
+    note(f"3 of 5  psptool split --count {COUNT} --seed {seed} --data {data} --out {path}")
     return path
 
 
@@ -133,7 +134,7 @@ def _show(
         f"  difference {points:+.1f} points",
     )
     say(
-        f"{counted(psp.clips, 'synthetic test clip')}; {RATIO:.0%} of the training labels used; {seconds:.0f} s"
+        f"{counted(psp.clips, 'synthetic test clip')}; {counted(COUNT, 'labelled clip')} per action; {seconds:.0f} s"
     )
     rows = [
         ("top-1", percent(baseline.top1), percent(psp.top1)),

@@ -11,7 +11,7 @@ from psptool.schemas.protocols import FieldProtocol
 DEMO_ACTIONS = (7, 8, 10, 22, 23, 24, 27, 35, 50, 58, 59, 80)
 """Throw, sit down, clap, cheer, wave, kick, jump, bow; punch, shake hands, walk together; squat.
 
-Kicking the other person is left out: with two labels per class, both methods confuse it with punching.
+Kicking the other person is left out: with few labels, both methods confuse it with punching.
 """
 DEMO_TRAIN_SUBJECTS = 14
 DEMO_TEST_SUBJECTS = 6
@@ -61,7 +61,6 @@ def _setup(subject: int, repetition: int) -> int:
 def demo_names() -> list[str]:
     """The clips of the demo: 12 actions with 60 clips each, 42 for training and 18 for test by subject.
 
-    One of the actions belongs to NTU RGB+D 120 (squat), so the clips are prepared as ``ntu120``. A label ratio of 5 %
-    is 2 labelled clips per action.
+    One of the actions belongs to NTU RGB+D 120 (squat), so the clips are prepared as ``ntu120``.
     """
     return clip_names(DEMO_ACTIONS, DEMO_TRAIN_SUBJECTS, DEMO_TEST_SUBJECTS, repetitions=(1,))

@@ -172,7 +172,7 @@ def train(
         method: ``psp``, or ``supervised``: the same encoder, trained on the labelled clips only. ``psp`` if None.
         preset: The training configuration to start from; ``fast`` if None.
         config: A YAML file of settings that replace the preset's.
-        settings: Single settings that replace those of both, by dotted key, such as ``{"optim.lr": 0.05}``.
+        settings: Single settings that replace those of both, by dotted key, such as ``{"optim.lr": 0.005}``.
             ``psptool schemas --show training`` lists all keys.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         precision: ``auto``, ``float32`` or ``bfloat16``; the configuration's if None.

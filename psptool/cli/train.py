@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool train",
-    "psptool train --method supervised --lr 0.05 --epochs 20",
+    "psptool train --method supervised --lr 0.005 --epochs 20",
     "psptool train --split splits/ucla-xview-0.05-s0.json --preset best",
     "psptool train --like runs/ucla-xview-0.05-s0-psp-fast --seed 1",
     "psptool train --dry-run",

@@ -92,7 +92,7 @@ def resolve(
         method: Training method; overrides preset, file and changes.
         preset: A name in `PRESETS`; by default that of the file, or `DEFAULT_PRESET`.
         file: A YAML file with keys of `TrainingConfig`, a ``config.json`` of a run, or a run folder.
-        changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.05``), values are YAML.
+        changes: ``key=value`` texts; keys of groups are dotted (``optim.lr=0.005``), values are YAML.
         seed: Training seed; overrides preset, file and changes.
 
     Raises:
@@ -136,7 +136,7 @@ def _apply(merged: dict[str, Any], change: str) -> list[str]:
     key, equals, text = change.partition("=")
     if not equals:
         raise PspError(
-            "--set: not a key=value", found=repr(change), fix="Write for example --set optim.lr=0.05."
+            "--set: not a key=value", found=repr(change), fix="Write for example --set optim.lr=0.005."
         )
     nested: Any = _parse_value(key, text)
     for part in reversed(key.split(".")):

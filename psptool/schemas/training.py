@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from psptool.schemas.base import Artefact, Strict
@@ -21,6 +21,7 @@ Preset = Literal["paper", "best", "fast", "demo"]
 OldPreset = Literal["paper-short", "small", "lean"]
 """Presets of earlier versions, which the files of their runs name."""
 NamedPreset = Literal[Preset, OldPreset]
+Balance = Literal["mean", "labelled", "off"]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -203,11 +204,17 @@ class LossSettings(_Settings):
     )
 
 
+def _earlier_balance(value: object) -> object:
+    """Earlier versions had true and false."""
+    return {True: "mean", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class TeacherSettings(_Settings):
     """Mean teacher: its weights are the moving average of the network's; it predicts labels for the pool.
 
     Mean Teacher (Tarvainen and Valpola 2017), with labels sharpened as in MixMatch (Berthelot et al. 2019) and balanced
-    as in ReMixMatch (Berthelot et al. 2020). Its input is sampled as in evaluation; the network's is augmented.
+    as in ReMixMatch (Berthelot et al. 2020) or by Sinkhorn-Knopp iterations (Asano et al. 2020). Its input is sampled
+    as in evaluation; the network's is augmented.
     """
 
     weight: NonNegative = Field(0.0, description="Weight of the teacher loss; 0: no teacher")
@@ -215,8 +222,10 @@ class TeacherSettings(_Settings):
     temperature: float = Field(
         0.5, gt=0, le=1e6, description="Sharpening temperature of the predicted labels; 1: no sharpening"
     )
-    balance: bool = Field(
-        True, description="Divide predicted labels by their mean; suits classes of about equal frequency"
+    balance: Annotated[Balance, BeforeValidator(_earlier_balance)] = Field(
+        "mean",
+        description="Correction of classes that are predicted too often: `mean`, divide labels by their mean, for "
+        "classes of about equal frequency; `labelled`, make their mean that of the labelled clips; `off`, none",
     )
     start: Share = Field(0.2, description="Fraction of the steps before the teacher starts")
     ramp: Share = Field(0.2, description="Fraction of the steps in which its weight then rises linearly")

@@ -205,7 +205,9 @@ class Loop:
     def _build_teacher(self) -> Teacher | None:
         if not self.config.has_teacher:
             return None
-        return Teacher(self.model, self.config.teacher, self.config.optim.steps, self.precision)
+        labels = self.batcher.clips.label[self.pools.labelled]  # (L',)
+        frequencies = torch.bincount(labels, minlength=self.model.classes) / len(labels)  # (K,)
+        return Teacher(self.model, self.config.teacher, self.config.optim.steps, self.precision, frequencies)
 
     def _step(
         self, step: Callable[[StepInputs], Terms], scalars: StepScalars, chosen: Tensor, state: TrainState

@@ -1,7 +1,8 @@
 """Mean teacher: a moving average of the network that predicts labels for the pool during training.
 
-Mean Teacher (Tarvainen and Valpola 2017). Labels are sharpened as in MixMatch (Berthelot et al. 2019) and balanced by
-distribution alignment as in ReMixMatch (Berthelot et al. 2020).
+Mean Teacher (Tarvainen and Valpola 2017). Labels are sharpened as in MixMatch (Berthelot et al. 2019). They are
+balanced by distribution alignment as in ReMixMatch (Berthelot et al. 2020), or by Sinkhorn-Knopp iterations as in
+self-labelling (Asano et al. 2020), one iteration per step.
 
 Notation for tensor shapes: n clips of this rank, K classes.
 """
@@ -21,6 +22,12 @@ LABEL_MOMENTUM = 0.95
 """Momentum of the moving average of predicted labels, which covers about 20 steps."""
 MIN_FREQUENCY = 1e-6
 """Lower bound of a class frequency in the balancing of labels."""
+BALANCE_RATE = 0.1
+"""Exponent of the change of the class divisors per step, under ``balance: labelled``."""
+MIN_DIVISOR = 1e-4
+"""Lower bound of these divisors. It limits the labels of classes that are hardly ever predicted."""
+MAX_RATIO = 20.0
+"""Largest ratio between class frequencies of one batch and of the labelled clips, and its inverse, for that change."""
 
 
 class Teacher(nn.Module):
@@ -31,22 +38,35 @@ class Teacher(nn.Module):
         settings: The teacher settings of the training configuration.
         steps: Number of steps of the training.
         precision: Precision of the forward pass.
+        frequencies: (K,), class frequencies of the labelled clips, with the sum 1; equal ones by default.
 
     Attributes:
-        mean_label: (K,), moving average of the predicted labels; uniform at first.
+        mean_label: (K,), what labels are divided by; uniform at first. The moving average of the predicted labels, or,
+            under ``balance: labelled``, the divisors that give balanced labels the frequencies of the labelled clips.
     """
 
     mean_label: Tensor
+    frequencies: Tensor
 
     def __init__(
-        self, model: Network, settings: TeacherSettings, steps: int, precision: torch.dtype = torch.float32
+        self,
+        model: Network,
+        settings: TeacherSettings,
+        steps: int,
+        precision: torch.dtype = torch.float32,
+        frequencies: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model.without_contrast()
         self.requires_grad_(False).eval()
         self.settings, self.steps, self.precision = settings, steps, precision
         like = next(model.parameters())
-        self.register_buffer("mean_label", like.new_full((model.classes,), 1 / model.classes))
+        equal = like.new_full((model.classes,), 1 / model.classes)
+        self.register_buffer("mean_label", equal)
+        # Not in the checkpoint: it follows from the split.
+        self.register_buffer(
+            "frequencies", equal.clone() if frequencies is None else frequencies.to(equal), persistent=False
+        )
 
     def weight(self, step: int) -> float:
         """Weight of the teacher loss at the 0-based ``step``: zero before ``start``, then a linear ramp."""
@@ -66,15 +86,28 @@ class Teacher(nn.Module):
         """
         logits: Tensor = run_in(self.precision, any_stream(batch).x.device, self.model, batch).fused
         probabilities = logits.to(self.mean_label.dtype).softmax(1)  # (n, K)
-        # Mean over the clips of all ranks, (n, K) -> (K,), so that mean_label is the same on every rank.
-        total = ranks.sum(probabilities.sum(0))
-        mean = total / (clips if ranks.size > 1 else len(probabilities))
-        self.mean_label.lerp_(mean, 1 - LABEL_MOMENTUM)
-        if self.settings.balance:
+        self._update_mean_label(probabilities, ranks, clips if ranks.size > 1 else len(probabilities))
+        if self.settings.balance != "off":
             # Divide by the class frequencies, (n, K) / (K,): frequent predictions become less likely.
             probabilities = probabilities / self.mean_label.clamp(min=MIN_FREQUENCY)
         # Sharpen: p ** (1 / temperature), normalized. In logarithms, because powers of small numbers underflow.
         return torch.softmax(probabilities.log() / self.settings.temperature, dim=1)
+
+    def _update_mean_label(self, probabilities: Tensor, ranks: ProcessGroup, clips: int) -> None:
+        """Update `mean_label` with the predictions (n, K) of this rank, of ``clips`` on all ranks."""
+        match = self.settings.balance == "labelled"
+        if match:
+            balanced = probabilities / self.mean_label
+            probabilities = balanced / balanced.sum(1, keepdim=True)
+        # Mean over the clips of all ranks, (n, K) -> (K,), so that mean_label is the same on every rank.
+        mean = ranks.sum(probabilities.sum(0)) / clips
+        if match:
+            # A class that is still too frequent after the division gets a larger divisor.
+            ratio = (mean / self.frequencies.clamp(min=MIN_DIVISOR)).clamp(1 / MAX_RATIO, MAX_RATIO)
+            self.mean_label.mul_(ratio**BALANCE_RATE)
+            self.mean_label.div_(self.mean_label.sum()).clamp_(min=MIN_DIVISOR)
+        else:
+            self.mean_label.lerp_(mean, 1 - LABEL_MOMENTUM)
 
     def momentum(self, step: int) -> float:
         """Momentum of the moving average at the 0-based ``step``.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from psptool.data.batches.streams import Batch, Stream
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
-from psptool.schemas.training import TeacherSettings, TrainingConfig
+from psptool.schemas.training import Balance, TeacherSettings, TrainingConfig
 from psptool.training.teacher import LABEL_MOMENTUM, Teacher
 
 from ..streams import two
@@ -84,9 +85,11 @@ def test_it_keeps_no_branch_of_the_contrast_and_leaves_the_network_as_it_is() ->
     }
 
 
-@pytest.mark.parametrize("balance", [True, False])
+@pytest.mark.parametrize("balance", ["mean", "off"])
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.01])
-def test_its_labels_are_its_probabilities_balanced_and_sharpened(temperature: float, balance: bool) -> None:
+def test_its_labels_are_its_probabilities_balanced_and_sharpened(
+    temperature: float, balance: Balance
+) -> None:
     model = unsure()
     teacher = Teacher(model, TeacherSettings(weight=1, temperature=temperature, balance=balance), 100)
     mean = np.full(10, 0.1)
@@ -96,7 +99,10 @@ def test_its_labels_are_its_probabilities_balanced_and_sharpened(temperature: fl
         p = probabilities(model, streams).double().numpy()
         mean = LABEL_MOMENTUM * mean + (1 - LABEL_MOMENTUM) * p.mean(0)
         for row, own in zip(found, p, strict=True):
-            powers = [(x / m if balance else x) ** (1 / temperature) for x, m in zip(own, mean, strict=True)]
+            powers = [
+                (x / m if balance == "mean" else x) ** (1 / temperature)
+                for x, m in zip(own, mean, strict=True)
+            ]
             expected = np.array(powers) / sum(powers)
             np.testing.assert_allclose(row, expected, atol=1e-4)
 
@@ -105,14 +111,68 @@ def test_a_class_that_it_names_too_often_is_named_less_once_balanced() -> None:
     model = unsure()
     with torch.no_grad():
         model.classifier.bias[3] += 2
+    balances: tuple[Balance, ...] = ("off", "mean")
     plain, balanced = (
-        Teacher(model, TeacherSettings(weight=1, temperature=1, balance=balance), 100)
-        for balance in (False, True)
+        Teacher(model, TeacherSettings(weight=1, temperature=1, balance=balance), 100) for balance in balances
     )
     for seed in range(40):
         often, less = (one.predict(make_streams(seed=seed)).mean(0)[3] for one in (plain, balanced))
     assert often > 0.5
     assert less < 0.25
+
+
+def test_balanced_to_the_labelled_clips_each_step_is_one_literal_iteration() -> None:
+    model = unsure()
+    wanted = [0.19, 0.01, *[0.1] * 8]
+    settings = TeacherSettings(weight=1, temperature=0.5, balance="labelled")
+    teacher = Teacher(model, settings, 100, frequencies=torch.tensor(wanted))
+    divisors = [0.1] * 10
+    for seed in range(3):
+        streams = make_streams(seed=seed)
+        found = teacher.predict(streams)
+        rows = probabilities(model, streams).double().tolist()
+        balanced = [[x / d for x, d in zip(row, divisors, strict=True)] for row in rows]
+        shares = [sum(row[k] / sum(row) for row in balanced) / len(rows) for k in range(10)]
+        divisors = [
+            d * min(max(share / want, 1 / 20), 20) ** 0.1
+            for d, share, want in zip(divisors, shares, wanted, strict=True)
+        ]
+        divisors = [d / sum(divisors) for d in divisors]
+        for row, own in zip(found, rows, strict=True):
+            powers = [(x / d) ** 2 for x, d in zip(own, divisors, strict=True)]
+            np.testing.assert_allclose(row, np.array(powers) / sum(powers), atol=1e-5)
+
+
+class Biased(nn.Module):
+    """Predicts random logits (48, 10) that favour class 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, batch: Batch) -> SimpleNamespace:
+        logits = 2 * torch.randn(48, 10, generator=self.generator)
+        logits[:, 3] += 6
+        return SimpleNamespace(fused=logits)
+
+
+def test_predictions_get_the_frequencies_of_the_labelled_clips_where_division_by_the_mean_fails() -> None:
+    wanted = torch.tensor([0.19, 0.01, *[0.1] * 8])
+    shares = {}
+    balances: tuple[Balance, ...] = ("mean", "labelled")
+    for balance in balances:
+        settings = TeacherSettings(weight=1, temperature=1, balance=balance)
+        teacher = Teacher(make_network(), settings, 100, frequencies=wanted)
+        teacher.model = Biased()  # type: ignore[assignment]
+        labels = [teacher.predict(make_streams()) for _ in range(200)]
+        shares[balance] = torch.stack(labels[100:]).mean((0, 1))  # (K,)
+    assert shares["mean"][3] > 0.2
+    torch.testing.assert_close(shares["labelled"], wanted, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("earlier", "now"), [(True, "mean"), (False, "off")])
+def test_the_balance_of_earlier_configurations_is_read(earlier: bool, now: Balance) -> None:
+    assert TeacherSettings.model_validate({"balance": earlier}).balance == now
 
 
 def test_its_term_is_the_cross_entropy_with_its_labels_on_the_pool_alone() -> None:

@@ -47,14 +47,14 @@ def test_a_run_is_named_by_its_split_method_preset_and_recipe(grids) -> None:
     grid = grids.read_grid(settings("rq1"))
     assert {run.split for run in grid.runs.values()} == set(grid.splits)
     assert "ucla-xview-0.05-s0" in grid.splits  # as psptool split names it
-    assert all(re.fullmatch(rf"{run.split}-psp-best-[0-9a-f]{{8}}", run.name) for run in grid.runs.values())
+    assert all(re.fullmatch(rf"{run.split}-psp-fast-[0-9a-f]{{8}}", run.name) for run in grid.runs.values())
 
 
 def test_a_changed_recipe_makes_other_runs_and_one_that_says_what_holds_anyway_does_not(grids) -> None:
     usual = grids.read_grid(settings("rq1")).runs.keys()
     assert not usual & grids.read_grid(settings("rq1", set=["optim.steps=300"])).runs.keys()
     assert (
-        usual == grids.read_grid(settings("rq1", set=["optim.steps=2000", "optim.momentum=0.9"])).runs.keys()
+        usual == grids.read_grid(settings("rq1", set=["optim.steps=600", "optim.momentum=0.9"])).runs.keys()
     )
 
 

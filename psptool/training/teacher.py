@@ -23,11 +23,11 @@ LABEL_MOMENTUM = 0.95
 MIN_FREQUENCY = 1e-6
 """Lower bound of a class frequency in the balancing of labels."""
 BALANCE_RATE = 0.1
-"""Exponent of the change of the class divisors per step, under ``balance: labelled``."""
+"""Under ``balance: labelled``, each step multiplies a class's divisor by (predicted / wanted frequency) ** this."""
 MIN_DIVISOR = 1e-4
-"""Lower bound of these divisors. It limits the labels of classes that are hardly ever predicted."""
+"""Lower bound of these divisors and of the wanted frequency."""
 MAX_RATIO = 20.0
-"""Largest ratio between class frequencies of one batch and of the labelled clips, and its inverse, for that change."""
+"""Largest predicted / wanted frequency in that product; the smallest is its inverse."""
 
 
 class Teacher(nn.Module):
@@ -95,13 +95,13 @@ class Teacher(nn.Module):
 
     def _update_mean_label(self, probabilities: Tensor, ranks: ProcessGroup, clips: int) -> None:
         """Update `mean_label` with the predictions (n, K) of this rank, of ``clips`` on all ranks."""
-        match = self.settings.balance == "labelled"
-        if match:
+        as_labelled = self.settings.balance == "labelled"
+        if as_labelled:
             balanced = probabilities / self.mean_label
             probabilities = balanced / balanced.sum(1, keepdim=True)
         # Mean over the clips of all ranks, (n, K) -> (K,), so that mean_label is the same on every rank.
         mean = ranks.sum(probabilities.sum(0)) / clips
-        if match:
+        if as_labelled:
             # A class that is still too frequent after the division gets a larger divisor.
             ratio = (mean / self.frequencies.clamp(min=MIN_DIVISOR)).clamp(1 / MAX_RATIO, MAX_RATIO)
             self.mean_label.mul_(ratio**BALANCE_RATE)

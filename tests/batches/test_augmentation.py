@@ -13,7 +13,6 @@ from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import AugmentSettings
 from tests.builtin import NTU25, UCLA20
 
-CPU = torch.device("cpu")
 DRAWS = 500
 
 
@@ -22,7 +21,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def draw(clips: int = DRAWS, joints: int = 20, **settings: float) -> Augmentation:
-    return draw_augmentation(clips, joints, AugmentSettings(**settings), seeded(), CPU)  # type: ignore[arg-type]
+    return draw_augmentation(clips, joints, AugmentSettings(**settings), seeded())  # type: ignore[arg-type]
 
 
 def apply(
@@ -30,7 +29,7 @@ def apply(
 ) -> Tensor:
     owner = torch.arange(len(x))
     shown = torch.ones(x.shape[:2], dtype=torch.bool) if present is None else present
-    return augment(x, owner, drawn, torch.tensor(topology.mirror), seeded(1), shown)
+    return augment(x, shown, owner, drawn, topology.mirror, seeded(1))
 
 
 def clips(count: int = 1, joints: int = 20) -> Tensor:
@@ -158,14 +157,14 @@ def test_all_persons_of_a_clip_get_the_clips_draw() -> None:
     drawn = draw(2, **(EVERYTHING | {"jitter": 0.0}))
     x = clips().expand(3, -1, -1, -1)
     owner = torch.tensor([0, 1, 1])
-    found = augment(x, owner, drawn, torch.tensor(UCLA20.mirror), seeded(), torch.ones(3, 4).bool())
+    found = augment(x, torch.ones(3, 4).bool(), owner, drawn, UCLA20.mirror, seeded())
     assert torch.equal(found[1], found[2])
     assert not torch.allclose(found[0], found[1])
 
 
 def test_the_same_state_draws_the_same_and_another_one_does_not() -> None:
     settings = AugmentSettings(**EVERYTHING)  # type: ignore[arg-type]
-    first, again, other = (draw_augmentation(4, 20, settings, seeded(seed), CPU) for seed in (3, 3, 4))
+    first, again, other = (draw_augmentation(4, 20, settings, seeded(seed)) for seed in (3, 3, 4))
     assert torch.equal(first.matrix, again.matrix)
     assert torch.equal(first.masked, again.masked)
     assert torch.equal(first.mirrored, again.mirrored)
@@ -173,7 +172,7 @@ def test_the_same_state_draws_the_same_and_another_one_does_not() -> None:
 
 
 def planar(**settings: float) -> Augmentation:
-    return draw_augmentation(DRAWS, 20, AugmentSettings(**settings), seeded(), CPU, "y", 2)  # type: ignore[arg-type]
+    return draw_augmentation(DRAWS, 20, AugmentSettings(**settings), seeded(), "y", 2)  # type: ignore[arg-type]
 
 
 def test_in_2d_every_change_stays_in_the_plane() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips, _fits
@@ -353,3 +356,31 @@ def test_loading_allocates_positions_once(tmp_path: Path, monkeypatch: pytest.Mo
     # NumPy's arrays are traced, the tensor of the positions is not.
     assert loaded.joint.nbytes == 100 * 200 * UCLA20.size * 3 * 4
     assert peak < 0.3 * loaded.joint.nbytes
+
+
+class DeviceOperations(TorchDispatchMode):
+    """Counts operations whose result is new memory on the meta device: those that a GPU would launch a kernel for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.device.type == "meta":
+            self.count += not func.is_view
+        return result
+
+
+def test_batches_of_best_need_few_operations_on_the_device(
+    clips: RaggedClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Batcher, "_device_generator", lambda self, generator: None)
+    device = torch.device("meta")
+    batcher = Batcher.of(replace(clips, joint=clips.joint.to(device), device=device), resolve(preset="best"))
+    with DeviceOperations() as train:
+        batcher.train(everything(clips), seeded())
+    with DeviceOperations() as test:
+        batcher.test(everything(clips))
+    assert 0 < train.count <= 28
+    assert 0 < test.count <= 14

@@ -33,7 +33,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def draw(settings: AugmentSettings, up: UpAxis) -> torch.Tensor:
-    return draw_augmentation(500, 20, settings, seeded(), CPU, up=up).matrix
+    return draw_augmentation(500, 20, settings, seeded(), up=up).matrix
 
 
 @pytest.mark.parametrize(("up", "axis"), [("z", 2), ("y", 1)])

@@ -12,6 +12,7 @@ frames, V joints, R stored rows (one frame of one person each), F visible frames
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch.profiler import record_function
 from psptool.common.errors import PspError
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.data.batches.sampling import draw_frames, uniform_frames
-from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Stream, to_device
+from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Read, Stream, to_device
 from psptool.data.skeletons.keys import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Rows, Store
@@ -266,40 +267,39 @@ class Batcher:
 
         Args:
             chosen: int64 (N,), clip numbers, on the host.
-            generator: On the host. It seeds the generator of the augmentation on another device, so that its state
-                determines the whole batch.
+            generator: On the host. It seeds the generator of the noise on another device, so that its state determines
+                the whole batch.
         """
-        frames = self._random_frames(chosen, generator)
-        on_device = self._device_generator(generator)
-        changes = self._random_changes(len(chosen), on_device)
-        draws = [(frames, changes)]
+        persons = self._persons(chosen)
+        read = self._reader(persons, self._random_frames(chosen, generator))
+        changes = self._random_changes(len(chosen), generator)
+        draws = [(read, changes)]
         for _ in self.streams.names[1:]:
             if not self.sampling.shared:
-                frames = self._random_frames(chosen, generator)
+                read = self._reader(persons, self._random_frames(chosen, generator))
             if not self.augmentation.shared:
-                changes = self._random_changes(len(chosen), on_device)
-            draws.append((frames, changes))
-        persons = self._persons(chosen)
-        mirror = to_device(torch.tensor(self.clips.topology.mirror), self.clips.device)
+                changes = self._random_changes(len(chosen), generator)
+            draws.append((read, changes))
+        on_device = self._device_generator(generator)
         batch: dict[str, Stream] = {}
-        for name, (frames, changes) in zip(self.streams.names, draws, strict=True):
+        for name, (read, changes) in zip(self.streams.names, draws, strict=True):
             with record_function(DRAWING):
-                found = self._content(name, persons, frames)
-            owner, present = (to_device(part, self.clips.device) for part in (found.owner, found.present))
+                found = self._content(name, read)
             if not STREAMS[name].noise:
                 changes = replace(changes, jitter=0.0)
+            mirror = self.clips.topology.mirror
             with record_function(AUGMENTING):
-                x = augment(found.x, owner, changes, mirror, on_device, present)
+                x = augment(found.x, found.present, found.owner, changes, mirror, on_device)
             batch[name] = self._stream(x, found.owner, len(chosen))
         return batch
 
     def test(self, chosen: Tensor) -> Batch:
         """A test batch of the clips ``chosen``, int64 (N,): evenly spaced frames, no augmentation."""
         frames = self._visible_frames(chosen, uniform_frames(self._counts(chosen), self.sampling.frames))
-        persons = self._persons(chosen)
+        read = self._reader(self._persons(chosen), frames)
         batch: dict[str, Stream] = {}
         for name in self.streams.names:
-            found = self._content(name, persons, frames)
+            found = self._content(name, read)
             batch[name] = self._stream(found.x, found.owner, len(chosen))
         return batch
 
@@ -309,17 +309,11 @@ class Batcher:
             return self._visible_frames(chosen, draw_frames(self._counts(chosen), self.sampling, generator))
 
     def _random_changes(self, clips: int, generator: torch.Generator) -> Augmentation:
-        """One augmentation per clip; ``generator`` is on the device."""
-        topology, device = self.clips.topology, self.clips.device
+        """One augmentation per clip."""
+        topology, up = self.clips.topology, self.clips.up
         with record_function(AUGMENTING):
             return draw_augmentation(
-                clips,
-                topology.size,
-                self.augmentation,
-                generator,
-                device,
-                self.clips.up,
-                topology.dimensions,
+                clips, topology.size, self.augmentation, generator, up, topology.dimensions
             )
 
     def _device_generator(self, generator: torch.Generator) -> torch.Generator:
@@ -348,13 +342,13 @@ class Batcher:
         first_row = self.clips.first_row[chosen][owner] + number * self.clips.frames[chosen][owner]
         return _Persons(owner, chosen[owner], number, first_row)
 
-    def _content(self, stream: StreamName, persons: _Persons, frames: Tensor) -> Frames:
-        """The stream named ``stream`` on the frames (N, T) of each clip."""
-
-        def read(quantity: Quantity) -> Frames:
-            return self._gather(quantity, persons, frames)
-
+    def _content(self, stream: StreamName, read: Read) -> Frames:
+        """The stream named ``stream``."""
         return STREAMS[stream].make(read, self.streams, self.clips.topology)
+
+    def _reader(self, persons: _Persons, frames: Tensor) -> Read:
+        """Gathers the frames (N, T) of each clip, each quantity once."""
+        return cache(lambda quantity: self._gather(quantity, persons, frames))
 
     def _gather(self, quantity: Quantity, persons: _Persons, frames: Tensor) -> Frames:
         """Positions or motion in the frames (N, T) of each clip, as (P, T, V, 3)."""

@@ -96,7 +96,7 @@ class Frames:
 
 
 Read = Callable[[Quantity], Frames]
-"""Gathers positions or motion in the sampled frames."""
+"""Gathers positions or motion in the sampled frames. Streams share the result, so it must not be modified."""
 
 
 @dataclass(frozen=True)

@@ -324,7 +324,6 @@ class Encoder(nn.Module):
                 Block(width, outputs, qk_channels, settings.heads, joints, stride, settings.temporal_kernel)
             )
             width = outputs
-        self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

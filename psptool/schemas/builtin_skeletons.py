@@ -1,4 +1,4 @@
-"""The descriptions of skeletons: those in the package, read when used, and those in YAML files."""
+"""The descriptions of skeletons: those in the package, read when used, and the check of those in files."""
 
 from __future__ import annotations
 
@@ -54,17 +54,6 @@ def find_skeleton(name: str) -> SkeletonDescription:
 def current_skeleton_name(name: str) -> str:
     """The name that a skeleton has now, for one in a file of an earlier version."""
     return _FORMER_NAMES.get(name, name)
-
-
-def load_skeleton(path: Path) -> SkeletonDescription:
-    """The skeleton in a YAML file.
-
-    Raises:
-        PspError: As for `load_description`.
-    """
-    from psptool.schemas.plain_yaml import read_yaml
-
-    return validated(path, read_yaml(path), SkeletonDescription, _KEYS)
 
 
 def validated(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from string import Formatter
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -203,12 +203,6 @@ class PosesOptions(FileOptions):
             if not suffix.endswith((".slp", ".h5")):
                 raise ValueError(f"{suffix!r} is not a format of this reader, which are .slp and .h5")
         return suffixes
-
-
-FormatOptions = Annotated[
-    ArraysOptions | TableOptions | PysklOptions | PosesOptions, Field(discriminator="reader")
-]
-"""The options of any reader of a general format; the key `reader` selects the model."""
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:

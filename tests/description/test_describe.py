@@ -13,7 +13,8 @@ import yaml
 from psptool.data.store.reading import open_store
 from psptool.preparation.guessing import guess, name_pattern
 from psptool.schemas.builtin import builtin_dataset, dataset_names, load_description
-from psptool.schemas.builtin_skeletons import builtin_skeleton, load_skeleton, skeleton_names
+from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
+from psptool.schemas.skeleton import SkeletonDescription
 from tests.cli.conftest import Psptool
 
 from .test_formats import CLASSES, FORMATS, NAMES
@@ -35,8 +36,7 @@ def test_a_shown_dataset_is_a_description_to_edit(psptool: Psptool, name: str) -
 
 @pytest.mark.parametrize("name", skeleton_names())
 def test_a_shown_skeleton_is_complete(psptool: Psptool, name: str) -> None:
-    Path("own.yaml").write_text(psptool("describe", name).out)
-    found = load_skeleton(Path("own.yaml"))
+    found = SkeletonDescription.model_validate(yaml.safe_load(psptool("describe", name).out))
     assert found.topology == builtin_skeleton(name).topology
     assert None not in found.model_dump().values()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from psptool.common.errors import PspError, suggest
 from psptool.data.store.reading import Store
@@ -30,6 +31,10 @@ class ExchangeFormat:
         files: Function from a path and the parts to the files that are written.
         most: Maximum number of frames and persons per clip; None without a limit.
         joints: V if the format fixes it; otherwise None.
+        graph: Skeleton whose graph is built into its tools; None if there is none.
+        all_clips: Whether a file has all clips of the dataset and the parts of several splits.
+        empty_frames: What becomes of frames without persons: ``kept``; ``removed``, because they look like padding; or
+            ``padding``, kept and read as padding at the end of a clip.
     """
 
     name: str
@@ -41,34 +46,47 @@ class ExchangeFormat:
     files: Callable[[Path, Sequence[str]], list[Path]]
     most: tuple[int, int] | None = None
     joints: int | None = None
+    graph: str | None = None
+    all_clips: bool = False
+    empty_frames: Literal["kept", "removed", "padding"] = "kept"
 
 
 FORMATS = {
     found.name: found
     for found in (
         ExchangeFormat(
-            "pyskl", pyskl.read_pyskl, pyskl.write_pyskl, "recorded", "val", ".pkl", lambda path, _: [path]
+            name="pyskl",
+            read=pyskl.read_pyskl,
+            write=pyskl.write_pyskl,
+            coordinates="recorded",
+            test="val",
+            ending=".pkl",
+            files=lambda path, _: [path],
+            all_clips=True,
         ),
         ExchangeFormat(
-            "ctrgcn",
-            ctrgcn.read_ctrgcn,
-            ctrgcn.write_ctrgcn,
-            "centred",
-            "test",
-            ".npz",
-            lambda path, _: [path, names_beside(path)],
-            (ctrgcn.FRAMES, ctrgcn.PERSONS),
-            ctrgcn.JOINTS,
+            name="ctrgcn",
+            read=ctrgcn.read_ctrgcn,
+            write=ctrgcn.write_ctrgcn,
+            coordinates="centred",
+            test="test",
+            ending=".npz",
+            files=lambda path, _: [path, names_beside(path)],
+            most=(ctrgcn.FRAMES, ctrgcn.PERSONS),
+            joints=ctrgcn.JOINTS,
+            empty_frames="removed",
         ),
         ExchangeFormat(
-            "stgcn",
-            stgcn.read_stgcn,
-            stgcn.write_stgcn,
-            "recorded",
-            "val",
-            "",
-            stgcn.files_of,
-            (stgcn.FRAMES, stgcn.PERSONS),
+            name="stgcn",
+            read=stgcn.read_stgcn,
+            write=stgcn.write_stgcn,
+            coordinates="recorded",
+            test="val",
+            ending="",
+            files=stgcn.files_of,
+            most=(stgcn.FRAMES, stgcn.PERSONS),
+            graph="ntu25",
+            empty_frames="padding",
         ),
     )
 }

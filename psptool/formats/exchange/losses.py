@@ -14,9 +14,6 @@ from psptool.formats.exchange.formats import ExchangeFormat
 from psptool.formats.exchange.positions import Coordinates
 from psptool.schemas.split import Split
 
-_GRAPH = "ntu25"
-"""The skeleton of the graph in ST-GCN and its successors."""
-
 
 def losses(
     store: Store,
@@ -50,20 +47,21 @@ def losses(
             "Use --format pyskl or stgcn.",
         )
     own = sorted({name for clips in parts.values() for name in clips})
-    everything = form.name == "pyskl"
-    rows = np.arange(len(store)) if everything else np.array([store.index(name) for name in own], np.int64)
+    rows = (
+        np.arange(len(store)) if form.all_clips else np.array([store.index(name) for name in own], np.int64)
+    )
     lines = _cuts(store, form, rows, lossy)
-    if form.name == "stgcn" and topology != _GRAPH:
+    if form.graph not in (None, topology):
         lines.append(f"the graph of {joints} joints ({topology}): its tools need it as a setting")
-    if form.name == "ctrgcn" and (empty := _empty(store, rows)):
+    if form.empty_frames == "removed" and (empty := _empty(store, rows)):
         lines.append(
             f"{counted(empty, 'frame')} without persons: removed, because its feeder treats them as padding"
         )
-    if form.name == "stgcn" and (empty := _empty(store, rows, ends=True)):
+    if form.empty_frames == "padding" and (empty := _empty(store, rows, ends=True)):
         lines.append(f"{counted(empty, 'frame')} without persons at the end of clips: they look like padding")
-    if not everything and len(own) < len(store):
+    if not form.all_clips and len(own) < len(store):
         lines.append(f"{counted(len(store) - len(own), 'clip')} in no part of the split: not exported")
-    if split is not None and split.unlabelled and not everything:
+    if split is not None and split.unlabelled and not form.all_clips:
         lines.append(f"which {counted(len(split.labelled), 'clip')} of the training part are labelled")
     lines += {
         "recorded": [],
@@ -99,7 +97,8 @@ def _cuts(store: Store, form: ExchangeFormat, rows: NDArray[np.int64], lossy: bo
 
 
 def _length(clip: StoredClip, form: ExchangeFormat) -> int:
-    return int(clip.present.any(axis=0).sum()) if form.name == "ctrgcn" else clip.joint.shape[1]
+    """Number of frames that the format writes."""
+    return int(clip.present.any(axis=0).sum()) if form.empty_frames == "removed" else clip.joint.shape[1]
 
 
 def _empty(store: Store, rows: NDArray[np.int64], ends: bool = False) -> int:

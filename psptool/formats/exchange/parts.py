@@ -22,13 +22,13 @@ from psptool.schemas.split import Split
 def parts_of(store: Store, form: ExchangeFormat, split: Split | None) -> dict[str, tuple[str, ...]]:
     """The parts of ``split`` by their names in the format ``form``, with their clips in order.
 
-    Without a split: all protocols for which the dataset has clips if a file can hold several (PYSKL), otherwise the
+    Without a split: all protocols for which the dataset has clips if a file can hold several, otherwise the
     dataset's first protocol.
 
     Raises:
         PspError: The format needs a split, and none can be created.
     """
-    if form.name != "pyskl":
+    if not form.all_clips:
         chosen = split or _first_split(store)
         named = {"train": _train(chosen), form.test: chosen.test}
         return named | ({"validation": chosen.validation} if chosen.validation else {})

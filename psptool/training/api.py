@@ -97,6 +97,60 @@ def train(
             or written; there is no run to resume; the loss is not finite; memory ran out.
         Stopped: The training was interrupted; its checkpoint is saved in the run folder.
     """
+    inputs = _load(data, split, recipe, device, ranks, on_message, on_warning)
+    slot = _resolve_run(
+        inputs.config, out, runs, resume, ranks, _supported_precisions(device), on_message, on_warning
+    )
+    with slot.held or nullcontext():
+        if slot.finished:
+            return _finished_run(slot.folder, slot.config)
+        config, checkpoint = slot.config, _read_checkpoint(slot)
+        if checkpoint is not None:
+            config = _resumed_config(
+                slot, inputs.config.latest, recipe, checkpoint["step"], device, on_warning
+            )
+        on_start(slot.folder.path, config)
+        capture = CudaCapture(device) if uses_graphs(graphs, device, ranks) else None
+        with side_stream(device) if capture else nullcontext():
+            return _run(
+                slot.folder,
+                config,
+                inputs,
+                ranks,
+                device,
+                checkpoint,
+                capture,
+                on_progress=on_progress,
+                on_step=on_step,
+                on_warning=on_warning,
+            )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a training is made from.
+
+    Attributes:
+        config: The configuration of a new run, with the current provenance.
+        pools: Clip numbers by use.
+        clips: The clips of `pools`, on the device or the host.
+    """
+
+    config: RunConfig
+    pools: Pools
+    clips: RaggedClips
+
+
+def _load(
+    data: Path,
+    split: Path,
+    recipe: TrainingConfig,
+    device: torch.device,
+    ranks: ProcessGroup,
+    on_message: Callable[[str], None],
+    on_warning: Callable[[str], None],
+) -> _Inputs:
+    """Check the configuration against dataset and split, and load the clips; arguments and errors as for `train`."""
     label_split = Split.load(split)
     with open_store(data) as store:
         require_same_clips(store, split, label_split)
@@ -108,51 +162,36 @@ def train(
             *preflight_warnings(label_split, recipe, classes),
         ):
             on_warning(warning)
-        recipe = _limit_pool_batch(recipe, pools)
-        recipe, said = limit_levels(recipe, store.manifest.topology)
+        recipe, said = limit_levels(_limit_pool_batch(recipe, pools), store.manifest.topology)
         if said:
             on_message(said)
         _require_clip_per_process(recipe, ranks)
         config = _run_config(store, label_split, data, split, recipe, device, ranks)
         used = torch.cat((pools.labelled, pools.pool, pools.validation)).numpy()
         check_persons(recipe.model.absent_persons, store.table.persons[used])
-        topology, storage = config.topology, STORAGES[recipe.storage]
-        clips = RaggedClips.from_store(store, topology, device, storage, used, verified=True)
-        now = config.latest.model_copy(update={"clips_on": clips.place})
-        config = config.model_copy(update={"provenance": (now,)})
-        if clips.place == "host":
-            on_message(f"{data}: does not fit in the memory of {device}; batches are gathered in host memory")
-    slot = _resolve_run(
-        config, out, runs, resume, ranks, _supported_precisions(device), on_message, on_warning
-    )
-    with slot.held or nullcontext():
-        if slot.finished:
-            return _finished_run(slot.folder, slot.config)
-        if slot.state is None:
-            checkpoint, config = None, slot.config
-        else:
-            checkpoint = read_state(slot.state, str(slot.folder.resume))
-            try:
-                check_window(checkpoint["window"], slot.config.training)
-            except ValueError as error:
-                raise damaged(str(slot.folder.resume), error) from error
-            config = _resumed_config(slot, now, recipe, checkpoint["step"], device, on_warning)
-        on_start(slot.folder.path, config)
-        capture = CudaCapture(device) if uses_graphs(graphs, device, ranks) else None
-        with side_stream(device) if capture else nullcontext():
-            return _run(
-                slot.folder,
-                config,
-                clips,
-                pools,
-                ranks,
-                device,
-                on_progress,
-                on_step,
-                on_warning,
-                checkpoint,
-                capture,
-            )
+        storage = STORAGES[recipe.storage]
+        clips = RaggedClips.from_store(store, config.topology, device, storage, used, verified=True)
+    if clips.place == "host":
+        on_message(f"{data}: does not fit in the memory of {device}; batches are gathered in host memory")
+    now = config.latest.model_copy(update={"clips_on": clips.place})
+    return _Inputs(config.model_copy(update={"provenance": (now,)}), pools, clips)
+
+
+def _read_checkpoint(slot: RunSlot) -> Mapping[str, Any] | None:
+    """The checkpoint to resume from; None for a new run.
+
+    Raises:
+        PspError: It is damaged.
+    """
+    if slot.state is None:
+        return None
+    source = str(slot.folder.resume)
+    checkpoint = read_state(slot.state, source)
+    try:
+        check_window(checkpoint["window"], slot.config.training)
+    except ValueError as error:
+        raise damaged(source, error) from error
+    return checkpoint
 
 
 def _resumed_config(
@@ -180,18 +219,18 @@ def _resumed_config(
 def _run(
     folder: RunFolder,
     config: RunConfig,
-    clips: RaggedClips,
-    pools: Pools,
+    inputs: _Inputs,
     ranks: ProcessGroup,
     device: torch.device,
+    checkpoint: Mapping[str, Any] | None,
+    capture: Capture | None,
+    *,
     on_progress: Callable[[Progress], None],
     on_step: Callable[[int], None],
     on_warning: Callable[[str], None],
-    checkpoint: Mapping[str, Any] | None,
-    capture: Capture | None,
 ) -> Trained:
-    """Run the training loop and write the results to ``folder``."""
-    recipe = config.training
+    """Run the training loop with the run configuration ``config``, and write the results to ``folder``."""
+    recipe, clips, pools = config.training, inputs.clips, inputs.pools
     torch.manual_seed(config.seed)  # for the initial weights; sampling uses other generators
     model = build_model(recipe, config.topology, len(config.class_names)).to(device)
     if ranks.size > 1:

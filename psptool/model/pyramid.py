@@ -20,12 +20,6 @@ from psptool.schemas.training import Level, ModelSettings
 COARSE_TO_FINE: tuple[Level, ...] = ("body", "part", "joint")
 
 
-def level_groups(topology: Topology) -> dict[Level, tuple[JointGroup, ...]]:
-    """Joint groups of each level, coarse to fine. At the joint level, each joint is a group."""
-    joints = tuple(JointGroup(name, (number,)) for number, name in enumerate(topology.joints))
-    return {"body": topology.regions, "part": topology.parts, "joint": joints}
-
-
 def pooling_matrix(groups: tuple[JointGroup, ...], joints: int) -> Tensor:
     """Matrix (G, V) whose product with features (V, …) is the mean over the joints of each group, (G, …)."""
     matrix = torch.zeros(len(groups), joints)
@@ -147,7 +141,6 @@ class Pyramid(nn.Module):
     def __init__(self, settings: ModelSettings, topology: Topology) -> None:
         super().__init__()
         channels = settings.channels[-1]
-        groups = level_groups(topology)
         self.levels = tuple(level for level in COARSE_TO_FINE if level in settings.levels)
         self.attentions = nn.ModuleDict(
             {level: LevelAttention(channels, settings.heads) for level in self.levels}
@@ -155,7 +148,7 @@ class Pyramid(nn.Module):
         self.polymerize = Polymerizer(topology, settings.polymerize)
         for level in self.levels:
             self.register_buffer(
-                f"pool_{level}", pooling_matrix(groups[level], topology.size), persistent=False
+                f"pool_{level}", pooling_matrix(topology.levels[level], topology.size), persistent=False
             )
 
     def maps(self, features: Tensor) -> dict[Level, Tensor]:

@@ -112,9 +112,15 @@ def split_many(clip: RawClip) -> list[Track]:
     return [Track(who, clip.frame[own], clip.xyz[own], clip.state[own]) for (who, _), own in owners.items()]
 
 
-def fill_missing_joints(track: Track, topology: Topology) -> Track:
-    """Interpolate the missing joints of ``track`` (NaN or exactly (0, 0, 0)); their tracking state becomes 0."""
-    missing = is_missing(track.xyz)
+def fill_missing_joints(track: Track, topology: Topology, missing: NDArray[np.bool_] | None = None) -> Track:
+    """Interpolate the missing joints of ``track``; their tracking state becomes 0.
+
+    Args:
+        track: T frames.
+        topology: The V joints.
+        missing: bool (T, V); by default the joints that are NaN or exactly (0, 0, 0).
+    """
+    missing = is_missing(track.xyz) if missing is None else missing
     if not missing.any():
         return track
     xyz, unseen = fill_missing(track.frame, track.xyz, missing, topology)

@@ -14,7 +14,6 @@ from psptool.common.errors import PspError
 from psptool.common.machine import peak_memory
 from psptool.common.text import counted
 from psptool.data.skeletons.topology import Topology
-from psptool.model.pyramid import level_groups
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training.memory import StepMemory, get_setting
@@ -69,8 +68,7 @@ def limit_levels(recipe: TrainingConfig, topology: Topology) -> tuple[TrainingCo
     Raises:
         PspError: No level of the contrastive loss is left.
     """
-    groups = level_groups(topology)
-    single = [level for level in recipe.model.levels if len(groups[level]) < 2]
+    single = [level for level in recipe.model.levels if len(topology.levels[level]) < 2]
     if not single or not recipe.contrast_levels:
         return recipe, ""
     asked = recipe.loss.contrast_levels

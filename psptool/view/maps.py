@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.topology import Topology
-
 
 @dataclass(frozen=True)
 class ClipAttention:
@@ -27,16 +25,6 @@ class ClipAttention:
 
     persons: tuple[int, ...]
     maps: Mapping[str, Mapping[str, NDArray[np.float32]]]
-
-
-def level_groups_of(topology: Topology) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
-    """Name and joints of each group, by level, in the order of the rows of the maps."""
-    groups = {"body": topology.regions, "part": topology.parts}
-    named: dict[str, list[tuple[str, tuple[int, ...]]]] = {
-        level: [(group.name, group.joints) for group in found] for level, found in groups.items()
-    }
-    named["joint"] = [(name, (number,)) for number, name in enumerate(topology.joints)]
-    return named
 
 
 def packed_attention(attention: ClipAttention) -> dict[str, Any]:

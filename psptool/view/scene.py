@@ -18,7 +18,7 @@ from psptool.data.skeletons.keys import UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.schemas.timeline import PredictedWindow
-from psptool.view.maps import ClipAttention, level_groups_of, packed_attention
+from psptool.view.maps import ClipAttention, packed_attention
 from psptool.view.timeline import class_colours, timeline_data
 
 AXES = {
@@ -152,7 +152,10 @@ def _topology_data(topology: Topology) -> dict[str, Any]:
         "flat": topology.dimensions == 2,
         "bones": topology.bones,
         "head": head_of(topology),
-        "levels": level_groups_of(topology),
+        "levels": {
+            level: [(group.name, group.joints) for group in groups]
+            for level, groups in topology.levels.items()
+        },
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from psptool.data.skeletons.topology import Topology
-from psptool.model.pyramid import Polymerizer, Pyramid, level_groups, pooling_matrix
+from psptool.model.pyramid import Polymerizer, Pyramid, pooling_matrix
 from psptool.schemas.training import ModelSettings
 from tests.builtin import NTU25, UCLA20
 
@@ -39,13 +39,12 @@ def random_maps(joints: int) -> dict[str, torch.Tensor]:
 
 @BOTH
 def test_pooling_is_the_mean_over_each_groups_joints(topology: Topology) -> None:
-    groups = level_groups(topology)
     expected = {"body": BODIES[topology.size], "part": PARTS[topology.size]}
     expected["joint"] = [(joint,) for joint in range(topology.size)]
     with translate.doubles(seed=7):
         x = torch.randn(2, 3, 2, topology.size)
         for level in LEVELS:
-            pooled = torch.einsum("gv,nctv->nctg", pooling_matrix(groups[level], topology.size), x)
+            pooled = torch.einsum("gv,nctv->nctg", pooling_matrix(topology.levels[level], topology.size), x)
             translate.close(pooled, literal.pool(translate.array(x), expected[level]))
 
 

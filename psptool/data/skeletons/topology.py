@@ -55,6 +55,12 @@ class Topology:
         return len(self.joints)
 
     @cached_property
+    def levels(self) -> dict[str, tuple[JointGroup, ...]]:
+        """Joint groups of each level of the pyramid, coarse to fine. At the joint level, each joint is a group."""
+        joints = tuple(JointGroup(name, (number,)) for number, name in enumerate(self.joints))
+        return {"body": self.regions, "part": self.parts, "joint": joints}
+
+    @cached_property
     def joint_to_part(self) -> tuple[int, ...]:
         """Index of the part of each joint."""
         return _owner(self.parts, range(self.size))

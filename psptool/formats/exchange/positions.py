@@ -17,9 +17,8 @@ from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import StoredClip
 from psptool.formats.readers.base import STATE_UNKNOWN
-from psptool.preparation.interpolation import fill_missing
 from psptool.preparation.normalize import normalize
-from psptool.preparation.tracks import Persons, Track, place
+from psptool.preparation.tracks import Persons, Track, fill_missing_joints, place
 from psptool.schemas.dataset import PreparationSettings
 
 Coordinates = Literal["recorded", "centred", "normalized"]
@@ -129,16 +128,9 @@ def _track(
     """The frames in which a person is present, as a track. Missing joints are interpolated and get state 0."""
     frames = np.flatnonzero(present).astype(np.int32)
     state = np.full((len(frames), xyz.shape[1]), STATE_UNKNOWN, np.uint8)
-    own, gaps = np.ascontiguousarray(xyz[frames]), missing[frames]  # (T, V, 3) -> (B, V, 3); (B, V)
-    if not gaps.any():
-        return Track(number, frames, own, state)
-    filled, unseen = fill_missing(frames, own, gaps, topology)
-    state[gaps] = 0
-    notes = tuple(
-        f"joint {topology.joints[v]!r} is missing in every frame; it has the position of its nearest neighbour"
-        for v in unseen
-    )
-    return Track(number, frames, filled, state, int(gaps.sum()), notes)
+    # (T, V, 3) -> (B, V, 3); (T, V) -> (B, V)
+    track = Track(number, frames, np.ascontiguousarray(xyz[frames]), state)
+    return fill_missing_joints(track, topology, missing[frames])
 
 
 def _as_it_is(name: str, key: ClipKey, persons: Persons) -> PreparedClip:

@@ -93,7 +93,7 @@ def _packages() -> tuple[dict[str, str], list[Check]]:
         elif not fits:
             absent.setdefault(extra, []).append(requirement.name)
     findings += [
-        Check(f"extra {extra} ({', '.join(names)})", f"pip install 'psptool[{extra}]'", False)
+        Check(f"extra {extra} ({', '.join(names)})", f"pip install {' '.join(names)}", False)
         for extra, names in absent.items()
     ]
     return versions, findings

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from psptool.cli.console import examples, note, say, warn, warn_of_lost
+from psptool.common.errors import PspError
 from psptool.common.text import counted
 
 if TYPE_CHECKING:
@@ -81,13 +82,21 @@ def view(
 
 
 def _config(run: Path) -> RunConfig:
+    from psptool.evaluation.models import INCLUDED
     from psptool.training.runs.folder import RunFolder
 
+    if str(run) in INCLUDED and not RunFolder(run).config.exists():
+        raise PspError(
+            f"--model {run}: an included model has no attention maps",
+            expected="a run folder",
+            fix="Train a model with psptool train.",
+        )
     return RunFolder(run).read_config()
 
 
 def _write(path: Path, data: str | bytes) -> None:
     from psptool.common.atomic_write import write_whole
 
+    replaced = ", replaced" if path.exists() else ""
     write_whole(path, data)
-    say(f"{path} ({path.stat().st_size / 1000:,.0f} kB)")
+    say(f"{path} ({path.stat().st_size / 1000:,.0f} kB{replaced})")

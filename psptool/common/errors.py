@@ -91,8 +91,9 @@ def cannot_write(
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """``Did you mean X?`` for the known word nearest to ``word``, or None without a near one."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {near[0]}?" if near else None
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.5)
+    return f"Did you mean {by_lower[near[0]]}?" if near else None
 
 
 def choice(value: str, known: Sequence[str], what: str) -> str:

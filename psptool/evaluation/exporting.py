@@ -128,7 +128,7 @@ def export(model: TrainedModel, formats: Sequence[Format], inputs: Inputs) -> li
                 f"{name}: logits differ from those of the model",
                 f"a difference of {difference:.2g}",
                 f"at most {TOLERANCE:g}",
-                "No file was written. Try other versions of the packages of psptool[export].",
+                "No file was written. Try other versions of onnx, onnxscript and onnxruntime.",
             )
         done.append(Exported(name, content, difference))
     return done
@@ -196,7 +196,7 @@ def _onnx(model: TrainedModel, net: PlainNet, inputs: Inputs) -> tuple[bytes, Pr
     except ImportError as error:
         raise PspError(
             f"--onnx needs the package {error.name}, which is not installed",
-            fix="pip install 'psptool[export]'",
+            fix="pip install onnx onnxscript onnxruntime",
         ) from error
     with _silenced():
         program = torch.onnx.export(

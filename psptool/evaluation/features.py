@@ -111,9 +111,7 @@ def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise PspError(
-            "Parquet needs pyarrow, which is not installed", fix="pip install 'psptool[parquet]'"
-        ) from error
+        raise PspError("Parquet needs pyarrow, which is not installed", fix="pip install pyarrow") from error
     columns = {
         "name": features.names,
         "label": features.labels,

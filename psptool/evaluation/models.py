@@ -52,7 +52,7 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
     """Load a model from a run folder, or from a file made by `model_bytes`.
 
     Args:
-        path: The folder, a ``.safetensors`` file, or a name in `INCLUDED` if there is no such file or folder.
+        path: The folder, a ``.safetensors`` file, or a name in `INCLUDED`. A run folder of that name takes precedence.
         weights: Checkpoint of a run folder. A model file has one checkpoint.
         device: Device of the network; by default the CPU.
 
@@ -60,9 +60,13 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
         PspError: The path does not exist, is damaged, or is not a psptool model.
     """
     device = device or torch.device("cpu")
-    file = path if path.exists() else INCLUDED.get(str(path), path)
-    if not file.exists() and (near := suggest(str(path), INCLUDED)):
-        raise PspError(f"{path}: there is no such run or model", fix=near)
+    # A folder of that name may be something else, such as the output of psptool export.
+    file = path if RunFolder(path).config.exists() else INCLUDED.get(str(path), path)
+    if not file.exists() and len(path.parts) == 1:
+        included = f"a run folder, a model file, or an included model ({', '.join(INCLUDED)})"
+        raise PspError(
+            f"{path}: there is no such run or model", expected=included, fix=suggest(str(path), INCLUDED)
+        )
     if file.is_file():
         config, checkpoint = _read_metadata(file)
         return TrainedModel(path, checkpoint, config, load_model(config, file, device), device)

@@ -203,7 +203,7 @@ def _client(scheduler: str) -> AbstractContextManager[Any]:
     except ImportError as error:
         raise PspError(
             "--scheduler: needs Dask, which is not installed",
-            fix="Install it: pip install 'psptool[cluster]'.",
+            fix="Install it: pip install dask distributed.",
         ) from error
     try:
         client: AbstractContextManager[Any] = Client(scheduler, timeout="10s", set_as_default=False)

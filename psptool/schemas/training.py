@@ -20,7 +20,6 @@ Method = Literal["psp", "supervised"]
 Preset = Literal["paper", "best", "fast", "demo"]
 OldPreset = Literal["paper-short", "small", "lean"]
 """Presets of earlier versions, which the files of their runs name."""
-NamedPreset = Literal[Preset, OldPreset]
 Balance = Literal["mean", "labelled", "off"]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -263,7 +262,10 @@ class TrainingConfig(Artefact):
         "psp",
         description="`psp`, or `supervised`: cross-entropy of the labelled clips only, with the same encoder",
     )
-    preset: NamedPreset = Field("paper", description="Preset that the values are based on")
+    preset: Preset | OldPreset = Field(
+        "paper",
+        description="Preset that the values are based on; the second list has those of earlier versions",
+    )
     seed: int | None = Field(
         None,
         ge=0,

@@ -36,16 +36,24 @@ def test_ucla_predicts_the_classes_of_nw_ucla_from_positions() -> None:
     assert sum(found.values()) == pytest.approx(1)
 
 
-def test_a_file_or_folder_of_the_same_name_comes_first(tmp_path, monkeypatch) -> None:
+def test_a_run_folder_of_the_same_name_comes_first_and_another_folder_does_not(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("ucla").mkdir()
-    with pytest.raises(PspError, match="not a run folder"):
+    Path("ucla/export").mkdir(parents=True)
+    psptool.load("ucla")
+    Path("ucla/config.json").write_text("{}")
+    with pytest.raises(PspError, match="config.json"):
         psptool.load("ucla")
 
 
-def test_a_similar_name_is_suggested() -> None:
+@pytest.mark.parametrize("name", ["ulca", "UCLA"])
+def test_a_similar_name_is_suggested(name: str) -> None:
     with pytest.raises(PspError, match="Did you mean ucla"):
-        psptool.load("ulca")
+        psptool.load(name)
+
+
+def test_an_unknown_name_is_refused_with_those_of_the_included_models() -> None:
+    with pytest.raises(PspError, match=r"an included model \(ucla\)"):
+        psptool.load("ntu")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Reading columns of Parquet files with pyarrow, an optional dependency (``pip install 'psptool[parquet]'``)."""
+"""Reading columns of Parquet files with pyarrow, an optional dependency (``pip install pyarrow``)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_parquet(
     except ImportError as error:
         raise PspError(
             f"{file}: reading Parquet files needs pyarrow ({error})",
-            fix="Install it with `pip install 'psptool[parquet]'`, or save the file as CSV.",
+            fix="Install it with `pip install pyarrow`, or save the file as CSV.",
         ) from error
 
     damage = (arrow.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError, MemoryError)

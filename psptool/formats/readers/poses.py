@@ -1,4 +1,4 @@
-"""Files of SLEAP, read with sleap-io, an optional dependency (``pip install 'psptool[poses]'``).
+"""Files of SLEAP, read with sleap-io, an optional dependency (``pip install sleap-io``).
 
 One file is one recording in 2D: ``.slp``, or ``.h5`` of the analysis export. sleap-io also reads other formats, which
 are left out: it drops DeepLabCut's and COCO's frames whose images are not next to the file, and does not keep the frame
@@ -153,7 +153,7 @@ def _labels(file: FileRef, blob: bytes) -> Any:
     except ImportError as error:
         raise PspError(
             f"{file}: reading files of SLEAP needs sleap-io ({error})",
-            fix="Install it with `pip install 'psptool[poses]'`, or save the file as CSV.",
+            fix="Install it with `pip install sleap-io`, or save the file as CSV.",
         ) from error
     suffix = PurePath(file.plain.lower()).suffix
     with tempfile.TemporaryDirectory(prefix="psptool-") as folder, warnings.catch_warnings():

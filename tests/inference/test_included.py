@@ -41,7 +41,7 @@ def test_a_run_folder_of_the_same_name_comes_first_and_another_folder_does_not(t
     Path("ucla/export").mkdir(parents=True)
     psptool.load("ucla")
     Path("ucla/config.json").write_text("{}")
-    with pytest.raises(PspError, match="config.json"):
+    with pytest.raises(PspError, match=r"config\.json"):
         psptool.load("ucla")
 
 

@@ -124,7 +124,7 @@ def split(
             one of the description, or one value of leave-one-out, such as ``loso-3``. The first if None.
         family: ``per-class``, ``per-class-ratio`` or ``global``.
         seed: Seed of the random choice.
-        test_view: The camera whose clips are the test set, if the dataset lets you choose it; for NW-UCLA 3 if None.
+        test_view: The camera whose clips are the test set, if the protocol lets you choose it; for NW-UCLA 3 if None.
         validation: Training clips to hold out: ``view=2``, ``subject=3,7`` or ``fraction=0.1``.
         out: The file to write; named by the request, in ``splits/``, if None.
 

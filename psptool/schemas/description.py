@@ -480,13 +480,13 @@ def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
     for name in given.performance:
         if name not in there:
             yield Problem("performance", name, "a group of the pattern", "Remove it.")
-    if given.test_views and (
-        "camera" not in there or not isinstance(next(iter(given.protocols.values()), None), FieldProtocol)
+    if given.test_views and not any(
+        isinstance(protocol, FieldProtocol) and protocol.by_camera for protocol in given.protocols.values()
     ):
         yield Problem(
             "test_views",
             listed(given.test_views),
-            "a protocol with field: camera, listed first",
+            "a protocol with field: camera",
             "Remove test_views.",
         )
 

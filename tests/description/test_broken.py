@@ -108,6 +108,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
         put("protocols", "xview", value={"field": "camera", "train": ["frontt"]}),
         "protocols.xview.train: found 'frontt'.*Did you mean front",
     ),
+    "test views without a protocol by camera": (
+        put("test_views", value=[1, 2]),
+        "test_views: found 1, 2, expected a protocol with field: camera",
+    ),
     "a value in both parts": (
         put("protocols", "xsub", value={"field": "subject", "train": [1], "test": [1]}),
         "protocols.xsub: found 1 for both",

@@ -132,7 +132,7 @@ def make_split(
     split = Split(
         dataset=dataset.name,
         protocol=protocol.name,
-        test_view=default_view(dataset) if request.test_view is None else request.test_view,
+        test_view=default_view(dataset, protocol.name) if request.test_view is None else request.test_view,
         family=cast(Family, request.family),
         ratio=request.ratio,
         count=request.count,
@@ -163,7 +163,7 @@ def _performance(dataset: DatasetDescription, name: str, key: ClipKey) -> tuple[
 
 def split_name(split: Split, dataset: DatasetDescription) -> str:
     """The split's file name without its suffix. Different requests have different names."""
-    return request_name(split.dataset, SplitRequest.of(split), default_view(dataset))
+    return request_name(split.dataset, SplitRequest.of(split), default_view(dataset, split.protocol))
 
 
 def request_name(data: str, request: SplitRequest, usual_view: int | None = None) -> str:

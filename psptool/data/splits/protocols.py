@@ -87,23 +87,36 @@ def divide(dataset: DatasetDescription, protocol: NamedProtocol, clips: Clips) -
     return train, {name for name, number in numbers.items() if number in tested} - train
 
 
-def default_view(dataset: DatasetDescription) -> int | None:
-    """The default test camera; None if the dataset's protocols are fixed."""
-    first = next(iter(dataset.protocols.values()))
-    if not dataset.test_views or not isinstance(first, FieldProtocol):
+def test_views(dataset: DatasetDescription, protocol: str) -> tuple[int, ...]:
+    """The cameras that can be the test view of a protocol; none unless the protocol divides by camera."""
+    rule = dataset.protocols.get(protocol)
+    return dataset.test_views if isinstance(rule, FieldProtocol) and rule.by_camera else ()
+
+
+def default_view(dataset: DatasetDescription, protocol: str) -> int | None:
+    """The test view that gives the protocol's own cameras; None if there is none."""
+    rule = dataset.protocols.get(protocol)
+    if not isinstance(rule, FieldProtocol):
         return None
-    return max((value for value in first.test or () if isinstance(value, int)), default=None)
+    own = (set(rule.train), rule.test)
+    views = test_views(dataset, protocol)
+    return next((view for view in views if (set(_others(views, view)), (view,)) == own), None)
 
 
 def _with_test_view(dataset: DatasetDescription, protocol: NamedProtocol, test_view: int) -> NamedProtocol:
-    rule = protocol.rule
-    if test_view not in dataset.test_views or not isinstance(rule, FieldProtocol):
-        views = ", ".join(map(str, dataset.test_views))
-        expected = f"one of {views}" if views else f"no test view: the protocols of {dataset.name} are fixed"
-        raise PspError(f"--test-view of {dataset.name}", str(test_view), expected)
-    others = tuple(view for view in dataset.test_views if view != test_view)
-    changed = rule.model_copy(update={"train": others, "test": (test_view,)})
-    return NamedProtocol(protocol.name, changed)
+    views = test_views(dataset, protocol.name)
+    if test_view not in views:
+        names = [name for name in dataset.protocols if test_views(dataset, name)]
+        expected = f"one of {', '.join(map(str, views))}" if views else "no test view: the protocol is fixed"
+        fix = f"Omit it, or use --protocol {names[0]}." if names else "Omit it."
+        what = f"--test-view of {dataset.name}, protocol {protocol.name}"
+        raise PspError(what, str(test_view), expected, None if views else fix)
+    rule = protocol.rule.model_copy(update={"train": _others(views, test_view), "test": (test_view,)})
+    return NamedProtocol(protocol.name, rule)
+
+
+def _others(views: tuple[int, ...], test_view: int) -> tuple[int, ...]:
+    return tuple(view for view in views if view != test_view)
 
 
 def _expanded(dataset: DatasetDescription, clips: Clips, name: str, rule: Protocol) -> list[NamedProtocol]:

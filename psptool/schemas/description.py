@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
 from psptool.common.errors import suggest
 from psptool.common.paths import read_text
+from psptool.common.text import counted
 from psptool.data.skeletons import keys
 from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
@@ -44,12 +45,14 @@ class NtuFormat(Strict):
     """``.skeleton`` text of NTU RGB+D."""
 
     reader: Literal["ntu"]
+    joints: ClassVar[int] = 25
 
 
 class UclaFormat(Strict):
     """JSON or text of NW-UCLA."""
 
     reader: Literal["ucla"]
+    joints: ClassVar[int] = 20
 
 
 # A format is added here and in `psptool.formats.readers.making`.
@@ -460,6 +463,14 @@ def _joint_problems(given: DatasetDescription) -> Iterator[Problem]:
             f"no {listed(absent)}",
             "every joint that is kept",
             "Add it, or use keep without it.",
+        )
+    count = len(given.file_joints or joints)
+    if isinstance(given.format, NtuFormat | UclaFormat) and count != given.format.joints:
+        yield Problem(
+            "skeleton" if given.file_joints is None else "file_joints",
+            counted(count, "joint"),
+            f"the {given.format.joints} joints of the files of reader {given.format.reader}",
+            "Use a skeleton with these joints, or another reader.",
         )
 
 

@@ -139,6 +139,16 @@ BROKEN: dict[str, tuple[Change, str]] = {
         put("file_joints", value=["head", "spine"]),
         "file_joints: found no hip centre",
     ),
+    "a skeleton of another size than the files": (
+        put("skeleton", value="ntu25"),
+        "skeleton: found 25 joints, expected the 20 joints of the files of reader ucla",
+    ),
+    "a list of joints of another size than the files": (
+        lambda values: values.update(
+            skeleton="ntu25", format={"reader": "ntu"}, keep=["hips", "neck"], file_joints=["hips", "neck"]
+        ),
+        "file_joints: found 2 joints, expected the 25 joints of the files of reader ntu",
+    ),
     "a joint twice": (
         skeleton(joints=["a", "b", "a"], bones=[["a", "b"]]),
         "skeleton.joints: found a more than once",

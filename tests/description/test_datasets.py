@@ -185,6 +185,7 @@ def test_joints_in_files_are_those_that_are_kept_in_the_order_of_the_files() -> 
         keep=["head", "spine", "left hand"],
         rename={"head": "top"},
         file_joints=["spine", None, "head", "left hand"],
+        format={"reader": "arrays"},
     )
     assert dataset.topology.joints == ("top", "spine", "left hand")
     assert dataset.in_files == ("spine", None, "top", "left hand")

@@ -177,6 +177,7 @@ def long_manifest(file):
 def other_topology(file):
     values = json.loads(file.attrs["manifest"])
     values["description"]["skeleton"] = builtin_skeleton("ntu25").model_dump(mode="json")
+    values["description"]["format"] = {"reader": "ntu"}
     set_manifest(file, json.dumps(values))
 
 

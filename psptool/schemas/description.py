@@ -18,6 +18,7 @@ from psptool.common.text import counted
 from psptool.data.skeletons import keys
 from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
+from psptool.schemas.backtracking import ways_to_match
 from psptool.schemas.base import Strict
 from psptool.schemas.builtin_skeletons import find_skeleton
 from psptool.schemas.formats import ArraysOptions, PosesOptions, PysklOptions, TableOptions
@@ -38,7 +39,9 @@ CLIP_NAME = re.compile(r"\w[\w.+ -]{0,254}")
 MAX_LIST = 2**24
 """Largest file with a list of clip names, in bytes: NTU 120's lists have 2 MB."""
 _MOST_PATTERN = 500
-_MOST_REPEATS = 12
+_LONGEST_NAME = 255
+_MOST_WAYS = 4 * _LONGEST_NAME**2
+"""Two repetitions with an open end, and some alternatives: up to 0.1 s for a name of 255 characters."""
 
 
 class NtuFormat(Strict):
@@ -393,8 +396,8 @@ def _lines(path: Path) -> tuple[str, ...]:
 def _pattern_problems(pattern: str) -> Iterator[Problem]:
     """Mistakes in the regular expression of clip names.
 
-    A prepared dataset carries its pattern, and may come from anyone. A repeated group, or many repetitions, could take
-    forever on some names.
+    A prepared dataset carries its pattern, and may come from anyone. A repeated group, or several repetitions that can
+    divide the same characters among them, could take forever on some names. Both are refused.
     """
     try:
         compiled = re.compile(pattern)
@@ -409,8 +412,19 @@ def _pattern_problems(pattern: str) -> Iterator[Problem]:
             "repetitions of single characters, such as [0-9]+",
             "Write it without.",
         )
-    if len(re.findall(r"[*+}]", plain)) > _MOST_REPEATS:
-        yield Problem("pattern", "many repetitions", f"at most {_MOST_REPEATS}", "Write a simpler pattern.")
+    try:
+        many = ways_to_match(pattern, _LONGEST_NAME) > _MOST_WAYS
+    except ValueError as error:
+        wanted = "(...), (?:...), (?P<name>...) or a lookaround"
+        yield Problem("pattern", f"a group {error}", wanted, "Write it without.")
+    else:
+        if many:
+            yield Problem(
+                "pattern",
+                "too many ways to match one name",
+                "at most two repetitions that can also match the character after them",
+                r"Put a sign such as _ between the parts, and write [a-z]+ or [0-9]+ instead of .* or \w+.",
+            )
     for name in compiled.groupindex:
         if name not in FIELDS:
             fix = (

@@ -203,6 +203,15 @@ class LossSettings(_Settings):
         True, description="Include the labelled clips, without labels, in the pool"
     )
 
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        levels = self.contrast_levels or ()
+        if len(set(levels)) != len(levels):
+            raise ValueError("contrast_levels must not contain a level twice")
+        if len(set(map(frozenset, self.contrast_pairs))) != len(self.contrast_pairs):
+            raise ValueError("contrast_pairs must not contain a pair twice, in either order")
+        return self
+
 
 def _earlier_balance(value: object) -> object:
     """Earlier versions had true and false."""

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from .. import stores
 from ..prepare.raw import ntu_text
 
 PAIR = "S001C001P001R001A050"
+SOLO = "S001C001P001R001A006"
 
 
 def unpacked(scene, clip, topology):
@@ -99,6 +101,31 @@ def test_a_prediction_shows_its_recordings_with_their_guesses(tmp_path):
     found = find(tmp_path / "p.json")
     assert found.clips[0].top == (("hugging other person", 0.75),)
     assert found.model == "run"
+
+
+@pytest.mark.parametrize("names", [(), ("r",)])
+def test_a_prediction_shows_recordings_of_one_name_from_different_folders(tmp_path, names):
+    write_ntu(tmp_path / "a", [PAIR])
+    write_ntu(tmp_path / "b", [SOLO])
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as packed:
+        packed.write(tmp_path / "a" / f"{PAIR}.skeleton", "a/r.skeleton")
+        packed.write(tmp_path / "b" / f"{SOLO}.skeleton", "b/r.skeleton")
+    guesses = [ClassProbability(class_name=name, label=0, probability=1) for name in "ab"]
+    sources = [f"{tmp_path / 'all.zip'}:{one.class_name}/r.skeleton" for one in guesses]
+    clips = tuple(
+        PredictedClip(name="r", source=source, frames=1, persons=1, top=(guess,))
+        for source, guess in zip(sources, guesses, strict=True)
+    )
+    who = {"model": "run", "weights": "last", "dataset": "ntu60", "topology": "ntu25", "classes": ("a", "b")}
+    Prediction(**who, clips=clips, tool_version="0").save(tmp_path / "p.json")
+    found = find(tmp_path / "p.json", names)
+    assert found.of == 2
+    assert [clip.top[0][0] for clip in found.clips] == ["a", "b"]
+    expected = [
+        find(tmp_path / one / f"{name}.skeleton").clips[0] for one, name in (("a", PAIR), ("b", SOLO))
+    ]
+    for ours, alone in zip(found.clips, expected, strict=True):
+        np.testing.assert_array_equal(ours.scenes[0].xyz, alone.scenes[0].xyz)
 
 
 def test_recordings_of_any_name_are_found(tmp_path):

@@ -138,9 +138,10 @@ def viewed_recording(
     is_kept = tuple(n < len(kept.persons) for n in range(len(bodies)))
     recorded = _recorded(dataset, tracks, bodies, raw.frames, is_kept)
     scenes = (recorded, normalized_scene(prepared, prepared_up(dataset.up, settings.align)))
+    label, names = raw.key.label, dataset.class_names
     return ViewedClip(
         reader.topology,
-        dataset.class_names[raw.key.label] if raw.key.label >= 0 else "",
+        names[label] if 0 <= label < len(names) else "",
         prepared,
         scenes,
         notes=_notes(raw, is_kept, prepared),

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import pickle
 import zipfile
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 from psptool.common.errors import PspError
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
+from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
 from psptool.view.drawing import contact_sheet, moving_gif
 from psptool.view.scene import NOWHERE, page_data, rounding
@@ -126,6 +129,23 @@ def test_a_prediction_shows_recordings_of_one_name_from_different_folders(tmp_pa
     ]
     for ours, alone in zip(found.clips, expected, strict=True):
         np.testing.assert_array_equal(ours.scenes[0].xyz, alone.scenes[0].xyz)
+
+
+def annotated(folder, label):
+    """A pickle with one recording of coco17, and its dataset of two classes."""
+    joints = np.random.default_rng(0).uniform(100, 300, (1, 9, 17, 2)).astype(np.float32)
+    score = np.ones(joints.shape[:3], np.float32)
+    item = {"frame_dir": "a", "label": label, "total_frames": 9, "keypoint": joints, "keypoint_score": score}
+    (folder / "clips.pkl").write_bytes(pickle.dumps([item]))
+    values = {"name": "own", "skeleton": "coco17", "format": {"reader": "pyskl"}, "classes": ["walk", "sit"]}
+    return DatasetDescription.model_validate({**values, "unit": "px", "up": "-y"})
+
+
+@pytest.mark.parametrize(("label", "action"), [(1, "sit"), (7, "")])
+def test_a_label_that_is_no_class_has_no_action(tmp_path, label, action):
+    own = annotated(tmp_path, label)
+    settings = PreparationSettings(align="none")
+    assert find(tmp_path / "clips.pkl", settings=settings, dataset=own).clips[0].action == action
 
 
 def test_recordings_of_any_name_are_found(tmp_path):

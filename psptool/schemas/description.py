@@ -319,6 +319,11 @@ class DatasetDescription(Strict):
         return tuple(self.rename.get(name, name) if name in kept and name else None for name in given)
 
     @property
+    def unit_read(self) -> Literal["m", "px"]:
+        """Unit of the coordinates that the readers return: metres, except for pixels."""
+        return "px" if self.unit == "px" else "m"
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Class names, indexed by label."""
         return tuple(dict.fromkeys(self.classes.values()))

@@ -110,7 +110,7 @@ def stored(store: Store, names: Sequence[str] = ()) -> Found:
     for index in chosen:
         clip = store.clip(store.names[index])
         prepared = clip.prepared()
-        recorded = recorded_scene(prepared, description.up, description.unit)
+        recorded = recorded_scene(prepared, description.up, description.unit_read)
         scenes = (recorded, normalized_scene(prepared, manifest.up))
         action = manifest.class_names[clip.key.label]
         clips.append(
@@ -197,7 +197,7 @@ def _recorded(
     """The recorded scene of bodies, each given by the indices of its tracks."""
     laid = place([join([tracks[n] for n in own]) for own in bodies], frames)
     xyz = np.where(is_missing(laid.xyz)[..., None], np.nan, laid.xyz)
-    return Scene("recorded", dataset.up, dataset.unit, xyz, laid.present, laid.state, is_kept)
+    return Scene("recorded", dataset.up, dataset.unit_read, xyz, laid.present, laid.state, is_kept)
 
 
 def _notes(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[str, ...]:

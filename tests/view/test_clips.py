@@ -148,6 +148,29 @@ def test_a_label_that_is_no_class_has_no_action(tmp_path, label, action):
     assert find(tmp_path / "clips.pkl", settings=settings, dataset=own).clips[0].action == action
 
 
+def test_recorded_positions_in_millimetres_are_shown_in_metres_with_their_rounding(tmp_path):
+    from psptool.preparation.pipeline import prepare
+
+    joints = np.random.default_rng(0).uniform(500, 2500, (9, 20, 3))
+    np.save(tmp_path / "walk_a.npy", joints)
+    values = {"name": "own", "skeleton": "kinect20", "format": {"reader": "arrays"}, "classes": ["walk"]}
+    pattern = {"pattern": "(?P<label>walk)_a"}
+    own = DatasetDescription.model_validate({**values, "unit": "mm", "clips": pattern})
+    done = prepare(own, [tmp_path / "walk_a.npy"], tmp_path / "own.h5")
+    for found in (find(tmp_path / "walk_a.npy", dataset=own), find(done.path)):
+        scene = found.clips[0].scenes[0]
+        assert scene.unit == "m"
+        np.testing.assert_allclose(scene.xyz[0], joints / 1000, atol=1e-5)
+        assert rounding(found.clips) > 0
+
+
+def test_a_recording_in_pixels_stays_in_pixels(tmp_path):
+    own = annotated(tmp_path, 0)
+    (clip,) = find(tmp_path / "clips.pkl", settings=PreparationSettings(align="none"), dataset=own).clips
+    assert clip.scenes[0].unit == "px"
+    assert rounding([clip]) == 0
+
+
 def test_recordings_of_any_name_are_found(tmp_path):
     write_ntu(tmp_path / "named", [PAIR])
     (tmp_path / "mine.skeleton").write_bytes((tmp_path / "named" / f"{PAIR}.skeleton").read_bytes())

@@ -242,6 +242,8 @@ def test_the_command_ends_with_two_and_writes_nothing(psptool: Psptool, name: st
         ("name: &a mine\ntitle: *a", "found anchor"),
         ("name: a\nname: b", "found the key 'name' twice"),
         ("name: !!python/name:os.system", "found tag"),
+        ("? [a, b]\n: 1", "found a sequence as a key"),
+        ("{{a: b}: 1}", "found a mapping as a key"),
         ("a: 1\n" * 50_000, "cannot be read"),
     ],
 )

@@ -161,7 +161,7 @@ class NameParser:
             if text is None:
                 continue
             # Names are parsed by the hundred thousand: most values are found without a call.
-            number = known.get(text) if known else int(text) if len(text) < 5 and text.isdigit() else None
+            number = known.get(text) if known else int(text) if len(text) < 5 and _is_number(text) else None
             if number is None:
                 number = self.number(group, text)
                 if number is None:
@@ -189,12 +189,17 @@ class NameParser:
             return self.labels.get(canonical(text))
         if group in self.values:
             return self.values[group].get(text)
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+        return int(text) if _is_number(text) and len(text) < 19 else None
+
+
+def _is_number(text: str) -> bool:
+    """Whether all characters are 0 to 9; ``isdigit`` alone holds for other digits too, such as a superscript two."""
+    return text.isascii() and text.isdigit()
 
 
 def canonical(text: str) -> str:
     """A label's text without leading zeros if it is a number, so that ``a01`` and ``a1`` are one action."""
-    return str(int(text)) if text.isascii() and text.isdigit() and len(text) < 19 else text
+    return str(int(text)) if _is_number(text) and len(text) < 19 else text
 
 
 class DatasetDescription(Strict):

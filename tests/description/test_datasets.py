@@ -85,7 +85,16 @@ def test_names_give_labels_by_value_and_numbers_by_name() -> None:
     assert dataset.class_names == ("walk", "move fast", "sit")
     assert dataset.parse("hurry_sbob") == dataset.parse("run_sbob") == ClipKey(1, subject=2)
     assert dataset.parse("007_scem_04") == ClipKey(2, subject=3, camera=4)
-    for other in ("00walk_sanna", "jump_sanna", "walk_sdan", "walk_sanna.npy", "", "walk"):
+    for other in (
+        "walk_sanna_²",
+        "walk_sanna_٣",
+        "00walk_sanna",
+        "jump_sanna",
+        "walk_sdan",
+        "walk_sanna.npy",
+        "",
+        "walk",
+    ):
         assert dataset.parse(other) is None
     assert dataset.value("subject", 2) == "bob"
     assert pickle.loads(pickle.dumps(dataset.parse))("walk_sanna") == ClipKey(0, subject=1)

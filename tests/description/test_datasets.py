@@ -180,6 +180,15 @@ def test_a_split_of_one_value_of_leave_one_out_has_its_name_and_its_counts() -> 
         make_split(dataset, clips(dataset, *NAMES), "0" * 64, SplitRequest(count=1, protocol="loso"))
 
 
+def test_values_with_long_names_are_numbered_in_the_names_of_protocols() -> None:
+    protocols = {"lolo": {"leave_one_out": "label"}}
+    dataset = own(classes={"walk": "w" * 84, "run": "run", "hurry": "run", 7: "sit"}, protocols=protocols)
+    there = clips(dataset, *NAMES)
+    assert protocol_names(dataset, there) == ["lolo-0", "lolo-1", "lolo-2"]
+    split = make_split(dataset, there, "0" * 64, SplitRequest(count=1, protocol="lolo-0")).split
+    assert {name.partition("_")[0] for name in split.test} == {"walk"}
+
+
 def test_without_protocols_half_of_the_clips_are_for_training() -> None:
     values = {key: value for key, value in VALUES.items() if key != "protocols"}
     dataset = DatasetDescription.model_validate(values)

@@ -11,6 +11,7 @@ from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.draw import by_label, draw_per_class, share
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.protocols import FieldProtocol, LeaveOneOut, ListProtocol, Protocol, ShareProtocol
+from psptool.schemas.split import LONGEST_PROTOCOL_NAME
 
 SHARE_TAG = "psptool-share-1"
 Clips = Mapping[str, ClipKey]
@@ -127,7 +128,8 @@ def _expanded(dataset: DatasetDescription, clips: Clips, name: str, rule: Protoc
     numbers = sorted({getattr(key, field) for key in clips.values()} - {-1})
     texts = [dataset.value(field, number) for number in numbers]
     safe = [re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in texts]
-    if len(set(safe)) < len(safe):
+    longest = max(map(len, safe), default=0) + len(f"{name}-")
+    if len(set(safe)) < len(safe) or longest > LONGEST_PROTOCOL_NAME:
         safe = [str(number) for number in numbers]
     # A class is named by a value of its label, other fields by their number.
     values: list[int | str] = [*numbers]

@@ -174,11 +174,12 @@ def _split(config: RunConfig) -> Split | None:
 def _recipe(config: RunConfig) -> list[str]:
     training = config.training
     optim = training.optim
+    pool = f" and {counted(optim.pool_batch, 'clip')} of the pool" if training.needs_pool else ""
     return [
         "## Training",
         "",
         f"Method `{training.method}`, preset `{training.preset}`, seed {config.seed}, {config.precision}: "
-        f"{counted(optim.steps, 'step')} of {optim.labelled_batch} labelled and {optim.pool_batch} unlabelled clips, "
+        f"{counted(optim.steps, 'step')} of {counted(optim.labelled_batch, 'labelled clip')}{pool}, "
         f"learning rate {optim.lr:g} ({optim.schedule}). The complete configuration is in the run's `config.json` and "
         "in the metadata of the ONNX and safetensors files (`psptool.config`).",
         "",

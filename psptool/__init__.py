@@ -206,7 +206,7 @@ def train(
 
     from psptool.device import choose_device
     from psptool.schemas.recipes import resolve
-    from psptool.schemas.training import Method
+    from psptool.schemas.training import Method, Precision
     from psptool.training import api
     from psptool.training.runs.unfinished import Resume
 
@@ -215,7 +215,7 @@ def train(
     choice(resume, get_args(Resume), "resume")
     values: dict[str, Any] = dict(settings or {})
     if precision is not None:
-        values["precision"] = choice(precision, ("auto", "float32", "bfloat16"), "precision")
+        values["precision"] = choice(precision, get_args(Precision), "precision")
     recipe = resolve(
         method=method,
         preset=preset,

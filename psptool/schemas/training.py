@@ -21,6 +21,8 @@ Preset = Literal["paper", "best", "fast", "demo"]
 OldPreset = Literal["paper-short", "small", "lean"]
 """Presets of earlier versions, which the files of their runs name."""
 NamedPreset = Literal[Preset, OldPreset]
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Precisions to choose from; ``auto`` is resolved when a training starts."""
 Balance = Literal["mean", "labelled", "off"]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -279,7 +281,7 @@ class TrainingConfig(Artefact):
         lt=2**63,
         description="Random seed (initialization, sampling); null: the seed of the split",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "float32",
         description="Precision of the forward pass; `auto`: bfloat16 if the hardware supports it, else float32",
     )

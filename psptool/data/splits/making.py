@@ -17,7 +17,7 @@ from psptool.data.splits.protocols import NamedProtocol, choose_protocols, defau
 from psptool.data.splits.validation import parse_validation
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.protocols import FieldProtocol
-from psptool.schemas.split import Family, Split
+from psptool.schemas.split import SPLIT_PARTS, Family, Split
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 
@@ -206,7 +206,7 @@ def compare_splits(found: Split, made: Split) -> list[str]:
         a, b = getattr(found, field), getattr(made, field)
         if field == "tool_version" or a == b or (a is None and field in _ADDED):
             continue
-        if field in ("labelled", "unlabelled", "validation", "test"):
+        if field in SPLIT_PARTS:
             extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
             lines.append(f"{field}: {_some(extra)} unexpected, {_some(missing)} missing")
         else:

@@ -179,8 +179,8 @@ def train(
         seed: Random seed of initialization and sampling; the split's if None.
         out: The run folder; a new one in ``runs/`` if None.
         resume: What to do with an unfinished run of the same training: ``auto`` resumes it if there is one,
-            ``required`` raises an error if there is none, ``off`` restarts. What was decided goes to the logger
-            ``psptool``, as information.
+            ``required`` raises an error if there is none, ``off`` starts a new run, in a new or empty folder. What was
+            decided goes to the logger ``psptool``, as information.
         on_progress: Called with step, loss terms, learning rate and validation accuracy.
 
     Returns:

@@ -170,7 +170,7 @@ def _say_table(as_json: bool) -> None:
 
 
 def _by_preset(values: Mapping[str, str]) -> str:
-    """Each value once, followed by the presets that have it, such as ``0.1 (small, demo); 0.01 (best)``."""
+    """Each value once, followed by the presets that have it, such as ``0.1 (paper, demo); 0.01 (best)``."""
     names: dict[str, list[str]] = {}
     for preset, value in values.items():
         names.setdefault(value, []).append(preset)

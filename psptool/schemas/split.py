@@ -17,7 +17,7 @@ LONGEST_PROTOCOL_NAME = 81
 ProtocolName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=LONGEST_PROTOCOL_NAME)
 ]
-"""A protocol of the dataset; one of leave-one-out has the value behind its name, such as ``loso-3``."""
+"""Name of a protocol; for one value of leave-one-out followed by a hyphen and the value, such as ``loso-3``."""
 
 
 SPLIT_PARTS = ("labelled", "unlabelled", "validation", "test")

@@ -22,7 +22,7 @@ class NamedProtocol:
     """A protocol that gives one training set and one test set.
 
     Attributes:
-        name: Its name; for one value of leave-one-out with the value behind it.
+        name: Its name; for one value of leave-one-out followed by a hyphen and the value, such as ``loso-3``.
         rule: The protocol.
     """
 

@@ -27,7 +27,7 @@ _LETTERS = re.compile(r"[\W_]+")
 
 
 class Layout(NamedTuple):
-    """Where the values are that the reader uses.
+    """The columns of a file that the reader uses, and what they contain.
 
     The used values of a row are: the joint and the person (text), the frame, the coordinates, the confidences.
 

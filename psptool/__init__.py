@@ -124,7 +124,7 @@ def split(
             one of the description, or one value of leave-one-out, such as ``loso-3``. The first if None.
         family: ``per-class``, ``per-class-ratio`` or ``global``.
         seed: Seed of the random choice.
-        test_view: The camera whose clips are the test set, if the dataset lets you choose it; for NW-UCLA 3 if None.
+        test_view: The camera whose clips are the test set, if the protocol lets you choose it; for NW-UCLA 3 if None.
         validation: Training clips to hold out: ``view=2``, ``subject=3,7`` or ``fraction=0.1``.
         out: The file to write; named by the request, in ``splits/``, if None.
 
@@ -179,8 +179,8 @@ def train(
         seed: Random seed of initialization and sampling; the split's if None.
         out: The run folder; a new one in ``runs/`` if None.
         resume: What to do with an unfinished run of the same training: ``auto`` resumes it if there is one,
-            ``required`` raises an error if there is none, ``off`` restarts. What was decided goes to the logger
-            ``psptool``, as information.
+            ``required`` raises an error if there is none, ``off`` starts a new run, in a new or empty folder. What was
+            decided goes to the logger ``psptool``, as information.
         on_progress: Called with step, loss terms, learning rate and validation accuracy.
 
     Returns:
@@ -206,7 +206,7 @@ def train(
 
     from psptool.device import choose_device
     from psptool.schemas.recipes import resolve
-    from psptool.schemas.training import Method
+    from psptool.schemas.training import Method, Precision
     from psptool.training import api
     from psptool.training.runs.unfinished import Resume
 
@@ -215,7 +215,7 @@ def train(
     choice(resume, get_args(Resume), "resume")
     values: dict[str, Any] = dict(settings or {})
     if precision is not None:
-        values["precision"] = choice(precision, ("auto", "float32", "bfloat16"), "precision")
+        values["precision"] = choice(precision, get_args(Precision), "precision")
     recipe = resolve(
         method=method,
         preset=preset,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from psptool.cli.console import choice, note
 from psptool.common.errors import PspError
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from psptool.schemas.split import Split
     from psptool.schemas.training import TrainingConfig
-
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,10 @@ class Shorthands:
         Raises:
             PspError: A key is given twice, or a value does not fit.
         """
+        from psptool.schemas.training import Precision
+
         if self.precision is not None:
-            choice(self.precision, PRECISIONS, "--precision")
+            choice(self.precision, get_args(Precision), "--precision")
         if self.epochs is not None and not (self.epochs > 0 and math.isfinite(self.epochs)):
             raise PspError("--epochs", str(self.epochs), "a number over 0")
         named = {

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from psptool.common.errors import PspError
 from psptool.common.text import counted
 from psptool.common.version import __version__
+from psptool.data.batches.streams import STREAMS
 from psptool.evaluation.exporting import LOGITS, SUFFIXES, Exported, output_names
 from psptool.evaluation.models import TrainedModel
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
-from psptool.schemas.training import StreamName, StreamSettings
 
 SNIPPET = """\
 import numpy as np
@@ -40,30 +40,7 @@ logits, *by_stream = session.run(
 
 POSITIONS = """\
 positions, valid = clip.joint[present][:, frames], clip.present[present][:, frames]"""
-CODE: Mapping[StreamName, Callable[[StreamSettings], str]] = {
-    "joint": lambda settings: "joint = positions.copy()",
-    "motion": lambda settings: RECORDED_MOTION if settings.motion == "recorded" else DRAWN_MOTION,
-    "bone": lambda settings: BONE,
-}
-"""NumPy code that computes each stream (M, T, V, 3) of a clip."""
-RECORDED_MOTION = "motion = clip.motion[present][:, frames]"
-DRAWN_MOTION = """\
-motion = np.zeros_like(positions)
-both = valid[:, 2:] & valid[:, :-2]
-motion[:, 1:-1] = (positions[:, 2:] - positions[:, :-2]) * both[:, :, None, None]"""
-BONE = """\
-bone, bones = np.zeros_like(positions), np.array({bones})
-bone[:, :, bones[:, 1]] = positions[:, :, bones[:, 1]] - positions[:, :, bones[:, 0]]"""
-DESCRIPTIONS: Mapping[StreamName, Callable[[StreamSettings], str]] = {
-    "joint": lambda settings: "normalized positions, one entry per person",
-    "motion": lambda settings: (
-        "next frame minus this frame, at the full frame rate"
-        if settings.motion == "recorded"
-        else "next minus previous sampled frame; zero in the first and last frame"
-    ),
-    "bone": lambda settings: "each joint minus its parent joint; zero for the root",
-}
-"""Description of each stream in the table of inputs."""
+"""The values that `StreamDefinition.code` uses."""
 ROOT_RELATIVE = """\
 others = np.arange({joints}) != {center}
 for x in ({names}):
@@ -115,7 +92,7 @@ def model_card(
 def _streams(config: RunConfig) -> str:
     """NumPy code that computes the streams of a clip."""
     settings, topology = config.training.streams, config.topology
-    code = [POSITIONS, *(CODE[name](settings) for name in settings.names)]
+    code = [POSITIONS, *(STREAMS[name].code(settings) for name in settings.names)]
     if settings.origin == "frame":
         code.append(ROOT_RELATIVE)
     return "\n".join(code).format(
@@ -174,11 +151,12 @@ def _split(config: RunConfig) -> Split | None:
 def _recipe(config: RunConfig) -> list[str]:
     training = config.training
     optim = training.optim
+    pool = f" and {counted(optim.pool_batch, 'clip')} of the pool" if training.needs_pool else ""
     return [
         "## Training",
         "",
         f"Method `{training.method}`, preset `{training.preset}`, seed {config.seed}, {config.precision}: "
-        f"{counted(optim.steps, 'step')} of {optim.labelled_batch} labelled and {optim.pool_batch} unlabelled clips, "
+        f"{counted(optim.steps, 'step')} of {counted(optim.labelled_batch, 'labelled clip')}{pool}, "
         f"learning rate {optim.lr:g} ({optim.schedule}). The complete configuration is in the run's `config.json` and "
         "in the metadata of the ONNX and safetensors files (`psptool.config`).",
         "",
@@ -253,7 +231,7 @@ def _input(config: RunConfig) -> list[str]:
         "| name | shape | content |",
         "|---|---|---|",
         *(
-            f"| `{name}` | (P, 3, {frames}, {joints}) | {DESCRIPTIONS[name](settings)}{relative} |"
+            f"| `{name}` | (P, 3, {frames}, {joints}) | {STREAMS[name].content(settings)}{relative} |"
             for name in settings.names
         ),
         "| `average` | (N, P) | row n is 1 / M for each of the M persons of clip n, otherwise 0 |",

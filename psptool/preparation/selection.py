@@ -139,7 +139,10 @@ def _joined(tracks: Sequence[Track], settings: PreparationSettings) -> Selection
     def drop(
         rule: TrackRule, unfit: Callable[[_Measured], float | None], text: Callable[[_Measured], str]
     ) -> None:
-        """Drop the tracks for which ``unfit`` is a number, in descending order; ties: less motion first."""
+        """Drop tracks whose ``unfit`` is not None, largest value first; of equal ones, the one with least motion first.
+
+        The last track is kept.
+        """
         # `order` has most motion first, so its reverse gives ties the order that a stable sort keeps.
         found = [(how, n) for n in reversed(order) if (how := unfit(measured[n])) is not None]
         found.sort(key=lambda one: -one[0])

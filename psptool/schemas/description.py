@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
 from psptool.common.errors import suggest
 from psptool.common.paths import read_text
+from psptool.common.text import counted
 from psptool.data.skeletons import keys
 from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
+from psptool.schemas.backtracking import ways_to_match
 from psptool.schemas.base import Strict
 from psptool.schemas.builtin_skeletons import find_skeleton
 from psptool.schemas.formats import ArraysOptions, PosesOptions, PysklOptions, TableOptions
@@ -37,19 +39,23 @@ CLIP_NAME = re.compile(r"\w[\w.+ -]{0,254}")
 MAX_LIST = 2**24
 """Largest file with a list of clip names, in bytes: NTU 120's lists have 2 MB."""
 _MOST_PATTERN = 500
-_MOST_REPEATS = 12
+_LONGEST_NAME = 255
+_MOST_WAYS = 4 * _LONGEST_NAME**2
+"""Two repetitions with an open end, and some alternatives: up to 0.1 s for a name of 255 characters."""
 
 
 class NtuFormat(Strict):
     """``.skeleton`` text of NTU RGB+D."""
 
     reader: Literal["ntu"]
+    joints: ClassVar[int] = 25
 
 
 class UclaFormat(Strict):
     """JSON or text of NW-UCLA."""
 
     reader: Literal["ucla"]
+    joints: ClassVar[int] = 20
 
 
 # A format is added here and in `psptool.formats.readers.making`.
@@ -155,7 +161,7 @@ class NameParser:
             if text is None:
                 continue
             # Names are parsed by the hundred thousand: most values are found without a call.
-            number = known.get(text) if known else int(text) if len(text) < 5 and text.isdigit() else None
+            number = known.get(text) if known else int(text) if len(text) < 5 and _is_number(text) else None
             if number is None:
                 number = self.number(group, text)
                 if number is None:
@@ -183,12 +189,17 @@ class NameParser:
             return self.labels.get(canonical(text))
         if group in self.values:
             return self.values[group].get(text)
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+        return int(text) if _is_number(text) and len(text) < 19 else None
+
+
+def _is_number(text: str) -> bool:
+    """Whether all characters are 0 to 9; ``isdigit`` alone holds for other digits too, such as a superscript two."""
+    return text.isascii() and text.isdigit()
 
 
 def canonical(text: str) -> str:
     """A label's text without leading zeros if it is a number, so that ``a01`` and ``a1`` are one action."""
-    return str(int(text)) if text.isascii() and text.isdigit() and len(text) < 19 else text
+    return str(int(text)) if _is_number(text) and len(text) < 19 else text
 
 
 class DatasetDescription(Strict):
@@ -313,6 +324,11 @@ class DatasetDescription(Strict):
         return tuple(self.rename.get(name, name) if name in kept and name else None for name in given)
 
     @property
+    def unit_read(self) -> Literal["m", "px"]:
+        """Unit of the coordinates that the readers return: metres, except for pixels."""
+        return "px" if self.unit == "px" else "m"
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Class names, indexed by label."""
         return tuple(dict.fromkeys(self.classes.values()))
@@ -390,8 +406,8 @@ def _lines(path: Path) -> tuple[str, ...]:
 def _pattern_problems(pattern: str) -> Iterator[Problem]:
     """Mistakes in the regular expression of clip names.
 
-    A prepared dataset carries its pattern, and may come from anyone. A repeated group, or many repetitions, could take
-    forever on some names.
+    A prepared dataset carries its pattern, and may come from anyone. A repeated group, or several repetitions that can
+    divide the same characters among them, could take forever on some names. Both are refused.
     """
     try:
         compiled = re.compile(pattern)
@@ -406,8 +422,19 @@ def _pattern_problems(pattern: str) -> Iterator[Problem]:
             "repetitions of single characters, such as [0-9]+",
             "Write it without.",
         )
-    if len(re.findall(r"[*+}]", plain)) > _MOST_REPEATS:
-        yield Problem("pattern", "many repetitions", f"at most {_MOST_REPEATS}", "Write a simpler pattern.")
+    try:
+        many = ways_to_match(pattern, _LONGEST_NAME) > _MOST_WAYS
+    except ValueError as error:
+        wanted = "(...), (?:...), (?P<name>...) or a lookaround"
+        yield Problem("pattern", f"a group {error}", wanted, "Write it without.")
+    else:
+        if many:
+            yield Problem(
+                "pattern",
+                "too many ways to match one name",
+                "at most two repetitions that can also match the character after them",
+                r"Put a sign such as _ between the parts, and write [a-z]+ or [0-9]+ instead of .* or \w+.",
+            )
     for name in compiled.groupindex:
         if name not in FIELDS:
             fix = (
@@ -461,6 +488,14 @@ def _joint_problems(given: DatasetDescription) -> Iterator[Problem]:
             "every joint that is kept",
             "Add it, or use keep without it.",
         )
+    count = len(given.file_joints or joints)
+    if isinstance(given.format, NtuFormat | UclaFormat) and count != given.format.joints:
+        yield Problem(
+            "skeleton" if given.file_joints is None else "file_joints",
+            counted(count, "joint"),
+            f"the {given.format.joints} joints of the files of reader {given.format.reader}",
+            "Use a skeleton with these joints, or another reader.",
+        )
 
 
 def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
@@ -480,13 +515,13 @@ def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
     for name in given.performance:
         if name not in there:
             yield Problem("performance", name, "a group of the pattern", "Remove it.")
-    if given.test_views and (
-        "camera" not in there or not isinstance(next(iter(given.protocols.values()), None), FieldProtocol)
+    if given.test_views and not any(
+        isinstance(protocol, FieldProtocol) and protocol.by_camera for protocol in given.protocols.values()
     ):
         yield Problem(
             "test_views",
             listed(given.test_views),
-            "a protocol with field: camera, listed first",
+            "a protocol with field: camera",
             "Remove test_views.",
         )
 

@@ -29,6 +29,11 @@ class FieldProtocol(_Protocol):
     train: tuple[Value, ...] = Field(min_length=1, description="Values for training")
     test: tuple[Value, ...] | None = Field(None, description="Values for test; by default all others")
 
+    @property
+    def by_camera(self) -> bool:
+        """Whether the protocol divides by camera, so that its test view can be chosen."""
+        return self.field == "camera"
+
 
 class ListProtocol(_Protocol):
     """Training and test clips by name."""

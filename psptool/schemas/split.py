@@ -13,8 +13,11 @@ from psptool.schemas.base import Artefact
 from psptool.schemas.skeleton import Name
 
 Family = Literal["per-class", "per-class-ratio", "global"]
-ProtocolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,80}$")]
-"""A protocol of the dataset; one of leave-one-out has the value behind its name, such as ``loso-3``."""
+LONGEST_PROTOCOL_NAME = 81
+ProtocolName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=LONGEST_PROTOCOL_NAME)
+]
+"""Name of a protocol; for one value of leave-one-out followed by a hyphen and the value, such as ``loso-3``."""
 
 
 SPLIT_PARTS = ("labelled", "unlabelled", "validation", "test")

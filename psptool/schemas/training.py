@@ -20,6 +20,8 @@ Method = Literal["psp", "supervised"]
 Preset = Literal["paper", "best", "fast", "demo"]
 OldPreset = Literal["paper-short", "small", "lean"]
 """Presets of earlier versions, which the files of their runs name."""
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Precisions to choose from; ``auto`` is resolved when a training starts."""
 Balance = Literal["mean", "labelled", "off"]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -202,6 +204,15 @@ class LossSettings(_Settings):
         True, description="Include the labelled clips, without labels, in the pool"
     )
 
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        levels = self.contrast_levels or ()
+        if len(set(levels)) != len(levels):
+            raise ValueError("contrast_levels must not contain a level twice")
+        if len(set(map(frozenset, self.contrast_pairs))) != len(self.contrast_pairs):
+            raise ValueError("contrast_pairs must not contain a pair twice, in either order")
+        return self
+
 
 def _earlier_balance(value: object) -> object:
     """Earlier versions had true and false."""
@@ -272,7 +283,7 @@ class TrainingConfig(Artefact):
         lt=2**63,
         description="Random seed (initialization, sampling); null: the seed of the split",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "float32",
         description="Precision of the forward pass; `auto`: bfloat16 if the hardware supports it, else float32",
     )

@@ -45,7 +45,7 @@ class Scene {
     this.present = bytes(data.present);
     this.state = typeof data.state === "number" ? null : bytes(data.state);
     this.everyState = data.state;
-    Object.assign(this, { step: data.step, middle: data.middle, axes: AXES[data.up], unit: data.unit });
+    Object.assign(this, { step: data.step, middle: data.middle, axes: AXES[data.up] });
     this.fit();
   }
 

@@ -168,7 +168,6 @@ def _scene_data(scene: Scene) -> dict[str, Any]:
     return {
         "title": scene.title,
         "up": scene.up,
-        "unit": scene.unit,
         "persons": len(scene.kept),
         "kept": scene.kept,
         "middle": middle.tolist(),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -40,6 +42,7 @@ MAX_CLIPS = 24
 DATASET_SUFFIXES = (".h5", ".hdf5")
 _MOST_JSON = 4 * 2**20
 _Format = tuple[DatasetDescription, Reader]
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,8 @@ def find(
     if file.suffix.lower() == ".json" and not _is_recording(file):
         return _predicted(file, names, settings)
     form, sources, lost = _recordings(file, dataset)
-    chosen, of = _choose(file, tuple(source.name for source in sources), names)
-    by_name = {source.name: source for source in sources}
-    clips = _viewed([(form, by_name[name]) for name in chosen], settings)
+    chosen, of = _choose(file, [source.name for source in sources], names)
+    clips = _viewed([(form, sources[index]) for index in chosen], settings)
     return Found(clips, of, settings, lost=lost)
 
 
@@ -105,10 +107,10 @@ def stored(store: Store, names: Sequence[str] = ()) -> Found:
     manifest, description = store.manifest, store.manifest.description
     chosen, of = _choose(store.path, store.names, names)
     clips = []
-    for name in chosen:
-        clip = store.clip(name)
+    for index in chosen:
+        clip = store.clip(store.names[index])
         prepared = clip.prepared()
-        recorded = recorded_scene(prepared, description.up, description.unit)
+        recorded = recorded_scene(prepared, description.up, description.unit_read)
         scenes = (recorded, normalized_scene(prepared, manifest.up))
         action = manifest.class_names[clip.key.label]
         clips.append(
@@ -136,9 +138,10 @@ def viewed_recording(
     is_kept = tuple(n < len(kept.persons) for n in range(len(bodies)))
     recorded = _recorded(dataset, tracks, bodies, raw.frames, is_kept)
     scenes = (recorded, normalized_scene(prepared, prepared_up(dataset.up, settings.align)))
+    label, names = raw.key.label, dataset.class_names
     return ViewedClip(
         reader.topology,
-        dataset.class_names[raw.key.label] if raw.key.label >= 0 else "",
+        names[label] if 0 <= label < len(names) else "",
         prepared,
         scenes,
         notes=_notes(raw, is_kept, prepared),
@@ -194,7 +197,7 @@ def _recorded(
     """The recorded scene of bodies, each given by the indices of its tracks."""
     laid = place([join([tracks[n] for n in own]) for own in bodies], frames)
     xyz = np.where(is_missing(laid.xyz)[..., None], np.nan, laid.xyz)
-    return Scene("recorded", dataset.up, dataset.unit, xyz, laid.present, laid.state, is_kept)
+    return Scene("recorded", dataset.up, dataset.unit_read, xyz, laid.present, laid.state, is_kept)
 
 
 def _notes(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[str, ...]:
@@ -210,15 +213,14 @@ def _notes(raw: RawClip, kept: Sequence[bool], prepared: PreparedClip) -> tuple[
 def _recordings(
     path: Path, dataset: DatasetDescription | None
 ) -> tuple[_Format, list[ClipSource], tuple[Stray, ...]]:
-    """Dataset and reader for the files at ``path``, the clips (the first of each name), and unreadable files."""
+    """Dataset and reader for the files at ``path``, the clips, and unreadable files."""
     # A text recording is recognized by its two parent folders, which a relative path may not contain.
     files = list_files([path.resolve() if path.is_dir() else path])
     strays: list[Stray] = []
     for form in _formats(dataset):
         sources, more = clips_among(files, form[1])
         if sources:
-            clips = list({source.name: source for source in reversed(sources)}.values())[::-1]
-            return form, clips, tuple(stray for stray in more if stray.reason in LOST)
+            return form, sources, tuple(stray for stray in more if stray.reason in LOST)
         strays += more
     formats = ", ".join(dict.fromkeys(form[1].format for form in _formats(dataset)))
     raise PspError(
@@ -267,14 +269,22 @@ def matching(name: str, available: Sequence[str]) -> list[str]:
     ]
 
 
-def _choose(file: Path, available: Sequence[str], names: Sequence[str]) -> tuple[Sequence[str], int]:
-    """The names of the clips to view, at most `MAX_CLIPS`, and the number of all matching clips.
+def _choose(file: Path, available: Sequence[str], names: Sequence[str]) -> tuple[list[int], int]:
+    """The indices of the clips to view, at most `MAX_CLIPS`, and the number of all matching clips.
+
+    Args:
+        file: The file with the clips, for messages.
+        available: The name of each clip. Several clips may have one name.
+        names: As in `find`.
 
     Raises:
         PspError: A name matches no clip.
     """
     if not names:
-        return _evenly_spaced(available), len(available)
+        return _evenly_spaced(range(len(available))), len(available)
+    indices: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(available):
+        indices[name].append(index)
     found: dict[str, None] = {}
     for name in names:
         matches = matching(name, available)
@@ -286,11 +296,12 @@ def _choose(file: Path, available: Sequence[str], names: Sequence[str]) -> tuple
                 fix=f"Did you mean {some}?" if near else f"Examples of its clips: {some}.",
             )
         found.update(dict.fromkeys(matches))
-    return _evenly_spaced(tuple(found), MAX_CLIPS), len(found)
+    chosen = [index for name in found for index in indices[name]]
+    return _evenly_spaced(chosen, MAX_CLIPS), len(chosen)
 
 
-def _evenly_spaced(available: Sequence[str], limit: int = DEFAULT_CLIPS) -> list[str]:
-    """At most ``limit`` names, evenly spaced."""
+def _evenly_spaced(available: Sequence[_Item], limit: int = DEFAULT_CLIPS) -> list[_Item]:
+    """At most ``limit`` items, evenly spaced."""
     count = min(limit, len(available))
     return [available[n * len(available) // count] for n in range(count)]
 
@@ -332,13 +343,12 @@ def with_windows(
         settings: Preparation of the recordings.
         file: The file of the prediction, for messages.
     """
-    by_name = {timeline.name: timeline for timeline in prediction.recordings}
-    chosen, of = _choose(file, tuple(by_name), names)
+    chosen, of = _choose(file, [timeline.name for timeline in prediction.recordings], names)
     find_recording = _Lookup(prediction.description)
     clips = []
-    for name in chosen:
-        (dataset, reader), source = find_recording(by_name[name].source, name)
-        clips.append(viewed_timeline(dataset, reader, source, settings, by_name[name], prediction.frame_rate))
+    for timeline in (prediction.recordings[index] for index in chosen):
+        (dataset, reader), source = find_recording(timeline.source, timeline.name)
+        clips.append(viewed_timeline(dataset, reader, source, settings, timeline, prediction.frame_rate))
     return Found(tuple(clips), of, settings, prediction.model)
 
 
@@ -346,11 +356,11 @@ def with_classes(
     prediction: Prediction, names: Sequence[str], settings: PreparationSettings, file: Path = Path()
 ) -> Found:
     """The recordings of a prediction, read from their recorded paths; arguments as for `with_windows`."""
-    by_name = {clip.name: clip for clip in prediction.clips}
-    chosen, of = _choose(file, tuple(by_name), names)
+    indices, of = _choose(file, [clip.name for clip in prediction.clips], names)
+    chosen = [prediction.clips[index] for index in indices]
     find_recording = _Lookup(prediction.description)
-    clips = _viewed([find_recording(by_name[name].source, name) for name in chosen], settings)
-    tops = [tuple((found.class_name, found.probability) for found in by_name[name].top) for name in chosen]
+    clips = _viewed([find_recording(clip.source, clip.name) for clip in chosen], settings)
+    tops = [tuple((found.class_name, found.probability) for found in clip.top) for clip in chosen]
     with_top = tuple(replace(clip, top=top) for clip, top in zip(clips, tops, strict=True))
     return Found(with_top, of, settings, prediction.model)
 
@@ -367,9 +377,10 @@ class _Lookup:
         if place not in self._listed:
             self._listed[place] = _recordings(place, self._dataset)
         form, sources, _ = self._listed[place]
-        for found in sources:
-            if found.name == name:
-                return form, found
+        same = [found for found in sources if found.name == name]
+        # An archive may have several recordings of one name.
+        for found in [found for found in same if str(found.files[0]) == source] or same:
+            return form, found
         if self._dataset is not None:
             # A recording whose clip name is made of its folders has another name in a prediction.
             for reader in make_readers(self._dataset, any_name=True):

@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from psptool.cli.config import as_yaml, type_of
 from psptool.cli.overrides import Shorthands
+from psptool.common.errors import PspError
 from psptool.schemas import recipes
 from psptool.schemas.recipes import PRESETS, SYNONYMS, all_fields, all_keys, resolve
 from psptool.schemas.split import Split
-from psptool.schemas.training import TrainingConfig
+from psptool.schemas.training import Precision, TrainingConfig
 from psptool.training import loop
 from psptool.training.runs.folder import RunFolder
 from tests.cli.conftest import files
@@ -194,3 +196,10 @@ def test_runs_of_a_folder_that_is_absent_is_an_error(psptool):
 def test_shorthands_that_are_left_out_change_nothing():
     assert Shorthands().changes(["optim.lr=1"]) == ["optim.lr=1"]
     assert recipes.DEFAULT_PRESET == "fast"
+
+
+def test_precisions_are_those_of_the_configuration():
+    for precision in get_args(Precision):
+        assert resolve(changes=Shorthands(precision=precision).changes([])).precision == precision
+    with pytest.raises(PspError, match=r"--precision: found 'float16', expected.*auto, float32"):
+        Shorthands(precision="float16").changes([])

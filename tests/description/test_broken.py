@@ -89,6 +89,14 @@ BROKEN: dict[str, tuple[Change, str]] = {
         put("clips", "pattern", value=r"(?P<label>(a+)+)"),
         "a repeated group",
     ),
+    "a pattern with overlapping repetitions": (
+        put("clips", "pattern", value=r"(?P<label>\w*)\w*\w*\w*!"),
+        "clips.pattern: found too many ways to match one name, expected at most two repetitions",
+    ),
+    "a pattern with a group that cannot be bounded": (
+        put("clips", "pattern", value=r"(?x)(?P<label>\w)"),
+        r"clips.pattern: found a group \(\?x, expected \(\.\.\.\)",
+    ),
     "values of a field that the pattern has not": (
         put("clips", "values", value={"setup": ["a"]}),
         "clips.values.setup",
@@ -106,6 +114,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a protocol of a name that no clip has": (
         put("protocols", "xview", value={"field": "camera", "train": ["frontt"]}),
         "protocols.xview.train: found 'frontt'.*Did you mean front",
+    ),
+    "test views without a protocol by camera": (
+        put("test_views", value=[1, 2]),
+        "test_views: found 1, 2, expected a protocol with field: camera",
     ),
     "a value in both parts": (
         put("protocols", "xsub", value={"field": "subject", "train": [1], "test": [1]}),
@@ -133,6 +145,16 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a file without a joint": (
         put("file_joints", value=["head", "spine"]),
         "file_joints: found no hip centre",
+    ),
+    "a skeleton of another size than the files": (
+        put("skeleton", value="ntu25"),
+        "skeleton: found 25 joints, expected the 20 joints of the files of reader ucla",
+    ),
+    "a list of joints of another size than the files": (
+        lambda values: values.update(
+            skeleton="ntu25", format={"reader": "ntu"}, keep=["hips", "neck"], file_joints=["hips", "neck"]
+        ),
+        "file_joints: found 2 joints, expected the 25 joints of the files of reader ntu",
     ),
     "a joint twice": (
         skeleton(joints=["a", "b", "a"], bones=[["a", "b"]]),
@@ -219,6 +241,8 @@ def test_the_command_ends_with_two_and_writes_nothing(psptool: Psptool, name: st
         ("name: &a mine\ntitle: *a", "found anchor"),
         ("name: a\nname: b", "found the key 'name' twice"),
         ("name: !!python/name:os.system", "found tag"),
+        ("? [a, b]\n: 1", "found a sequence as a key"),
+        ("{{a: b}: 1}", "found a mapping as a key"),
         ("a: 1\n" * 50_000, "cannot be read"),
     ],
 )

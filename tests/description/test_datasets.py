@@ -85,7 +85,16 @@ def test_names_give_labels_by_value_and_numbers_by_name() -> None:
     assert dataset.class_names == ("walk", "move fast", "sit")
     assert dataset.parse("hurry_sbob") == dataset.parse("run_sbob") == ClipKey(1, subject=2)
     assert dataset.parse("007_scem_04") == ClipKey(2, subject=3, camera=4)
-    for other in ("00walk_sanna", "jump_sanna", "walk_sdan", "walk_sanna.npy", "", "walk"):
+    for other in (
+        "walk_sanna_²",
+        "walk_sanna_٣",
+        "00walk_sanna",
+        "jump_sanna",
+        "walk_sdan",
+        "walk_sanna.npy",
+        "",
+        "walk",
+    ):
         assert dataset.parse(other) is None
     assert dataset.value("subject", 2) == "bob"
     assert pickle.loads(pickle.dumps(dataset.parse))("walk_sanna") == ClipKey(0, subject=1)
@@ -171,6 +180,15 @@ def test_a_split_of_one_value_of_leave_one_out_has_its_name_and_its_counts() -> 
         make_split(dataset, clips(dataset, *NAMES), "0" * 64, SplitRequest(count=1, protocol="loso"))
 
 
+def test_values_with_long_names_are_numbered_in_the_names_of_protocols() -> None:
+    protocols = {"lolo": {"leave_one_out": "label"}}
+    dataset = own(classes={"walk": "w" * 84, "run": "run", "hurry": "run", 7: "sit"}, protocols=protocols)
+    there = clips(dataset, *NAMES)
+    assert protocol_names(dataset, there) == ["lolo-0", "lolo-1", "lolo-2"]
+    split = make_split(dataset, there, "0" * 64, SplitRequest(count=1, protocol="lolo-0")).split
+    assert {name.partition("_")[0] for name in split.test} == {"walk"}
+
+
 def test_without_protocols_half_of_the_clips_are_for_training() -> None:
     values = {key: value for key, value in VALUES.items() if key != "protocols"}
     dataset = DatasetDescription.model_validate(values)
@@ -185,6 +203,7 @@ def test_joints_in_files_are_those_that_are_kept_in_the_order_of_the_files() -> 
         keep=["head", "spine", "left hand"],
         rename={"head": "top"},
         file_joints=["spine", None, "head", "left hand"],
+        format={"reader": "arrays"},
     )
     assert dataset.topology.joints == ("top", "spine", "left hand")
     assert dataset.in_files == ("spine", None, "top", "left hand")

@@ -20,6 +20,7 @@ from psptool.formats.synthesis.writing import write_ntu
 from psptool.formats.synthesis.writing import write_ucla as write_raw_ucla
 from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.protocols import LeaveOneOut
 from tests.builtin import NTU60
 from tests.stores import make_clip, write_ucla
 
@@ -282,3 +283,20 @@ def test_what_is_lost_is_counted(store):
     lines = losses(store, form, parts_of(store, form, None), "normalized", None)
     assert [line.split()[0] for line in lines if "padding" in line] == ([str(ends)] if ends else [])
     assert "the origin, scale and axes of each clip relative to the camera" in lines
+
+
+def test_splits_of_a_protocol_by_another_field_have_no_test_view(ucla):
+    with ucla() as store:
+        description = store.manifest.description
+        protocols = {**description.protocols, "each": LeaveOneOut(leave_one_out="camera")}
+        changed = description.model_copy(update={"protocols": protocols})
+        store.manifest = store.manifest.model_copy(update={"description": changed})
+        found = [(split.protocol, split.test_view) for split in full_splits(store)]
+    assert found == [
+        ("xview", 1),
+        ("xview", 2),
+        ("xview", 3),
+        ("each-1", None),
+        ("each-2", None),
+        ("each-3", None),
+    ]

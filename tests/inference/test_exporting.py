@@ -23,7 +23,7 @@ from psptool.evaluation.models import TrainedModel, open_model
 from psptool.evaluation.scoring import network
 from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import DatasetManifest
-from psptool.schemas.training import StreamSettings
+from psptool.schemas.training import OptimSettings, StreamSettings
 from tests.builtin import UCLA20
 
 from ..stores import make_clip, write_ucla
@@ -173,6 +173,18 @@ def test_the_card_says_what_is_measured_and_what_is_not(made: tuple[TrainedModel
     assert model.config.content_fingerprint in card
     assert "(P, 3, 4, 20)" in card
     assert "```python" not in card
+
+
+def test_the_card_names_the_clips_that_the_method_uses(made: tuple[TrainedModel, Inputs]) -> None:
+    model, optim = made[0], OptimSettings(steps=2, labelled_batch=32, pool_batch=48)
+    for method, batch in (
+        ("psp", "32 labelled clips and 48 clips of the pool"),
+        ("supervised", "32 labelled clips"),
+    ):
+        training = model.config.training.model_copy(update={"method": method, "optim": optim})
+        changed = replace(model, config=model.config.model_copy(update={"training": training}))
+        card = model_card(changed, "model", [Exported("onnx", b"", 0.0)], "20 clips", NAMES[3])
+        assert f"2 steps of {batch}, learning rate" in card
 
 
 @pytest.mark.slow

@@ -295,7 +295,7 @@ def test_too_many_bodies_are_refused(sio: Any, tmp_path: Path, monkeypatch: pyte
 
 def test_without_sleap_io_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sleap_io", None)
-    with pytest.raises(PspError, match=r"walk_s03\.slp.*pip install 'psptool\[poses\]'"):
+    with pytest.raises(PspError, match=r"walk_s03\.slp.*pip install sleap-io"):
         parse(b"1")
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from psptool.common.errors import RawFormatError
 from psptool.formats.readers.base import STATE_UNKNOWN, RawClip
+from psptool.formats.readers.making import make_readers
 from psptool.formats.readers.sources import find_clips, read_clip
 from psptool.formats.readers.ucla import MAX_JSON_BYTES, UclaJsonReader
+from psptool.schemas.description import DatasetDescription
+from tests.builtin import UCLA
 
 from . import raw
 from .conformance import TextReaderConformance, assert_same
@@ -46,6 +49,14 @@ def test_further_keys_are_passed_over_whatever_they_hold() -> None:
     more = raw.ucla_json(3, author="José", device={"fps": 30})
     assert_same(parse(more), parse(raw.ucla_json(3)))
     assert_same(parse(json.dumps(json.loads(more), ensure_ascii=False).encode()), parse(raw.ucla_json(3)))
+
+
+def test_file_joints_in_another_order_are_read_by_name() -> None:
+    joints = tuple(reversed(UCLA.skeleton.joints))
+    dataset = DatasetDescription.model_validate({**UCLA.model_dump(), "file_joints": joints})
+    (reader, _) = make_readers(dataset)
+    clip = reader.parse(*raw.source_of(reader, {FILE: raw.ucla_json(3)}))
+    assert (clip.xyz == parse(raw.ucla_json(3)).xyz[:, ::-1]).all()
 
 
 def test_a_single_frame_is_a_clip() -> None:

@@ -149,6 +149,11 @@ def test_lists_nulls_and_booleans_are_read_as_yaml() -> None:
         ("optim.lr=0", r"optim\.lr: .*greater than 0.*found 0"),
         ("optim.steps=1.5", r"optim\.steps: .*integer"),
         ("preset=paper", r"preset"),
+        ("loss.contrast_levels=[joint, joint]", r"loss: contrast_levels must not contain a level twice"),
+        (
+            "loss.contrast_pairs=[[joint, motion], [motion, joint]]",
+            r"loss: contrast_pairs must not contain a pair twice, in either order",
+        ),
     ],
 )
 def test_a_change_that_does_not_fit_is_refused_by_its_key(change: str, expected: str) -> None:

@@ -9,6 +9,7 @@ from psptool.common.errors import PspError
 from psptool.data.splits.draw import ranked
 from psptool.data.splits.making import SplitRequest, compare_splits, literature_count, make_split, split_name
 from psptool.data.splits.protocols import NamedProtocol
+from psptool.schemas.protocols import FieldProtocol, LeaveOneOut, ShareProtocol
 from tests.builtin import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
 
 FINGERPRINT = "0" * 64
@@ -198,6 +199,7 @@ def test_changed_split_is_found_and_named():
         ({"ratio": 0.1, "validation": "view=3"}, "views 1, 2 in the training set"),
         ({"ratio": 0.1, "validation": "view=1,2"}, "selects every training clip"),
         ({"ratio": 0.1, "validation": "fraction=1"}, "--validation: found 'fraction=1'"),
+        ({"ratio": 0.1, "validation": "label=3"}, "numbers of view, subject, camera, setup, repetition"),
         ({"ratio": 0.1, "validation": "person=3"}, "--validation subject=3,7"),
         ({"ratio": 0.001, "family": "global"}, "selects no labelled clip"),
     ],
@@ -209,8 +211,30 @@ def test_request_that_cannot_be_met_is_an_error_that_says_why(request_, said):
 
 
 def test_test_view_of_a_fixed_protocol_is_an_error():
-    with pytest.raises(PspError, match="protocols of ntu60 are fixed"):
+    with pytest.raises(PspError, match=r"found 1, expected no test view: the protocol is fixed\. Omit it"):
         make(NTU60, ntu_clips((1,), (1, 3)), ratio=0.5, test_view=1)
+
+
+def two_protocols(**more):
+    xsub = FieldProtocol(field="subject", train=(1,), test=(2,))
+    return UCLA.model_copy(update={"protocols": {**UCLA.protocols, "xsub": xsub, **more}})
+
+
+@pytest.mark.parametrize("protocol", ["xsub", "each-1"])
+def test_test_view_is_for_protocols_that_divide_by_camera(protocol):
+    dataset = two_protocols(each=LeaveOneOut(leave_one_out="camera"))
+    with pytest.raises(PspError, match=r"expected no test view.*use --protocol xview"):
+        make(dataset, ucla_clips(), count=1, protocol=protocol, test_view=3)
+
+
+@pytest.mark.parametrize("protocol", ["xview", "xsub", "other", "half"])
+def test_split_of_any_protocol_beside_test_views_is_made_again_from_its_own_request(protocol):
+    other = FieldProtocol(field="camera", train=(1,), test=(2, 3))
+    dataset = two_protocols(other=other, half=ShareProtocol(share=0.5))
+    split = make(dataset, ucla_clips(), count=1, protocol=protocol).split
+    assert split.test_view == (3 if protocol == "xview" else None)
+    again = make_split(dataset, ucla_clips(), FINGERPRINT, SplitRequest.of(split)).split
+    assert compare_splits(split, again) == []
 
 
 @pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "training")])

@@ -161,6 +161,14 @@ def climbing_name(file):
     file["clips/name"][1] = "../../a01"
 
 
+def name_of_two_lines(file):
+    file["clips/name"][1] = "a01\na02"
+
+
+def empty_name(file):
+    file["clips/name"][0] = ""
+
+
 def no_string(file):
     file["clips/name"][1] = b"\xff\xfe"
 
@@ -177,6 +185,7 @@ def long_manifest(file):
 def other_topology(file):
     values = json.loads(file.attrs["manifest"])
     values["description"]["skeleton"] = builtin_skeleton("ntu25").model_dump(mode="json")
+    values["description"]["format"] = {"reader": "ntu"}
     set_manifest(file, json.dumps(values))
 
 
@@ -213,6 +222,8 @@ def few_classes(file):
         (names_as_numbers, "/clips/name: found int64, expected text"),
         (long_name, "/clips/name: found 10,000 bytes, expected at most 255"),
         (climbing_name, "/clips/name: found a name with other characters"),
+        (name_of_two_lines, "/clips/name: found a name with other characters"),
+        (empty_name, "/clips/name: found a name with other characters"),
         (no_string, "damaged"),
         (manifest_as_array, "'manifest' is not one string"),
         (long_manifest, "'manifest' has .* characters, more than"),

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from PIL import Image
 
 from psptool.common.errors import PspError
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
+from psptool.schemas.dataset import PreparationSettings
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
 from psptool.view.drawing import contact_sheet, moving_gif
 from psptool.view.scene import NOWHERE, page_data, rounding
@@ -18,6 +22,7 @@ from .. import stores
 from ..prepare.raw import ntu_text
 
 PAIR = "S001C001P001R001A050"
+SOLO = "S001C001P001R001A006"
 
 
 def unpacked(scene, clip, topology):
@@ -99,6 +104,71 @@ def test_a_prediction_shows_its_recordings_with_their_guesses(tmp_path):
     found = find(tmp_path / "p.json")
     assert found.clips[0].top == (("hugging other person", 0.75),)
     assert found.model == "run"
+
+
+@pytest.mark.parametrize("names", [(), ("r",)])
+def test_a_prediction_shows_recordings_of_one_name_from_different_folders(tmp_path, names):
+    write_ntu(tmp_path / "a", [PAIR])
+    write_ntu(tmp_path / "b", [SOLO])
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as packed:
+        packed.write(tmp_path / "a" / f"{PAIR}.skeleton", "a/r.skeleton")
+        packed.write(tmp_path / "b" / f"{SOLO}.skeleton", "b/r.skeleton")
+    guesses = [ClassProbability(class_name=name, label=0, probability=1) for name in "ab"]
+    sources = [f"{tmp_path / 'all.zip'}:{one.class_name}/r.skeleton" for one in guesses]
+    clips = tuple(
+        PredictedClip(name="r", source=source, frames=1, persons=1, top=(guess,))
+        for source, guess in zip(sources, guesses, strict=True)
+    )
+    who = {"model": "run", "weights": "last", "dataset": "ntu60", "topology": "ntu25", "classes": ("a", "b")}
+    Prediction(**who, clips=clips, tool_version="0").save(tmp_path / "p.json")
+    found = find(tmp_path / "p.json", names)
+    assert found.of == 2
+    assert [clip.top[0][0] for clip in found.clips] == ["a", "b"]
+    expected = [
+        find(tmp_path / one / f"{name}.skeleton").clips[0] for one, name in (("a", PAIR), ("b", SOLO))
+    ]
+    for ours, alone in zip(found.clips, expected, strict=True):
+        np.testing.assert_array_equal(ours.scenes[0].xyz, alone.scenes[0].xyz)
+
+
+def annotated(folder, label):
+    """A pickle with one recording of coco17, and its dataset of two classes."""
+    joints = np.random.default_rng(0).uniform(100, 300, (1, 9, 17, 2)).astype(np.float32)
+    score = np.ones(joints.shape[:3], np.float32)
+    item = {"frame_dir": "a", "label": label, "total_frames": 9, "keypoint": joints, "keypoint_score": score}
+    (folder / "clips.pkl").write_bytes(pickle.dumps([item]))
+    values = {"name": "own", "skeleton": "coco17", "format": {"reader": "pyskl"}, "classes": ["walk", "sit"]}
+    return DatasetDescription.model_validate({**values, "unit": "px", "up": "-y"})
+
+
+@pytest.mark.parametrize(("label", "action"), [(1, "sit"), (7, "")])
+def test_a_label_that_is_no_class_has_no_action(tmp_path, label, action):
+    own = annotated(tmp_path, label)
+    settings = PreparationSettings(align="none")
+    assert find(tmp_path / "clips.pkl", settings=settings, dataset=own).clips[0].action == action
+
+
+def test_recorded_positions_in_millimetres_are_shown_in_metres_with_their_rounding(tmp_path):
+    from psptool.preparation.pipeline import prepare
+
+    joints = np.random.default_rng(0).uniform(500, 2500, (9, 20, 3))
+    np.save(tmp_path / "walk_a.npy", joints)
+    values = {"name": "own", "skeleton": "kinect20", "format": {"reader": "arrays"}, "classes": ["walk"]}
+    pattern = {"pattern": "(?P<label>walk)_a"}
+    own = DatasetDescription.model_validate({**values, "unit": "mm", "clips": pattern})
+    done = prepare(own, [tmp_path / "walk_a.npy"], tmp_path / "own.h5")
+    for found in (find(tmp_path / "walk_a.npy", dataset=own), find(done.path)):
+        scene = found.clips[0].scenes[0]
+        assert scene.unit == "m"
+        np.testing.assert_allclose(scene.xyz[0], joints / 1000, atol=1e-5)
+        assert rounding(found.clips) > 0
+
+
+def test_a_recording_in_pixels_stays_in_pixels(tmp_path):
+    own = annotated(tmp_path, 0)
+    (clip,) = find(tmp_path / "clips.pkl", settings=PreparationSettings(align="none"), dataset=own).clips
+    assert clip.scenes[0].unit == "px"
+    assert rounding([clip]) == 0
 
 
 def test_recordings_of_any_name_are_found(tmp_path):

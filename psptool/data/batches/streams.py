@@ -105,11 +105,17 @@ class StreamDefinition:
 
     Attributes:
         make: Function that returns the frames of the stream from arrays of the dataset, the settings and the skeleton.
+        content: Description of the values, for the table of inputs in a model card.
+        code: NumPy code of the stream (M, T, V, 3) of a clip, for the example in a model card. It assigns to the name
+            of the stream, and uses ``clip``, ``present`` (M,), ``frames`` (T,), ``positions`` (M, T, V, 3) and
+            ``valid`` (M, T). ``{bones}`` stands for the bones of the skeleton.
         noise: Whether `AugmentSettings.jitter` is added. It is for positions only: at a high frame rate, noise would
             dominate their differences.
     """
 
     make: Callable[[Read, StreamSettings, Topology], Frames]
+    content: Callable[[StreamSettings], str]
+    code: Callable[[StreamSettings], str]
     noise: bool = False
 
 
@@ -135,10 +141,36 @@ def _bone(read: Read, settings: StreamSettings, topology: Topology) -> Frames:
     return replace(found, x=bone_vectors(found.x, topology.bones))
 
 
+_RECORDED_MOTION = "motion = clip.motion[present][:, frames]"
+_DRAWN_MOTION = """\
+motion = np.zeros_like(positions)
+both = valid[:, 2:] & valid[:, :-2]
+motion[:, 1:-1] = (positions[:, 2:] - positions[:, :-2]) * both[:, :, None, None]"""
+_BONE = """\
+bone, bones = np.zeros_like(positions), np.array({bones})
+bone[:, :, bones[:, 1]] = positions[:, :, bones[:, 1]] - positions[:, :, bones[:, 0]]"""
+
 STREAMS: Mapping[StreamName, StreamDefinition] = {
-    "joint": StreamDefinition(_joint, noise=True),
-    "motion": StreamDefinition(_motion),
-    "bone": StreamDefinition(_bone),
+    "joint": StreamDefinition(
+        _joint,
+        content=lambda settings: "normalized positions, one entry per person",
+        code=lambda settings: "joint = positions.copy()",
+        noise=True,
+    ),
+    "motion": StreamDefinition(
+        _motion,
+        content=lambda settings: (
+            "next frame minus this frame, at the full frame rate"
+            if settings.motion == "recorded"
+            else "next minus previous sampled frame; zero in the first and last frame"
+        ),
+        code=lambda settings: _RECORDED_MOTION if settings.motion == "recorded" else _DRAWN_MOTION,
+    ),
+    "bone": StreamDefinition(
+        _bone,
+        content=lambda settings: "each joint minus its parent joint; zero for the root",
+        code=lambda settings: _BONE,
+    ),
 }
 """Every stream by name."""
 

@@ -1,1 +1,1 @@
-"""Constants: joints, bones and joint groups of each topology; classes, clip names and protocols of each dataset."""
+"""Skeletons and built-in datasets (YAML), topologies, and rules that derive regions and parts."""

@@ -148,7 +148,7 @@ def find_spine(bones: Bones, center: str, shoulders: tuple[str, str] | None) -> 
 def find_regions(
     joints: Sequence[str], bones: Bones, center: str, mirror: Sequence[tuple[str, str]]
 ) -> Groups:
-    """The regions by name; the first joint of each says their order, and ``trunk`` is last."""
+    """Regions by name, in the order of their first joints; ``trunk`` last."""
     if not mirror:
         return _branches(joints, bones, center)
     paired = {name for pair in mirror for name in pair}

@@ -17,7 +17,7 @@ from psptool.data.splits.protocols import NamedProtocol, choose_protocols, defau
 from psptool.data.splits.validation import parse_validation
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.protocols import FieldProtocol
-from psptool.schemas.split import Family, Split
+from psptool.schemas.split import SPLIT_PARTS, Family, Split
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 
@@ -132,7 +132,7 @@ def make_split(
     split = Split(
         dataset=dataset.name,
         protocol=protocol.name,
-        test_view=default_view(dataset) if request.test_view is None else request.test_view,
+        test_view=default_view(dataset, protocol.name) if request.test_view is None else request.test_view,
         family=cast(Family, request.family),
         ratio=request.ratio,
         count=request.count,
@@ -163,7 +163,7 @@ def _performance(dataset: DatasetDescription, name: str, key: ClipKey) -> tuple[
 
 def split_name(split: Split, dataset: DatasetDescription) -> str:
     """The split's file name without its suffix. Different requests have different names."""
-    return request_name(split.dataset, SplitRequest.of(split), default_view(dataset))
+    return request_name(split.dataset, SplitRequest.of(split), default_view(dataset, split.protocol))
 
 
 def request_name(data: str, request: SplitRequest, usual_view: int | None = None) -> str:
@@ -206,7 +206,7 @@ def compare_splits(found: Split, made: Split) -> list[str]:
         a, b = getattr(found, field), getattr(made, field)
         if field == "tool_version" or a == b or (a is None and field in _ADDED):
             continue
-        if field in ("labelled", "unlabelled", "validation", "test"):
+        if field in SPLIT_PARTS:
             extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
             lines.append(f"{field}: {_some(extra)} unexpected, {_some(missing)} missing")
         else:

@@ -11,6 +11,7 @@ from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.draw import by_label, draw_per_class, share
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.protocols import FieldProtocol, LeaveOneOut, ListProtocol, Protocol, ShareProtocol
+from psptool.schemas.split import LONGEST_PROTOCOL_NAME
 
 SHARE_TAG = "psptool-share-1"
 Clips = Mapping[str, ClipKey]
@@ -21,7 +22,7 @@ class NamedProtocol:
     """A protocol that gives one training set and one test set.
 
     Attributes:
-        name: Its name; for one value of leave-one-out with the value behind it.
+        name: Its name; for one value of leave-one-out followed by a hyphen and the value, such as ``loso-3``.
         rule: The protocol.
     """
 
@@ -87,23 +88,36 @@ def divide(dataset: DatasetDescription, protocol: NamedProtocol, clips: Clips) -
     return train, {name for name, number in numbers.items() if number in tested} - train
 
 
-def default_view(dataset: DatasetDescription) -> int | None:
-    """The default test camera; None if the dataset's protocols are fixed."""
-    first = next(iter(dataset.protocols.values()))
-    if not dataset.test_views or not isinstance(first, FieldProtocol):
+def test_views(dataset: DatasetDescription, protocol: str) -> tuple[int, ...]:
+    """The cameras that can be the test view of a protocol; none unless the protocol divides by camera."""
+    rule = dataset.protocols.get(protocol)
+    return dataset.test_views if isinstance(rule, FieldProtocol) and rule.by_camera else ()
+
+
+def default_view(dataset: DatasetDescription, protocol: str) -> int | None:
+    """The test view that gives the protocol's own cameras; None if there is none."""
+    rule = dataset.protocols.get(protocol)
+    if not isinstance(rule, FieldProtocol):
         return None
-    return max((value for value in first.test or () if isinstance(value, int)), default=None)
+    own = (set(rule.train), rule.test)
+    views = test_views(dataset, protocol)
+    return next((view for view in views if (set(_others(views, view)), (view,)) == own), None)
 
 
 def _with_test_view(dataset: DatasetDescription, protocol: NamedProtocol, test_view: int) -> NamedProtocol:
-    rule = protocol.rule
-    if test_view not in dataset.test_views or not isinstance(rule, FieldProtocol):
-        views = ", ".join(map(str, dataset.test_views))
-        expected = f"one of {views}" if views else f"no test view: the protocols of {dataset.name} are fixed"
-        raise PspError(f"--test-view of {dataset.name}", str(test_view), expected)
-    others = tuple(view for view in dataset.test_views if view != test_view)
-    changed = rule.model_copy(update={"train": others, "test": (test_view,)})
-    return NamedProtocol(protocol.name, changed)
+    views = test_views(dataset, protocol.name)
+    if test_view not in views:
+        names = [name for name in dataset.protocols if test_views(dataset, name)]
+        expected = f"one of {', '.join(map(str, views))}" if views else "no test view: the protocol is fixed"
+        fix = f"Omit it, or use --protocol {names[0]}." if names else "Omit it."
+        what = f"--test-view of {dataset.name}, protocol {protocol.name}"
+        raise PspError(what, str(test_view), expected, None if views else fix)
+    rule = protocol.rule.model_copy(update={"train": _others(views, test_view), "test": (test_view,)})
+    return NamedProtocol(protocol.name, rule)
+
+
+def _others(views: tuple[int, ...], test_view: int) -> tuple[int, ...]:
+    return tuple(view for view in views if view != test_view)
 
 
 def _expanded(dataset: DatasetDescription, clips: Clips, name: str, rule: Protocol) -> list[NamedProtocol]:
@@ -114,7 +128,8 @@ def _expanded(dataset: DatasetDescription, clips: Clips, name: str, rule: Protoc
     numbers = sorted({getattr(key, field) for key in clips.values()} - {-1})
     texts = [dataset.value(field, number) for number in numbers]
     safe = [re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in texts]
-    if len(set(safe)) < len(safe):
+    longest = max(map(len, safe), default=0) + len(f"{name}-")
+    if len(set(safe)) < len(safe) or longest > LONGEST_PROTOCOL_NAME:
         safe = [str(number) for number in numbers]
     # A class is named by a value of its label, other fields by their number.
     values: list[int | str] = [*numbers]

@@ -22,7 +22,7 @@ from psptool.data.splits.protocols import choose_protocols
 from psptool.data.store.reading import Store
 from psptool.data.store.verifying import verify_names
 from psptool.schemas import builtin
-from psptool.schemas.split import Split
+from psptool.schemas.split import SPLIT_PARTS, Split
 
 
 def split_store(store: Store, request: SplitRequest) -> MadeSplit:
@@ -136,14 +136,11 @@ def summarize_split(split: Split) -> dict[str, Any]:
         keys = [key for name in split.labelled if (key := dataset.parse(name)) is not None]
         per_class = counts_by_name(dataset, Counter(key.label for key in keys))
         performances = len({tuple(getattr(key, field) for field in dataset.performance) for key in keys})
-    left_out = {"labelled", "unlabelled", "validation", "test", "format_version"}
-    settings = split.model_dump(exclude=left_out | {"labelled_per_class", "performances"})
+    left_out = {*SPLIT_PARTS, "format_version", "labelled_per_class", "performances"}
+    settings = split.model_dump(exclude=left_out)
     return {
         **settings,
-        "labelled": len(split.labelled),
-        "unlabelled": len(split.unlabelled),
-        "validation": len(split.validation),
-        "test": len(split.test),
+        **{part: len(getattr(split, part)) for part in SPLIT_PARTS},
         "performances": performances,
         "labelled_per_class": per_class,
     }

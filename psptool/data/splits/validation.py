@@ -1,6 +1,6 @@
 """Rules that move clips from the training set to the validation set, before labelled clips are selected.
 
-A rule is ``view=2``, ``subject=3,7``, or ``fraction=0.1`` (of each class, by hash rank).
+A rule is a field with values, such as ``view=2`` or ``subject=3,7``, or ``fraction=0.1`` (of each class, by hash rank).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class ValidationRule:
     """A parsed validation rule.
 
     Attributes:
-        kind: ``view``, ``subject`` or ``fraction``.
-        values: Views or subjects for validation, ascending; empty for a fraction.
+        kind: ``view`` or ``camera``, ``subject``, ``setup``, ``repetition``, or ``fraction``.
+        values: Values of the field for validation, ascending; empty for a fraction.
         fraction: Fraction of each class for validation; None for the other kinds.
     """
 
@@ -63,7 +63,7 @@ class ValidationRule:
 
 
 def parse_validation(text: str) -> ValidationRule:
-    """Parse ``view=2``, ``subject=3,7`` or ``fraction=0.1``.
+    """Parse a rule such as ``view=2``, ``subject=3,7`` or ``fraction=0.1``.
 
     Raises:
         PspError: ``text`` has another form.
@@ -76,4 +76,5 @@ def parse_validation(text: str) -> ValidationRule:
             return ValidationRule(kind, tuple(sorted({int(part) for part in value.split(",")})))
     except ValueError:
         pass
-    raise PspError("--validation", repr(text), "a view, subjects, or a fraction between 0 and 1", _FIX)
+    expected = f"numbers of {', '.join(_FIELDS)}, or a fraction between 0 and 1"
+    raise PspError("--validation", repr(text), expected, _FIX)

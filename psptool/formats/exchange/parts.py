@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from psptool.common.errors import PspError
 from psptool.common.text import counted
 from psptool.data.splits.making import SplitRequest
-from psptool.data.splits.protocols import default_view, protocol_names
+from psptool.data.splits.protocols import default_view, protocol_names, test_views
 from psptool.data.splits.stored import clip_keys, split_store
 from psptool.data.store.reading import Store
 from psptool.formats.exchange.contents import Contents
@@ -61,7 +61,7 @@ def full_splits(store: Store) -> Iterator[Split]:
     """The fully labelled splits of all protocols and test views whose training and test sets are not empty."""
     dataset = store.manifest.description
     for protocol in protocol_names(dataset, clip_keys(store)):
-        for view in dataset.test_views or (None,):
+        for view in test_views(dataset, protocol) or (None,):
             request = SplitRequest(ratio=1.0, protocol=protocol, test_view=view)
             try:
                 yield split_store(store, request).split
@@ -129,7 +129,7 @@ def _why(
 
 def _usual(split: Split, store: Store) -> bool:
     """Whether the split has the protocol's default test view."""
-    return split.test_view in (None, default_view(store.manifest.description))
+    return split.test_view in (None, default_view(store.manifest.description, split.protocol))
 
 
 def _train(split: Split) -> tuple[str, ...]:

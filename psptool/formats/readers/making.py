@@ -41,6 +41,22 @@ def _general(
     return readers
 
 
+def _fixed(
+    *makers: Callable[[bool, DatasetDescription], Reader],
+) -> Callable[[DatasetDescription, bool], tuple[Reader, ...]]:
+    """The readers of a format with a fixed list of joints, of which the description selects some."""
+
+    def readers(description: DatasetDescription, any_name: bool) -> tuple[Reader, ...]:
+        made = tuple(make(any_name, description) for make in makers)
+        in_files, topology = description.in_files, description.topology
+        if topology.joints == in_files:
+            return made
+        positions = [in_files.index(name) for name in topology.joints]
+        return tuple(JointSelection(reader, topology, positions) for reader in made)
+
+    return readers
+
+
 def _poses(
     topology: Topology, options: PosesOptions, key_of: KeyOf | None, joints: Sequence[str | None]
 ) -> Reader:
@@ -53,11 +69,8 @@ _READERS: dict[str, Callable[[DatasetDescription, bool], tuple[Reader, ...]]] = 
     "table": _general(TableReader),
     "pyskl": _general(PysklReader),
     "poses": _general(_poses),
-    "ntu": lambda description, any_name: (NtuReader(any_name, description),),
-    "ucla": lambda description, any_name: (
-        UclaJsonReader(any_name, description),
-        UclaTextReader(any_name, description),
-    ),
+    "ntu": _fixed(NtuReader),
+    "ucla": _fixed(UclaJsonReader, UclaTextReader),
 }
 """The readers by the format of the description: several if recordings of one dataset have several forms."""
 
@@ -113,10 +126,6 @@ def make_readers(description: DatasetDescription, any_name: bool = False) -> tup
         any_name: Also find recordings whose names are not clip names, without label, for prediction.
     """
     readers = _READERS[description.format.reader](description, any_name)
-    in_files, topology = description.in_files, description.topology
-    if topology.joints not in (in_files, readers[0].topology.joints):
-        positions = [in_files.index(name) for name in topology.joints]
-        readers = tuple(JointSelection(reader, topology, positions) for reader in readers)
     metres = 0.001 if description.unit == "mm" else 1.0
     if metres != 1 or description.up != "y":
         readers = tuple(OtherCoordinates(reader, metres, description.up) for reader in readers)

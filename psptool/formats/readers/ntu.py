@@ -18,7 +18,7 @@ from psptool.data.skeletons.keys import UNNAMED
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.text import excerpt, no_body, number_error, require_text, without_mark
 from psptool.schemas import builtin
-from psptool.schemas.description import DatasetDescription
+from psptool.schemas.description import DatasetDescription, NtuFormat
 
 if TYPE_CHECKING:
     from psptool.formats.readers.scanner import Scan
@@ -27,8 +27,6 @@ SUFFIXES = (".skeleton", ".skeleton.txt")
 MOST_SHOWN = 4096
 """Bytes of a malformed line that are read for its error message; a line may be as long as the file."""
 
-JOINTS = 25
-"""Joints of a body in a file."""
 _FIELD = re.compile(rb"[^ \t\r\n]+")
 
 
@@ -52,7 +50,7 @@ class NtuReader:
         """Load the compiled scanner, or compile it."""
         from psptool.formats.readers.scanner import scan
 
-        scan(b"0", self.topology.size)
+        scan(b"0", NtuFormat.joints)
 
     def find(self, files: list[FileRef]) -> tuple[list[ClipSource], list[Stray]]:
         """Clips are files ``SsssCcccPpppRrrrAaaa.skeleton`` or ``.skeleton.txt``; others are strays."""
@@ -81,7 +79,7 @@ class NtuReader:
 
         (blob,), (file,) = map(without_mark, blobs), source.files
         require_text(file, blob)
-        found = scan(blob, self.topology.size)
+        found = scan(blob, NtuFormat.joints)
         if found.problem != kernel.FINE:
             raise _explain(file, blob, found)
         if not len(found.frame):
@@ -103,7 +101,7 @@ def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
         kernel.FRAME_COUNT: ("frame count", f"the number of frames, 0 to {kernel.MAX_COUNT}"),
         kernel.BODY_COUNT: ("body count", f"the number of bodies in the frame, 0 to {kernel.MAX_COUNT}"),
         kernel.BODY_LINE: ("field count", f"a body line of {kernel.BODY_FIELDS} fields"),
-        kernel.JOINT_COUNT: ("joint count", f"the joint count {JOINTS}"),
+        kernel.JOINT_COUNT: ("joint count", f"the joint count {NtuFormat.joints}"),
         kernel.JOINT_LINE: ("field count", f"a joint line of {kernel.JOINT_FIELDS} fields"),
         kernel.REST: (
             "data after the last frame",

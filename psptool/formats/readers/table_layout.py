@@ -27,7 +27,7 @@ _LETTERS = re.compile(r"[\W_]+")
 
 
 class Layout(NamedTuple):
-    """Where the values are that the reader uses.
+    """The columns of a file that the reader uses, and what they contain.
 
     The used values of a row are: the joint and the person (text), the frame, the coordinates, the confidences.
 
@@ -76,7 +76,12 @@ class Layouts:
             file: The file, for messages.
             names: The fields of the first line.
             header: Whether they are the names of the columns.
+
+        Raises:
+            RawFormatError: The line has no field, or not the columns that the options name.
         """
+        if not names:
+            raise RawFormatError("columns", f"{file}, first line", "0 columns", "at least one")
         key = names if header else (len(names), bool(names[-1]))
         layout = self._known.get(key)
         if layout is None:

@@ -34,14 +34,14 @@ from psptool.formats.readers.text import (
     without_mark,
 )
 from psptool.schemas import builtin
-from psptool.schemas.description import DatasetDescription
+from psptool.schemas.description import DatasetDescription, UclaFormat
 
 MAX_JSON_BYTES = 4 * 2**20
 """Maximum size of a JSON file: 100 times the mean clip. Parsed JSON takes up to 25 times its size in memory."""
 MAX_TEXT_BYTES = 2**20
 """Maximum size in bytes of the text file of a frame (about 1 kB in the dataset) or of a `fileList.txt`."""
 
-JOINTS = 20
+JOINTS = UclaFormat.joints
 """Joints of a body in a file."""
 _KEYS = ("file_name", "skeletons", "label")
 _FRAME = re.compile(r"frame_(\d{1,9})_tc_(\d{1,20})_skeletons\.txt", re.ASCII)

@@ -57,6 +57,18 @@ def test_annotations_are_clips_with_label_and_positions(bare: bool, tmp_path: Pa
         assert (clip.xyz[clip.body == person] == KEYPOINT[person].astype(np.float32)).all()
 
 
+def test_lists_of_one_name_in_several_files_are_joined(tmp_path: Path) -> None:
+    for name, split in (
+        ("a", {"xsub_train": ["a1", "x/a2"]}),
+        ("b", {"xsub_train": ["a1", "b1"], "xsub_val": ["b2"]}),
+    ):
+        content = {"split": split, "annotations": [annotation(frame_dir=name)]}
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content))
+    reader = reader_of()
+    find_clips([tmp_path], reader)
+    assert reader.lists == {"xsub_train": ("a1", "a2", "b1"), "xsub_val": ("b2",)}
+
+
 def test_clips_are_prepared_in_tasks_and_survive_the_way_between_processes(tmp_path: Path) -> None:
     sources, _ = find_clips(
         [saved(tmp_path, *(annotation(frame_dir=f"c{n}") for n in range(5)))], reader_of()

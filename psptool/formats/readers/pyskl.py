@@ -38,7 +38,8 @@ class PysklReader:
     Malformed annotations are strays with the reason. Joints are missing as for `ArraysReader`.
 
     Attributes:
-        lists: After `find`, the lists of clip names in the files, such as ``xsub_train``, by name.
+        lists: After `find`, the lists of clip names in the files, such as ``xsub_train``, by name. Lists of one name
+            in several files are joined.
 
     Args:
         topology: The skeleton, with V joints.
@@ -158,7 +159,9 @@ def _annotations(path: Path, lists: dict[str, tuple[str, ...]]) -> Iterator[tupl
     split = data.get("split") if isinstance(data, dict) else None
     for key, names in split.items() if isinstance(split, dict) else ():
         if isinstance(key, str) and isinstance(names, (list, tuple)):
-            lists[key] = tuple(_stem(name) for name in names if isinstance(name, str))
+            more = (_stem(name) for name in names if isinstance(name, str))
+            # Several files may have a list of this name, and one clip may be in several files.
+            lists[key] = tuple(dict.fromkeys((*lists.get(key, ()), *more)))
     items = data.get("annotations") if isinstance(data, dict) else data
     if not isinstance(items, (list, tuple)) or not items:
         expected = "a list of annotations, or a dict with the key annotations"

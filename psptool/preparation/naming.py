@@ -62,7 +62,9 @@ def name_clips(
         name, key, reason = source.name, source.key, ""
         if key == UNNAMED:
             named = description.parse.of_path(_path(source))
-            if named is None:
+            if named is None and description.clips.pattern is None:
+                reason = "no label"
+            elif named is None:
                 reason = f"the name is not {description.clips.in_words} with a known class"
             else:
                 name, key = named

@@ -175,6 +175,12 @@ def test_pickles_given_by_their_own_paths_are_used(tmp_path: Path) -> None:
     assert ([clip.name for clip in clips], unusable) == (["a", "b"], [])
 
 
+def test_an_annotation_without_label_is_used(tmp_path: Path) -> None:
+    path = write_pickle(tmp_path / "a.pkl", label=None)
+    ((_, (clip,)),), unusable = find_recordings([path], PICKLES)
+    assert (clip.name, clip.key, unusable) == ("a", UNNAMED, [])
+
+
 def test_an_annotation_that_cannot_be_used_is_told_once(tmp_path: Path) -> None:
     path = write_pickle(tmp_path / "a.pkl", keypoint=None)
     _, (one,) = find_recordings([path], PICKLES)

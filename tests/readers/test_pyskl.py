@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import ClipKey
+from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.naming import KeyOf
 from psptool.formats.readers.pyskl import PACKED, PysklReader
@@ -90,6 +90,19 @@ def test_names_may_hold_the_numbers_and_must_agree_with_the_label(tmp_path: Path
     assert "found 0, expected 1, as in the name walk_s03" in strays[1].reason
 
 
+@pytest.mark.parametrize("changes", [{}, {"label": None}])
+def test_an_annotation_without_label_is_a_clip_where_names_are_free(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    item = {key: value for key, value in annotation().items() if key != "label"} | changes
+    (source,), strays = find_clips([saved(tmp_path, item)], reader_of())
+    assert (source.key, strays) == (UNNAMED, [])
+    assert reader_of().parse(source, read_clip(source)).key == UNNAMED
+    clips, (stray,) = find_clips([saved(tmp_path, item)], reader_of(key_of))
+    assert not clips
+    assert "annotation 0: label: label: found no label, expected an integer from 0" in stray.reason
+
+
 @pytest.mark.parametrize("twice", [False, True])
 def test_2d_joints_without_score_are_missing(twice: bool, tmp_path: Path) -> None:
     score = np.ones((2, 3, 4), np.float32)
@@ -122,7 +135,6 @@ BROKEN: list[tuple[Any, str]] = [
     (annotation(label="1"), "label: label: found '1'"),
     (annotation(label=-1), "found -1"),
     (annotation(label=1.0), "found 1.0"),
-    ({key: value for key, value in annotation().items() if key != "label"}, "no label"),
     (annotation(keypoint=None), "keypoint: positions: found None"),
     (annotation(keypoint=[[1.0]]), "positions"),
     (annotation(keypoint=np.array(["a"])), "an array of numbers"),

@@ -1,8 +1,8 @@
 """Pickle files of PYSKL and MMAction2, for any skeleton: one file has many clips.
 
 A file is a list of annotations, or a dict with it under the key ``annotations``. An annotation is a dict: ``frame_dir``
-(the clip's name), ``label`` (from 0), ``keypoint`` (M, T, V, C), optionally ``keypoint_score`` (M, T, V) and
-``total_frames``. M persons, T frames, V joints, C coordinates.
+(the clip's name), ``label`` (from 0; not needed for prediction), ``keypoint`` (M, T, V, C), optionally
+``keypoint_score`` (M, T, V) and ``total_frames``. M persons, T frames, V joints, C coordinates.
 
 Pickles are read by a restricted unpickler that executes no code, as a whole, when clips are searched. The clips carry
 their arrays as the bytes of npy files, which `psptool.formats.readers.arrays` parses.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.common.paths import shown
-from psptool.data.skeletons.keys import ClipKey
+from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
@@ -44,8 +44,8 @@ class PysklReader:
     Args:
         topology: The skeleton, with V joints.
         options: Options of this format.
-        key_of: Function from a clip's name to its key, whose label must be the annotation's; None if names have no
-            numbers: the label is then the annotation's.
+        key_of: Function from a clip's name to its key, whose label must be the annotation's; None for any name: the
+            label is then the annotation's, and without one the key is `UNNAMED`.
         joints: The file's joints, as for `ArraysReader`.
     """
 
@@ -104,13 +104,24 @@ class PysklReader:
         if not isinstance(item, dict):
             expected = "a dict with frame_dir, label and keypoint"
             raise RawFormatError("no annotation", where, short_repr(item), expected)
-        name, label = item.get("frame_dir"), item.get("label", -1)
+        name = item.get("frame_dir")
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise RawFormatError("clip name", f"{where}: frame_dir", short_repr(name), "printable characters")
-        if type(label) is not int or label < 0:
-            found = short_repr(label) if "label" in item else "no label"
-            raise RawFormatError("label", f"{where}: label", found, "an integer from 0")
         stem = _stem(name)
+        key = self._key(where, stem, item.get("label"))
+        content = _npy(self._values(where, item))
+        place = FileRef(
+            f"annotation {number} ({name})", Path(file.path), len(content), file.changed, content=content
+        )
+        return ClipSource(stem, key, (place,))
+
+    def _key(self, where: str, stem: str, label: Any) -> ClipKey:
+        """The key of an annotation with the clip name ``stem``; ``label`` is None if it has none."""
+        if label is None and self.key_of is None:
+            return UNNAMED
+        if type(label) is not int or label < 0:
+            found = "no label" if label is None else short_repr(label)
+            raise RawFormatError("label", f"{where}: label", found, "an integer from 0")
         key = ClipKey(label) if self.key_of is None else self.key_of(stem)
         if key is None:
             raise RawFormatError("name", f"{where}: frame_dir", repr(stem), f"a clip name ({OTHER_NAME})")
@@ -118,11 +129,7 @@ class PysklReader:
             raise RawFormatError(
                 "label", f"{where}: label", str(label), f"{key.label}, as in the name {stem}"
             )
-        content = _npy(self._values(where, item))
-        place = FileRef(
-            f"annotation {number} ({name})", Path(file.path), len(content), file.changed, content=content
-        )
-        return ClipSource(stem, key, (place,))
+        return key
 
     def _values(self, where: str, item: dict[Any, Any]) -> NDArray[Any]:
         """The keypoint of an annotation, with the score as its last channel."""

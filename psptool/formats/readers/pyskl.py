@@ -79,10 +79,10 @@ class PysklReader:
         for file in files:
             if not file.plain.lower().endswith(self.options.suffixes):
                 continue
-            if file.archive is not None or file.plain != file.path:
+            if not is_plain_file(file):
                 strays.append(Stray(shown(file.name), str(file), PACKED))
                 continue
-            for number, item in _annotations(Path(file.path), self.lists):
+            for number, item in read_annotations(Path(file.path), self.lists):
                 where = f"{file}: annotation {number}"
                 try:
                     clips.append(self._clip(file, where, number, item))
@@ -160,8 +160,17 @@ def _stem(name: str) -> str:
     return name.removesuffix(".skeleton").replace("\\", "/").rpartition("/")[2]
 
 
-def _annotations(path: Path, lists: dict[str, tuple[str, ...]]) -> Iterator[tuple[int, Any]]:
-    """The annotations of a file with their numbers from 0; its lists of clips are added to ``lists``."""
+def is_plain_file(file: FileRef) -> bool:
+    """Whether a pickle is neither in an archive nor compressed; others are not read, with the reason `PACKED`."""
+    return file.archive is None and file.plain == file.path
+
+
+def read_annotations(path: Path, lists: dict[str, tuple[str, ...]]) -> Iterator[tuple[int, Any]]:
+    """The annotations of a file with their numbers from 0; its lists of clips are added to ``lists``.
+
+    Raises:
+        PspError: The file cannot be read, is refused as unsafe, or has no annotations.
+    """
     data = load_pickle(path)
     split = data.get("split") if isinstance(data, dict) else None
     for key, names in split.items() if isinstance(split, dict) else ():

@@ -34,6 +34,8 @@ MAX_ARRAY_BYTES = 256 * 2**20
 """Maximum size of an unpacked array of an npz file, in bytes."""
 MOST_RATIO = 200
 """Maximum compression ratio of an array of an npz file. Zero padding compresses well, but coordinates do not."""
+MAX_VALUES = MAX_ARRAY_BYTES // 8
+"""Maximum number of values in an array of positions; they are converted to float64, whatever their type in the file."""
 MAX_MEMBERS = 1000
 """Maximum number of arrays in an npz file."""
 
@@ -139,6 +141,9 @@ class ArraysReader:
                 f"{self._joints} joints of {self._dimensions} coordinates, optionally with a confidence"
             )
             raise RawFormatError("shape", where, found, expected)
+        if values.size > MAX_VALUES:
+            found = f"{values.size} values (axes {axes}, shape {values.shape})"
+            raise RawFormatError("too large", where, found, f"at most {MAX_VALUES} values")
         if not persons or not frames:
             raise RawFormatError(
                 "no body", where, f"{persons} persons and {frames} frames", "a body in at least one frame"

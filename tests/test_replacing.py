@@ -116,6 +116,15 @@ def test_a_name_that_is_taken_is_an_error_that_names_the_file(tmp_path: Path, ta
     assert taken == "its folder" or left(path.parent) == ["file"]
 
 
+def test_a_folder_is_refused_before_the_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(
+        PspError, match=r"folder: cannot be written .*found a folder, expected a new or existing file"
+    ):
+        Replacement(tmp_path / "folder")
+    assert left(tmp_path) == ["folder"]
+
+
 def write_often(path: Path, letter: str) -> None:
     for _ in range(100):
         write_whole(path, letter * 10_000)
@@ -186,6 +195,19 @@ def test_several_files_take_their_names_together(tmp_path: Path) -> None:
             partial.write_text(partial.name)
         assert left(tmp_path) == [".a.partial", ".b.partial"]
     assert left(tmp_path) == ["a", "b"]
+
+
+def test_an_error_before_several_files_get_their_names_changes_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+
+    def fail() -> None:
+        assert left(tmp_path) == [".a.partial", ".b.partial", "a"]
+        raise PspError("no")
+
+    with pytest.raises(PspError, match="no"):
+        write_together({tmp_path / "a": "new", tmp_path / "b": "new"}, first=fail)
+    assert left(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
 
 
 @pytest.mark.parametrize("chain", [1, 2], ids=["a link", "a link to a link"])

@@ -1,8 +1,9 @@
 """The preparation: from raw files to a dataset and its report, in parallel and atomically.
 
-At the end, the dataset is flushed to disk under a temporary name, the report is written, then the dataset is renamed.
-If the process is killed, the old dataset or the complete new one remains. If it is killed between the last two steps,
-the content fingerprints of report and dataset differ, and the next preparation runs again.
+At the end, dataset and report are flushed to disk under temporary names. Then the dataset is renamed, and then the
+report, so there is never a report without its dataset. If the process is killed, the old dataset or the complete new
+one remains. If it is killed between the last two steps, the old report is missing or its content fingerprint is not
+that of the dataset, and the next preparation runs again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from psptool.common.atomic_write import link_target
+from psptool.common.atomic_write import link_target, write_together
 from psptool.common.errors import PspError, system_message
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
@@ -149,8 +150,7 @@ def prepare(
         manifest = make_manifest(raw_input, settings, writer, builder)
         report = make_report(raw, raw_input, settings, manifest, builder)
         writer.close(manifest)
-        report.save(report_path)
-        writer.commit()
+        write_together({report_path: report.dump()}, first=writer.commit)
     return Preparation(path, report_path, report, False, time.perf_counter() - began, raw_input.raw_bytes)
 
 

@@ -136,8 +136,7 @@ def import_clips(
             }
             done = replace(done, splits=tuple(texts), lost=tuple(lost), absent=tuple(absent))
             files |= texts
-        write_together(files)
-        writer.commit()
+        write_together(files, first=writer.commit)
     return done
 
 

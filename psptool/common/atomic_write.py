@@ -211,6 +211,18 @@ def write_together(contents: Mapping[Path, str | bytes], first: Callable[[], Non
             first()
 
 
+def differing(contents: Mapping[Path, str | bytes]) -> list[Path]:
+    """The files that exist and have other content than `write_together` would write; unreadable files too."""
+    return [path for path, data in contents.items() if _differs(path, _encoded(data))]
+
+
+def _differs(path: Path, data: bytes) -> bool:
+    try:
+        return path.is_file() and (path.stat().st_size != len(data) or path.read_bytes() != data)
+    except OSError:
+        return True
+
+
 def _encoded(data: str | bytes) -> bytes:
     return data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -123,6 +124,23 @@ def test_a_folder_is_refused_before_the_file_is_written(tmp_path: Path) -> None:
     ):
         Replacement(tmp_path / "folder")
     assert left(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(mode)
+    write_whole(path, "new")
+    write_together({path: "newer", tmp_path / "other": "new"})
+    assert path.read_text() == "newer"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("new")
+    write_whole(tmp_path / "file", "new")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def write_often(path: Path, letter: str) -> None:

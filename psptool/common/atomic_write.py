@@ -90,7 +90,12 @@ class Replacement:
         os.fsync(self._held.fileno())
 
     def commit(self) -> None:
-        """Rename the temporary file to its final name, and flush the folder to disk."""
+        """Rename the temporary file to its final name, and flush the folder to disk.
+
+        A file that is replaced keeps its permissions.
+        """
+        with contextlib.suppress(OSError):  # a new file, or a file system without permissions
+            shutil.copymode(self.target, self.partial)
         self.partial.replace(self.target)
         self.done = True
         self._held.close()

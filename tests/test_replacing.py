@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -116,6 +117,32 @@ def test_a_name_that_is_taken_is_an_error_that_names_the_file(tmp_path: Path, ta
     assert taken == "its folder" or left(path.parent) == ["file"]
 
 
+def test_a_folder_is_refused_before_the_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(
+        PspError, match=r"folder: cannot be written .*found a folder, expected a new or existing file"
+    ):
+        Replacement(tmp_path / "folder")
+    assert left(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(mode)
+    write_whole(path, "new")
+    write_together({path: "newer", tmp_path / "other": "new"})
+    assert path.read_text() == "newer"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("new")
+    write_whole(tmp_path / "file", "new")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def write_often(path: Path, letter: str) -> None:
     for _ in range(100):
         write_whole(path, letter * 10_000)
@@ -186,6 +213,19 @@ def test_several_files_take_their_names_together(tmp_path: Path) -> None:
             partial.write_text(partial.name)
         assert left(tmp_path) == [".a.partial", ".b.partial"]
     assert left(tmp_path) == ["a", "b"]
+
+
+def test_an_error_before_several_files_get_their_names_changes_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+
+    def fail() -> None:
+        assert left(tmp_path) == [".a.partial", ".b.partial", "a"]
+        raise PspError("no")
+
+    with pytest.raises(PspError, match="no"):
+        write_together({tmp_path / "a": "new", tmp_path / "b": "new"}, first=fail)
+    assert left(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
 
 
 @pytest.mark.parametrize("chain", [1, 2], ids=["a link", "a link to a link"])

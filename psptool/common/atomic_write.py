@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -44,17 +44,17 @@ class Replacement:
         done: Whether `commit` or `abandon` has run.
 
     Raises:
-        PspError: The folder does not exist or is not writable, the link is broken, the path is a device or pipe, or
-            another process is writing the file.
+        PspError: The folder does not exist or is not writable, the link is broken, the path is a folder, device or
+            pipe, or another process is writing the file.
     """
 
     def __init__(self, path: Path, wait: bool = False) -> None:
         self._path, self._wait = path, wait
         self.target = link_target(path)
-        if self.target.exists() and not (self.target.is_file() or self.target.is_dir()):
+        if self.target.exists() and not self.target.is_file():
             raise PspError(
                 f"{path}: cannot be written (not a regular file)",
-                "a device, pipe or socket",
+                "a folder" if self.target.is_dir() else "a device, pipe or socket",
                 "a new or existing file",
                 "Choose another path.",
             )
@@ -90,7 +90,12 @@ class Replacement:
         os.fsync(self._held.fileno())
 
     def commit(self) -> None:
-        """Rename the temporary file to its final name, and flush the folder to disk."""
+        """Rename the temporary file to its final name, and flush the folder to disk.
+
+        A file that is replaced keeps its permissions.
+        """
+        with contextlib.suppress(OSError):  # a new file, or a file system without permissions
+            shutil.copymode(self.target, self.partial)
         self.partial.replace(self.target)
         self.done = True
         self._held.close()
@@ -193,16 +198,34 @@ def _make_folder(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def write_together(contents: Mapping[Path, str | bytes]) -> None:
+def write_together(contents: Mapping[Path, str | bytes], first: Callable[[], None] | None = None) -> None:
     """Write several files, all or none, as `write_whole` writes one; concurrent writers take turns.
 
+    Args:
+        contents: The content of each file.
+        first: Called when all bytes are written under temporary names, before the files get their names.
+
     Raises:
-        PspError: A path cannot be written, or is a broken link. No file is changed.
+        PspError: A path cannot be written, or is a broken link, or ``first`` raised it. No file is changed.
     """
     paths = sorted(contents)  # In one order, so that two writers never wait for each other.
     with replacing(paths, wait=True) as partials:
         for path, partial in zip(paths, partials, strict=True):
             partial.write_bytes(_encoded(contents[path]))
+        if first is not None:
+            first()
+
+
+def differing(contents: Mapping[Path, str | bytes]) -> list[Path]:
+    """The files that exist and have other content than `write_together` would write; unreadable files too."""
+    return [path for path, data in contents.items() if _differs(path, _encoded(data))]
+
+
+def _differs(path: Path, data: bytes) -> bool:
+    try:
+        return path.is_file() and (path.stat().st_size != len(data) or path.read_bytes() != data)
+    except OSError:
+        return True
 
 
 def _encoded(data: str | bytes) -> bytes:

@@ -7,7 +7,7 @@ Notation for array shapes: N clips of a batch, K classes, M persons, T frames, V
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,7 +129,8 @@ def find_recordings(
         PspError: A path does not exist or cannot be read, or there is no recording with these joints.
     """
     files = list_files(paths)
-    found, taken = [], set()
+    found: list[tuple[Reader, list[ClipSource]]] = []
+    taken: set[str] = set()
     # Two readers may report the same file, such as an archive inside an archive.
     unread: dict[str, LeftOut] = {}
     for reader in make_readers(dataset, any_name=True):
@@ -143,12 +144,22 @@ def find_recordings(
     named = {str(path) for path in paths}
     expected = " or ".join(reader.format for reader, _ in found)
     for file in files:
-        if file.archive is None and file.path in named and str(file) not in taken:
+        if file.archive is None and file.path in named and not _is_taken(file, taken):
             detail = f"{file}: found {_describe_format(file)}, expected {expected}"
             unusable.append(LeftOut(name=file.name, source=str(file), reason=OTHER_FORMAT, detail=detail))
     if not any(clips for _, clips in found) and not unusable:
         raise _nothing_found(files, dataset, expected)
     return found, unusable
+
+
+def _is_taken(file: FileRef, taken: Collection[str]) -> bool:
+    """Whether a recording of a reader is the file, or a part of it, such as an annotation of a pickle.
+
+    Args:
+        file: The file.
+        taken: The recordings in the notation of ``str(FileRef)``; that of a part begins with the file and a colon.
+    """
+    return str(file) in taken or any(source.startswith(f"{file}:") for source in taken)
 
 
 def ragged(clips: Sequence[PreparedClip], model: TrainedModel) -> RaggedClips:

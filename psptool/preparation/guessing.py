@@ -6,26 +6,34 @@ skeleton, is left to the user, with a comment.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from psptool.common.errors import PspError, RawFormatError
+from psptool.common.errors import PspError
 from psptool.common.paths import shown
 from psptool.common.text import counted
+from psptool.formats.readers.arrays import read_arrays
 from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.making import builtin_readers
+from psptool.formats.readers.parquet import read_parquet
+from psptool.formats.readers.pyskl import PACKED, is_plain_file, read_annotations
 from psptool.formats.readers.sources import list_files, read_file
-from psptool.formats.readers.unpickling import PickledArray, load_pickle
+from psptool.formats.readers.table_layout import plain_name, whole_number
+from psptool.formats.readers.table_text import fields_of, separator_of
+from psptool.formats.readers.text import excerpt
+from psptool.formats.readers.unpickling import PickledArray
 from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.schemas.description import DatasetDescription
+from psptool.schemas.problems import listed
+from psptool.schemas.skeleton import MOST_JOINTS
 
 SUFFIXES = {
     ".npy": "arrays",
@@ -41,7 +49,8 @@ SUFFIXES = {
 MOST_CLASSES = 500
 TRIED = 5
 """Files that are looked at before giving up."""
-_HEAD_BYTES = 2**16
+_LONGEST_LINE = 2**16
+"""Longest line of a table, in characters; the rest is read as another one."""
 _FRAMES = ("frame", "frame_number", "frame_id", "frameid", "framenumber", "index")
 _PERSONS = ("person", "person_id", "track", "track_id", "body", "id")
 _JOINTS = ("joint", "joint_name", "keypoint", "landmark", "name", "bodypart", "node")
@@ -132,32 +141,24 @@ def _look_at_one(look: Callable[[FileRef, Guess], None], files: Sequence[FileRef
     raise first
 
 
-def _read(file: FileRef) -> bytes:
-    try:
-        return read_file(file)
-    except RawFormatError as error:
-        raise PspError(str(error)) from error
-
-
 def _arrays(file: FileRef, found: Guess) -> None:
     """Format, joints and dimensions from an array."""
     options: dict[str, Any] = {"reader": "arrays"}
-    try:
-        loaded = np.load(io.BytesIO(_read(file)), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise PspError(
-            f"{file}: cannot be read ({error})", expected="an npy or npz file of numbers"
-        ) from error
-    if isinstance(loaded, np.ndarray):
-        values = loaded
+    arrays = read_arrays(file, read_file(file))
+    readable = {key: one for key, one in arrays.items() if isinstance(one, np.ndarray)}
+    shaped = [key for key, one in readable.items() if one.ndim in (3, 4)]
+    if "" in readable:
+        values = readable[""]
+    elif shaped:
+        values = readable[shaped[0]]
+        if len(arrays) > 1:
+            options["key"] = shaped[0]
     else:
-        shaped = {key: loaded[key] for key in loaded.files if loaded[key].ndim in (3, 4)}
-        if not shaped:
-            shapes = ", ".join(f"{key} {loaded[key].shape}" for key in loaded.files)
-            raise PspError(f"{file}: arrays", shapes or "none", "one of shape (T, V, C) or (M, T, V, C)")
-        key, values = next(iter(shaped.items()))
-        if len(loaded.files) > 1:
-            options["key"] = key
+        shapes = [f"{excerpt(key)} {one.shape}" for key, one in readable.items()]
+        shapes += [excerpt(key) for key in arrays if key not in readable]
+        raise PspError(
+            f"{file}: arrays", listed(shapes) or "none", "one of numbers, of shape (T, V, C) or (M, T, V, C)"
+        )
     if values.ndim not in (3, 4):
         raise PspError(f"{file}: shape", str(values.shape), "(T, V, C) or (M, T, V, C)")
     axes = {3: ("TVC", "CTV"), 4: ("MTVC", "CTVM")}[values.ndim]
@@ -167,7 +168,7 @@ def _arrays(file: FileRef, found: Guess) -> None:
     joints, channels = (values.shape[chosen.index(axis)] for axis in "VC")
     scores = values.take(-1, axis=chosen.index("C")) if channels in (3, 4) else np.array([2.0])
     _format(found, options, file, f"array of shape {values.shape} ({chosen})")
-    _skeleton(found, joints, channels, _are_scores(scores))
+    _skeleton(file, found, joints, channels, _are_scores(scores))
 
 
 def _are_scores(values: np.ndarray[Any, Any]) -> bool:
@@ -177,10 +178,12 @@ def _are_scores(values: np.ndarray[Any, Any]) -> bool:
 
 
 def _pyskl(file: FileRef, found: Guess) -> None:
-    data = load_pickle(Path(file.path))
-    items = data.get("annotations") if isinstance(data, dict) else data
+    if not is_plain_file(file):
+        raise PspError(f"{file}: {PACKED}")
     arrays = [
-        one for one in items or () if isinstance(one, dict) and isinstance(one.get("keypoint"), PickledArray)
+        one
+        for _, one in read_annotations(Path(file.path), {})
+        if isinstance(one, dict) and isinstance(one.get("keypoint"), PickledArray)
     ]
     if not arrays:
         raise PspError(f"{file}: annotations", "none with a keypoint", "a pickle of PYSKL or MMAction2")
@@ -192,7 +195,7 @@ def _pyskl(file: FileRef, found: Guess) -> None:
     if shape[0] == 3 and channels not in (2, 3):
         options["axes"], joints, channels = "CTVM", shape[2], 3
     _format(found, options, file, f"{counted(len(arrays), 'annotation')}, keypoint of shape {shape}")
-    _skeleton(found, joints, channels, channels == 3 and "keypoint_score" in arrays[0])
+    _skeleton(file, found, joints, channels, channels == 3 and "keypoint_score" in arrays[0])
     labels = [label for one in arrays if type(label := one.get("label")) is int]
     number = max(labels, default=0) + 1
     found.values["classes"] = [f"class {n}" for n in range(min(number, MOST_CLASSES))]
@@ -201,29 +204,31 @@ def _pyskl(file: FileRef, found: Guess) -> None:
 
 def _table(file: FileRef, found: Guess) -> None:
     """Format, joints and dimensions from the head of a table."""
-    blob = _read(file)
     options: dict[str, Any] = {"reader": "table"}
     suffix = Path(file.plain.lower()).suffix
     if suffix not in (".csv", ".tsv", ".parquet"):
         options["suffixes"] = [suffix]
+    blob = read_file(file)
     if suffix == ".parquet":
-        columns, first = _parquet_columns(file, blob), [""]
+        names, read = read_parquet(file, blob)
+        columns = list(names)
+
+        def texts_of(column: int) -> Iterable[str]:
+            return read([column], 1)[1][0]
+
     else:
-        lines = blob[:_HEAD_BYTES].decode("utf-8-sig", "replace").splitlines()
-        lines = [line for line in lines if line.strip()][:3]
-        if not lines:
-            raise PspError(f"{file}: empty", expected="a table")
-        separator = next((one for one in "\t;," if one in lines[0]), " ")
-        rows = [
-            line.split() if separator == " " else next(csv.reader([line], delimiter=separator))
-            for line in lines
-        ]
-        columns, first = [text.strip() for text in rows[0]], rows[1] if len(rows) > 1 else rows[0]
+        separator, rows = _rows(file, blob)
+        head = list(islice(rows, 3))
+        columns = head[0]
         if all(map(_is_number, columns)):
-            _headerless(file, rows, options, found)
+            _headerless(file, head, options, found)
             return
-        if separator == ";" and any("," in text for text in first):
+        if separator == ";" and any("," in text for text in head[min(1, len(head) - 1)]):
             options["decimal"] = ","
+
+        def texts_of(column: int) -> Iterable[str]:
+            return (row[column] for row in chain(head[1:], rows) if len(row) > column)
+
     low = [column.lower() for column in columns]
     options |= {
         key: columns[low.index(name)]
@@ -233,7 +238,7 @@ def _table(file: FileRef, found: Guess) -> None:
     joint = next((one for one in _JOINTS if one in low), None)
     if joint is not None and {"x", "y"} <= set(low):
         options |= {"form": "long"} | ({"joint": columns[low.index(joint)]} if joint != "joint" else {})
-        _long(file, blob, columns, low.index(joint), options, found)
+        _long(file, list(dict.fromkeys(texts_of(low.index(joint)))), columns, options, found)
         return
     _wide(file, columns, options, found)
 
@@ -265,55 +270,48 @@ def _wide(file: FileRef, columns: Sequence[str], options: dict[str, Any], found:
         )
     if template != "{joint}_{axis}":
         options["coordinate_columns"] = template
-    plain = {_plain(column) for column in columns}
-    score = next((one for one in _SCORES if _plain(f"{names[0]} {one}") in plain), None)
+    plain = {plain_name(column) for column in columns}
+    score = next((one for one in _SCORES if plain_name(f"{names[0]} {one}") in plain), None)
     if score is not None and score != "confidence":
         options["confidence"] = score
     channels = 3 if all("z" in axes for axes in best[0].values()) else 2
     _format(found, options, file, f"wide table of {counted(len(columns), 'column')}")
-    _skeleton(found, len(names), channels, False, names)
+    _skeleton(file, found, len(names), channels, False, names)
+
+
+def _rows(file: FileRef, blob: bytes) -> tuple[str, Iterator[list[str]]]:
+    """The separator of a text table, and the fields of its rows that are not blank, which are read as needed."""
+    text = io.TextIOWrapper(io.BytesIO(blob), encoding="utf-8-sig", errors="replace")
+    lines = (line for line in iter(lambda: text.readline(_LONGEST_LINE), "") if line.strip())
+    first = next(lines, None)
+    if first is None:
+        raise PspError(f"{file}: empty", expected="a table")
+    separator = separator_of(first)
+    return separator, (fields_of(file, line, separator) for line in chain([first], lines))
 
 
 def _long(
-    file: FileRef, blob: bytes, columns: Sequence[str], joint: int, options: dict[str, Any], found: Guess
+    file: FileRef, names: Sequence[str], columns: Sequence[str], options: dict[str, Any], found: Guess
 ) -> None:
-    """A table with one row for each joint."""
-    text = blob.decode("utf-8-sig", "replace")
-    lines = text.splitlines()
-    separator = next((one for one in "\t;," if one in lines[0]), " ")
-    rows = (
-        line.split() if separator == " " else next(csv.reader([line], delimiter=separator))
-        for line in lines[1:]
-    )
-    names = list(dict.fromkeys(row[joint].strip() for row in rows if len(row) > joint))
+    """A table with one row for each joint; ``names`` are the different joints."""
     score = next((column for column in columns if column.lower() in _SCORES), None)
     if score is not None and score != "confidence":
         options["confidence"] = score
     channels = 3 if "z" in [column.lower() for column in columns] else 2
     _format(found, options, file, "long table: one row per joint")
-    _skeleton(found, len(names), channels, False, [] if all(map(_is_number, names)) else names)
+    _skeleton(file, found, len(names), channels, False, [] if all(map(_is_number, names)) else names)
 
 
 def _headerless(file: FileRef, rows: Sequence[Sequence[str]], options: dict[str, Any], found: Guess) -> None:
     """A table of numbers without names of columns, in which a first column of integers is the frame number."""
     count = len(rows[0])
-    numbers = [row[0] for row in rows]
-    ascends = len(rows) > 1 and all(one.isdigit() for one in numbers) and int(numbers[1]) >= int(numbers[0])
+    numbers = [number for row in rows if (number := whole_number(row[0])) is not None]
+    ascends = 1 < len(rows) == len(numbers) and numbers[1] >= numbers[0]
     first = 1 if (ascends and (count - 1) % 3 == 0) or (ascends and count % 3) else 0
     options |= {"header": False} | ({"columns": ["frame"]} if first else {})
     channels = 3 if (count - first) % 3 == 0 else 2
     _format(found, options, file, f"{counted(count, 'column')} without header")
-    _skeleton(found, (count - first) // channels, channels, False)
-
-
-def _parquet_columns(file: FileRef, blob: bytes) -> list[str]:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise PspError(
-            f"{file}: Parquet", "pyarrow is not installed", fix="pip install '.[parquet]'"
-        ) from None
-    return list(map(str, pyarrow.parquet.read_schema(io.BytesIO(blob)).names))
+    _skeleton(file, found, (count - first) // channels, channels, False)
 
 
 def _format(found: Guess, options: dict[str, Any], file: FileRef, what: str) -> None:
@@ -321,12 +319,18 @@ def _format(found: Guess, options: dict[str, Any], file: FileRef, what: str) -> 
     found.comments["format"] = f"{counted(found.files, 'file')}; {shown(file.name)}: {what}"
 
 
-def _skeleton(found: Guess, joints: int, channels: int, has_scores: bool, names: Sequence[str] = ()) -> None:
+def _skeleton(
+    file: FileRef, found: Guess, joints: int, channels: int, has_scores: bool, names: Sequence[str] = ()
+) -> None:
     """The built-in skeleton with these joints, by their names or by their number; otherwise one of one's own."""
-    plain = [_plain(name) for name in names]
+    if joints > MOST_JOINTS:
+        raise PspError(f"{file}: joints", f"{joints:,}", f"at most {MOST_JOINTS}")
+    plain = [plain_name(name) for name in names]
     sizes = {name: builtin_skeleton(name) for name in skeleton_names()}
     named = [
-        name for name, one in sizes.items() if plain and {_plain(joint) for joint in one.joints} <= set(plain)
+        name
+        for name, one in sizes.items()
+        if plain and {plain_name(joint) for joint in one.joints} <= set(plain)
     ]
     fitting = named or [name for name, one in sizes.items() if len(one.joints) == joints and not plain]
     flat = channels == 2 or (channels == 3 and has_scores)
@@ -457,10 +461,6 @@ def _protocols(values: Mapping[str, Any]) -> dict[str, Any]:
     if "<subject>" in pattern:
         found["loso"] = {"leave_one_out": "subject"}
     return found
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _is_number(text: str) -> bool:

@@ -412,7 +412,7 @@ def apply_transform(xyz, present, origin, scale, rotation, joint):
         joint: float32 (M, T, V, 3), output.
 
     Returns:
-        The largest absolute coordinate.
+        The largest absolute coordinate; infinity if a coordinate is not finite.
     """
     # Rotation and scale in one matrix, so that each coordinate is rounded once, when it is stored as float32.
     matrix, largest = rotation / scale, np.float32(0)
@@ -430,7 +430,8 @@ def apply_transform(xyz, present, origin, scale, rotation, joint):
                 for c in range(3):
                     value = np.float32(matrix[c, 0] * x + matrix[c, 1] * y + matrix[c, 2] * z)
                     joint[m, t, v, c] = value
-                    largest = max(largest, abs(value))
+                    if not abs(value) <= largest:  # also for NaN, which is larger than nothing
+                        largest = abs(value) if abs(value) > largest else np.float32(np.inf)
     return largest
 
 

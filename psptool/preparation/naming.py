@@ -62,7 +62,9 @@ def name_clips(
         name, key, reason = source.name, source.key, ""
         if key == UNNAMED:
             named = description.parse.of_path(_path(source))
-            if named is None:
+            if named is None and description.clips.pattern is None:
+                reason = "no label"
+            elif named is None:
                 reason = f"the name is not {description.clips.in_words} with a known class"
             else:
                 name, key = named
@@ -210,9 +212,9 @@ def _segment_name(source: ClipSource, segment: tuple[int, int] | None) -> str:
 def _recordings(file: str, by_name: Mapping[str, Sequence[ClipSource]]) -> Iterator[ClipSource]:
     """The recordings whose path ends with ``file``, with or without its suffix."""
     wanted = file.removeprefix("./").strip("/")
-    last = wanted.rpartition("/")[2]
-    for stem in dict.fromkeys((last, last.rpartition(".")[0])):
-        for source in by_name.get(stem, ()):
+    parts = wanted.rpartition("/")[2].split(".")
+    for count in range(len(parts), 0, -1):  # a suffix may have several dots
+        for source in by_name.get(".".join(parts[:count]), ()):
             path = f"/{_path(source)}"
             full = f"/{shown(source.files[0].place.as_posix())}"
             if path.endswith(f"/{wanted}") or full.endswith(f"/{wanted}"):
@@ -220,6 +222,12 @@ def _recordings(file: str, by_name: Mapping[str, Sequence[ClipSource]]) -> Itera
 
 
 def _path(source: ClipSource) -> str:
-    """The path of a recording without its suffix, with slashes."""
+    """The path of a recording without its suffix, with slashes.
+
+    The suffix is what the reader left out of the name, such as ``.analysis.h5``; otherwise the part from the last dot.
+    """
     place = source.files[0].place
+    folder, slash, name = shown(place.as_posix()).rpartition("/")
+    if name.startswith(f"{source.name}."):
+        return folder + slash + source.name
     return shown(place.with_suffix("").as_posix())

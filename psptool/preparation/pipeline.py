@@ -1,8 +1,9 @@
 """The preparation: from raw files to a dataset and its report, in parallel and atomically.
 
-At the end, the dataset is flushed to disk under a temporary name, the report is written, then the dataset is renamed.
-If the process is killed, the old dataset or the complete new one remains. If it is killed between the last two steps,
-the content fingerprints of report and dataset differ, and the next preparation runs again.
+At the end, dataset and report are flushed to disk under temporary names. Then the dataset is renamed, and then the
+report, so there is never a report without its dataset. If the process is killed, the old dataset or the complete new
+one remains. If it is killed between the last two steps, the old report is missing or its content fingerprint is not
+that of the dataset, and the next preparation runs again.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from psptool.common.atomic_write import link_target
+from psptool.common.atomic_write import link_target, write_together
 from psptool.common.errors import PspError, system_message
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.compiling import MessageCallback, load_kernels
 from psptool.preparation.parallel import Workers, run_ordered
-from psptool.preparation.raw_input import RawInput, find_raw_input
+from psptool.preparation.raw_input import RawInput, find_raw_input, unlisted_notes
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.sampling import check_disk, take_sample
 from psptool.preparation.worker import prepare_task, tasks
 from psptool.schemas.builtin import Given, find_datasets
 from psptool.schemas.dataset import Align, PreparationSettings
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import LeftOut, PreparationReport
 
 ProgressCallback = Callable[[int, int], None]
@@ -109,7 +111,8 @@ def prepare(
         strict: Raise an error for a malformed clip, and write nothing.
         force: Prepare again even if the dataset is up to date.
         progress: Called after every batch of clips.
-        on_message: Called with a message before functions are compiled, which happens once per machine.
+        on_message: Called with a message before functions are compiled, which happens once per machine, and with one
+            for each protocol of which clips are in neither list.
 
     Raises:
         PspError: No clip is usable; two recordings with one clip name differ; a file cannot be read or written; the
@@ -117,7 +120,7 @@ def prepare(
     """
     datasets = find_datasets(dataset)
     settings = settings or settings_for(datasets[-1])
-    raw_input = find_raw_input(datasets, raw, settings)
+    raw_input = _raw_input(datasets, raw, settings, on_message)
     path = _out(out, raw_input)
     report_path = report_beside(path)
     report = None if force else _current_report(path, raw_input)
@@ -147,9 +150,22 @@ def prepare(
         manifest = make_manifest(raw_input, settings, writer, builder)
         report = make_report(raw, raw_input, settings, manifest, builder)
         writer.close(manifest)
-        report.save(report_path)
-        writer.commit()
+        write_together({report_path: report.dump()}, first=writer.commit)
     return Preparation(path, report_path, report, False, time.perf_counter() - began, raw_input.raw_bytes)
+
+
+def _raw_input(
+    datasets: Sequence[DatasetDescription],
+    raw: Sequence[Path],
+    settings: PreparationSettings,
+    on_message: MessageCallback | None,
+) -> RawInput:
+    """As `find_raw_input`, with a message for each protocol of which clips are in neither list."""
+    raw_input = find_raw_input(datasets, raw, settings)
+    if on_message is not None:
+        for text in unlisted_notes(raw_input.dataset, [copies[0].name for copies in raw_input.clips]):
+            on_message(text)
+    return raw_input
 
 
 def settings_for(dataset: Given, align: Align | None = None) -> PreparationSettings:
@@ -187,7 +203,7 @@ def estimate(
     """
     datasets = find_datasets(dataset)
     settings = settings or settings_for(datasets[-1])
-    raw_input = find_raw_input(datasets, raw, settings)
+    raw_input = _raw_input(datasets, raw, settings, on_message)
     path = _out(out, raw_input)
     load_kernels(raw_input.reader, jobs, on_message)
     sample = take_sample(raw_input, settings)

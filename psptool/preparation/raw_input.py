@@ -21,6 +21,7 @@ from psptool.formats.readers.sources import clips_among, list_files
 from psptool.preparation.naming import name_clips
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.description import DatasetDescription
+from psptool.schemas.problems import listed
 from psptool.schemas.protocols import ListProtocol, Protocol
 from psptool.schemas.report import LeftOut
 
@@ -80,7 +81,8 @@ def find_raw_input(
         settings: Settings of the preparation.
 
     Raises:
-        PspError: A path does not exist or cannot be read, or contains no clip.
+        PspError: A path does not exist or cannot be read, or contains no clip; a clip is in a training list and in the
+            test list of its protocol.
     """
     files = list_files(raw)
     largest = datasets[-1]
@@ -88,9 +90,9 @@ def find_raw_input(
     labels = max(source.key.label for source in sources)
     dataset = next((one for one in datasets if labels < len(one.class_names)), largest)
     dataset = _with_lists(dataset, reader)
-    listed = frozenset(dataset.missing)
-    copies = [tuple(group) for name, group in groupby(sources, lambda s: s.name) if name not in listed]
-    skipped = [_left_out(source, LISTED) for source in sources if source.name in listed]
+    missing = frozenset(dataset.missing)
+    copies = [tuple(group) for name, group in groupby(sources, lambda s: s.name) if name not in missing]
+    skipped = [_left_out(source, LISTED) for source in sources if source.name in missing]
     skipped += [LeftOut(name=stray.name, source=stray.source, reason=stray.reason) for stray in strays]
     return RawInput(
         dataset,
@@ -104,7 +106,11 @@ def find_raw_input(
 
 
 def _with_lists(dataset: DatasetDescription, reader: Reader) -> DatasetDescription:
-    """The dataset with the training and test lists in its files as protocols, if its description has none."""
+    """The dataset with the training and test lists in its files as protocols, if its description has none.
+
+    Raises:
+        PspError: A clip is in the training list and in the test list of one protocol.
+    """
     if "protocols" in dataset.model_fields_set:
         return dataset
     while hasattr(reader, "reader"):  # the reader of the files, without those that change what it parses
@@ -113,15 +119,44 @@ def _with_lists(dataset: DatasetDescription, reader: Reader) -> DatasetDescripti
     found: dict[str, Protocol] = {}
     for key, train in lists.items():
         name = re.sub(r"[^A-Za-z0-9_-]", "_", key.removesuffix("train").rstrip("_-")) or "own"
-        test = next((lists[key[:-5] + part] for part in ("val", "test") if key[:-5] + part in lists), ())
+        other = next((key[:-5] + part for part in ("val", "test") if key[:-5] + part in lists), None)
         if (
             key.endswith("train")
             and train
-            and test
+            and other is not None
+            and lists[other]
             and re.fullmatch(r"[A-Za-z0-9][\w-]{0,39}", name, re.ASCII)
         ):
-            found[name] = ListProtocol(train_clips=train, test_clips=tuple(sorted(set(test) - set(train))))
+            test = set(lists[other])
+            if both := sorted(test.intersection(train)):
+                raise PspError(
+                    f"--raw: the lists {key} and {other} of the files",
+                    f"{listed(both, 3)} in both lists",
+                    "each clip in one list",
+                    "Correct the lists, or write protocols in the dataset's description.",
+                )
+            found[name] = ListProtocol(train_clips=train, test_clips=tuple(sorted(test)))
     return dataset.model_copy(update={"protocols": found}) if found else dataset
+
+
+def unlisted_notes(dataset: DatasetDescription, names: Sequence[str]) -> list[str]:
+    """A note on each protocol with a training and a test list, if clips are in neither.
+
+    Args:
+        dataset: The dataset with its protocols.
+        names: Names of the clips.
+    """
+    notes = []
+    for name, protocol in dataset.protocols.items():
+        if not isinstance(protocol, ListProtocol) or protocol.test_clips is None:
+            continue
+        in_lists = {*protocol.train_clips, *protocol.test_clips}
+        if neither := [clip for clip in names if clip not in in_lists]:
+            clips = f"{len(neither):,} of {counted(len(names), 'clip')}"
+            notes.append(
+                f"protocol {name}: {clips} in neither list, and so in no split: {listed(neither, 3)}"
+            )
+    return notes
 
 
 def raw_size(copies: ClipCopies) -> int:
@@ -152,10 +187,10 @@ def _find_clips(
     if not found:
         raise _nothing_found(dataset, title, readers, files, all_strays)
     if len(found) > 1:
-        listed = " and ".join(f"{clips[0].files[0]} ({reader.format})" for reader, clips, _ in found)
+        formats = " and ".join(f"{clips[0].files[0]} ({reader.format})" for reader, clips, _ in found)
         raise PspError(
             f"--raw: {title} recordings in several formats",
-            listed,
+            formats,
             "one format; otherwise the same recordings would count twice",
             "Use the folder of one format with --raw.",
         )

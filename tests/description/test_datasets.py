@@ -14,6 +14,9 @@ from psptool.common.errors import PspError
 from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.making import SplitRequest, make_split
 from psptool.data.splits.protocols import choose_protocols, divide, protocol_names
+from psptool.formats.readers.base import ClipSource, FileRef
+from psptool.formats.readers.naming import find_named
+from psptool.preparation.naming import name_clips
 from psptool.schemas.builtin import (
     builtin_dataset,
     dataset_names,
@@ -22,6 +25,7 @@ from psptool.schemas.builtin import (
     load_description,
 )
 from psptool.schemas.description import DatasetDescription
+from psptool.schemas.formats import PosesOptions
 from psptool.schemas.plain_yaml import read_packaged, read_yaml
 
 PACKAGED = Path(psptool.data.skeletons.__file__).parent
@@ -207,3 +211,32 @@ def test_joints_in_files_are_those_that_are_kept_in_the_order_of_the_files() -> 
     )
     assert dataset.topology.joints == ("top", "spine", "left hand")
     assert dataset.in_files == ("spine", None, "top", "left hand")
+
+
+def poses_in_folders(**changes: Any) -> tuple[DatasetDescription, list[ClipSource]]:
+    values = {
+        "skeleton": "coco17",
+        "format": {"reader": "poses", "suffixes": [".analysis.h5", ".predictions.slp"]},
+        "clips": {"pattern": "(?P<label>walk|sit)/[a-z.]+"},
+        "classes": ["walk", "sit"],
+        "protocols": {"half": {"share": 0.5}},
+    }
+    dataset = own(**values | changes)
+    assert isinstance(dataset.format, PosesOptions)
+    files = [FileRef(f"raw/{name}", None, 1) for name in ("walk/a.b.analysis.h5", "sit/c.predictions.slp")]
+    return dataset, find_named(files, dataset.format, None)[0]
+
+
+def test_names_of_recordings_in_folders_have_no_part_of_the_suffix() -> None:
+    clips, strays = name_clips(*poses_in_folders())
+    assert ([clip.name for clip in clips], strays) == (["walk_a.b", "sit_c"], [])
+
+
+@pytest.mark.parametrize("names", [("a.b", "c"), ("a.b.analysis.h5", "raw/sit/c.predictions.slp")])
+def test_a_clip_table_names_recordings_with_or_without_the_suffix(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    table = tmp_path / "clips.csv"
+    table.write_text(f"file,label\n{names[0]},walk\n{names[1]},sit\n")
+    clips, strays = name_clips(*poses_in_folders(clips={"table": str(table)}))
+    assert ([clip.name for clip in clips], strays) == (["a.b", "c"], [])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +20,9 @@ from psptool.schemas.builtin import builtin_dataset, dataset_names, load_descrip
 from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.schemas.skeleton import SkeletonDescription
 from tests.cli.conftest import Psptool
+from tests.readers.general import npy
 
-from .test_formats import CLASSES, FORMATS, NAMES
+from .test_formats import CLASSES, FORMATS, NAMES, coco_pickle
 
 
 def test_the_list_has_all_datasets_and_skeletons(psptool: Psptool) -> None:
@@ -130,3 +135,88 @@ def test_arrays_of_an_unknown_shape_and_other_files_are_errors(psptool: Psptool)
     assert "found 1 file of other kinds" in psptool("describe", "--from", "raw", code=2).err
     np.save(Path("raw", "a.npy"), np.zeros(3))
     assert "a.npy: shape: found (3,)" in psptool("describe", "--from", "raw", code=2).err
+
+
+def header_of(shape: str) -> bytes:
+    """An npy file of 64-bit numbers without their bytes."""
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{text:117}\n".encode()
+
+
+def arrays_file(**arrays: object) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+CLIP = np.zeros((4, 20, 3))
+DAMAGED: dict[str, tuple[str, bytes, str]] = {
+    "npz": ("a.npz", arrays_file(clip=CLIP)[:500], "a.npz: damaged"),
+    "npy that states a huge array": ("a.npy", header_of("(9999999999, 20, 9999)"), "a.npy: truncated"),
+    "npy of objects": ("a.npy", npy(np.array([None])), "an array of object"),
+    "npy of too many joints": (
+        "a.npy",
+        header_of("(0, 9999999999, 3)"),
+        "found 9,999,999,999, expected at most 500",
+    ),
+    "npz without positions": (
+        "a.npz",
+        arrays_file(label=3, o=[None]),
+        "found 'label' (), 'o', expected one of numbers",
+    ),
+    "pickle of a number": ("a.pkl", pickle.dumps(3), "a.pkl: annotations: found 3"),
+    "compressed pickle": ("a.pkl.gz", gzip.compress(pickle.dumps([])), "unpack it first"),
+    "empty table": ("a.csv", b" \n\n", "a.csv: empty"),
+}
+
+
+@pytest.mark.parametrize(("name", "blob", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_an_error_that_names_it(
+    psptool: Psptool, name: str, blob: bytes, message: str
+) -> None:
+    Path(name).write_bytes(blob)
+    assert message in psptool("describe", "--from", name, code=2).err
+
+
+def test_a_damaged_parquet_file_is_an_error_that_names_it(psptool: Psptool) -> None:
+    pytest.importorskip("pyarrow")
+    Path("a.parquet").write_bytes(b"PAR1")
+    assert "a.parquet: damaged" in psptool("describe", "--from", "a.parquet", code=2).err
+
+
+def test_an_array_of_objects_beside_the_positions_is_ignored_as_by_the_reader(psptool: Psptool) -> None:
+    Path("a.npz").write_bytes(arrays_file(notes=np.array([None]), clip=CLIP))
+    values = yaml.safe_load(psptool("describe", "--from", "a.npz").out)
+    assert values["format"] == {"reader": "arrays", "key": "clip"}
+    assert values["skeleton"] == "kinect20"
+
+
+def test_a_pickle_in_an_archive_is_not_looked_for_in_the_working_directory(psptool: Psptool) -> None:
+    Path("data").mkdir()
+    coco_pickle(Path("data"))
+    with zipfile.ZipFile("pick.zip", "w") as archive:
+        archive.writestr("data/clips.pkl", b"other")
+    assert (
+        "pick.zip:data/clips.pkl: pickle file in an archive"
+        in psptool("describe", "--from", "pick.zip", code=2).err
+    )
+
+
+def test_a_number_that_is_no_decimal_is_no_frame_number(psptool: Psptool) -> None:
+    Path("a.txt").write_text("1 2 3 4\n\u00b2 2 3 4\n", encoding="utf-8")
+    assert "columns" not in yaml.safe_load(psptool("describe", "--from", "a.txt").out)["format"]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_the_joints_of_a_long_table_are_those_of_all_its_rows(psptool: Psptool, form: str) -> None:
+    joints = [f"joint {letter}" for letter in "abcdef"]
+    columns = {"frame": [0] * 6, "joint": joints, **{axis: [1.5] * 6 for axis in "xyz"}}
+    if form == "parquet":
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.table(columns), "a.parquet")
+    else:
+        rows = [columns, *zip(*columns.values(), strict=True)]
+        Path("a.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    values = yaml.safe_load(psptool("describe", "--from", f"a.{form}").out)
+    assert values["format"] == {"reader": "table", "form": "long"}
+    assert values["skeleton"]["joints"] == joints

@@ -110,6 +110,49 @@ def test_lists_in_a_pickle_are_protocols_if_the_description_has_none(dataset: st
         assert isinstance(protocol, FieldProtocol)
 
 
+def test_clips_of_several_pickles_that_are_in_no_list_are_told(psptool: Psptool) -> None:
+    values = {"name": "own", "classes": list(CLASSES), **coco_pickle(Path.cwd())}
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    whole = pickle.loads(Path("clips.pkl").read_bytes())
+    Path("clips.pkl").unlink()
+    Path("raw").mkdir()
+    for number in (0, 1):  # each pickle has half of the clips; the second one lacks three in its lists
+        own = whole["annotations"][number::2]
+        listed = [one["frame_dir"] for one in own][: 6 - 3 * number]
+        split = {key: [name for name in names if name in listed] for key, names in whole["split"].items()}
+        Path("raw", f"{number}.pkl").write_bytes(pickle.dumps({"split": split, "annotations": own}))
+    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    missing = ", ".join(sorted(NAMES[1::2][3:]))
+    assert f"protocol xsub: 3 of 12 clips in neither list, and so in no split: {missing}" in told.err
+    with open_store("data/own.h5") as store:
+        protocol = store.manifest.description.protocols["xsub"]
+    assert isinstance(protocol, ListProtocol)
+    assert {*protocol.train_clips, *(protocol.test_clips or ())} == {*NAMES} - {*NAMES[1::2][3:]}
+
+
+def test_an_annotation_without_label_is_not_prepared_and_the_report_says_so(psptool: Psptool) -> None:
+    values = {"name": "own", "classes": list(CLASSES), **coco_pickle(Path.cwd())}
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    whole = pickle.loads(Path("clips.pkl").read_bytes())
+    del whole["annotations"][0]["label"]
+    Path("clips.pkl").write_bytes(pickle.dumps(whole))
+    psptool("prepare", "own.yaml", "--raw", "clips.pkl", "--jobs", 1)
+    (skipped,) = json.loads(Path("data/own.report.json").read_text())["skipped"]
+    assert (skipped["name"], skipped["reason"]) == (NAMES[0], "no label")
+    assert skipped["source"] == f"clips.pkl:annotation 0 ({NAMES[0]})"
+
+
+def test_a_clip_in_both_lists_of_a_pickle_is_refused(psptool: Psptool) -> None:
+    values = {"name": "own", "classes": list(CLASSES), **coco_pickle(Path.cwd())}
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    whole = pickle.loads(Path("clips.pkl").read_bytes())
+    whole["split"]["xsub_val"].append(NAMES[0])
+    Path("clips.pkl").write_bytes(pickle.dumps(whole))
+    told = psptool("prepare", "own.yaml", "--raw", "clips.pkl", code=2)
+    assert f"the lists xsub_train and xsub_val of the files: found {NAMES[0]} in both lists" in told.err
+    assert not Path("data").exists()
+
+
 @pytest.mark.slow
 def test_all_commands_work_without_the_description(dataset: str, psptool: Psptool) -> None:
     Path("own.yaml").unlink()

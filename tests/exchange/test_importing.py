@@ -178,6 +178,29 @@ def test_a_file_that_is_there_stays_unless_force_is_said_and_nothing_usable_leav
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.pkl", "a.report.json", "b.pkl"]
 
 
+def test_a_report_and_a_split_of_other_content_stay_unless_force_is_said(store, tmp_path):
+    form, path, splits = FORMATS["pyskl"], tmp_path / "a.h5", tmp_path / "splits"
+    form.write(store, parts_of(store, form, None), "normalized", tmp_path / "a.pkl")
+    contents = [form.read(tmp_path / "a.pkl")]
+    done = import_clips(contents, path, "normalized", SETTINGS, splits=splits)
+    same = {file: file.read_bytes() for file in (done.report_path, *done.splits)}
+    path.unlink()
+    import_clips(contents, path, "normalized", SETTINGS, splits=splits)
+    path.unlink()
+    for file in (done.report_path, done.splits[0]):
+        file.write_text("mine")
+        with pytest.raises(PspError, match=rf"{file}: the file exists already.*--force"):
+            import_clips(contents, path, "normalized", SETTINGS, splits=splits)
+        assert (file.read_text(), path.exists()) == ("mine", False)
+        file.write_bytes(same[file])
+    for file in same:
+        file.write_text("mine")
+    with pytest.raises(PspError, match="the files exist already"):
+        import_clips(contents, path, "normalized", SETTINGS, splits=splits)
+    import_clips(contents, path, "normalized", SETTINGS, splits=splits, force=True)
+    assert {file: file.read_bytes() for file in same} == same
+
+
 def test_a_dataset_that_is_a_link_stays_one_and_a_link_to_nothing_is_an_error(store, tmp_path):
     form = FORMATS["pyskl"]
     form.write(store, {}, "normalized", tmp_path / "a.pkl")

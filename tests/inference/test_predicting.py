@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import zipfile
 from pathlib import Path
@@ -17,11 +18,12 @@ from psptool.common.errors import PspError
 from psptool.data.skeletons.keys import UNNAMED
 from psptool.data.store.reading import open_store
 from psptool.evaluation.models import model_bytes, open_model
-from psptool.evaluation.predicting import predict
+from psptool.evaluation.predicting import find_recordings, predict
 from psptool.evaluation.scoring import score_clips, softmax
 from psptool.formats.synthesis.names import clip_names
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.preparation.pipeline import prepare
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import Prediction
 
 from ..trained import make_network, make_run, make_split
@@ -147,6 +149,42 @@ def test_openpose_json_is_said_to_be_another_format(folder: Path, tmp_path: Path
     (one,) = predict(open_model(folder / "run"), [tmp_path]).unusable
     assert one.reason == "another format"
     assert "OpenPose" in one.detail
+
+
+PICKLES = DatasetDescription.model_validate(
+    {
+        "name": "own",
+        "skeleton": "coco17",
+        "format": {"reader": "pyskl"},
+        "classes": ["walk", "sit"],
+        "unit": "px",
+        "up": "-y",
+    }
+)
+
+
+def write_pickle(path: Path, **changes: object) -> Path:
+    annotation = {"frame_dir": path.stem, "label": 1, "total_frames": 3, "keypoint": np.ones((1, 3, 17, 2))}
+    path.write_bytes(pickle.dumps([annotation | changes]))
+    return path
+
+
+def test_pickles_given_by_their_own_paths_are_used(tmp_path: Path) -> None:
+    paths = [write_pickle(tmp_path / f"{name}.pkl") for name in "ab"]
+    ((_, clips),), unusable = find_recordings(paths, PICKLES)
+    assert ([clip.name for clip in clips], unusable) == (["a", "b"], [])
+
+
+def test_an_annotation_without_label_is_used(tmp_path: Path) -> None:
+    path = write_pickle(tmp_path / "a.pkl", label=None)
+    ((_, (clip,)),), unusable = find_recordings([path], PICKLES)
+    assert (clip.name, clip.key, unusable) == ("a", UNNAMED, [])
+
+
+def test_an_annotation_that_cannot_be_used_is_told_once(tmp_path: Path) -> None:
+    path = write_pickle(tmp_path / "a.pkl", keypoint=None)
+    _, (one,) = find_recordings([path], PICKLES)
+    assert (one.name, one.source) == ("'a'", f"{path}: annotation 0")
 
 
 def test_the_other_datasets_recordings_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -92,13 +92,24 @@ def kill_before_the_report_is_written(raw, folder):
     prepare("ucla", [raw], folder / "u.h5")
 
 
-def kill_before_the_report_takes_its_name(raw, folder):
+def kill_before_any_file_takes_its_name(raw, folder):
     Path.replace = kill_self
     prepare("ucla", [raw], folder / "u.h5")
 
 
-def kill_between_report_and_dataset(raw, folder):
+def kill_before_the_dataset_takes_its_name(raw, folder):
     StoreWriter.commit = kill_self
+    prepare("ucla", [raw], folder / "u.h5")
+
+
+def kill_between_dataset_and_report(raw, folder):
+    commit = StoreWriter.commit
+
+    def commit_and_die(writer):
+        commit(writer)
+        kill_self()
+
+    StoreWriter.commit = commit_and_die
     prepare("ucla", [raw], folder / "u.h5")
 
 
@@ -106,8 +117,8 @@ def kill_between_report_and_dataset(raw, folder):
     "kill",
     [
         pytest.param(kill_before_the_report_is_written, marks=pytest.mark.slow),
-        pytest.param(kill_before_the_report_takes_its_name, marks=pytest.mark.slow),
-        kill_between_report_and_dataset,
+        pytest.param(kill_before_any_file_takes_its_name, marks=pytest.mark.slow),
+        kill_before_the_dataset_takes_its_name,
     ],
 )
 def test_killed_at_the_worst_moment_the_next_run_makes_it_whole(raw, tmp_path, undisturbed, kill):
@@ -117,6 +128,23 @@ def test_killed_at_the_worst_moment_the_next_run_makes_it_whole(raw, tmp_path, u
     assert old.path.read_bytes() == before
     assert validate(old.path) == []
     assert not assert_completes(raw, tmp_path, undisturbed).current
+
+
+def test_killed_between_dataset_and_report_there_is_no_report_and_the_next_run_writes_it(
+    raw, tmp_path, undisturbed
+):
+    assert in_a_process(kill_between_dataset_and_report, raw, tmp_path) == -signal.SIGKILL
+    assert validate(tmp_path / "u.h5") == []
+    assert not (tmp_path / "u.report.json").exists()
+    assert not assert_completes(raw, tmp_path, undisturbed).current
+
+
+@pytest.mark.parametrize("name", ["u.h5", "u.report.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused_and_no_file_is_written(raw, tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(PspError, match=rf"{name}: cannot be written .*found a folder"):
+        prepare("ucla", [raw], tmp_path / "u.h5")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def prepare_with_little_disk(raw, folder, limit):

@@ -226,9 +226,13 @@ def test_a_line_across_without_direction_leaves_z_on_the_spine_and_is_noted(spin
     assert np.linalg.det(found.rotation) == pytest.approx(1)
 
 
-def test_positions_that_float32_cannot_hold_are_refused():
+@pytest.mark.parametrize(
+    ("frame", "joint", "value"),
+    [(3, 5, 3e38), (3, 5, np.inf), (3, 5, np.nan), (0, NTU25.center, np.inf), (0, NTU25.center, np.nan)],
+)
+def test_positions_that_float32_cannot_hold_are_refused(frame, joint, value):
     xyz = bodies(7)[None]
-    xyz[0, 3, 5] = 3e38
+    xyz[0, frame, joint] = value
     with pytest.raises(RawFormatError, match="out of range"):
         normalize("clip", ClipKey(0), persons(xyz), NTU25, BODY)
 

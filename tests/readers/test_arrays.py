@@ -11,6 +11,7 @@ import pytest
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.data.skeletons.keys import UNNAMED, ClipKey
+from psptool.formats.readers import arrays
 from psptool.formats.readers.arrays import MAX_MEMBERS, ArraysReader
 from psptool.formats.readers.base import FileRef, RawClip
 from psptool.schemas.formats import ArraysOptions
@@ -249,6 +250,16 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str]] = [
     ("many arrays", zipped(**{f"a{n}": b"" for n in range(MAX_MEMBERS + 1)}), {}, "too large", "1001 arrays"),
     ("a password", encrypted(), {}, "encrypted", "password"),
 ]
+
+
+def test_the_size_is_limited_by_values_and_not_by_their_bytes_in_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = np.ones((4, 4, 3), np.int8)
+    monkeypatch.setattr(arrays, "MAX_VALUES", small.size)
+    assert parse(npy(small)).frames == 4
+    with pytest.raises(RawFormatError, match=r"too large: found 60 values .* expected at most 48 values"):
+        parse(npy(np.ones((5, 4, 3), np.int8)))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import ClipKey
+from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.naming import KeyOf
 from psptool.formats.readers.pyskl import PACKED, PysklReader
@@ -57,6 +57,18 @@ def test_annotations_are_clips_with_label_and_positions(bare: bool, tmp_path: Pa
         assert (clip.xyz[clip.body == person] == KEYPOINT[person].astype(np.float32)).all()
 
 
+def test_lists_of_one_name_in_several_files_are_joined(tmp_path: Path) -> None:
+    for name, split in (
+        ("a", {"xsub_train": ["a1", "x/a2"]}),
+        ("b", {"xsub_train": ["a1", "b1"], "xsub_val": ["b2"]}),
+    ):
+        content = {"split": split, "annotations": [annotation(frame_dir=name)]}
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content))
+    reader = reader_of()
+    find_clips([tmp_path], reader)
+    assert reader.lists == {"xsub_train": ("a1", "a2", "b1"), "xsub_val": ("b2",)}
+
+
 def test_clips_are_prepared_in_tasks_and_survive_the_way_between_processes(tmp_path: Path) -> None:
     sources, _ = find_clips(
         [saved(tmp_path, *(annotation(frame_dir=f"c{n}") for n in range(5)))], reader_of()
@@ -76,6 +88,19 @@ def test_names_may_hold_the_numbers_and_must_agree_with_the_label(tmp_path: Path
     assert [stray.source for stray in strays] == [f"{path}: annotation 2", f"{path}: annotation 1"]
     assert "'run_s03', expected a clip name" in strays[0].reason
     assert "found 0, expected 1, as in the name walk_s03" in strays[1].reason
+
+
+@pytest.mark.parametrize("changes", [{}, {"label": None}])
+def test_an_annotation_without_label_is_a_clip_where_names_are_free(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    item = {key: value for key, value in annotation().items() if key != "label"} | changes
+    (source,), strays = find_clips([saved(tmp_path, item)], reader_of())
+    assert (source.key, strays) == (UNNAMED, [])
+    assert reader_of().parse(source, read_clip(source)).key == UNNAMED
+    clips, (stray,) = find_clips([saved(tmp_path, item)], reader_of(key_of))
+    assert not clips
+    assert "annotation 0: label: label: found no label, expected an integer from 0" in stray.reason
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -110,7 +135,6 @@ BROKEN: list[tuple[Any, str]] = [
     (annotation(label="1"), "label: label: found '1'"),
     (annotation(label=-1), "found -1"),
     (annotation(label=1.0), "found 1.0"),
-    ({key: value for key, value in annotation().items() if key != "label"}, "no label"),
     (annotation(keypoint=None), "keypoint: positions: found None"),
     (annotation(keypoint=[[1.0]]), "positions"),
     (annotation(keypoint=np.array(["a"])), "an array of numbers"),

@@ -421,6 +421,7 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str, str]] = [
     ("a decimal comma", changed("1.61", "1,61"), {}, "field count", "line 3", "14 fields"),
     ("infinity", changed("1.61", "-inf"), {}, "not finite", "line 3", "'-inf'"),
     ("beyond float32", changed("1.61", "1e39"), {}, "not finite", "line 3", "'1e39'"),
+    ("many digits beyond float32", changed("1.61", "1" + "0" * 17 + "e22"), {}, "not finite", "line 3", "e22'"),
     ("a field too few", changed("1.61,", ""), {}, "field count", "line 3", "12 fields"),
     ("another separator in one line", wide().replace(b"6,1.5,", b"6;1.5;"), {}, "field count", "line 3", "11 fields"),
     ("a fraction of a frame", changed("6,1.5", "6.5,1.5"), {}, "frame number", "line 3, column frame", "6.5"),

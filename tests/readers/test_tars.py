@@ -323,6 +323,19 @@ def test_a_file_that_is_too_large_is_not_read_ahead(tmp_path: Path) -> None:
     assert not ReadAhead([clip], largest=1000)
 
 
+def test_a_file_that_is_too_large_is_excluded_and_those_beside_it_are_read(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_BYTES", 1000)
+    content = {"0": bytes(10), "1": bytes(2000), "2": bytes(20)}
+    clips = sources_of(pack(tmp_path / "raw.tar.gz", content), [0, 1, 2])
+    reading = ReadAhead(clips, largest=1000)
+    assert read_clip(reading.attach(clips[0])) == [content["0"]]
+    with pytest.raises(RawFormatError, match="too large"):
+        read_clip(reading.attach(clips[1]))
+    assert read_clip(reading.attach(clips[2])) == [content["2"]]
+
+
 def test_the_same_clip_in_a_folder_and_in_archives_is_found_each_time(tmp_path: Path) -> None:
     write(tmp_path / skeleton(1), raw.ntu())
     write(tmp_path / f"{skeleton(1)}.gz", gzip.compress(raw.ntu()))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.common.atomic_write import write_together
+from psptool.common.atomic_write import differing, write_together
 from psptool.common.errors import PspError, RawFormatError
 from psptool.data.splits.making import split_name
 from psptool.data.store.arrays import PreparedClip
@@ -31,6 +31,7 @@ from psptool.preparation.worker import PACK_CLIPS, BatchOutcome
 from psptool.schemas import builtin
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.description import DatasetDescription
+from psptool.schemas.problems import listed
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
 
 ImportedCopies = tuple[tuple[Contents, int], ...]
@@ -96,20 +97,18 @@ def import_clips(
         out: The dataset's file; ``data/<dataset>.h5`` if None.
         coordinates: Coordinate system of the positions.
         settings: Settings of the normalization: to apply, or already applied to normalized positions.
-        force: Replace an existing file.
+        force: Replace an existing dataset, and an existing report or split with other content.
         progress: Called after every batch of clips.
         splits: The folder for the splits that the files have; None to leave them out.
 
     Raises:
-        PspError: No clip is usable; two clips with one name differ; the number of joints is not the dataset's; the
-            file exists or cannot be written. No file is changed then.
+        PspError: No clip is usable; two clips with one name differ; the number of joints is not the dataset's; a file
+            exists or cannot be written. No file is changed then.
     """
     collected = collect(contents)
     path = out if out is not None else DEFAULT_FOLDER / f"{collected.dataset.name}.h5"
-    if path.exists() and not force:
-        raise PspError(
-            f"{path}: the file exists already", fix="Choose another file with --out, or use --force."
-        )
+    if path.exists() and not path.is_dir() and not force:
+        raise _exists([path])
     make_folder(path)
     builder = ReportBuilder(quarantined=list(collected.unreadable))
     with StoreWriter(path, collected.dataset.topology.size) as writer:
@@ -136,9 +135,18 @@ def import_clips(
             }
             done = replace(done, splits=tuple(texts), lost=tuple(lost), absent=tuple(absent))
             files |= texts
-        write_together(files)
-        writer.commit()
+        if not force and (others := differing(files)):
+            raise _exists(others)
+        write_together(files, first=writer.commit)
     return done
+
+
+def _exists(paths: Sequence[Path]) -> PspError:
+    """The error for files that would be replaced."""
+    return PspError(
+        f"{listed(paths)}: {'the file exists' if len(paths) == 1 else 'the files exist'} already",
+        fix="Move what you want to keep, choose another file with --out, or replace existing files with --force.",
+    )
 
 
 def collect(contents: Sequence[Contents]) -> Collected:

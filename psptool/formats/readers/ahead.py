@@ -52,6 +52,8 @@ class ReadAhead:
     def attach(self, clip: ClipSource) -> ClipSource:
         """The clip with the bytes of its files. Clips must be requested in the order of the constructor's argument.
 
+        A file larger than the constructor's ``largest`` is returned without its bytes.
+
         Raises:
             PspError: An archive was changed after it was listed, is damaged, or cannot be read.
         """
@@ -84,7 +86,9 @@ class _Archive:
         self._latest: list[tuple[int, int]] = []
 
     def attach(self, file: FileRef) -> FileRef:
-        uses = self._uses[file.offset]
+        uses = self._uses.get(file.offset)
+        if uses is None:
+            return file  # too large to be read ahead
         while file.offset not in self._kept:
             self._read_next()
         content = self._kept[file.offset]

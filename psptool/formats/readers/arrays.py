@@ -34,10 +34,13 @@ MAX_ARRAY_BYTES = 256 * 2**20
 """Maximum size of an unpacked array of an npz file, in bytes."""
 MOST_RATIO = 200
 """Maximum compression ratio of an array of an npz file. Zero padding compresses well, but coordinates do not."""
+MAX_VALUES = MAX_ARRAY_BYTES // 8
+"""Maximum number of values in an array of positions; they are converted to float64, whatever their type in the file."""
 MAX_MEMBERS = 1000
 """Maximum number of arrays in an npz file."""
 
-_Arrays = dict[str, "NDArray[Any] | RawFormatError"]
+Arrays = dict[str, "NDArray[Any] | RawFormatError"]
+"""The arrays of a file by name, or the errors of those that cannot be read."""
 _ENCRYPTED = 0x1
 
 
@@ -80,7 +83,7 @@ class ArraysReader:
             RawFormatError: The file is damaged, contains objects, or has another shape. The message names the key.
         """
         (blob,), (file,) = blobs, source.files
-        arrays = _arrays(file, blob)
+        arrays = read_arrays(file, blob)
         key, values = self._positions(file, arrays)
         where = f"{file}, {key}" if key else str(file)
         values = self._arranged(where, values)
@@ -103,7 +106,7 @@ class ArraysReader:
         )
         return to_clip(source, where, detections, self.options.max_gap, (0, frames - 1))
 
-    def _positions(self, file: FileRef, arrays: _Arrays) -> tuple[str, NDArray[Any]]:
+    def _positions(self, file: FileRef, arrays: Arrays) -> tuple[str, NDArray[Any]]:
         """The key and the array of positions; the key is empty in an npy file."""
         if "" in arrays or self.options.key is not None:
             name = "" if "" in arrays else str(self.options.key)
@@ -138,6 +141,9 @@ class ArraysReader:
                 f"{self._joints} joints of {self._dimensions} coordinates, optionally with a confidence"
             )
             raise RawFormatError("shape", where, found, expected)
+        if values.size > MAX_VALUES:
+            found = f"{values.size} values (axes {axes}, shape {values.shape})"
+            raise RawFormatError("too large", where, found, f"at most {MAX_VALUES} values")
         if not persons or not frames:
             raise RawFormatError(
                 "no body", where, f"{persons} persons and {frames} frames", "a body in at least one frame"
@@ -145,7 +151,7 @@ class ArraysReader:
         return values
 
     def _without_confidence(
-        self, file: FileRef, where: str, values: NDArray[Any], arrays: _Arrays
+        self, file: FileRef, where: str, values: NDArray[Any], arrays: Arrays
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Positions (M, T, J, C), and confidences (M, T, J) if there are any."""
         positions, name = values[..., : self._dimensions], self.options.confidence_key
@@ -171,7 +177,7 @@ class ArraysReader:
         return positions, confidence
 
 
-def _array_named(file: FileRef, arrays: _Arrays, name: str) -> NDArray[Any]:
+def _array_named(file: FileRef, arrays: Arrays, name: str) -> NDArray[Any]:
     if name not in arrays:
         raise RawFormatError("keys", str(file), _listed(arrays), f"an array named {name!r}")
     found = arrays[name]
@@ -180,15 +186,22 @@ def _array_named(file: FileRef, arrays: _Arrays, name: str) -> NDArray[Any]:
     return found
 
 
-def _listed(arrays: _Arrays) -> str:
+def _listed(arrays: Arrays) -> str:
     names = list(map(excerpt, arrays))
     return "no array" if not names else f"the arrays {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
 
 
-def _arrays(file: FileRef, blob: bytes) -> _Arrays:
+def read_arrays(file: FileRef, blob: bytes) -> Arrays:
     """The arrays of an npz file by name, or that of an npy file with an empty name, as views of the bytes.
 
-    An array that cannot be read is an error only if it is used.
+    The value of an array of an npz file that cannot be read is its error, to be raised only if the array is used.
+
+    Args:
+        file: The file, for messages.
+        blob: Its bytes.
+
+    Raises:
+        RawFormatError: The file is empty, damaged or too large, or an npy file does not contain numbers.
     """
     if not blob:
         raise RawFormatError("empty file", str(file), "0 bytes", "an npy or npz file")
@@ -197,7 +210,7 @@ def _arrays(file: FileRef, blob: bytes) -> _Arrays:
     return {"": _array(str(file), blob)}
 
 
-def _unzipped(file: FileRef, blob: bytes) -> _Arrays:
+def _unzipped(file: FileRef, blob: bytes) -> Arrays:
     try:
         with zipfile.ZipFile(io.BytesIO(blob)) as archive:
             named = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}

@@ -475,6 +475,8 @@ def _scan_table(data, start, separator, columns, texts, counts, values, marks, r
                 values[row, slot] = np.nan
                 continue
             kind, value = _coordinate(data, begin, end, _ALL)
+            if abs(value) > LARGEST_FLOAT32:
+                return INFINITE, begin, row, marked
             if kind == _EXACT:
                 values[row, slot] = value
             else:

@@ -1,8 +1,8 @@
 """Pickle files of PYSKL and MMAction2, for any skeleton: one file has many clips.
 
 A file is a list of annotations, or a dict with it under the key ``annotations``. An annotation is a dict: ``frame_dir``
-(the clip's name), ``label`` (from 0), ``keypoint`` (M, T, V, C), optionally ``keypoint_score`` (M, T, V) and
-``total_frames``. M persons, T frames, V joints, C coordinates.
+(the clip's name), ``label`` (from 0; not needed for prediction), ``keypoint`` (M, T, V, C), optionally
+``keypoint_score`` (M, T, V) and ``total_frames``. M persons, T frames, V joints, C coordinates.
 
 Pickles are read by a restricted unpickler that executes no code, as a whole, when clips are searched. The clips carry
 their arrays as the bytes of npy files, which `psptool.formats.readers.arrays` parses.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.common.paths import shown
-from psptool.data.skeletons.keys import ClipKey
+from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
@@ -38,13 +38,14 @@ class PysklReader:
     Malformed annotations are strays with the reason. Joints are missing as for `ArraysReader`.
 
     Attributes:
-        lists: After `find`, the lists of clip names in the files, such as ``xsub_train``, by name.
+        lists: After `find`, the lists of clip names in the files, such as ``xsub_train``, by name. Lists of one name
+            in several files are joined.
 
     Args:
         topology: The skeleton, with V joints.
         options: Options of this format.
-        key_of: Function from a clip's name to its key, whose label must be the annotation's; None if names have no
-            numbers: the label is then the annotation's.
+        key_of: Function from a clip's name to its key, whose label must be the annotation's; None for any name: the
+            label is then the annotation's, and without one the key is `UNNAMED`.
         joints: The file's joints, as for `ArraysReader`.
     """
 
@@ -78,10 +79,10 @@ class PysklReader:
         for file in files:
             if not file.plain.lower().endswith(self.options.suffixes):
                 continue
-            if file.archive is not None or file.plain != file.path:
+            if not is_plain_file(file):
                 strays.append(Stray(shown(file.name), str(file), PACKED))
                 continue
-            for number, item in _annotations(Path(file.path), self.lists):
+            for number, item in read_annotations(Path(file.path), self.lists):
                 where = f"{file}: annotation {number}"
                 try:
                     clips.append(self._clip(file, where, number, item))
@@ -103,13 +104,24 @@ class PysklReader:
         if not isinstance(item, dict):
             expected = "a dict with frame_dir, label and keypoint"
             raise RawFormatError("no annotation", where, short_repr(item), expected)
-        name, label = item.get("frame_dir"), item.get("label", -1)
+        name = item.get("frame_dir")
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise RawFormatError("clip name", f"{where}: frame_dir", short_repr(name), "printable characters")
-        if type(label) is not int or label < 0:
-            found = short_repr(label) if "label" in item else "no label"
-            raise RawFormatError("label", f"{where}: label", found, "an integer from 0")
         stem = _stem(name)
+        key = self._key(where, stem, item.get("label"))
+        content = _npy(self._values(where, item))
+        place = FileRef(
+            f"annotation {number} ({name})", Path(file.path), len(content), file.changed, content=content
+        )
+        return ClipSource(stem, key, (place,))
+
+    def _key(self, where: str, stem: str, label: Any) -> ClipKey:
+        """The key of an annotation with the clip name ``stem``; ``label`` is None if it has none."""
+        if label is None and self.key_of is None:
+            return UNNAMED
+        if type(label) is not int or label < 0:
+            found = "no label" if label is None else short_repr(label)
+            raise RawFormatError("label", f"{where}: label", found, "an integer from 0")
         key = ClipKey(label) if self.key_of is None else self.key_of(stem)
         if key is None:
             raise RawFormatError("name", f"{where}: frame_dir", repr(stem), f"a clip name ({OTHER_NAME})")
@@ -117,11 +129,7 @@ class PysklReader:
             raise RawFormatError(
                 "label", f"{where}: label", str(label), f"{key.label}, as in the name {stem}"
             )
-        content = _npy(self._values(where, item))
-        place = FileRef(
-            f"annotation {number} ({name})", Path(file.path), len(content), file.changed, content=content
-        )
-        return ClipSource(stem, key, (place,))
+        return key
 
     def _values(self, where: str, item: dict[Any, Any]) -> NDArray[Any]:
         """The keypoint of an annotation, with the score as its last channel."""
@@ -152,13 +160,24 @@ def _stem(name: str) -> str:
     return name.removesuffix(".skeleton").replace("\\", "/").rpartition("/")[2]
 
 
-def _annotations(path: Path, lists: dict[str, tuple[str, ...]]) -> Iterator[tuple[int, Any]]:
-    """The annotations of a file with their numbers from 0; its lists of clips are added to ``lists``."""
+def is_plain_file(file: FileRef) -> bool:
+    """Whether a pickle is neither in an archive nor compressed; others are not read, with the reason `PACKED`."""
+    return file.archive is None and file.plain == file.path
+
+
+def read_annotations(path: Path, lists: dict[str, tuple[str, ...]]) -> Iterator[tuple[int, Any]]:
+    """The annotations of a file with their numbers from 0; its lists of clips are added to ``lists``.
+
+    Raises:
+        PspError: The file cannot be read, is refused as unsafe, or has no annotations.
+    """
     data = load_pickle(path)
     split = data.get("split") if isinstance(data, dict) else None
     for key, names in split.items() if isinstance(split, dict) else ():
         if isinstance(key, str) and isinstance(names, (list, tuple)):
-            lists[key] = tuple(_stem(name) for name in names if isinstance(name, str))
+            more = (_stem(name) for name in names if isinstance(name, str))
+            # Several files may have a list of this name, and one clip may be in several files.
+            lists[key] = tuple(dict.fromkeys((*lists.get(key, ()), *more)))
     items = data.get("annotations") if isinstance(data, dict) else data
     if not isinstance(items, (list, tuple)) or not items:
         expected = "a list of annotations, or a dict with the key annotations"

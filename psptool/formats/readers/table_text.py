@@ -65,9 +65,8 @@ def read_text(file: FileRef, blob: bytes, options: TableOptions, layouts: Layout
     first_line = blob[start : _line_end(blob, start)].decode("utf-8").strip("\r\n")
     separator: str = options.separator
     if separator == "auto":
-        known = "\t;" if options.decimal == "," else "\t;,"
-        separator = next((one for one in known if one in first_line), " ")
-    names = _fields(file, first_line, separator)
+        separator = separator_of(first_line, options.decimal)
+    names = fields_of(file, first_line, separator)
     if options.header:
         start = _line_end(blob, start)
     if blob.find(b'"', start) >= 0:
@@ -144,8 +143,20 @@ def _line(file: FileRef, blob: bytes, offset: int) -> str:
     return f"{file}, line {number}"
 
 
-def _fields(file: FileRef, line: str, separator: str) -> list[str]:
-    """The fields of the first line."""
+def separator_of(line: str, decimal: str = ".") -> str:
+    """The separator of a table, from its first line: a tab, a semicolon, a comma that is not the decimal sign, or a
+    space for any number of blanks.
+    """
+    known = "\t;" if decimal == "," else "\t;,"
+    return next((one for one in known if one in line), " ")
+
+
+def fields_of(file: FileRef, line: str, separator: str) -> list[str]:
+    """The fields of the first line, without quotes and surrounding blanks.
+
+    Raises:
+        RawFormatError: The line is malformed.
+    """
     if separator == " ":
         return [field.strip('"') for field in line.split()]
     try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 from numba.core import event
@@ -21,6 +22,8 @@ MessageCallback = Callable[[str], None]
 
 MESSAGE = "compiling for this machine (some seconds, only the first time)"
 _COMPILE_OTHERS = "from psptool.preparation.kernel import call_each; call_each()"
+_WITHOUT_WORKING_DIRECTORY = "import sys; sys.path[:] = filter(None, sys.path); "
+"""Code that removes the working directory, which ``python -c`` searches first: its modules must not be executed."""
 
 
 class _OnFirstCompilation(event.Listener):
@@ -68,8 +71,10 @@ def load_kernels(reader: Reader, jobs: int, on_message: MessageCallback | None =
 def _start_compiling_others(stack: ExitStack) -> None:
     """Start a process that compiles the other kernels; the stack waits for it, or ends it after an error here."""
     with suppress(OSError):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-c", _COMPILE_OTHERS]
+        # The last one is for a psptool that was found in the working directory.
+        folders = [*filter(None, sys.path), str(Path(__file__).absolute().parents[2])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+        command = [sys.executable, "-c", _WITHOUT_WORKING_DIRECTORY + _COMPILE_OTHERS]
         quiet = subprocess.DEVNULL
         process = subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
 

@@ -1,11 +1,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from numba import njit
 from numba.core import event
 
+import psptool
 from psptool.formats.readers.ntu import NtuReader
 from psptool.preparation import compiling
 
@@ -36,6 +38,27 @@ def test_a_second_process_that_cannot_start_is_left_out(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with compiling.ExitStack() as stack:
         compiling._start_compiling_others(stack)
+
+
+def test_the_second_process_executes_no_module_of_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "numba.py").write_text("open('executed', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compiling, "_COMPILE_OTHERS", "import numba; open('imported', 'w')")
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    with compiling.ExitStack() as stack:
+        compiling._start_compiling_others(stack)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["imported", "numba.py"]
+
+
+def test_the_second_process_finds_a_psptool_that_was_found_in_the_working_directory(tmp_path, monkeypatch):
+    root = Path(psptool.__file__).parents[1]
+    code = f"from psptool.preparation import compiling; open({str(tmp_path / 'found')!r}, 'w')"
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(compiling, "_COMPILE_OTHERS", code)
+    monkeypatch.setattr(sys, "path", ["", *(path for path in sys.path if Path(path) != root)])
+    with compiling.ExitStack() as stack:
+        compiling._start_compiling_others(stack)
+    assert (tmp_path / "found").exists()
 
 
 @pytest.mark.slow

@@ -9,16 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
+import regex
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
-from psptool.common.errors import suggest
+from psptool.common.errors import PspError, suggest
 from psptool.common.paths import read_text
 from psptool.common.text import counted
 from psptool.data.skeletons import keys
 from psptool.data.skeletons.keys import ClipKey, UpAxis
 from psptool.data.skeletons.topology import Topology
-from psptool.schemas.backtracking import ways_to_match
 from psptool.schemas.base import Strict
 from psptool.schemas.builtin_skeletons import find_skeleton
 from psptool.schemas.formats import ArraysOptions, PosesOptions, PysklOptions, TableOptions
@@ -39,9 +39,8 @@ CLIP_NAME = re.compile(r"\w[\w.+ -]{0,254}")
 MAX_LIST = 2**24
 """Largest file with a list of clip names, in bytes: NTU 120's lists have 2 MB."""
 _MOST_PATTERN = 500
-_LONGEST_NAME = 255
-_MOST_WAYS = 4 * _LONGEST_NAME**2
-"""Two repetitions with an open end, and some alternatives: up to 0.1 s for a name of 255 characters."""
+_MATCH_SECONDS = 1.0
+"""Time limit for one name. A dataset carries its pattern, and may come from anyone."""
 
 
 class NtuFormat(Strict):
@@ -124,19 +123,23 @@ class NameParser:
     values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        return re.compile(self.pattern)
+    def _regex(self) -> regex.Pattern[str]:
+        return regex.compile(self.pattern)
 
     @cached_property
-    def _path_regex(self) -> re.Pattern[str]:
-        return re.compile(f"(?:.*/)?(?P<clip_>{self.pattern})")
+    def _path_regex(self) -> regex.Pattern[str]:
+        return regex.compile(f"(?:.*/)?(?P<clip_>{self.pattern})")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"pattern": self.pattern, "labels": self.labels, "values": self.values}
 
     def __call__(self, name: str) -> ClipKey | None:
-        """The key of the clip ``name``; None if it is not a clip name, or has no known class."""
-        match = self._regex.fullmatch(name)
+        """The key of the clip ``name``; None if it is not a clip name, or has no known class.
+
+        Raises:
+            PspError: Matching takes longer than `_MATCH_SECONDS`.
+        """
+        match = _match(self._regex, name)
         return None if match is None else self._key(match)
 
     def of_path(self, path: str) -> tuple[str, ClipKey] | None:
@@ -148,13 +151,13 @@ class NameParser:
             name = path.rpartition("/")[2]
             key = self(name)
             return None if key is None else (name, key)
-        match = self._path_regex.fullmatch(path)
+        match = _match(self._path_regex, path)
         if match is None:
             return None
         key = self._key(match)
         return None if key is None else (match["clip_"].strip("/").replace("/", "_"), key)
 
-    def _key(self, match: re.Match[str]) -> ClipKey | None:
+    def _key(self, match: regex.Match[str]) -> ClipKey | None:
         numbers = [-1, -1, -1, -1, -1]
         for place, group, known in self._places:
             text = match[group]
@@ -190,6 +193,17 @@ class NameParser:
         if group in self.values:
             return self.values[group].get(text)
         return int(text) if _is_number(text) and len(text) < 19 else None
+
+
+def _match(pattern: regex.Pattern[str], name: str) -> regex.Match[str] | None:
+    try:
+        return pattern.fullmatch(name, timeout=_MATCH_SECONDS)
+    except TimeoutError as error:
+        raise PspError(
+            f"clips.pattern: matching {name!r:.80} takes too long",
+            f"more than {_MATCH_SECONDS:g} s with {short(pattern.pattern)}",
+            fix="Use fewer repetitions that can match the same characters, such as [a-z]+ instead of .* before a _.",
+        ) from error
 
 
 def _is_number(text: str) -> bool:
@@ -406,14 +420,9 @@ def _lines(path: Path) -> tuple[str, ...]:
 def _pattern_problems(pattern: str) -> Iterator[Problem]:
     """Mistakes in the regular expression of clip names.
 
-    A prepared dataset carries its pattern, and may come from anyone. A repeated group, or several repetitions that can
-    divide the same characters among them, could take forever on some names. Both are refused.
+    A prepared dataset carries its pattern, and may come from anyone. Repeated groups are refused: compiling nested ones
+    could take forever. The time of matching is limited by `_MATCH_SECONDS`.
     """
-    try:
-        compiled = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        yield Problem("pattern", f"{short(pattern)} ({error})", "a regular expression", "Correct it.")
-        return
     plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
     if re.search(r"\)[*+{]", plain):
         yield Problem(
@@ -422,19 +431,12 @@ def _pattern_problems(pattern: str) -> Iterator[Problem]:
             "repetitions of single characters, such as [0-9]+",
             "Write it without.",
         )
+        return
     try:
-        many = ways_to_match(pattern, _LONGEST_NAME) > _MOST_WAYS
-    except ValueError as error:
-        wanted = "(...), (?:...), (?P<name>...) or a lookaround"
-        yield Problem("pattern", f"a group {error}", wanted, "Write it without.")
-    else:
-        if many:
-            yield Problem(
-                "pattern",
-                "too many ways to match one name",
-                "at most two repetitions that can also match the character after them",
-                r"Put a sign such as _ between the parts, and write [a-z]+ or [0-9]+ instead of .* or \w+.",
-            )
+        compiled = regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
+        yield Problem("pattern", f"{short(pattern)} ({error})", "a regular expression", "Correct it.")
+        return
     for name in compiled.groupindex:
         if name not in FIELDS:
             fix = (
@@ -506,7 +508,7 @@ def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
         yield Problem("file_joints", "a list", "none: the files name their joints", fix)
     if bad := [name for name in given.missing if not CLIP_NAME.fullmatch(name)]:
         yield Problem("missing", short(bad[0]), "clip names", "Write one name a line, without a path.")
-    there = set(re.compile(given.clips.pattern).groupindex) if given.clips.pattern else set(FIELDS)
+    there = set(regex.compile(given.clips.pattern).groupindex) if given.clips.pattern else set(FIELDS)
     for key in given.clips.values:
         if key == "label":
             yield Problem("clips.values.label", "a list", "no list: classes names the labels", "Use classes.")
@@ -527,7 +529,7 @@ def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
 
 
 def _protocol_problems(given: DatasetDescription) -> Iterator[Problem]:
-    there = set(re.compile(given.clips.pattern).groupindex) if given.clips.pattern else set(FIELDS)
+    there = set(regex.compile(given.clips.pattern).groupindex) if given.clips.pattern else set(FIELDS)
     if not given.protocols:
         yield Problem("protocols", "none", "at least one", "Leave out the key for a random half.")
     for name, protocol in given.protocols.items():

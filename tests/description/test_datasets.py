@@ -17,6 +17,7 @@ from psptool.data.splits.protocols import choose_protocols, divide, protocol_nam
 from psptool.formats.readers.base import ClipSource, FileRef
 from psptool.formats.readers.naming import find_named
 from psptool.preparation.naming import name_clips
+from psptool.schemas import description
 from psptool.schemas.builtin import (
     builtin_dataset,
     dataset_names,
@@ -24,7 +25,7 @@ from psptool.schemas.builtin import (
     find_datasets,
     load_description,
 )
-from psptool.schemas.description import DatasetDescription
+from psptool.schemas.description import DatasetDescription, NameParser
 from psptool.schemas.formats import PosesOptions
 from psptool.schemas.plain_yaml import read_packaged, read_yaml
 
@@ -240,3 +241,13 @@ def test_a_clip_table_names_recordings_with_or_without_the_suffix(
     table.write_text(f"file,label\n{names[0]},walk\n{names[1]},sit\n")
     clips, strays = name_clips(*poses_in_folders(clips={"table": str(table)}))
     assert ([clip.name for clip in clips], strays) == (["a.b", "c"], [])
+
+
+def test_a_pattern_that_takes_too_long_on_a_name_is_an_error_of_the_pattern(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(description, "_MATCH_SECONDS", 0.05)
+    parse = NameParser(r"(?P<label>\w*)(\w)\w*\2\w*\2\w*\2\w*[!?]", {})
+    for match in (parse, parse.of_path):
+        with pytest.raises(PspError, match=r"clips\.pattern: matching 'aaa.*takes too long: found more than"):
+            match("a" * 255)

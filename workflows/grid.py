@@ -345,7 +345,7 @@ def _label_split(settings: GridSettings, protocol: str, labels: float | int, see
         validation=settings.validation,
     )
     dataset = builtin.find_datasets(settings.dataset)[-1]
-    name = request_name(settings.data, request, default_view(dataset))
+    name = request_name(settings.data, request, default_view(dataset, protocol))
     options = dataclasses.asdict(request).items()
     words = ((f"--{key.replace('_', '-')}", str(value)) for key, value in options if value is not None)
     return LabelSplit(name, tuple(word for pair in words for word in pair))

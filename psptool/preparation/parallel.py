@@ -1,14 +1,14 @@
-"""Running tasks in parallel with results in order and bounded memory: local processes or threads, or a Dask cluster."""
+"""Running tasks in parallel with results in order and bounded memory: in local processes, or on a Dask cluster."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from joblib.executor import get_memmapping_executor
 
@@ -18,7 +18,6 @@ from psptool.preparation.slots import SharedMemoryTask, Slots
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 FutureResult = TypeVar("FutureResult", covariant=True)
-Workers = Literal["threads", "processes"]
 
 AHEAD = 2
 """Tasks submitted per worker: enough that no worker is idle, few enough that all finish at about the same time."""
@@ -56,7 +55,6 @@ def run_ordered(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
     jobs: int,
-    workers: Workers,
     scheduler: str | None = None,
 ) -> Generator[Result, None, None]:
     """Apply ``function`` to each task and yield the results in the order of the tasks.
@@ -64,10 +62,9 @@ def run_ordered(
     The arrays of a result are valid until the next result is requested.
 
     Args:
-        function: Must be picklable if workers are processes.
+        function: Must be picklable.
         tasks: Consumed a few at a time.
-        jobs: Number of workers; with processes, this process counts as one. 1 without a scheduler runs all tasks here.
-        workers: Kind of the local workers.
+        jobs: Number of processes, with this one. 1 without a scheduler runs all tasks here.
         scheduler: Address of a Dask scheduler whose workers are used instead of local ones.
 
     Raises:
@@ -76,10 +73,7 @@ def run_ordered(
     if jobs == 1 and scheduler is None:
         yield from map(function, tasks)
         return
-    if scheduler is not None:
-        starting = _cluster(function, scheduler)
-    else:
-        starting = _processes(function, jobs) if workers == "processes" else _threads(function, jobs)
+    starting = _processes(function, jobs) if scheduler is None else _cluster(function, scheduler)
     with _lost_workers_explained(scheduler), starting as pool:
         yield from _in_order(function, iter(tasks), pool)
 
@@ -146,15 +140,6 @@ def _start_explained() -> Iterator[None]:
             expected="writable shared memory (on Linux /dev/shm), and a process limit that allows more processes",
             fix="Use --jobs 1, or make /dev/shm writable.",
         ) from error
-
-
-@contextmanager
-def _threads(function: Callable[[Task], Result], jobs: int) -> Iterator[_WorkerPool[Task, Result]]:
-    with ThreadPoolExecutor(jobs) as executor:
-        try:
-            yield _WorkerPool(jobs, lambda task: executor.submit(function, task), _unchanged, False)
-        finally:
-            executor.shutdown(cancel_futures=True)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from psptool.common.errors import PspError, system_message
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.compiling import MessageCallback, load_kernels
-from psptool.preparation.parallel import Workers, run_ordered
+from psptool.preparation.parallel import run_ordered
 from psptool.preparation.raw_input import RawInput, find_raw_input, unlisted_notes
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.sampling import check_disk, take_sample
@@ -91,7 +91,6 @@ def prepare(
     *,
     jobs: int = 1,
     scheduler: str | None = None,
-    workers: Workers | None = None,
     strict: bool = False,
     force: bool = False,
     progress: ProgressCallback | None = None,
@@ -104,10 +103,9 @@ def prepare(
         raw: Folders, archives and files.
         out: The dataset's file; ``data/<dataset>.h5`` if None.
         settings: Settings of the preparation; the defaults if None.
-        jobs: Number of local workers. The file does not depend on it.
+        jobs: Number of processes. One is used if it needs less than about `WORTH_WORKERS` seconds. The file does not
+            depend on it.
         scheduler: Address of a Dask scheduler whose workers are used instead of local ones.
-        workers: Threads or processes. If None: processes, or no workers if the estimate for one core is below
-            `WORTH_WORKERS` seconds.
         strict: Raise an error for a malformed clip, and write nothing.
         force: Prepare again even if the dataset is up to date.
         progress: Called after every batch of clips.
@@ -132,12 +130,12 @@ def prepare(
     load_kernels(raw_input.reader, jobs, on_message)
     needed, estimated = take_sample(raw_input, settings).scaled_to(raw_input)
     check_disk(path, needed)
-    if workers is None and (estimated or 0.0) < WORTH_WORKERS:
+    if (estimated or 0.0) < WORTH_WORKERS:
         jobs = 1
     # Reused worker processes keep the working directory in which they were started.
-    folder = str(Path.cwd()) if scheduler or (jobs > 1 and workers != "threads") else ""
+    folder = str(Path.cwd()) if scheduler or jobs > 1 else ""
     function = partial(prepare_task, reader=raw_input.reader, settings=settings, folder=folder)
-    outcomes = run_ordered(function, tasks(raw_input.clips), jobs, workers or "processes", scheduler)
+    outcomes = run_ordered(function, tasks(raw_input.clips), jobs, scheduler)
     with StoreWriter(path, raw_input.dataset.topology.size) as writer, contextlib.closing(outcomes):
         builder = ReportBuilder()
         for outcome in (outcome for task in outcomes for outcome in task):

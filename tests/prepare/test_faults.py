@@ -171,7 +171,7 @@ def children_of(process: int) -> list[int]:
 
 def lose_a_worker(raw, folder):
     """Kill the worker processes once the first clip has come back."""
-    worker.TASK_CLIPS = 1
+    worker.TASK_CLIPS, pipeline.WORTH_WORKERS = 1, 0.0
 
     def kill_children(done, _total):
         if done == 1:
@@ -180,7 +180,7 @@ def lose_a_worker(raw, folder):
                     os.kill(child, signal.SIGKILL)
 
     try:
-        prepare("ucla", [raw], folder / "u.h5", jobs=2, workers="processes", progress=kill_children)
+        prepare("ucla", [raw], folder / "u.h5", jobs=2, progress=kill_children)
     except PspError as error:
         os._exit(7 if "worker process was lost" in str(error) else 8)
     os._exit(9)
@@ -197,7 +197,7 @@ def test_a_lost_worker_ends_in_an_error_with_nothing_half_written(raw, tmp_path,
 
 @pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), ImportError("no sem_open")])
 def test_worker_processes_that_cannot_be_started_end_in_an_error_that_names_jobs_1(
-    raw, tmp_path, undisturbed, monkeypatch, error
+    raw, tmp_path, undisturbed, monkeypatch, error, worker_processes
 ):
     # What multiprocessing raises where /dev/shm is read-only or missing.
     def refuse(*_, **__):
@@ -206,7 +206,7 @@ def test_worker_processes_that_cannot_be_started_end_in_an_error_that_names_jobs
     # By its module's name: as an attribute of its package it is multiprocessing's own until it is imported.
     monkeypatch.setattr(import_module("joblib.externals.loky.backend.synchronize"), "_SemLock", refuse)
     with pytest.raises(PspError, match=r"worker processes cannot be started.*--jobs 1.*/dev/shm"):
-        prepare("ucla", [raw], tmp_path / "u.h5", jobs=7, workers="processes")
+        prepare("ucla", [raw], tmp_path / "u.h5", jobs=7)
     assert list(tmp_path.iterdir()) == []
     assert_completes(raw, tmp_path, undisturbed)
 

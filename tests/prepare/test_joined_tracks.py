@@ -194,12 +194,12 @@ def test_the_command_prints_the_totals_and_the_report_names_each_track(psptool, 
     assert json.loads(again.out)["tracks_by_rule"] == {"joined": 2, "length": 1}
 
 
-def test_any_number_of_workers_writes_the_same_bytes_of_clips_of_several_tracks(tmp_path):
+def test_any_number_of_workers_writes_the_same_bytes_of_clips_of_several_tracks(tmp_path, worker_processes):
     rng = np.random.default_rng(1)
     for n in range(12):
         write(tmp_path / "raw", f"S001C001P0{n + 1:02}R001A013", random_tracks(rng), 60)
     one = prepare("ntu", [tmp_path / "raw"], tmp_path / "one.h5")
-    two = prepare("ntu", [tmp_path / "raw"], tmp_path / "two.h5", jobs=2, workers="threads")
+    two = prepare("ntu", [tmp_path / "raw"], tmp_path / "two.h5", jobs=2)
     assert one.path.read_bytes() == two.path.read_bytes()
     assert one.report.notes == two.report.notes
     assert one.report.counts.dropped_tracks > 0

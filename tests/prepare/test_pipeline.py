@@ -68,30 +68,31 @@ def test_without_a_name_the_dataset_goes_to_the_data_folder(raw, tmp_path, monke
     assert (tmp_path / "data" / "ucla.report.json").exists()
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
-def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, workers):
+def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, worker_processes):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 2)
     (raw / "a01_s05_e00_v01.json").write_text("{")
     one = run(raw, tmp_path / "one" / "u.h5")
-    two = run(raw, tmp_path / "two" / "u.h5", jobs=2, workers=workers)
+    two = run(raw, tmp_path / "two" / "u.h5", jobs=2)
     assert one.path.read_bytes() == two.path.read_bytes()
     assert one.report_path.read_bytes() == two.report_path.read_bytes()
 
 
 @pytest.mark.slow
-def test_processes_of_a_preparation_serve_joblib_too_and_the_other_way_round(raw, tmp_path):
+def test_processes_of_a_preparation_serve_joblib_too_and_the_other_way_round(raw, tmp_path, worker_processes):
     for name in ("one", "two"):
-        run(raw, tmp_path / name / "u.h5", jobs=2, workers="processes")
+        run(raw, tmp_path / name / "u.h5", jobs=2)
         assert joblib.Parallel(2)(joblib.delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
 
 
-def test_processes_that_were_started_in_another_folder_find_relative_paths(tmp_path, monkeypatch):
+def test_processes_that_were_started_in_another_folder_find_relative_paths(
+    tmp_path, monkeypatch, worker_processes
+):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 1)
     reports = []
     for name in ("one", "two"):
         write_ucla_clips(tmp_path / name / "raw", 3)
         monkeypatch.chdir(tmp_path / name)
-        done = prepare("ucla", [Path("raw")], Path("u.h5"), jobs=2, workers="processes")
+        done = prepare("ucla", [Path("raw")], Path("u.h5"), jobs=2)
         shutil.rmtree(tmp_path / "one", ignore_errors=True)
         reports.append(done.report)
     assert [report.counts.clips for report in reports] == [3, 3]
@@ -248,7 +249,7 @@ ARCHIVES = {".zip": "zip", ".tar": "tar", ".tar.gz": "gztar", ".tar.bz2": "bztar
 @pytest.mark.parametrize("form", ARCHIVES)
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_archive_of_any_kind_gives_the_dataset_that_the_folder_gives(
-    raw, tmp_path, monkeypatch, form, jobs
+    raw, tmp_path, monkeypatch, form, jobs, worker_processes
 ):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 5)
     (tmp_path / "in").mkdir()
@@ -256,7 +257,7 @@ def test_an_archive_of_any_kind_gives_the_dataset_that_the_folder_gives(
     folder = run(raw, tmp_path / "a.h5")
     # The archive itself, and one inside a folder.
     for place in (tmp_path / "in" / f"raw{form}", tmp_path / "in"):
-        packed = run(place, tmp_path / "b.h5", jobs=jobs, workers="processes", force=True)
+        packed = run(place, tmp_path / "b.h5", jobs=jobs, force=True)
         assert packed.path.read_bytes() == folder.path.read_bytes()
     assert run(tmp_path / "in", tmp_path / "b.h5").current
 

@@ -73,7 +73,7 @@ def test_arrays_come_through_the_pipe_where_the_memory_cannot_be_had(path):
 
 def test_more_results_than_slots_come_whole_and_in_order():
     sizes = range(1, 41)
-    found = run_ordered(arrays, sizes, 2, "processes")
+    found = run_ordered(arrays, sizes, 2)
     for size, result in zip(sizes, found, strict=True):
         assert_same(result, size)
 

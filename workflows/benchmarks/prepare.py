@@ -180,8 +180,10 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
     """Clips per second of the plain reader, of psptool on one and two cores, and of the lower bound."""
     import floor
 
+    from psptool.preparation import pipeline
     from psptool.preparation.pipeline import prepare
 
+    pipeline.WORTH_WORKERS = 0.0  # two processes, however few the clips
     files = sorted(raw.iterdir())
     megabytes = sum(path.stat().st_size for path in files) / 1e6
 
@@ -189,7 +191,7 @@ def speeds(folder: Path, raw: Path, arguments: argparse.Namespace) -> None:
         # A new file each time: replacing a file takes additional time.
         (folder / name).unlink(missing_ok=True)
         pin(cores)
-        return best(lambda: prepare("ntu", [raw], folder / name, jobs=cores, workers="processes"), 1)
+        return best(lambda: prepare("ntu", [raw], folder / name, jobs=cores), 1)
 
     pin(1)
     floor.scan_file(files[0])

@@ -33,15 +33,14 @@ def runs(
     rows = [
         (
             row["run"],
-            row["method"] or "",
-            row["preset"] or "",
+            row["name"] or "",
             row["state"] if row["error"] is None else f"{row['state']}: {row['error']}",
             "" if row["step"] is None else f"{row['step']}/{row['steps']}",
             "" if row["top1"] is None else f"{percent(row['top1'])} %",
         )
         for row in found
     ]
-    grid(counted(len(found), "run"), ("run", "method", "preset", "state", "step", "top-1"), rows)
+    grid(counted(len(found), "run"), ("run", "method", "state", "step", "top-1"), rows)
     interrupted = next((row["run"] for row in found if row["state"] == "interrupted"), None)
     if interrupted is not None:
         next_step(f"psptool train --resume required --out {interrupted}")
@@ -51,15 +50,18 @@ def runs(
 
 def _row(path: Path) -> dict[str, Any]:
     """One run: configuration, state, steps done and test accuracy; an unreadable run says why."""
+    from psptool.evaluation.provenance import changes
+    from psptool.evaluation.table import method_name
     from psptool.training.runs.folder import RunFolder
 
     folder = RunFolder(path)
-    empty = dict.fromkeys(("method", "preset", "split", "step", "steps", "top1", "error"))
+    empty = dict.fromkeys(("method", "preset", "name", "split", "step", "steps", "top1", "error"))
     row: dict[str, Any] = {"run": str(path), "state": "damaged", **empty}
     try:
         config = folder.read_config()
         recipe = config.training
         row |= {"method": recipe.method, "preset": recipe.preset, "split": config.split_name}
+        row["name"] = method_name(recipe.method, recipe.preset, changes(recipe))
         row |= {"steps": recipe.optim.steps, **_state(folder, config), "top1": _top1(path)}
     except PspError as error:
         row["error"] = error.what

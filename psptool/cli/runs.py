@@ -20,13 +20,17 @@ EXAMPLES = examples("psptool runs", "psptool runs runs --json")
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="The folder of the runs.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Folder of the runs, or the one above.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List runs: finished, interrupted or training; accuracy."""
-    found = [_row(path.parent) for path in sorted(folder.glob("*/config.json"))]
-    if not found and not folder.is_dir():
-        raise PspError(f"{folder}: there is no such folder", fix="Train a model with psptool train.")
+    if not folder.is_dir():
+        raise PspError(
+            f"{folder}: there is no such folder",
+            fix="Train a model with psptool train, or give the folder of the runs.",
+        )
+    folder = _folder_of_runs(folder)
+    found = [_row(path) for path in _runs_in(folder)]
     if as_json:
         say_json({"folder": str(folder), "runs": found})
         return
@@ -46,6 +50,16 @@ def runs(
         next_step(f"psptool train --resume required --out {interrupted}")
     elif any(row["top1"] is not None for row in found):
         next_step(f"psptool table {folder}")
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/config.json"))
+
+
+def _folder_of_runs(folder: Path) -> Path:
+    """``folder``, or ``runs`` in it if only that has runs, as in the folder of the demo."""
+    below = folder / "runs"
+    return below if _runs_in(below) and not _runs_in(folder) else folder
 
 
 def _row(path: Path) -> dict[str, Any]:

@@ -152,6 +152,11 @@ def test_inspect_of_a_run_shows_recipe_and_scores(here):
     assert "training.optim.steps" in here("inspect", RUN).out
 
 
+def test_demo_checks_its_settings_first(psptool):
+    assert "Did you mean optim.steps?" in psptool("demo", "--set", "optim.step=10", code=2).err
+    assert not Path("psptool-demo").exists()
+
+
 @pytest.mark.slow
 def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     first = psptool("demo")
@@ -160,6 +165,9 @@ def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     supervised, psp, points = (float(value) for value in shown.groups())
     assert points == pytest.approx(psp - supervised, abs=0.11)
     assert "confusion.png" in first.out
+    listed = psptool(*re.search(r"psptool (runs psptool-demo)", first.out)[1].split()).out
+    assert "psptool-demo/runs/" in listed
+    assert "Next: psptool table psptool-demo/runs" in listed
     page = re.search(r"Report: +(.+)", first.out)[1]
     assert Path(page).read_text(encoding="utf-8").startswith("<!doctype html>")
     assert page in first.out.rstrip().splitlines()[-1]

@@ -203,6 +203,10 @@ def test_runs_of_a_folder_that_is_absent_is_an_error(psptool):
     assert "psptool train" in psptool("runs", code=2).err
 
 
+def test_runs_are_found_from_the_folder_above(here):
+    assert here("runs", ".", "--json").out == here("runs", "--json").out
+
+
 def test_shorthands_that_are_left_out_change_nothing():
     assert Shorthands().changes(["optim.lr=1"]) == ["optim.lr=1"]
     assert recipes.DEFAULT_PRESET == "fast"

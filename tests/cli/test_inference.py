@@ -21,6 +21,14 @@ def test_predict_answers_for_good_files_and_ends_with_one_where_others_cannot_be
     assert Prediction.load(Path("p.json")).model_dump(mode="json", by_alias=True) == said
 
 
+def test_predict_with_an_included_model_names_no_next_command(here):
+    Path("ucla").mkdir()
+    one = next(Path("all_sqe").glob("*.json"))
+    assert "Next:" not in here("predict", "--model", "ucla", one).out
+    run = "runs/ucla-xview-0.05-s0-psp-fast"
+    assert f"Next: psptool evaluate {run}" in here("predict", "--model", run, one).out
+
+
 def test_predict_with_nothing_usable_or_no_sense_writes_nothing(here):
     Path("cut.json").write_text("{")
     before = files()

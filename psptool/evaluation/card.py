@@ -177,18 +177,18 @@ def _accuracy(model: TrainedModel) -> list[str]:
     if scores.content_fingerprint != model.config.content_fingerprint:
         return ["## Accuracy", "", f"Not measured: the run's `{name}` belongs to another dataset.", ""]
     no_duplicate = ""
-    if scores.top1_unseen is not None:
+    if scores.top1_unseen is not None and "top1_unseen" not in scores.redundant:
         clips = counted(scores.clips_unseen, "clip")
         no_duplicate = (
             f"; top-1 {100 * scores.top1_unseen:.1f} % on {clips} without a duplicate in the training set"
         )
+    top5 = "" if "top5" in scores.redundant else f", top-5 {100 * scores.top5:.1f} %"
     by_stream = ", ".join(f"{name} {100 * own.top1:.1f} %" for name, own in scores.streams.items())
     return [
         "## Accuracy",
         "",
         f"{model.weights.capitalize()} checkpoint, {counted(scores.clips, 'test clip')}, fusion of all streams: "
-        f"top-1 {100 * scores.top1:.1f} %, "
-        f"top-5 {100 * scores.top5:.1f} %{no_duplicate}. "
+        f"top-1 {100 * scores.top1:.1f} %{top5}{no_duplicate}. "
         f"Top-1 by stream: {by_stream}. One training on one label split.",
         "",
         "| class | top-1 % |",

@@ -23,7 +23,7 @@ def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here,
     assert (RUN / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
+def test_evaluate_shows_streams_and_classes(here):
     out = here("evaluate", RUN).out
     assert all(
         word in out
@@ -31,7 +31,6 @@ def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
             "fusion of all streams",
             "joint stream",
             "motion stream",
-            "Without duplicates",
             "sit down",
         )
     )
@@ -113,6 +112,14 @@ def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
     )
     assert run["seed"] == 7
     assert "optim.steps=1 optim.labelled_batch=3" in ran.err
+
+
+def test_the_summary_names_the_terms_of_the_loss_as_the_report_does(here):
+    out = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast").out
+    assert all(f"{name} contrastive loss " in out for name in ("body", "part", "joint"))
+    run = Path(f"{RUN}-2")
+    here("evaluate", run)
+    assert "body contrastive loss" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_supervised_computes_no_contrast(here):

@@ -73,7 +73,8 @@ def _require_known(file: Path) -> None:
 
 def _in_words(key: str) -> str:
     """A key as the table shows it; ``--json`` keeps the key."""
-    return key.replace("quarantined", "excluded (malformed)")
+    words = {"topology": "skeleton", "interpolated_joints": "interpolated joints"}
+    return words.get(key, key.replace("quarantined", "excluded (malformed)"))
 
 
 def _dataset(path: Path) -> dict[str, Any]:

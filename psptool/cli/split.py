@@ -99,7 +99,7 @@ def _show(made: MadeSplit) -> None:
         ("labelled", len(split.labelled)),
         ("  minimum per class", minimum),
         ("  maximum per class", maximum),
-        ("  distinct subject and repetition instances", made.performances),
+        ("  performances (views count once)", made.performances),
         ("unlabelled", len(split.unlabelled)),
         ("validation", len(split.validation)),
         ("test", len(split.test)),

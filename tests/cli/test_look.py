@@ -28,6 +28,8 @@ def test_inspect_of_a_split_shows_its_parts(prepared):
     assert (seen["labelled"], seen["unlabelled"], seen["validation"], seen["test"]) == (2, 4, 6, 6)
     assert seen["labelled_per_class"] == {"pick up with one hand": 1, "sit down": 1}
     assert seen["performances"] == 2
+    assert "  performances" in prepared("split", "--count", "1").out
+    assert re.search(r"^skeleton +kinect20 *$", prepared("inspect", "data/ucla.h5").out, re.MULTILINE)
     assert "validation_rule" in prepared("inspect", path).out
 
 

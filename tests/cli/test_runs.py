@@ -244,8 +244,8 @@ def test_a_run_of_a_device_that_is_not_here_resumes_on_the_one_that_is(here):
     config["provenance"][0].update(device="cuda:7", hardware="NVIDIA Abacus")
     path.write_text(json.dumps(config))
     ran = here("train", "--out", run)
-    assert "device: cuda:7 -> c" in ran.err
-    assert "hardware: NVIDIA Abacus -> " in ran.err
+    assert "(cuda:7 -> c" in ran.err
+    assert "(NVIDIA Abacus -> " in ran.err
     here("evaluate", run)
     scores = Scores.load(run / "scores.json")
     assert scores.hardware is not None

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool prepare ntu --raw nturgbd_skeletons_s001_to_s017.zip",
-    "psptool prepare ucla --raw all_sqe --align released --out data/released.h5",
+    "psptool prepare ucla --raw all_sqe --align released --out released/ucla.h5",
     "psptool prepare mine.yaml --raw recordings --dry-run",
 )
 

@@ -103,6 +103,21 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as stop:
             note(str(stop) or "Stopped.")
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            # Typer has no public name for the error of an unknown option.
+            option = getattr(error, "option_name", None)
+            if hasattr(error, "possibilities") and (owners := self._commands_with(option)):
+                error.message += f". It is an option of psptool {' and psptool '.join(owners)}."  # type: ignore[attr-defined]
+                error.possibilities = None
+            raise
+
+    def _commands_with(self, option: str | None) -> list[str]:
+        """Names of the commands that have an option, such as ``--ratio``."""
+        return [
+            name
+            for name, command in self.commands.items()
+            if any(option in (*parameter.opts, *parameter.secondary_opts) for parameter in command.params)
+        ]
 
 
 def mute() -> None:

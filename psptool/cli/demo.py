@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from psptool.schemas.scores import Scores
-    from psptool.schemas.training import Method
+    from psptool.schemas.training import Method, TrainingConfig
 
 EXAMPLES = examples("psptool demo", "psptool demo --out elsewhere --seed 1 --json")
 COUNT = 1
@@ -38,12 +38,18 @@ def demo(
     """Run all steps on synthetic data: raw files to accuracy."""
     from psptool.device import choose_device
     from psptool.evaluation.api import report_path
+    from psptool.schemas.recipes import resolve
 
     began, computing_on = time.perf_counter(), choose_device(device)
+    # First, so that a wrong setting is reported before recordings are generated.
+    recipes = {method: resolve(method=method, preset="demo", changes=changes or ()) for method in METHODS}
     raw = _recordings(out, seed)
     data = _prepared(out, raw)
     split = _split(out, data, seed)
-    runs = {method: _trained(out, data, split, method, changes or (), computing_on) for method in METHODS}
+    runs = {
+        method: _trained(out, data, split, recipe, changes or (), computing_on)
+        for method, recipe in recipes.items()
+    }
     scores = {method: _evaluated(run, computing_on) for method, run in runs.items()}
     page = report_path(runs["psp"], scores["psp"])
     seconds = time.perf_counter() - began
@@ -51,7 +57,7 @@ def demo(
         shown: dict[str, Any] = {method: found.model_dump(mode="json") for method, found in scores.items()}
         say_json({"folder": str(out), "seconds": round(seconds, 1), "report": str(page), **shown})
         return
-    _show(data, split, runs, scores, page, seconds)
+    _show(out, data, split, runs, scores, page, seconds)
 
 
 def _recordings(out: Path, seed: int) -> Path:
@@ -97,14 +103,12 @@ def _split(out: Path, data: Path, seed: int) -> Path:
 
 
 def _trained(
-    out: Path, data: Path, split: Path, method: Method, changes: Sequence[str], device: torch.device
+    out: Path, data: Path, split: Path, recipe: TrainingConfig, changes: Sequence[str], device: torch.device
 ) -> Path:
     from psptool.cli.train import run_training
-    from psptool.schemas.recipes import resolve
 
     said = "".join(f" --set {change}" for change in changes)
-    note(f"4 of 5  psptool train --method {method} --preset demo --split {split} --data {data}{said}")
-    recipe = resolve(method=method, preset="demo", changes=changes)
+    note(f"4 of 5  psptool train --method {recipe.method} --preset demo --split {split} --data {data}{said}")
     quiet = run_training(data, split, recipe, device, runs=out / "runs", on_start=lambda run, config: None)
     return quiet.folder
 
@@ -118,6 +122,7 @@ def _evaluated(run: Path, device: torch.device) -> Scores:
 
 
 def _show(
+    out: Path,
     data: Path,
     split: Path,
     runs: Mapping[Method, Path],
@@ -149,4 +154,4 @@ def _show(
     for run in runs.values():
         say(f"         {run}/confusion.png, scores.json, log.jsonl")
     say(f"Report:  {page}")
-    next_step(f"open {page}, or with real recordings psptool prepare ucla --raw PATH")
+    next_step(f"open {page}; psptool runs {out}; with real recordings: psptool prepare ucla --raw PATH")

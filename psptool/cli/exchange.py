@@ -97,7 +97,7 @@ def export_data(
 def import_data(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Files, or folders of ST-GCN files.", show_default=False),
+        typer.Argument(metavar="FILE", help="Files, or folders of ST-GCN files.", show_default=False),
     ],
     form: Annotated[
         str, typer.Option("--format", help="pyskl, ctrgcn or stgcn; auto: by file name.")

@@ -33,17 +33,14 @@ VALIDATE_EXAMPLES = examples(
     "psptool validate runs/ucla-xview-0.05-s0-psp-fast",
 )
 
-File = Annotated[
-    Path,
-    typer.Argument(help="A dataset (.h5), a JSON file of psptool or a run folder.", show_default=False),
-]
+_ACCEPTED = "A dataset (.h5), a JSON file of psptool or a run folder."
+File = Annotated[Path, typer.Argument(help=_ACCEPTED, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def inspect(file: File, as_json: AsJson = False) -> None:
     """Show the contents of a dataset, a split, a report or a run."""
-    if not file.exists():
-        raise PspError(f"{file}: there is no such file", fix="Check the path.")
+    _require_known(file)
     from psptool.schemas.base import flat
 
     if file.is_dir():
@@ -60,9 +57,24 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     next_step(following)
 
 
+def _require_known(file: Path) -> None:
+    """Refuse a path that does not exist, and a folder that is not a run."""
+    from psptool.training.runs.folder import RunFolder
+
+    if not file.exists():
+        raise PspError(f"{file}: there is no such file", fix="Check the path.")
+    if file.is_dir() and not RunFolder(file).config.exists():
+        raise PspError(
+            f"{file}: not a run folder",
+            "no config.json",
+            fix=f"Give one of these: {_ACCEPTED[0].lower()}{_ACCEPTED[1:]}",
+        )
+
+
 def _in_words(key: str) -> str:
     """A key as the table shows it; ``--json`` keeps the key."""
-    return key.replace("quarantined", "excluded (malformed)")
+    words = {"topology": "skeleton", "interpolated_joints": "interpolated joints"}
+    return words.get(key, key.replace("quarantined", "excluded (malformed)"))
 
 
 def _dataset(path: Path) -> dict[str, Any]:
@@ -241,8 +253,7 @@ def validate(file: File, as_json: AsJson = False) -> None:
 
     A split is compared with its dataset in data/, if that is there.
     """
-    if not file.exists():
-        raise PspError(f"{file}: there is no such file", fix="Check the path.")
+    _require_known(file)
     try:
         if file.is_dir():
             found = _run_findings(file)

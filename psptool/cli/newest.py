@@ -65,13 +65,15 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
 
     Args:
         stage: The kind of artefact.
-        given: The path that the user gave, if any; returned unchanged.
+        given: The path that the user gave, if any; returned unchanged, unless it is only the name of an artefact.
         dataset: Only artefacts of this dataset are candidates.
 
     Raises:
-        PspError: There is none, or there are several of different datasets.
+        PspError: There is none, or there are several of different datasets; or ``given`` does not exist, and is the
+            name of an artefact.
     """
     if given is not None:
+        _refuse_bare_name(stage, given)
         return given
     found = {path: stage.dataset(path) for path in Path().glob(stage.pattern)}
     for path in sorted(path for path, name in found.items() if name is None):
@@ -98,6 +100,13 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
     newest = _artefact(stage, first)
     note(f"{stage.noun}: {newest}" + (f" (the newest of {len(candidates)})" if len(candidates) > 1 else ""))
     return newest
+
+
+def _refuse_bare_name(stage: Stage, given: Path) -> None:
+    """Raise an error if the path does not exist, but an artefact has that name, with or without its suffix."""
+    named = [path for path in sorted(Path().glob(stage.pattern)) if str(given) in (path.name, path.stem)]
+    if named and not given.exists():
+        raise PspError(f"{given}: there is no such {stage.noun}", fix=f"Did you mean {named[0]}?")
 
 
 def _refuse_unfinished() -> None:

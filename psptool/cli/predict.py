@@ -63,6 +63,7 @@ def predict(
     from psptool.device import choose_device
     from psptool.evaluation import models
     from psptool.schemas.scores import Weights
+    from psptool.training.runs.folder import RunFolder
 
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     computing_on = choose_device(device)
@@ -83,7 +84,8 @@ def predict(
         for written in (out, page):
             if written is not None:
                 say(f"Written: {written}")
-        next_step(f"psptool evaluate {chosen}" if chosen.is_dir() else "psptool predict --help")
+        if RunFolder(chosen).config.exists():
+            next_step(f"psptool evaluate {chosen}")
     if done.unusable:
         raise typer.Exit(FOUND)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "psptool prepare ntu --raw nturgbd_skeletons_s001_to_s017.zip",
-    "psptool prepare ucla --raw all_sqe --align released --out data/released.h5",
+    "psptool prepare ucla --raw all_sqe --align released --out released/ucla.h5",
     "psptool prepare mine.yaml --raw recordings --dry-run",
 )
 
@@ -46,7 +46,7 @@ def prepare(
         typer.Argument(metavar="DATASET", help="ntu, ucla or a YAML description."),
     ],
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="More raw data, as with --raw.")
+        list[Path] | None, typer.Argument(metavar="PATH", help="More raw data, as with --raw.")
     ] = None,
     raw: Annotated[
         list[Path] | None, typer.Option(help="Folder, zip or tar archive, or file; repeatable.")
@@ -198,9 +198,7 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     rows += [("identical copies", report.repeated)] if report.repeated else []
     rows += [("tracks joined", counts.joined_tracks), ("tracks dropped", counts.dropped_tracks)]
     rows += [(f"  {rule}", number) for rule, number in _rules(report).items() if rule != "joined"]
-    rows += (
-        [("missing joints interpolated", counts.interpolated_joints)] if counts.interpolated_joints else []
-    )
+    rows += [("interpolated joints", counts.interpolated_joints)] if counts.interpolated_joints else []
     rows += [("duplicate pairs", counts.duplicates), ("frames", counts.frames)]
     rows += [("clips/s", rate)] if rate is not None else []
     table(str(done.path), rows)

@@ -20,28 +20,31 @@ EXAMPLES = examples("psptool runs", "psptool runs runs --json")
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="The folder of the runs.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Folder of the runs, or the one above.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List runs: finished, interrupted or training; accuracy."""
-    found = [_row(path.parent) for path in sorted(folder.glob("*/config.json"))]
-    if not found and not folder.is_dir():
-        raise PspError(f"{folder}: there is no such folder", fix="Train a model with psptool train.")
+    if not folder.is_dir():
+        raise PspError(
+            f"{folder}: there is no such folder",
+            fix="Train a model with psptool train, or give the folder of the runs.",
+        )
+    folder = _folder_of_runs(folder)
+    found = [_row(path) for path in _runs_in(folder)]
     if as_json:
         say_json({"folder": str(folder), "runs": found})
         return
     rows = [
         (
             row["run"],
-            row["method"] or "",
-            row["preset"] or "",
+            row["name"] or "",
             row["state"] if row["error"] is None else f"{row['state']}: {row['error']}",
             "" if row["step"] is None else f"{row['step']}/{row['steps']}",
             "" if row["top1"] is None else f"{percent(row['top1'])} %",
         )
         for row in found
     ]
-    grid(counted(len(found), "run"), ("run", "method", "preset", "state", "step", "top-1"), rows)
+    grid(counted(len(found), "run"), ("run", "method", "state", "step", "top-1"), rows)
     interrupted = next((row["run"] for row in found if row["state"] == "interrupted"), None)
     if interrupted is not None:
         next_step(f"psptool train --resume required --out {interrupted}")
@@ -49,17 +52,30 @@ def runs(
         next_step(f"psptool table {folder}")
 
 
+def _runs_in(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/config.json"))
+
+
+def _folder_of_runs(folder: Path) -> Path:
+    """``folder``, or ``runs`` in it if only that has runs, as in the folder of the demo."""
+    below = folder / "runs"
+    return below if _runs_in(below) and not _runs_in(folder) else folder
+
+
 def _row(path: Path) -> dict[str, Any]:
     """One run: configuration, state, steps done and test accuracy; an unreadable run says why."""
+    from psptool.evaluation.provenance import changes
+    from psptool.evaluation.table import method_name
     from psptool.training.runs.folder import RunFolder
 
     folder = RunFolder(path)
-    empty = dict.fromkeys(("method", "preset", "split", "step", "steps", "top1", "error"))
+    empty = dict.fromkeys(("method", "preset", "name", "split", "step", "steps", "top1", "error"))
     row: dict[str, Any] = {"run": str(path), "state": "damaged", **empty}
     try:
         config = folder.read_config()
         recipe = config.training
         row |= {"method": recipe.method, "preset": recipe.preset, "split": config.split_name}
+        row["name"] = method_name(recipe.method, recipe.preset, changes(recipe))
         row |= {"steps": recipe.optim.steps, **_state(folder, config), "top1": _top1(path)}
     except PspError as error:
         row["error"] = error.what

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from psptool.cli.console import examples, next_step, note, say, say_findings, say_json, table, warn
-from psptool.cli.newest import DATASET, choose
+from psptool.cli.newest import DATASET, SPLIT, choose
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _show(made: MadeSplit) -> None:
         ("labelled", len(split.labelled)),
         ("  minimum per class", minimum),
         ("  maximum per class", maximum),
-        ("  distinct subject and repetition instances", made.performances),
+        ("  performances (views count once)", made.performances),
         ("unlabelled", len(split.unlabelled)),
         ("validation", len(split.validation)),
         ("test", len(split.test)),
@@ -113,7 +113,7 @@ def _check(path: Path, data: Path | None, as_json: bool) -> None:
     from psptool.data.store.reading import open_store
     from psptool.schemas.split import Split
 
-    found = Split.load(path)
+    found = Split.load(choose(SPLIT, path))
     with open_store(choose(DATASET, data, found.dataset)) as store:
         findings = find_split_errors(store, found)
     say_findings(path, "same", findings, "identical to a newly generated split", as_json)

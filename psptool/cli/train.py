@@ -175,10 +175,16 @@ def _inputs(
 
 
 def _say_result(done: Trained, default: bool, as_json: bool) -> None:
+    from psptool.training.curves import TERMS
+
     if as_json:
         say_json(_summary(done))
         return
-    rows = [(key.replace("_", " "), value) for key, value in _summary(done).items() if value is not None]
+    rows = [
+        (TERMS.get(key, key.replace("_", " ")), value)
+        for key, value in _summary(done).items()
+        if value is not None
+    ]
     table(str(done.folder), rows[1:])
     next_step("psptool evaluate" if default else f"psptool evaluate {done.folder}")
 

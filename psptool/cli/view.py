@@ -35,7 +35,7 @@ def view(
     ],
     clips: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CLIP]...", help="Names, parts (A058) or patterns ('S017*')."),
+        typer.Argument(metavar="CLIP", help="Names, parts (A058) or patterns ('S017*')."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="A run of method psp; show its attention maps.")] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animated GIF instead of the page.")] = False,

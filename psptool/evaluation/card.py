@@ -11,7 +11,7 @@ from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.batches.streams import STREAMS
 from psptool.evaluation.exporting import LOGITS, SUFFIXES, Exported, output_names
-from psptool.evaluation.models import TrainedModel
+from psptool.evaluation.models import TrainedModel, included_file
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
@@ -164,6 +164,9 @@ def _recipe(config: RunConfig) -> list[str]:
 
 
 def _accuracy(model: TrainedModel) -> list[str]:
+    included = included_file(model.path)
+    if included is not None:
+        return _section(included.with_suffix(".md").read_text(encoding="utf-8"), "## Accuracy")
     name = "scores.json" if model.weights == "last" else f"scores-{model.weights}.json"
     try:
         scores = Scores.load(model.path / name)
@@ -177,18 +180,18 @@ def _accuracy(model: TrainedModel) -> list[str]:
     if scores.content_fingerprint != model.config.content_fingerprint:
         return ["## Accuracy", "", f"Not measured: the run's `{name}` belongs to another dataset.", ""]
     no_duplicate = ""
-    if scores.top1_unseen is not None:
+    if scores.top1_unseen is not None and "top1_unseen" not in scores.redundant:
         clips = counted(scores.clips_unseen, "clip")
         no_duplicate = (
             f"; top-1 {100 * scores.top1_unseen:.1f} % on {clips} without a duplicate in the training set"
         )
+    top5 = "" if "top5" in scores.redundant else f", top-5 {100 * scores.top5:.1f} %"
     by_stream = ", ".join(f"{name} {100 * own.top1:.1f} %" for name, own in scores.streams.items())
     return [
         "## Accuracy",
         "",
         f"{model.weights.capitalize()} checkpoint, {counted(scores.clips, 'test clip')}, fusion of all streams: "
-        f"top-1 {100 * scores.top1:.1f} %, "
-        f"top-5 {100 * scores.top5:.1f} %{no_duplicate}. "
+        f"top-1 {100 * scores.top1:.1f} %{top5}{no_duplicate}. "
         f"Top-1 by stream: {by_stream}. One training on one label split.",
         "",
         "| class | top-1 % |",
@@ -196,6 +199,14 @@ def _accuracy(model: TrainedModel) -> list[str]:
         *(f"| {name} | {100 * value:.1f} |" for name, value in scores.per_class.items()),
         "",
     ]
+
+
+def _section(card: str, heading: str) -> list[str]:
+    """Lines of a section of a model card, with its heading."""
+    lines = card.splitlines()
+    first = lines.index(heading)
+    after = (n for n in range(first + 1, len(lines)) if lines[n].startswith("## "))
+    return lines[first : next(after, len(lines))]
 
 
 def _limits(config: RunConfig) -> list[str]:

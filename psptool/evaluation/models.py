@@ -60,8 +60,7 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
         PspError: The path does not exist, is damaged, or is not a psptool model.
     """
     device = device or torch.device("cpu")
-    # A folder of that name may be something else, such as the output of psptool export.
-    file = path if RunFolder(path).config.exists() else INCLUDED.get(str(path), path)
+    file = included_file(path) or path
     if not file.exists() and len(path.parts) == 1:
         included = f"a run folder, a model file, or an included model ({', '.join(INCLUDED)})"
         raise PspError(
@@ -75,6 +74,12 @@ def open_model(path: Path, weights: Weights = "last", device: torch.device | Non
     return TrainedModel(
         path, weights, config, load_model(config, find_weights(folder, config, weights), device), device
     )
+
+
+def included_file(path: Path) -> Path | None:
+    """The file of an included model; None if ``path`` is not a name in `INCLUDED`, or a run folder of that name."""
+    # A folder of that name may be something else, such as the output of psptool export.
+    return None if RunFolder(path).config.exists() else INCLUDED.get(str(path))
 
 
 def model_bytes(model: TrainedModel) -> bytes:

@@ -96,10 +96,16 @@ def check_top(top: int) -> None:
 
 def none_usable(unusable: Sequence[LeftOut]) -> PspError:
     """The error if no recording can be used, with the reason of the first one."""
+    first = unusable[0]
+    reason = first.detail or f"{first.source}: {first.reason}"
+    other = first.reason == OTHER_FORMAT
+    fix = "For other formats, use psptool.load(...).predict(joints=array) in Python."
+    if other and len(unusable) == 1:
+        return PspError(reason, fix=fix)
     return PspError(
         f"{counted(len(unusable), 'recording')} found, of which none can be used",
-        unusable[0].detail or f"{unusable[0].source}: {unusable[0].reason}",
-        fix="Check these files.",
+        reason,
+        fix=fix if other else "Check these files.",
     )
 
 
@@ -145,7 +151,9 @@ def find_recordings(
     expected = " or ".join(reader.format for reader, _ in found)
     for file in files:
         if file.archive is None and file.path in named and not _is_taken(file, taken):
-            detail = f"{file}: found {_describe_format(file)}, expected {expected}"
+            kind = _describe_format(file)
+            seen = "" if kind == NO_FORMAT else f"found {kind}, "
+            detail = f"{file}: not in the format of the model's dataset: {seen}expected {expected}"
             unusable.append(LeftOut(name=file.name, source=str(file), reason=OTHER_FORMAT, detail=detail))
     if not any(clips for _, clips in found) and not unusable:
         raise _nothing_found(files, dataset, expected)

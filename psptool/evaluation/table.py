@@ -68,8 +68,12 @@ class RunScores:
     @property
     def name(self) -> str:
         """Method and preset, then the settings that differ from the preset."""
-        scores = self.scores
-        return " ".join((f"{scores.method}/{scores.preset}", *(scores.changes or ())))
+        return method_name(self.scores.method, self.scores.preset, self.scores.changes)
+
+
+def method_name(method: str, preset: str, changes: Sequence[str] | None) -> str:
+    """Method and preset, then the settings that differ from the preset, such as ``psp/fast optim.steps=60``."""
+    return " ".join((f"{method}/{preset}", *(changes or ())))
 
 
 # Values that all runs of a table must share. None (in scores of earlier versions) is compatible with any value.

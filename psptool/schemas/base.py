@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,10 @@ class Artefact(Strict):
         try:
             text = read_text(path, MAX_JSON)
         except (OSError, UnicodeDecodeError) as error:
+            if kind := _binary_kind(path, error):
+                raise PspError(
+                    f"{path}: not a valid {cls.__name__} file", kind, "a JSON file", "Check the path."
+                ) from error
             raise cannot_read(path, error) from error
         try:
             return cls.model_validate_json(text)
@@ -62,6 +67,19 @@ class Artefact(Strict):
             PspError: The path cannot be written.
         """
         write_whole(path, self.dump())
+
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of an HDF5 file."""
+
+
+def _binary_kind(path: Path, error: Exception) -> str | None:
+    """What a file is that could not be read as text, or is too large for it; None if this is not known."""
+    if path.is_file():  # not a pipe, whose data are used up
+        with suppress(OSError), path.open("rb") as file:
+            if file.read(len(_HDF5)) == _HDF5:
+                return "an HDF5 file, such as a dataset"
+    return "a binary file" if isinstance(error, UnicodeDecodeError) else None
 
 
 def _escaped(value: Any) -> Any:

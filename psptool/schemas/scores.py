@@ -105,6 +105,12 @@ class Scores(Artefact):
         own = {f"top1_{stream}": found.top1 for stream, found in self.streams.items()}
         return {"top1": self.top1, "top5": self.top5, **own, "top1_unseen": self.top1_unseen}.get(name)
 
+    @property
+    def redundant(self) -> set[str]:
+        """Accuracies that tell nothing: top-5 of up to 5 classes, and top-1 without duplicates if there are none."""
+        found = {"top5": len(self.confusion) <= 5, "top1_unseen": self.clips_unseen in (0, self.clips)}
+        return {name for name, is_redundant in found.items() if is_redundant}
+
     def inconsistencies(self) -> list[str]:
         """Values that contradict the confusion matrix or each other, such as after damage; empty if there are none."""
         rows, clips = [sum(row) for row in self.confusion], self.clips

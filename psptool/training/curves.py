@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 TERMS = {
     "ce": "cross-entropy",
-    "body": "body contrast",
-    "part": "part contrast",
-    "joint": "joint contrast",
+    "body": "body contrastive loss",
+    "part": "part contrastive loss",
+    "joint": "joint contrastive loss",
     "teacher": "teacher loss",
 }
-"""Names of the loss terms in figures; other terms keep their name in the log."""
+"""Names of the loss terms in figures and summaries; other terms keep their name in the log."""
 _WIDTH, _HEIGHT = 7.6, 3.0  # inches
 
 

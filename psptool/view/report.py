@@ -64,7 +64,7 @@ def report_page(run: Path, scores: Scores, clips: EvaluatedClips) -> str:
         data=page_data(errors) if errors else None,
         tiles=_tiles(scores),
         accuracy=_accuracy(scores),
-        duplicates=None if scores.top1_unseen is None else DUPLICATES_NOTE,
+        duplicates=None if "top1_unseen" in scores.redundant else DUPLICATES_NOTE,
         splits=_splits(run, scores),
         confusion=Markup(confusion_svg(np.array(scores.confusion), config.class_names)),
         confusion_note=CONFUSION_NOTE,
@@ -79,8 +79,10 @@ def report_page(run: Path, scores: Scores, clips: EvaluatedClips) -> str:
 
 
 def _tiles(scores: Scores) -> list[tuple[str, str]]:
-    tiles = [(percent(scores.top1), "top-1 %, fusion of all streams"), (percent(scores.top5), "top-5 %")]
-    if scores.top1_unseen is not None:
+    tiles = [(percent(scores.top1), "top-1 %, fusion of all streams")]
+    if "top5" not in scores.redundant:
+        tiles.append((percent(scores.top5), "top-5 %"))
+    if scores.top1_unseen is not None and "top1_unseen" not in scores.redundant:
         clips, classes = counted(scores.clips_unseen, "test clip"), len(scores.classes_unseen)
         text = f"top-1 % on {clips} without a duplicate in the training set, {counted(classes, 'class', 'classes')}"
         tiles.append((percent(scores.top1_unseen), text))
@@ -88,11 +90,12 @@ def _tiles(scores: Scores) -> list[tuple[str, str]]:
 
 
 def _accuracy(scores: Scores) -> Table:
+    columns = 2 if "top5" in scores.redundant else 3
     rows = [
         ("fusion of all streams", percent(scores.top1), percent(scores.top5)),
         *((f"{name} stream", percent(own.top1), percent(own.top5)) for name, own in scores.streams.items()),
     ]
-    return table(("", "top-1 %", "top-5 %"), rows)
+    return table(("", "top-1 %", "top-5 %")[:columns], [row[:columns] for row in rows])
 
 
 def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
@@ -116,6 +119,7 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
             strong=f"label split {own_split}",
         )
         for measure, spread in group.measures.items()
+        if measure not in scores.redundant
     ]
     text = (
         f"{len(group.draws)} runs in the same folder that differ only in the label split. This run is outlined. "

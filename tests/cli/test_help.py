@@ -89,6 +89,13 @@ def test_without_a_command_help_is_shown(psptool):
     assert "Train:" in psptool(code=None).out + psptool(code=None).err
 
 
+@pytest.mark.parametrize(("command", "name"), [("prepare", "PATH"), ("view", "CLIP"), ("import", "FILE")])
+def test_usage_has_no_brackets_in_brackets(psptool, command, name):
+    usage = psptool(command, "--help").out.splitlines()[0]
+    assert name in usage
+    assert not any(twice in usage for twice in ("[[", "......", "...}"))
+
+
 def test_runs_as_a_module():
     ran = subprocess.run(
         [sys.executable, "-m", "psptool", "--version"], capture_output=True, text=True, check=True

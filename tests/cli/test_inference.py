@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from psptool.evaluation.models import INCLUDED
 from psptool.schemas.prediction import Prediction
 from psptool.schemas.timeline import Timelines
 from tests.cli.conftest import files
@@ -19,6 +20,23 @@ def test_predict_answers_for_good_files_and_ends_with_one_where_others_cannot_be
     assert said["unusable"][0]["reason"] == "truncated"
     assert "cut.json" in ran.err
     assert Prediction.load(Path("p.json")).model_dump(mode="json", by_alias=True) == said
+
+
+def test_the_card_of_an_exported_included_model_has_its_accuracy(psptool):
+    psptool("export", "ucla", "--safetensors")
+    exported = Path("ucla/export/ucla.md").read_text(encoding="utf-8")
+    own = INCLUDED["ucla"].with_suffix(".md").read_text(encoding="utf-8")
+    section = own[own.index("## Accuracy") : own.index("## Limits")]
+    assert "top-1 89.7 %" in section
+    assert section in exported
+
+
+def test_predict_with_an_included_model_names_no_next_command(here):
+    Path("ucla").mkdir()
+    one = next(Path("all_sqe").glob("*.json"))
+    assert "Next:" not in here("predict", "--model", "ucla", one).out
+    run = "runs/ucla-xview-0.05-s0-psp-fast"
+    assert f"Next: psptool evaluate {run}" in here("predict", "--model", run, one).out
 
 
 def test_predict_with_nothing_usable_or_no_sense_writes_nothing(here):

@@ -28,6 +28,8 @@ def test_inspect_of_a_split_shows_its_parts(prepared):
     assert (seen["labelled"], seen["unlabelled"], seen["validation"], seen["test"]) == (2, 4, 6, 6)
     assert seen["labelled_per_class"] == {"pick up with one hand": 1, "sit down": 1}
     assert seen["performances"] == 2
+    assert "  performances" in prepared("split", "--count", "1").out
+    assert re.search(r"^skeleton +kinect20 *$", prepared("inspect", "data/ucla.h5").out, re.MULTILINE)
     assert "validation_rule" in prepared("inspect", path).out
 
 
@@ -51,8 +53,34 @@ def test_validate_of_a_file_that_is_no_dataset_names_it_once(prepared):
     assert out.count("notes.h5") == 1
 
 
-def test_inspect_of_a_folder_that_is_no_run_is_an_error(prepared):
-    assert "data: not a run folder: found no config.json" in prepared("inspect", "data", code=2).err
+@pytest.mark.parametrize("command", ["inspect", "validate"])
+def test_a_folder_that_is_no_run_is_an_error_that_names_what_is_accepted(prepared, command):
+    ran = prepared(command, "data", code=2)
+    assert "data: not a run folder: found no config.json" in ran.err
+    assert "a dataset (.h5), a JSON file of psptool or a run folder" in ran.err
+
+
+@pytest.mark.parametrize("arguments", [("split", "--check"), ("train", "--split")])
+def test_a_dataset_in_place_of_a_split_is_named(prepared, arguments):
+    ran = prepared(*arguments, "data/ucla.h5", code=2)
+    assert "data/ucla.h5: not a valid Split file: found an HDF5 file" in ran.err
+    Path("notes.bin").write_bytes(b"\xff\xfe")
+    assert "found a binary file" in prepared(*arguments, "notes.bin", code=2).err
+
+
+@pytest.mark.parametrize("arguments", [("split", "--check"), ("train", "--split")])
+def test_the_name_of_a_split_in_place_of_its_path_is_completed(prepared, arguments):
+    prepared("split", "--count", "1", "--out", "splits/few.json")
+    assert (
+        "few: there is no such split. Did you mean splits/few.json?"
+        in prepared(*arguments, "few", code=2).err
+    )
+
+
+def test_an_option_of_another_command_names_that_command(psptool):
+    ran = psptool("train", "--ratio", "0.05", code=2)
+    assert "No such option: --ratio. It is an option of psptool split." in ran.err
+    assert "--ratio)" in psptool("split", "--ratoi", "0.05", code=2).err
 
 
 def test_inspect_shows_every_file_that_psptool_writes_as_json(worked_in, psptool):

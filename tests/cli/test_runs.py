@@ -23,7 +23,7 @@ def test_evaluate_prints_the_keys_that_scripts_rely_on_and_writes_the_same(here,
     assert (RUN / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
+def test_evaluate_shows_streams_and_classes(here):
     out = here("evaluate", RUN).out
     assert all(
         word in out
@@ -31,7 +31,6 @@ def test_evaluate_shows_streams_classes_and_the_unseen_part(here):
             "fusion of all streams",
             "joint stream",
             "motion stream",
-            "Without duplicates",
             "sit down",
         )
     )
@@ -115,6 +114,14 @@ def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
     assert "optim.steps=1 optim.labelled_batch=3" in ran.err
 
 
+def test_the_summary_names_the_terms_of_the_loss_as_the_report_does(here):
+    out = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast").out
+    assert all(f"{name} contrastive loss " in out for name in ("body", "part", "joint"))
+    run = Path(f"{RUN}-2")
+    here("evaluate", run)
+    assert "body contrastive loss" in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_supervised_computes_no_contrast(here):
     run = json.loads(here("train", "--method", "supervised", "--preset", "fast", "--json").out)
     assert "ce" in run
@@ -152,6 +159,11 @@ def test_inspect_of_a_run_shows_recipe_and_scores(here):
     assert "training.optim.steps" in here("inspect", RUN).out
 
 
+def test_demo_checks_its_settings_first(psptool):
+    assert "Did you mean optim.steps?" in psptool("demo", "--set", "optim.step=10", code=2).err
+    assert not Path("psptool-demo").exists()
+
+
 @pytest.mark.slow
 def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     first = psptool("demo")
@@ -160,6 +172,9 @@ def test_demo_compares_both_methods_and_can_run_again(small, psptool):
     supervised, psp, points = (float(value) for value in shown.groups())
     assert points == pytest.approx(psp - supervised, abs=0.11)
     assert "confusion.png" in first.out
+    listed = psptool(*re.search(r"psptool (runs psptool-demo)", first.out)[1].split()).out
+    assert "psptool-demo/runs/" in listed
+    assert "Next: psptool table psptool-demo/runs" in listed
     page = re.search(r"Report: +(.+)", first.out)[1]
     assert Path(page).read_text(encoding="utf-8").startswith("<!doctype html>")
     assert page in first.out.rstrip().splitlines()[-1]
@@ -229,8 +244,8 @@ def test_a_run_of_a_device_that_is_not_here_resumes_on_the_one_that_is(here):
     config["provenance"][0].update(device="cuda:7", hardware="NVIDIA Abacus")
     path.write_text(json.dumps(config))
     ran = here("train", "--out", run)
-    assert "device: cuda:7 -> c" in ran.err
-    assert "hardware: NVIDIA Abacus -> " in ran.err
+    assert "(cuda:7 -> c" in ran.err
+    assert "(NVIDIA Abacus -> " in ran.err
     here("evaluate", run)
     scores = Scores.load(run / "scores.json")
     assert scores.hardware is not None

@@ -189,8 +189,22 @@ def test_runs_lists_state_step_and_score(here):
     assert f"Next: psptool train --resume required --out {RUN}-2" in out
 
 
+def test_runs_shows_changed_settings_in_the_words_of_table(here):
+    here("train", "--split", SPLIT, "--set", "optim.steps=1", "--out", "runs/short")
+    here("evaluate", "runs/short")
+    (name,) = (group["name"] for group in json.loads(here("table", "runs/short", "--json").out)["groups"])
+    assert "psp/fast optim.steps=1" in name
+    told = {row["run"]: row for row in json.loads(here("runs", "--json").out)["runs"]}
+    assert told["runs/short"]["name"] == name
+    assert name in here("runs").out
+
+
 def test_runs_of_a_folder_that_is_absent_is_an_error(psptool):
     assert "psptool train" in psptool("runs", code=2).err
+
+
+def test_runs_are_found_from_the_folder_above(here):
+    assert here("runs", ".", "--json").out == here("runs", "--json").out
 
 
 def test_shorthands_that_are_left_out_change_nothing():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from psptool.cli.evaluate import show
 from psptool.common.errors import PspError
 from psptool.data.store.arrays import PreparedClip
 from psptool.evaluation.api import evaluate, measure
@@ -19,6 +20,7 @@ from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
 from psptool.schemas.training import OptimSettings
 from psptool.training.api import train
+from psptool.view.report import _accuracy, _tiles
 from tests.builtin import NTU60, UCLA
 
 from ..stores import make_clip, write_ucla
@@ -260,3 +262,28 @@ def test_scores_say_how_the_run_was_made(run: Trained) -> None:
 
 def test_scores_of_a_run_without_a_log_leave_its_time_open(run: Trained) -> None:
     assert evaluate(run.folder).seconds is None
+
+
+TOP5, DUPLICATES = "top-5", "without a duplicate"
+
+
+@pytest.mark.parametrize(
+    ("classes", "unseen", "hidden"),
+    [(5, 4, {TOP5}), (6, 10, {DUPLICATES}), (6, 4, set()), (5, 10, {TOP5, DUPLICATES})],
+)
+def test_accuracies_that_tell_nothing_are_hidden(
+    run: Trained, capsys: pytest.CaptureFixture[str], classes: int, unseen: int, hidden: set[str]
+) -> None:
+    scores = evaluate(run.folder).model_copy(
+        update={
+            "clips": 10,
+            "clips_unseen": unseen,
+            "top1_unseen": 0.5,
+            "confusion": tuple((0,) * classes for _ in range(classes)),
+        }
+    )
+    show(run.folder, scores)
+    shown = capsys.readouterr().out.replace("Without duplicates", DUPLICATES)
+    report = f"{_tiles(scores)} {_accuracy(scores)}"
+    for text in (shown, report):
+        assert {word for word in (TOP5, DUPLICATES) if word not in text} == hidden

@@ -112,6 +112,12 @@ def test_what_cannot_be_used_is_told_and_the_rest_goes_on(folder: Path, tmp_path
     assert told["cut.json"[:3]][0] == "truncated"
     assert told[skeleton.name][0] == told["notes.md"][0] == "another format"
     assert "ntu-skeleton, 25 joints" in told[skeleton.name][1]
+    with pytest.raises(PspError) as caught:
+        predict(open_model(folder / "run"), [tmp_path / "notes.md"])
+    assert str(caught.value) == (
+        f"{tmp_path}/notes.md: not in the format of the model's dataset: expected ucla-json or ucla-text. "
+        "For other formats, use psptool.load(...).predict(joints=array) in Python."
+    )
 
 
 def test_what_preparation_noted_of_a_recording_is_passed_on(folder: Path, tmp_path: Path) -> None:

@@ -167,6 +167,6 @@ def test_the_command_counts_the_joints_and_the_report_names_the_clip(tmp_path, m
     with pytest.raises(SystemExit) as ended:
         app(["prepare", "ucla", "--raw", "raw", "--jobs", "1"])
     assert ended.value.code == 0
-    assert "missing joints interpolated" in capsys.readouterr().out
+    assert "interpolated joints" in capsys.readouterr().out
     report = json.loads((tmp_path / "data" / "ucla.report.json").read_text())
     assert report["notes"][0]["note"].startswith("1 missing joints")

@@ -27,13 +27,13 @@ __all__ = ["files", "once"]
 @pytest.mark.parametrize(
     ("old", "words"),
     [
-        ({"hardware": "Abacus, 8 threads"}, "hardware: Abacus, 8 threads -> "),
-        ({"commit": "a" * 40}, f"commit: {'a' * 40} -> "),
-        ({"tool_version": "0.0.1"}, "tool_version: 0.0.1 -> "),
-        ({"torch_version": "1.0"}, "torch_version: 1.0 -> "),
-        ({"device": "cuda:1"}, "device: cuda:1 -> cpu"),
-        ({"processes": 4}, "processes: 4 -> 1"),
-        ({"clips_on": "host"}, "clips_on: host -> device"),
+        ({"hardware": "Abacus, 8 threads"}, "the hardware is another one (Abacus, 8 threads -> "),
+        ({"commit": "a" * 40}, f"the source of psptool has another commit ({'a' * 40} -> "),
+        ({"tool_version": "0.0.1"}, "the version of psptool is another one (0.0.1 -> "),
+        ({"torch_version": "1.0"}, "the version of PyTorch is another one (1.0 -> "),
+        ({"device": "cuda:1"}, "the device is another one (cuda:1 -> cpu)"),
+        ({"processes": 4}, "the number of processes is another one (4 -> 1)"),
+        ({"clips_on": "host"}, "the clips are in another memory (host -> device)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -46,7 +46,7 @@ def test_each_difference_of_provenance_is_in_the_warning(
     there = config.model_copy(update={"provenance": (config.latest.model_copy(update=old),)})
     warning = provenance_warning(there, now)
     assert warning is not None
-    assert f"resumed at step 3 with different provenance: {words}" in warning
+    assert f"resumed at step 3: {words}" in warning
     assert "may differ in rounding" in warning
 
 
@@ -57,8 +57,8 @@ def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(files: Fi
     done = go(files, SHORT, resume="required", on_warning=warned.append)
     assert done.folder == there.path
     (warning,) = warned
-    assert f"{there.path}: resumed at step 3 with different provenance: " in warning
-    assert all(f"{key}: {value} -> " in warning for key, value in old.items())
+    assert f"{there.path}: resumed at step 3: " in warning
+    assert all(f"({value} -> " in warning for value in old.values())
     assert "may differ in rounding" in warning
     first, second = RunConfig.load(there.config).provenance
     assert (first.from_step, second.from_step) == (0, 3)

@@ -200,7 +200,7 @@ def test_file_paths_and_checkpoint_interval_may_change(files: Files) -> None:
     done = go(files, change(SHORT, checkpoint_every=0), resume="required", on_warning=warned.append)
     assert done.folder == there.path
     (words,) = warned
-    assert f"data_path: elsewhere.h5 -> {files.data}" in words
+    assert f"the dataset has another path (elsewhere.h5 -> {files.data})" in words
     assert "rounding" not in words
     assert RunConfig.load(there.config).latest.data_path == str(files.data)
 
@@ -226,14 +226,18 @@ def test_a_finished_run_is_reported_and_not_changed(files: Files) -> None:
         go(files, out=done.folder, resume="required")
 
 
-def test_a_run_that_another_process_trains_is_not_resumed(files: Files) -> None:
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_training_that_is_running_is_not_started_twice(files: Files, checkpointed: bool) -> None:
     there = stopped(files)
+    if not checkpointed:
+        there.resume.unlink()
     with there.acquire_lock():
         with pytest.raises(PspError, match="another psptool process is training in this folder"):
-            go(files, out=there.path, resume="required")
-        said: list[str] = []
-        assert go(files, resume="auto", on_message=said.append).folder == Path(f"{there.path}-2")
-        assert "another psptool process" in said[0]
+            go(files, out=there.path, resume="auto")
+        with pytest.raises(PspError, match=rf"{there.path}: this training is already running.*--resume off"):
+            go(files, resume="auto")
+        assert [path.name for path in there.path.parent.iterdir()] == [there.path.name]
+        assert go(files, change(SHORT, seed=1), resume="auto").folder == Path(f"{there.path}-2")
     assert go(files, resume="auto").folder == there.path
 
 

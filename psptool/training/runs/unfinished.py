@@ -27,7 +27,7 @@ class RunSlot:
         state: Content of ``resume.pt``; None if the training starts at step 0.
         finished: Whether the run is already finished.
         skipped: Unfinished runs of the same split, method and preset that cannot be resumed, newest first, each with
-            the reason: another identity, or another process is training in the folder.
+            the reason, such as another identity.
         unreadable: Folders with a ``resume.pt`` whose configuration cannot be read, each with the reason.
         held: Open file that holds the lock of the folder.
     """
@@ -84,7 +84,8 @@ def resolve_run(
 
     Raises:
         PspError: There is nothing to resume (``required``); the run in ``out`` has another identity or a damaged
-            configuration, or another process is training in it; a folder cannot be created.
+            configuration, or another process is training in it; the same training is running in ``runs`` (except for
+            ``off``); a folder cannot be created.
     """
     if resume != "off" and out is not None and (resume == "auto" or RunFolder(out).config.exists()):
         return _resolve_folder(RunFolder(out), config, resume, precisions)
@@ -107,7 +108,13 @@ def resolve_run(
                     return replace(slot, skipped=tuple(skipped), unreadable=tuple(unreadable))
                 if slot.held is not None:
                     slot.held.close()
-            except PspError as error:  # Another process is training in it, or has finished it meanwhile.
+            except PspError as error:
+                if folder.in_use:
+                    raise PspError(
+                        f"{folder.path}: this training is already running in this folder",
+                        fix="Wait until it has finished. For another one, use --out, --seed or --resume off.",
+                    ) from error
+                # Another process has finished it meanwhile.
                 reasons = [error.what.removeprefix(f"{folder.path}: ")]
         if folder.resume.exists():
             skipped.append((folder.path, "; ".join(reasons)))

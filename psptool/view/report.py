@@ -70,7 +70,7 @@ def report_page(run: Path, scores: Scores, clips: EvaluatedClips) -> str:
         confusion_note=CONFUSION_NOTE,
         many_classes=len(scores.per_class) > FEW_CLASSES,
         per_class=[(name, value, True) for name, value in scores.per_class.items()],
-        curves=[Markup(svg) for svg in _curves(RunFolder(run).log)],
+        curves=[Markup(svg) for svg in _curves(RunFolder(run))],
         errors=[{"name": clip.name, "action": clip.action, "predicted": predicted(clip)} for clip in errors],
         entries=legend(errors),
         configuration=table((), _configuration(config)),
@@ -128,9 +128,10 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
     return {"text": text, "chart": dot_chart(rows), "warnings": found.warnings}
 
 
-def _curves(log: Path) -> list[str]:
+def _curves(folder: RunFolder) -> list[str]:
+    """The learning curves as SVG; none if the log cannot be read."""
     try:
-        return curves_svgs(RunFolder(log.parent).read_log())
+        return curves_svgs(folder.read_log())
     except PspError:
         return []
 

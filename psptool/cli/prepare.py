@@ -20,6 +20,7 @@ from psptool.cli.console import (
     warn,
     warn_of_lost,
 )
+from psptool.cli.newest import DATASET, make_newest
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 from psptool.common.text import counted
@@ -170,6 +171,7 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     report, counts = done.report, done.report.counts
     if done.current:
         note(f"{done.path}: already current; --force prepares it again")
+        make_newest(DATASET, done.path)
     if counts.quarantined:
         clips = counted(counts.quarantined, "clip")
         warn(f"{clips} excluded (malformed); {done.report_path} gives the reason for each")

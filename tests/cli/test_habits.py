@@ -47,11 +47,30 @@ def test_dry_run_writes_nothing(psptool, ucla_raw):
 
 def test_current_dataset_is_left_alone_and_said(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
-    before = Path("data/ucla.h5").stat().st_mtime_ns
+    before = Path("data/ucla.h5").stat().st_ino
     assert "already current" in psptool("prepare", "ucla", "--raw", ucla_raw).err
-    assert Path("data/ucla.h5").stat().st_mtime_ns == before
+    assert Path("data/ucla.h5").stat().st_ino == before
     psptool("prepare", "ucla", "--raw", ucla_raw, "--force")
-    assert Path("data/ucla.h5").stat().st_mtime_ns != before
+    assert Path("data/ucla.h5").stat().st_ino != before
+
+
+def test_current_dataset_becomes_the_newest(psptool, ucla_raw):
+    prepare = ("prepare", "ucla", "--raw", ucla_raw)
+    psptool(*prepare)
+    psptool(*prepare, "--align", "robust", "--out", "data/robust.h5")
+    os.utime("data/ucla.h5", (1, 1))
+    psptool(*prepare)
+    assert "dataset: data/ucla.h5 (the newest of 2)" in psptool("split", "--ratio", "0.5").err
+
+
+def test_current_dataset_that_cannot_become_the_newest_is_said(psptool, ucla_raw, monkeypatch):
+    def refused(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    monkeypatch.setattr(os, "utime", refused)
+    ran = psptool("prepare", "ucla", "--raw", ucla_raw)
+    assert "data/ucla.h5: not made the newest dataset (Operation not permitted)" in ran.err
 
 
 def test_current_split_becomes_the_newest(psptool, ucla_raw):

@@ -60,7 +60,7 @@ def prepare(
     jobs: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to use.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a malformed clip.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Prepare again, even if up to date.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Prepare again even if nothing changed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -74,7 +74,9 @@ def prepare(
     settings, workers = _settings(dataset, align), _workers(jobs)
     try:
         if dry_run:
-            estimate = pipeline.estimate(dataset, sources, out, settings, jobs=workers, on_message=note)
+            estimate = pipeline.estimate(
+                dataset, sources, out, settings, jobs=workers, on_message=note, on_warning=warn
+            )
             _tell_estimate(estimate, as_json)
             return
         done = run_preparation(
@@ -139,6 +141,7 @@ def run_preparation(
             force=force,
             progress=report,
             on_message=note,
+            on_warning=warn,
         )
 
 

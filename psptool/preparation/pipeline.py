@@ -96,6 +96,7 @@ def prepare(
     force: bool = False,
     progress: ProgressCallback | None = None,
     on_message: MessageCallback | None = None,
+    on_warning: MessageCallback = lambda warning: None,
 ) -> Preparation:
     """Prepare raw recordings.
 
@@ -113,6 +114,7 @@ def prepare(
         progress: Called after every batch of clips.
         on_message: Called with a message before functions are compiled, which happens once per machine, and with one
             for each protocol of which clips are in neither list.
+        on_warning: Called with each warning, before the first clip.
 
     Raises:
         PspError: No clip is usable; two recordings with one clip name differ; a file cannot be read or written; the
@@ -128,6 +130,7 @@ def prepare(
     if report is not None:
         _check_strict(strict, path, report.quarantined)
         return Preparation(path, report_path, report, True, time.perf_counter() - began, raw_input.raw_bytes)
+    _warn_of_replacement(path, settings, on_warning)
     make_folder(path)
     load_kernels(raw_input.reader, jobs, on_message)
     needed, estimated = take_sample(raw_input, settings).scaled_to(raw_input)
@@ -195,6 +198,7 @@ def estimate(
     *,
     jobs: int = 1,
     on_message: MessageCallback | None = None,
+    on_warning: MessageCallback = lambda warning: None,
 ) -> Estimate:
     """Estimate size and duration of `prepare` with these arguments, without writing.
 
@@ -209,6 +213,8 @@ def estimate(
     sample = take_sample(raw_input, settings)
     size, seconds = sample.scaled_to(raw_input)
     current = _current_report(path, raw_input) is not None
+    if not current:
+        _warn_of_replacement(path, settings, on_warning)
     return Estimate(
         path, raw_input, current, size, None if seconds is None else seconds / jobs, sample.bad, sample.clips
     )
@@ -234,6 +240,22 @@ def _current_report(path: Path, raw_input: RawInput) -> PreparationReport | None
     except PspError:
         return None
     return report if same else None
+
+
+def _warn_of_replacement(path: Path, settings: PreparationSettings, on_warning: MessageCallback) -> None:
+    """Send a warning if ``path`` is a dataset that was prepared with other settings."""
+    try:
+        with open_store(path) as store:
+            old = store.manifest.settings
+    except PspError:
+        return
+    changed = [key for key, value in settings if value != getattr(old, key)]
+    if changed:
+        before, now = (", ".join(f"{key}={getattr(one, key)}" for key in changed) for one in (old, settings))
+        on_warning(
+            f"{path}: the new dataset ({now}) replaces the one prepared with {before}; runs trained on the old one "
+            "cannot be evaluated with the new one; --out keeps both"
+        )
 
 
 def _check_strict(strict: bool, path: Path, quarantined: Sequence[LeftOut]) -> None:

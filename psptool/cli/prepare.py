@@ -40,6 +40,9 @@ EXAMPLES = examples(
     "psptool prepare mine.yaml --raw recordings --dry-run",
 )
 
+MOST_REASONS = 10
+"""The number of reasons that the table lists."""
+
 
 def prepare(
     dataset: Annotated[
@@ -219,7 +222,11 @@ def _lost(skipped: Sequence[LeftOut]) -> list[str]:
 
 
 def _indented(left_out: Sequence[LeftOut]) -> list[tuple[str, object]]:
-    return [(f"  {reason}", number) for reason, number in _reasons(left_out).items()]
+    reasons = list(_reasons(left_out).items())
+    shown, others = reasons[:MOST_REASONS], reasons[MOST_REASONS:]
+    if others:
+        shown.append((counted(len(others), "other reason"), sum(number for _, number in others)))
+    return [(f"  {reason}", number) for reason, number in shown]
 
 
 def _tell_estimate(found: Estimate, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.compiling import MessageCallback, load_kernels
 from psptool.preparation.parallel import Workers, run_ordered
-from psptool.preparation.raw_input import RawInput, find_raw_input, unlisted_notes
+from psptool.preparation.raw_input import RawInput, empty_class_warnings, find_raw_input, unlisted_notes
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.sampling import check_disk, take_sample
 from psptool.preparation.worker import prepare_task, tasks
@@ -122,7 +122,7 @@ def prepare(
     """
     datasets = find_datasets(dataset)
     settings = settings or settings_for(datasets[-1])
-    raw_input = _raw_input(datasets, raw, settings, on_message)
+    raw_input = _raw_input(datasets, raw, settings, on_message, on_warning)
     path = _out(out, raw_input)
     report_path = report_beside(path)
     report = None if force else _current_report(path, raw_input)
@@ -162,9 +162,12 @@ def _raw_input(
     raw: Sequence[Path],
     settings: PreparationSettings,
     on_message: MessageCallback | None,
+    on_warning: MessageCallback,
 ) -> RawInput:
-    """As `find_raw_input`, with a message for each protocol of which clips are in neither list."""
+    """As `find_raw_input`, with a message for each protocol of which clips are in neither list, and warnings."""
     raw_input = find_raw_input(datasets, raw, settings)
+    for warning in empty_class_warnings(raw_input):
+        on_warning(warning)
     if on_message is not None:
         for text in unlisted_notes(raw_input.dataset, [copies[0].name for copies in raw_input.clips]):
             on_message(text)
@@ -207,7 +210,7 @@ def estimate(
     """
     datasets = find_datasets(dataset)
     settings = settings or settings_for(datasets[-1])
-    raw_input = _raw_input(datasets, raw, settings, on_message)
+    raw_input = _raw_input(datasets, raw, settings, on_message, on_warning)
     path = _out(out, raw_input)
     load_kernels(raw_input.reader, jobs, on_message)
     sample = take_sample(raw_input, settings)

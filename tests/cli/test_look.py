@@ -8,6 +8,9 @@ from pathlib import Path
 import h5py
 import pytest
 
+from psptool.cli.prepare import MOST_REASONS, _indented
+from psptool.schemas.report import LeftOut
+
 
 @pytest.fixture
 def prepared(psptool, ucla_raw):
@@ -84,3 +87,10 @@ def test_evaluate_begins_with_the_accuracy_and_numbers_agree_with_nouns(worked_i
     one = sorted(Path("all_sqe").iterdir())[0]
     out = psptool("predict", one, "--model", "runs/ucla-xview-0.05-s0-psp-fast").out
     assert out.startswith("1 recording ")
+
+
+def test_prepare_lists_the_most_frequent_reasons():
+    skipped = [LeftOut(name=f"f{n}", source=f"f{n}", reason=f"reason {n // 2}") for n in range(25)]
+    rows = _indented(skipped)
+    assert rows[0] == ("  reason 0", 2)
+    assert rows[MOST_REASONS:] == [("  3 other reasons", 5)]

@@ -14,6 +14,7 @@ import pytest
 from psptool.cli import console
 from psptool.common.errors import PspError
 from psptool.common.text import counted
+from psptool.schemas.published import artefacts
 from tests.cli.conftest import Terminal, files
 
 
@@ -168,6 +169,21 @@ def test_closed_stdout_is_no_traceback(tmp_path):
     )  # fmt: skip
     assert ran.stdout.startswith("key")
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["schemas", "split"])
+def test_files_are_written_before_their_names_are_printed(psptool, ucla_raw, monkeypatch, command):
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    arguments = {"schemas": ("schemas",), "split": ("split", "--ratio", "0.5")}[command]
+
+    def closed(_: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(console, "_echo", closed)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the command sets it to None
+    psptool(*arguments, code=1)
+    written = {"schemas": "schemas/*.json", "split": "splits/*.json"}[command]
+    assert len(list(Path().glob(written))) == {"schemas": len(artefacts()), "split": 1}[command]
 
 
 @pytest.mark.parametrize("no_color", [False, True])

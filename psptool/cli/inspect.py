@@ -162,6 +162,7 @@ def _split(path: Path) -> dict[str, Any]:
 
 
 def _report(path: Path) -> dict[str, Any]:
+    from psptool.preparation.raw_input import LISTED
     from psptool.schemas.report import PreparationReport
 
     report = PreparationReport.load(path)
@@ -172,6 +173,7 @@ def _report(path: Path) -> dict[str, Any]:
         "repeated": report.repeated,
         **report.counts.model_dump(),
         "skipped_by_reason": dict(Counter(clip.reason for clip in report.skipped).most_common()),
+        "skipped_files": {clip.source: clip.reason for clip in report.skipped if clip.reason != LISTED},
         "quarantined_by_reason": dict(Counter(clip.reason for clip in report.quarantined).most_common()),
         "quarantined_clips": {clip.name: clip.detail or clip.reason for clip in report.quarantined},
         "duplicate_pairs": len(report.duplicates),

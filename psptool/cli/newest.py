@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from psptool.cli.console import note
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, system_message
 from psptool.common.paths import MAX_JSON, newest_first, read_text
 
 
@@ -107,6 +108,16 @@ def _refuse_bare_name(stage: Stage, given: Path) -> None:
     named = [path for path in sorted(Path().glob(stage.pattern)) if str(given) in (path.name, path.stem)]
     if named and not given.exists():
         raise PspError(f"{given}: there is no such {stage.noun}", fix=f"Did you mean {named[0]}?")
+
+
+def make_newest(stage: Stage, path: Path) -> None:
+    """Update the modification time of an artefact that is current already, so that `choose` takes it."""
+    try:
+        os.utime(path)
+    except OSError as error:
+        note(
+            f"{path}: not made the newest {stage.noun} ({system_message(error)}); select it with {stage.option}"
+        )
 
 
 def _refuse_unfinished() -> None:

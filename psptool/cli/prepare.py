@@ -20,6 +20,7 @@ from psptool.cli.console import (
     warn,
     warn_of_lost,
 )
+from psptool.cli.newest import DATASET, make_newest
 from psptool.cli.progress import ProgressReport
 from psptool.common.errors import PspError
 from psptool.common.text import counted
@@ -38,6 +39,9 @@ EXAMPLES = examples(
     "psptool prepare ucla --raw all_sqe --align released --out released/ucla.h5",
     "psptool prepare mine.yaml --raw recordings --dry-run",
 )
+
+MOST_REASONS = 10
+"""The number of reasons that the table lists."""
 
 
 def prepare(
@@ -59,7 +63,7 @@ def prepare(
     jobs: Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to use.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a malformed clip.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Prepare again, even if up to date.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Prepare again even if nothing changed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -73,7 +77,9 @@ def prepare(
     settings, workers = _settings(dataset, align), _workers(jobs)
     try:
         if dry_run:
-            estimate = pipeline.estimate(dataset, sources, out, settings, jobs=workers, on_message=note)
+            estimate = pipeline.estimate(
+                dataset, sources, out, settings, jobs=workers, on_message=note, on_warning=warn
+            )
             _tell_estimate(estimate, as_json)
             return
         done = run_preparation(
@@ -138,6 +144,7 @@ def run_preparation(
             force=force,
             progress=report,
             on_message=note,
+            on_warning=warn,
         )
 
 
@@ -170,6 +177,7 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     report, counts = done.report, done.report.counts
     if done.current:
         note(f"{done.path}: already current; --force prepares it again")
+        make_newest(DATASET, done.path)
     if counts.quarantined:
         clips = counted(counts.quarantined, "clip")
         warn(f"{clips} excluded (malformed); {done.report_path} gives the reason for each")
@@ -212,7 +220,11 @@ def _lost(skipped: Sequence[LeftOut]) -> list[str]:
 
 
 def _indented(left_out: Sequence[LeftOut]) -> list[tuple[str, object]]:
-    return [(f"  {reason}", number) for reason, number in _reasons(left_out).items()]
+    reasons = list(_reasons(left_out).items())
+    shown, others = reasons[:MOST_REASONS], reasons[MOST_REASONS:]
+    if others:
+        shown.append((counted(len(others), "other reason"), sum(number for _, number in others)))
+    return [(f"  {reason}", number) for reason, number in shown]
 
 
 def _tell_estimate(found: Estimate, as_json: bool) -> None:

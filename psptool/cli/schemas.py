@@ -56,6 +56,7 @@ def schemas(
         return
     for path, text in texts.items():
         write_whole(path, text)
+    for path in texts:  # now that all are written: stdout may be a pipe that is closed early
         say(str(path))
 
 

@@ -61,7 +61,7 @@ def split(
     # First, so that a wrong ratio is reported before a missing dataset.
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
     with open_store(choose(DATASET, data)) as store:
-        requests = each_request(store, request)
+        protocols, requests = store.manifest.description.protocols, each_request(store, request)
         if len(requests) > 1 and out is not None:
             raise PspError(
                 "--out",
@@ -89,7 +89,18 @@ def split(
         return
     for made in splits:
         _show(made)
-    next_step("psptool train" if out is None else f"psptool train --split {out}")
+    if len(splits) > 1:
+        loop = _glob(splits[0], protocol or next(iter(protocols)))
+        next_step(f'for split in {loop}; do psptool train --split "$split"; done')
+    else:
+        next_step("psptool train" if out is None else f"psptool train --split {out}")
+
+
+def _glob(made: MadeSplit, protocol: str) -> Path:
+    """The shell pattern for the files of all splits of a leave-one-out protocol; ``made`` is one of them."""
+    assert made.path is not None  # it was saved
+    start = f"{made.split.dataset}-{made.split.protocol}"
+    return made.path.with_name(f"{made.split.dataset}-{protocol}-*{made.path.name.removeprefix(start)}")
 
 
 def _show(made: MadeSplit) -> None:

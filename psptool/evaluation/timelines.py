@@ -78,7 +78,7 @@ def predict_windows(
                         name=source.name,
                         source=str(source.files[0]),
                         frames=recording.frames,
-                        notes=recording.notes,
+                        notes=(*recording.notes, *_shorter(recording.frames, length, rate)),
                         windows=tuple(windows),
                     )
                 )
@@ -135,6 +135,13 @@ def window_spans(frames: int, length: int, step: int) -> list[tuple[int, int]]:
     """
     end = max(frames - length, 0)
     return [(first, min(first + length, frames) - 1) for first in (*range(0, end, step), end)]
+
+
+def _shorter(frames: int, length: int, rate: float) -> tuple[str, ...]:
+    """A note if the recording is shorter than a window."""
+    if frames >= length:
+        return ()
+    return (f"shorter than a window of {length / rate:.4g} s: one window of {frames / rate:.4g} s",)
 
 
 def _frames(option: str, seconds: float, frame_rate: float) -> int:

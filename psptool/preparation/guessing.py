@@ -373,7 +373,7 @@ def _names(files: Sequence[FileRef], found: Guess) -> None:
         pattern = name_pattern(tails)
         if pattern is not None:
             matches = [match for tail in tails if (match := re.fullmatch(pattern, tail))]
-            labels = sorted({match["label"] for match in matches}, key=lambda text: (len(text), text))
+            labels = in_order({match["label"] for match in matches})
             if 1 < len(labels) <= MOST_CLASSES and len(matches) >= 0.9 * len(tails):
                 found.values["clips"] = {"pattern": pattern}
                 found.comments["clips"] = f"Matches {len(matches)} of {len(tails)} names, such as {tails[0]}"
@@ -390,6 +390,11 @@ def _names(files: Sequence[FileRef], found: Guess) -> None:
     )
     found.values["classes"] = ["first class", "second class"]
     found.comments["classes"] = "The values of label in the table"
+
+
+def in_order(labels: set[str]) -> list[str]:
+    """Labels in alphabetical order, numbers in ascending order."""
+    return sorted(labels, key=lambda text: (len(text) if text.isdigit() else 0, text))
 
 
 def name_pattern(names: Sequence[str]) -> str | None:

@@ -65,7 +65,9 @@ def name_clips(
             if named is None and description.clips.pattern is None:
                 reason = "no label"
             elif named is None:
-                reason = f"the name is not {description.clips.in_words} with a known class"
+                reason = description.parse.problem(_path(source)) or (
+                    f"the name is not {description.clips.in_words}"
+                )
             else:
                 name, key = named
         if not CLIP_NAME.fullmatch(name):
@@ -135,10 +137,7 @@ def _row(description: DatasetDescription, values: Mapping[str, str], line: int) 
         if values[field]:
             number = description.parse.number(field, values[field])
             if number is None:
-                kind = (
-                    "a class of the description" if field == "label" else "a number or a name in clips.values"
-                )
-                problem = problem or f"{field} {values[field]!r:.60} is not {kind}"
+                problem = problem or description.parse.unknown(field, values[field])
             else:
                 numbers[field] = number
     if "label" not in numbers:

@@ -22,7 +22,7 @@ from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.compiling import MessageCallback, load_kernels
 from psptool.preparation.parallel import run_ordered
-from psptool.preparation.raw_input import RawInput, find_raw_input, unlisted_notes
+from psptool.preparation.raw_input import RawInput, empty_class_warnings, find_raw_input, unlisted_notes
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
 from psptool.preparation.sampling import check_disk, take_sample
 from psptool.preparation.worker import prepare_task, tasks
@@ -95,6 +95,7 @@ def prepare(
     force: bool = False,
     progress: ProgressCallback | None = None,
     on_message: MessageCallback | None = None,
+    on_warning: MessageCallback = lambda warning: None,
 ) -> Preparation:
     """Prepare raw recordings.
 
@@ -111,6 +112,7 @@ def prepare(
         progress: Called after every batch of clips.
         on_message: Called with a message before functions are compiled, which happens once per machine, and with one
             for each protocol of which clips are in neither list.
+        on_warning: Called with each warning, before the first clip.
 
     Raises:
         PspError: No clip is usable; two recordings with one clip name differ; a file cannot be read or written; the
@@ -118,7 +120,7 @@ def prepare(
     """
     datasets = find_datasets(dataset)
     settings = settings or settings_for(datasets[-1])
-    raw_input = _raw_input(datasets, raw, settings, on_message)
+    raw_input = _raw_input(datasets, raw, settings, on_message, on_warning)
     path = _out(out, raw_input)
     report_path = report_beside(path)
     report = None if force else _current_report(path, raw_input)
@@ -126,6 +128,7 @@ def prepare(
     if report is not None:
         _check_strict(strict, path, report.quarantined)
         return Preparation(path, report_path, report, True, time.perf_counter() - began, raw_input.raw_bytes)
+    _warn_of_replacement(path, settings, on_warning)
     make_folder(path)
     load_kernels(raw_input.reader, jobs, on_message)
     needed, estimated = take_sample(raw_input, settings).scaled_to(raw_input)
@@ -157,9 +160,12 @@ def _raw_input(
     raw: Sequence[Path],
     settings: PreparationSettings,
     on_message: MessageCallback | None,
+    on_warning: MessageCallback,
 ) -> RawInput:
-    """As `find_raw_input`, with a message for each protocol of which clips are in neither list."""
+    """As `find_raw_input`, with a message for each protocol of which clips are in neither list, and warnings."""
     raw_input = find_raw_input(datasets, raw, settings)
+    for warning in empty_class_warnings(raw_input):
+        on_warning(warning)
     if on_message is not None:
         for text in unlisted_notes(raw_input.dataset, [copies[0].name for copies in raw_input.clips]):
             on_message(text)
@@ -193,6 +199,7 @@ def estimate(
     *,
     jobs: int = 1,
     on_message: MessageCallback | None = None,
+    on_warning: MessageCallback = lambda warning: None,
 ) -> Estimate:
     """Estimate size and duration of `prepare` with these arguments, without writing.
 
@@ -201,12 +208,14 @@ def estimate(
     """
     datasets = find_datasets(dataset)
     settings = settings or settings_for(datasets[-1])
-    raw_input = _raw_input(datasets, raw, settings, on_message)
+    raw_input = _raw_input(datasets, raw, settings, on_message, on_warning)
     path = _out(out, raw_input)
     load_kernels(raw_input.reader, jobs, on_message)
     sample = take_sample(raw_input, settings)
     size, seconds = sample.scaled_to(raw_input)
     current = _current_report(path, raw_input) is not None
+    if not current:
+        _warn_of_replacement(path, settings, on_warning)
     return Estimate(
         path, raw_input, current, size, None if seconds is None else seconds / jobs, sample.bad, sample.clips
     )
@@ -232,6 +241,22 @@ def _current_report(path: Path, raw_input: RawInput) -> PreparationReport | None
     except PspError:
         return None
     return report if same else None
+
+
+def _warn_of_replacement(path: Path, settings: PreparationSettings, on_warning: MessageCallback) -> None:
+    """Send a warning if ``path`` is a dataset that was prepared with other settings."""
+    try:
+        with open_store(path) as store:
+            old = store.manifest.settings
+    except PspError:
+        return
+    changed = [key for key, value in settings if value != getattr(old, key)]
+    if changed:
+        before, now = (", ".join(f"{key}={getattr(one, key)}" for key in changed) for one in (old, settings))
+        on_warning(
+            f"{path}: the new dataset ({now}) replaces the one prepared with {before}; runs trained on the old one "
+            "cannot be evaluated with the new one; --out keeps both"
+        )
 
 
 def _check_strict(strict: bool, path: Path, quarantined: Sequence[LeftOut]) -> None:

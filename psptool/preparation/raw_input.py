@@ -19,8 +19,9 @@ from psptool.formats.readers.base import ClipSource, FileRef, Reader, Stray
 from psptool.formats.readers.making import make_readers
 from psptool.formats.readers.sources import clips_among, list_files
 from psptool.preparation.naming import name_clips
+from psptool.schemas import builtin
 from psptool.schemas.dataset import PreparationSettings
-from psptool.schemas.description import DatasetDescription
+from psptool.schemas.description import NOT_A_CLASS, DatasetDescription
 from psptool.schemas.problems import listed
 from psptool.schemas.protocols import ListProtocol, Protocol
 from psptool.schemas.report import LeftOut
@@ -157,6 +158,21 @@ def unlisted_notes(dataset: DatasetDescription, names: Sequence[str]) -> list[st
                 f"protocol {name}: {clips} in neither list, and so in no split: {listed(neither, 3)}"
             )
     return notes
+
+
+def empty_class_warnings(raw_input: RawInput) -> list[str]:
+    """A warning if classes have no clip; it names the labels that are not classes.
+
+    There is none for a built-in dataset, of which a user may have a part.
+    """
+    dataset = raw_input.dataset
+    labels = {copies[0].key.label for copies in raw_input.clips}
+    empty = [name for label, name in enumerate(dataset.class_names) if label not in labels]
+    if not empty or dataset.name in builtin.dataset_names():
+        return []
+    unknown = sorted({one.reason for one in raw_input.skipped if one.reason.endswith(NOT_A_CLASS)})
+    text = f"{dataset.name}: no clip of {'class' if len(empty) == 1 else 'the classes'} {listed(empty)}"
+    return [f"{text}, but {listed(unknown)}" if unknown else text]
 
 
 def raw_size(copies: ClipCopies) -> int:

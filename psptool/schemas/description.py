@@ -36,6 +36,7 @@ from psptool.schemas.skeleton import JointName, Name, SkeletonDescription
 FIELDS: tuple[keys.Field, ...] = get_args(keys.Field)
 CLIP_NAME = re.compile(r"\w[\w.+ -]{0,254}")
 """Names of clips. They become names of files, so a path is none of them."""
+NOT_A_CLASS = "is not a class of the description"
 MAX_LIST = 2**24
 """Largest file with a list of clip names, in bytes: NTU 120's lists have 2 MB."""
 _MOST_PATTERN = 500
@@ -156,6 +157,21 @@ class NameParser:
             return None
         key = self._key(match)
         return None if key is None else (match["clip_"].strip("/").replace("/", "_"), key)
+
+    def problem(self, path: str) -> str:
+        """The value without a number in a path, as for `of_path`, that matches the pattern; empty if there is none."""
+        if "/" in self.pattern:
+            match = _match(self._path_regex, path)
+        else:
+            match = _match(self._regex, path.rpartition("/")[2])
+        values = () if match is None else [(group, match[group]) for _, group, _ in self._places]
+        return next((self.unknown(*one) for one in values if one[1] and self.number(*one) is None), "")
+
+    @staticmethod
+    def unknown(group: str, text: str) -> str:
+        """The problem with the text of a field that has no number."""
+        kind = NOT_A_CLASS if group == "label" else "is not a number or a name in clips.values"
+        return f"{group} {text!r:.60} {kind}"
 
     def _key(self, match: regex.Match[str]) -> ClipKey | None:
         numbers = [-1, -1, -1, -1, -1]

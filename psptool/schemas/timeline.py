@@ -35,7 +35,7 @@ class Timeline(Strict):
         description="First file of the recording: the path as given; for an archive, with the member's name"
     )
     frames: int = Field(ge=1, description="Frames of the recording")
-    notes: tuple[str, ...] = Field((), description="Notes of the reader on the whole recording")
+    notes: tuple[str, ...] = Field((), description="Notes on the whole recording")
     windows: tuple[PredictedWindow, ...] = Field(min_length=1)
 
 

@@ -14,6 +14,7 @@ import pytest
 from psptool.cli import console
 from psptool.common.errors import PspError
 from psptool.common.text import counted
+from psptool.schemas.published import artefacts
 from tests.cli.conftest import Terminal, files
 
 
@@ -47,11 +48,30 @@ def test_dry_run_writes_nothing(psptool, ucla_raw):
 
 def test_current_dataset_is_left_alone_and_said(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
-    before = Path("data/ucla.h5").stat().st_mtime_ns
+    before = Path("data/ucla.h5").stat().st_ino
     assert "already current" in psptool("prepare", "ucla", "--raw", ucla_raw).err
-    assert Path("data/ucla.h5").stat().st_mtime_ns == before
+    assert Path("data/ucla.h5").stat().st_ino == before
     psptool("prepare", "ucla", "--raw", ucla_raw, "--force")
-    assert Path("data/ucla.h5").stat().st_mtime_ns != before
+    assert Path("data/ucla.h5").stat().st_ino != before
+
+
+def test_current_dataset_becomes_the_newest(psptool, ucla_raw):
+    prepare = ("prepare", "ucla", "--raw", ucla_raw)
+    psptool(*prepare)
+    psptool(*prepare, "--align", "robust", "--out", "data/robust.h5")
+    os.utime("data/ucla.h5", (1, 1))
+    psptool(*prepare)
+    assert "dataset: data/ucla.h5 (the newest of 2)" in psptool("split", "--ratio", "0.5").err
+
+
+def test_current_dataset_that_cannot_become_the_newest_is_said(psptool, ucla_raw, monkeypatch):
+    def refused(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    monkeypatch.setattr(os, "utime", refused)
+    ran = psptool("prepare", "ucla", "--raw", ucla_raw)
+    assert "data/ucla.h5: not made the newest dataset (Operation not permitted)" in ran.err
 
 
 def test_current_split_becomes_the_newest(psptool, ucla_raw):
@@ -149,6 +169,21 @@ def test_closed_stdout_is_no_traceback(tmp_path):
     )  # fmt: skip
     assert ran.stdout.startswith("key")
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["schemas", "split"])
+def test_files_are_written_before_their_names_are_printed(psptool, ucla_raw, monkeypatch, command):
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    arguments = {"schemas": ("schemas",), "split": ("split", "--ratio", "0.5")}[command]
+
+    def closed(_: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(console, "_echo", closed)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the command sets it to None
+    psptool(*arguments, code=1)
+    written = {"schemas": "schemas/*.json", "split": "splits/*.json"}[command]
+    assert len(list(Path().glob(written))) == {"schemas": len(artefacts()), "split": 1}[command]
 
 
 @pytest.mark.parametrize("no_color", [False, True])

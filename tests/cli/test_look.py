@@ -8,6 +8,10 @@ from pathlib import Path
 import h5py
 import pytest
 
+from psptool.cli.prepare import MOST_REASONS, _indented
+from psptool.formats.synthesis.writing import write_ntu
+from psptool.schemas.report import LeftOut
+
 
 @pytest.fixture
 def prepared(psptool, ucla_raw):
@@ -112,3 +116,21 @@ def test_evaluate_begins_with_the_accuracy_and_numbers_agree_with_nouns(worked_i
     one = sorted(Path("all_sqe").iterdir())[0]
     out = psptool("predict", one, "--model", "runs/ucla-xview-0.05-s0-psp-fast").out
     assert out.startswith("1 recording ")
+
+
+def test_inspect_of_a_report_names_skipped_files(psptool, ucla_raw):
+    names = ["S001C001P001R001A007.skeleton", "S001C002P005R002A008.skeleton", "other.skeleton"]
+    Path("raw").mkdir()
+    write_ntu(Path("raw"), [Path(name).stem for name in names[:2]])
+    Path("raw/other.skeleton").touch()
+    psptool("prepare", "ntu", "--raw", "raw", "--jobs", 1)
+    seen = json.loads(psptool("inspect", "data/ntu60.report.json", "--json").out)
+    assert seen["skipped_by_reason"]["missing-skeleton list"] == 1
+    assert seen["skipped_files"] == {"raw/other.skeleton": "the name is not SsssCcccPpppRrrrAaaa"}
+
+
+def test_prepare_lists_the_most_frequent_reasons():
+    skipped = [LeftOut(name=f"f{n}", source=f"f{n}", reason=f"reason {n // 2}") for n in range(25)]
+    rows = _indented(skipped)
+    assert rows[0] == ("  reason 0", 2)
+    assert rows[MOST_REASONS:] == [("  3 other reasons", 5)]

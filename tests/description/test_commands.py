@@ -58,6 +58,10 @@ def test_split_makes_one_file_for_each_value_of_leave_one_out(prepared: Psptool)
     ]  # fmt: skip
     for path in Path("splits").iterdir():
         assert "identical" in prepared("split", "--check", path).out
+    following = prepared("split", "--count", 2, "--validation", "view=2").out.splitlines()[-1]
+    assert following == (
+        'Next: for split in splits/own-loso-*-k2-s0-val-view-2.json; do psptool train --split "$split"; done'
+    )
     ran = prepared("split", "--count", 2, "--out", "one.json", code=2)
     assert "one file for 2 splits" in ran.err
     assert not Path("one.json").exists()

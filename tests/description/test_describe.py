@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from psptool.data.store.reading import open_store
-from psptool.preparation.guessing import guess, name_pattern
+from psptool.preparation.guessing import guess, in_order, name_pattern
 from psptool.schemas.builtin import builtin_dataset, dataset_names, load_description
 from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.schemas.skeleton import SkeletonDescription
@@ -84,6 +84,11 @@ def test_names_without_classes_have_no_pattern(names: list[str]) -> None:
     assert name_pattern(names) is None
 
 
+def test_classes_are_in_alphabetical_order_and_numbers_in_ascending_order() -> None:
+    assert in_order({"throw", "sit_down", "pick_up"}) == ["pick_up", "sit_down", "throw"]
+    assert in_order({"10", "2", "1"}) == ["1", "2", "10"]
+
+
 @pytest.mark.parametrize("skeleton", FORMATS)
 def test_a_guess_can_be_prepared_after_its_frame_rate_and_unit_are_checked(
     psptool: Psptool, skeleton: str
@@ -95,7 +100,7 @@ def test_a_guess_can_be_prepared_after_its_frame_rate_and_unit_are_checked(
     assert values["skeleton"] == skeleton
     assert values["format"]["reader"] == given["format"]["reader"]  # type: ignore[index]
     if skeleton != "coco17":
-        assert values["classes"] == sorted(CLASSES, key=lambda name: (len(name), name))
+        assert values["classes"] == sorted(CLASSES)
         assert "leave_one_out" in values["protocols"]["loso"]
     psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
     with open_store("data/raw.h5") as store:

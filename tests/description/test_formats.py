@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from psptool.data.store.reading import open_store
+from psptool.formats.synthesis.writing import write_ucla
 from psptool.schemas.builtin_skeletons import builtin_skeleton
 from psptool.schemas.protocols import FieldProtocol, ListProtocol
 from tests.cli.conftest import Psptool
@@ -201,6 +202,33 @@ def test_segments_of_a_long_recording_are_clips_and_wrong_ranges_are_reported(ps
     with open_store("data/own.h5") as store:
         assert store.names == ("long_000100_000111", "long_000112_000135")
         assert [clip.joint.shape[1] for clip in store] == [12, 24]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)",
+        r"raw/(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)",
+    ],
+)
+def test_label_that_is_not_a_class_is_said(psptool: Psptool, pattern: str) -> None:
+    Path("raw").mkdir()
+    values = {"name": "own", "classes": ["walk", "sti"], **azure_arrays(Path("raw"))}
+    Path("own.yaml").write_text(yaml.safe_dump({**values, "clips": {"pattern": pattern}}))
+    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, "--json")
+    assert json.loads(told.out)["skipped_by_reason"] == {"label 'sit' is not a class of the description": 6}
+    assert "own: no clip of class sti, but label 'sit' is not a class of the description" in told.err
+
+
+def test_classes_without_clips_are_said_except_of_a_built_in_dataset(psptool: Psptool) -> None:
+    Path("raw").mkdir()
+    pattern = r"(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)"
+    values = {**azure_arrays(Path("raw")), "clips": {"pattern": pattern}, "classes": ["walk", "sit", "run"]}
+    Path("own.yaml").write_text(yaml.safe_dump({"name": "own", **values}))
+    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    assert "warning: own: no clip of class run\n" in told.err
+    write_ucla(Path("ucla"), ["a01_s01_e00_v01"])
+    assert psptool("prepare", "ucla", "--raw", "ucla", "--jobs", 1, "--quiet").err == ""
 
 
 @pytest.mark.parametrize(

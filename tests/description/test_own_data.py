@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -10,43 +9,37 @@ from pathlib import Path
 import pytest
 
 import psptool as package
-from psptool.formats.synthesis.writing import write_ucla
-from psptool.schemas.builtin_skeletons import builtin_skeleton
 from tests.cli.conftest import Psptool
 
 PAGE = (Path(package.__file__).parent / "OWN_DATA.md").read_text(encoding="utf-8")
-ACTIONS = {"a01": "pick_up", "a05": "sit_down", "a11": "throw"}
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.fixture
-def recordings_as_csv(tmp_path: Path, psptool: Psptool) -> Path:
-    """``recordings`` in the folder worked in: 3 actions, 6 subjects, 2 repetitions."""
-    names = [f"{a}_s{s:02d}_e{e:02d}_v01" for a in ACTIONS for s in range(1, 7) for e in (0, 1)]
-    write_ucla(tmp_path / "raw", names)
-    joints = [joint.replace(" ", "_") for joint in builtin_skeleton("kinect20").joints]
-    header = ",".join(["frame", *(f"{joint}_{axis}" for joint in joints for axis in "xyz")])
-    folder = Path("recordings")
-    folder.mkdir()
-    for path in (tmp_path / "raw").rglob("*.json"):
-        action, subject, episode, _ = path.stem.split("_")
-        frames = json.loads(path.read_text(encoding="utf-8"))["skeletons"]
-        rows = [
-            ",".join([str(number), *(f"{x:.4f}" for joint in frame for x in joint)])
-            for number, frame in enumerate(frames)
-        ]
-        name = f"{ACTIONS[action]}_{subject}_r{int(episode[1:]) + 1}.csv"
-        (folder / name).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    return folder
+def write_recordings() -> None:
+    """``recordings`` in the folder worked in, as the page writes them: 3 actions, 6 subjects, 2 repetitions."""
+    (code,) = blocks("python")
+    exec(code, {})
+
+
+def test_recordings_that_the_page_writes_have_the_columns_it_shows(psptool: Psptool) -> None:
+    write_recordings()
+    example, _ = blocks("text")
+    start = example.split("\n")[0].removesuffix("...")
+    lines = Path("recordings/sit_down_s02_r1.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith(start)
+    assert [line.count(",") for line in lines] == [60] * len(lines)
+    assert [line.split(",")[0] for line in lines[1:3]] == ["0", "1"]
+    assert "skeleton: kinect20" in psptool("describe", "--from", "recordings").out
 
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_lead_from_csv_files_to_an_evaluated_model(
-    recordings_as_csv: Path, psptool: Psptool, small: None
+    psptool: Psptool, small: None
 ) -> None:
+    write_recordings()
     description, skeleton = blocks("yaml")
     guess, four, rest = blocks("sh")
     psptool(*shlex.split(guess)[1:])

@@ -127,6 +127,10 @@ def test_a_recording_shorter_than_a_window_is_one_window_with_the_prediction_of_
         assert (window.first, window.last) == (0, clip.frames - 1)
         np.testing.assert_allclose(window.logits, clip.logits, rtol=1e-5, atol=1e-5)
         assert timeline.source == clip.source
+        said = f"shorter than a window of 1000 s: one window of {clip.frames / 30:.4g} s"
+        assert timeline.notes == (said,)
+    exact = predict_windows(model, [folder / "raw"], clips[0].frames / 30)
+    assert exact.recordings[0].notes == ()
 
 
 def test_windows_with_nobody_are_reported_and_the_others_classified(

@@ -201,6 +201,23 @@ def test_what_is_current_is_skipped_until_forced_or_changed(raw, tmp_path):
     assert not run(raw, tmp_path / "u.h5").current
 
 
+def test_replacing_a_dataset_with_other_settings_is_said_before_it_happens(raw, tmp_path):
+    def said(align: str) -> str:
+        messages: list[str] = []
+        arguments = ("ucla", [raw], tmp_path / "u.h5", PreparationSettings(align=align))
+        estimate(*arguments, on_warning=messages.append)
+        expected = list(messages)
+        prepare(*arguments, on_warning=messages.append)
+        assert messages == [*expected, *expected]  # the estimate says the same
+        return "".join(expected)
+
+    assert said("body") == ""
+    assert said("body") == ""
+    start = f"{tmp_path / 'u.h5'}: the new dataset (align=robust) replaces the one prepared with align=body;"
+    assert said("robust").startswith(start)
+    assert "(align=released, tracks=released) replaces" in said("released")
+
+
 def test_a_report_of_another_file_or_a_damaged_file_is_not_current(raw, tmp_path):
     first = run(raw, tmp_path / "u.h5")
     whole = first.path.read_bytes()

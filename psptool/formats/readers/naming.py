@@ -7,6 +7,7 @@ from collections.abc import Callable
 from psptool.common.paths import shown
 from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import ClipSource, FileRef, Stray
+from psptool.schemas.description import NameParser
 from psptool.schemas.formats import FileOptions
 
 KeyOf = Callable[[str], ClipKey | None]
@@ -33,7 +34,8 @@ def find_named(
         name = shown(file.name[: -len(suffix)])
         key = UNNAMED if key_of is None else key_of(name)
         if key is None:
-            strays.append(Stray(shown(file.name), str(file), OTHER_NAME))
+            problem = key_of.problem(name) if isinstance(key_of, NameParser) else ""
+            strays.append(Stray(shown(file.name), str(file), problem or OTHER_NAME))
         else:
             clips.append(ClipSource(name, key, (file,)))
     return clips, strays

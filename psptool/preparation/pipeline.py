@@ -131,7 +131,10 @@ def prepare(
     _warn_of_replacement(path, settings, on_warning)
     make_folder(path)
     load_kernels(raw_input.reader, jobs, on_message)
-    needed, estimated = take_sample(raw_input, settings).scaled_to(raw_input)
+    sample = take_sample(raw_input, settings)
+    for warning in sample.warnings:
+        on_warning(warning)
+    needed, estimated = sample.scaled_to(raw_input)
     check_disk(path, needed)
     if (estimated or 0.0) < WORTH_WORKERS:
         jobs = 1
@@ -212,6 +215,8 @@ def estimate(
     path = _out(out, raw_input)
     load_kernels(raw_input.reader, jobs, on_message)
     sample = take_sample(raw_input, settings)
+    for warning in sample.warnings:
+        on_warning(warning)
     size, seconds = sample.scaled_to(raw_input)
     current = _current_report(path, raw_input) is not None
     if not current:

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from psptool.common.errors import PspError
 from psptool.data.store.layout import bytes_per_row
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.sources import MAX_BYTES
+from psptool.preparation.plausibility import coordinate_warnings
 from psptool.preparation.raw_input import ClipCopies, RawInput, raw_size
 from psptool.preparation.worker import attached, every_source, prepare_batch
 from psptool.schemas.dataset import PreparationSettings
@@ -31,6 +34,7 @@ class Sample:
         raw_bytes: Size of their raw files in bytes.
         file_bytes: Size in the dataset in bytes.
         seconds: Duration on one core.
+        warnings: Warnings if the coordinates contradict the description.
     """
 
     clips: int
@@ -38,6 +42,7 @@ class Sample:
     raw_bytes: int
     file_bytes: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def scaled_to(self, raw_input: RawInput) -> tuple[int | None, float | None]:
         """Estimated size of the dataset in bytes, and seconds on one core, for all clips of ``raw_input``."""
@@ -68,7 +73,9 @@ def take_sample(raw_input: RawInput, settings: PreparationSettings) -> Sample:
     bad = sum(not one.names for one in kept)
     size = bytes_per_row(raw_input.dataset.topology.size) * sum(len(one.joint) for one in kept)
     raw_bytes = sum(raw_size(copies) for copies in chosen)
-    return Sample(len(chosen), bad, max(1, raw_bytes), size, seconds)
+    scale, rotation = (np.concatenate([getattr(one, key) for one in kept]) for key in ("scale", "rotation"))
+    warnings = coordinate_warnings(raw_input.dataset, scale, rotation)
+    return Sample(len(chosen), bad, max(1, raw_bytes), size, seconds, warnings)
 
 
 def _chosen(clips: Sequence[ClipCopies]) -> Sequence[ClipCopies]:

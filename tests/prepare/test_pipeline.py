@@ -208,8 +208,8 @@ def test_replacing_a_dataset_with_other_settings_is_said_before_it_happens(raw, 
         estimate(*arguments, on_warning=messages.append)
         expected = list(messages)
         prepare(*arguments, on_warning=messages.append)
-        assert messages == [*expected, *expected]  # the estimate says the same
-        return "".join(expected)
+        assert sorted(messages) == sorted(2 * expected)  # the estimate says the same
+        return "".join(text for text in expected if "replaces" in text)
 
     assert said("body") == ""
     assert said("body") == ""

@@ -1,0 +1,45 @@
+"""Checks of ``unit`` and ``up`` of a description against prepared clips."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psptool.schemas.description import DatasetDescription
+
+SPINES = (0.03, 3.0)
+"""Plausible lengths of a spine in metres, from a mouse to far above a human. A wrong unit is a factor of 1000."""
+FEWEST, SHARE = 5, 0.9
+"""The vertical axis is checked if there are so many clips, and doubted if so many of them have another one."""
+
+
+def coordinate_warnings(
+    dataset: DatasetDescription, scale: NDArray[np.float64], rotation: NDArray[np.float64]
+) -> tuple[str, ...]:
+    """Warnings if the coordinates of N clips contradict the description; none in 2D.
+
+    Args:
+        dataset: The description.
+        scale: float64 (N,), metres per unit, which is about the length of the spine.
+        rotation: float64 (N, 3, 3), the body axes as rows; those that were not found are the recorded axes.
+    """
+    if dataset.topology.dimensions == 2 or not len(scale):
+        return ()
+    found = []
+    spine, (least, most) = float(np.median(scale)), SPINES
+    if not least <= spine <= most:
+        found.append(
+            f"{dataset.name}: the spine has a median length of {spine:.2g} m, expected {least:g} to {most:g} m. "
+            f"Check unit: {dataset.unit} of the description"
+        )
+    along = rotation[(rotation != np.eye(3)).any(axis=(1, 2)), 2]  # (n, 3), the direction of the spine
+    axis = np.abs(along).argmax(axis=1)
+    signs = np.where(np.take_along_axis(along, axis[:, None], axis=1)[:, 0] < 0, "-", "")
+    ups = [f"{sign}{'xyz'[n]}" for sign, n in zip(signs, axis, strict=True)]
+    usual = max(sorted(set(ups)), key=ups.count, default=dataset.up)
+    if len(ups) >= FEWEST and usual != dataset.up and ups.count(usual) >= SHARE * len(ups):
+        found.append(
+            f"{dataset.name}: the spine points to {usual} in {ups.count(usual)} of {len(ups)} clips tried. "
+            f"Check up: {dataset.up} of the description"
+        )
+    return tuple(found)

@@ -1,0 +1,68 @@
+"""Warnings about a unit or a vertical axis that the coordinates contradict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from psptool.formats.synthesis.writing import write_ucla
+from psptool.preparation.pipeline import estimate, prepare
+from psptool.preparation.plausibility import coordinate_warnings
+from psptool.schemas.builtin import builtin_dataset
+from psptool.schemas.description import DatasetDescription
+
+DATASET = builtin_dataset("ucla")
+SPINE = np.full(10, 0.45)
+UPRIGHT = Rotation.from_euler("x", np.linspace(60, 120, 10)[:, None], degrees=True).as_matrix()
+"""Body axes with z near the recorded y."""
+
+
+def warned(scale: NDArray[np.float64], rotation: NDArray[np.float64], **changes: str) -> str:
+    return "\n".join(coordinate_warnings(DATASET.model_copy(update=changes), scale, rotation))
+
+
+def test_recordings_that_agree_with_the_description_are_not_doubted() -> None:
+    some_lie = UPRIGHT.copy()
+    some_lie[:2] = Rotation.from_euler("y", 90, degrees=True).as_matrix()
+    assert warned(SPINE, UPRIGHT) == ""
+    assert warned(SPINE, some_lie) == warned(SPINE, some_lie, up="z") == ""
+    assert warned(SPINE[:4], UPRIGHT[:4], up="z") == ""  # too few
+    assert warned(SPINE, np.repeat(np.eye(3)[None], 10, axis=0)) == ""  # recorded axes
+    assert warned(SPINE[:0], UPRIGHT[:0]) == ""
+
+
+@pytest.mark.parametrize(("factor", "length"), [(1000, "4.5e+02"), (0.001, "0.00045")])
+def test_a_unit_with_an_implausible_spine_is_doubted(factor: float, length: str) -> None:
+    text = f"ucla: the spine has a median length of {length} m, expected 0.03 to 3 m. Check unit: m of"
+    assert text in warned(factor * SPINE, UPRIGHT)
+
+
+@pytest.mark.parametrize("up", ["z", "-y"])
+def test_another_axis_than_that_of_the_spines_is_doubted(up: str) -> None:
+    text = f"ucla: the spine points to y in 10 of 10 clips tried. Check up: {up} of the description"
+    assert warned(SPINE, UPRIGHT, up=up) == text
+
+
+def test_pixels_are_not_doubted() -> None:
+    dataset = DatasetDescription.model_validate({**DATASET.model_dump(), "dimensions": 2, "unit": "px"})
+    assert coordinate_warnings(dataset, 1000 * SPINE, UPRIGHT) == ()
+
+
+def test_preparation_and_its_estimate_warn(tmp_path: Path) -> None:
+    write_ucla(tmp_path / "raw", [f"a01_s{s:02d}_e00_v01" for s in range(1, 7)])
+    wrong = DATASET.model_copy(update={"name": "wrong", "unit": "mm", "up": "z"})
+    for run in (estimate, prepare):
+        for dataset, expected in ((DATASET, []), (wrong, ["unit: mm", "up: z"])):
+            said: list[str] = []
+            out = tmp_path / f"{dataset.name}.h5"
+            run(dataset, [tmp_path / "raw"], out, on_warning=said.append)
+            found = [
+                text.split("Check ")[1].removesuffix(" of the description")
+                for text in said
+                if "Check" in text
+            ]
+            assert found == expected

@@ -17,7 +17,8 @@ from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import read_text, shown
 from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import ClipSource, Stray
-from psptool.schemas.description import CLIP_NAME, FIELDS, MAX_LIST, DatasetDescription
+from psptool.schemas.clip_names import CLIP_NAME, FIELDS
+from psptool.schemas.description import MAX_LIST, DatasetDescription
 from psptool.schemas.problems import listed
 
 _SEPARATORS = "\t;,"

@@ -20,8 +20,9 @@ from psptool.formats.readers.making import make_readers
 from psptool.formats.readers.sources import clips_among, list_files
 from psptool.preparation.naming import name_clips
 from psptool.schemas import builtin
+from psptool.schemas.clip_names import NOT_A_CLASS
 from psptool.schemas.dataset import PreparationSettings
-from psptool.schemas.description import NOT_A_CLASS, DatasetDescription
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.problems import listed
 from psptool.schemas.protocols import ListProtocol, Protocol
 from psptool.schemas.report import LeftOut

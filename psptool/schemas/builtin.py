@@ -8,7 +8,8 @@ from pathlib import Path
 from psptool.common.errors import PspError, suggest
 from psptool.data.skeletons import keys as _keys
 from psptool.schemas.builtin_skeletons import FOLDER, names_in, validated
-from psptool.schemas.description import ClipNames, DatasetDescription
+from psptool.schemas.clip_names import ClipNames
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.skeleton import SkeletonDescription
 
 SUFFIXES = (".yaml", ".yml")

@@ -17,7 +17,7 @@ from psptool.data.splits.protocols import choose_protocols, divide, protocol_nam
 from psptool.formats.readers.base import ClipSource, FileRef
 from psptool.formats.readers.naming import find_named
 from psptool.preparation.naming import name_clips
-from psptool.schemas import description
+from psptool.schemas import clip_names
 from psptool.schemas.builtin import (
     builtin_dataset,
     dataset_names,
@@ -25,7 +25,8 @@ from psptool.schemas.builtin import (
     find_datasets,
     load_description,
 )
-from psptool.schemas.description import DatasetDescription, NameParser
+from psptool.schemas.clip_names import NameParser
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.formats import PosesOptions
 from psptool.schemas.plain_yaml import read_packaged, read_yaml
 
@@ -246,7 +247,7 @@ def test_a_clip_table_names_recordings_with_or_without_the_suffix(
 def test_a_pattern_that_takes_too_long_on_a_name_is_an_error_of_the_pattern(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(description, "_MATCH_SECONDS", 0.05)
+    monkeypatch.setattr(clip_names, "_MATCH_SECONDS", 0.05)
     parse = NameParser(r"(?P<label>\w*)(\w)\w*\2\w*\2\w*\2\w*[!?]", {})
     for match in (parse, parse.of_path):
         with pytest.raises(PspError, match=r"clips\.pattern: matching 'aaa.*takes too long: found more than"):

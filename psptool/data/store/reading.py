@@ -36,8 +36,8 @@ from psptool.data.store.layout import (
 )
 from psptool.data.store.structure import check_structure, check_table, manifest_text
 from psptool.schemas.base import describe
+from psptool.schemas.clip_names import CLIP_NAME
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
-from psptool.schemas.description import CLIP_NAME
 
 SLICE_ROWS = 8 * CHUNK_ROWS
 """Maximum number of rows that `Store.positions` reads at once: 5 MB for 25 joints."""

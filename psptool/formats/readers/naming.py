@@ -7,7 +7,7 @@ from collections.abc import Callable
 from psptool.common.paths import shown
 from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import ClipSource, FileRef, Stray
-from psptool.schemas.description import NameParser
+from psptool.schemas.clip_names import NameParser
 from psptool.schemas.formats import FileOptions
 
 KeyOf = Callable[[str], ClipKey | None]

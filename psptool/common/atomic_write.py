@@ -203,17 +203,15 @@ def write_together(contents: Mapping[Path, str | bytes], first: Callable[[], Non
 
     Args:
         contents: The content of each file.
-        first: Called when all bytes are written under temporary names, before the files get their names.
+        first: As in `replacing`.
 
     Raises:
         PspError: A path cannot be written, or is a broken link, or ``first`` raised it. No file is changed.
     """
     paths = sorted(contents)  # In one order, so that two writers never wait for each other.
-    with replacing(paths, wait=True) as partials:
+    with replacing(paths, wait=True, first=first) as partials:
         for path, partial in zip(paths, partials, strict=True):
             partial.write_bytes(_encoded(contents[path]))
-        if first is not None:
-            first()
 
 
 def differing(contents: Mapping[Path, str | bytes]) -> list[Path]:
@@ -233,7 +231,9 @@ def _encoded(data: str | bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def replacing(paths: Sequence[Path], wait: bool = False) -> Iterator[list[Path]]:
+def replacing(
+    paths: Sequence[Path], wait: bool = False, first: Callable[[], None] | None = None
+) -> Iterator[list[Path]]:
     """Temporary files that replace ``paths`` together when the block ends; an error in the block changes no file.
 
     All bytes are on disk before the first rename. If a rename fails, the earlier ones are undone. If the process is
@@ -243,6 +243,7 @@ def replacing(paths: Sequence[Path], wait: bool = False) -> Iterator[list[Path]]
     Args:
         paths: The files.
         wait: Wait for another process that is writing one of them, instead of raising an error.
+        first: Called when all bytes are on disk under temporary names, before the files get their names.
 
     Raises:
         PspError: A file cannot be written, or another process is writing it.
@@ -256,6 +257,8 @@ def replacing(paths: Sequence[Path], wait: bool = False) -> Iterator[list[Path]]
         yield [replacement.partial for replacement in held]
         for replacement in held:
             replacement.sync()
+        if first is not None:
+            first()
         _commit_all(held)
     except OSError as error:
         raise cannot_write(error.filename2 or error.filename or paths[0], error) from error

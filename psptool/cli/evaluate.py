@@ -67,12 +67,8 @@ def show(folder: Path, scores: Scores) -> None:
     """Print the scores: first the top-1 accuracy of the fusion of all streams, then tables."""
     clips = counted(scores.clips, f"{scores.part} clip")
     headline(f"Top-1 {percent(scores.top1)} %", f"  {folder}: {clips}, {scores.weights} checkpoint")
-    columns = 2 if "top5" in scores.redundant else 3
-    rows = [
-        ("fusion of all streams", percent(scores.top1), percent(scores.top5)),
-        *((f"{name} stream", percent(own.top1), percent(own.top5)) for name, own in scores.streams.items()),
-    ]
-    grid("", ("", "top-1 %", "top-5 %")[:columns], [row[:columns] for row in rows])
+    rows = [(name, *map(percent, values)) for name, values in scores.accuracies.items()]
+    grid("", ("", "top-1 %", "top-5 %")[: len(rows[0])], rows)
     if scores.top1_unseen is not None and "top1_unseen" not in scores.redundant:
         classes = counted(len(scores.classes_unseen), "class", "classes")
         say(

@@ -82,10 +82,10 @@ def view(
 
 
 def _config(run: Path) -> RunConfig:
-    from psptool.evaluation.models import INCLUDED
+    from psptool.evaluation.models import included_file
     from psptool.training.runs.folder import RunFolder
 
-    if str(run) in INCLUDED and not RunFolder(run).config.exists():
+    if included_file(run) is not None:
         raise PspError(
             f"--model {run}: an included model has no attention maps",
             expected="a run folder",

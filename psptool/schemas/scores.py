@@ -106,6 +106,14 @@ class Scores(Artefact):
         return {"top1": self.top1, "top5": self.top5, **own, "top1_unseen": self.top1_unseen}.get(name)
 
     @property
+    def accuracies(self) -> dict[str, tuple[float, ...]]:
+        """Top-1 and top-5 of the fusion and each stream, by name in tables; without top-5 if it is redundant."""
+        both = {"fusion of all streams": (self.top1, self.top5)}
+        both |= {f"{name} stream": (own.top1, own.top5) for name, own in self.streams.items()}
+        columns = 1 if "top5" in self.redundant else 2
+        return {name: values[:columns] for name, values in both.items()}
+
+    @property
     def redundant(self) -> set[str]:
         """Accuracies that tell nothing: top-5 of up to 5 classes, and top-1 without duplicates if there are none."""
         found = {"top5": len(self.confusion) <= 5, "top1_unseen": self.clips_unseen in (0, self.clips)}

@@ -90,12 +90,8 @@ def _tiles(scores: Scores) -> list[tuple[str, str]]:
 
 
 def _accuracy(scores: Scores) -> Table:
-    columns = 2 if "top5" in scores.redundant else 3
-    rows = [
-        ("fusion of all streams", percent(scores.top1), percent(scores.top5)),
-        *((f"{name} stream", percent(own.top1), percent(own.top5)) for name, own in scores.streams.items()),
-    ]
-    return table(("", "top-1 %", "top-5 %")[:columns], [row[:columns] for row in rows])
+    rows = [(name, *map(percent, values)) for name, values in scores.accuracies.items()]
+    return table(("", "top-1 %", "top-5 %")[: len(rows[0])], rows)
 
 
 def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:

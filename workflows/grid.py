@@ -23,7 +23,7 @@ from psptool.common.atomic_write import write_whole
 from psptool.common.errors import PspError, suggest
 from psptool.common.text import counted
 from psptool.data.splits.making import SplitRequest, request_name
-from psptool.data.splits.protocols import default_view
+from psptool.data.splits.protocols import default_view, leave_one_out_of
 from psptool.evaluation.table import RunScores
 from psptool.schemas import builtin
 from psptool.schemas.base import Strict, describe
@@ -88,7 +88,7 @@ class GridSettings(Strict):
     synthetic: Synthetic | None = Field(None, description="Synthetic recordings instead of `raw`")
     out: GridPath = Field("grids", description="Output folder; grids with the same folder share runs")
     protocols: Annotated[tuple[ProtocolName, ...], Words] = Field(
-        min_length=1, description="One table per protocol"
+        min_length=1, description="One table per protocol; folds of leave-one-out have one table together"
     )
     test_view: int | None = None
     family: Family = "per-class"
@@ -124,13 +124,12 @@ class GridSettings(Strict):
         except PspError as error:
             raise ValueError(f"dataset: {error}") from error
         known = {name: rule for dataset in datasets for name, rule in dataset.protocols.items()}
-        folds = tuple(f"{name}-" for name, rule in known.items() if isinstance(rule, LeaveOneOut))
+        expected = [
+            f"{name}-VALUE" if isinstance(rule, LeaveOneOut) else name for name, rule in known.items()
+        ]
         for name in self.protocols:
-            if (name not in known or f"{name}-" in folds) and not name.startswith(folds or ("-",)):
-                expected = ", ".join(
-                    (*(known.keys() - {fold[:-1] for fold in folds}), *(f"{f}VALUE" for f in folds))
-                )
-                raise ValueError(f"protocols: found {name!r}, expected one of {expected}")
+            if name not in expected and not any(leave_one_out_of(dataset, name) for dataset in datasets):
+                raise ValueError(f"protocols: found {name!r}, expected one of {', '.join(expected)}")
         return self
 
     @model_validator(mode="after")
@@ -279,20 +278,22 @@ def read_grid(config: Mapping[str, Any]) -> Grid:
     }
     splits, runs, tables = dict[str, LabelSplit](), dict[str, Run](), dict[str, dict[str, tuple[str, ...]]]()
     for protocol in settings.protocols:
-        rows = tables[_table_name(settings, protocol)] = {}
+        rows = tables.setdefault(_table_name(settings, protocol), {})
         for name, method in settings.chosen.items():
             cells = list(_cells(settings, method, protocol, *configurations[name]))
             splits.update({split.name: split for split, _ in cells})
             runs.update({run.name: run for _, run in cells})
-            rows[name] = tuple(run.name for _, run in cells)
+            rows[name] = (*rows.get(name, ()), *(run.name for _, run in cells))
     return Grid(settings, splits, runs, tables)
 
 
 def _table_name(settings: GridSettings, protocol: str) -> str:
-    """Name of a table. Its runs are comparable: same protocol, evaluated on the same clips."""
+    """Name of a table. Its runs are comparable: same protocol, and evaluated on the same clips in each fold."""
+    dataset = builtin.find_datasets(settings.dataset)[-1]
+    named = {one: leave_one_out_of(dataset, one) or one for one in settings.protocols}
     parts = [settings.question]
-    if len(settings.protocols) > 1:
-        parts.append(protocol)
+    if len(set(named.values())) > 1:
+        parts.append(named[protocol])
     if settings.validation is not None:
         parts.append(f"val-{re.sub(r'[^0-9a-z.]', '-', settings.validation)}")
     return "-".join(parts)

@@ -91,7 +91,8 @@ def split(
         _show(made)
     if len(splits) > 1:
         loop = _glob(splits[0], protocol or next(iter(protocols)))
-        next_step(f'for split in {loop}; do psptool train --split "$split"; done')
+        each = 'psptool train --split "$split" && psptool evaluate'
+        next_step(f"for split in {loop}; do {each}; done; psptool table")
     else:
         next_step("psptool train" if out is None else f"psptool train --split {out}")
 

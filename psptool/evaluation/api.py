@@ -100,10 +100,10 @@ def evaluate(
             [digests[clip] for clip in chosen],
             [digests[clip] for clip in _training_clips(store, chosen_split, part)],
         )
-        labels = store.table.label[chosen]
+        labels, dataset = store.table.label[chosen], store.manifest.description
         evaluated = EvaluatedClips(store.path, names, labels, logits)
     measured = measure(config, split_path.name, logits, labels, unique, weights, part)
-    scores = measured.model_copy(update=provenance(folder, config, chosen_split, part))
+    scores = measured.model_copy(update=provenance(folder, config, dataset, chosen_split, part))
     title = (
         f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {counted(scores.clips, f'{part} clip')}"
     )

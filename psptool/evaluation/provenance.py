@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from psptool.common.errors import PspError
+from psptool.data.splits.protocols import leave_one_out_of
 from psptool.schemas.base import flat
+from psptool.schemas.description import DatasetDescription
 from psptool.schemas.recipes import resolve
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Part
@@ -19,17 +21,21 @@ from psptool.training.runs.folder import RunFolder
 _NOT_CHANGES = {"format_version", "method", "preset", "seed"}
 
 
-def provenance(folder: RunFolder, config: RunConfig, split: Split, part: Part) -> dict[str, Any]:
+def provenance(
+    folder: RunFolder, config: RunConfig, dataset: DatasetDescription, split: Split, part: Part
+) -> dict[str, Any]:
     """Keys and values of `Scores` on split, training configuration, device and version.
 
     Args:
         folder: Folder of the run.
         config: Configuration of the run.
+        dataset: The dataset.
         split: Split of the run.
         part: The evaluated clips.
     """
     return {
         "protocol": split.protocol,
+        "leave_one_out": leave_one_out_of(dataset, split.protocol),
         "test_view": split.test_view,
         "validation_rule": split.validation_rule,
         "family": split.family,

@@ -10,7 +10,7 @@ from psptool.common.text import counted
 from psptool.schemas.table import Difference, Group, ScoreTable, Spread
 
 TITLES = {"top1": "top-1", "top5": "top-5", "top1_unseen": "top-1, no duplicates"}
-SPLITS, GAP, SECONDS = "label splits", "gap to all labels closed", "training time (s)"
+GAP, SECONDS = "gap to all labels closed", "training time (s)"
 TEXT_COLUMNS = ("labels", "method", "against")
 """The other columns are numeric."""
 
@@ -19,14 +19,21 @@ def title(table: ScoreTable) -> str:
     """The common properties of all runs of the table, and the unit of its numbers."""
     parts = [
         table.dataset,
-        table.protocol,
+        table.protocol if not table.folds else f"{table.protocol} ({counted(len(table.folds), 'fold')})",
         None if table.test_view is None else f"test view {table.test_view}",
     ]
     clips = counted(table.clips, f"{table.part} clip")
     if table.clips_unseen:
         clips += f" ({table.clips_unseen:,} without a duplicate in the training set)"
     parts += [clips, f"{table.weights} checkpoint"]
-    return ", ".join(part for part in parts if part) + "; in %, mean ± standard deviation over label splits"
+    return (
+        ", ".join(part for part in parts if part) + f"; in %, mean ± standard deviation over {splits(table)}"
+    )
+
+
+def splits(table: ScoreTable) -> str:
+    """What mean and standard deviation are computed over."""
+    return "folds and label splits" if table.folds else "label splits"
 
 
 def measure_title(measure: str) -> str:
@@ -36,7 +43,13 @@ def measure_title(measure: str) -> str:
 
 def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the groups."""
-    header = ["labels", "method", SPLITS, *(measure_title(measure) for measure in table.measures), SECONDS]
+    header = [
+        "labels",
+        "method",
+        splits(table),
+        *(measure_title(measure) for measure in table.measures),
+        SECONDS,
+    ]
     rows = [
         [
             group.labels,
@@ -52,7 +65,13 @@ def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
 
 def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the paired differences, in percentage points, with their standard errors."""
-    header = ["labels", "method", "against", SPLITS, *(measure_title(measure) for measure in table.measures)]
+    header = [
+        "labels",
+        "method",
+        "against",
+        splits(table),
+        *(measure_title(measure) for measure in table.measures),
+    ]
     rows = [
         [
             found.labels,

@@ -1,6 +1,7 @@
 """Tables over evaluated runs: mean and standard deviation over label splits, and paired differences.
 
 Several runs of one label split count once, with their mean. Standard deviations are sample standard deviations (n - 1).
+With leave-one-out, each fold has its own label splits: mean and deviation are over the label splits of all folds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -51,6 +52,14 @@ class RunScores:
         return scores.split if scores.split_digest is None else f"{scores.split_digest} {scores.draw}"
 
     @property
+    def split_name(self) -> str:
+        """The displayed name of the label split: its seed, after the fold if there is one, or its file name."""
+        scores = self.scores
+        if scores.draw is None:
+            return scores.split
+        return str(scores.draw) if scores.leave_one_out is None else f"{scores.protocol} seed {scores.draw}"
+
+    @property
     def labels(self) -> str:
         """Amount of labels, such as ``5 %`` or ``5 per class``; the split's name without its seed in older scores.
 
@@ -81,14 +90,17 @@ _SHARED: Mapping[str, Callable[[Scores], object]] = {
     "dataset": lambda scores: scores.dataset,
     "content fingerprint": lambda scores: scores.content_fingerprint[:12],
     "clips fingerprint": lambda scores: scores.clips_fingerprint[:12],
-    "protocol": lambda scores: scores.protocol,
+    "protocol": lambda scores: scores.leave_one_out or scores.protocol,
     "test view": lambda scores: scores.test_view,
-    "evaluated clips per class": lambda scores: tuple(map(sum, scores.confusion)),
-    "evaluated clips": lambda scores: scores.scored_digest and scores.scored_digest[:12],
-    "clips without a duplicate": lambda scores: scores.clips_unseen,
     "part": lambda scores: scores.part,
     "weights": lambda scores: scores.weights,
     "label family": lambda scores: scores.family,
+}
+# Values that all runs of a fold must share; without leave-one-out, all runs.
+_SHARED_IN_FOLD: Mapping[str, Callable[[Scores], object]] = {
+    "evaluated clips per class": lambda scores: tuple(map(sum, scores.confusion)),
+    "evaluated clips": lambda scores: scores.scored_digest and scores.scored_digest[:12],
+    "clips without a duplicate": lambda scores: scores.clips_unseen,
 }
 
 
@@ -143,23 +155,26 @@ def build_table(runs: Sequence[RunScores], *against: str) -> ScoreTable:
     _check_comparable(runs)
     members = grouped(runs)
     groups = {key: _group(*key, group_runs) for key, group_runs in members.items()}
-    warnings = [text for group_runs in members.values() for text in _group_warnings(group_runs)]
+    by_fold = _by_fold(runs)
+    warnings = [text for group_runs in members.values() for text in _group_warnings(group_runs, by_fold)]
     differences: list[Difference] = []
     bases = list(dict.fromkeys(_find_group(name, [name for _, name in groups]) for name in against))
     for number, base in enumerate(bases):
         found, more = _differences(members, base, skip=bases[:number])
         differences += found
         warnings += more
+    firsts = [fold_runs[0].scores for fold_runs in by_fold.values()]
     first = runs[0].scores
     known = next((run.scores for run in runs if run.scores.protocol is not None), first)
     return ScoreTable(
         dataset=first.dataset,
-        protocol=known.protocol,
+        protocol=known.leave_one_out or known.protocol,
+        folds=tuple(fold for fold in by_fold if fold is not None),
         test_view=known.test_view,
         part=first.part,
         weights=first.weights,
-        clips=first.clips,
-        clips_unseen=first.clips_unseen,
+        clips=sum(scores.clips for scores in firsts),
+        clips_unseen=sum(scores.clips_unseen for scores in firsts),
         streams=_streams(runs),
         groups=tuple(groups.values()),
         differences=tuple(differences),
@@ -216,8 +231,27 @@ def _check_comparable(runs: Sequence[RunScores]) -> None:
 
 def _mismatches(runs: Sequence[RunScores]) -> list[str]:
     """One text per shared value that differs between ``runs``, with the runs of each value."""
+    problems = _unequal(runs, _SHARED)
+    for fold_runs in _by_fold(runs).values():
+        problems += _unequal(fold_runs, _SHARED_IN_FOLD)
+    return problems
+
+
+def _by_fold(runs: Sequence[RunScores]) -> dict[str | None, list[RunScores]]:
+    """Runs by the protocol of their fold, sorted; all under None without leave-one-out."""
+    found: dict[str | None, list[RunScores]] = defaultdict(list)
+    for run in sorted(runs, key=_fold):
+        found[_fold(run) or None].append(run)
+    return found
+
+
+def _fold(run: RunScores) -> str:
+    return (run.scores.protocol or "") if run.scores.leave_one_out else ""
+
+
+def _unequal(runs: Sequence[RunScores], shared: Mapping[str, Callable[[Scores], object]]) -> list[str]:
     problems = []
-    for what, value_of in _SHARED.items():
+    for what, value_of in shared.items():
         by_value: dict[object, list[str]] = defaultdict(list)
         for run in runs:
             value = value_of(run.scores)
@@ -278,12 +312,9 @@ def _distinct(values: Sequence[Value | None]) -> tuple[Value, ...]:
 
 
 def _split_names(group_runs: Sequence[RunScores]) -> dict[str, str]:
-    """The displayed name of each label split (its seed, or its file name), ordered by seed and file name."""
+    """The displayed name of each label split, ordered by seed and file name."""
     ordered = sorted(group_runs, key=lambda run: (run.scores.draw or 0, run.scores.split))
-    return {
-        run.split_key: run.scores.split if run.scores.draw is None else str(run.scores.draw)
-        for run in ordered
-    }
+    return {run.split_key: run.split_name for run in ordered}
 
 
 def _by_split(group_runs: Sequence[RunScores], measure: str) -> dict[str, float] | None:
@@ -297,9 +328,12 @@ def _by_split(group_runs: Sequence[RunScores], measure: str) -> dict[str, float]
     return {split: statistics.fmean(found) for split, found in values.items()}
 
 
-def _group_warnings(group_runs: Sequence[RunScores]) -> list[str]:
-    """Warnings about one group: repeated label splits, different configurations or devices."""
+def _group_warnings(group_runs: Sequence[RunScores], folds: Collection[str | None]) -> list[str]:
+    """Warnings about one group: missing ``folds``, repeated label splits, different configurations or devices."""
     title, warnings, by_split = f"{group_runs[0].labels}, {group_runs[0].name}", [], defaultdict(list)
+    missing = [fold for fold in folds if fold is not None and fold not in _by_fold(group_runs)]
+    if missing:
+        warnings.append(f"{title}: no run of {_first_of(missing)}, which other groups have")
     for run in group_runs:
         by_split[run.split_key].append(run.location)
     for split, name in _split_names(group_runs).items():

@@ -71,6 +71,9 @@ class Scores(Artefact):
     clips_fingerprint: str
     tool_version: str
     protocol: ProtocolName | None = None
+    leave_one_out: ProtocolName | None = Field(
+        None, description="The leave-one-out protocol, if `protocol` is one fold of it; otherwise null"
+    )
     test_view: int | None = Field(
         None, description="Test camera, if the protocol lets you choose it; otherwise null"
     )

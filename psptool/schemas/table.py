@@ -1,4 +1,7 @@
-"""The output of ``psptool table --json``: mean and standard deviation of evaluated runs over label splits."""
+"""The output of ``psptool table --json``: mean and standard deviation of evaluated runs over label splits.
+
+With leave-one-out, a label split is that of one fold: the values of all folds are averaged.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +60,15 @@ class ScoreTable(Artefact):
 
     format_version: Literal[1] = 1
     dataset: Name
-    protocol: str | None
+    protocol: str | None = Field(description="The protocol; with leave-one-out, that of all folds")
+    folds: tuple[str, ...] = Field((), description="Leave-one-out: the protocols of the folds")
     test_view: int | None
     part: Part
     weights: Weights
-    clips: int
-    clips_unseen: int
+    clips: int = Field(description="Number of evaluated clips, in all folds")
+    clips_unseen: int = Field(
+        description="Number of evaluated clips without a duplicate in the training set, in all folds"
+    )
     streams: tuple[str, ...] = Field(description="Streams of any run; the accuracy of each is a column")
     groups: tuple[Group, ...]
     differences: tuple[Difference, ...] = ()

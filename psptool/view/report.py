@@ -104,7 +104,6 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
             "This is one label split. With another one, the accuracy may differ by several percentage points."
         )
         return {"text": text, "chart": None, "warnings": ()}
-    own_split = scores.split if scores.draw is None else str(scores.draw)
     rows = [
         Dots(
             measure_title(measure),
@@ -112,7 +111,7 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
             spread.mean,
             spread.deviation,
             cell(spread),
-            strong=f"label split {own_split}",
+            strong=f"label split {own.split_name}",
         )
         for measure, spread in group.measures.items()
         if measure not in scores.redundant

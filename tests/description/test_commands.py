@@ -60,7 +60,8 @@ def test_split_makes_one_file_for_each_value_of_leave_one_out(prepared: Psptool)
         assert "identical" in prepared("split", "--check", path).out
     following = prepared("split", "--count", 2, "--validation", "view=2").out.splitlines()[-1]
     assert following == (
-        'Next: for split in splits/own-loso-*-k2-s0-val-view-2.json; do psptool train --split "$split"; done'
+        'Next: for split in splits/own-loso-*-k2-s0-val-view-2.json; do psptool train --split "$split" '
+        "&& psptool evaluate; done; psptool table"
     )
     ran = prepared("split", "--count", 2, "--out", "one.json", code=2)
     assert "one file for 2 splits" in ran.err
@@ -74,6 +75,17 @@ def test_split_makes_one_file_for_each_value_of_leave_one_out(prepared: Psptool)
 def test_an_unknown_protocol_is_refused_with_the_known_ones(prepared: Psptool) -> None:
     ran = prepared("split", "--count", 2, "--protocol", "lose", code=2)
     assert "found 'lose', expected one of loso, half, views. Did you mean loso?" in ran.err
+
+
+@pytest.mark.slow
+def test_the_table_is_over_all_folds_of_leave_one_out(prepared: Psptool) -> None:
+    prepared("split", "--count", 2)
+    for split in sorted(Path("splits").glob("own-loso-*-k2-s0.json")):
+        prepared("train", "--split", split, "--set", "optim.steps=2")
+        prepared("evaluate")
+    found = json.loads(prepared("table", "--json").out)
+    assert (found["protocol"], found["folds"], found["clips"]) == ("loso", ["loso-1", "loso-2"], 36)
+    assert [group["draws"] for group in found["groups"]] == [["loso-1 seed 0", "loso-2 seed 0"]]
 
 
 @pytest.mark.slow

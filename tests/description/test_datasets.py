@@ -13,7 +13,7 @@ import psptool.data.skeletons
 from psptool.common.errors import PspError
 from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.making import SplitRequest, make_split
-from psptool.data.splits.protocols import choose_protocols, divide, protocol_names
+from psptool.data.splits.protocols import choose_protocols, divide, leave_one_out_of, protocol_names
 from psptool.formats.readers.base import ClipSource, FileRef
 from psptool.formats.readers.naming import find_named
 from psptool.preparation.naming import name_clips
@@ -130,6 +130,16 @@ def test_leave_one_out_is_one_protocol_for_each_value() -> None:
     assert choose_protocols(dataset, some, "loso-cem", None) == (folds[2],)
     with pytest.raises(PspError, match="loso-dan"):
         choose_protocols(dataset, some, "loso-dan", None)
+
+
+def test_a_fold_names_its_leave_one_out_protocol() -> None:
+    rule = {"leave_one_out": "subject"}
+    dataset = own(
+        protocols={"loso": rule, "loso-all": rule, "loso-x": {"share": 0.5}, "half": {"share": 0.5}}
+    )
+    names = ("loso-anna", "loso-all-anna", "loso-x", "half", "loso")
+    found = [leave_one_out_of(dataset, name) for name in names]
+    assert found == ["loso", "loso-all", None, None, None]
 
 
 def test_values_of_a_field_may_be_names_also_of_classes() -> None:

@@ -218,6 +218,50 @@ def test_runs_that_are_not_comparable_are_rejected_by_name(
     assert str(tmp_path / "runs" / "odd") in str(caught.value)
 
 
+def fold(number: int, top1: float, draw: int = 0, **other: object) -> Scores:
+    return scores(
+        top1, draw, clips=100 * number, split=f"ucla-loso-{number}-0.05-s{draw}.json",
+        protocol=f"loso-{number}", leave_one_out="loso", test_view=None,
+        split_digest=f"{10 * number + draw:064x}", scored_digest=f"{number:064x}", **other,
+    )  # fmt: skip
+
+
+def test_the_folds_of_leave_one_out_are_one_group_with_the_mean_over_all_label_splits(tmp_path: Path) -> None:
+    runs = {"a": fold(2, 0.25), "b": fold(1, 0.5), "c": fold(1, 1.0, 1), "d": fold(2, 0.5, 1)}
+    found = table(tmp_path, runs)
+    (group,) = found.groups
+    assert group.draws == ("loso-1 seed 0", "loso-2 seed 0", "loso-1 seed 1", "loso-2 seed 1")
+    assert group.measures["top1"].values == (0.5, 0.25, 1.0, 0.5)
+    assert group.measures["top1"].mean == 0.5625
+    assert (found.protocol, found.folds, found.clips) == ("loso", ("loso-1", "loso-2"), 300)
+    assert found.warnings == ()
+    assert markdown(found).startswith(
+        "ucla, loso (2 folds), 300 test clips, last checkpoint; in %, mean ± standard deviation over folds and "
+        "label splits."
+    )
+    assert [run.split_name for run in sibling_runs(collect_scores([tmp_path / "runs" / "a"])[0])] == [
+        "loso-2 seed 0", "loso-1 seed 0", "loso-1 seed 1", "loso-2 seed 1"
+    ]  # fmt: skip
+
+
+def test_differences_are_paired_by_fold_and_a_missing_fold_gives_warnings(tmp_path: Path) -> None:
+    runs = {"a": fold(1, 0.5), "b": fold(2, 0.25), "c": fold(2, 0.5, method="supervised")}
+    found = table(tmp_path, runs, "supervised")
+    assert found.differences[0].measures["top1"].values == (-0.25,)
+    assert found.warnings == (
+        "5 %, supervised/fast: no run of loso-1, which other groups have",
+        "5 %, psp/fast against supervised/fast: over the 1 common label split, without loso-1 seed 0",
+    )
+
+
+def test_the_runs_of_a_fold_have_the_same_clips_and_other_protocols_are_rejected(tmp_path: Path) -> None:
+    other = fold(1, 0.5, 1).model_copy(update={"scored_digest": "a" * 64})
+    with pytest.raises(PspError, match="not comparable: evaluated clips: "):
+        table(tmp_path / "clips", {"a": fold(1, 0.5), "b": other, "c": fold(2, 0.5)})
+    with pytest.raises(PspError, match=r"protocol: loso in .*; xview in "):
+        table(tmp_path / "protocol", {"a": fold(1, 0.5), "b": scores(0.5, test_view=None)})
+
+
 def test_against_must_match_exactly_one_group(tmp_path: Path) -> None:
     runs = {"a": scores(0.5), "b": scores(0.5, preset="paper"), "c": scores(0.5, method="supervised")}
     with pytest.raises(PspError, match="Did you mean supervised"):

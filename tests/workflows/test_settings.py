@@ -90,6 +90,22 @@ def test_every_protocol_has_a_table_of_its_own(grids) -> None:
     assert all("-xsub-" in run for runs in tables["ntu60-xsub"].values() for run in runs)
 
 
+def test_the_folds_of_leave_one_out_have_one_table_together(grids, tmp_path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "name: own\nskeleton: kinect20\nformat: {reader: ucla}\nclasses: {1: reach}\nframe_rate: 30\n"
+        "clips: {pattern: 'a(?P<label>[0-9]+)_s(?P<subject>[0-9]+)'}\n"
+        "protocols: {loso: {leave_one_out: subject}, half: {share: 0.5}}\n"
+    )
+    asked = settings("rq4", dataset=str(own), protocols=["loso-1", "loso-2"], test_view=None, only="best")
+    (runs,) = grids.read_grid(asked).tables["rq4"].values()
+    assert len(runs) == 2 * 4 * 5
+    several = grids.read_grid({**asked, "protocols": ["loso-1", "half", "loso-2"]})
+    assert set(several.tables) == {"rq4-loso", "rq4-half"}
+    with pytest.raises(PspError, match="found 'loso', expected one of loso-VALUE, half"):
+        grids.read_grid({**asked, "protocols": ["loso"]})
+
+
 def test_with_a_validation_rule_its_clips_are_scored_and_nothing_takes_the_place_of_the_result(grids) -> None:
     grid, usual = grids.read_grid(settings("rq1", validation="view=2")), grids.read_grid(settings("rq1"))
     assert grid.scores_name == "scores-validation.json"

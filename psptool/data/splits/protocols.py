@@ -66,6 +66,14 @@ def protocol_names(dataset: DatasetDescription, clips: Clips) -> list[str]:
     ]
 
 
+def leave_one_out_of(dataset: DatasetDescription, protocol: str) -> str | None:
+    """The leave-one-out protocol of which ``protocol`` (such as ``loso-3``) is one fold; None for other protocols."""
+    if protocol in dataset.protocols:
+        return None
+    folded = [name for name, rule in dataset.protocols.items() if isinstance(rule, LeaveOneOut)]
+    return max((name for name in folded if protocol.startswith(f"{name}-")), key=len, default=None)
+
+
 def divide(dataset: DatasetDescription, protocol: NamedProtocol, clips: Clips) -> tuple[set[str], set[str]]:
     """The names of the training clips and of the test clips; either may be empty."""
     rule = protocol.rule

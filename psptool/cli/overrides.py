@@ -84,8 +84,7 @@ def epoch_of(recipe: TrainingConfig, split: Split) -> tuple[int, int, str]:
 
     A pass is over the pool (the clips seen without labels); over the labelled clips where there is no pool.
     """
-    labelled = len(split.labelled)
     if not recipe.needs_pool:
-        return labelled, recipe.optim.labelled_batch, "labelled"
-    pool = len(split.unlabelled) + (labelled if recipe.loss.contrast_labelled else 0)
+        return len(split.labelled), recipe.optim.labelled_batch, "labelled"
+    pool = len(split.pool(recipe.loss.contrast_labelled))
     return pool, max(1, min(recipe.optim.pool_batch, pool)), "pool"

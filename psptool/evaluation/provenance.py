@@ -33,6 +33,7 @@ def provenance(
         split: Split of the run.
         part: The evaluated clips.
     """
+    training = _with_preset_pool_batch(config.training, split)
     return {
         "protocol": split.protocol,
         "leave_one_out": leave_one_out_of(dataset, split.protocol),
@@ -45,8 +46,8 @@ def provenance(
         "draw": split.seed,
         "split_digest": config.split_digest,
         "scored_digest": _digest(sorted(getattr(split, part))),
-        "changes": changes(config.training),
-        "recipe_digest": _digest(config.training.model_dump(mode="json", exclude={"seed"})),
+        "changes": changes(training),
+        "recipe_digest": _digest(training.model_dump(mode="json", exclude={"seed"})),
         "seconds": _seconds(folder),
         "device": _distinct(record.device for record in config.contributing),
         "hardware": _distinct(record.hardware for record in config.contributing),
@@ -57,9 +58,8 @@ def provenance(
 
 def changes(recipe: TrainingConfig) -> tuple[str, ...] | None:
     """Settings that differ from the preset, in the form of ``--set``; None if this version does not have the preset."""
-    try:
-        preset = resolve(method=recipe.method, preset=recipe.preset)
-    except PspError:
+    preset = _preset(recipe)
+    if preset is None:
         return None
     defaults = dict(flat(preset.model_dump(mode="json", exclude=_NOT_CHANGES)))
     own = dict(flat(recipe.model_dump(mode="json", exclude=_NOT_CHANGES)))
@@ -68,6 +68,26 @@ def changes(recipe: TrainingConfig) -> tuple[str, ...] | None:
         for key, value in own.items()
         if value != defaults[key]
     )
+
+
+def _preset(recipe: TrainingConfig) -> TrainingConfig | None:
+    """The preset of a configuration, with its method; None if this version does not have the preset."""
+    try:
+        return resolve(method=recipe.method, preset=recipe.preset)
+    except PspError:
+        return None
+
+
+def _with_preset_pool_batch(recipe: TrainingConfig, split: Split) -> TrainingConfig:
+    """The configuration with the preset's ``optim.pool_batch`` if training reduced it to the size of the pool.
+
+    Otherwise, the folds of a small dataset would have different configurations in a table.
+    """
+    pool, preset = len(split.pool(recipe.loss.contrast_labelled)), _preset(recipe)
+    if preset is None or not recipe.optim.pool_batch == pool < preset.optim.pool_batch:
+        return recipe
+    optim = recipe.optim.model_copy(update={"pool_batch": preset.optim.pool_batch})
+    return recipe.model_copy(update={"optim": optim})
 
 
 def _distinct(values: Iterable[str | None]) -> str | None:

@@ -23,7 +23,7 @@ def title(table: ScoreTable) -> str:
         None if table.test_view is None else f"test view {table.test_view}",
     ]
     clips = counted(table.clips, f"{table.part} clip")
-    if table.clips_unseen:
+    if 0 < table.clips_unseen < table.clips:
         clips += f" ({table.clips_unseen:,} without a duplicate in the training set)"
     parts += [clips, f"{table.weights} checkpoint"]
     return (
@@ -47,7 +47,7 @@ def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
         "labels",
         "method",
         splits(table),
-        *(measure_title(measure) for measure in table.measures),
+        *(measure_title(measure) for measure in table.shown),
         SECONDS,
     ]
     rows = [
@@ -55,7 +55,7 @@ def group_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
             group.labels,
             group.name,
             str(len(group.draws)),
-            *(cell(group.measures.get(measure)) for measure in table.measures),
+            *(cell(group.measures.get(measure)) for measure in table.shown),
             "" if group.seconds is None else f"{group.seconds:.0f}",
         ]
         for group in table.groups
@@ -70,7 +70,7 @@ def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
         "method",
         "against",
         splits(table),
-        *(measure_title(measure) for measure in table.measures),
+        *(measure_title(measure) for measure in table.shown),
     ]
     rows = [
         [
@@ -78,7 +78,7 @@ def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
             found.name,
             found.against,
             str(len(found.draws)),
-            *(difference_cell(found.measures.get(measure)) for measure in table.measures),
+            *(difference_cell(found.measures.get(measure)) for measure in table.shown),
         ]
         for found in table.differences
     ]

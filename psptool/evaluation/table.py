@@ -178,6 +178,7 @@ def build_table(runs: Sequence[RunScores], *against: str) -> ScoreTable:
         streams=_streams(runs),
         groups=tuple(groups.values()),
         differences=tuple(differences),
+        redundant=tuple(sorted(set.intersection(*(run.scores.redundant for run in runs)))),
         warnings=tuple(warnings),
     )
 

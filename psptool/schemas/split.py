@@ -73,6 +73,10 @@ class Split(Artefact):
             raise ValueError("exactly one of ratio and count must be given")
         return self
 
+    def pool(self, with_labelled: bool) -> tuple[str, ...]:
+        """The clips that are used without their labels: the unlabelled ones, and the labelled ones if asked."""
+        return self.unlabelled + (self.labelled if with_labelled else ())
+
     @property
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of the clip names in each part, independent of their order. Stored in runs."""

@@ -72,9 +72,18 @@ class ScoreTable(Artefact):
     streams: tuple[str, ...] = Field(description="Streams of any run; the accuracy of each is a column")
     groups: tuple[Group, ...]
     differences: tuple[Difference, ...] = ()
+    redundant: tuple[str, ...] = Field(
+        (), description="Accuracies that tell nothing about these clips, such as top-5 of up to 5 classes"
+    )
     warnings: tuple[str, ...] = Field((), description="Warnings about the comparison")
 
     @property
     def measures(self) -> tuple[str, ...]:
         """Names of the accuracies, in the order of the columns."""
         return measure_names(self.streams)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The `measures` that a group has and that are not `redundant`."""
+        present = {name for group in self.groups for name in group.measures} - {*self.redundant}
+        return tuple(name for name in self.measures if name in present)

@@ -341,7 +341,7 @@ def _pools(store: Store, path: Path, split: Split, recipe: TrainingConfig) -> Po
         )
     pool: tuple[str, ...] = ()
     if recipe.needs_pool:
-        pool = split.unlabelled + (split.labelled if recipe.loss.contrast_labelled else ())
+        pool = split.pool(recipe.loss.contrast_labelled)
         if min(recipe.optim.pool_batch, len(pool)) < 2:
             raise PspError(
                 "optim.pool_batch: too few clips for contrastive loss or teacher",

@@ -48,7 +48,7 @@ def preflight_warnings(split: Split, recipe: TrainingConfig, classes: int) -> It
         return
     if not split.unlabelled:
         yield "split: no unlabelled clips: contrastive loss and teacher use only labelled clips"
-    pool = len(split.unlabelled) + (labelled if recipe.loss.contrast_labelled else 0)
+    pool = len(split.pool(recipe.loss.contrast_labelled))
     if optim.pool_batch > pool:
         yield f"optim.pool_batch: reduced from {optim.pool_batch} to {pool}, the number of clips in the pool"
 

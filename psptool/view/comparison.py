@@ -52,7 +52,7 @@ def table_page(found: ScoreTable, runs: Sequence[RunScores]) -> str:
         runs: The runs from which it was built.
     """
     members = grouped(runs)
-    main, *others = found.measures
+    main, *others = found.shown
     matrices = _matrices(members)
     charts = [(_heading(measure), _dots(found, measure)) for measure in others]
     return render(

@@ -260,6 +260,18 @@ def test_scores_say_how_the_run_was_made(run: Trained) -> None:
     assert other.recipe_digest == scores.recipe_digest
 
 
+@pytest.mark.parametrize("difference", [0, 1])
+def test_only_a_pool_batch_other_than_the_whole_pool_is_a_change(run: Trained, difference: int) -> None:
+    pool = len(Split.load(run.split).pool(with_labelled=True))
+    config = RunConfig.load(run.folder / "config.json")
+    optim = config.training.optim.model_copy(update={"pool_batch": pool + difference})
+    training = config.training.model_copy(update={"optim": optim})
+    config.model_copy(update={"training": training}).save(run.folder / "config.json")
+    changes = evaluate(run.folder).changes
+    assert changes is not None
+    assert [one for one in changes if "pool_batch" in one] == difference * [f"optim.pool_batch={pool + 1}"]
+
+
 def test_scores_of_a_run_without_a_log_leave_its_time_open(run: Trained) -> None:
     assert evaluate(run.folder).seconds is None
 

@@ -329,8 +329,13 @@ def _configuration(name: str, method: MethodSettings, for_all: Sequence[str]) ->
 
 
 def _digest(configuration: TrainingConfig) -> str:
-    """SHA-256 of the settings that differ from the defaults, so that new settings of psptool do not change it."""
-    changes = configuration.model_dump(mode="json", exclude_defaults=True)
+    """SHA-256 of the settings that differ from the defaults, so that new settings of psptool do not change it.
+
+    Without a teacher, its settings have no effect. They are left out, so that another teacher in a preset does not
+    change the names of supervised runs.
+    """
+    unused = set() if configuration.has_teacher else {"teacher"}
+    changes = configuration.model_dump(mode="json", exclude_defaults=True, exclude=unused)
     return hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()
 
 

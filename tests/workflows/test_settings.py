@@ -58,6 +58,16 @@ def test_a_changed_recipe_makes_other_runs_and_one_that_says_what_holds_anyway_d
     )
 
 
+def test_settings_of_a_teacher_count_only_where_there_is_one(grids) -> None:
+    usual, changed = (
+        grids.read_grid(settings("rq4", ratios=[0.05], set=changes)).tables["rq4"]
+        for changes in ([], ["teacher.momentum=0.9"])
+    )
+    assert changed["supervised"] == usual["supervised"]
+    assert changed["without-teacher"] == usual["without-teacher"]
+    assert not set(changed["best"]) & set(usual["best"])
+
+
 def test_the_command_line_gives_words_where_a_file_gives_lists_and_numbers(grids) -> None:
     asked = settings(
         "ntu60", raw="a.zip", protocols="xview", seeds=["1"], ratios=["0.1"], set="optim.steps=5"

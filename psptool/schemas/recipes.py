@@ -36,7 +36,7 @@ _BEST: Mapping[str, Any] = {
         "mask_joints": 0.1,
     },
     "loss": {"contrast_weight": 0.6, "temperature": 0.2, "label_smoothing": 0.1},
-    "teacher": {"weight": 1.0},
+    "teacher": {"weight": 1.0, "balance": "labelled"},
     "optim": {
         "steps": 2000,
         "labelled_batch": 32,

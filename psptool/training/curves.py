@@ -98,6 +98,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.plot(steps, values, label=name, color=colour, linewidth=1.6, marker=marker, markersize=3)
     axes.set_xlabel("step")
     axes.set_xlim(0, max(panel.last, 1))
+    axes.locator_params(axis="x", integer=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(color=LIGHT["line"], linewidth=0.8)
     style(axes, 9)

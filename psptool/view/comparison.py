@@ -214,7 +214,7 @@ def _runs(members: _Members) -> Table:
         (
             labels,
             name,
-            "" if run.scores.draw is None else run.scores.draw,
+            "" if run.scores.draw is None else run.split_name,
             run.scores.seed,
             f"{100 * run.scores.top1:.1f}",
             run.scores.split,

@@ -116,8 +116,9 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
         for measure, spread in group.measures.items()
         if measure not in scores.redundant
     ]
+    differ = "fold and label split" if found.folds else "the label split"
     text = (
-        f"{len(group.draws)} runs in the same folder that differ only in the label split. This run is outlined. "
+        f"{len(group.draws)} runs in the same folder that differ only in {differ}. This run is outlined. "
         "The vertical line is the mean, the band is mean ± standard deviation."
     )
     return {"text": text, "chart": dot_chart(rows), "warnings": found.warnings}

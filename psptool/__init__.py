@@ -10,7 +10,8 @@ The functions have the names of the commands and do the same::
     psptool.open      a prepared dataset, clip by clip
     psptool.load      a trained model, for single clips
 
-They print nothing. They return typed objects, and raise `psptool.PspError` for bad input.
+They print nothing. They return typed objects, and raise `psptool.PspError` for bad input. Warnings are `UserWarning`;
+messages go to the logger ``psptool``, as information.
 
 The names in ``__all__`` are the public interface. Everything else in the package is internal and may change in any
 version.
@@ -84,6 +85,8 @@ def prepare(
         >>> print(done.path, done.report.counts.clips)
         data/ucla.h5 60
     """
+    import logging
+
     import joblib
 
     from psptool.preparation import pipeline
@@ -96,9 +99,17 @@ def prepare(
         raise PspError("jobs", str(jobs), "at least 1 worker")
     jobs = jobs or int(joblib.cpu_count())
     given = dataset if isinstance(dataset, DatasetDescription) else os.fspath(dataset)
-    settings, files = pipeline.settings_for(given, align), (_paths(raw), _path(out))
     return pipeline.prepare(
-        given, *files, settings, jobs=jobs, strict=strict, force=force, progress=on_progress
+        given,
+        _paths(raw),
+        _path(out),
+        pipeline.settings_for(given, align),
+        jobs=jobs,
+        strict=strict,
+        force=force,
+        progress=on_progress,
+        on_message=logging.getLogger("psptool").info,
+        on_warning=_warn,
     )
 
 
@@ -179,8 +190,7 @@ def train(
         seed: Random seed of initialization and sampling; the split's if None.
         out: The run folder; a new one in ``runs/`` if None.
         resume: What to do with an unfinished run of the same training: ``auto`` resumes it if there is one,
-            ``required`` raises an error if there is none, ``off`` starts a new run, in a new or empty folder. What was
-            decided goes to the logger ``psptool``, as information.
+            ``required`` raises an error if there is none, ``off`` starts a new run, in a new or empty folder.
         on_progress: Called with step, loss terms, learning rate and validation accuracy.
 
     Returns:
@@ -202,7 +212,6 @@ def train(
     """
     import json
     import logging
-    import warnings
 
     from psptool.device import choose_device
     from psptool.schemas.recipes import resolve
@@ -233,7 +242,7 @@ def train(
         resume=resume,
         on_progress=on_progress or (lambda progress: None),
         on_message=logging.getLogger("psptool").info,
-        on_warning=lambda text: warnings.warn(text, stacklevel=4),
+        on_warning=_warn,
     )
 
 
@@ -402,3 +411,14 @@ def _path(path: StrPath | None) -> Path | None:
 
 def _paths(raw: StrPath | Sequence[StrPath]) -> list[Path]:
     return [Path(raw)] if isinstance(raw, (str, os.PathLike)) else [Path(path) for path in raw]
+
+
+def _warn(text: str) -> None:
+    """Warn with the line of the user's code, however deep in this package the warning arises."""
+    import sys
+    import warnings
+
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == __name__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)

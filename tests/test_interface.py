@@ -17,6 +17,7 @@ import psptool
 from psptool.cli.main import app
 from psptool.evaluation.loaded import LoadedModel, resampled
 from psptool.formats.synthesis.writing import write_ucla
+from psptool.schemas.builtin import builtin_dataset
 
 from .stores import make_clip
 from .stores import write_ucla as write_dataset
@@ -198,6 +199,20 @@ def test_settings_of_any_kind_reach_the_training(here: Path, monkeypatch: pytest
     assert (data, split, others["out"], others["resume"]) == (Path("a.h5"), Path("b.json"), Path("c"), "auto")
     assert (recipe.optim.lr, recipe.optim.steps, recipe.model.channels) == (1e-5, 7, (8, 8, 8))
     assert (recipe.streams.motion, recipe.precision, recipe.seed) == ("drawn", "float32", 3)
+
+
+def test_warnings_name_the_line_of_the_caller(here: Path) -> None:
+    other = builtin_dataset("ucla").model_dump() | {"name": "other", "up": "z"}
+    Path("other.yaml").write_text(json.dumps(other))
+    split = psptool.split("data/ucla.h5", count=1).path
+    settings = {"optim.steps": 1, "optim.pool_batch": 8}
+    for call, message in (
+        (lambda: psptool.prepare("other.yaml", "all_sqe", jobs=1), "Check up: z of the description"),
+        (lambda: psptool.train("data/ucla.h5", split, settings=settings), "clips are repeated"),
+    ):
+        with pytest.warns(UserWarning, match=message) as warned:
+            call()
+        assert {one.filename for one in warned if message in str(one.message)} == {__file__}
 
 
 def test_datasets_clips_and_splits_say_what_they_are(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from psptool.cli.console import FOUND, examples, next_step, say, say_json, table
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 EXAMPLES = examples("psptool doctor", "psptool doctor --json")
 _LEAST_FREE = 2**30
@@ -71,7 +74,7 @@ def _packages() -> tuple[dict[str, str], list[Check]]:
 
     versions = {"python": platform.python_version()}
     findings: list[Check] = []
-    absent: dict[str, list[str]] = {}
+    absent: dict[str, list[Requirement]] = {}
     try:
         versions["psptool"] = importlib.metadata.version("psptool")
         wanted = importlib.metadata.requires("psptool") or []
@@ -89,14 +92,19 @@ def _packages() -> tuple[dict[str, str], list[Check]]:
             versions[requirement.name] = found or "missing"
             if not fits:
                 what = f"{requirement.name} {found or 'is missing'}, needed: {requirement.specifier}"
-                findings.append(Check(what, f"pip install '{requirement.name}{requirement.specifier}'", True))
+                findings.append(Check(what, _install(requirement), True))
         elif not fits:
-            absent.setdefault(extra, []).append(requirement.name)
+            absent.setdefault(extra, []).append(requirement)
     findings += [
-        Check(f"extra {extra} ({', '.join(names)})", f"pip install {' '.join(names)}", False)
-        for extra, names in absent.items()
+        Check(f"extra {extra} ({', '.join(one.name for one in some)})", _install(*some), False)
+        for extra, some in absent.items()
     ]
     return versions, findings
+
+
+def _install(*requirements: Requirement) -> str:
+    """The command that installs packages, or upgrades those that are too old."""
+    return " ".join(("pip install", *(f"'{one.name}{one.specifier}'" for one in requirements)))
 
 
 def _extra(requirement: str) -> str | None:

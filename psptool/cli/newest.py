@@ -105,9 +105,17 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
 
 def _refuse_bare_name(stage: Stage, given: Path) -> None:
     """Raise an error if the path does not exist, but an artefact has that name, with or without its suffix."""
-    named = [path for path in sorted(Path().glob(stage.pattern)) if str(given) in (path.name, path.stem)]
-    if named and not given.exists():
-        raise PspError(f"{given}: there is no such {stage.noun}", fix=f"Did you mean {named[0]}?")
+    artefacts = (_artefact(stage, path) for path in sorted(Path().glob(stage.pattern)))
+    named = next((path for path in artefacts if str(given) in (path.name, path.stem)), None)
+    if named is None or given.exists() or (stage.noun == RUN.noun and _is_included(given)):
+        return
+    raise PspError(f"{given}: there is no such {stage.noun}", fix=f"Did you mean {named}?")
+
+
+def _is_included(given: Path) -> bool:
+    from psptool.evaluation.models import included_file
+
+    return included_file(given) is not None
 
 
 def make_newest(stage: Stage, path: Path) -> None:

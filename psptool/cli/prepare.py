@@ -87,6 +87,9 @@ def prepare(
         )
     except PspError as error:
         raise _other_dataset(builtin.find_datasets(dataset), sources, settings) or error from None
+    if done.current:
+        note(f"{done.path}: already current; --force prepares it again")
+        make_newest(DATASET, done.path)
     _tell(done, as_json, default=out is None)
 
 
@@ -175,9 +178,6 @@ def _rules(report: PreparationReport) -> dict[str, int]:
 
 def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     report, counts = done.report, done.report.counts
-    if done.current:
-        note(f"{done.path}: already current; --force prepares it again")
-        make_newest(DATASET, done.path)
     if counts.quarantined:
         clips = counted(counts.quarantined, "clip")
         warn(f"{clips} excluded (malformed); {done.report_path} gives the reason for each")

@@ -10,24 +10,24 @@ from psptool.schemas.description import DatasetDescription
 SPINES = (0.03, 3.0)
 """Plausible lengths of a spine in metres, from a mouse to far above a human. A wrong unit is a factor of 1000."""
 FEWEST, SHARE = 5, 0.9
-"""The vertical axis is checked if there are so many clips, and doubted if so many of them have another one."""
+"""Minimum number of clips to check the vertical axis, and share of them with another axis for a warning."""
 
 
 def coordinate_warnings(
     dataset: DatasetDescription, scale: NDArray[np.float64], rotation: NDArray[np.float64]
 ) -> tuple[str, ...]:
-    """Warnings if the coordinates of N clips contradict the description; none in 2D.
+    """Warnings if the coordinates of N clips contradict the description; none in 2D. Lengths in pixels are not checked.
 
     Args:
         dataset: The description.
-        scale: float64 (N,), metres per unit, which is about the length of the spine.
+        scale: float64 (N,), metres or pixels per unit, which is about the length of the spine.
         rotation: float64 (N, 3, 3), the body axes as rows; those that were not found are the recorded axes.
     """
     if dataset.topology.dimensions == 2 or not len(scale):
         return ()
     found = []
     spine, (least, most) = float(np.median(scale)), SPINES
-    if not least <= spine <= most:
+    if dataset.unit != "px" and not least <= spine <= most:
         found.append(
             f"{dataset.name}: the spine has a median length of {spine:.2g} m, expected {least:g} to {most:g} m. "
             f"Check unit: {dataset.unit} of the description"

@@ -202,18 +202,15 @@ def canonical(text: str) -> str:
 def _pattern_problems(pattern: str) -> Iterator[Problem]:
     """Mistakes in the regular expression of clip names.
 
-    A prepared dataset carries its pattern, and may come from anyone. Repeated groups are refused: compiling nested ones
-    could take forever. The time of matching is limited by `_MATCH_SECONDS`.
+    A prepared dataset carries its pattern, and may come from anyone. Time and memory of compiling grow with repeated
+    groups and with the numbers of repetitions, so both are limited. The time of matching is limited by
+    `_MATCH_SECONDS`.
     """
     plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
-    if re.search(r"\)[*+{]", plain):
-        yield Problem(
-            "pattern",
-            "a repeated group",
-            "repetitions of single characters, such as [0-9]+",
-            "Write it without.",
-        )
-        return
+    for costly, found, expected in _COSTLY:
+        if re.search(costly, plain):
+            yield Problem("pattern", found, expected, "Write it without.")
+            return
     try:
         compiled = regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError) as error:
@@ -234,6 +231,13 @@ def _pattern_problems(pattern: str) -> Iterator[Problem]:
         )
 
 
+_COSTLY = (
+    (r"\)[*+{]", "a repeated group", "repetitions of single characters, such as [0-9]+"),
+    (r"\{[0-9,]*[0-9]{4}", "a repetition of over 999 times", "at most 999 times, as in [0-9]{1,3}"),
+    # With the flag x, blanks between a group and its repetition are ignored.
+    (r"\(\?[A-Za-z0-9]*x", "the flag x", "a pattern without blanks and comments"),
+)
+"""Parts of a pattern that are costly to compile: regular expression, description, and what is expected instead."""
 _SYNONYMS = {
     **dict.fromkeys(("class", "action", "activity", "gesture"), "Did you mean label?"),
     **dict.fromkeys(("view", "cam"), "Did you mean camera?"),

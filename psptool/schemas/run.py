@@ -13,18 +13,18 @@ from psptool.schemas.description import DatasetDescription
 from psptool.schemas.training import TrainingConfig
 
 _PLACES = ("data_path", "split_path")
-_DIFFERS = {
-    "device": "the device is another one",
-    "hardware": "the hardware is another one",
-    "processes": "the number of processes is another one",
-    "clips_on": "the clips are in another memory",
-    "data_path": "the dataset has another path",
-    "split_path": "the split has another path",
-    "tool_version": "the version of psptool is another one",
-    "torch_version": "the version of PyTorch is another one",
-    "commit": "the source of psptool has another commit",
+_WORDS = {
+    "device": "device",
+    "hardware": "hardware",
+    "processes": "number of processes",
+    "clips_on": "location of the clips",
+    "data_path": "path of the dataset",
+    "split_path": "path of the split",
+    "tool_version": "version of psptool",
+    "torch_version": "version of PyTorch",
+    "commit": "commit of psptool",
 }
-"""What a difference in each value of `Provenance` means."""
+"""The values of `Provenance` in words."""
 _NO_IDENTITY = ("format_version", "preset", "seed", "precision", "checkpoint_every")
 """Keys of the training configuration that `RunConfig.identity` ignores: names and the checkpoint interval, which do
 not affect the result, and seed and precision, whose resolved values are stored outside of the configuration."""
@@ -164,10 +164,10 @@ def provenance_warning(there: RunConfig, now: Provenance) -> str | None:
     changes = there.contributing[-1].changes(now)
     if not changes:
         return None
-    listed = "; ".join(f"{_DIFFERS[key]} ({change})" for key, change in changes.items())
+    listed = "; ".join(f"{_WORDS[key]} ({change})" for key, change in changes.items())
     bits = (
         ""
         if set(changes) <= set(_PLACES)
         else " The result may differ in rounding from an uninterrupted run."
     )
-    return f"resumed at step {now.from_step}: {listed}.{bits}"
+    return f"resumed at step {now.from_step}, with changes: {listed}.{bits}"

@@ -118,7 +118,7 @@ class Scores(Artefact):
 
     @property
     def redundant(self) -> set[str]:
-        """Accuracies that tell nothing: top-5 of up to 5 classes, and top-1 without duplicates if there are none."""
+        """Names of accuracies without information: `top5` of at most 5 classes, `top1_unseen` of no clip or of all."""
         found = {"top5": len(self.confusion) <= 5, "top1_unseen": self.clips_unseen in (0, self.clips)}
         return {name for name, is_redundant in found.items() if is_redundant}
 

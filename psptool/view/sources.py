@@ -378,9 +378,9 @@ class _Lookup:
             self._listed[place] = _recordings(place, self._dataset)
         form, sources, _ = self._listed[place]
         same = [found for found in sources if found.name == name]
-        # An archive may have several recordings of one name.
-        for found in [found for found in same if str(found.files[0]) == source] or same:
-            return form, found
+        if same:
+            # An archive may have several recordings of one name.
+            return form, next((found for found in same if str(found.files[0]) == source), same[0])
         if self._dataset is not None:
             # A recording whose clip name is made of its folders has another name in a prediction.
             for reader in make_readers(self._dataset, any_name=True):

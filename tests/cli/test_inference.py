@@ -39,6 +39,17 @@ def test_predict_with_an_included_model_names_no_next_command(here):
     assert f"Next: psptool evaluate {run}" in here("predict", "--model", run, one).out
 
 
+def test_the_name_of_a_run_in_place_of_its_path_is_completed(here):
+    one = next(Path("all_sqe").glob("*.json"))
+    name = "ucla-xview-0.05-s0-psp-fast"
+    for arguments in (("evaluate", name), ("predict", one, "--model", name)):
+        said = here(*arguments, code=2).err
+        assert f"{name}: there is no such run. Did you mean runs/{name}?" in said
+    assert "last.safetensors" not in here("evaluate", "last", code=2).err
+    Path("runs", name).rename("runs/ucla")
+    here("predict", one, "--model", "ucla")  # the included model
+
+
 def test_predict_with_nothing_usable_or_no_sense_writes_nothing(here):
     Path("cut.json").write_text("{")
     before = files()

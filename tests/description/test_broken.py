@@ -89,6 +89,14 @@ BROKEN: dict[str, tuple[Change, str]] = {
         put("clips", "pattern", value=r"(?P<label>(a+)+)"),
         "a repeated group",
     ),
+    "a group that is repeated after a blank": (
+        put("clips", "pattern", value=r"(?ix)(?P<label>((a{9}) {9}) {9})"),
+        "the flag x, expected a pattern without blanks and comments",
+    ),
+    "a pattern that needs gigabytes": (
+        put("clips", "pattern", value=r"(?P<label>[a-z]{1,99999999})"),
+        "a repetition of over 999 times, expected at most 999 times",
+    ),
     "values of a field that the pattern has not": (
         put("clips", "values", value={"setup": ["a"]}),
         "clips.values.setup",

@@ -189,7 +189,7 @@ def test_a_report_and_a_split_of_other_content_stay_unless_force_is_said(store, 
     path.unlink()
     for file in (done.report_path, done.splits[0]):
         file.write_text("mine")
-        with pytest.raises(PspError, match=rf"{file}: the file exists already.*--force"):
+        with pytest.raises(PspError, match=rf"{file}: the file exists already\. Move.*--force"):
             import_clips(contents, path, "normalized", SETTINGS, splits=splits)
         assert (file.read_text(), path.exists()) == ("mine", False)
         file.write_bytes(same[file])

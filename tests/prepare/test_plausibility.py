@@ -47,9 +47,10 @@ def test_another_axis_than_that_of_the_spines_is_doubted(up: str) -> None:
     assert warned(SPINE, UPRIGHT, up=up) == text
 
 
-def test_pixels_are_not_doubted() -> None:
-    dataset = DatasetDescription.model_validate({**DATASET.model_dump(), "dimensions": 2, "unit": "px"})
-    assert coordinate_warnings(dataset, 1000 * SPINE, UPRIGHT) == ()
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_lengths_in_pixels_are_not_doubted(dimensions: int) -> None:
+    values = {**DATASET.model_dump(), "dimensions": dimensions, "unit": "px"}
+    assert coordinate_warnings(DatasetDescription.model_validate(values), 1000 * SPINE, UPRIGHT) == ()
 
 
 def test_preparation_and_its_estimate_warn(tmp_path: Path) -> None:

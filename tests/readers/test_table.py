@@ -481,9 +481,13 @@ def test_broken_parquet_files_are_named_with_the_column() -> None:
         with pytest.raises(RawFormatError, match=text) as caught:
             parse(parquet(wide(), **changes))
         assert caught.value.reason == reason
-    with pytest.raises(RawFormatError) as caught:
-        parse(parquet(wide())[:-20])
-    assert caught.value.reason == "damaged"
+    # In the metadata, 3 rows and -3 rows.
+    whole, rows, negative = parquet(wide()), b"\x16\x06\x19\x1c", b"\x16\x05\x19\x1c"
+    assert whole.count(rows) == 1
+    for blob in (whole[:-20], whole.replace(rows, negative)):
+        with pytest.raises(RawFormatError) as caught:
+            parse(blob)
+        assert caught.value.reason == "damaged"
 
 
 def test_parquet_without_pyarrow_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

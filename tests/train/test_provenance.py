@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from psptool.common.errors import PspError
-from psptool.schemas.run import RunConfig, provenance_warning
+from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.training import api, loop, state
 from psptool.training.runs import folder as folder_module
 from psptool.training.runs.folder import RunFolder
@@ -27,13 +27,13 @@ __all__ = ["files", "once"]
 @pytest.mark.parametrize(
     ("old", "words"),
     [
-        ({"hardware": "Abacus, 8 threads"}, "the hardware is another one (Abacus, 8 threads -> "),
-        ({"commit": "a" * 40}, f"the source of psptool has another commit ({'a' * 40} -> "),
-        ({"tool_version": "0.0.1"}, "the version of psptool is another one (0.0.1 -> "),
-        ({"torch_version": "1.0"}, "the version of PyTorch is another one (1.0 -> "),
-        ({"device": "cuda:1"}, "the device is another one (cuda:1 -> cpu)"),
-        ({"processes": 4}, "the number of processes is another one (4 -> 1)"),
-        ({"clips_on": "host"}, "the clips are in another memory (host -> device)"),
+        ({"hardware": "Abacus, 8 threads"}, "hardware (Abacus, 8 threads -> "),
+        ({"commit": "a" * 40}, f"commit of psptool ({'a' * 40} -> "),
+        ({"tool_version": "0.0.1"}, "version of psptool (0.0.1 -> "),
+        ({"torch_version": "1.0"}, "version of PyTorch (1.0 -> "),
+        ({"device": "cuda:1"}, "device (cuda:1 -> cpu)"),
+        ({"processes": 4}, "number of processes (4 -> 1)"),
+        ({"clips_on": "host"}, "location of the clips (host -> device)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -46,8 +46,15 @@ def test_each_difference_of_provenance_is_in_the_warning(
     there = config.model_copy(update={"provenance": (config.latest.model_copy(update=old),)})
     warning = provenance_warning(there, now)
     assert warning is not None
-    assert f"resumed at step 3: {words}" in warning
+    assert f"resumed at step 3, with changes: {words}" in warning
     assert "may differ in rounding" in warning
+
+
+def test_every_value_of_provenance_has_words(once: tuple[Files, RunFolder]) -> None:
+    config = RunConfig.load(once[1].config)
+    for key in Provenance.model_fields.keys() - {"from_step"}:
+        there = config.model_copy(update={"provenance": (config.latest.model_copy(update={key: "other"}),)})
+        assert "(other -> " in str(provenance_warning(there, config.latest))
 
 
 def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(files: Files) -> None:
@@ -57,7 +64,7 @@ def test_a_run_resumes_with_other_provenance_and_warns_of_what_differs(files: Fi
     done = go(files, SHORT, resume="required", on_warning=warned.append)
     assert done.folder == there.path
     (warning,) = warned
-    assert f"{there.path}: resumed at step 3: " in warning
+    assert f"{there.path}: resumed at step 3, with changes: " in warning
     assert all(f"({value} -> " in warning for value in old.values())
     assert "may differ in rounding" in warning
     first, second = RunConfig.load(there.config).provenance

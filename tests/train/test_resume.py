@@ -200,7 +200,7 @@ def test_file_paths_and_checkpoint_interval_may_change(files: Files) -> None:
     done = go(files, change(SHORT, checkpoint_every=0), resume="required", on_warning=warned.append)
     assert done.folder == there.path
     (words,) = warned
-    assert f"the dataset has another path (elsewhere.h5 -> {files.data})" in words
+    assert f"path of the dataset (elsewhere.h5 -> {files.data})" in words
     assert "rounding" not in words
     assert RunConfig.load(there.config).latest.data_path == str(files.data)
 

@@ -108,7 +108,7 @@ def import_clips(
     collected = collect(contents)
     path = out if out is not None else DEFAULT_FOLDER / f"{collected.dataset.name}.h5"
     if path.exists() and not path.is_dir() and not force:
-        raise _exists([path])
+        raise _exists([path], "Choose another file with --out")
     make_folder(path)
     builder = ReportBuilder(quarantined=list(collected.unreadable))
     with StoreWriter(path, collected.dataset.topology.size) as writer:
@@ -136,16 +136,16 @@ def import_clips(
             done = replace(done, splits=tuple(texts), lost=tuple(lost), absent=tuple(absent))
             files |= texts
         if not force and (others := differing(files)):
-            raise _exists(others)
+            raise _exists(others, "Move what you want to keep")
         write_together(files, first=writer.commit)
     return done
 
 
-def _exists(paths: Sequence[Path]) -> PspError:
-    """The error for files that would be replaced."""
+def _exists(paths: Sequence[Path], instead: str) -> PspError:
+    """The error for files that would be replaced; ``instead`` is the way to keep them."""
     return PspError(
         f"{listed(paths)}: {'the file exists' if len(paths) == 1 else 'the files exist'} already",
-        fix="Move what you want to keep, choose another file with --out, or replace existing files with --force.",
+        fix=f"{instead}, or replace existing files with --force.",
     )
 
 

@@ -54,6 +54,8 @@ def read_parquet(
         about = opened.metadata
         unpacked = sum(about.row_group(n).total_byte_size for n in range(about.num_row_groups))
         rows = int(about.num_rows)
+        if rows < 0:
+            raise ValueError(f"{rows} rows")
     except damage as error:
         raise damaged(error) from None
     if not 0 <= unpacked <= MAX_UNPACKED:

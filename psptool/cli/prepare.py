@@ -201,6 +201,7 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
         )
         return
     rows: list[tuple[str, object]] = [("read", report.found), ("kept", counts.clips)]
+    rows += [("  without a label", counts.unlabelled)] if counts.unlabelled else []
     rows += [("skipped", counts.skipped), *_indented(report.skipped)]
     rows += [("excluded (malformed)", counts.quarantined), *_indented(report.quarantined)]
     rows += [("identical copies", report.repeated)] if report.repeated else []

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.skeletons.keys import class_name
 from psptool.data.store.reading import Store
 from psptool.evaluation.models import TrainedModel
 from psptool.evaluation.scoring import CHUNK
@@ -33,7 +34,7 @@ class ClipFeatures:
 
     Attributes:
         names: Clip names, N of them.
-        labels: int64 (N,), 0-based.
+        labels: int64 (N,), 0-based; `NO_LABEL` for clips without one.
         parts: Part of the split of each clip, or `NO_PART`.
         by_stream: Output of the encoder, averaged over persons, frames and joints, float32 (N, C) per stream.
     """
@@ -115,7 +116,7 @@ def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path
     columns = {
         "name": features.names,
         "label": features.labels,
-        "class": [class_names[label] for label in features.labels],
+        "class": [class_name(class_names, label) for label in features.labels],
         "part": features.parts,
         **{name: list(x) for name, x in features.by_stream.items()},
     }

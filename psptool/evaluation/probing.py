@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from psptool.common.errors import PspError
+from psptool.data.skeletons.keys import NO_LABEL
 from psptool.evaluation.features import ClipFeatures
 
 Features = NDArray[np.floating]
@@ -39,6 +40,7 @@ def probe_accuracies(found: ClipFeatures, neighbours: int | None = None) -> list
     measured = []
     for labels, parts in (("labelled", ("labelled",)), ("all", ("labelled", "unlabelled"))):
         train = found.within(*parts)
+        train = train[y[train] != NO_LABEL]
         voting = min(NEIGHBOURS, len(train)) if neighbours is None else neighbours
         near = nearest_neighbours(x[train], y[train], x[test], voting)
         linear = linear_probe(x[train], y[train], x[test])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import read_text, shown
-from psptool.data.skeletons.keys import UNNAMED, ClipKey
+from psptool.data.skeletons.keys import NO_LABEL, UNNAMED, ClipKey
 from psptool.formats.readers.base import ClipSource, Stray
 from psptool.schemas.clip_names import CLIP_NAME, FIELDS
 from psptool.schemas.description import MAX_LIST, DatasetDescription
@@ -63,13 +63,11 @@ def name_clips(
         name, key, reason = source.name, source.key, ""
         if key == UNNAMED:
             named = description.parse.of_path(_path(source))
-            if named is None and description.clips.pattern is None:
-                reason = "no label"
-            elif named is None:
+            if named is None and description.clips.pattern is not None:
                 reason = description.parse.problem(_path(source)) or (
                     f"the name is not {description.clips.in_words}"
                 )
-            else:
+            elif named is not None:
                 name, key = named
         if not CLIP_NAME.fullmatch(name):
             reason = "the name has other characters than letters, digits, spaces and _ . + -"
@@ -141,8 +139,6 @@ def _row(description: DatasetDescription, values: Mapping[str, str], line: int) 
                 problem = problem or description.parse.unknown(field, values[field])
             else:
                 numbers[field] = number
-    if "label" not in numbers:
-        problem = problem or "no label"
     segment = None
     if values["first"] or values["last"]:
         segment = _segment(values["first"], values["last"])
@@ -150,7 +146,7 @@ def _row(description: DatasetDescription, values: Mapping[str, str], line: int) 
             problem = problem or f"frames {values['first']!r:.20} to {values['last']!r:.20} are not a range"
     if values["name"] and not CLIP_NAME.fullmatch(values["name"]):
         problem = problem or f"name {values['name']!r:.60} has characters that are not allowed"
-    key = ClipKey(**numbers) if "label" in numbers else UNNAMED
+    key = ClipKey(**{"label": NO_LABEL, **numbers})
     return TableRow(line, values["file"].replace("\\", "/"), values["name"], key, segment, problem)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from psptool.common.version import __version__
+from psptool.data.skeletons.keys import NO_LABEL
+from psptool.data.store.layout import KEY_COLUMNS
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.normalize import UNSCALED
 from psptool.preparation.worker import BatchOutcome
@@ -48,6 +50,7 @@ class ReportBuilder:
         done: Number of clips added.
         repeated: Number of additional copies of clips.
         interpolated: Number of missing joints that were interpolated.
+        unlabelled: Number of clips without a label.
         unscaled: Number of clips whose reference length is zero.
         joined_tracks: Number of body tracks joined to another one.
         dropped_tracks: Number of body tracks that do not belong to a person.
@@ -59,6 +62,7 @@ class ReportBuilder:
     done: int = 0
     repeated: int = 0
     interpolated: int = 0
+    unlabelled: int = 0
     unscaled: int = 0
     joined_tracks: int = 0
     dropped_tracks: int = 0
@@ -72,6 +76,7 @@ class ReportBuilder:
         self.done += outcome.done
         self.repeated += outcome.repeated
         self.interpolated += outcome.interpolated
+        self.unlabelled += int((outcome.packed.numbers[:, KEY_COLUMNS.index("label")] == NO_LABEL).sum())
         self.unscaled += sum(note.note == UNSCALED for note in outcome.notes)
         rules = [note.rule for note in outcome.notes if note.rule is not None]
         joined = rules.count("joined")
@@ -96,6 +101,7 @@ def make_manifest(
         quarantined=len(builder.quarantined),
         skipped=len(source.skipped),
         duplicates=len(builder.duplicates),
+        unlabelled=builder.unlabelled,
         interpolated_joints=builder.interpolated,
         unscaled=builder.unscaled,
         joined_tracks=builder.joined_tracks,

@@ -43,6 +43,11 @@ class ClipNames(Strict):
     table: str | None = Field(
         None, description="CSV or TSV file with one row per clip, relative to the YAML file"
     )
+    unlabelled: tuple[str, ...] = Field(
+        (),
+        description="Values of `label` for clips whose class is unknown. Clips whose label is empty in the table, and "
+        "clips whose name matches the pattern without its group label, have no label either",
+    )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="Columns of the table by their meaning: file, name, label, subject, camera, setup, repetition, "
@@ -82,7 +87,7 @@ class NameParser:
 
     Attributes:
         pattern: As in `ClipNames`.
-        labels: Label by the value of the group ``label``.
+        labels: Label by the value of the group ``label``; `NO_LABEL` for values that stand for no known class.
         values: Numbers by name, for fields whose values are names.
     """
 
@@ -153,7 +158,7 @@ class NameParser:
                 if number is None:
                     return None
             numbers[place] = number
-        return ClipKey._make(numbers) if numbers[0] >= 0 else None
+        return ClipKey._make(numbers)
 
     @cached_property
     def _places(self) -> tuple[tuple[int, str, Mapping[str, int]], ...]:

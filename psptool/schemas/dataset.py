@@ -106,6 +106,7 @@ class Counts(Strict):
     duplicates: int = Field(
         ge=0, description="Pairs of clips with identical coordinates; both clips are kept"
     )
+    unlabelled: int = Field(0, ge=0, description="Clips without a label")
     interpolated_joints: int = Field(
         0, ge=0, description="Missing joints, recorded as (0, 0, 0) or NaN, that were interpolated over time"
     )

@@ -14,7 +14,7 @@ from psptool.common.errors import suggest
 from psptool.common.paths import read_text
 from psptool.common.text import counted
 from psptool.data.skeletons import keys
-from psptool.data.skeletons.keys import UpAxis
+from psptool.data.skeletons.keys import NO_LABEL, UpAxis
 from psptool.data.skeletons.topology import Topology
 from psptool.schemas.base import Strict
 from psptool.schemas.builtin_skeletons import find_skeleton
@@ -204,7 +204,8 @@ class DatasetDescription(Strict):
     @cached_property
     def parse(self) -> NameParser:
         """The function from a clip name to its key. Without a pattern, no name has one."""
-        return NameParser(self.clips.pattern or r"(?!)", self.labels, self.numbers)
+        unlabelled = dict.fromkeys(map(canonical, self.clips.unlabelled), NO_LABEL)
+        return NameParser(self.clips.pattern or r"(?!)", {**self.labels, **unlabelled}, self.numbers)
 
     @property
     def keys_in_names(self) -> bool:
@@ -311,6 +312,8 @@ def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
             yield Problem("clips.values.label", "a list", "no list: classes names the labels", "Use classes.")
         elif key not in there:
             yield Problem(f"clips.values.{key}", "a list", "a group of the pattern", f"Add (?P<{key}>...).")
+    if classes := given.labels.keys() & {*given.clips.unlabelled, *map(canonical, given.clips.unlabelled)}:
+        yield Problem("clips.unlabelled", listed(sorted(classes)), "no value of a class", "Remove it.")
     for name in given.performance:
         if name not in there:
             yield Problem("performance", name, "a group of the pattern", "Remove it.")

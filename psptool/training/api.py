@@ -17,6 +17,7 @@ from psptool.common.machine import commit, hardware
 from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.batches.ragged import Batcher, RaggedClips, check_persons
+from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
@@ -156,7 +157,7 @@ def _load(
         require_same_clips(store, split, label_split)
         pools = _pools(store, split, label_split, recipe)
         train_set = [store.index(name) for name in label_split.labelled + label_split.unlabelled]
-        classes = len(np.unique(store.table.label[train_set]))
+        classes = len(np.setdiff1d(store.table.label[train_set], NO_LABEL))
         for warning in (
             *precision_warnings(recipe.precision, device),
             *preflight_warnings(label_split, recipe, classes),

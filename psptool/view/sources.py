@@ -17,6 +17,7 @@ import numpy as np
 from psptool.common.errors import PspError
 from psptool.common.paths import MAX_JSON, read_text, recalled, regular_size, shown
 from psptool.common.text import counted
+from psptool.data.skeletons.keys import class_name
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import Store, open_store
 from psptool.formats.readers.ahead import ReadAhead
@@ -112,9 +113,10 @@ def stored(store: Store, names: Sequence[str] = ()) -> Found:
         prepared = clip.prepared()
         recorded = recorded_scene(prepared, description.up, description.unit_read)
         scenes = (recorded, normalized_scene(prepared, manifest.up))
-        action = manifest.class_names[clip.key.label]
         clips.append(
-            ViewedClip(manifest.topology, action, prepared, scenes, frame_rate=description.frame_rate)
+            ViewedClip(
+                manifest.topology, clip.class_name, prepared, scenes, frame_rate=description.frame_rate
+            )
         )
     return Found(tuple(clips), of, manifest.settings)
 
@@ -138,10 +140,9 @@ def viewed_recording(
     is_kept = tuple(n < len(kept.persons) for n in range(len(bodies)))
     recorded = _recorded(dataset, tracks, bodies, raw.frames, is_kept)
     scenes = (recorded, normalized_scene(prepared, prepared_up(dataset.up, settings.align)))
-    label, names = raw.key.label, dataset.class_names
     return ViewedClip(
         reader.topology,
-        names[label] if 0 <= label < len(names) else "",
+        class_name(dataset.class_names, raw.key.label),
         prepared,
         scenes,
         notes=_notes(raw, is_kept, prepared),

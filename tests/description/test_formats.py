@@ -131,16 +131,16 @@ def test_clips_of_several_pickles_that_are_in_no_list_are_told(psptool: Psptool)
     assert {*protocol.train_clips, *(protocol.test_clips or ())} == {*NAMES} - {*NAMES[1::2][3:]}
 
 
-def test_an_annotation_without_label_is_not_prepared_and_the_report_says_so(psptool: Psptool) -> None:
+def test_an_annotation_without_label_is_a_clip_without_a_label(psptool: Psptool) -> None:
     values = {"name": "own", "classes": list(CLASSES), **coco_pickle(Path.cwd())}
     Path("own.yaml").write_text(yaml.safe_dump(values))
     whole = pickle.loads(Path("clips.pkl").read_bytes())
     del whole["annotations"][0]["label"]
     Path("clips.pkl").write_bytes(pickle.dumps(whole))
     psptool("prepare", "own.yaml", "--raw", "clips.pkl", "--jobs", 1)
-    (skipped,) = json.loads(Path("data/own.report.json").read_text())["skipped"]
-    assert (skipped["name"], skipped["reason"]) == (NAMES[0], "no label")
-    assert skipped["source"] == f"clips.pkl:annotation 0 ({NAMES[0]})"
+    assert json.loads(Path("data/own.report.json").read_text())["skipped"] == []
+    with open_store("data/own.h5") as store:
+        assert [name for name in store.names if store.clip(name).key.label < 0] == [NAMES[0]]
 
 
 def test_a_clip_in_both_lists_of_a_pickle_is_refused(psptool: Psptool) -> None:

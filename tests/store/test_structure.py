@@ -214,7 +214,7 @@ def few_classes(file):
         (declared_clips, "bytes by its shape, which are not in the file"),
         (wrapping_product, "first_row does not agree"),
         (negative_persons, "/clips/persons of clip 0: found -1"),
-        (label_out_of_range, "/clips/label of clip 1: found 99, expected 0 to 9"),
+        (label_out_of_range, "/clips/label of clip 1: found 99, expected -1 to 9"),
         (overlapping, "first_row does not agree"),
         (wide_joints, "/joint: found entries of shape"),
         (double_precision, "/joint: found float64, expected float32"),
@@ -228,7 +228,7 @@ def few_classes(file):
         (manifest_as_array, "'manifest' is not one string"),
         (long_manifest, "'manifest' has .* characters, more than"),
         (other_topology, "/joint: found entries of shape .20, 3., expected .25, 3."),
-        (few_classes, "/clips/label of clip 2: found 1, expected 0 to 0"),
+        (few_classes, "/clips/label of clip 2: found 1, expected -1 to 0"),
     ],
     ids=lambda value: getattr(value, "__name__", "").replace("_", " "),
 )

@@ -1,12 +1,17 @@
-"""The numbers that belong to a clip: label, subject, camera, setup and repetition."""
+"""The numbers that belong to a clip: label, subject, camera, setup and repetition; and the name of its class."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Field = Literal["label", "subject", "camera", "setup", "repetition"]
 UpAxis = Literal["y", "z", "-y"]
 """The vertical coordinate axis; it points up, or down for ``-y``, as in images."""
+
+
+NO_LABEL = -1
+"""The label of a clip whose class is unknown. It is used in training without its label, and never evaluated."""
 
 
 class ClipKey(NamedTuple):
@@ -19,5 +24,10 @@ class ClipKey(NamedTuple):
     repetition: int = -1
 
 
-UNNAMED = ClipKey(-1)
-"""The key of a recording without a label."""
+UNNAMED = ClipKey(NO_LABEL)
+"""The key of a recording of which nothing is known, until its name is parsed."""
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """The name of a class; empty for `NO_LABEL` and for labels beyond ``names``."""
+    return names[label] if 0 <= label < len(names) else ""

@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
+from psptool.data.skeletons.keys import NO_LABEL, ClipKey
+
 LABELLED_TAG = "psptool-split-1"
 VALIDATION_TAG = "psptool-validation-1"
 
@@ -19,6 +21,11 @@ VALIDATION_TAG = "psptool-validation-1"
 def ranked(names: Iterable[str], seed: int, tag: str = LABELLED_TAG) -> list[str]:
     """``names`` sorted by the SHA-256 of tag, seed (decimal) and name, joined by newlines and encoded as UTF-8."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{tag}\n{seed}\n{name}".encode()).digest())
+
+
+def labels_of(clips: Mapping[str, ClipKey]) -> dict[str, int]:
+    """Label by clip name, without clips that have no label."""
+    return {name: key.label for name, key in clips.items() if key.label != NO_LABEL}
 
 
 def by_label(labels: Mapping[str, int]) -> dict[int, list[str]]:

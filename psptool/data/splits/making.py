@@ -11,8 +11,16 @@ from typing import cast, get_args
 from psptool.common.errors import PspError, suggest
 from psptool.common.text import counted
 from psptool.common.version import __version__
-from psptool.data.skeletons.keys import ClipKey
-from psptool.data.splits.draw import aimclr_share, by_label, draw_global, draw_per_class, global_share, share
+from psptool.data.skeletons.keys import NO_LABEL, ClipKey
+from psptool.data.splits.draw import (
+    aimclr_share,
+    by_label,
+    draw_global,
+    draw_per_class,
+    global_share,
+    labels_of,
+    share,
+)
 from psptool.data.splits.protocols import NamedProtocol, choose_protocols, default_view, divide
 from psptool.data.splits.validation import parse_validation
 from psptool.schemas.description import DatasetDescription
@@ -123,11 +131,18 @@ def make_split(
     protocol = protocols[0]
     train, test = _sides(dataset, protocol, clips)
     rule = None if request.validation is None else parse_validation(request.validation)
-    validation = set() if rule is None else rule.pick(train, request.seed)
-    pool = {name: key.label for name, key in train.items() if name not in validation}
-    labelled, how = _draw(dataset, protocol, len(train), pool, request)
-    sizes = Counter(dict.fromkeys(by_label(pool), 0))
-    sizes.update(pool[name] for name in labelled)
+    held_out = set() if rule is None else rule.pick(train, request.seed)
+    pool = {name: key for name, key in train.items() if name not in held_out}
+    labels = labels_of(pool)
+    if not labels:
+        raise PspError(
+            f"protocol {protocol.name}: no training clip has a label",
+            f"{counted(len(train), 'training clip')}",
+            fix="Choose another --protocol, or give labels to some clips and prepare them again.",
+        )
+    labelled, how = _draw(dataset, protocol, len(labels_of(train)), labels, request)
+    sizes = Counter(dict.fromkeys(by_label(labels), 0))
+    sizes.update(labels[name] for name in labelled)
     performances = {_performance(dataset, name, clips[name]) for name in labelled}
     split = Split(
         dataset=dataset.name,
@@ -141,14 +156,21 @@ def make_split(
         clips_fingerprint=clips_fingerprint,
         labelled=tuple(sorted(labelled)),
         unlabelled=tuple(sorted(pool.keys() - labelled)),
-        validation=tuple(sorted(validation)),
+        validation=tuple(sorted(labels_of({name: train[name] for name in held_out}))),
         test=tuple(sorted(test)),
         labelled_per_class=counts_by_name(dataset, sizes),
         performances=len(performances),
         tool_version=__version__,
     )
     per_class = (min(sizes.values()), max(sizes.values()))
-    return MadeSplit(split, how, per_class, len(performances), _warnings(dataset, sizes, test))
+    warnings = _warnings(dataset, sizes, labels_of(test))
+    used = {*pool, *split.validation, *test}
+    unused = [name for name, key in clips.items() if key.label == NO_LABEL and name not in used]
+    if unused:
+        warnings.append(
+            f"{counted(len(unused), 'clip')} without a label on the side of test or validation: not used"
+        )
+    return MadeSplit(split, how, per_class, len(performances), tuple(warnings))
 
 
 def counts_by_name(dataset: DatasetDescription, counts: Mapping[int, int]) -> dict[str, int]:
@@ -309,16 +331,14 @@ def _per_class_counts(
     return dict.fromkeys(sizes, count), how
 
 
-def _warnings(
-    dataset: DatasetDescription, labelled: Mapping[int, int], test: Mapping[str, ClipKey]
-) -> tuple[str, ...]:
+def _warnings(dataset: DatasetDescription, labelled: Mapping[int, int], test: Mapping[str, int]) -> list[str]:
     """Warnings about classes without labelled clips and classes that are only in the test set."""
     lines = []
     none = [dataset.class_names[label] for label, count in labelled.items() if count == 0]
     if none:
         lines.append(f"{counted(len(none), 'class', 'classes')} without labelled clips: {', '.join(none)}")
-    only = sorted({key.label for key in test.values()} - labelled.keys())
+    only = sorted(set(test.values()) - labelled.keys())
     if only:
         names = ", ".join(dataset.class_names[label] for label in only)
         lines.append(f"{counted(len(only), 'class', 'classes')} only in the test set: {names}")
-    return tuple(lines)
+    return lines

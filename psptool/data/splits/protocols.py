@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psptool.common.errors import PspError, suggest
-from psptool.data.skeletons.keys import ClipKey
-from psptool.data.splits.draw import by_label, draw_per_class, share
+from psptool.data.skeletons.keys import NO_LABEL, ClipKey
+from psptool.data.splits.draw import by_label, draw_per_class, labels_of, share
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.protocols import FieldProtocol, LeaveOneOut, ListProtocol, Protocol, ShareProtocol
 from psptool.schemas.split import LONGEST_PROTOCOL_NAME
@@ -75,10 +75,28 @@ def leave_one_out_of(dataset: DatasetDescription, protocol: str) -> str | None:
 
 
 def divide(dataset: DatasetDescription, protocol: NamedProtocol, clips: Clips) -> tuple[set[str], set[str]]:
-    """The names of the training clips and of the test clips; either may be empty."""
+    """The names of the training clips and of the test clips; either may be empty.
+
+    Clips without a label are training clips if the protocol is a random share, or if they lack the field that divides
+    training and test. They are never test clips.
+    """
+    train, test = _sides(dataset, protocol, clips)
+    unlabelled = {name for name, key in clips.items() if key.label == NO_LABEL}
+    return train | {name for name in unlabelled if _has_no_side(protocol, clips[name])}, test - unlabelled
+
+
+def _has_no_side(protocol: NamedProtocol, key: ClipKey) -> bool:
+    """Whether the protocol says nothing about the clip without a label that has ``key``."""
+    rule = protocol.rule
+    return isinstance(rule, ShareProtocol) or (
+        isinstance(rule, FieldProtocol) and getattr(key, rule.field) == -1
+    )
+
+
+def _sides(dataset: DatasetDescription, protocol: NamedProtocol, clips: Clips) -> tuple[set[str], set[str]]:
     rule = protocol.rule
     if isinstance(rule, ShareProtocol):
-        labels = {name: key.label for name, key in clips.items()}
+        labels = labels_of(clips)
         counts = {label: share(rule.share, len(names)) for label, names in by_label(labels).items()}
         train = draw_per_class(labels, counts, rule.seed, SHARE_TAG)
         return train, clips.keys() - train

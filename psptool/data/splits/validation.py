@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import ClipKey
-from psptool.data.splits.draw import VALIDATION_TAG, by_label, draw_per_class, share
+from psptool.data.skeletons.keys import NO_LABEL, ClipKey
+from psptool.data.splits.draw import VALIDATION_TAG, by_label, draw_per_class, labels_of, share
 
 _FIELDS = {"view": "camera", **{name: name for name in ("subject", "camera", "setup", "repetition")}}
 _FIX = "Examples: --validation view=2, --validation subject=3,7, --validation fraction=0.1."
@@ -37,11 +37,14 @@ class ValidationRule:
     def pick(self, train: Mapping[str, ClipKey], seed: int) -> set[str]:
         """Names of the training clips for validation. A fraction leaves at least one training clip per class.
 
+        The values of a field also select clips without a label, so that a view held out for validation is not used in
+        training.
+
         Raises:
             PspError: The rule selects no clip or all clips.
         """
         if self.fraction is not None:
-            labels = {name: key.label for name, key in train.items()}
+            labels = labels_of(train)
             sizes = {label: len(names) for label, names in by_label(labels).items()}
             counts = {label: min(size - 1, share(self.fraction, size)) for label, size in sizes.items()}
             taken = draw_per_class(labels, counts, seed, VALIDATION_TAG)
@@ -51,8 +54,9 @@ class ValidationRule:
             taken = {name for name, key in train.items() if getattr(key, field) in self.values}
             seen = sorted({getattr(key, field) for key in train.values()})
             there = f"{self.kind}s {', '.join(map(str, seen))} in the training set"
-        if not taken or len(taken) == len(train):
-            how_much = "no" if not taken else "every"
+        has_labels = any(train[name].label != NO_LABEL for name in taken)
+        if not has_labels or len(taken) == len(train):
+            how_much = "every" if has_labels else "no"
             raise PspError(
                 f"--validation {self}: selects {how_much} training clip",
                 there,

@@ -23,7 +23,7 @@ from typing_extensions import Self
 from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import regular_size, shown
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import ClipKey
+from psptool.data.skeletons.keys import ClipKey, class_name
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.layout import (
     CHUNK_ROWS,
@@ -207,7 +207,7 @@ class ClipBlock:
             origin=origin,
             scale=float(scale),
             rotation=rotation,
-            class_name=store.manifest.class_names[key.label],
+            class_name=class_name(store.manifest.class_names, key.label),
             settings=store.manifest.settings,
         )
 

@@ -16,6 +16,7 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o, h5t
 from numpy.typing import NDArray
 
+from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.store.fingerprint import text_digest
 from psptool.data.store.layout import (
     MANIFEST,
@@ -126,7 +127,11 @@ def check_table(columns: dict[str, NDArray[np.int64]], rows: int, classes: int) 
         ValueError: A value is out of range, or the clips' rows are not contiguous from 0 to R.
     """
     largest = np.iinfo(np.int64).max
-    for name, least, most in (("label", 0, classes - 1), ("frames", 1, largest), ("persons", 1, largest)):
+    for name, least, most in (
+        ("label", NO_LABEL, classes - 1),
+        ("frames", 1, largest),
+        ("persons", 1, largest),
+    ):
         odd = (columns[name] < least) | (columns[name] > most)
         if odd.any():
             clip = int(np.argmax(odd))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
 from psptool.common.text import counted
+from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.store.reading import Store, StoredClip
 from psptool.formats.exchange.formats import ExchangeFormat
 from psptool.formats.exchange.positions import Coordinates
@@ -59,8 +60,12 @@ def losses(
         )
     if form.empty_frames == "padding" and (empty := _empty(store, rows, ends=True)):
         lines.append(f"{counted(empty, 'frame')} without persons at the end of clips: they look like padding")
+    if form.all_clips and (unlabelled := int((store.table.label == NO_LABEL).sum())):
+        lines.append(f"{counted(unlabelled, 'clip')} without a label: in no list")
     if not form.all_clips and len(own) < len(store):
-        lines.append(f"{counted(len(store) - len(own), 'clip')} in no part of the split: not exported")
+        lines.append(
+            f"{counted(len(store) - len(own), 'clip')} without a label or in no part of the split: not exported"
+        )
     if split is not None and split.unlabelled and not form.all_clips:
         lines.append(f"which {counted(len(split.labelled), 'clip')} of the training part are labelled")
     lines += {

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from psptool.common.errors import PspError
 from psptool.common.text import counted
+from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.splits.making import SplitRequest
 from psptool.data.splits.protocols import default_view, protocol_names, test_views
 from psptool.data.splits.stored import clip_keys, split_store
@@ -30,12 +33,13 @@ def parts_of(store: Store, form: ExchangeFormat, split: Split | None) -> dict[st
     """
     if not form.all_clips:
         chosen = split or _first_split(store)
-        named = {"train": _train(chosen), form.test: chosen.test}
+        named = {"train": _train(store, chosen), form.test: chosen.test}
         return named | ({"validation": chosen.validation} if chosen.validation else {})
     splits = [split] if split else [one for one in full_splits(store) if _usual(one, store)]
     found: dict[str, tuple[str, ...]] = {}
     for one in splits:
-        found[f"{one.protocol}_train"], found[f"{one.protocol}_{form.test}"] = _train(one), one.test
+        found[f"{one.protocol}_train"] = _train(store, one)
+        found[f"{one.protocol}_{form.test}"] = one.test
         if one.unlabelled:
             found[f"{one.protocol}_labelled"] = one.labelled
         if one.validation:
@@ -92,7 +96,7 @@ def splits_of(store: Store, contents: Sequence[Contents]) -> tuple[list[Split], 
         store: The dataset imported from the files.
         contents: Contents of the files.
     """
-    made = {(frozenset(_train(one)), frozenset(one.test)): one for one in full_splits(store)}
+    made = {(frozenset(_train(store, one)), frozenset(one.test)): one for one in full_splits(store)}
     there = frozenset(store.names)
     kept: dict[str, Split] = {}
     lost: list[str] = []
@@ -132,5 +136,7 @@ def _usual(split: Split, store: Store) -> bool:
     return split.test_view in (None, default_view(store.manifest.description, split.protocol))
 
 
-def _train(split: Split) -> tuple[str, ...]:
-    return tuple(sorted(split.labelled + split.unlabelled))
+def _train(store: Store, split: Split) -> tuple[str, ...]:
+    """The training clips that have a label: other tools need one for every clip."""
+    without = {store.names[index] for index in np.flatnonzero(store.table.label == NO_LABEL)}
+    return tuple(sorted({*split.labelled, *split.unlabelled} - without))

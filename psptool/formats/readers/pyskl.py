@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.common.paths import shown
-from psptool.data.skeletons.keys import UNNAMED, ClipKey
+from psptool.data.skeletons.keys import NO_LABEL, UNNAMED, ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
@@ -117,7 +117,7 @@ class PysklReader:
 
     def _key(self, where: str, stem: str, label: Any) -> ClipKey:
         """The key of an annotation with the clip name ``stem``; ``label`` is None if it has none."""
-        if label is None and self.key_of is None:
+        if label in (None, NO_LABEL) and self.key_of is None:
             return UNNAMED
         if type(label) is not int or label < 0:
             found = "no label" if label is None else short_repr(label)

@@ -1,0 +1,177 @@
+"""Clips whose class is unknown: prepared, used in training without a label, never evaluated."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psptool.common.errors import PspError
+from psptool.data.skeletons.keys import NO_LABEL, ClipKey
+from psptool.data.splits.making import SplitRequest, make_split
+from psptool.data.store.reading import open_store
+from psptool.schemas.clip_names import NameParser
+from psptool.schemas.description import DatasetDescription
+from psptool.schemas.split import SPLIT_PARTS, Split
+from tests.cli.conftest import Psptool
+
+OWN = """
+name: own
+skeleton: kinect20
+format: {reader: ucla}
+clips: {table: clips.csv}
+classes: {1: reach, 5: sit}
+frame_rate: 15
+protocols:
+  views: {field: camera, train: [1, 2]}
+"""
+
+
+@pytest.fixture
+def prepared(psptool: Psptool, recordings: Path, small: None) -> Psptool:
+    """The command line beside ``data/own.h5``; of its 36 clips, the 12 of episode 2 have no label."""
+    rows = ["file,label,camera"]
+    for path in sorted((recordings / "all_sqe").glob("*.json")):
+        action, _, episode, view = (int(part[1:]) for part in path.stem.split("_"))
+        rows.append(f"{path.name},{'' if episode == 2 else action},{view}")
+    Path("clips.csv").write_text("\n".join(rows) + "\n")
+    Path("own.yaml").write_text(OWN)
+    out = psptool("prepare", "own.yaml", "--raw", recordings / "all_sqe", "--jobs", 1).out
+    assert re.search("^  without a label +12$", out, re.MULTILINE)
+    return psptool
+
+
+def described(pattern: str = r"(?P<label>[a-z]+)_s(?P<subject>\d)(_v(?P<camera>\d))?", **clips: object):
+    return DatasetDescription.model_validate(
+        {
+            "name": "own", "skeleton": "kinect20", "format": {"reader": "table"}, "frame_rate": 30,
+            "clips": {"pattern": pattern, **clips}, "classes": ["sit", "wave"],
+            "protocols": {
+                "subjects": {"field": "subject", "train": [1]},
+                **({"views": {"field": "camera", "train": [1]}} if "camera" in pattern else {}),
+                "half": {"share": 0.5},
+                "lists": {"train_clips": ["sit_s1", "what_s1"]},
+            },
+        }
+    )  # fmt: skip
+
+
+def test_a_name_without_the_group_label_or_with_a_value_of_unlabelled_has_no_label() -> None:
+    parse = described(r"(?P<label>[a-z]+)_s(?P<subject>\d)|GX\d+", unlabelled=("what", "0")).parse
+    assert parse("wave_s2") == ClipKey(1, subject=2)
+    assert parse("what_s2") == ClipKey(NO_LABEL, subject=2)
+    assert parse("GX0100") == ClipKey(NO_LABEL)
+    assert parse("jump_s2") is None
+    assert parse("other") is None
+    assert isinstance(parse, NameParser)
+    assert parse.problem("jump_s2") == "label 'jump' is not a class of the description"
+    numbered = described(r"a(?P<label>\d+)_s(?P<subject>\d)", unlabelled=("0",)).parse
+    assert numbered("a000_s1") == ClipKey(NO_LABEL, subject=1)
+
+
+def test_a_class_is_no_value_of_unlabelled() -> None:
+    with pytest.raises(ValueError, match=r"clips.unlabelled: found wave, expected no value of a class"):
+        described(unlabelled=("wave",))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "unlabelled", "test"),
+    [
+        # The second subject is for test: its clip without a label is used nowhere.
+        ("subjects", {"what_s1", "what_s1_v1", "wave_s1", "what_s1_v2"}, {"sit_s2", "wave_s2"}),
+        # Clips without a camera: those with a label are for test, as in every dataset.
+        ("views", {"what_s1", "what_s2", "what_s1_v1"}, None),
+        ("half", {"what_s1", "what_s2", "what_s1_v1", "what_s1_v2"}, None),
+        ("lists", {"what_s1"}, None),
+    ],
+)
+def test_clips_without_a_label_are_unlabelled_training_clips_and_never_test_clips(
+    protocol: str, unlabelled: set[str], test: set[str] | None
+) -> None:
+    dataset = described(unlabelled=("what",))
+    names = (
+        "sit_s1",
+        "sit_s1_v1",
+        "wave_s1",
+        "sit_s2",
+        "wave_s2",
+        "what_s1",
+        "what_s2",
+        "what_s1_v1",
+        "what_s1_v2",
+    )
+    clips = {name: key for name in names if (key := dataset.parse(name)) is not None}
+    assert len(clips) == len(names)
+    request = SplitRequest(ratio=0.5 if protocol == "subjects" else 1.0, protocol=protocol)
+    split = make_split(dataset, clips, "0" * 64, request).split
+    without = {name for name in names if name.startswith("what")}
+    assert unlabelled & without == {*split.unlabelled} & without
+    assert not without & {*split.labelled, *split.validation, *split.test}
+    assert test is None or {*split.test} == test
+
+
+def test_a_view_for_validation_is_not_used_in_training_not_even_without_labels() -> None:
+    dataset = described(unlabelled=("what",))
+    names = ("sit_s1_v1", "sit_s1_v2", "wave_s1_v1", "wave_s1_v2", "what_s1_v1", "what_s1_v2", "sit_s2_v1")
+    clips = {name: key for name in names if (key := dataset.parse(name)) is not None}
+    made = make_split(
+        dataset, clips, "0" * 64, SplitRequest(ratio=1.0, protocol="subjects", validation="view=2")
+    )
+    assert set(made.split.validation) == {"sit_s1_v2", "wave_s1_v2"}
+    assert made.split.unlabelled == ("what_s1_v1",)
+    assert made.warnings == ("1 clip without a label on the side of test or validation: not used",)
+    only = {name: key for name, key in clips.items() if name not in made.split.validation}
+    with pytest.raises(PspError, match="--validation view=2: selects no training clip"):
+        make_split(dataset, only, "0" * 64, SplitRequest(ratio=1.0, protocol="subjects", validation="view=2"))
+
+
+def test_a_training_set_without_any_label_is_refused() -> None:
+    dataset = described(unlabelled=("what",))
+    clips = {name: ClipKey(label, subject) for name, label, subject in (("a", -1, 1), ("b", 0, 2))}
+    with pytest.raises(PspError, match="protocol subjects: no training clip has a label"):
+        make_split(dataset, clips, "0" * 64, SplitRequest(ratio=0.5, protocol="subjects"))
+
+
+def test_prepare_keeps_clips_without_a_label_and_split_puts_them_into_the_pool(prepared: Psptool) -> None:
+    with open_store("data/own.h5") as store:
+        without = {name for name, label in zip(store.names, store.table.label, strict=True) if label < 0}
+        assert without == {name for name in store.names if "_e02_" in name}
+        assert store.manifest.counts.unlabelled == 12
+        assert store.clip(sorted(without)[0]).class_name == ""
+    told = prepared("split", "--count", 2)
+    assert "4 clips without a label on the side of test or validation: not used" in told.err
+    split = Split.load(Path("splits/own-views-k2-s0.json"))
+    assert {part: len(getattr(split, part)) for part in SPLIT_PARTS} == {
+        "labelled": 4, "unlabelled": 12 + 8, "validation": 0, "test": 8
+    }  # fmt: skip
+    assert len(without & {*split.unlabelled}) == 8
+    assert "identical" in prepared("split", "--check", "splits/own-views-k2-s0.json").out
+    assert prepared("validate", "data/own.h5").out.startswith("data/own.h5: valid")
+
+
+def test_other_tools_get_no_clip_without_a_label_in_their_lists(prepared: Psptool) -> None:
+    told = prepared("export-data", "--format", "pyskl", "--out", "own.pkl")
+    assert "12 clips without a label: in no list" in told.out + told.err
+    whole = pickle.loads(Path("own.pkl").read_bytes())
+    listed = {name for names in whole["split"].values() for name in names}
+    assert not [name for name in listed if "_e02_" in name]
+    assert len(whole["annotations"]) == 36
+    told = prepared("export-data", "--format", "stgcn", "--out", "stgcn", "--lossy")
+    names, labels = pickle.loads(Path("stgcn/train_label.pkl").read_bytes())
+    assert (len(names), min(labels)) == (16, 0)
+
+
+@pytest.mark.slow
+def test_training_uses_clips_without_a_label_and_evaluation_leaves_them_out(prepared: Psptool) -> None:
+    prepared("split", "--count", 2)
+    prepared("train", "--preset", "fast")
+    run = "runs/own-views-k2-s0-psp-fast"
+    assert json.loads(prepared("evaluate", "--json").out)["clips"] == 8
+    prepared("embed", "--out", "features.npz")
+    with np.load("features.npz") as features:
+        assert int((features["labels"] == NO_LABEL).sum()) == 12
+    prepared("view", "data/own.h5", "a01_s01_e02_v01", "--model", run, "--out", "view.html")

@@ -273,9 +273,9 @@ class TrainingConfig(Artefact):
         "psp",
         description="`psp`, or `supervised`: cross-entropy of the labelled clips only, with the same encoder",
     )
-    preset: Preset | OldPreset = Field(
+    preset: Literal[Preset, OldPreset] = Field(
         "paper",
-        description="Preset that the values are based on; the second list has those of earlier versions",
+        description="Preset that the values are based on; `paper-short`, `small` and `lean` are of earlier versions",
     )
     seed: int | None = Field(
         None,

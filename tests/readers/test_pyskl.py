@@ -100,7 +100,7 @@ def test_an_annotation_without_label_is_a_clip_where_names_are_free(
     assert reader_of().parse(source, read_clip(source)).key == UNNAMED
     clips, (stray,) = find_clips([saved(tmp_path, item)], reader_of(key_of))
     assert not clips
-    assert "annotation 0: label: label: found no label, expected an integer from 0" in stray.reason
+    assert "annotation 0: label: label: found no label, expected 1, as in the name walk_s03" in stray.reason
 
 
 @pytest.mark.parametrize("twice", [False, True])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.common.paths import shown
-from psptool.data.skeletons.keys import NO_LABEL, UNNAMED, ClipKey
+from psptool.data.skeletons.keys import NO_LABEL, ClipKey
 from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
@@ -116,19 +116,16 @@ class PysklReader:
         return ClipSource(stem, key, (place,))
 
     def _key(self, where: str, stem: str, label: Any) -> ClipKey:
-        """The key of an annotation with the clip name ``stem``; ``label`` is None if it has none."""
-        if label in (None, NO_LABEL) and self.key_of is None:
-            return UNNAMED
-        if type(label) is not int or label < 0:
-            found = "no label" if label is None else short_repr(label)
-            raise RawFormatError("label", f"{where}: label", found, "an integer from 0")
-        key = ClipKey(label) if self.key_of is None else self.key_of(stem)
+        """The key of an annotation with the clip name ``stem``; ``label`` is None or `NO_LABEL` if it has none."""
+        label = NO_LABEL if label is None else label
+        if type(label) is not int or label < NO_LABEL:
+            raise RawFormatError("label", f"{where}: label", short_repr(label), "an integer from 0")
+        key = ClipKey(label) if self.key_of is None else self.key_of(stem)  # ClipKey(NO_LABEL) is UNNAMED
         if key is None:
             raise RawFormatError("name", f"{where}: frame_dir", repr(stem), f"a clip name ({OTHER_NAME})")
         if key.label != label:
-            raise RawFormatError(
-                "label", f"{where}: label", str(label), f"{key.label}, as in the name {stem}"
-            )
+            found = "no label" if label == NO_LABEL else str(label)
+            raise RawFormatError("label", f"{where}: label", found, f"{key.label}, as in the name {stem}")
         return key
 
     def _values(self, where: str, item: dict[Any, Any]) -> NDArray[Any]:

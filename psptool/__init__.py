@@ -10,6 +10,11 @@ The functions have the names of the commands and do the same::
     psptool.open      a prepared dataset, clip by clip
     psptool.load      a trained model, for single clips
 
+For other models in PyTorch::
+
+    psptool.ClipDataset  a prepared dataset for torch.utils.data.DataLoader
+    psptool.read_split   the clip names in the parts of a split
+
 They print nothing. They return typed objects, and raise `psptool.PspError` for bad input.
 
 The names in ``__all__`` are the public interface. Everything else in the package is internal and may change in any
@@ -30,13 +35,14 @@ from psptool.common.version import __version__
 if TYPE_CHECKING:
     from psptool.data.splits.making import MadeSplit
     from psptool.data.store.reading import Store
+    from psptool.data.store.torch_dataset import ClipDataset
     from psptool.evaluation.loaded import LoadedModel
     from psptool.preparation.pipeline import Preparation
     from psptool.schemas.dataset import Align
     from psptool.schemas.description import DatasetDescription
     from psptool.schemas.prediction import Prediction
     from psptool.schemas.scores import Part, Scores, Weights
-    from psptool.schemas.split import Family
+    from psptool.schemas.split import Family, Split
     from psptool.schemas.training import Method, Preset
     from psptool.training.api import Trained
     from psptool.training.loop import Progress
@@ -44,7 +50,31 @@ if TYPE_CHECKING:
 
     StrPath = str | os.PathLike[str]
 
-__all__ = ["PspError", "__version__", "evaluate", "load", "open", "predict", "prepare", "split", "train"]
+__all__ = [
+    "ClipDataset",
+    "PspError",
+    "__version__",
+    "evaluate",
+    "load",
+    "open",
+    "predict",
+    "prepare",
+    "read_split",
+    "split",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ClipDataset":
+        from psptool.data.store.torch_dataset import ClipDataset
+
+        return ClipDataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def prepare(
@@ -147,6 +177,30 @@ def split(
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
     with open_store(data) as store:
         return make_file(store, request, _path(out))
+
+
+def read_split(path: StrPath) -> Split:
+    """Read a split that `split` or ``psptool split`` wrote.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The split: ``labelled``, ``unlabelled``, ``validation`` and ``test`` are tuples of clip names. It equals the
+        ``split`` that `split` returns.
+
+    Raises:
+        PspError: The file is absent, or not a split.
+
+    Example:
+        >>> import psptool
+        >>> split = psptool.read_split("splits/ucla-xview-k1-s0.json")
+        >>> print(split.protocol, len(split.labelled), split.labelled[0])
+        xview 10 a01_s01_e00_v02
+    """
+    from psptool.schemas.split import Split
+
+    return Split.load(Path(path))
 
 
 def train(
@@ -335,8 +389,11 @@ def open(path: StrPath) -> Store:
         path: The file that `prepare` wrote.
 
     Returns:
-        The opened dataset. ``dataset.clip(name)`` reads one clip: ``joint`` and ``motion``, float32 (M, T, V, 3);
-        ``present``, bool (M, T); ``recorded()``, metres in camera coordinates. M persons, T frames, V joints.
+        The opened dataset: ``names`` of the clips; ``class_names``, indexed by label; ``table``, columns of int64 with
+        label, subject, camera, frames and persons of each clip. ``dataset[0]`` or ``dataset[name]``, which is
+        ``dataset.clip(name)``, reads one clip: ``joint`` and ``motion``, float32 (M, T, V, 3), zero in frames where
+        the person is absent; ``present``, bool (M, T); ``recorded()``, metres in camera coordinates, NaN where absent.
+        M persons, T frames, V joints.
 
     Raises:
         PspError: The file is absent, no HDF5 file, truncated, or not a psptool dataset of this version.
@@ -345,10 +402,12 @@ def open(path: StrPath) -> Store:
         >>> import psptool
         >>> with psptool.open("data/ucla.h5") as dataset:
         ...     print(dataset)
-        ...     clip = dataset.clip("a01_s01_e00_v01")
+        ...     clip = dataset["a01_s01_e00_v01"]
+        ...     print(dataset.names[0], dataset.table.frames[0] == clip.joint.shape[1])
         ...     print(clip.class_name, clip.joint.shape == clip.motion.shape)
         ...     print(sum(clip.joint.shape[0] for clip in dataset))
         <Store data/ucla.h5: ucla, 60 clips, 10 classes, kinect20>
+        a01_s01_e00_v01 True
         pick up with one hand True
         60
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import json
+import pydoc
 import subprocess
 import sys
 import warnings
@@ -23,7 +24,7 @@ from .stores import write_ucla as write_dataset
 
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
 NAMES = [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in ACTIONS for s in (1, 2) for v in (1, 2, 3)]
-FUNCTIONS = ("prepare", "split", "train", "evaluate", "predict", "open", "load")
+FUNCTIONS = ("prepare", "split", "read_split", "train", "evaluate", "predict", "open", "load")
 """In the order of the way from recordings to predictions: an example uses the files of those before it."""
 
 
@@ -62,6 +63,21 @@ def test_every_function_has_an_example_that_runs(here: Path) -> None:
 
 def test_the_example_of_predicting_a_clip_runs(here: Path) -> None:
     run_examples(LoadedModel.predict, "LoadedModel.predict")
+
+
+def test_the_example_of_the_pytorch_dataset_runs(here: Path) -> None:
+    run_examples(psptool.ClipDataset, "ClipDataset")
+
+
+def test_help_names_everything_public() -> None:
+    text = pydoc.render_doc(psptool, renderer=pydoc.plaintext)
+    assert "class ClipDataset" in text
+    assert [name for name in psptool.__all__ if name not in text] == []
+
+
+def test_a_split_file_reads_as_what_split_returned(here: Path) -> None:
+    made = psptool.split("data/ucla.h5", count=1, seed=3, out="splits/read.json")
+    assert psptool.read_split("splits/read.json") == made.split
 
 
 def test_importing_psptool_loads_no_library() -> None:

@@ -14,6 +14,7 @@ For other models in PyTorch::
 
     psptool.ClipDataset  a prepared dataset for torch.utils.data.DataLoader
     psptool.read_split   the clip names in the parts of a split
+    psptool.score        scores of other predictions, for tables beside psptool's own runs
 
 They print nothing. They return typed objects, and raise `psptool.PspError` for bad input.
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from psptool.data.splits.making import MadeSplit
     from psptool.data.store.reading import Store
     from psptool.data.store.torch_dataset import ClipDataset
+    from psptool.evaluation.external import Predicted
     from psptool.evaluation.loaded import LoadedModel
     from psptool.preparation.pipeline import Preparation
     from psptool.schemas.dataset import Align
@@ -60,6 +62,7 @@ __all__ = [
     "predict",
     "prepare",
     "read_split",
+    "score",
     "split",
     "train",
 ]
@@ -322,7 +325,7 @@ def evaluate(
     Example:
         >>> import psptool
         >>> scores = psptool.evaluate("runs/first")
-        >>> print(scores.clips, scores.part, 0 <= scores.top1 <= scores.top5 <= 1)
+        >>> print(scores.clips, scores.part, 0 <= scores.top1 <= 1)
         20 test True
     """
     from psptool.device import choose_device
@@ -335,6 +338,49 @@ def evaluate(
     return api.evaluate(
         Path(run), data=_path(data), split=_path(split), weights=weights, part=part, device=where
     )
+
+
+def score(
+    data: StrPath,
+    split: StrPath,
+    predictions: Mapping[str, Predicted],
+    *,
+    method: str,
+    seed: int | None = None,
+    out: StrPath | None = None,
+) -> Scores:
+    """Measure predictions of another program on the test clips, and write scores that ``psptool table`` reads.
+
+    Args:
+        data: The dataset that `prepare` wrote.
+        split: The split of it.
+        predictions: The prediction for each test clip, by clip name: the class, as a name or a 0-based label; or a
+            probability or logit for each class, as an array in the order of the dataset's ``class_names`` or by class
+            name. Without numbers for all classes, top-5 accuracy is unknown.
+        method: Name of the method in tables, such as ``stgcn``.
+        seed: Random seed of the training; the split's if None.
+        out: The file to write; named by split and method, in ``scores/``, if None.
+
+    Returns:
+        The scores, with the measures of `evaluate`.
+
+    Raises:
+        PspError: A test clip has no prediction, a prediction is of another clip or not of the dataset's classes, or
+            a file cannot be read or written.
+
+    Example:
+        >>> import psptool
+        >>> split = psptool.read_split("splits/ucla-xview-k1-s0.json")
+        >>> predictions = {name: "stand up" for name in split.test}
+        >>> scores = psptool.score(
+        ...     "data/ucla.h5", "splits/ucla-xview-k1-s0.json", predictions, method="stgcn", out="scores/stgcn.json"
+        ... )
+        >>> print(scores.top1, scores.per_class["stand up"])
+        0.1 1.0
+    """
+    from psptool.evaluation.external import score_predictions
+
+    return score_predictions(Path(data), Path(split), predictions, method=method, seed=seed, out=_path(out))
 
 
 def predict(

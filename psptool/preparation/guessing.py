@@ -119,7 +119,7 @@ def guess(path: Path) -> Guess:
     found.values |= (
         {"unit": "px", "up": "-y"} if found.values.get("dimensions") == 2 else {"unit": "m", "up": "y"}
     )
-    found.comments["unit"] = "m, mm or px"
+    found.comments["unit"] = "m, cm, mm or px"
     found.comments["up"] = "The vertical axis: y, z, or -y if y points down, as in images"
     return found
 

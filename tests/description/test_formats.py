@@ -69,6 +69,22 @@ def azure_arrays(folder: Path) -> dict[str, object]:
     return {"skeleton": "azure32", "format": {"reader": "arrays"}, "unit": "mm", "up": "-y"}
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("cm", 100), ("mm", 1000), ("m", 1)])
+def test_a_unit_is_converted_to_metres(psptool: Psptool, small: None, unit: str, factor: float) -> None:
+    Path("raw").mkdir()
+    values = azure_arrays(Path("raw"))
+    for path in Path("raw").glob("*.npz"):
+        np.savez(path, joints=np.load(path)["joints"] * np.float32(factor / 1000))
+    values |= {"name": "own", "classes": list(CLASSES), "unit": unit}
+    values["clips"] = {"pattern": r"(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)"}
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    assert "unit" not in told.err
+    with open_store("data/own.h5") as store:
+        height = np.nanmax(np.ptp(store[0].recorded()[..., 1], axis=-1))
+    assert 1 < height < 2.5  # metres
+
+
 FORMATS: dict[str, Callable[[Path], dict[str, object]]] = {
     "coco17": coco_pickle,
     "mediapipe33": mediapipe_tables,

@@ -114,7 +114,8 @@ def guess(path: Path) -> Guess:
     _look_at_one({"arrays": _arrays, "table": _table, "pyskl": _pyskl}[reader_name], own, found)
     if reader_name != "pyskl":
         _names(own, found)
-    found.values["protocols"] = _protocols(found.values)
+    if reader_name != "pyskl":  # lists in the pickles are protocols if the description has none
+        found.values["protocols"] = _protocols(found.values)
     if "frame_rate" not in found.values:
         found.values["frame_rate"] = 30
         found.comments["frame_rate"] = "Frames per second: check it. Motion is the difference between frames."

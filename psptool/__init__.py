@@ -10,6 +10,12 @@ The functions have the names of the commands and do the same::
     psptool.open      a prepared dataset, clip by clip
     psptool.load      a trained model, for single clips
 
+For other models in PyTorch::
+
+    psptool.ClipDataset  a prepared dataset for torch.utils.data.DataLoader
+    psptool.read_split   the clip names in the parts of a split
+    psptool.score        scores of other predictions, for tables beside psptool's own runs
+
 They print nothing. They return typed objects, and raise `psptool.PspError` for bad input. Warnings are `UserWarning`;
 messages go to the logger ``psptool``, as information.
 
@@ -31,13 +37,15 @@ from psptool.common.version import __version__
 if TYPE_CHECKING:
     from psptool.data.splits.making import MadeSplit
     from psptool.data.store.reading import Store
+    from psptool.data.store.torch_dataset import ClipDataset
+    from psptool.evaluation.external import Predicted
     from psptool.evaluation.loaded import LoadedModel
     from psptool.preparation.pipeline import Preparation
     from psptool.schemas.dataset import Align
     from psptool.schemas.description import DatasetDescription
     from psptool.schemas.prediction import Prediction
     from psptool.schemas.scores import Part, Scores, Weights
-    from psptool.schemas.split import Family
+    from psptool.schemas.split import Family, Split
     from psptool.schemas.training import Method, Preset
     from psptool.training.api import Trained
     from psptool.training.loop import Progress
@@ -45,7 +53,32 @@ if TYPE_CHECKING:
 
     StrPath = str | os.PathLike[str]
 
-__all__ = ["PspError", "__version__", "evaluate", "load", "open", "predict", "prepare", "split", "train"]
+__all__ = [
+    "ClipDataset",
+    "PspError",
+    "__version__",
+    "evaluate",
+    "load",
+    "open",
+    "predict",
+    "prepare",
+    "read_split",
+    "score",
+    "split",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ClipDataset":
+        from psptool.data.store.torch_dataset import ClipDataset
+
+        return ClipDataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def prepare(
@@ -158,6 +191,30 @@ def split(
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
     with open_store(data) as store:
         return make_file(store, request, _path(out))
+
+
+def read_split(path: StrPath) -> Split:
+    """Read a split that `split` or ``psptool split`` wrote.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The split: ``labelled``, ``unlabelled``, ``validation`` and ``test`` are tuples of clip names. It equals the
+        ``split`` that `split` returns.
+
+    Raises:
+        PspError: The file is absent, or not a split.
+
+    Example:
+        >>> import psptool
+        >>> split = psptool.read_split("splits/ucla-xview-k1-s0.json")
+        >>> print(split.protocol, len(split.labelled), split.labelled[0])
+        xview 10 a01_s01_e00_v02
+    """
+    from psptool.schemas.split import Split
+
+    return Split.load(Path(path))
 
 
 def train(
@@ -277,7 +334,7 @@ def evaluate(
     Example:
         >>> import psptool
         >>> scores = psptool.evaluate("runs/first")
-        >>> print(scores.clips, scores.part, 0 <= scores.top1 <= scores.top5 <= 1)
+        >>> print(scores.clips, scores.part, 0 <= scores.top1 <= 1)
         20 test True
     """
     from psptool.device import choose_device
@@ -290,6 +347,49 @@ def evaluate(
     return api.evaluate(
         Path(run), data=_path(data), split=_path(split), weights=weights, part=part, device=where
     )
+
+
+def score(
+    data: StrPath,
+    split: StrPath,
+    predictions: Mapping[str, Predicted],
+    *,
+    method: str,
+    seed: int | None = None,
+    out: StrPath | None = None,
+) -> Scores:
+    """Measure predictions of another program on the test clips, and write scores that ``psptool table`` reads.
+
+    Args:
+        data: The dataset that `prepare` wrote.
+        split: The split of it.
+        predictions: The prediction for each test clip, by clip name: the class, as a name or a 0-based label; or a
+            probability or logit for each class, as an array in the order of the dataset's ``class_names`` or by class
+            name. Without numbers for all classes, top-5 accuracy is unknown.
+        method: Name of the method in tables, such as ``stgcn``.
+        seed: Random seed of the training; the split's if None.
+        out: The file to write; named by split and method, in ``scores/``, if None.
+
+    Returns:
+        The scores, with the measures of `evaluate`.
+
+    Raises:
+        PspError: A test clip has no prediction, a prediction is of another clip or not of the dataset's classes, or
+            a file cannot be read or written.
+
+    Example:
+        >>> import psptool
+        >>> split = psptool.read_split("splits/ucla-xview-k1-s0.json")
+        >>> predictions = {name: "stand up" for name in split.test}
+        >>> scores = psptool.score(
+        ...     "data/ucla.h5", "splits/ucla-xview-k1-s0.json", predictions, method="stgcn", out="scores/stgcn.json"
+        ... )
+        >>> print(scores.top1, scores.per_class["stand up"])
+        0.1 1.0
+    """
+    from psptool.evaluation.external import score_predictions
+
+    return score_predictions(Path(data), Path(split), predictions, method=method, seed=seed, out=_path(out))
 
 
 def predict(
@@ -344,8 +444,11 @@ def open(path: StrPath) -> Store:
         path: The file that `prepare` wrote.
 
     Returns:
-        The opened dataset. ``dataset.clip(name)`` reads one clip: ``joint`` and ``motion``, float32 (M, T, V, 3);
-        ``present``, bool (M, T); ``recorded()``, metres in camera coordinates. M persons, T frames, V joints.
+        The opened dataset: ``names`` of the clips; ``class_names``, indexed by label; ``table``, columns of int64 with
+        label, subject, camera, frames and persons of each clip. ``dataset[0]`` or ``dataset[name]``, which is
+        ``dataset.clip(name)``, reads one clip: ``joint`` and ``motion``, float32 (M, T, V, 3), zero in frames where
+        the person is absent; ``present``, bool (M, T); ``recorded()``, metres in camera coordinates, NaN where absent.
+        M persons, T frames, V joints.
 
     Raises:
         PspError: The file is absent, no HDF5 file, truncated, or not a psptool dataset of this version.
@@ -354,10 +457,12 @@ def open(path: StrPath) -> Store:
         >>> import psptool
         >>> with psptool.open("data/ucla.h5") as dataset:
         ...     print(dataset)
-        ...     clip = dataset.clip("a01_s01_e00_v01")
+        ...     clip = dataset["a01_s01_e00_v01"]
+        ...     print(dataset.names[0], dataset.table.frames[0] == clip.joint.shape[1])
         ...     print(clip.class_name, clip.joint.shape == clip.motion.shape)
         ...     print(sum(clip.joint.shape[0] for clip in dataset))
         <Store data/ucla.h5: ucla, 60 clips, 10 classes, kinect20>
+        a01_s01_e00_v01 True
         pick up with one hand True
         60
     """

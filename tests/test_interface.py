@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import json
+import pydoc
 import subprocess
 import sys
 import warnings
@@ -18,13 +19,14 @@ from psptool.cli.main import app
 from psptool.evaluation.loaded import LoadedModel, resampled
 from psptool.formats.synthesis.writing import write_ucla
 from psptool.schemas.builtin import builtin_dataset
+from psptool.schemas.scores import Scores
 
 from .stores import make_clip
 from .stores import write_ucla as write_dataset
 
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
 NAMES = [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in ACTIONS for s in (1, 2) for v in (1, 2, 3)]
-FUNCTIONS = ("prepare", "split", "train", "evaluate", "predict", "open", "load")
+FUNCTIONS = ("prepare", "split", "read_split", "train", "evaluate", "score", "predict", "open", "load")
 """In the order of the way from recordings to predictions: an example uses the files of those before it."""
 
 
@@ -63,6 +65,21 @@ def test_every_function_has_an_example_that_runs(here: Path) -> None:
 
 def test_the_example_of_predicting_a_clip_runs(here: Path) -> None:
     run_examples(LoadedModel.predict, "LoadedModel.predict")
+
+
+def test_the_example_of_the_pytorch_dataset_runs(here: Path) -> None:
+    run_examples(psptool.ClipDataset, "ClipDataset")
+
+
+def test_help_names_everything_public() -> None:
+    text = pydoc.render_doc(psptool, renderer=pydoc.plaintext)
+    assert "class ClipDataset" in text
+    assert [name for name in psptool.__all__ if name not in text] == []
+
+
+def test_a_split_file_reads_as_what_split_returned(here: Path) -> None:
+    made = psptool.split("data/ucla.h5", count=1, seed=3, out="splits/read.json")
+    assert psptool.read_split("splits/read.json") == made.split
 
 
 def test_importing_psptool_loads_no_library() -> None:
@@ -143,6 +160,10 @@ def test_resampling_interpolates_over_time_and_keeps_missing_joints_missing() ->
         ({"joints": np.full((5, 20, 3), np.inf)}, "joints: found infinity"),
         ({"joints": "a clip"}, "joints: "),
         ({"joints": np.ones((5, 20, 3)), "frame_rate": 0}, "frame_rate: found 0"),
+        ({"joints": np.empty((0, 20, 3))}, r"shape \(0, 20, 3\), expected at least one person and one frame"),
+        ({"joints": np.empty((0, 5, 20, 3))}, "at least one person"),
+        ({"joints": np.ones((5, 20, 3)), "frame_rate": "30"}, "frame_rate: found '30', expected a positive"),
+        ({"joints": np.ones((5, 20, 3)), "frame_rate": 1e-9}, "frame_rate: found 1e-09, .* at most"),
         ({"clip": "a01_s01_e00_v03"}, "clip: found str, expected a clip of a prepared dataset"),
     ],
 )
@@ -169,6 +190,9 @@ def test_a_clip_that_was_prepared_otherwise_is_refused_with_what_differs(here: P
         (lambda: psptool.prepare("ucla", "all_sqe", align="bodies"), "align: .*Did you mean body"),
         (lambda: psptool.prepare("ucla", "all_sqe", jobs=0), "jobs: found 0"),
         (lambda: psptool.split("data/ucla.h5"), "exactly one"),
+        (lambda: psptool.split("data/ucla.h5", count="3"), "count: found '3', expected an integer"),
+        (lambda: psptool.split("data/ucla.h5", "0.05"), "ratio: found '0.05', expected a number"),
+        (lambda: psptool.split("data/ucla.h5", 0.05, seed=1.0), "seed: found 1.0, expected an integer"),
         (lambda: psptool.train("data/ucla.h5", "splits/s.json", method="pps"), "method: .*mean psp"),
         (lambda: psptool.train("data/ucla.h5", "splits/s.json", settings={"optim.rl": 1}), "no key optim.rl"),
         (lambda: psptool.evaluate("runs/first", part="train"), "part: found 'train'"),
@@ -179,6 +203,87 @@ def test_a_clip_that_was_prepared_otherwise_is_refused_with_what_differs(here: P
 def test_a_wrong_argument_is_an_error_that_names_it(here: Path, call, message: str) -> None:
     with pytest.raises(psptool.PspError, match=message):
         call()
+
+
+def test_probabilities_of_a_run_get_the_scores_of_the_run(here: Path) -> None:
+    expected = psptool.evaluate("runs/first")
+    model, split = psptool.load("runs/first"), "splits/ucla-xview-k1-s0.json"
+    with psptool.open("data/ucla.h5") as dataset:
+        found = {name: model.predict(dataset[name]) for name in psptool.read_split(split).test}
+    scores = psptool.score("data/ucla.h5", split, found, method="again")
+    same = (
+        "top1",
+        "top5",
+        "confusion",
+        "per_class",
+        "clips",
+        "top1_unseen",
+        "clips_unseen",
+        "classes_unseen",
+    )
+    same += ("split_digest", "scored_digest", "protocol", "ratio", "count", "labelled", "draw", "seed")
+    same += ("content_fingerprint", "clips_fingerprint", "split", "dataset", "weights", "part")
+    assert {key: getattr(scores, key) for key in same} == {key: getattr(expected, key) for key in same}
+    assert Scores.load_consistent(Path("scores/ucla-xview-k1-s0-again.json")) == scores
+
+
+def test_arrays_labels_and_names_are_predictions(here: Path) -> None:
+    data, split = "data/ucla.h5", "splits/ucla-xview-k1-s0.json"
+    with psptool.open(data) as dataset:
+        truth = {name: dataset[name].key.label for name in psptool.read_split(split).test}
+        names = {name: dataset.class_names[label] for name, label in truth.items()}
+    by_array = {name: np.eye(10)[label] for name, label in truth.items()}
+    given = {"labels": truth, "names": names, "arrays": by_array}
+    found = {
+        how: psptool.score(data, split, predictions, method=how, out=f"scores/kinds/{how}.json")
+        for how, predictions in given.items()
+    }
+    assert [scores.top1 for scores in found.values()] == [1, 1, 1]
+    assert [scores.top5 for scores in found.values()] == [None, None, 1]
+
+
+def test_scores_of_other_predictions_are_in_tables_beside_runs(
+    here: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data, split = "data/ucla.h5", "splits/ucla-xview-k1-s0.json"
+    psptool.evaluate("runs/first")
+    predictions = dict.fromkeys(psptool.read_split(split).test, 3)
+    psptool.score(data, split, predictions, method="stgcn", out=tmp_path / "own/stgcn.json")
+    command = ["table", "runs/first", str(tmp_path / "own"), "--against", "stgcn"]
+    assert not app([*command, "--json", "--html", str(tmp_path / "table.html")], standalone_mode=False)
+    table = json.loads(capsys.readouterr().out)
+    first, stgcn = table["groups"]
+    assert {first["name"].split("/")[0], stgcn["name"]} == {"psp", "stgcn"}
+    assert table["differences"][0]["against"] == "stgcn"
+    for form in ("text", "markdown", "csv"):
+        assert not app([*command, "--format", form], standalone_mode=False)
+        assert "stgcn" in capsys.readouterr().out
+
+
+def _without_the_first(names: dict[str, object]) -> dict[str, object]:
+    return dict(list(names.items())[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_the_first, "a01_s01_e00_v03 of the test set .* not predicted.*19 predictions"),
+        (lambda names: {**names, "a01_s01_e00_v01": 0}, "a01_s01_e00_v01 not in the test set"),
+        (lambda names: {**names, "a01_s01_e00_v03": "stand upp"}, "v03: found 'stand upp'.*mean stand up"),
+        (lambda names: {**names, "a01_s01_e00_v03": 10}, "v03: found 10, expected .* from 0 to 9"),
+        (lambda names: {**names, "a01_s01_e00_v03": 0.5}, "v03: found 0.5, expected"),
+        (lambda names: {**names, "a01_s01_e00_v03": [0.5] * 9}, r"v03: found shape \(9,\)"),
+        (lambda names: {**names, "a01_s01_e00_v03": [np.nan] * 10}, "v03: found a number that is not finite"),
+        (lambda names: {**names, "a01_s01_e00_v03": {"stand up": 1.0}}, "v03: found no number for pick up"),
+        (lambda names: list(names), "predictions: found list"),
+    ],
+)
+def test_wrong_predictions_are_refused_by_name(here: Path, change, message: str) -> None:
+    split = "splits/ucla-xview-k1-s0.json"
+    predictions = change(dict.fromkeys(psptool.read_split(split).test, "stand up"))
+    with pytest.raises(psptool.PspError, match=message):
+        psptool.score("data/ucla.h5", split, predictions, method="stgcn", out="scores/wrong.json")
+    assert not Path("scores/wrong.json").exists()
 
 
 def test_settings_of_any_kind_reach_the_training(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

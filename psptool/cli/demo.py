@@ -143,7 +143,7 @@ def _show(
     )
     rows = [
         ("top-1", percent(baseline.top1), percent(psp.top1)),
-        ("top-5", percent(baseline.top5), percent(psp.top5)),
+        ("top-5", *(percent(scores.top5 or 0) for scores in (baseline, psp))),
         *(
             (f"top-1, {name} stream", percent(own.top1), percent(psp.streams[name].top1))
             for name, own in baseline.streams.items()

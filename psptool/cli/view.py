@@ -14,6 +14,8 @@ from psptool.common.text import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from psptool.schemas.dataset import PreparationSettings
+    from psptool.schemas.description import DatasetDescription
     from psptool.schemas.run import RunConfig
     from psptool.view.scene import ViewedClip
 
@@ -38,6 +40,10 @@ def view(
         typer.Argument(metavar="CLIP", help="Names, parts (A058) or patterns ('S017*')."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="A run of method psp; show its attention maps.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The format of own raw files: a dataset (.h5) or its description (.yaml)."),
+    ] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animated GIF instead of the page.")] = False,
     png: Annotated[
         bool, typer.Option("--png", help="Write a contact sheet of frames instead of the page.")
@@ -51,13 +57,11 @@ def view(
     from psptool.view.attention import with_attention
     from psptool.view.viewer import heading, viewer_page
 
+    if model is not None and data is not None:
+        raise PspError("--data", f"--model {model} too", "one of the two", "Leave out --data.")
     config = None if model is None else _config(model)
-    found = sources.find(
-        file,
-        clips or (),
-        None if config is None else config.preparation,
-        None if config is None else config.description,
-    )
+    settings, dataset = _described(data) if config is None else (config.preparation, config.description)
+    found = sources.find(file, clips or (), settings, dataset)
     shown: Sequence[ViewedClip] = found.clips
     warn_of_lost([stray.source for stray in found.lost])
     if clips and len(shown) < found.of:
@@ -79,6 +83,21 @@ def view(
         lead += f", with the attention of {model}" if model is not None else ""
         title = heading(shown[0]) if len(shown) == 1 else counted(len(shown), "clip")
         _write(path, viewer_page(title, lead, shown))
+
+
+def _described(data: Path | None) -> tuple[PreparationSettings | None, DatasetDescription | None]:
+    """Preparation and description of a dataset, from its file or its YAML description."""
+    from psptool.data.store.reading import open_store
+    from psptool.preparation.pipeline import settings_for
+    from psptool.schemas.builtin import SUFFIXES, load_description
+
+    if data is None:
+        return None, None
+    if data.suffix.lower() in SUFFIXES:
+        dataset = load_description(data)
+        return settings_for(dataset), dataset
+    with open_store(data) as store:
+        return store.manifest.settings, store.manifest.description
 
 
 def _config(run: Path) -> RunConfig:

@@ -5,9 +5,10 @@ Notation for array shapes: N evaluated clips, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,10 +97,7 @@ def evaluate(
         model = load_model(config, find_weights(folder, config, weights), device)
         chosen = np.array([store.index(name) for name in names])
         logits = score_clips(model, config, store, chosen, device)
-        unique = has_no_duplicate(
-            [digests[clip] for clip in chosen],
-            [digests[clip] for clip in _training_clips(store, chosen_split, part)],
-        )
+        unique = without_duplicates(store, chosen_split, part, digests, chosen)
         labels, dataset = store.table.label[chosen], store.manifest.description
         evaluated = EvaluatedClips(store.path, names, labels, logits)
     measured = measure(config, split_path.name, logits, labels, unique, weights, part)
@@ -149,9 +147,6 @@ def measure(
         weights: The checkpoint that computed the logits.
         part: The part of the split that has the clips.
     """
-    names, fused = config.class_names, logits.fused
-    confusion = confusion_matrix(labels, argmax(fused), len(names))
-    accuracies = per_class(confusion)
     return Scores(
         dataset=config.dataset,
         split=split_name,
@@ -160,24 +155,59 @@ def measure(
         seed=config.seed,
         weights=weights,
         part=part,
-        top1=top_k(fused, labels, 1),
-        top5=top_k(fused, labels, 5),
         streams={
             name: StreamScores(top1=top_k(own, labels, 1), top5=top_k(own, labels, 5))
             for name, own in logits.by_stream.items()
         },
-        clips=len(labels),
-        top1_unseen=top_k(fused[unique], labels[unique], 1) if unique.any() else None,
-        clips_unseen=int(unique.sum()),
-        classes_unseen=tuple(names[label] for label in np.unique(labels[unique])),
-        per_class={
-            name: float(value) for name, value in zip(names, accuracies, strict=True) if not np.isnan(value)
-        },
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
         content_fingerprint=config.content_fingerprint,
         clips_fingerprint=config.clips_fingerprint,
         tool_version=__version__,
+        **accuracies(config.class_names, logits.fused, labels, unique),
     )
+
+
+def accuracies(
+    names: Sequence[str],
+    logits: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    unique: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Keys and values of `Scores` that follow from the predictions of N clips.
+
+    Args:
+        names: Class names, indexed by label.
+        logits: Logits or probabilities of the N clips, (N, K).
+        labels: int (N,), true classes, 0-based.
+        unique: bool (N,), whether a clip has no duplicate in the training set.
+    """
+    confusion = confusion_matrix(labels, argmax(logits), len(names))
+    shares = zip(names, per_class(confusion), strict=True)
+    return {
+        "top1": top_k(logits, labels, 1),
+        "top5": top_k(logits, labels, 5),
+        "clips": len(labels),
+        "top1_unseen": top_k(logits[unique], labels[unique], 1) if unique.any() else None,
+        "clips_unseen": int(unique.sum()),
+        "classes_unseen": tuple(names[label] for label in np.unique(labels[unique])),
+        "per_class": {name: float(share) for name, share in shares if not np.isnan(share)},
+        "confusion": tuple(tuple(row) for row in confusion.tolist()),
+    }
+
+
+def without_duplicates(
+    store: Store, split: Split, part: Part, digests: Sequence[bytes], clips: Iterable[int]
+) -> NDArray[np.bool_]:
+    """Whether each of ``clips`` has other coordinates than all clips of the training, bool (N,).
+
+    Args:
+        store: The dataset.
+        split: A split of it.
+        part: The part of the split that has the clips.
+        digests: Digest of the coordinates of each clip of the dataset, from `verify`.
+        clips: Indices of the N clips.
+    """
+    training = _training_clips(store, split, part)
+    return has_no_duplicate([digests[clip] for clip in clips], [digests[clip] for clip in training])
 
 
 def check_dataset(run_folder: Path, config: RunConfig, store: Store) -> None:

@@ -185,7 +185,7 @@ def _accuracy(model: TrainedModel) -> list[str]:
         no_duplicate = (
             f"; top-1 {100 * scores.top1_unseen:.1f} % on {clips} without a duplicate in the training set"
         )
-    top5 = "" if "top5" in scores.redundant else f", top-5 {100 * scores.top5:.1f} %"
+    top5 = "" if scores.shown_top5 is None else f", top-5 {100 * scores.shown_top5:.1f} %"
     by_stream = ", ".join(f"{name} {100 * own.top1:.1f} %" for name, own in scores.streams.items())
     return [
         "## Accuracy",

@@ -6,6 +6,7 @@ Notation for array shapes: M persons, T frames, V joints, K classes.
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from psptool.evaluation.models import TrainedModel
 from psptool.evaluation.predicting import ragged
 from psptool.evaluation.scoring import score_ragged, softmax
 from psptool.formats.readers.base import STATE_UNKNOWN, RawClip
+from psptool.formats.readers.detections import MAX_FRAMES
 from psptool.preparation.interpolation import is_missing
 from psptool.preparation.worker import prepare_raw
 
@@ -137,6 +139,8 @@ class LoadedModel:
         if recorded.ndim in (3, 4) and recorded.shape[-1] == self.topology.dimensions == 2:
             recorded = np.pad(recorded, [(0, 0)] * (recorded.ndim - 1) + [(0, 1)])  # z = 0
         self._check_joints("joints", recorded.shape)
+        if not recorded.size:
+            raise PspError("joints", f"shape {recorded.shape}", "at least one person and one frame")
         recorded = recorded.reshape(-1, *recorded.shape[-3:])  # (T, V, 3) or (M, T, V, 3) to (M, T, V, 3)
         if np.isinf(recorded).any():
             raise PspError("joints", "infinity", "metres, or NaN for a missing joint")
@@ -187,13 +191,19 @@ def resampled(recorded: NDArray[np.float32], frame_rate: float, to: float) -> ND
         float32 (M, T', V, 3) of the same duration, NaN for a missing joint; ``recorded`` itself if the rates are equal.
 
     Raises:
-        PspError: ``frame_rate`` is not a positive number.
+        PspError: ``frame_rate`` is not a positive number, or so small that the result had more than `MAX_FRAMES`.
     """
-    if not (np.isfinite(frame_rate) and frame_rate > 0):
-        raise PspError("frame_rate", str(frame_rate), "a positive number of frames per second")
+    if not (isinstance(frame_rate, Real) and np.isfinite(frame_rate) and frame_rate > 0):
+        raise PspError("frame_rate", repr(frame_rate), "a positive number of frames per second")
     frames = recorded.shape[1]
     if frame_rate == to or frames < 2:
         return recorded
+    if (frames - 1) * to / frame_rate > MAX_FRAMES:
+        raise PspError(
+            "frame_rate",
+            f"{frame_rate!r}, so that {counted(frames, 'frame')} last {(frames - 1) / frame_rate:.3g} s",
+            f"at most {MAX_FRAMES:,} frames at {to:g} per second",
+        )
     known = np.where(is_missing(recorded)[..., None], np.nan, recorded.astype(np.float64))
     # Rounded, so that 60 to 30 frames per second selects every second frame exactly.
     times = np.round(np.arange(1 + int((frames - 1) * to / frame_rate + 1e-9)) * frame_rate / to, 9)  # (T',)

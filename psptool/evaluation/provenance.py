@@ -35,6 +35,20 @@ def provenance(
     """
     training = _with_preset_pool_batch(config.training, split)
     return {
+        **split_provenance(dataset, split, part),
+        "changes": changes(training),
+        "recipe_digest": _digest(training.model_dump(mode="json", exclude={"seed"})),
+        "seconds": _seconds(folder),
+        "device": _distinct(record.device for record in config.contributing),
+        "hardware": _distinct(record.hardware for record in config.contributing),
+        "precision": config.precision,
+        "commit": _distinct(record.commit for record in config.contributing),
+    }
+
+
+def split_provenance(dataset: DatasetDescription, split: Split, part: Part) -> dict[str, Any]:
+    """Keys and values of `Scores` on the split and its clips in ``part``."""
+    return {
         "protocol": split.protocol,
         "leave_one_out": leave_one_out_of(dataset, split.protocol),
         "test_view": split.test_view,
@@ -44,15 +58,8 @@ def provenance(
         "count": split.count,
         "labelled": len(split.labelled),
         "draw": split.seed,
-        "split_digest": config.split_digest,
+        "split_digest": split.digest,
         "scored_digest": _digest(sorted(getattr(split, part))),
-        "changes": changes(training),
-        "recipe_digest": _digest(training.model_dump(mode="json", exclude={"seed"})),
-        "seconds": _seconds(folder),
-        "device": _distinct(record.device for record in config.contributing),
-        "hardware": _distinct(record.hardware for record in config.contributing),
-        "precision": config.precision,
-        "commit": _distinct(record.commit for record in config.contributing),
     }
 
 

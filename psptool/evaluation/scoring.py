@@ -73,6 +73,9 @@ def load_model(config: RunConfig, weights: Path, device: torch.device, contrast:
         )
     tensors, _ = read_weights(weights)
     kept = without_contrast(config, tensors)
+    name = config.training.model.network
+    if contrast and not NETWORKS[name].contrast_branch:
+        raise PspError(f"{weights}: has no attention maps", f"network {name}", "a run with network psp")
     if contrast and len(kept) == len(tensors):
         raise PspError(
             f"{weights}: has no attention maps, because {config.training.method} training had no contrastive loss",

@@ -81,8 +81,11 @@ class RunScores:
 
 
 def method_name(method: str, preset: str, changes: Sequence[str] | None) -> str:
-    """Method and preset, then the settings that differ from the preset, such as ``psp/fast optim.steps=60``."""
-    return " ".join((f"{method}/{preset}", *(changes or ())))
+    """Method and preset, then the settings that differ from the preset, such as ``psp/fast optim.steps=60``.
+
+    The method only for predictions of another program, which have no preset.
+    """
+    return " ".join((f"{method}/{preset}" if preset else method, *(changes or ())))
 
 
 # Values that all runs of a table must share. None (in scores of earlier versions) is compatible with any value.

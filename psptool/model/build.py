@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from psptool.common.errors import PspError
 from psptool.data.skeletons.topology import Topology
 from psptool.model.classifier import PSPNet
 from psptool.model.network import Network
@@ -9,6 +10,22 @@ from psptool.schemas.training import TrainingConfig
 
 NETWORKS: dict[str, type[Network]] = {"psp": PSPNet}
 """Network class by `ModelSettings.network`."""
+
+
+def require_embeddings(training: TrainingConfig) -> None:
+    """Check that the network of ``training`` fits its loss, before a run folder is created.
+
+    Raises:
+        PspError: The loss contrasts embeddings, which the network does not have.
+    """
+    name = training.model.network
+    if training.contrast_levels and not NETWORKS[name].has_embeddings:
+        raise PspError(
+            f"model.network={name}: has no embeddings for the contrastive loss",
+            f"method {training.method} with loss.contrast_weight={training.loss.contrast_weight:g}",
+            fix="Train with --method supervised or --set loss.contrast_weight=0, or set has_embeddings in the class "
+            "of a network that returns them.",
+        )
 
 
 def build_model(

@@ -44,6 +44,7 @@ class PSPNet(Network):
             `ModelSettings.separate_input_projection` is on; else empty.
     """
 
+    has_embeddings: ClassVar[bool] = True
     contrast_branch: ClassVar[tuple[str, ...]] = ("pyramid.", "projection.")
 
     def __init__(

@@ -61,10 +61,12 @@ class Network(nn.Module, ABC):
 
     Attributes:
         classes: K, number of classes.
+        has_embeddings: Whether `forward` returns embeddings for the contrastive loss, which method psp needs.
         contrast_branch: Prefixes of the state-dict keys that only the contrastive loss needs.
     """
 
     classes: int
+    has_embeddings: ClassVar[bool] = False
     contrast_branch: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Guessing the description of recordings: format, joints, dimensions, pattern of the names, and classes.
+"""Guessing the description of recordings: format, joints, dimensions, pattern of the names, classes, rate and unit.
 
 The first file of the most frequent format is read. What cannot be told from files, such as the bones of an unknown
 skeleton, is left to the user, with a comment.
@@ -30,6 +30,7 @@ from psptool.formats.readers.table_layout import plain_name, whole_number
 from psptool.formats.readers.table_text import fields_of, separator_of
 from psptool.formats.readers.text import excerpt
 from psptool.formats.readers.unpickling import PickledArray
+from psptool.preparation import guessing_units
 from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.problems import listed
@@ -113,15 +114,27 @@ def guess(path: Path) -> Guess:
     _look_at_one({"arrays": _arrays, "table": _table, "pyskl": _pyskl}[reader_name], own, found)
     if reader_name != "pyskl":
         _names(own, found)
-    found.values["protocols"] = _protocols(found.values)
-    found.values |= {"frame_rate": 30}
-    found.comments["frame_rate"] = "Frames per second: check it. Motion is the difference between frames."
-    found.values |= (
-        {"unit": "px", "up": "-y"} if found.values.get("dimensions") == 2 else {"unit": "m", "up": "y"}
-    )
-    found.comments["unit"] = "m, mm or px"
+    if reader_name != "pyskl":  # lists in the pickles are protocols if the description has none
+        found.values["protocols"] = _protocols(found.values)
+    if "frame_rate" not in found.values:
+        found.values["frame_rate"] = 30
+        found.comments["frame_rate"] = "Frames per second: check it. Motion is the difference between frames."
+    _unit(own, found)
     found.comments["up"] = "The vertical axis: y, z, or -y if y points down, as in images"
     return found
+
+
+def _unit(files: Sequence[FileRef], found: Guess) -> None:
+    """Unit of the coordinates from the size of the body, and vertical axis by the number of dimensions."""
+    flat = found.values.get("dimensions") == 2
+    guessed = None if flat else guessing_units.unit(found.values, files[:TRIED])
+    found.values |= (
+        {"unit": "px", "up": "-y"} if flat else {"unit": guessed[0] if guessed else "m", "up": "y"}
+    )
+    found.comments["unit"] = "m, cm, mm or px"
+    if guessed is not None:
+        size = f"{guessed[1]:.3g}"
+        found.comments["unit"] += f". Guessed: the joints of a frame extend over {size} units (median)"
 
 
 def _look_at_one(look: Callable[[FileRef, Guess], None], files: Sequence[FileRef], found: Guess) -> None:
@@ -227,8 +240,10 @@ def _table(file: FileRef, found: Guess) -> None:
             options["decimal"] = ","
 
         def texts_of(column: int) -> Iterable[str]:
-            return (row[column] for row in chain(head[1:], rows) if len(row) > column)
+            again = islice(_rows(file, blob)[1], 1, None)
+            return (row[column] for row in again if len(row) > column)
 
+    _frame_rate(columns, texts_of, found)
     low = [column.lower() for column in columns]
     options |= {
         key: columns[low.index(name)]
@@ -241,6 +256,18 @@ def _table(file: FileRef, found: Guess) -> None:
         _long(file, list(dict.fromkeys(texts_of(low.index(joint)))), columns, options, found)
         return
     _wide(file, columns, options, found)
+
+
+def _frame_rate(columns: Sequence[str], texts_of: Callable[[int], Iterable[str]], found: Guess) -> None:
+    """Frame rate from a column with times, if there is one."""
+    column = guessing_units.time_column(columns)
+    guessed = None if column is None else guessing_units.frame_rate(texts_of(column))
+    if column is None or guessed is None:
+        return
+    found.values["frame_rate"], unit = guessed
+    found.comments["frame_rate"] = (
+        f"Frames per second. Guessed from the steps of column {excerpt(columns[column])}, in {unit}"
+    )
 
 
 def _wide(file: FileRef, columns: Sequence[str], options: dict[str, Any], found: Guess) -> None:

@@ -24,7 +24,7 @@ from psptool.preparation.compiling import MessageCallback, load_kernels
 from psptool.preparation.parallel import run_ordered
 from psptool.preparation.raw_input import RawInput, empty_class_warnings, find_raw_input, unlisted_notes
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
-from psptool.preparation.sampling import check_disk, take_sample
+from psptool.preparation.sampling import check_copies, check_disk, take_sample
 from psptool.preparation.worker import prepare_task, tasks
 from psptool.schemas.builtin import Given, find_datasets
 from psptool.schemas.dataset import Align, PreparationSettings
@@ -207,7 +207,8 @@ def estimate(
     """Estimate size and duration of `prepare` with these arguments, without writing.
 
     Raises:
-        PspError: The raw files contain no clip, or a file cannot be read.
+        PspError: The raw files contain no clip, a file cannot be read, or two recordings of different size have one
+            clip name.
     """
     datasets = find_datasets(dataset)
     settings = settings or settings_for(datasets[-1])
@@ -215,6 +216,7 @@ def estimate(
     path = _out(out, raw_input)
     load_kernels(raw_input.reader, jobs, on_message)
     sample = take_sample(raw_input, settings)
+    check_copies(raw_input.clips)
     for warning in sample.warnings:
         on_warning(warning)
     size, seconds = sample.scaled_to(raw_input)

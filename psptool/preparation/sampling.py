@@ -6,18 +6,19 @@ import heapq
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from psptool.common.errors import PspError
+from psptool.common.errors import PspError, RawFormatError
 from psptool.data.store.layout import bytes_per_row
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.sources import MAX_BYTES
 from psptool.preparation.plausibility import coordinate_warnings
 from psptool.preparation.raw_input import ClipCopies, RawInput, raw_size
-from psptool.preparation.worker import attached, every_source, prepare_batch
+from psptool.preparation.worker import attached, every_source, prepare_batch, read_copies
 from psptool.schemas.dataset import PreparationSettings
 
 SAMPLE = 16
@@ -76,6 +77,20 @@ def take_sample(raw_input: RawInput, settings: PreparationSettings) -> Sample:
     scale, rotation = (np.concatenate([getattr(one, key) for one in kept]) for key in ("scale", "rotation"))
     warnings = coordinate_warnings(raw_input.dataset, scale, rotation)
     return Sample(len(chosen), bad, max(1, raw_bytes), size, seconds, warnings)
+
+
+def check_copies(clips: Sequence[ClipCopies]) -> None:
+    """Compare the copies of each clip if their sizes differ. Equal sizes are compared by `prepare_clip` only.
+
+    Raises:
+        PspError: Two recordings with one clip name differ, or a file cannot be read.
+    """
+    suspect = [copies for copies in clips if len({raw_size((source,)) for source in copies}) > 1]
+    ahead = ReadAhead(every_source(suspect), MAX_BYTES)
+    for copies in suspect:
+        # A malformed clip is excluded by the preparation, whatever its copies are.
+        with suppress(RawFormatError):
+            read_copies(attached((copies,), ahead)[0])
 
 
 def _chosen(clips: Sequence[ClipCopies]) -> Sequence[ClipCopies]:

@@ -148,6 +148,24 @@ def _same(one: list[bytes], other: list[bytes]) -> bool:
     return len(one) == len(other) and all(map(same_text, one, other))
 
 
+def read_copies(copies: ClipCopies, folder: str = "") -> list[bytes]:
+    """The bytes of a clip's files, after a comparison with its copies; arguments as for `prepare_clip`.
+
+    Raises:
+        PspError: A file cannot be read, or two recordings with one clip name differ.
+    """
+    source = copies[0]
+    blobs = read_clip(source, folder)
+    for other in copies[1:]:
+        if not _same(read_clip(other, folder), blobs):
+            raise PspError(
+                f"--raw: two different recordings have the clip name {source.name}",
+                f"{source.files[0]} and {other.files[0]}",
+                fix="Use only one of them with --raw, or remove the wrong one.",
+            )
+    return blobs
+
+
 def prepare_clip(
     copies: ClipCopies, reader: Reader, settings: PreparationSettings, folder: str = ""
 ) -> Outcome:
@@ -167,15 +185,7 @@ def prepare_clip(
     """
     source = copies[0]
     try:
-        blobs = read_clip(source, folder)
-        for other in copies[1:]:
-            if not _same(read_clip(other, folder), blobs):
-                raise PspError(
-                    f"--raw: two different recordings have the clip name {source.name}",
-                    f"{source.files[0]} and {other.files[0]}",
-                    fix="Use only one of them with --raw, or remove the wrong one.",
-                )
-        clip = reader.parse(source, blobs)
+        clip = reader.parse(source, read_copies(copies, folder))
         prepared = prepare_raw(clip, reader.topology, settings)
     except RawFormatError as error:
         return Outcome(None, left_out(source, error), len(copies) - 1)

@@ -33,6 +33,8 @@ from psptool.schemas.skeleton import JointName, Name, SkeletonDescription
 
 MAX_LIST = 2**24
 """Largest file with a list of clip names, in bytes: NTU 120's lists have 2 MB."""
+METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+"""Metres per unit of length."""
 
 
 class NtuFormat(Strict):
@@ -104,7 +106,7 @@ class DatasetDescription(Strict):
         (), description="Clips to skip; in YAML also a text file with one name a line"
     )
     frame_rate: float = Field(30, gt=0, le=10_000, description="Frames per second")
-    unit: Literal["m", "mm", "px"] = Field("m", description="Unit of the coordinates in the files")
+    unit: Literal["m", "cm", "mm", "px"] = Field("m", description="Unit of the coordinates in the files")
     up: UpAxis = Field("y", description="Vertical axis of the coordinates in the files; -y if y points down")
 
     @field_validator("skeleton", mode="before")
@@ -176,6 +178,11 @@ class DatasetDescription(Strict):
         kept = set(self.keep or self.skeleton.joints)
         given = self.file_joints or self.skeleton.joints
         return tuple(self.rename.get(name, name) if name in kept and name else None for name in given)
+
+    @property
+    def metres(self) -> float:
+        """Metres per unit of the coordinates in the files; 1 for pixels, which stay as they are."""
+        return METRES.get(self.unit, 1.0)
 
     @property
     def unit_read(self) -> Literal["m", "px"]:

@@ -45,12 +45,16 @@ class Scores(Artefact):
     dataset: Name
     split: str = Field(description="File name of the split")
     method: str
-    preset: str
+    preset: str = Field(description="Preset of the training; empty for predictions of another program")
     seed: int = Field(description="Random seed of the training")
     weights: Weights = Field(description="Checkpoint: the last one, or the best one on the validation clips")
     part: Part = "test"
     top1: float = Field(ge=0, le=1, description="Top-1 of the fusion of all streams (sum of logits)")
-    top5: float = Field(ge=0, le=1, description="Top-5 of the fusion of all streams")
+    top5: float | None = Field(
+        ge=0,
+        le=1,
+        description="Top-5 of the fusion of all streams; null for predictions of another program that are one class",
+    )
     streams: dict[str, StreamScores] = Field(description="Accuracy of each stream, by name")
     clips: int = Field(ge=1, lt=2**53, description="Number of clips")
     top1_unseen: float | None = Field(
@@ -111,15 +115,24 @@ class Scores(Artefact):
     @property
     def accuracies(self) -> dict[str, tuple[float, ...]]:
         """Top-1 and top-5 of the fusion and each stream, by name in tables; without top-5 if it is redundant."""
-        both = {"fusion of all streams": (self.top1, self.top5)}
-        both |= {f"{name} stream": (own.top1, own.top5) for name, own in self.streams.items()}
-        columns = 1 if "top5" in self.redundant else 2
-        return {name: values[:columns] for name, values in both.items()}
+        found = {"fusion of all streams": (self.top1, self.top5)}
+        found |= {f"{name} stream": (own.top1, own.top5) for name, own in self.streams.items()}
+        if self.shown_top5 is None:
+            return {name: (top1,) for name, (top1, _) in found.items()}
+        return {name: (top1, top5) for name, (top1, top5) in found.items() if top5 is not None}
+
+    @property
+    def shown_top5(self) -> float | None:
+        """Top-5, or None if it is unknown or redundant."""
+        return None if "top5" in self.redundant else self.top5
 
     @property
     def redundant(self) -> set[str]:
-        """Names of accuracies without information: `top5` of at most 5 classes, `top1_unseen` of no clip or of all."""
-        found = {"top5": len(self.confusion) <= 5, "top1_unseen": self.clips_unseen in (0, self.clips)}
+        """Names of accuracies without information: `top5` if unknown or of at most 5 classes, `top1_unseen` of no clip
+        or of all.
+        """
+        few = self.top5 is None or len(self.confusion) <= 5
+        found = {"top5": few, "top1_unseen": self.clips_unseen in (0, self.clips)}
         return {name for name, is_redundant in found.items() if is_redundant}
 
     def inconsistencies(self) -> list[str]:
@@ -138,7 +151,7 @@ class Scores(Artefact):
         shares = [hits / row for hits, row in zip(right, rows, strict=True) if row]
         if len(shares) != len(self.per_class) or not all(map(_equal, shares, self.per_class.values())):
             found.append("per_class: differs from the confusion matrix")
-        fused = StreamScores(top1=self.top1, top5=self.top5)
+        fused = StreamScores(top1=self.top1, top5=1 if self.top5 is None else self.top5)
         for name, own in {"fusion": fused, **self.streams}.items():
             if own.top5 < own.top1 or not (_is_share(own.top1, clips) and _is_share(own.top5, clips)):
                 found.append(

@@ -21,7 +21,7 @@ from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
-from psptool.model.build import build_model
+from psptool.model.build import build_model, require_embeddings
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split
@@ -152,6 +152,7 @@ def _load(
     on_warning: Callable[[str], None],
 ) -> _Inputs:
     """Check the configuration against dataset and split, and load the clips; arguments and errors as for `train`."""
+    require_embeddings(recipe)
     label_split = Split.load(split)
     with open_store(data) as store:
         require_same_clips(store, split, label_split)

@@ -80,8 +80,8 @@ def report_page(run: Path, scores: Scores, clips: EvaluatedClips) -> str:
 
 def _tiles(scores: Scores) -> list[tuple[str, str]]:
     tiles = [(percent(scores.top1), "top-1 %, fusion of all streams")]
-    if "top5" not in scores.redundant:
-        tiles.append((percent(scores.top5), "top-5 %"))
+    if scores.shown_top5 is not None:
+        tiles.append((percent(scores.shown_top5), "top-5 %"))
     if scores.top1_unseen is not None and "top1_unseen" not in scores.redundant:
         clips, classes = counted(scores.clips_unseen, "test clip"), len(scores.classes_unseen)
         text = f"top-1 % on {clips} without a duplicate in the training set, {counted(classes, 'class', 'classes')}"

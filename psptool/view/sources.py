@@ -230,6 +230,10 @@ def _recordings(
         if strays
         else f"{counted(len(files), 'file')} of other kinds",
         f"a prepared dataset (.h5), recordings ({formats}), a zip or tar archive of them, or a prediction (.json)",
+        "For recordings in the format of your own dataset, add --data DATASET.h5, --data DESCRIPTION.yaml or "
+        "--model RUN."
+        if dataset is None
+        else None,
     )
 
 

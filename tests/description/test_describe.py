@@ -16,6 +16,7 @@ import yaml
 
 from psptool.data.store.reading import open_store
 from psptool.preparation.guessing import guess, in_order, name_pattern
+from psptool.preparation.guessing_units import frame_rate, time_column
 from psptool.schemas.builtin import builtin_dataset, dataset_names, load_description
 from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.schemas.skeleton import SkeletonDescription
@@ -107,6 +108,50 @@ def test_a_guess_can_be_prepared_after_its_frame_rate_and_unit_are_checked(
         assert len(store) == len(NAMES)
         assert store.manifest.topology.dimensions == builtin_skeleton(skeleton).dimensions
     assert "exists already" in psptool("describe", "--from", "raw", "--out", "own.yaml", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([f"{n / 120:.6f}" for n in range(50)], (120, "seconds")),
+        ([f"{n / 120:.3f}" for n in range(500)], (120, "seconds")),  # steps of 8 and 9 ms
+        ([f"{n / 0.03:.0f}" for n in range(500)], (30, "milliseconds")),
+        ([f"{n / 29.97:.6f}" for n in range(50)], (29.97, "seconds")),
+        (["0", "0", "0.04", "0.04", "5.00", "5,04"], (25, "seconds")),  # two persons, and a gap
+        (["0", "1", "0"], None),
+        (["0", "a"], None),
+        (["0", "0"], None),
+        (["0", "nan", "1"], None),
+        (["0", "86400", "172800"], None),
+        ([], None),
+    ],
+)
+def test_a_frame_rate_is_guessed_from_times(texts: list[str], expected: tuple[float, str] | None) -> None:
+    assert frame_rate(texts) == expected
+
+
+def test_a_column_of_times_is_found_by_its_name() -> None:
+    assert time_column(["frame", "Time", "hip_x"]) == 1
+    assert time_column(["time_ms"]) == time_column(["Time (s)"]) == time_column(["Timestamp"]) == 0
+    assert time_column(["frame", "times_x", "sx"]) is None
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("m", 1), ("cm", 100), ("mm", 1000)])
+def test_frame_rate_and_unit_of_motion_capture_are_guessed_with_the_reason(
+    psptool: Psptool, unit: str, factor: float
+) -> None:
+    Path("raw").mkdir()
+    joints = {"Hips": (0.1, 0.9, 0.2), "Neck": (0.1, 1.5, 0.2), "LeftFoot": (0.3, 0.05, 0.2)}
+    head = ",".join(["Time", *(f"{name}.{axis}" for name in joints for axis in "XYZ")])
+    where = ",".join(f"{factor * x:.3f}" for xyz in joints.values() for x in xyz)
+    for name in ("walk_1", "run_1"):
+        rows = [f"{n / 120:.6f},{where}" for n in range(20)]
+        Path("raw", f"{name}.csv").write_text("\n".join([head, *rows]))
+    text = psptool("describe", "--from", "raw").out
+    values = yaml.safe_load(text)
+    assert (values["frame_rate"], values["unit"]) == (120, unit)
+    assert "# Frames per second. Guessed from the steps of column 'Time', in seconds" in text
+    assert f"extend over {factor * 1.45:.3g} units" in text
 
 
 def test_recordings_of_a_built_in_dataset_need_no_description(psptool: Psptool, recordings: Path) -> None:

@@ -69,6 +69,22 @@ def azure_arrays(folder: Path) -> dict[str, object]:
     return {"skeleton": "azure32", "format": {"reader": "arrays"}, "unit": "mm", "up": "-y"}
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("cm", 100), ("mm", 1000), ("m", 1)])
+def test_a_unit_is_converted_to_metres(psptool: Psptool, small: None, unit: str, factor: float) -> None:
+    Path("raw").mkdir()
+    values = azure_arrays(Path("raw"))
+    for path in Path("raw").glob("*.npz"):
+        np.savez(path, joints=np.load(path)["joints"] * np.float32(factor / 1000))
+    values |= {"name": "own", "classes": list(CLASSES), "unit": unit}
+    values["clips"] = {"pattern": r"(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)"}
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    assert "unit" not in told.err
+    with open_store("data/own.h5") as store:
+        height = np.nanmax(np.ptp(store[0].recorded()[..., 1], axis=-1))
+    assert 1 < height < 2.5  # metres
+
+
 FORMATS: dict[str, Callable[[Path], dict[str, object]]] = {
     "coco17": coco_pickle,
     "mediapipe33": mediapipe_tables,
@@ -276,3 +292,24 @@ def test_folders_may_be_classes(psptool: Psptool) -> None:
     with open_store("data/own.h5") as store:
         assert set(store.names) == set(NAMES)
         assert store.clip("walk_s2_t1").key.subject == 2
+
+
+def test_an_exported_pickle_of_own_data_comes_back_with_a_description(dataset: str, psptool: Psptool) -> None:
+    psptool("export-data", "--format", "pyskl", "--out", "exchange/own.pkl")
+    told = psptool("import", "exchange/own.pkl", code=2).err
+    assert "psptool describe --from exchange/own.pkl" in told
+    assert "psptool prepare DESCRIPTION.yaml --raw exchange/own.pkl" in told
+    psptool("describe", "--from", "exchange/own.pkl", "--out", "back.yaml")
+    values = yaml.safe_load(Path("back.yaml").read_text())
+    with open_store("data/own.h5") as store:
+        values |= {"name": "back", "classes": list(store.class_names), "skeleton": dataset}
+        description = store.manifest.description
+    values |= {"unit": description.unit_read, "up": description.up}
+    Path("back.yaml").write_text(yaml.safe_dump(values))
+    psptool("prepare", "back.yaml", "--raw", "exchange/own.pkl", "--jobs", 1)
+    with open_store("data/own.h5") as store, open_store("data/back.h5") as back:
+        assert back.names == store.names
+        assert isinstance(back.manifest.description.protocols["xsub"], ListProtocol)
+        for clip, other in zip(store, back, strict=True):
+            assert clip.key.label == other.key.label
+            np.testing.assert_allclose(other.joint, clip.joint, atol=1e-3)

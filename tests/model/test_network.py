@@ -21,6 +21,7 @@ from psptool.evaluation.api import evaluate
 from psptool.evaluation.exporting import export, inputs_at_test
 from psptool.evaluation.features import embed
 from psptool.evaluation.models import open_model
+from psptool.evaluation.scoring import load_model
 from psptool.losses.contrast import coarse_to_fine
 from psptool.losses.total import total_loss
 from psptool.model import build
@@ -198,8 +199,21 @@ def test_a_network_without_embeddings_is_not_trained_with_the_contrastive_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(build.NETWORKS, "psp", MeanNet)
+    files = make_files(tmp_path)
+    before = set(tmp_path.rglob("*"))
     with pytest.raises(PspError, match="has no embeddings for the contrastive loss"):
-        make_files(tmp_path).train(change(RECIPE, method="psp"))
+        files.train(change(RECIPE, method="psp"))
+    assert set(tmp_path.rglob("*")) == before  # no run folder
+
+
+def test_attention_of_a_network_without_maps_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(build.NETWORKS, "psp", MeanNet)
+    done = make_files(tmp_path).train(change(RECIPE, method="supervised"))
+    weights = done.folder / "last.safetensors"
+    with pytest.raises(PspError, match="no attention maps: found network psp, expected a run with"):
+        load_model(done.config, weights, torch.device("cpu"), contrast=True)
 
 
 def test_another_network_is_trained_and_evaluated_through_its_entry_alone(

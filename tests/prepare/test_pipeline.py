@@ -163,6 +163,23 @@ def test_two_recordings_of_one_name_are_an_error_that_names_both(raw, tmp_path):
     assert not list(tmp_path.glob("*u.h5*"))
 
 
+def test_a_dry_run_compares_recordings_of_one_name_beyond_its_sample(tmp_path):
+    names = [f"a01_s01_e{e:02}_v01" for e in range(40)]
+    for name in names:
+        write_ucla_clip(tmp_path / "raw", name, np.ones((4, 20, 3)))
+    ucla, copy = builtin_dataset("ucla"), tmp_path / "copy"
+    shutil.copytree(tmp_path / "raw", copy)
+    for folder, end in ((tmp_path / "raw", b"\n"), (copy, b"\r\n")):  # the same text
+        file = folder / f"{names[1]}.json"
+        file.write_bytes(file.read_bytes() + end)
+    assert estimate(ucla, [tmp_path / "raw", copy], tmp_path / "u.h5").sample < 20
+    other = write_ucla_clip(tmp_path / "other", names[31], np.ones((5, 20, 3)))
+    for call in (estimate, prepare):
+        with pytest.raises(PspError, match="two different recordings have the clip name") as caught:
+            call(ucla, [tmp_path / "raw", tmp_path / "other"], tmp_path / "u.h5")
+        assert str(other) in str(caught.value)
+
+
 def test_the_same_coordinates_under_other_names_are_duplicates_and_both_kept(raw, tmp_path):
     xyz = np.random.default_rng(3).normal(size=(5, 20, 3))
     for name in ("a02_s01_e00_v02", "a02_s01_e00_v03"):

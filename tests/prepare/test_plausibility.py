@@ -35,9 +35,16 @@ def test_recordings_that_agree_with_the_description_are_not_doubted() -> None:
     assert warned(SPINE[:0], UPRIGHT[:0]) == ""
 
 
-@pytest.mark.parametrize(("factor", "length"), [(1000, "4.5e+02"), (0.001, "0.00045")])
+@pytest.mark.parametrize(
+    ("factor", "length"),
+    [
+        (1000, "4.5e+02 m, expected 0.03 to 3 m (unit: mm gives 0.45 m)"),
+        (100, "45 m, expected 0.03 to 3 m (unit: cm gives 0.45 m)"),
+        (0.001, "0.00045 m, expected 0.03 to 3 m"),
+    ],
+)
 def test_a_unit_with_an_implausible_spine_is_doubted(factor: float, length: str) -> None:
-    text = f"ucla: the spine has a median length of {length} m, expected 0.03 to 3 m. Check unit: m of"
+    text = f"ucla: the spine has a median length of {length}. Check unit: m of"
     assert text in warned(factor * SPINE, UPRIGHT)
 
 

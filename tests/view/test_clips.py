@@ -4,13 +4,16 @@ import base64
 import io
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from psptool.cli.main import app
 from psptool.common.errors import PspError
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
+from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
@@ -42,8 +45,6 @@ def test_positions_in_a_page_are_those_of_the_file_within_half_a_step(tmp_path):
 
 
 def test_recorded_positions_of_a_raw_file_and_of_its_dataset_agree(tmp_path):
-    from psptool.preparation.pipeline import prepare
-
     write_ucla(tmp_path, ["a01_s01_e00_v01"])
     raw = find(tmp_path / "all_sqe" / "a01_s01_e00_v01.json").clips[0]
     done = prepare("ucla", [tmp_path / "all_sqe"], tmp_path / "u.h5")
@@ -149,8 +150,6 @@ def test_a_label_that_is_no_class_has_no_action(tmp_path, label, action):
 
 
 def test_recorded_positions_in_millimetres_are_shown_in_metres_with_their_rounding(tmp_path):
-    from psptool.preparation.pipeline import prepare
-
     joints = np.random.default_rng(0).uniform(500, 2500, (9, 20, 3))
     np.save(tmp_path / "walk_a.npy", joints)
     values = {"name": "own", "skeleton": "kinect20", "format": {"reader": "arrays"}, "classes": ["walk"]}
@@ -220,3 +219,18 @@ def test_a_joint_that_is_nan_has_no_position_in_the_recorded_scene(tmp_path):
     recorded, normalized = find(tmp_path / "mine.skeleton").clips[0].scenes
     assert np.argwhere(np.isnan(recorded.xyz).all(axis=-1)).tolist() == [[0, 1, 4]]
     assert np.isfinite(normalized.xyz).all()
+
+
+def test_own_recordings_are_viewed_with_the_format_of_their_dataset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("walk_a.npy", np.random.default_rng(0).normal(size=(9, 20, 3)))
+    Path("own.yaml").write_text(
+        "{name: own, skeleton: kinect20, format: {reader: arrays}, classes: [walk], "
+        "clips: {pattern: '(?P<label>walk)_a'}}"
+    )
+    with pytest.raises(PspError, match=r"no recording found.*add --data DATASET.h5, .* or --model RUN"):
+        find(Path("walk_a.npy"))
+    prepare(Path("own.yaml"), [Path("walk_a.npy")], Path("own.h5"))
+    for data in ("own.yaml", "own.h5"):
+        assert not app(["view", "walk_a.npy", "--data", data, "--out", f"{data}.html"], standalone_mode=False)
+        assert "walk_a" in Path(f"{data}.html").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import cast, get_args
 
@@ -53,6 +54,7 @@ class SplitRequest:
     validation: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if (self.ratio is None) == (self.count is None):
             found = "neither" if self.ratio is None else "both"
             raise PspError("--ratio and --count", found, "exactly one", "Use for example --ratio 0.05.")
@@ -69,6 +71,15 @@ class SplitRequest:
         if self.count is not None and self.family != "per-class":
             fix = "Use --ratio, or omit --family."
             raise PspError("--count", f"--family {self.family}", "family per-class", fix)
+
+    def _check_types(self) -> None:
+        """Check what a command line has converted, but a call from Python may get wrong."""
+        if self.ratio is not None and not isinstance(self.ratio, Real):
+            raise PspError("--ratio", repr(self.ratio), "a number")
+        integers = {"--count": self.count, "--seed": self.seed, "--test-view": self.test_view}
+        for option, value in integers.items():
+            if value is not None and not isinstance(value, int):
+                raise PspError(option, repr(value), "an integer")
 
     @classmethod
     def of(cls, split: Split) -> SplitRequest:

@@ -5,9 +5,10 @@ Array shapes: n clips, R rows (one person in one frame), M persons, T frames, V 
 
 from __future__ import annotations
 
+import operator
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +82,7 @@ class Rows(NamedTuple):
     present: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class StoredClip:
     """One clip of a prepared dataset.
 
@@ -215,15 +216,20 @@ class ClipBlock:
 class Store:
     """An open dataset; a context manager. Names and clip table are read on opening, clips on access.
 
+    ``dataset[0]``, ``dataset[name]`` and ``dataset.clip(...)`` read one clip; a loop reads all of them in the order of
+    `names`. A pickled dataset is opened again by its path, so that worker processes can read it.
+
     Attributes:
         path: The file.
         manifest: The dataset's metadata.
+        class_names: Class names, indexed by label.
         names: Clip names, ascending.
-        table: The clip table.
+        table: The clip table: label, numbers in the names, frames and persons of each clip.
     """
 
     def __init__(self, path: Path, file: h5py.File, manifest: DatasetManifest) -> None:
         self.path, self.manifest, self._file = path, manifest, file
+        self.class_names: tuple[str, ...] = manifest.class_names
         self._arrays: dict[str, h5py.Dataset] = {}
         table = file["clips"]
         self.names: tuple[str, ...] = tuple(table["name"].asstr()[:])
@@ -236,6 +242,15 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __getitem__(self, which: int | str) -> StoredClip:
+        """The clip with this index or name; see `clip`."""
+        return self.clip(which)
+
+    def __reduce__(self) -> tuple[Callable[[Path, str], Store], tuple[Path, str]]:
+        if not self._file:
+            raise PspError(f"{self.path}: a closed dataset cannot be pickled", fix="Open it again.")
+        return _reopen, (self.path.absolute(), self.manifest.fingerprints.content)
 
     def __iter__(self) -> Iterator[StoredClip]:
         """The clips in the order of `names`."""
@@ -303,7 +318,10 @@ class Store:
         Raises:
             PspError: There is no such clip, or the file is damaged.
         """
-        index = self.index(which) if isinstance(which, str) else which
+        try:
+            index = self.index(which) if isinstance(which, str) else operator.index(which)
+        except TypeError:
+            raise PspError("clip", f"{which!r:.60}", "an index or a name") from None
         if not -len(self) <= index < len(self):
             raise PspError(f"{self.path}: has no clip {index}", expected=f"an index below {len(self)}")
         (found,) = self.clips([index % len(self)])
@@ -419,6 +437,19 @@ def open_store(path: str | os.PathLike[str], *, locked: bool = True) -> Store:
     except BaseException:
         file.close()
         raise
+
+
+def _reopen(path: Path, content: str) -> Store:
+    """Open the dataset that was pickled.
+
+    Raises:
+        PspError: As `open_store`; or the file was replaced by one with other content.
+    """
+    store = open_store(path)
+    if store.manifest.fingerprints.content != content:
+        store.close()
+        raise PspError(f"{path}: not the dataset that was open before: its content differs")
+    return store
 
 
 def _size(path: Path) -> int:

@@ -159,7 +159,7 @@ def collect(contents: Sequence[Contents]) -> Collected:
     names = [name for one in contents for name in one.names]
     unreadable = tuple(clip for one in contents for clip in one.left_out)
     if not names and unreadable:
-        raise _nothing(unreadable)
+        raise _nothing(unreadable, f"Check the files to import. {_own_data_fix(contents[0].path)}")
     dataset = dataset_named(names)
     if dataset is None:
         raise PspError(
@@ -167,6 +167,7 @@ def collect(contents: Sequence[Contents]) -> Collected:
             ", ".join(map(repr, names[:3])) or "none",
             "names of "
             + " or ".join(f"{one.title} ({one.clips.in_words})" for one in builtin.builtin_datasets()),
+            _own_data_fix(contents[0].path),
         )
     for one in contents:
         if one.names and one.joints != dataset.topology.size:
@@ -256,10 +257,18 @@ def _checked(
     return prepared(name, key, plain, coordinates, dataset.topology, settings)
 
 
-def _nothing(left_out: Sequence[LeftOut]) -> PspError:
+def _own_data_fix(path: Path) -> str:
+    """How to read a dataset of one's own, which has other clip names or a 2D skeleton."""
+    if path.suffix not in (".pkl", ".pickle"):
+        return "A dataset of your own is prepared with a description: psptool prepare DESCRIPTION.yaml --raw FILE."
+    return (
+        "For a dataset of your own, write a description with format: {reader: pyskl} (psptool describe --from "
+        f"{path}), and run psptool prepare DESCRIPTION.yaml --raw {path}."
+    )
+
+
+def _nothing(left_out: Sequence[LeftOut], fix: str = "Check the files to import.") -> PspError:
     counted = Counter(one.reason for one in left_out).most_common()
     reasons = ", ".join(f"{n} {reason}" for reason, n in counted)
     detail = next((one.detail for one in left_out if one.detail), None)
-    return PspError(
-        f"no usable clip: {len(left_out)} excluded ({reasons})", detail, fix="Check the files to import."
-    )
+    return PspError(f"no usable clip: {len(left_out)} excluded ({reasons})", detail, fix=fix)

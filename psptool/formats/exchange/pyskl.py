@@ -75,7 +75,8 @@ def write_pyskl(
 
 
 def _annotation(clip: StoredClip, coordinates: Coordinates, topology: Topology) -> Iterator[bytes]:
-    keypoint = positions(clip, coordinates, topology)
+    # (M, T, V, 3), or (M, T, V, 2) in 2D: its readers take a third number for the confidence.
+    keypoint = positions(clip, coordinates, topology)[..., : topology.dimensions]
     yield pickle.EMPTY_DICT + pickle.MARK
     yield _value("frame_dir") + _value(clip.name)
     yield _value("total_frames") + _value(keypoint.shape[1])

@@ -126,9 +126,8 @@ def make_readers(description: DatasetDescription, any_name: bool = False) -> tup
         any_name: Also find recordings whose names are not clip names, without label, for prediction.
     """
     readers = _READERS[description.format.reader](description, any_name)
-    metres = 0.001 if description.unit == "mm" else 1.0
-    if metres != 1 or description.up != "y":
-        readers = tuple(OtherCoordinates(reader, metres, description.up) for reader in readers)
+    if description.metres != 1 or description.up != "y":
+        readers = tuple(OtherCoordinates(one, description.metres, description.up) for one in readers)
     if description.clips.table is not None:
         readers = tuple(map(SegmentReader, readers))
     return readers

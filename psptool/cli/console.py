@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -197,10 +198,15 @@ def fail(text: str) -> None:
     _on_stderr("error: ", "red", text)
 
 
-def next_step(command: str) -> None:
-    """Name the command that comes next, on stdout."""
+def shell(command: str, *words: object) -> str:
+    """A shell command with each ``{}`` replaced by the next word, quoted where the shell needs it."""
+    return command.format(*(shlex.quote(str(word)) for word in words))
+
+
+def next_step(command: str, *words: object) -> None:
+    """Name the command that comes next, on stdout; the arguments are those of `shell`."""
     if not _quiet:
-        _echo(f"{_styled('Next:', fg='green')} {printable(command)}")
+        _echo(f"{_styled('Next:', fg='green')} {printable(shell(command, *words))}")
 
 
 def headline(text: str, rest: str = "") -> None:

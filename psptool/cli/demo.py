@@ -154,4 +154,4 @@ def _show(
     for run in runs.values():
         say(f"         {run}/confusion.png, scores.json, log.jsonl")
     say(f"Report:  {page}")
-    next_step(f"open {page}; psptool runs {out}; with real recordings: psptool prepare ucla --raw PATH")
+    next_step("open {}; psptool runs {}; with real recordings: psptool prepare ucla --raw PATH", page, out)

@@ -60,7 +60,7 @@ def evaluate(
         return
     show(folder, scores)
     page = api.report_path(folder, scores) if report else folder / "confusion.png"
-    next_step(f"open {page}; psptool inspect {folder}")
+    next_step("open {}; psptool inspect {}", page, folder)
 
 
 def show(folder: Path, scores: Scores) -> None:

@@ -16,7 +16,7 @@ from psptool.common.paths import MAX_JSON, newest_first, read_text
 from psptool.common.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from psptool.schemas.split import Split
 
@@ -44,17 +44,17 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     from psptool.schemas.base import flat
 
     if file.is_dir():
-        values, following = _run(file), f"psptool evaluate {file}"
+        values, following = _run(file), ("psptool evaluate {}", file)
     elif file.suffix == ".json":
         values, following = _json(file)
     else:
-        values, following = _dataset(file), f"psptool split --ratio 0.05 --data {file}"
+        values, following = _dataset(file), ("psptool split --ratio 0.05 --data {}", file)
     if as_json:
         say_json(values)
         return
     rows = [(_in_words(key), value) for key, value in flat(values) if value is not None]
     table(str(file), rows)
-    next_step(following)
+    next_step(*following)
 
 
 def _require_known(file: Path) -> None:
@@ -109,20 +109,17 @@ def _dataset(path: Path) -> dict[str, Any]:
     }
 
 
-def _json(path: Path) -> tuple[dict[str, Any], str]:
-    """The contents of a JSON file of psptool, and the next command."""
-    folder = path.parent
-    shown = {
-        "split": (_split, f"psptool train --split {path}"),
-        "report": (
-            _report,
-            f"psptool inspect {path.with_name(path.name.removesuffix('.report.json') + '.h5')}",
-        ),
-        "run": (lambda file: _run(file.parent), f"psptool evaluate {folder}"),
-        "scores": (_scores, f"psptool table {path}"),
-        "prediction": (_prediction, f"psptool view {path}"),
-        "timeline": (_timeline, f"psptool view {path}"),
-        "table": (_table, "psptool table runs"),
+def _json(path: Path) -> tuple[dict[str, Any], tuple[str, Path]]:
+    """The contents of a JSON file of psptool, and the next command, as for `next_step`."""
+    dataset = path.with_name(path.name.removesuffix(".report.json") + ".h5")
+    shown: dict[str, tuple[Callable[[Path], dict[str, Any]], tuple[str, Path]]] = {
+        "split": (_split, ("psptool train --split {}", path)),
+        "report": (_report, ("psptool inspect {}", dataset)),
+        "run": (lambda file: _run(file.parent), ("psptool evaluate {}", path.parent)),
+        "scores": (_scores, ("psptool table {}", path)),
+        "prediction": (_prediction, ("psptool view {}", path)),
+        "timeline": (_timeline, ("psptool view {}", path)),
+        "table": (_table, ("psptool table {}", Path("runs"))),
     }
     show, following = shown[_kind_of(path, list(shown))]
     return show(path), following

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def require_same_clips(store: Store, path: Path, split: Split) -> None:
             f"{split.dataset}, clips fingerprint {split.clips_fingerprint[:12]}…",
             f"{manifest.dataset}, clips fingerprint {manifest.fingerprints.clips[:12]}…",
             f"Use --data with the dataset of the split, or create a split of this dataset: "
-            f"psptool split --ratio 0.05 --data {store.path}.",
+            f"psptool split --ratio 0.05 --data {shlex.quote(str(store.path))}",
         )
 
 

@@ -52,7 +52,24 @@ def make_file(
     """
     made = split_store(store, request)
     path = path or folder / f"{split_name(made.split, store.manifest.description)}.json"
-    return replace(made, path=path, changed=save_split(made.split, path))
+    warnings = made.warnings + tuple(_replacement_warnings(path, made.split))
+    return replace(made, path=path, changed=save_split(made.split, path), warnings=warnings)
+
+
+def _replacement_warnings(path: Path, split: Split) -> list[str]:
+    """The warning that a file with another split is replaced; empty if there is none."""
+    try:
+        old = Split.load(path)
+    except PspError:
+        return []
+    if (old.clips_fingerprint, old.digest) == (split.clips_fingerprint, split.digest):
+        return []
+    before, now = (
+        f"{len(one.labelled):,} labelled, {len(one.unlabelled):,} unlabelled and {len(one.test):,} test clips"
+        for one in (old, split)
+    )
+    change = f"{before} before, {now} now" if before != now else "other clips, as many as before"
+    return [f"{path}: replaced ({change}); runs trained on it can no longer be evaluated with it"]
 
 
 def each_request(store: Store, request: SplitRequest) -> list[SplitRequest]:

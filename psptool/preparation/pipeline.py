@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from psptool.common.atomic_write import link_target, write_together
+from psptool.common.disk import check_disk
 from psptool.common.errors import PspError, system_message
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
@@ -25,7 +26,7 @@ from psptool.preparation.parallel import run_ordered
 from psptool.preparation.raw_input import RawInput, empty_class_warnings, find_raw_input, unlisted_notes
 from psptool.preparation.replacement import OTHER_CONTENT, ReplacedDataset, replacement_warnings
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
-from psptool.preparation.sampling import check_disk, take_sample
+from psptool.preparation.sampling import take_sample
 from psptool.preparation.worker import prepare_task, tasks
 from psptool.schemas.builtin import Given, find_datasets
 from psptool.schemas.dataset import Align, PreparationSettings

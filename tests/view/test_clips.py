@@ -220,3 +220,11 @@ def test_a_joint_that_is_nan_has_no_position_in_the_recorded_scene(tmp_path):
     recorded, normalized = find(tmp_path / "mine.skeleton").clips[0].scenes
     assert np.argwhere(np.isnan(recorded.xyz).all(axis=-1)).tolist() == [[0, 1, 4]]
     assert np.isfinite(normalized.xyz).all()
+
+
+@pytest.mark.parametrize(("clips", "columns", "rows"), [(1, 1, 1), (4, 4, 1), (5, 3, 2), (24, 4, 6)])
+def test_gif_of_many_clips_has_several_rows(tmp_path, clips, columns, rows):
+    write_ntu(tmp_path, [PAIR])
+    clip = find(tmp_path, [PAIR]).clips[0]
+    with Image.open(io.BytesIO(moving_gif([clip] * clips, size=40))) as gif:
+        assert gif.size == (40 * columns, (40 + 26) * rows)

@@ -59,6 +59,7 @@ def inspect(file: File, as_json: AsJson = False) -> None:
 
 def _require_known(file: Path) -> None:
     """Refuse a path that does not exist, and a folder that is not a run."""
+    from psptool.schemas.base import binary_kind
     from psptool.training.runs.folder import RunFolder
 
     if not file.exists():
@@ -68,6 +69,12 @@ def _require_known(file: Path) -> None:
             f"{file}: not a run folder",
             "no config.json",
             fix=f"Give one of these: {_ACCEPTED[0].lower()}{_ACCEPTED[1:]}",
+        )
+    if file.is_file() and file.suffix.lower() not in (".json", ".h5", ".hdf5") and binary_kind(file) is None:
+        raise PspError(
+            f"{file}: not a file of psptool",
+            expected=f"{_ACCEPTED[0].lower()}{_ACCEPTED[1:-1]}",
+            fix="Descriptions are shown by psptool describe, raw recordings by psptool view.",
         )
 
 

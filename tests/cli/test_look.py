@@ -134,3 +134,28 @@ def test_prepare_lists_the_most_frequent_reasons():
     rows = _indented(skipped)
     assert rows[0] == ("  reason 0", 2)
     assert rows[MOST_REASONS:] == [("  3 other reasons", 5)]
+
+
+@pytest.mark.parametrize("command", ["inspect", "validate"])
+def test_a_description_is_an_error_that_names_what_is_accepted(prepared, command):
+    Path("mine.yaml").write_text("name: mine")
+    err = prepared(command, "mine.yaml", code=2).err
+    assert (
+        "mine.yaml: not a file of psptool: expected a dataset (.h5), a JSON file of psptool or a run folder"
+        in err
+    )
+    assert "psptool describe" in err
+
+
+def test_a_dataset_in_place_of_a_description_is_named(prepared):
+    err = prepared("prepare", "data/ucla.h5", "--raw", ".", code=2).err
+    assert "data/ucla.h5: not a description of a dataset: found an HDF5 file, such as a dataset" in err
+    assert "psptool split --ratio 0.05 --data data/ucla.h5" in err
+
+
+def test_table_of_files_without_scores_says_that_in_one_line(prepared):
+    err = prepared("table", "data", code=2).err
+    assert "data: no scores.json in it or one folder below" in err
+    err = prepared("table", "data/ucla.report.json", code=2).err
+    assert err.startswith("error: data/ucla.report.json: has no scores.")
+    assert err.count("\n") == 1

@@ -268,7 +268,12 @@ def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[obj
         shown.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(_shown, row))
-    _console().print(shown)
+    console = _console()
+    with console.capture() as captured:
+        console.print(shown)
+    # rich pads every line to the width of the table.
+    for line in captured.get().splitlines():
+        _echo(line.rstrip())
 
 
 def _console(stderr: bool = False) -> Console:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import examples, next_step, note, say_findings, say_json, table
+from psptool.cli.console import examples, grid, next_step, note, say, say_findings, say_json, table
 from psptool.common.errors import PspError
 from psptool.common.paths import MAX_JSON, newest_first, read_text
 from psptool.common.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from psptool.schemas.split import Split
 
@@ -33,6 +33,12 @@ VALIDATE_EXAMPLES = examples(
     "psptool validate runs/ucla-xview-0.05-s0-psp-fast",
 )
 
+_LISTS = {
+    "skipped_files": "Skipped",
+    "quarantined_clips": "Excluded (malformed)",
+    "unusable_files": "Not used",
+}
+"""Values that are listed after the table, by key, with their title."""
 _ACCEPTED = "A dataset (.h5), a JSON file of psptool or a run folder."
 File = Annotated[Path, typer.Argument(help=_ACCEPTED, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -41,8 +47,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 def inspect(file: File, as_json: AsJson = False) -> None:
     """Show the contents of a dataset, a split, a report or a run."""
     _require_known(file)
-    from psptool.schemas.base import flat
-
     if file.is_dir():
         values, following = _run(file), ("psptool evaluate {}", file)
     elif file.suffix == ".json":
@@ -52,8 +56,16 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     if as_json:
         say_json(values)
         return
-    rows = [(_in_words(key), value) for key, value in flat(values) if value is not None]
-    table(str(file), rows)
+    table(str(file), _rows(values))
+    for key, title in _LISTS.items():
+        if listed := values.get(key):
+            say(f"{title}:")
+            for name, reason in listed.items():
+                # The detail of a malformed clip begins with its file.
+                say(f"  {reason}" if name in reason else f"  {name}: {reason}")
+    if recordings := values.get("top_classes"):
+        rows = [(one["recording"], one["class"], round(100 * one["probability"], 1)) for one in recordings]
+        grid("", ("recording", "class", "probability %"), rows)
     next_step(*following)
 
 
@@ -78,10 +90,37 @@ def _require_known(file: Path) -> None:
         )
 
 
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Names and values of the table; numbers by reason are indented below their sum. Lists are printed after it."""
+    from psptool.schemas.base import flat
+
+    rows: list[tuple[str, object]] = []
+    for key, value in values.items():
+        if key in _LISTS or key == "top_classes" or key.endswith("_by_reason") or value is None:
+            continue
+        # Dotted keys are those of the file, as in --set.
+        rows += [
+            (
+                name if "." in name else _in_words(name),
+                ", ".join(map(str, one)) if isinstance(one, list) else one,
+            )
+            for name, one in flat({key: value})
+            if one is not None
+        ]
+        rows += [(f"  {reason}", number) for reason, number in values.get(f"{key}_by_reason", {}).items()]
+    return rows
+
+
 def _in_words(key: str) -> str:
     """A key as the table shows it; ``--json`` keeps the key."""
-    words = {"topology": "skeleton", "interpolated_joints": "interpolated joints"}
-    return words.get(key, key.replace("quarantined", "excluded (malformed)"))
+    words = {
+        "topology": "skeleton",
+        "quarantined": "excluded (malformed)",
+        "joined_tracks": "tracks joined",
+        "dropped_tracks": "tracks dropped",
+        "repeated": "identical copies",
+    }
+    return words.get(key, key.replace("_", " "))
 
 
 def _dataset(path: Path) -> dict[str, Any]:
@@ -166,7 +205,6 @@ def _split(path: Path) -> dict[str, Any]:
 
 
 def _report(path: Path) -> dict[str, Any]:
-    from psptool.preparation.raw_input import LISTED
     from psptool.schemas.report import PreparationReport
 
     report = PreparationReport.load(path)
@@ -177,7 +215,7 @@ def _report(path: Path) -> dict[str, Any]:
         "repeated": report.repeated,
         **report.counts.model_dump(),
         "skipped_by_reason": dict(Counter(clip.reason for clip in report.skipped).most_common()),
-        "skipped_files": {clip.source: clip.reason for clip in report.skipped if clip.reason != LISTED},
+        "skipped_files": {clip.source: clip.reason for clip in report.skipped},
         "quarantined_by_reason": dict(Counter(clip.reason for clip in report.quarantined).most_common()),
         "quarantined_clips": {clip.name: clip.detail or clip.reason for clip in report.quarantined},
         "duplicate_pairs": len(report.duplicates),
@@ -198,12 +236,21 @@ def _prediction(path: Path) -> dict[str, Any]:
 
     found = Prediction.load(path)
     actions = Counter(clip.top[0].class_name for clip in found.clips)
-    values = found.model_dump(mode="json", exclude={"format_version", "classes", "clips", "unusable"})
+    left_out = {"format_version", "classes", "clips", "unusable", "description"}
     return {
-        **values,
+        **found.model_dump(mode="json", exclude=left_out),
         "clips": len(found.clips),
         "unusable": len(found.unusable),
+        "unusable_files": {clip.source: clip.detail or clip.reason for clip in found.unusable},
         "predicted": dict(actions.most_common()),
+        "top_classes": [
+            {
+                "recording": clip.name,
+                "class": clip.top[0].class_name,
+                "probability": clip.top[0].probability,
+            }
+            for clip in found.clips
+        ],
     }
 
 
@@ -213,7 +260,8 @@ def _timeline(path: Path) -> dict[str, Any]:
     found = Timelines.load(path)
     windows = [window for recording in found.recordings for window in recording.windows]
     actions = Counter(window.top[0].class_name for window in windows if window.top)
-    values = found.model_dump(mode="json", exclude={"format_version", "classes", "recordings", "unusable"})
+    left_out = {"format_version", "classes", "recordings", "unusable", "description"}
+    values = found.model_dump(mode="json", exclude=left_out)
     return {
         **values,
         "recordings": len(found.recordings),

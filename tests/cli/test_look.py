@@ -34,7 +34,7 @@ def test_inspect_of_a_split_shows_its_parts(prepared):
     assert seen["performances"] == 2
     assert "  performances" in prepared("split", "--count", "1").out
     assert re.search(r"^skeleton +kinect20 *$", prepared("inspect", "data/ucla.h5").out, re.MULTILINE)
-    assert "validation_rule" in prepared("inspect", path).out
+    assert "validation rule" in prepared("inspect", path).out
 
 
 def test_validate_finds_nothing_wrong_with_a_prepared_dataset(prepared):
@@ -126,7 +126,34 @@ def test_inspect_of_a_report_names_skipped_files(psptool, ucla_raw):
     psptool("prepare", "ntu", "--raw", "raw", "--jobs", 1)
     seen = json.loads(psptool("inspect", "data/ntu60.report.json", "--json").out)
     assert seen["skipped_by_reason"]["missing-skeleton list"] == 1
-    assert seen["skipped_files"] == {"raw/other.skeleton": "the name is not SsssCcccPpppRrrrAaaa"}
+    assert seen["skipped_files"] == {
+        f"raw/{names[1]}": "missing-skeleton list",
+        "raw/other.skeleton": "the name is not SsssCcccPpppRrrrAaaa",
+    }
+    lines = psptool("inspect", "data/ntu60.report.json").out.splitlines()
+    assert f"  raw/{names[1]}: missing-skeleton list" in lines
+    assert "  raw/other.skeleton: the name is not SsssCcccPpppRrrrAaaa" in lines
+
+
+def test_inspect_of_a_report_has_readable_names_and_no_trailing_blanks(psptool, ucla_raw):
+    shutil.copytree(ucla_raw, "raw")
+    Path("raw/a01_s09_e00_v01.json").touch()
+    psptool("prepare", "ucla", "--raw", "raw", "--jobs", 1)
+    lines = psptool("inspect", "data/ucla.report.json").out.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    names = [re.split(r" {2,}", line.strip())[0] for line in lines]
+    assert {"excluded (malformed)", "empty file", "tracks joined", "identical copies"} <= set(names)
+    assert [name for name in names if "_" in name and not name.startswith(("settings.", "raw/"))] == []
+    assert any(line.startswith("  raw/a01_s09_e00_v01.json: empty file") for line in lines)
+
+
+def test_inspect_of_a_prediction_shows_each_recording_with_its_class(here):
+    here("predict", "all_sqe", "--model", "runs/ucla-xview-0.05-s0-psp-fast", "--out", "p.json")
+    out = here("inspect", "p.json").out
+    first = json.loads(Path("p.json").read_text())["clips"][0]
+    found = {"name": first["name"], "class": first["top"][0]["class"]}
+    assert re.search(rf"^{found['name']} +{found['class']} +\d+\.\d$", out, re.MULTILINE)
+    assert "description" not in out
 
 
 def test_prepare_lists_the_most_frequent_reasons():

@@ -34,6 +34,7 @@ VALIDATE_EXAMPLES = examples(
 )
 
 _LISTS = {
+    "copied_files": "Identical copies",
     "skipped_files": "Skipped",
     "quarantined_clips": "Excluded (malformed)",
     "unusable_files": "Not used",
@@ -214,6 +215,7 @@ def _report(path: Path) -> dict[str, Any]:
         "found": report.found,
         "repeated": report.repeated,
         **report.counts.model_dump(),
+        "copied_files": {copy: f"identical to {used}" for copy, used in report.copies},
         "skipped_by_reason": dict(Counter(clip.reason for clip in report.skipped).most_common()),
         "skipped_files": {clip.source: clip.reason for clip in report.skipped},
         "quarantined_by_reason": dict(Counter(clip.reason for clip in report.quarantined).most_common()),

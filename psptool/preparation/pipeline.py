@@ -157,7 +157,7 @@ def prepare(
         _check_strict(strict, path, builder.quarantined)
         _check_any(writer, builder)
         manifest = make_manifest(raw_input, settings, writer, builder)
-        report = make_report(raw, raw_input, settings, manifest, builder)
+        report = make_report(raw, raw_input, settings, manifest, builder, raw_input.copies)
         writer.close(manifest)
         write_together({report_path: report.dump()}, first=writer.commit)
     if replaced is not None and not warnings and replaced.content != manifest.fingerprints.content:

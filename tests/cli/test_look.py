@@ -138,12 +138,15 @@ def test_inspect_of_a_report_names_skipped_files(psptool, ucla_raw):
 def test_inspect_of_a_report_has_readable_names_and_no_trailing_blanks(psptool, ucla_raw):
     shutil.copytree(ucla_raw, "raw")
     Path("raw/a01_s09_e00_v01.json").touch()
+    Path("raw/more").mkdir()
+    shutil.copy("raw/all_sqe/a01_s01_e00_v01.json", "raw/more")
     psptool("prepare", "ucla", "--raw", "raw", "--jobs", 1)
     lines = psptool("inspect", "data/ucla.report.json").out.splitlines()
     assert [line for line in lines if line != line.rstrip()] == []
     names = [re.split(r" {2,}", line.strip())[0] for line in lines]
     assert {"excluded (malformed)", "empty file", "tracks joined", "identical copies"} <= set(names)
     assert [name for name in names if "_" in name and not name.startswith(("settings.", "raw/"))] == []
+    assert "  raw/more/a01_s01_e00_v01.json: identical to raw/all_sqe/a01_s01_e00_v01.json" in lines
     assert any(line.startswith("  raw/a01_s09_e00_v01.json: empty file") for line in lines)
 
 

@@ -312,7 +312,7 @@ def evaluate(
     split: StrPath | None = None,
     device: str = "auto",
 ) -> Scores:
-    """Measure a run on the test clips, and write ``scores.json`` and ``confusion.png`` into its folder.
+    """Measure a run on the test clips, and write scores, predictions and ``confusion.png`` into its folder.
 
     The command writes ``report.html`` too.
 

@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -197,10 +198,15 @@ def fail(text: str) -> None:
     _on_stderr("error: ", "red", text)
 
 
-def next_step(command: str) -> None:
-    """Name the command that comes next, on stdout."""
+def shell(command: str, *words: object) -> str:
+    """A shell command with each ``{}`` replaced by the next word, quoted where the shell needs it."""
+    return command.format(*(shlex.quote(str(word)) for word in words))
+
+
+def next_step(command: str, *words: object) -> None:
+    """Name the command that comes next, on stdout; the arguments are those of `shell`."""
     if not _quiet:
-        _echo(f"{_styled('Next:', fg='green')} {printable(command)}")
+        _echo(f"{_styled('Next:', fg='green')} {printable(shell(command, *words))}")
 
 
 def headline(text: str, rest: str = "") -> None:
@@ -262,7 +268,12 @@ def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[obj
         shown.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(_shown, row))
-    _console().print(shown)
+    console = _console()
+    with console.capture() as captured:
+        console.print(shown)
+    # rich pads every line to the width of the table.
+    for line in captured.get().splitlines():
+        _echo(line.rstrip())
 
 
 def _console(stderr: bool = False) -> Console:

@@ -152,6 +152,6 @@ def _show(
     grid("", ("", "supervised %", "psp %"), rows)
     say(f"Results: {data.with_name(f'{data.stem}.report.json')}, {split}")
     for run in runs.values():
-        say(f"         {run}/confusion.png, scores.json, log.jsonl")
+        say(f"         {run}/confusion.png, scores.json, predictions.csv, log.jsonl")
     say(f"Report:  {page}")
-    next_step(f"open {page}; psptool runs {out}; with real recordings: psptool prepare ucla --raw PATH")
+    next_step("open {}; psptool runs {}; with real recordings: psptool prepare ucla --raw PATH", page, out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import examples, grid, next_step, note, say, say_json
+from psptool.cli.console import examples, grid, next_step, note, say, say_json, shell
 from psptool.common.errors import PspError, suggest
 from psptool.common.text import counted
 
@@ -125,7 +125,7 @@ def _guess(source: Path, out: Path | None, as_json: bool) -> None:
         )
         if as_json:
             say_json({"known": name, "files": found.files})
-        next_step(f"psptool prepare {name} --raw {source}")
+        next_step("psptool prepare {} --raw {}", name, source)
         return
     if out is not None and out.exists():
         raise PspError(f"{out}: the file exists already", fix="Choose another file with --out.")
@@ -133,14 +133,14 @@ def _guess(source: Path, out: Path | None, as_json: bool) -> None:
     if out is not None:
         write_whole(out, text)
         note(f"{out}: written; edit it")
-    following = f"psptool prepare {out or 'FILE.yaml'} --raw {source} --dry-run"
+    following = ("psptool prepare {} --raw {} --dry-run", out or "FILE.yaml", source)
     if as_json:
         say_json({**found.values, "files": found.files})
     elif out is None:
         say(text.rstrip())
-        note(f"Next: edit it, save it as FILE.yaml, and run {following}")
+        note(f"Next: edit it, save it as FILE.yaml, and run {shell(*following)}")
     else:
-        next_step(following)
+        next_step(*following)
 
 
 def _commented(found: Guess, source: Path) -> str:

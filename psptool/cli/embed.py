@@ -76,4 +76,4 @@ def embed(
         for one in measures
     ]
     grid("", ("training labels (clips)", "k", "k-NN top-1 %", "linear probe top-1 %"), rows)
-    next_step(f"psptool evaluate {folder}")
+    next_step("psptool evaluate {}", folder)

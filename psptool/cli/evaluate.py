@@ -35,7 +35,11 @@ def evaluate(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
-    """Measure accuracy on the test clips; write a report."""
+    """Measure accuracy on the test clips; write a report.
+
+    Written to the run folder: scores.json, predictions.csv (class probabilities of each clip), confusion.png and
+    report.html.
+    """
     from psptool.device import choose_device
     from psptool.evaluation import api
     from psptool.schemas.scores import Part, Weights
@@ -60,7 +64,7 @@ def evaluate(
         return
     show(folder, scores)
     page = api.report_path(folder, scores) if report else folder / "confusion.png"
-    next_step(f"open {page}; psptool inspect {folder}")
+    next_step("open {}; psptool inspect {}", page, folder)
 
 
 def show(folder: Path, scores: Scores) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, next_step, note, say_json, table, warn
+from psptool.cli.console import choice, examples, note, say_json, table, warn
 from psptool.cli.newest import DATASET, choose
 from psptool.cli.progress import ProgressReport
+from psptool.cli.split import suggest_split
 from psptool.common.errors import PspError
 from psptool.common.text import counted
 
@@ -205,4 +206,4 @@ def _tell(done: Imported, form: ExchangeFormat, coordinates: str, as_json: bool)
     table(f"{done.path}: {report.dataset}, from {coordinates} positions", rows)
     for file in done.splits:
         note(f"{file}: the file's split, all clips labelled")
-    next_step(f"psptool split --ratio 0.05 --data {done.path}")
+    suggest_split(done.path)

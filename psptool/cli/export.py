@@ -89,4 +89,4 @@ def export(
         (str(path), len(one.content), f"{one.difference:.1e}") for path, one in zip(paths, done, strict=True)
     ]
     grid(f"outputs compared on {compared}", ("file", "bytes", "largest difference"), rows)
-    next_step(f"open {card}")
+    next_step("open {}", card)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import examples, next_step, note, say_findings, say_json, table
+from psptool.cli.console import examples, grid, next_step, note, say, say_findings, say_json, table
 from psptool.common.errors import PspError
 from psptool.common.paths import MAX_JSON, newest_first, read_text
 from psptool.common.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from psptool.schemas.split import Split
 
@@ -33,6 +33,13 @@ VALIDATE_EXAMPLES = examples(
     "psptool validate runs/ucla-xview-0.05-s0-psp-fast",
 )
 
+_LISTS = {
+    "copied_files": "Identical copies",
+    "skipped_files": "Skipped",
+    "quarantined_clips": "Excluded (malformed)",
+    "unusable_files": "Not used",
+}
+"""Values that are listed after the table, by key, with their title."""
 _ACCEPTED = "A dataset (.h5), a JSON file of psptool or a run folder."
 File = Annotated[Path, typer.Argument(help=_ACCEPTED, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -41,24 +48,31 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 def inspect(file: File, as_json: AsJson = False) -> None:
     """Show the contents of a dataset, a split, a report or a run."""
     _require_known(file)
-    from psptool.schemas.base import flat
-
     if file.is_dir():
-        values, following = _run(file), f"psptool evaluate {file}"
+        values, following = _run(file), ("psptool evaluate {}", file)
     elif file.suffix == ".json":
         values, following = _json(file)
     else:
-        values, following = _dataset(file), f"psptool split --ratio 0.05 --data {file}"
+        values, following = _dataset(file), ("psptool split --ratio 0.05 --data {}", file)
     if as_json:
         say_json(values)
         return
-    rows = [(_in_words(key), value) for key, value in flat(values) if value is not None]
-    table(str(file), rows)
-    next_step(following)
+    table(str(file), _rows(values))
+    for key, title in _LISTS.items():
+        if listed := values.get(key):
+            say(f"{title}:")
+            for name, reason in listed.items():
+                # The detail of a malformed clip begins with its file.
+                say(f"  {reason}" if name in reason else f"  {name}: {reason}")
+    if recordings := values.get("top_classes"):
+        rows = [(one["recording"], one["class"], round(100 * one["probability"], 1)) for one in recordings]
+        grid("", ("recording", "class", "probability %"), rows)
+    next_step(*following)
 
 
 def _require_known(file: Path) -> None:
     """Refuse a path that does not exist, and a folder that is not a run."""
+    from psptool.schemas.base import binary_kind
     from psptool.training.runs.folder import RunFolder
 
     if not file.exists():
@@ -69,12 +83,45 @@ def _require_known(file: Path) -> None:
             "no config.json",
             fix=f"Give one of these: {_ACCEPTED[0].lower()}{_ACCEPTED[1:]}",
         )
+    if file.is_file() and file.suffix.lower() not in (".json", ".h5", ".hdf5") and binary_kind(file) is None:
+        raise PspError(
+            f"{file}: not a file of psptool",
+            expected=f"{_ACCEPTED[0].lower()}{_ACCEPTED[1:-1]}",
+            fix="Descriptions are shown by psptool describe, raw recordings by psptool view.",
+        )
+
+
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Names and values of the table; numbers by reason are indented below their sum. Lists are printed after it."""
+    from psptool.schemas.base import flat
+
+    rows: list[tuple[str, object]] = []
+    for key, value in values.items():
+        if key in _LISTS or key == "top_classes" or key.endswith("_by_reason") or value is None:
+            continue
+        # Dotted keys are those of the file, as in --set.
+        rows += [
+            (
+                name if "." in name else _in_words(name),
+                ", ".join(map(str, one)) if isinstance(one, list) else one,
+            )
+            for name, one in flat({key: value})
+            if one is not None
+        ]
+        rows += [(f"  {reason}", number) for reason, number in values.get(f"{key}_by_reason", {}).items()]
+    return rows
 
 
 def _in_words(key: str) -> str:
     """A key as the table shows it; ``--json`` keeps the key."""
-    words = {"topology": "skeleton", "interpolated_joints": "interpolated joints"}
-    return words.get(key, key.replace("quarantined", "excluded (malformed)"))
+    words = {
+        "topology": "skeleton",
+        "quarantined": "excluded (malformed)",
+        "joined_tracks": "tracks joined",
+        "dropped_tracks": "tracks dropped",
+        "repeated": "identical copies",
+    }
+    return words.get(key, key.replace("_", " "))
 
 
 def _dataset(path: Path) -> dict[str, Any]:
@@ -109,20 +156,17 @@ def _dataset(path: Path) -> dict[str, Any]:
     }
 
 
-def _json(path: Path) -> tuple[dict[str, Any], str]:
-    """The contents of a JSON file of psptool, and the next command."""
-    folder = path.parent
-    shown = {
-        "split": (_split, f"psptool train --split {path}"),
-        "report": (
-            _report,
-            f"psptool inspect {path.with_name(path.name.removesuffix('.report.json') + '.h5')}",
-        ),
-        "run": (lambda file: _run(file.parent), f"psptool evaluate {folder}"),
-        "scores": (_scores, f"psptool table {path}"),
-        "prediction": (_prediction, f"psptool view {path}"),
-        "timeline": (_timeline, f"psptool view {path}"),
-        "table": (_table, "psptool table runs"),
+def _json(path: Path) -> tuple[dict[str, Any], tuple[str, Path]]:
+    """The contents of a JSON file of psptool, and the next command, as for `next_step`."""
+    dataset = path.with_name(path.name.removesuffix(".report.json") + ".h5")
+    shown: dict[str, tuple[Callable[[Path], dict[str, Any]], tuple[str, Path]]] = {
+        "split": (_split, ("psptool train --split {}", path)),
+        "report": (_report, ("psptool inspect {}", dataset)),
+        "run": (lambda file: _run(file.parent), ("psptool evaluate {}", path.parent)),
+        "scores": (_scores, ("psptool table {}", path)),
+        "prediction": (_prediction, ("psptool view {}", path)),
+        "timeline": (_timeline, ("psptool view {}", path)),
+        "table": (_table, ("psptool table {}", Path("runs"))),
     }
     show, following = shown[_kind_of(path, list(shown))]
     return show(path), following
@@ -162,7 +206,6 @@ def _split(path: Path) -> dict[str, Any]:
 
 
 def _report(path: Path) -> dict[str, Any]:
-    from psptool.preparation.raw_input import LISTED
     from psptool.schemas.report import PreparationReport
 
     report = PreparationReport.load(path)
@@ -172,8 +215,9 @@ def _report(path: Path) -> dict[str, Any]:
         "found": report.found,
         "repeated": report.repeated,
         **report.counts.model_dump(),
+        "copied_files": {copy: f"identical to {used}" for copy, used in report.copies},
         "skipped_by_reason": dict(Counter(clip.reason for clip in report.skipped).most_common()),
-        "skipped_files": {clip.source: clip.reason for clip in report.skipped if clip.reason != LISTED},
+        "skipped_files": {clip.source: clip.reason for clip in report.skipped},
         "quarantined_by_reason": dict(Counter(clip.reason for clip in report.quarantined).most_common()),
         "quarantined_clips": {clip.name: clip.detail or clip.reason for clip in report.quarantined},
         "duplicate_pairs": len(report.duplicates),
@@ -194,12 +238,21 @@ def _prediction(path: Path) -> dict[str, Any]:
 
     found = Prediction.load(path)
     actions = Counter(clip.top[0].class_name for clip in found.clips)
-    values = found.model_dump(mode="json", exclude={"format_version", "classes", "clips", "unusable"})
+    left_out = {"format_version", "classes", "clips", "unusable", "description"}
     return {
-        **values,
+        **found.model_dump(mode="json", exclude=left_out),
         "clips": len(found.clips),
         "unusable": len(found.unusable),
+        "unusable_files": {clip.source: clip.detail or clip.reason for clip in found.unusable},
         "predicted": dict(actions.most_common()),
+        "top_classes": [
+            {
+                "recording": clip.name,
+                "class": clip.top[0].class_name,
+                "probability": clip.top[0].probability,
+            }
+            for clip in found.clips
+        ],
     }
 
 
@@ -209,7 +262,8 @@ def _timeline(path: Path) -> dict[str, Any]:
     found = Timelines.load(path)
     windows = [window for recording in found.recordings for window in recording.windows]
     actions = Counter(window.top[0].class_name for window in windows if window.top)
-    values = found.model_dump(mode="json", exclude={"format_version", "classes", "recordings", "unusable"})
+    left_out = {"format_version", "classes", "recordings", "unusable", "description"}
+    values = found.model_dump(mode="json", exclude=left_out)
     return {
         **values,
         "recordings": len(found.recordings),

@@ -76,7 +76,7 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
     if given is not None:
         _refuse_bare_name(stage, given)
         return given
-    found = {path: stage.dataset(path) for path in Path().glob(stage.pattern)}
+    found = _found(stage)
     for path in sorted(path for path, name in found.items() if name is None):
         note(f"{path}: ignored, not a readable {stage.noun}")
     candidates = {path: name for path, name in found.items() if name is not None and dataset in (None, name)}
@@ -90,17 +90,40 @@ def choose(stage: Stage, given: Path | None = None, dataset: str | None = None) 
         )
     if len(set(candidates.values())) > 1:
         listed = ", ".join(f"{_artefact(stage, path)} ({name})" for path, name in sorted(candidates.items()))
+        several = "several datasets" if stage is DATASET else f"{stage.noun}s of several datasets"
         raise PspError(
-            f"{stage.noun}s of different datasets",
-            listed,
-            "one dataset",
-            f"Select one with {stage.option}.",
+            f"{several} in {Path(stage.pattern).parts[0]}/", listed, fix=f"Select one with {stage.option}."
         )
     # A file that was removed meanwhile is returned all the same; reading it reports the error.
     first, *_ = newest_first(candidates) or sorted(candidates)
     newest = _artefact(stage, first)
     note(f"{stage.noun}: {newest}" + (f" (the newest of {len(candidates)})" if len(candidates) > 1 else ""))
     return newest
+
+
+def is_default(stage: Stage, path: Path, dataset: str | None = None) -> bool:
+    """Whether `choose` takes this artefact if none is given. Prints nothing.
+
+    Args:
+        stage: The kind of artefact.
+        path: The path of the artefact.
+        dataset: Only artefacts of this dataset are candidates.
+    """
+    candidates = {file: name for file, name in _found(stage).items() if name and dataset in (None, name)}
+    newest = newest_first(candidates)[:1]
+    return len(set(candidates.values())) == 1 and [_artefact(stage, file).resolve() for file in newest] == [
+        path.resolve()
+    ]
+
+
+def has_others(stage: Stage, dataset: str) -> bool:
+    """Whether there are artefacts of other datasets than this one."""
+    return not set(_found(stage).values()) <= {dataset, None}
+
+
+def _found(stage: Stage) -> dict[Path, str | None]:
+    """The files of a kind of artefact below the working directory, with the name of their dataset."""
+    return {path: stage.dataset(path) for path in Path().glob(stage.pattern)}
 
 
 def _refuse_bare_name(stage: Stage, given: Path) -> None:

@@ -85,7 +85,7 @@ def predict(
             if written is not None:
                 say(f"Written: {written}")
         if RunFolder(chosen).config.exists():
-            next_step(f"psptool evaluate {chosen}")
+            next_step("psptool evaluate {}", chosen)
     if done.unusable:
         raise typer.Exit(FOUND)
 

@@ -13,7 +13,6 @@ import typer
 from psptool.cli.console import (
     choice,
     examples,
-    next_step,
     note,
     say_json,
     table,
@@ -22,6 +21,7 @@ from psptool.cli.console import (
 )
 from psptool.cli.newest import DATASET, make_newest
 from psptool.cli.progress import ProgressReport
+from psptool.cli.split import suggest_split
 from psptool.common.errors import PspError
 from psptool.common.text import counted
 
@@ -90,7 +90,7 @@ def prepare(
     if done.current:
         note(f"{done.path}: already current; --force prepares it again")
         make_newest(DATASET, done.path)
-    _tell(done, as_json, default=out is None)
+    _tell(done, as_json)
 
 
 def _other_dataset(
@@ -176,7 +176,7 @@ def _rules(report: PreparationReport) -> dict[str, int]:
     return dict(Counter(note.rule for note in report.notes if note.rule is not None).most_common())
 
 
-def _tell(done: Preparation, as_json: bool, default: bool) -> None:
+def _tell(done: Preparation, as_json: bool) -> None:
     report, counts = done.report, done.report.counts
     if counts.quarantined:
         clips = counted(counts.quarantined, "clip")
@@ -211,7 +211,7 @@ def _tell(done: Preparation, as_json: bool, default: bool) -> None:
     rows += [("duplicate pairs", counts.duplicates), ("frames", counts.frames)]
     rows += [("clips/s", rate)] if rate is not None else []
     table(str(done.path), rows)
-    next_step("psptool split --ratio 0.05" + ("" if default else f" --data {done.path}"))
+    suggest_split(done.path)
 
 
 def _lost(skipped: Sequence[LeftOut]) -> list[str]:

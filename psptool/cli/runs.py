@@ -24,6 +24,9 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List runs: finished, interrupted or training; accuracy."""
+    from psptool.training.runs.folder import RunFolder
+    from psptool.training.runs.unfinished import resume_option
+
     if not folder.is_dir():
         raise PspError(
             f"{folder}: there is no such folder",
@@ -47,9 +50,10 @@ def runs(
     grid(counted(len(found), "run"), ("run", "method", "state", "step", "top-1"), rows)
     interrupted = next((row["run"] for row in found if row["state"] == "interrupted"), None)
     if interrupted is not None:
-        next_step(f"psptool train --resume required --out {interrupted}")
+        how = resume_option(RunFolder(Path(interrupted)))
+        next_step(f"psptool train --resume {how} --out {{}}", interrupted)
     elif any(row["top1"] is not None for row in found):
-        next_step(f"psptool table {folder}")
+        next_step("psptool table {}", folder)
 
 
 def _runs_in(folder: Path) -> list[Path]:

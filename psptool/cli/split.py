@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from psptool.cli.console import examples, next_step, note, say, say_findings, say_json, table, warn
-from psptool.cli.newest import DATASET, SPLIT, choose
+from psptool.cli.newest import DATASET, RUN, SPLIT, choose, has_others, is_default
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def split(
     # First, so that a wrong ratio is reported before a missing dataset.
     request = SplitRequest(ratio, count, protocol, family, seed, test_view, validation)
     with open_store(choose(DATASET, data)) as store:
+        data = store.path
         protocols, requests = store.manifest.description.protocols, each_request(store, request)
         if len(requests) > 1 and out is not None:
             raise PspError(
@@ -90,11 +92,43 @@ def split(
     for made in splits:
         _show(made)
     if len(splits) > 1:
-        loop = _glob(splits[0], protocol or next(iter(protocols)))
-        each = 'psptool train --split "$split" && psptool evaluate'
-        next_step(f"for split in {loop}; do {each}; done; psptool table")
+        _say_loop(_glob(splits[0], protocol or next(iter(protocols))), data, splits[0].split.dataset)
     else:
-        next_step("psptool train" if out is None else f"psptool train --split {out}")
+        _say_training(splits[0], data)
+
+
+def suggest_split(data: Path) -> None:
+    """Name the command that splits this dataset; it names the file unless it would take it by default."""
+    if is_default(DATASET, data):
+        next_step("psptool split --ratio 0.05")
+    else:
+        next_step("psptool split --ratio 0.05 --data {}", data)
+
+
+def _say_training(made: MadeSplit, data: Path) -> None:
+    """Name the command that trains with this split; it names the files that it would not take by default."""
+    assert made.path is not None  # it was saved
+    command, files = "psptool train", []
+    if not is_default(SPLIT, made.path):
+        command, files = f"{command} --split {{}}", [made.path]
+    if not is_default(DATASET, data, made.split.dataset):
+        command, files = f"{command} --data {{}}", [*files, data]
+    next_step(command, *files)
+
+
+def _say_loop(splits: Path, data: Path, dataset: str) -> None:
+    """Name the loop that trains and evaluates with each split of a shell pattern."""
+    train, run = 'psptool train --split "$split"', ""
+    files = [] if is_default(DATASET, data, dataset) else [data]
+    if files:
+        train += " --data {}"
+    if has_others(RUN, dataset):
+        # Evaluation without a run would not know which dataset is meant.
+        run = ' "runs/$(basename "$split" .json)"'
+        train += f" --out{run}"
+    # The star stays unquoted: the shell replaces the pattern by the files.
+    pattern = "*".join(shlex.quote(part) for part in str(splits).split("*"))
+    next_step(f"for split in {pattern}; do {train} && psptool evaluate{run}; done; psptool table", *files)
 
 
 def _glob(made: MadeSplit, protocol: str) -> Path:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, mute, next_step, note, say, say_json, table, warn
-from psptool.cli.newest import DATASET, SPLIT, choose
+from psptool.cli.console import (
+    choice,
+    examples,
+    grid,
+    mute,
+    next_step,
+    note,
+    say,
+    say_json,
+    shell,
+    table,
+    warn,
+)
+from psptool.cli.newest import DATASET, RUN, SPLIT, choose, is_default
 from psptool.cli.overrides import Shorthands
 from psptool.cli.presets import ON_A_GPU, PRESET_HELP
 from psptool.cli.progress import ProgressReport
@@ -123,7 +134,7 @@ def train(
             _say_profile(*files, recipe, computing_on, profile, as_json)
             return
         done = run_training(*files, recipe, computing_on, out, resume=how, graphs=use_graphs, ranks=ranks)
-    _say_result(done, out is None, as_json)
+    _say_result(done, as_json)
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,7 @@ def _inputs(
     return (data_path, split_path), asked.short.with_epochs(recipe, label_split)
 
 
-def _say_result(done: Trained, default: bool, as_json: bool) -> None:
+def _say_result(done: Trained, as_json: bool) -> None:
     from psptool.training.curves import TERMS
 
     if as_json:
@@ -186,7 +197,10 @@ def _say_result(done: Trained, default: bool, as_json: bool) -> None:
         if value is not None
     ]
     table(str(done.folder), rows[1:])
-    next_step("psptool evaluate" if default else f"psptool evaluate {done.folder}")
+    if is_default(RUN, done.folder):
+        next_step("psptool evaluate")
+    else:
+        next_step("psptool evaluate {}", done.folder)
 
 
 def _known(out: Path | None) -> RunConfig | None:
@@ -276,7 +290,7 @@ def run_training(
             )  # fmt: skip
         except Stopped as stop:
             program = "psptool" if ranks.size == 1 else "torchrun … -m psptool"
-            again = f"{program} train --resume required --out {shlex.quote(str(stop.folder))}"
+            again = shell(f"{program} train --resume required --out {{}}", stop.folder)
             raise KeyboardInterrupt(f"{stop} Resume: {again}") from stop
 
 

@@ -1,4 +1,4 @@
-"""Evaluates a run: reads its folder, writes ``scores.json`` and ``confusion.png``.
+"""Evaluates a run: reads its folder, writes ``scores.json``, ``predictions.csv`` and ``confusion.png``.
 
 Notation for array shapes: N evaluated clips, K classes.
 """
@@ -21,6 +21,7 @@ from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.store.reading import Store, open_store
 from psptool.data.store.verifying import verify
+from psptool.evaluation.clip_predictions import predictions_csv
 from psptool.evaluation.confusion import confusion_png
 from psptool.evaluation.measures import argmax, confusion_matrix, has_no_duplicate, per_class, top_k
 from psptool.evaluation.provenance import provenance
@@ -59,10 +60,11 @@ def evaluate(
     device: torch.device | None = None,
     report: Callable[[Path, Scores, EvaluatedClips], str] | None = None,
 ) -> Scores:
-    """Evaluate a run on its test clips and write the scores and the confusion matrix to its folder.
+    """Evaluate a run on its test clips and write scores, predictions and the confusion matrix to its folder.
 
-    The files are ``scores.json`` and ``confusion.png``. Other checkpoints or clips are named as in `file_name`. The
-    files are written all or none. The content of the whole dataset and the weights are verified before.
+    The files are ``scores.json``, ``predictions.csv`` (see `predictions_csv`) and ``confusion.png``. Those of other
+    checkpoints or clips are named as in `file_name`. The files are written all or none. The content of the whole
+    dataset and the weights are verified before.
 
     Args:
         run_folder: A folder written by ``psptool train``.
@@ -108,6 +110,9 @@ def evaluate(
     contents: dict[Path, str | bytes] = {
         _path(run_folder, "confusion.png", scores): confusion_png(
             np.array(scores.confusion), config.class_names, title
+        ),
+        _path(run_folder, "predictions.csv", scores): predictions_csv(
+            names, labels, logits.fused, config.class_names
         ),
         _path(run_folder, "scores.json", scores): scores.dump(),
     }

@@ -6,6 +6,7 @@ With leave-one-out, each fold has its own label splits: mean and deviation are o
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import statistics
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from psptool.common.errors import PspError, suggest
+from psptool.common.paths import MAX_JSON, read_text
 from psptool.common.text import counted
 from psptool.schemas.scores import Part, Scores, Weights, file_name, measure_names
 from psptool.schemas.table import Difference, Group, ScoreTable, Spread
@@ -131,6 +133,10 @@ def collect_scores(paths: Sequence[Path], part: Part = "test", weights: Weights 
                 ),
                 fix="Evaluate runs with psptool evaluate RUN, or give a folder that has scores.",
             )
+        if path.is_file() and _is_other(path):
+            raise PspError(
+                f"{path}: has no scores", fix="Give scores.json of an evaluated run, or a folder of runs."
+            )
         found.update({file.resolve(): file for file in files if file.resolve() not in found})
     return [RunScores(file, Scores.load_consistent(file)) for file in found.values()]
 
@@ -141,7 +147,16 @@ def _files(path: Path, name: str) -> list[Path]:
     if (path / name).is_file():
         return [path / name]
     below = sorted(path.glob(f"*/{name}"))
-    return below or [file for file in sorted(path.glob("*.json")) if file.name != "config.json"]
+    return below or [file for file in sorted(path.glob("*.json")) if not _is_other(file)]
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file is JSON of another kind, such as a preparation report. Damaged files are not."""
+    try:
+        values = json.loads(read_text(path, MAX_JSON))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not isinstance(values, dict) or not {"top1", "confusion"} & values.keys()
 
 
 def build_table(runs: Sequence[RunScores], *against: str) -> ScoreTable:

@@ -17,14 +17,16 @@ from functools import partial
 from pathlib import Path
 
 from psptool.common.atomic_write import link_target, write_together
+from psptool.common.disk import check_disk
 from psptool.common.errors import PspError, system_message
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.compiling import MessageCallback, load_kernels
 from psptool.preparation.parallel import run_ordered
 from psptool.preparation.raw_input import RawInput, empty_class_warnings, find_raw_input, unlisted_notes
+from psptool.preparation.replacement import OTHER_CONTENT, ReplacedDataset, replacement_warnings
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report
-from psptool.preparation.sampling import check_copies, check_disk, take_sample
+from psptool.preparation.sampling import check_copies, take_sample
 from psptool.preparation.worker import prepare_task, tasks
 from psptool.schemas.builtin import Given, find_datasets
 from psptool.schemas.dataset import Align, PreparationSettings
@@ -128,7 +130,10 @@ def prepare(
     if report is not None:
         _check_strict(strict, path, report.quarantined)
         return Preparation(path, report_path, report, True, time.perf_counter() - began, raw_input.raw_bytes)
-    _warn_of_replacement(path, settings, on_warning)
+    replaced = ReplacedDataset.read(path, report_path)
+    warnings = replacement_warnings(replaced, raw_input, settings)
+    for warning in warnings:
+        on_warning(warning)
     make_folder(path)
     load_kernels(raw_input.reader, jobs, on_message)
     sample = take_sample(raw_input, settings)
@@ -152,9 +157,11 @@ def prepare(
         _check_strict(strict, path, builder.quarantined)
         _check_any(writer, builder)
         manifest = make_manifest(raw_input, settings, writer, builder)
-        report = make_report(raw, raw_input, settings, manifest, builder)
+        report = make_report(raw, raw_input, settings, manifest, builder, raw_input.copies)
         writer.close(manifest)
         write_together({report_path: report.dump()}, first=writer.commit)
+    if replaced is not None and not warnings and replaced.content != manifest.fingerprints.content:
+        on_warning(f"{path}: replaced by other recordings of the same names; {OTHER_CONTENT}")
     return Preparation(path, report_path, report, False, time.perf_counter() - began, raw_input.raw_bytes)
 
 
@@ -222,7 +229,9 @@ def estimate(
     size, seconds = sample.scaled_to(raw_input)
     current = _current_report(path, raw_input) is not None
     if not current:
-        _warn_of_replacement(path, settings, on_warning)
+        replaced = ReplacedDataset.read(path, report_beside(path))
+        for warning in replacement_warnings(replaced, raw_input, settings):
+            on_warning(warning)
     return Estimate(
         path, raw_input, current, size, None if seconds is None else seconds / jobs, sample.bad, sample.clips
     )
@@ -248,22 +257,6 @@ def _current_report(path: Path, raw_input: RawInput) -> PreparationReport | None
     except PspError:
         return None
     return report if same else None
-
-
-def _warn_of_replacement(path: Path, settings: PreparationSettings, on_warning: MessageCallback) -> None:
-    """Send a warning if ``path`` is a dataset that was prepared with other settings."""
-    try:
-        with open_store(path) as store:
-            old = store.manifest.settings
-    except PspError:
-        return
-    changed = [key for key, value in settings if value != getattr(old, key)]
-    if changed:
-        before, now = (", ".join(f"{key}={getattr(one, key)}" for key in changed) for one in (old, settings))
-        on_warning(
-            f"{path}: the new dataset ({now}) replaces the one prepared with {before}; runs trained on the old one "
-            "cannot be evaluated with the new one; --out keeps both"
-        )
 
 
 def _check_strict(strict: bool, path: Path, quarantined: Sequence[LeftOut]) -> None:

@@ -55,6 +55,13 @@ class RawInput:
     raw_bytes: int
     digest: str
 
+    @property
+    def copies(self) -> tuple[tuple[str, str], ...]:
+        """The first file of each additional copy, and of the clip that is used instead."""
+        return tuple(
+            (str(other.files[0]), str(used.files[0])) for used, *others in self.clips for other in others
+        )
+
 
 @contextmanager
 def _collector_at_rest() -> Iterator[None]:

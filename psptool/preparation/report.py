@@ -123,13 +123,24 @@ def make_report(
     settings: PreparationSettings,
     manifest: DatasetManifest,
     builder: ReportBuilder,
+    copies: Sequence[tuple[str, str]] = (),
 ) -> PreparationReport:
-    """The report of the preparation, after all clips were added."""
+    """The report of the preparation, after all clips were added.
+
+    Args:
+        raw: The raw data, as given.
+        source: The clips among them.
+        settings: The settings of the preparation.
+        manifest: The manifest of the dataset.
+        builder: The results of the clips.
+        copies: Each additional copy of a clip with the file that was used.
+    """
     return PreparationReport(
         dataset=manifest.dataset,
         sources=tuple(str(path) for path in raw),
         found=source.found,
         repeated=builder.repeated,
+        copies=tuple(copies),
         counts=manifest.counts,
         settings=settings,
         skipped=source.skipped,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import heapq
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from psptool.common.errors import PspError, RawFormatError
+from psptool.common.errors import RawFormatError
 from psptool.data.store.layout import bytes_per_row
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.sources import MAX_BYTES
@@ -102,19 +100,3 @@ def _chosen(clips: Sequence[ClipCopies]) -> Sequence[ClipCopies]:
         return clips[::step][:SAMPLE]
     first = heapq.nsmallest(SAMPLE, clips, key=lambda copies: max(f.offset for s in copies for f in s.files))
     return attached(first, ReadAhead(every_source(first), MAX_BYTES))
-
-
-def check_disk(path: Path, needed: int | None) -> None:
-    """Check that the disk has space for a file of ``needed`` bytes at ``path``.
-
-    Raises:
-        PspError: There is not enough free space.
-    """
-    free = shutil.disk_usage(path.parent).free
-    if needed is not None and needed > free:
-        raise PspError(
-            f"{path}: not enough free disk space",
-            f"{free / 1e9:.2f} GB free",
-            f"about {needed / 1e9:.2f} GB",
-            "Free disk space, or choose another path with --out.",
-        )

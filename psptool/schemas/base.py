@@ -43,7 +43,7 @@ class Artefact(Strict):
         try:
             text = read_text(path, MAX_JSON)
         except (OSError, UnicodeDecodeError) as error:
-            if kind := _binary_kind(path, error):
+            if kind := binary_kind(path, error):
                 raise PspError(
                     f"{path}: not a valid {cls.__name__} file", kind, "a JSON file", "Check the path."
                 ) from error
@@ -73,7 +73,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file."""
 
 
-def _binary_kind(path: Path, error: Exception) -> str | None:
+def binary_kind(path: Path, error: Exception | None = None) -> str | None:
     """What a file is that could not be read as text, or is too large for it; None if this is not known."""
     if path.is_file():  # not a pipe, whose data are used up
         with suppress(OSError), path.open("rb") as file:

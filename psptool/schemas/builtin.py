@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import cache
 from pathlib import Path
 
 from psptool.common.errors import PspError, suggest
 from psptool.data.skeletons import keys as _keys
+from psptool.schemas.base import binary_kind
 from psptool.schemas.builtin_skeletons import FOLDER, names_in, validated
 from psptool.schemas.clip_names import ClipNames
 from psptool.schemas.description import DatasetDescription
@@ -93,6 +95,13 @@ def load_description(path: Path) -> DatasetDescription:
     """
     from psptool.schemas.plain_yaml import read_yaml
 
+    if found := binary_kind(path):
+        raise PspError(
+            f"{path}: not a description of a dataset",
+            found,
+            "a YAML file, or a built-in dataset",
+            f"Split a prepared dataset with psptool split --ratio 0.05 --data {shlex.quote(str(path))}",
+        )
     values = read_yaml(path)
     if isinstance(clips := values.get("clips"), dict) and isinstance(table := clips.get("table"), str):
         values = {**values, "clips": {**clips, "table": str(path.parent / table)}}

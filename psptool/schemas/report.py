@@ -45,6 +45,10 @@ class PreparationReport(Artefact):
     sources: tuple[str, ...] = Field(description="The folders and archives read, as given")
     found: int = Field(ge=0, description="Clips found, including copies")
     repeated: int = Field(0, ge=0, description="Additional copies of a clip with the same name and content")
+    copies: tuple[tuple[str, str], ...] = Field(
+        (),
+        description="Each additional copy with the file that was used; empty in reports of earlier versions",
+    )
     counts: Counts
     settings: PreparationSettings
     skipped: tuple[LeftOut, ...] = ()

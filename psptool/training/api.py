@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from psptool.common.disk import check_disk
 from psptool.common.distributed import SINGLE, ProcessGroup
 from psptool.common.errors import PspError
 from psptool.common.machine import commit, hardware
@@ -26,16 +28,20 @@ from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
-from psptool.training.checkpoint import check_window
+from psptool.training.checkpoint import check_window, checkpoint_bytes
 from psptool.training.graphs import Capture, CudaCapture, Graphs, side_stream, uses_graphs
 from psptool.training.guards import explain_out_of_memory, limit_levels, preflight_warnings
 from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
+from psptool.training.optimization import build_optimizer
 from psptool.training.record import Record
 from psptool.training.runs.folder import NOT_TERMS, RunFolder
 from psptool.training.runs.state import damaged, read_state
 from psptool.training.runs.unfinished import Resume, RunSlot, resolve_run
 from psptool.training.stopping import Stopped, stop_requests
+
+OTHER_BYTES = 200_000
+"""Estimated size of the log, the learning curves and the headers of the other files of a run."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +247,8 @@ def _run(
     batcher = Batcher.of(clips, recipe)
     precision = PRECISIONS[config.precision]
     loop = Loop(model, batcher, pools, recipe, config.seed, precision, ranks, capture, on_warning)
+    if ranks.is_main:
+        _require_disk(folder, model, recipe, validated=len(pools.validation) > 0)
     record = Record(folder, model, config) if ranks.is_main else None
     latest: list[Progress] = []
 
@@ -277,6 +285,14 @@ def _run(
         return Trained(folder.path, config, final, None)
     record.finish()
     return _finished_run(folder, config)
+
+
+def _require_disk(folder: RunFolder, model: nn.Module, recipe: TrainingConfig, *, validated: bool) -> None:
+    """Check before the first step that the disk has space for the weights and for a checkpoint and its replacement."""
+    weights, checkpoint = checkpoint_bytes(model, build_optimizer(model, recipe.optim), recipe.has_teacher)
+    existing = sum(path.stat().st_size for path in (folder.resume, folder.weights("best")) if path.exists())
+    needed = weights * (2 if validated else 1) + 2 * checkpoint + OTHER_BYTES - existing
+    check_disk(folder.weights("last"), needed)
 
 
 def _resolve_run(

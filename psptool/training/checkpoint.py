@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from psptool.schemas.training import TrainingConfig
 
@@ -18,6 +18,22 @@ _ENTRIES: Mapping[type[torch.optim.Optimizer], set[str]] = {
     torch.optim.SGD: {"momentum_buffer"},
 }
 """State of one parameter, by optimizer. A parameter without gradients has none."""
+
+
+def checkpoint_bytes(
+    model: nn.Module, optimizer: torch.optim.Optimizer, has_teacher: bool
+) -> tuple[int, int]:
+    """Sizes of the weights and of a checkpoint to resume from, in bytes, without names and settings.
+
+    Args:
+        model: The trained network.
+        optimizer: Its optimizer; its state may still be empty.
+        has_teacher: Whether the training has a teacher, which is a second network.
+    """
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained = sum(one.nbytes for group in optimizer.param_groups for one in group["params"])
+    moments = len(_ENTRIES[type(optimizer)] - {"step"})
+    return weights, (2 if has_teacher else 1) * weights + moments * trained
 
 
 def check_tensors(name: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

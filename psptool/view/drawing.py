@@ -19,6 +19,8 @@ SUPERSAMPLING = 3
 """Supersampling factor for smooth edges: frames are drawn larger and scaled down."""
 GIF_STRIDE = 2
 """Every second frame is in the GIF, which limits its size."""
+GIF_COLUMNS = 4
+"""Maximum number of clips in a row of the GIF."""
 SHEET_FRAMES = 8
 COLOURS = tuple(LIGHT[f"person{n}"] for n in range(4))
 PAPER, FLOOR, INK, SOFT = (LIGHT[name] for name in ("card", "line", "ink", "soft"))
@@ -51,22 +53,26 @@ def contact_sheet(clips: Sequence[ViewedClip], frames: int = SHEET_FRAMES, size:
 
 
 def moving_gif(clips: Sequence[ViewedClip], size: int = 300) -> bytes:
-    """A GIF in real time, with the clips side by side; shorter clips stop at their last frame.
+    """A GIF in real time, with up to `GIF_COLUMNS` clips in a row; shorter clips stop at their last frame.
 
     Args:
         clips: Their last scene (normalized) is drawn.
         size: Width of a clip in pixels.
     """
     caption = 26
+    rows = -(-len(clips) // GIF_COLUMNS)
+    # Rows of about equal length: 5 clips are 3 and 2, not 4 and 1.
+    columns = -(-len(clips) // rows)
     drawers = [_Drawer(clip.scenes[-1], clip, size, size) for clip in clips]
     numbers = range(0, max(clip.frames for clip in clips), GIF_STRIDE)
     images = []
     for number in numbers:
-        image = Image.new("RGB", (size * len(clips), size + caption), PAPER)
+        image = Image.new("RGB", (size * columns, (size + caption) * rows), PAPER)
         pen = ImageDraw.Draw(image)
-        for column, (clip, drawer) in enumerate(zip(clips, drawers, strict=True)):
-            image.paste(drawer.frame(min(number, clip.frames - 1)), (column * size, caption))
-            pen.text((column * size + 8, 8), clip.action, INK, _font(13))
+        for place, (clip, drawer) in enumerate(zip(clips, drawers, strict=True)):
+            left, top = place % columns * size, place // columns * (size + caption)
+            image.paste(drawer.frame(min(number, clip.frames - 1)), (left, top + caption))
+            pen.text((left + 8, top + 8), clip.action, INK, _font(13))
         images.append(image)
     # One palette for all frames: separate palettes would flicker.
     palette = images[len(images) // 2].quantize(64)

@@ -245,6 +245,7 @@ def full(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     [
         ("report.html", ("evaluate", RUN)),
         ("scores.json", ("evaluate", RUN)),
+        ("predictions.csv", ("evaluate", RUN)),
         (f"{RUN.name}.md", ("export", RUN, "--safetensors", "--torch-export", "--out", "e")),
         ("ucla-xview-1-s0.json", ("import", "exchange/ucla.pkl", "--out", "data/back.h5")),
         ("back.report.json", ("import", "exchange/ucla.pkl", "--out", "data/back.h5")),
@@ -255,7 +256,7 @@ def test_a_command_that_writes_several_files_writes_all_or_none(here, monkeypatc
     if command[0] == "import":
         shutil.rmtree("splits")
     for path in RUN.iterdir():
-        if path.stem in ("scores", "confusion", "report"):
+        if path.stem in ("scores", "predictions", "confusion", "report"):
             path.write_bytes(b"old")
     before = {path: Path(path).read_bytes() for path in files()}
     with monkeypatch.context() as patch:

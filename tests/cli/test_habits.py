@@ -55,6 +55,23 @@ def test_current_dataset_is_left_alone_and_said(psptool, ucla_raw):
     assert Path("data/ucla.h5").stat().st_ino != before
 
 
+def test_split_of_the_same_name_but_other_clips_is_said_to_be_replaced(psptool, ucla_raw):
+    psptool("prepare", "ucla", "--raw", ucla_raw)
+    split = ("split", "--ratio", 0.5, "--out", "s.json")
+    assert "replaced" not in psptool(*split).err
+    assert "replaced" not in psptool(*split).err
+    err = " ".join(psptool(*split, "--seed", 1).err.split())
+    assert (
+        "s.json: replaced (other clips, as many as before); runs trained on it can no longer be evaluated"
+        in err
+    )
+    err = " ".join(psptool("split", "--ratio", 1, "--out", "s.json").err.split())
+    assert (
+        "(6 labelled, 6 unlabelled and 6 test clips before, 12 labelled, 0 unlabelled and 6 test clips now)"
+        in err
+    )
+
+
 def test_current_dataset_becomes_the_newest(psptool, ucla_raw):
     prepare = ("prepare", "ucla", "--raw", ucla_raw)
     psptool(*prepare)

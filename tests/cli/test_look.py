@@ -34,7 +34,7 @@ def test_inspect_of_a_split_shows_its_parts(prepared):
     assert seen["performances"] == 2
     assert "  performances" in prepared("split", "--count", "1").out
     assert re.search(r"^skeleton +kinect20 *$", prepared("inspect", "data/ucla.h5").out, re.MULTILINE)
-    assert "validation_rule" in prepared("inspect", path).out
+    assert "validation rule" in prepared("inspect", path).out
 
 
 def test_validate_finds_nothing_wrong_with_a_prepared_dataset(prepared):
@@ -126,7 +126,37 @@ def test_inspect_of_a_report_names_skipped_files(psptool, ucla_raw):
     psptool("prepare", "ntu", "--raw", "raw", "--jobs", 1)
     seen = json.loads(psptool("inspect", "data/ntu60.report.json", "--json").out)
     assert seen["skipped_by_reason"]["missing-skeleton list"] == 1
-    assert seen["skipped_files"] == {"raw/other.skeleton": "the name is not SsssCcccPpppRrrrAaaa"}
+    assert seen["skipped_files"] == {
+        f"raw/{names[1]}": "missing-skeleton list",
+        "raw/other.skeleton": "the name is not SsssCcccPpppRrrrAaaa",
+    }
+    lines = psptool("inspect", "data/ntu60.report.json").out.splitlines()
+    assert f"  raw/{names[1]}: missing-skeleton list" in lines
+    assert "  raw/other.skeleton: the name is not SsssCcccPpppRrrrAaaa" in lines
+
+
+def test_inspect_of_a_report_has_readable_names_and_no_trailing_blanks(psptool, ucla_raw):
+    shutil.copytree(ucla_raw, "raw")
+    Path("raw/a01_s09_e00_v01.json").touch()
+    Path("raw/more").mkdir()
+    shutil.copy("raw/all_sqe/a01_s01_e00_v01.json", "raw/more")
+    psptool("prepare", "ucla", "--raw", "raw", "--jobs", 1)
+    lines = psptool("inspect", "data/ucla.report.json").out.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    names = [re.split(r" {2,}", line.strip())[0] for line in lines]
+    assert {"excluded (malformed)", "empty file", "tracks joined", "identical copies"} <= set(names)
+    assert [name for name in names if "_" in name and not name.startswith(("settings.", "raw/"))] == []
+    assert "  raw/more/a01_s01_e00_v01.json: identical to raw/all_sqe/a01_s01_e00_v01.json" in lines
+    assert any(line.startswith("  raw/a01_s09_e00_v01.json: empty file") for line in lines)
+
+
+def test_inspect_of_a_prediction_shows_each_recording_with_its_class(here):
+    here("predict", "all_sqe", "--model", "runs/ucla-xview-0.05-s0-psp-fast", "--out", "p.json")
+    out = here("inspect", "p.json").out
+    first = json.loads(Path("p.json").read_text())["clips"][0]
+    found = {"name": first["name"], "class": first["top"][0]["class"]}
+    assert re.search(rf"^{found['name']} +{found['class']} +\d+\.\d$", out, re.MULTILINE)
+    assert "description" not in out
 
 
 def test_prepare_lists_the_most_frequent_reasons():
@@ -134,3 +164,28 @@ def test_prepare_lists_the_most_frequent_reasons():
     rows = _indented(skipped)
     assert rows[0] == ("  reason 0", 2)
     assert rows[MOST_REASONS:] == [("  3 other reasons", 5)]
+
+
+@pytest.mark.parametrize("command", ["inspect", "validate"])
+def test_a_description_is_an_error_that_names_what_is_accepted(prepared, command):
+    Path("mine.yaml").write_text("name: mine")
+    err = prepared(command, "mine.yaml", code=2).err
+    assert (
+        "mine.yaml: not a file of psptool: expected a dataset (.h5), a JSON file of psptool or a run folder"
+        in err
+    )
+    assert "psptool describe" in err
+
+
+def test_a_dataset_in_place_of_a_description_is_named(prepared):
+    err = prepared("prepare", "data/ucla.h5", "--raw", ".", code=2).err
+    assert "data/ucla.h5: not a description of a dataset: found an HDF5 file, such as a dataset" in err
+    assert "psptool split --ratio 0.05 --data data/ucla.h5" in err
+
+
+def test_table_of_files_without_scores_says_that_in_one_line(prepared):
+    err = prepared("table", "data", code=2).err
+    assert "data: no scores.json in it or one folder below" in err
+    err = prepared("table", "data/ucla.report.json", code=2).err
+    assert err.startswith("error: data/ucla.report.json: has no scores.")
+    assert err.count("\n") == 1

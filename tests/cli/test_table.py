@@ -38,4 +38,4 @@ def test_mistakes_end_in_code_2_with_the_way_out(psptool):
     assert "Did you mean supervised" in psptool("table", RESULTS, "--against", "supervise", code=2).err
     assert "--html t.html" in psptool("table", RESULTS, "--out", "t.html", code=2).err
     Path("x.json").write_text("{}")
-    assert "x.json: not a valid Scores file" in psptool("table", "x.json", code=2).err
+    assert "x.json: has no scores" in psptool("table", "x.json", code=2).err

@@ -75,6 +75,8 @@ def test_split_makes_one_file_for_each_value_of_leave_one_out(prepared: Psptool)
 def test_an_unknown_protocol_is_refused_with_the_known_ones(prepared: Psptool) -> None:
     ran = prepared("split", "--count", 2, "--protocol", "lose", code=2)
     assert "found 'lose', expected one of loso, half, views. Did you mean loso?" in ran.err
+    ran = prepared("split", "--count", 2, "--protocol", "loso-9", code=2)
+    assert "found 'loso-9', expected one of loso-1, loso-2." in ran.err
 
 
 @pytest.mark.slow

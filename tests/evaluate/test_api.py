@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from psptool.cli.evaluate import show
 from psptool.common.errors import PspError
 from psptool.data.store.arrays import PreparedClip
 from psptool.evaluation.api import evaluate, measure
+from psptool.evaluation.clip_predictions import predictions_csv
 from psptool.evaluation.scoring import StreamLogits
 from psptool.schemas.run import RunConfig
 from psptool.schemas.scores import Scores
@@ -74,13 +76,34 @@ def written(run: Trained) -> set[str]:
 
 def test_scores_and_picture_are_written_and_nothing_else(run: Trained, pictures: None) -> None:
     scores = evaluate(run.folder)
-    assert written(run) == {"scores.json", "confusion.png"}
+    assert written(run) == {"scores.json", "predictions.csv", "confusion.png"}
     assert Scores.load(run.folder / "scores.json") == scores
     assert (run.folder / "confusion.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert (scores.clips, scores.weights, scores.part, scores.seed) == (6, "last", "test", 7)
     assert (scores.split, scores.method, scores.preset) == ("s0.json", "psp", "fast")
     assert np.sum(scores.confusion) == 6
     assert scores.content_fingerprint == run.config.content_fingerprint
+
+
+def test_predictions_have_each_test_clip_with_the_probability_of_each_class(run: Trained) -> None:
+    scores = evaluate(run.folder)
+    lines = (run.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    header, *rows = csv.reader(lines)
+    assert header == ["clip", "true class", "predicted class", *UCLA.class_names]
+    assert [row[0] for row in rows] == list(Split.load(run.split).test)
+    shares = np.array([row[3:] for row in rows], float)
+    assert shares.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert [row[2] for row in rows] == [UCLA.class_names[guess] for guess in shares.argmax(axis=1)]
+    assert sum(row[1] == row[2] for row in rows) == round(scores.top1 * 6)
+
+
+def test_predictions_quote_names_with_commas_and_quotes() -> None:
+    names = ("a,b", 'say "hi"')
+    written = predictions_csv(["x,1"], np.array([0]), np.array([[0.0, np.log(3)]]), names)
+    assert [*csv.reader(written.splitlines())] == [
+        ["clip", "true class", "predicted class", *names],
+        ["x,1", *names, "0.25", "0.75"],
+    ]
 
 
 def test_clips_without_duplicate_are_compared_with_labelled_unlabelled_and_validation_clips(
@@ -97,7 +120,8 @@ def test_files_of_validation_scores_have_separate_names(run: Trained) -> None:
     before = (run.folder / "scores.json").read_bytes()
     scores = evaluate(run.folder, part="validation")
     assert written(run) == {
-        *("scores.json", "confusion.png", "scores-validation.json", "confusion-validation.png")
+        *("scores.json", "predictions.csv", "confusion.png"),
+        *("scores-validation.json", "predictions-validation.csv", "confusion-validation.png"),
     }
     assert (run.folder / "scores.json").read_bytes() == before
     # Here the train set is labelled and unlabelled clips: the validation clips are not their own twins.
@@ -116,7 +140,12 @@ def test_the_best_checkpoint_is_evaluated_on_request_with_separate_file_names(ru
     assert scores.top1_unseen == pytest.approx(2 / 3)
     assert scores.per_class["stand up"] == 1
     assert scores.per_class["carry"] == 0
-    assert written(run) == {"best.safetensors", "scores-best.json", "confusion-best.png"}
+    assert written(run) == {
+        "best.safetensors",
+        "scores-best.json",
+        "predictions-best.csv",
+        "confusion-best.png",
+    }
 
 
 def test_evaluating_again_writes_the_same_bytes(run: Trained) -> None:
@@ -194,7 +223,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         evaluate(tmp_path)
 
 
-@pytest.mark.parametrize("taken", ["scores.json", "confusion.png"])
+@pytest.mark.parametrize("taken", ["scores.json", "predictions.csv", "confusion.png"])
 def test_an_output_that_cannot_be_written_is_an_error_and_leaves_nothing_half_written(
     run: Trained, taken: str
 ) -> None:

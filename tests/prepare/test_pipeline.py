@@ -235,6 +235,22 @@ def test_replacing_a_dataset_with_other_settings_is_said_before_it_happens(raw, 
     assert "(align=released, tracks=released) replaces" in said("released")
 
 
+def test_replacing_a_dataset_by_other_recordings_is_said(raw, tmp_path):
+    def said() -> str:
+        messages: list[str] = []
+        run(raw, tmp_path / "u.h5", force=True, on_warning=messages.append)
+        return "".join(text for text in messages if "replace" in text)
+
+    names = sorted(path.name for path in raw.iterdir())
+    assert said() == said() == ""
+    (raw / names[0]).unlink()
+    start = f"{tmp_path / 'u.h5'}: the new dataset (11 clips) replaces the one prepared with 12 clips; runs trained"
+    assert said().startswith(start)
+    write_ucla_clip(raw, Path(names[1]).stem, np.random.default_rng(5).normal(size=(8, 20, 3)))
+    assert "replaced by other recordings of the same names; runs trained" in said()
+    assert said() == ""
+
+
 def test_a_report_of_another_file_or_a_damaged_file_is_not_current(raw, tmp_path):
     first = run(raw, tmp_path / "u.h5")
     whole = first.path.read_bytes()

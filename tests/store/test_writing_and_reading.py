@@ -61,6 +61,18 @@ def test_every_clip_comes_back_by_name_and_by_index(path, clips):
                 np.testing.assert_array_equal(stored.motion, motion(clip.joint, clip.present))
 
 
+def test_an_unknown_clip_is_an_error_that_names_close_ones_or_the_first(path):
+    with psptool.open(path) as store:
+        with pytest.raises(PspError) as error:
+            store.clip("a01_s01_e00_v09")
+        assert f"Did you mean {NAMES[1]} or {NAMES[0]} or {NAMES[3]}? dataset.names lists all" in str(
+            error.value
+        )
+        with pytest.raises(PspError) as error:
+            store.clip("zz")
+        assert f"The first clip is {NAMES[0]}. dataset.names lists all clips." in str(error.value)
+
+
 def test_rows_lie_person_by_person_clip_by_clip(path, clips):
     with open_store(path) as store:
         joint, present, table = store.array("joint")[:], store.array("present")[:], store.table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from torch import Tensor
 from psptool.common.errors import PspError
 from psptool.schemas.run import RunConfig
 from psptool.schemas.split import Split
-from psptool.schemas.training import TrainingConfig
+from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training import api, step
+from psptool.training.checkpoint import checkpoint_bytes
 from psptool.training.loop import Loop, Progress
+from psptool.training.runs.folder import RunFolder
 
 from .tiny import NAMES, PARTS, RECIPE, Files, change, equal, make_files, weights
 
@@ -48,6 +51,40 @@ def test_the_same_seed_ends_with_the_same_bits_and_another_one_does_not(files: F
     for which in ("last", "best"):
         assert equal(weights(first, which), weights(again, which))
     assert not equal(weights(first), weights(other))
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_first_step(
+    files: Files, begins: list[Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 100_000, 100_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(
+        PspError, match=r"last.safetensors: not enough free disk space: found 0.1 MB free, expected"
+    ):
+        files.train()
+    assert begins == []
+
+
+@pytest.mark.parametrize(("kind", "teacher"), [("sgd", False), ("adamw", True)])
+def test_estimated_size_of_a_checkpoint_is_that_of_the_file_without_its_names(
+    files: Files, monkeypatch: pytest.MonkeyPatch, kind: str, teacher: bool
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(RunFolder, "save_resume", lambda self, state: kept.append(len(state)))
+    recipe = change(optim={"kind": kind}, checkpoint_every=2)
+    if teacher:
+        recipe = recipe.model_copy(update={"teacher": TeacherSettings(weight=1)})
+    estimated: list[tuple[int, int]] = []
+
+    def record(*arguments: object) -> tuple[int, int]:
+        estimated.append(checkpoint_bytes(*arguments))
+        return estimated[-1]
+
+    monkeypatch.setattr(api, "checkpoint_bytes", record)
+    trained = files.train(recipe)
+    ((weight_bytes, checkpoint),) = estimated
+    assert 0 < (trained.folder / "last.safetensors").stat().st_size - weight_bytes < 20_000
+    assert 0 < kept[-1] - checkpoint < 200_000
 
 
 def test_without_a_seed_the_splits_is_taken(files: Files, begins: list[Loop]) -> None:

@@ -234,3 +234,11 @@ def test_own_recordings_are_viewed_with_the_format_of_their_dataset(tmp_path, mo
     for data in ("own.yaml", "own.h5"):
         assert not app(["view", "walk_a.npy", "--data", data, "--out", f"{data}.html"], standalone_mode=False)
         assert "walk_a" in Path(f"{data}.html").read_text()
+
+
+@pytest.mark.parametrize(("clips", "columns", "rows"), [(1, 1, 1), (4, 4, 1), (5, 3, 2), (24, 4, 6)])
+def test_gif_of_many_clips_has_several_rows(tmp_path, clips, columns, rows):
+    write_ntu(tmp_path, [PAIR])
+    clip = find(tmp_path, [PAIR]).clips[0]
+    with Image.open(io.BytesIO(moving_gif([clip] * clips, size=40))) as gif:
+        assert gif.size == (40 * columns, (40 + 26) * rows)

@@ -52,8 +52,12 @@ def choose_protocols(
         folds = [one for key, rule in known.items() for one in _expanded(dataset, clips, key, rule)]
         found = [one for one in folds if one.name == chosen]
     if not found:
-        expected = f"one of {', '.join(known)}"
-        raise PspError(f"--protocol of {dataset.name}", repr(name), expected, suggest(chosen, known))
+        parent = leave_one_out_of(dataset, chosen)
+        names = (
+            [one.name for one in folds if leave_one_out_of(dataset, one.name) == parent] if parent else known
+        )
+        expected = f"one of {', '.join(names)}"
+        raise PspError(f"--protocol of {dataset.name}", repr(name), expected, suggest(chosen, names))
     if test_view is None:
         return tuple(found)
     return (_with_test_view(dataset, found[0], test_view),)

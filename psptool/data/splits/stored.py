@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,24 @@ def make_file(
     """
     made = split_store(store, request)
     path = path or folder / f"{split_name(made.split, store.manifest.description)}.json"
-    return replace(made, path=path, changed=save_split(made.split, path))
+    warnings = made.warnings + tuple(_replacement_warnings(path, made.split))
+    return replace(made, path=path, changed=save_split(made.split, path), warnings=warnings)
+
+
+def _replacement_warnings(path: Path, split: Split) -> list[str]:
+    """The warning that a file with another split is replaced; empty if there is none."""
+    try:
+        old = Split.load(path)
+    except PspError:
+        return []
+    if (old.clips_fingerprint, old.digest) == (split.clips_fingerprint, split.digest):
+        return []
+    before, now = (
+        f"{len(one.labelled):,} labelled, {len(one.unlabelled):,} unlabelled and {len(one.test):,} test clips"
+        for one in (old, split)
+    )
+    change = f"{before} before, {now} now" if before != now else "other clips, as many as before"
+    return [f"{path}: replaced ({change}); runs trained on it can no longer be evaluated with it"]
 
 
 def each_request(store: Store, request: SplitRequest) -> list[SplitRequest]:
@@ -100,7 +118,7 @@ def require_same_clips(store: Store, path: Path, split: Split) -> None:
             f"{split.dataset}, clips fingerprint {split.clips_fingerprint[:12]}…",
             f"{manifest.dataset}, clips fingerprint {manifest.fingerprints.clips[:12]}…",
             f"Use --data with the dataset of the split, or create a split of this dataset: "
-            f"psptool split --ratio 0.05 --data {store.path}.",
+            f"psptool split --ratio 0.05 --data {shlex.quote(str(store.path))}",
         )
 
 

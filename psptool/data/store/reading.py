@@ -5,6 +5,7 @@ Array shapes: n clips, R rows (one person in one frame), M persons, T frames, V 
 
 from __future__ import annotations
 
+import difflib
 import operator
 import os
 import re
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from typing_extensions import Self
 
-from psptool.common.errors import PspError, cannot_read, suggest
+from psptool.common.errors import PspError, cannot_read
 from psptool.common.paths import regular_size, shown
 from psptool.common.text import counted
 from psptool.data.skeletons.keys import ClipKey, class_name
@@ -291,7 +292,9 @@ class Store:
         try:
             return self._positions[name]
         except KeyError:
-            fix = suggest(name, self.names) or "List the clips with psptool inspect."
+            near = difflib.get_close_matches(name, self.names, n=3)
+            fix = f"Did you mean {' or '.join(near)}?" if near else f"The first clip is {self.names[0]}."
+            fix += " dataset.names lists all clips."
             raise PspError(f"{self.path}: has no clip {name!r}", fix=fix) from None
 
     def key(self, index: int) -> ClipKey:

@@ -175,7 +175,7 @@ def _resume_locked(
         if folder.finished:
             raise PspError(
                 f"{folder.path}: already finished, nothing to resume",
-                fix=f"Evaluate the run: psptool evaluate {folder.path}.",
+                fix=f"Evaluate the run: psptool evaluate {shlex.quote(str(folder.path))}",
             )
         raise PspError(
             f"{folder.path}: nothing to resume",
@@ -218,17 +218,19 @@ def find_weights(folder: RunFolder, config: RunConfig, which: Literal["last", "b
         )
     if folder.in_use:
         raise PspError(f"{folder.path}: is being trained", fix="Wait until the training is finished.")
-    command = f"psptool train --resume {{}} --out {shlex.quote(str(folder.path))}"
+    command = f"psptool train --resume {resume_option(folder)} --out {shlex.quote(str(folder.path))}"
     if not folder.resume.exists():
-        raise PspError(
-            f"{folder.path}: interrupted before the first checkpoint",
-            fix=f"Restart: {command.format('auto')}",
-        )
+        raise PspError(f"{folder.path}: interrupted before the first checkpoint", fix=f"Restart: {command}")
     step = read_state(folder.read_resume(), str(folder.resume))["step"]
     raise PspError(
         f"{folder.path}: interrupted at step {step} of {config.training.optim.steps}",
-        fix=f"Resume: {command.format('required')}",
+        fix=f"Resume: {command}",
     )
+
+
+def resume_option(folder: RunFolder) -> Resume:
+    """The value of ``--resume`` for an interrupted run: only ``auto`` restarts a run without a checkpoint."""
+    return "required" if folder.resume.exists() else "auto"
 
 
 def _kind(config: RunConfig) -> tuple[str, str, str]:

@@ -18,10 +18,10 @@ from psptool.common.text import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psptool.formats.exchange.contents import Contents
-    from psptool.formats.exchange.formats import ExchangeFormat
-    from psptool.formats.exchange.importing import Imported
-    from psptool.formats.exchange.positions import Coordinates
+    from psptool.exchange.contents import Contents
+    from psptool.exchange.formats import ExchangeFormat
+    from psptool.exchange.importing import Imported
+    from psptool.exchange.positions import Coordinates
     from psptool.schemas.description import DatasetDescription
     from psptool.schemas.split import Split
 
@@ -65,9 +65,9 @@ def export_data(
     from psptool.data.splits.stored import require_same_clips
     from psptool.data.store.reading import open_store
     from psptool.data.store.verifying import verify
-    from psptool.formats.exchange.formats import FORMATS
-    from psptool.formats.exchange.losses import losses
-    from psptool.formats.exchange.parts import parts_of
+    from psptool.exchange.formats import FORMATS
+    from psptool.exchange.losses import losses
+    from psptool.exchange.parts import parts_of
     from psptool.schemas.split import Split
 
     chosen = FORMATS[choice(form, list(FORMATS), "--format")]
@@ -110,8 +110,8 @@ def import_data(
     as_json: AsJson = False,
 ) -> None:
     """Import a dataset of PYSKL, CTR-GCN or ST-GCN, and its splits."""
-    from psptool.formats.exchange.formats import FORMATS, format_of
-    from psptool.formats.exchange.importing import import_clips
+    from psptool.exchange.formats import FORMATS, format_of
+    from psptool.exchange.importing import import_clips
     from psptool.schemas.dataset import Align, PreparationSettings
 
     asked = choice(form, [_AUTO, *FORMATS], "--format")
@@ -144,7 +144,7 @@ def import_data(
 
 
 def _coordinates(asked: str | None, form: ExchangeFormat) -> Coordinates:
-    from psptool.formats.exchange.positions import Coordinates
+    from psptool.exchange.positions import Coordinates
 
     return cast("Coordinates", choice(asked or form.coordinates, get_args(Coordinates), "--coordinates"))
 

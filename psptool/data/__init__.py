@@ -1,1 +1,1 @@
-"""What is known of a dataset: skeletons and facts, the HDF5 file, label splits, and batches on the device."""
+"""The prepared dataset: the HDF5 file, label splits, and batches on the device."""

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.keys import class_name
 from psptool.data.store.reading import Store
 from psptool.evaluation.models import TrainedModel
 from psptool.evaluation.scoring import CHUNK
 from psptool.schemas.split import SPLIT_PARTS, Split
+from psptool.skeletons.keys import class_name
 
 NO_PART = ""
 """Part of a clip that is not in the split."""

@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from psptool.common.errors import PspError
 from psptool.common.paths import shown
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import UNNAMED
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import StoredClip
 from psptool.evaluation.models import TrainedModel
@@ -26,6 +24,8 @@ from psptool.formats.readers.base import STATE_UNKNOWN, RawClip
 from psptool.formats.readers.detections import MAX_FRAMES
 from psptool.preparation.interpolation import is_missing
 from psptool.preparation.worker import prepare_raw
+from psptool.skeletons.keys import UNNAMED
+from psptool.skeletons.topology import Topology
 
 
 class LoadedModel:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import NO_LABEL
 from psptool.evaluation.features import ClipFeatures
+from psptool.skeletons.keys import NO_LABEL
 
 Features = NDArray[np.floating]
 Labels = NDArray[np.integer]

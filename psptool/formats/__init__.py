@@ -1,1 +1,1 @@
-"""Files of other programs: raw recordings, exchange with other tools, and synthetic recordings."""
+"""Raw recordings: readers of files, and synthetic recordings."""

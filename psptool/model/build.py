@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.topology import Topology
 from psptool.model.classifier import PSPNet
 from psptool.model.network import Network
 from psptool.schemas.training import TrainingConfig
+from psptool.skeletons.topology import Topology
 
 NETWORKS: dict[str, type[Network]] = {"psp": PSPNet}
 """Network class by `ModelSettings.network`."""

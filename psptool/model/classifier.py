@@ -16,13 +16,13 @@ from torch.profiler import record_function
 from typing_extensions import Self
 
 from psptool.data.batches.streams import Batch, Stream
-from psptool.data.skeletons.topology import Topology
 from psptool.model.encoder import ConvBN, Encoder, concatenate, input_projection
 from psptool.model.network import Network, Output
 from psptool.model.pose import PoseBranch
 from psptool.model.precision import full_precision
 from psptool.model.pyramid import Pyramid
 from psptool.schemas.training import DEFAULT_STREAMS, Level, ModelSettings
+from psptool.skeletons.topology import Topology
 
 ENCODING, POLYMERIZING = "psptool: encoder", "psptool: pyramid"
 """Labels of these parts of a step in the profiler, for `psptool train --profile`."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psptool.data.skeletons.topology import JointGroup, Topology
 from psptool.model.encoder import ConvBN, add_activate, pointwise
 from psptool.model.precision import padding
 from psptool.schemas.training import Level, ModelSettings
+from psptool.skeletons.topology import JointGroup, Topology
 
 COARSE_TO_FINE: tuple[Level, ...] = ("body", "part", "joint")
 

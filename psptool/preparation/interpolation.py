@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.topology import Topology
+from psptool.skeletons.topology import Topology
 
 
 def is_missing(xyz: NDArray[np.float32]) -> NDArray[np.bool_]:

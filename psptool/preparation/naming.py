@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import read_text, shown
-from psptool.data.skeletons.keys import NO_LABEL, UNNAMED, ClipKey
 from psptool.formats.readers.base import ClipSource, Stray
 from psptool.schemas.clip_names import CLIP_NAME, FIELDS
 from psptool.schemas.description import MAX_LIST, DatasetDescription
 from psptool.schemas.problems import listed
+from psptool.skeletons.keys import NO_LABEL, UNNAMED, ClipKey
 
 _SEPARATORS = "\t;,"
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.keys import ClipKey
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.preparation import kernel
 from psptool.preparation.planar import find_planar_transform
 from psptool.preparation.tracks import Persons
 from psptool.schemas.dataset import PreparationSettings
+from psptool.skeletons.keys import ClipKey
+from psptool.skeletons.topology import Topology
 
 # Far beyond any real position, while differences of such numbers (the motion stream) are still finite in float32.
 LARGEST_POSITION = 1e9

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.topology import Topology
+from psptool.skeletons.topology import Topology
 
 SHORTEST_TORSO = 1e-6
 """A shorter torso has no length, in the unit of the coordinates."""

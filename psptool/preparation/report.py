@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from psptool.common.version import __version__
-from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.store.layout import KEY_COLUMNS
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.normalize import UNSCALED
@@ -16,6 +15,7 @@ from psptool.preparation.worker import BatchOutcome
 from psptool.schemas.dataset import Counts, DatasetManifest, PreparationSettings, prepared_up
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import ClipNote, LeftOut, PreparationReport
+from psptool.skeletons.keys import NO_LABEL
 
 
 class InputClips(Protocol):

@@ -32,14 +32,14 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import UpAxis
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import TrackNote
 from psptool.formats.readers.base import RawClip
 from psptool.preparation import kernel
 from psptool.preparation.tracks import Persons, Track, fill_missing_joints, join, place, split_tracks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import TrackRule
+from psptool.skeletons.keys import UpAxis
+from psptool.skeletons.topology import Topology
 
 
 class Selection(NamedTuple):

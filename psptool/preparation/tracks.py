@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import TrackNote
 from psptool.formats.readers.base import RawClip
 from psptool.preparation import kernel
 from psptool.preparation.interpolation import fill_missing, is_missing
+from psptool.skeletons.topology import Topology
 
 
 class Persons(NamedTuple):

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.writing import PackedClips, pack
 from psptool.formats.readers.ahead import ReadAhead
@@ -20,6 +19,7 @@ from psptool.preparation.raw_input import ClipCopies, raw_size
 from psptool.preparation.selection import find_persons
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.report import ClipNote, LeftOut
+from psptool.skeletons.topology import Topology
 
 # Largest task: long enough that the transfer is negligible, short enough that many results fit in memory.
 TASK_BYTES, TASK_CLIPS = 16 * 2**20, 256

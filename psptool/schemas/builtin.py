@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 
 from psptool.common.errors import PspError, suggest
-from psptool.data.skeletons import keys as _keys
 from psptool.schemas.base import binary_kind
 from psptool.schemas.builtin_skeletons import FOLDER, names_in, validated
 from psptool.schemas.clip_names import ClipNames
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.skeleton import SkeletonDescription
+from psptool.skeletons import keys as _keys
 
 SUFFIXES = (".yaml", ".yml")
 Given = str | Path | DatasetDescription

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-import psptool.data.skeletons
+import psptool.skeletons
 from psptool.common.errors import suggest
 from psptool.schemas.problems import Problem, Problems, error_of, problems_of
 from psptool.schemas.skeleton import SkeletonDescription
 
 Loaded = TypeVar("Loaded", bound=BaseModel)
-FOLDER = Path(psptool.data.skeletons.__file__).parent
+FOLDER = Path(psptool.skeletons.__file__).parent
 """The YAML files in the package, in the folders ``skeletons`` and ``datasets``."""
 _FORMER_NAMES = {"ucla20": "kinect20"}
 """Names of skeletons in files of earlier versions."""

@@ -13,10 +13,10 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from psptool.common.errors import PspError, suggest
-from psptool.data.skeletons import keys
-from psptool.data.skeletons.keys import ClipKey
 from psptool.schemas.base import Strict
 from psptool.schemas.problems import Problem, listed, refuse, short
+from psptool.skeletons import keys
+from psptool.skeletons.keys import ClipKey
 
 FIELDS: tuple[keys.Field, ...] = get_args(keys.Field)
 CLIP_NAME = re.compile(r"\w[\w.+ -]{0,254}")

@@ -7,11 +7,11 @@ from typing import Any, Literal, cast, get_args
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from psptool.data.skeletons.keys import UpAxis
-from psptool.data.skeletons.topology import Topology
 from psptool.schemas import builtin, builtin_skeletons
 from psptool.schemas.base import Artefact, Strict
 from psptool.schemas.description import DatasetDescription
+from psptool.skeletons.keys import UpAxis
+from psptool.skeletons.topology import Topology
 
 Align = Literal["body", "robust", "released", "none"]
 TrackRules = Literal["joined", "released"]

@@ -13,9 +13,6 @@ from typing_extensions import Self
 from psptool.common.errors import suggest
 from psptool.common.paths import read_text
 from psptool.common.text import counted
-from psptool.data.skeletons import keys
-from psptool.data.skeletons.keys import NO_LABEL, UpAxis
-from psptool.data.skeletons.topology import Topology
 from psptool.schemas.base import Strict
 from psptool.schemas.builtin_skeletons import find_skeleton
 from psptool.schemas.clip_names import CLIP_NAME, ClipNames, NameParser, canonical
@@ -30,6 +27,9 @@ from psptool.schemas.protocols import (
     Value,
 )
 from psptool.schemas.skeleton import JointName, Name, SkeletonDescription
+from psptool.skeletons import keys
+from psptool.skeletons.keys import NO_LABEL, UpAxis
+from psptool.skeletons.topology import Topology
 
 MAX_LIST = 2**24
 """Largest file with a list of clip names, in bytes: NTU 120's lists have 2 MB."""

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
-from psptool.data.skeletons import keys
 from psptool.schemas.base import Strict
+from psptool.skeletons import keys
 
 Value = int | str
 """A value of a field: a number, or a name that `ClipNames.values` lists."""

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from psptool.data.skeletons.topology import Topology
 from psptool.schemas.base import Artefact, Strict, flat
 from psptool.schemas.dataset import FORMER_KEYS, PreparationSettings, description_of_version_1
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.training import TrainingConfig
+from psptool.skeletons.topology import Topology
 
 _PLACES = ("data_path", "split_path")
 _WORDS = {

@@ -10,10 +10,10 @@ from pydantic import Field, StringConstraints, model_validator
 from typing_extensions import Self
 
 from psptool.common.errors import suggest
-from psptool.data.skeletons import derive
-from psptool.data.skeletons.topology import JointGroup, Topology
 from psptool.schemas.base import Strict
 from psptool.schemas.problems import Problem, listed, refuse
+from psptool.skeletons import derive
+from psptool.skeletons.topology import JointGroup, Topology
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 """A name that becomes part of file names."""
@@ -27,7 +27,7 @@ MOST_JOINTS = 500
 class SkeletonDescription(Strict):
     """Joints and bones of a skeleton by joint name.
 
-    What is not given is derived from joint names and bones: `psptool.data.skeletons.derive` has the rules.
+    What is not given is derived from joint names and bones: `psptool.skeletons.derive` has the rules.
     """
 
     name: Name = Field(description="Short name, such as coco17")

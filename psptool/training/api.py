@@ -19,7 +19,6 @@ from psptool.common.machine import commit, hardware
 from psptool.common.text import counted
 from psptool.common.version import __version__
 from psptool.data.batches.ragged import Batcher, RaggedClips, check_persons
-from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
@@ -28,6 +27,7 @@ from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
+from psptool.skeletons.keys import NO_LABEL
 from psptool.training.checkpoint import check_window, checkpoint_bytes
 from psptool.training.graphs import Capture, CudaCapture, Graphs, side_stream, uses_graphs
 from psptool.training.guards import explain_out_of_memory, limit_levels, preflight_warnings

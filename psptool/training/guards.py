@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from psptool.common.errors import PspError
 from psptool.common.machine import peak_memory
 from psptool.common.text import counted
-from psptool.data.skeletons.topology import Topology
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
+from psptool.skeletons.topology import Topology
 from psptool.training.memory import StepMemory, get_setting
 
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}

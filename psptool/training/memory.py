@@ -18,12 +18,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from psptool.data.batches.ragged import SLOTS
 from psptool.data.batches.streams import Stream
-from psptool.data.skeletons.topology import Topology
 from psptool.losses.total import total_loss
 from psptool.model.build import build_model
 from psptool.model.network import Network
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import TrainingConfig
+from psptool.skeletons.topology import Topology
 
 MINIMUM = {"optim.pool_batch": 2, "optim.labelled_batch": 1, "sampling.frames": 1}
 """Settings that change the memory but not the network, and their minimum values."""

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.derive import words
-from psptool.data.skeletons.keys import UpAxis
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.schemas.timeline import PredictedWindow
+from psptool.skeletons.derive import words
+from psptool.skeletons.keys import UpAxis
+from psptool.skeletons.topology import Topology
 from psptool.view.maps import ClipAttention, packed_attention
 from psptool.view.timeline import class_colours, timeline_data
 

@@ -17,7 +17,6 @@ import numpy as np
 from psptool.common.errors import PspError
 from psptool.common.paths import MAX_JSON, read_text, recalled, regular_size, shown
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import class_name
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import Store, open_store
 from psptool.formats.readers.ahead import ReadAhead
@@ -34,6 +33,7 @@ from psptool.schemas.dataset import PreparationSettings, prepared_up
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import Prediction
 from psptool.schemas.timeline import Timeline, Timelines
+from psptool.skeletons.keys import class_name
 from psptool.view.scene import Scene, ViewedClip, normalized_scene, recorded_scene
 
 DEFAULT_CLIPS = 6

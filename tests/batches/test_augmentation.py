@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
-from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import AugmentSettings
+from psptool.skeletons.topology import Topology
 from tests.builtin import NTU25, UCLA20
 
 DRAWS = 500

@@ -12,9 +12,9 @@ import torch
 
 from psptool.data.batches.ragged import Batcher, RaggedClips
 from psptool.data.batches.streams import STREAMS, bone_vectors, take
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Store, open_store
 from psptool.schemas.training import AugmentSettings, SamplingSettings, StreamName, StreamSettings
+from psptool.skeletons.topology import Topology
 from tests.builtin import NTU25, UCLA20
 
 from ..stores import make_clip, write_ucla

@@ -11,16 +11,16 @@ import torch
 
 from psptool.data.batches.augmentation import draw_augmentation
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.keys import UpAxis
 from psptool.data.store.reading import open_store
-from psptool.formats.exchange.formats import FORMATS
-from psptool.formats.exchange.importing import import_clips
-from psptool.formats.exchange.parts import parts_of
-from psptool.formats.exchange.positions import Coordinates
+from psptool.exchange.formats import FORMATS
+from psptool.exchange.importing import import_clips
+from psptool.exchange.parts import parts_of
+from psptool.exchange.positions import Coordinates
 from psptool.formats.synthesis.writing import write_ucla
 from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import Align, PreparationSettings, prepared_up
 from psptool.schemas.training import AugmentSettings, SamplingSettings
+from psptool.skeletons.keys import UpAxis
 from psptool.view.sources import find
 from tests.builtin import UCLA, UCLA20
 

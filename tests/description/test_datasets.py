@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-import psptool.data.skeletons
+import psptool.skeletons
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.making import SplitRequest, make_split
 from psptool.data.splits.protocols import choose_protocols, divide, leave_one_out_of, protocol_names
 from psptool.formats.readers.base import ClipSource, FileRef
@@ -29,8 +28,9 @@ from psptool.schemas.clip_names import NameParser
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.formats import PosesOptions
 from psptool.schemas.plain_yaml import read_packaged, read_yaml
+from psptool.skeletons.keys import ClipKey
 
-PACKAGED = Path(psptool.data.skeletons.__file__).parent
+PACKAGED = Path(psptool.skeletons.__file__).parent
 VALUES: dict[str, Any] = {
     "name": "own",
     "skeleton": "kinect20",

@@ -13,7 +13,7 @@ ROOT = Path(psptool.__file__).parent
 NAMES = {*choices(), *skeleton_names(), "ucla20"}
 ALLOWED = {
     "cli/demo.py": "prepares synthetic recordings of NTU",
-    "formats/exchange/formats.py": "the graph of ST-GCN is that of ntu25",
+    "exchange/formats.py": "the graph of ST-GCN is that of ntu25",
     "formats/readers/making.py": "maps formats to readers",
     "formats/readers/ntu.py": "the format of NTU",
     "formats/readers/ucla.py": "the formats of NW-UCLA",

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from psptool.data.skeletons import derive
 from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.schemas.skeleton import SkeletonDescription
+from psptool.skeletons import derive
 
 DERIVED = ("parts", "regions", "mirror", "shoulders")
 

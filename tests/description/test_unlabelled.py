@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import NO_LABEL, ClipKey
 from psptool.data.splits.making import SplitRequest, make_split
 from psptool.data.store.reading import open_store
 from psptool.schemas.clip_names import NameParser
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.split import SPLIT_PARTS, Split
+from psptool.skeletons.keys import NO_LABEL, ClipKey
 from tests.cli.conftest import Psptool
 
 OWN = """

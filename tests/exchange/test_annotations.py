@@ -9,9 +9,9 @@ import pytest
 from psptool.common.errors import PspError
 from psptool.data.store.reading import open_store
 from psptool.data.store.validating import validate
-from psptool.formats.exchange.importing import import_clips
-from psptool.formats.exchange.pyskl import layout_of, read_pyskl
-from psptool.formats.exchange.stgcn import read_stgcn
+from psptool.exchange.importing import import_clips
+from psptool.exchange.pyskl import layout_of, read_pyskl
+from psptool.exchange.stgcn import read_stgcn
 from psptool.formats.readers.base import STATE_UNKNOWN
 from psptool.schemas.dataset import PreparationSettings
 from tests.exchange.annotations import NTU, annotation, motion, saved, without

@@ -9,10 +9,10 @@ import pytest
 from psptool.common.errors import PspError
 from psptool.common.machine import peak_memory
 from psptool.data.store.reading import open_store
-from psptool.formats.exchange.ctrgcn import read_ctrgcn, write_ctrgcn
-from psptool.formats.exchange.ctrgcn_names import names_beside
-from psptool.formats.exchange.pyskl import read_pyskl, write_pyskl
-from psptool.formats.exchange.stgcn import read_stgcn, write_stgcn
+from psptool.exchange.ctrgcn import read_ctrgcn, write_ctrgcn
+from psptool.exchange.ctrgcn_names import names_beside
+from psptool.exchange.pyskl import read_pyskl, write_pyskl
+from psptool.exchange.stgcn import read_stgcn, write_stgcn
 from psptool.formats.synthesis.recording import Faults
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.preparation.pipeline import prepare
@@ -204,7 +204,7 @@ def test_an_npz_without_names_says_what_to_write(store, tmp_path):
 
 
 def test_a_clip_that_cannot_stand_leaves_nothing(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("psptool.formats.exchange.ctrgcn.seen", lambda _: 1 / 0)
+    monkeypatch.setattr("psptool.exchange.ctrgcn.seen", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_ctrgcn(store, parts_of(store, "train", "test"), "centred", tmp_path / "a.npz")
     assert list(tmp_path.iterdir()) == []

@@ -7,10 +7,10 @@ import pytest
 
 from psptool.common.errors import PspError
 from psptool.data.store.reading import open_store
-from psptool.formats.exchange.ctrgcn_names import names_beside
-from psptool.formats.exchange.formats import FORMATS
-from psptool.formats.exchange.importing import collect
-from psptool.formats.exchange.parts import parts_of
+from psptool.exchange.ctrgcn_names import names_beside
+from psptool.exchange.formats import FORMATS
+from psptool.exchange.importing import collect
+from psptool.exchange.parts import parts_of
 from psptool.formats.synthesis.writing import write_ntu
 from psptool.preparation.pipeline import prepare
 

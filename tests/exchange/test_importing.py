@@ -11,10 +11,10 @@ from psptool.data.splits.making import SplitRequest
 from psptool.data.splits.stored import split_store
 from psptool.data.store.reading import open_store
 from psptool.data.store.validating import validate
-from psptool.formats.exchange.formats import FORMATS, format_of
-from psptool.formats.exchange.importing import import_clips
-from psptool.formats.exchange.losses import losses
-from psptool.formats.exchange.parts import full_splits, parts_of, splits_of
+from psptool.exchange.formats import FORMATS, format_of
+from psptool.exchange.importing import import_clips
+from psptool.exchange.losses import losses
+from psptool.exchange.parts import full_splits, parts_of, splits_of
 from psptool.formats.synthesis.recording import Faults
 from psptool.formats.synthesis.writing import write_ntu
 from psptool.formats.synthesis.writing import write_ucla as write_raw_ucla

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError
-from psptool.formats.exchange.ctrgcn import read_ctrgcn
-from psptool.formats.exchange.formats import format_of
-from psptool.formats.exchange.stgcn import read_stgcn, write_stgcn
+from psptool.exchange.ctrgcn import read_ctrgcn
+from psptool.exchange.formats import format_of
+from psptool.exchange.stgcn import read_stgcn, write_stgcn
 from tests.exchange.annotations import NTU, motion
 
 # As CTR-GCN lists them: sorted, subjects 1 and 2 (train) and 3 (test) of cameras 1 to 3. One clip less of the third

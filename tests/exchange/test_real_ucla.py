@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from psptool.data.store.reading import open_store
-from psptool.formats.exchange.formats import FORMATS
-from psptool.formats.exchange.importing import import_clips
-from psptool.formats.exchange.parts import full_splits, parts_of, splits_of
+from psptool.exchange.formats import FORMATS
+from psptool.exchange.importing import import_clips
+from psptool.exchange.parts import full_splits, parts_of, splits_of
 from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
 

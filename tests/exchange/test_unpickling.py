@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError
-from psptool.formats.exchange.pyskl import read_pyskl
+from psptool.exchange.pyskl import read_pyskl
 from psptool.formats.readers.unpickling import PickledArray, load_pickle
 
 

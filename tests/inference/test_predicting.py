@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import UNNAMED
 from psptool.data.store.reading import open_store
 from psptool.evaluation.models import model_bytes, open_model
 from psptool.evaluation.predicting import find_recordings, predict
@@ -25,6 +24,7 @@ from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.preparation.pipeline import prepare
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import Prediction
+from psptool.skeletons.keys import UNNAMED
 
 from ..trained import make_network, make_run, make_split
 

@@ -9,11 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from psptool.data.batches.streams import Stream
-from psptool.data.skeletons.topology import Topology
 from psptool.losses.total import total_loss
 from psptool.model import encoder
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import ModelSettings, OptimSettings, StreamSettings, TrainingConfig
+from psptool.skeletons.topology import Topology
 from tests.builtin import NTU25, UCLA20
 
 PRODUCTS = {

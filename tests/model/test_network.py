@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import RaggedClips
 from psptool.data.batches.streams import Batch, Stream
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import open_store
 from psptool.evaluation.api import evaluate
 from psptool.evaluation.exporting import export, inputs_at_test
@@ -30,6 +29,7 @@ from psptool.model.classifier import PSPNet
 from psptool.model.network import Network, Output
 from psptool.schemas.split import Split
 from psptool.schemas.training import LossSettings, ModelSettings, StreamSettings, TrainingConfig
+from psptool.skeletons.topology import Topology
 from tests.builtin import UCLA20
 
 from ..train.tiny import RECIPE, Files, change, make_files

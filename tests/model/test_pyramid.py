@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from psptool.data.skeletons.topology import Topology
 from psptool.model.pyramid import Polymerizer, Pyramid, pooling_matrix
 from psptool.schemas.training import ModelSettings
+from psptool.skeletons.topology import Topology
 from tests.builtin import NTU25, UCLA20
 
 from . import literal, translate

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.readers.base import RawClip
+from psptool.skeletons.keys import ClipKey
 
 Frame = Sequence[tuple[int, NDArray[np.float64]]]
 """Bodies of one frame: id and positions (25, 3)."""

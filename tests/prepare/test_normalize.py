@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.keys import ClipKey
 from psptool.preparation import kernel
 from psptool.preparation.normalize import NO_ACROSS, NO_SPINE, UNSCALED, find_transform, normalize
 from psptool.preparation.tracks import Persons
 from psptool.schemas.dataset import PreparationSettings
+from psptool.skeletons.keys import ClipKey
 from tests.builtin import NTU25, UCLA20
 
 BODY, ROBUST, RELEASED, NONE = (

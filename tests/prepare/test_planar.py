@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from psptool.data.skeletons.keys import ClipKey
-from psptool.data.skeletons.topology import JointGroup, Topology
 from psptool.preparation.normalize import UNSCALED, normalize
 from psptool.preparation.planar import find_planar_transform
 from psptool.preparation.tracks import Persons
 from psptool.schemas.dataset import Align, PreparationSettings
+from psptool.skeletons.keys import ClipKey
+from psptool.skeletons.topology import JointGroup, Topology
 
 LEFT_HIP, RIGHT_HIP, LEFT_SHOULDER, RIGHT_SHOULDER = 2, 3, 4, 5
 JOINTS = ("hips", "neck", "left hip", "right hip", "left shoulder", "right shoulder")

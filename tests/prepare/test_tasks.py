@@ -3,9 +3,9 @@
 import pickle
 from pathlib import Path
 
-from psptool.data.skeletons.keys import UNNAMED
 from psptool.formats.readers.base import ClipSource, FileRef
 from psptool.preparation.worker import PACK_BYTES, TASK_BYTES, TASK_CLIPS, tasks
+from psptool.skeletons.keys import UNNAMED
 
 
 def copies(name: str, size: int) -> tuple[ClipSource, ...]:

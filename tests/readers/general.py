@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.keys import ClipKey
-from psptool.data.skeletons.topology import JointGroup, Topology
+from psptool.skeletons.keys import ClipKey
+from psptool.skeletons.topology import JointGroup, Topology
 
 JOINTS = ("hip", "neck", "left hand", "right hand")
 SKELETON = Topology(

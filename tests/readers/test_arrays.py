@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers import arrays
 from psptool.formats.readers.arrays import MAX_MEMBERS, ArraysReader
 from psptool.formats.readers.base import FileRef, RawClip
 from psptool.schemas.formats import ArraysOptions
+from psptool.skeletons.keys import UNNAMED, ClipKey
 
 from .conformance import ReaderConformance
 from .general import FLAT, NAME, SKELETON, key_of, npy, npz, positions

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.readers import poses
 from psptool.formats.readers.base import RawClip
 from psptool.formats.readers.making import make_readers
 from psptool.formats.readers.poses import PosesReader
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.formats import PosesOptions
+from psptool.skeletons.keys import ClipKey
 
 from .conformance import ReaderConformance, assert_keeps_contract
 from .general import FLAT, JOINTS, NAME, SKELETON, key_of, positions

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.naming import KeyOf
 from psptool.formats.readers.pyskl import PACKED, PysklReader
@@ -16,6 +15,7 @@ from psptool.formats.readers.sources import find_clips, read_clip
 from psptool.preparation.worker import prepare_clip, tasks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.formats import PysklOptions
+from psptool.skeletons.keys import UNNAMED, ClipKey
 
 from .conformance import assert_keeps_contract
 from .general import FLAT, NAME, SKELETON, key_of, positions

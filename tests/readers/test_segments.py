@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.readers import segments
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Reader
 from psptool.formats.readers.segments import SegmentReader, cut
@@ -16,6 +15,7 @@ from psptool.formats.readers.table import TableReader
 from psptool.preparation.worker import prepare_clip, tasks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.formats import TableOptions
+from psptool.skeletons.keys import ClipKey
 
 from .conformance import TextReaderConformance, assert_keeps_contract
 from .general import NAME, SKELETON, key_of, positions, wide

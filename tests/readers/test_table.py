@@ -11,13 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.readers import table
 from psptool.formats.readers.base import RawClip
 from psptool.formats.readers.scanner import MOST_TEXTS
 from psptool.formats.readers.table import TableReader
 from psptool.formats.readers.table_layout import MAX_COLUMNS, MAX_LAYOUTS
 from psptool.schemas.formats import TableOptions
+from psptool.skeletons.keys import ClipKey
 
 from .conformance import ReaderConformance, TextReaderConformance
 from .general import FLAT, JOINTS, NAME, SKELETON, key_of, lines, long, positions, wide

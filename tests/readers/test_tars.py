@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.keys import UNNAMED
 from psptool.formats.readers import ahead, sources, tars
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, FileRef
@@ -28,6 +27,7 @@ from psptool.formats.readers.sources import (
     read_clip,
     read_file,
 )
+from psptool.skeletons.keys import UNNAMED
 
 from . import raw
 from .raw import PACKERS, pack, write

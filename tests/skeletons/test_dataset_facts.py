@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from psptool.data.skeletons.keys import ClipKey
 from psptool.schemas.builtin import builtin_datasets
+from psptool.skeletons.keys import ClipKey
 from tests.builtin import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
 
 # Cross-subject train subjects as runs, typed from the protocol's list.

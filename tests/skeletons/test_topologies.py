@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from psptool.data.skeletons.topology import Topology
 from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
+from psptool.skeletons.topology import Topology
 from tests.builtin import NTU25, UCLA20
 
 # One letter a joint, in order: Left arm, Right arm, left leg (G), right leg (H), Trunk.

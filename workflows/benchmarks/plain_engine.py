@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import ModelSettings
+from psptool.skeletons.topology import Topology
 
 SLOPE, TEMPERATURE = 0.1, 0.07
 

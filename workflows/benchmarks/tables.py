@@ -22,13 +22,13 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from psptool.data.skeletons.topology import JointGroup, Topology  # noqa: E402
 from psptool.formats.readers.sources import find_clips  # noqa: E402
 from psptool.formats.readers.table import TableReader  # noqa: E402
 from psptool.preparation.compiling import load_kernels  # noqa: E402
 from psptool.preparation.worker import prepare_task, tasks  # noqa: E402
 from psptool.schemas.dataset import PreparationSettings  # noqa: E402
 from psptool.schemas.formats import TableOptions  # noqa: E402
+from psptool.skeletons.topology import JointGroup, Topology  # noqa: E402
 
 FRAMES, JOINTS, REPEATS = 100, 25, 3
 NAMES = tuple(f"joint {number:02}" for number in range(JOINTS))

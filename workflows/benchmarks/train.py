@@ -31,7 +31,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from psptool.common import machine
 from psptool.data.batches.ragged import Batcher, RaggedClips
-from psptool.data.skeletons.topology import Topology
 from psptool.device import PRECISIONS, choose_device, choose_precision
 from psptool.losses.total import total_loss
 from psptool.model.build import build_model
@@ -40,6 +39,7 @@ from psptool.model.network import Network
 from psptool.schemas.builtin_skeletons import builtin_skeleton
 from psptool.schemas.recipes import resolve
 from psptool.schemas.training import SamplingSettings, TrainingConfig
+from psptool.skeletons.topology import Topology
 from psptool.training.optimization import build_optimizer
 
 NTU25 = builtin_skeleton("ntu25").topology

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from psptool.data.batches.streams import to_device
-from psptool.data.skeletons.keys import UpAxis
 from psptool.schemas.training import AugmentSettings
+from psptool.skeletons.keys import UpAxis
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,6 @@ from psptool.common.errors import PspError
 from psptool.data.batches.augmentation import Augmentation, augment, draw_augmentation
 from psptool.data.batches.sampling import draw_frames, uniform_frames
 from psptool.data.batches.streams import STREAMS, Batch, Frames, Quantity, Read, Stream, to_device
-from psptool.data.skeletons.keys import UpAxis
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Rows, Store
 from psptool.data.store.verifying import verified_positions
 from psptool.schemas.training import (
@@ -36,6 +34,8 @@ from psptool.schemas.training import (
     StreamSettings,
     TrainingConfig,
 )
+from psptool.skeletons.keys import UpAxis
+from psptool.skeletons.topology import Topology
 
 NO_CHANGE = AugmentSettings()
 AS_RELEASED = StreamSettings()

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from psptool.data.skeletons.topology import Topology
 from psptool.schemas.training import StreamName, StreamSettings
+from psptool.skeletons.topology import Topology
 
 Quantity = Literal["joint", "motion"]
 """Positions, or their difference to the next recorded frame: zero if the person is absent from either."""

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
-from psptool.data.skeletons.keys import NO_LABEL, ClipKey
+from psptool.skeletons.keys import NO_LABEL, ClipKey
 
 LABELLED_TAG = "psptool-split-1"
 VALIDATION_TAG = "psptool-validation-1"

@@ -12,7 +12,6 @@ from typing import cast, get_args
 from psptool.common.errors import PspError, suggest
 from psptool.common.text import counted
 from psptool.common.version import __version__
-from psptool.data.skeletons.keys import NO_LABEL, ClipKey
 from psptool.data.splits.draw import (
     aimclr_share,
     by_label,
@@ -27,6 +26,7 @@ from psptool.data.splits.validation import parse_validation
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.protocols import FieldProtocol
 from psptool.schemas.split import SPLIT_PARTS, Family, Split
+from psptool.skeletons.keys import NO_LABEL, ClipKey
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 

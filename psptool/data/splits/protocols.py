@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psptool.common.errors import PspError, suggest
-from psptool.data.skeletons.keys import NO_LABEL, ClipKey
 from psptool.data.splits.draw import by_label, draw_per_class, labels_of, share
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.protocols import FieldProtocol, LeaveOneOut, ListProtocol, Protocol, ShareProtocol
 from psptool.schemas.split import LONGEST_PROTOCOL_NAME
+from psptool.skeletons.keys import NO_LABEL, ClipKey
 
 SHARE_TAG = "psptool-share-1"
 Clips = Mapping[str, ClipKey]

@@ -10,7 +10,6 @@ from typing import Any
 
 from psptool.common.errors import PspError
 from psptool.common.paths import MAX_JSON, read_text
-from psptool.data.skeletons.keys import ClipKey
 from psptool.data.splits.making import (
     MadeSplit,
     SplitRequest,
@@ -24,6 +23,7 @@ from psptool.data.store.reading import Store
 from psptool.data.store.verifying import verify_names
 from psptool.schemas import builtin
 from psptool.schemas.split import SPLIT_PARTS, Split
+from psptool.skeletons.keys import ClipKey
 
 
 def split_store(store: Store, request: SplitRequest) -> MadeSplit:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psptool.common.errors import PspError
-from psptool.data.skeletons.keys import NO_LABEL, ClipKey
 from psptool.data.splits.draw import VALIDATION_TAG, by_label, draw_per_class, labels_of, share
+from psptool.skeletons.keys import NO_LABEL, ClipKey
 
 _FIELDS = {"view": "camera", **{name: name for name in ("subject", "camera", "setup", "repetition")}}
 _FIX = "Examples: --validation view=2, --validation subject=3,7, --validation fraction=0.1."

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.keys import ClipKey
 from psptool.schemas.report import TrackRule
+from psptool.skeletons.keys import ClipKey
 
 
 class TrackNote(NamedTuple):

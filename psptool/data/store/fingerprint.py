@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.keys import ClipKey
 from psptool.schemas.dataset import Fingerprints
+from psptool.skeletons.keys import ClipKey
 
 _POSITION, _FLAG, _STATE = np.dtype("<f4"), np.dtype("?"), np.dtype("u1")
 

@@ -25,7 +25,6 @@ from typing_extensions import Self
 from psptool.common.errors import PspError, cannot_read
 from psptool.common.paths import regular_size, shown
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import ClipKey, class_name
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.layout import (
     CHUNK_ROWS,
@@ -40,6 +39,7 @@ from psptool.data.store.structure import check_structure, check_table, manifest_
 from psptool.schemas.base import describe
 from psptool.schemas.clip_names import CLIP_NAME
 from psptool.schemas.dataset import DatasetManifest, PreparationSettings
+from psptool.skeletons.keys import ClipKey, class_name
 
 SLICE_ROWS = 8 * CHUNK_ROWS
 """Maximum number of rows that `Store.positions` reads at once: 5 MB for 25 joints."""

@@ -16,7 +16,6 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o, h5t
 from numpy.typing import NDArray
 
-from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.store.fingerprint import text_digest
 from psptool.data.store.layout import (
     MANIFEST,
@@ -26,6 +25,7 @@ from psptool.data.store.layout import (
     TABLE_COLUMNS,
     row_shape,
 )
+from psptool.skeletons.keys import NO_LABEL
 
 MAX_MANIFEST = 2**24
 """Largest manifest in characters; that of NTU 120 has 25,000. Protocols may list clips by name."""

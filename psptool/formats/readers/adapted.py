@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.base import ClipSource, FileRef, Reader, Stray
+from psptool.skeletons.topology import Topology
 
 
 class Adapted:

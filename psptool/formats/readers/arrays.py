@@ -17,7 +17,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.detections import (
     Detections,
@@ -29,6 +28,7 @@ from psptool.formats.readers.detections import (
 from psptool.formats.readers.naming import KeyOf, find_named
 from psptool.formats.readers.text import excerpt
 from psptool.schemas.formats import ArraysOptions
+from psptool.skeletons.topology import Topology
 
 MAX_ARRAY_BYTES = 256 * 2**20
 """Maximum size of an unpacked array of an npz file, in bytes."""

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.paths import shown
-from psptool.data.skeletons.keys import ClipKey, UpAxis
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.packing import without_packing
+from psptool.skeletons.keys import ClipKey, UpAxis
+from psptool.skeletons.topology import Topology
 
 STATE_UNKNOWN = 255
 """Tracking state for formats without tracking states. Other values: 0 not tracked, 1 inferred, 2 tracked."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError, suggest
 from psptool.common.text import counted
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.base import STATE_UNKNOWN, ClipSource, RawClip
 from psptool.formats.readers.text import LARGEST_FLOAT32, no_body
+from psptool.skeletons.topology import Topology
 
 MAX_FRAMES = 2**20
 """Maximum number of frames of a recording: nearly 10 hours at 30 frames per second."""

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from psptool.data.skeletons.keys import ClipKey, UpAxis
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.adapted import Adapted
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, RawClip, Reader
@@ -25,6 +23,8 @@ from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.formats import PosesOptions
+from psptool.skeletons.keys import ClipKey, UpAxis
+from psptool.skeletons.topology import Topology
 
 KeyOf = Callable[[str], ClipKey | None]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from psptool.common.paths import shown
-from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import ClipSource, FileRef, Stray
 from psptool.schemas.clip_names import NameParser
 from psptool.schemas.formats import FileOptions
+from psptool.skeletons.keys import UNNAMED, ClipKey
 
 KeyOf = Callable[[str], ClipKey | None]
 """A function from a clip's name to its key; None for the name of no clip. It is sent to worker processes."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from psptool.common.errors import RawFormatError
 from psptool.common.paths import shown
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import UNNAMED
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.text import excerpt, no_body, number_error, require_text, without_mark
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription, NtuFormat
+from psptool.skeletons.keys import UNNAMED
 
 if TYPE_CHECKING:
     from psptool.formats.readers.scanner import Scan

@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.detections import Detections, drop_uncertain, require_finite, to_clip
 from psptool.formats.readers.naming import KeyOf, find_named
 from psptool.formats.readers.table_layout import plain_name, require_joints
 from psptool.formats.readers.text import excerpt, no_body
 from psptool.schemas.formats import PosesOptions
+from psptool.skeletons.topology import Topology
 
 MAX_UNPACKED = 2**28
 """Maximum size of a file's data once unpacked, in bytes."""

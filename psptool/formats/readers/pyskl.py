@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.common.paths import shown
-from psptool.data.skeletons.keys import NO_LABEL, ClipKey
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.naming import OTHER_NAME, KeyOf
 from psptool.formats.readers.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.formats import ArraysOptions, PysklOptions
+from psptool.skeletons.keys import NO_LABEL, ClipKey
+from psptool.skeletons.topology import Topology
 
 PACKED = "pickle file in an archive, or compressed; unpack it first"
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
 from psptool.common.text import counted
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.detections import Detections, drop_uncertain, require_finite, to_clip
 from psptool.formats.readers.naming import KeyOf, find_named
@@ -33,6 +32,7 @@ from psptool.formats.readers.table_layout import Layouts, whole_number
 from psptool.formats.readers.table_text import Rows, read_text
 from psptool.formats.readers.text import no_body, without_mark
 from psptool.schemas.formats import TableOptions
+from psptool.skeletons.topology import Topology
 
 MAX_CELLS = 2**25
 """Maximum number of joints times bodies of a recording in long form."""

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError, suggest
 from psptool.common.text import counted
-from psptool.data.skeletons.topology import Topology
 from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.detections import joint_order
 from psptool.formats.readers.text import excerpt
 from psptool.schemas.formats import TableOptions
+from psptool.skeletons.topology import Topology
 
 MAX_COLUMNS = 20_000
 """Maximum number of columns."""

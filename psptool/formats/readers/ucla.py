@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from psptool.common.errors import RawFormatError
 from psptool.common.paths import shown
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import UNNAMED, ClipKey
 from psptool.formats.readers.base import STATE_UNKNOWN, ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.text import (
     EXCERPT,
@@ -35,6 +34,7 @@ from psptool.formats.readers.text import (
 )
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription, UclaFormat
+from psptool.skeletons.keys import UNNAMED, ClipKey
 
 MAX_JSON_BYTES = 4 * 2**20
 """Maximum size of a JSON file: 100 times the mean clip. Parsed JSON takes up to 25 times its size in memory."""

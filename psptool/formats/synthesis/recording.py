@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.spatial.transform import Rotation
 
-from psptool.data.skeletons.keys import ClipKey
 from psptool.formats.synthesis.actions import NTU_ACTIONS, UCLA_ACTIONS, perform
 from psptool.formats.synthesis.bodies import Array, move, offsets
 from psptool.formats.synthesis.style import Action
 from psptool.schemas.builtin import builtin_dataset
+from psptool.skeletons.keys import ClipKey
 
 FRAME_RATE = 30
 """Frames per second of Kinect v1 and v2."""

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.store.reading import Store, StoredClip
-from psptool.formats.exchange.formats import ExchangeFormat
-from psptool.formats.exchange.positions import Coordinates
+from psptool.exchange.formats import ExchangeFormat
+from psptool.exchange.positions import Coordinates
 from psptool.schemas.split import Split
+from psptool.skeletons.keys import NO_LABEL
 
 
 def losses(

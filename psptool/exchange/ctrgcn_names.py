@@ -14,10 +14,10 @@ from pathlib import Path
 
 from psptool.common.errors import PspError, cannot_read
 from psptool.common.paths import MAX_JSON, read_bytes
-from psptool.data.skeletons.keys import ClipKey
-from psptool.formats.exchange.contents import dataset_named, stem
+from psptool.exchange.contents import dataset_named, stem
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.protocols import FieldProtocol
+from psptool.skeletons.keys import ClipKey
 
 LISTED = "skes_available_name.txt"
 _PROTOCOLS = {"CS": "xsub", "CSub": "xsub", "CV": "xview", "CSet": "xset"}

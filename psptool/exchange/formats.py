@@ -9,10 +9,10 @@ from typing import Literal
 
 from psptool.common.errors import PspError, suggest
 from psptool.data.store.reading import Store
-from psptool.formats.exchange import ctrgcn, pyskl, stgcn
-from psptool.formats.exchange.contents import Contents
-from psptool.formats.exchange.ctrgcn_names import names_beside
-from psptool.formats.exchange.positions import Coordinates
+from psptool.exchange import ctrgcn, pyskl, stgcn
+from psptool.exchange.contents import Contents
+from psptool.exchange.ctrgcn_names import names_beside
+from psptool.exchange.positions import Coordinates
 
 Writer = Callable[[Store, Mapping[str, Sequence[str]], Coordinates, Path], None]
 

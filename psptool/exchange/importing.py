@@ -21,9 +21,9 @@ from psptool.data.splits.making import split_name
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter, pack
-from psptool.formats.exchange.contents import Contents, dataset_named, leave_out
-from psptool.formats.exchange.parts import absent_from, splits_of
-from psptool.formats.exchange.positions import Coordinates, prepared
+from psptool.exchange.contents import Contents, dataset_named, leave_out
+from psptool.exchange.parts import absent_from, splits_of
+from psptool.exchange.positions import Coordinates, prepared
 from psptool.preparation.pipeline import DEFAULT_FOLDER, ProgressCallback, make_folder, report_beside
 from psptool.preparation.raw_input import LISTED
 from psptool.preparation.report import ReportBuilder, make_manifest, make_report

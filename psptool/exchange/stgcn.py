@@ -20,9 +20,9 @@ from psptool.common.atomic_write import replacing
 from psptool.common.errors import PspError, RawFormatError
 from psptool.common.text import counted
 from psptool.data.store.reading import Store
-from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_label, plain_name, stem
-from psptool.formats.exchange.mapped import map_npy
-from psptool.formats.exchange.positions import Coordinates, positions, seen
+from psptool.exchange.contents import Contents, check_floats, leave_out, plain_label, plain_name, stem
+from psptool.exchange.mapped import map_npy
+from psptool.exchange.positions import Coordinates, positions, seen
 from psptool.formats.readers.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
 

@@ -12,14 +12,14 @@ import numpy as np
 
 from psptool.common.errors import PspError
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import NO_LABEL
 from psptool.data.splits.making import SplitRequest
 from psptool.data.splits.protocols import default_view, protocol_names, test_views
 from psptool.data.splits.stored import clip_keys, split_store
 from psptool.data.store.reading import Store
-from psptool.formats.exchange.contents import Contents
-from psptool.formats.exchange.formats import ExchangeFormat
+from psptool.exchange.contents import Contents
+from psptool.exchange.formats import ExchangeFormat
 from psptool.schemas.split import Split
+from psptool.skeletons.keys import NO_LABEL
 
 
 def parts_of(store: Store, form: ExchangeFormat, split: Split | None) -> dict[str, tuple[str, ...]]:

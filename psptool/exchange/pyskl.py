@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from psptool.common.atomic_write import replacing
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Store, StoredClip
-from psptool.formats.exchange.contents import (
+from psptool.exchange.contents import (
     Contents,
     check_floats,
     dataset_named,
@@ -35,9 +34,10 @@ from psptool.formats.exchange.contents import (
     stem,
     unicode_text,
 )
-from psptool.formats.exchange.positions import Coordinates, positions
+from psptool.exchange.positions import Coordinates, positions
 from psptool.formats.readers.unpickling import PickledArray, load_pickle, short_repr
 from psptool.schemas.report import LeftOut
+from psptool.skeletons.topology import Topology
 
 Layout = Literal["MTVC", "CTVM"]
 """Order of the axes of a keypoint: in PYSKL, and in MMAction2's preparation."""

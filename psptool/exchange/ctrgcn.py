@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from psptool.common.atomic_write import replacing
 from psptool.common.errors import PspError, RawFormatError
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.reading import Store, StoredClip
-from psptool.formats.exchange.contents import Contents, check_floats, leave_out, plain_name
-from psptool.formats.exchange.ctrgcn_names import Labels, names_beside, read_names
-from psptool.formats.exchange.mapped import map_npz
-from psptool.formats.exchange.positions import Coordinates, positions, seen
+from psptool.exchange.contents import Contents, check_floats, leave_out, plain_name
+from psptool.exchange.ctrgcn_names import Labels, names_beside, read_names
+from psptool.exchange.mapped import map_npz
+from psptool.exchange.positions import Coordinates, positions, seen
 from psptool.schemas.report import LeftOut
+from psptool.skeletons.topology import Topology
 
 FRAMES, PERSONS, JOINTS = 300, 2, 25
 _WIDTH = PERSONS * JOINTS * 3

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
-from psptool.formats.exchange.positions import Coordinates
+from psptool.exchange.positions import Coordinates
 from psptool.formats.readers.unpickling import short_repr
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription

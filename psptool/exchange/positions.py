@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
 from psptool.common.text import counted
-from psptool.data.skeletons.keys import ClipKey
-from psptool.data.skeletons.topology import Topology
 from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import StoredClip
 from psptool.formats.readers.base import STATE_UNKNOWN
 from psptool.preparation.normalize import normalize
 from psptool.preparation.tracks import Persons, Track, fill_missing_joints, place
 from psptool.schemas.dataset import PreparationSettings
+from psptool.skeletons.keys import ClipKey
+from psptool.skeletons.topology import Topology
 
 Coordinates = Literal["recorded", "centred", "normalized"]
 """``recorded``: camera coordinates in metres. ``centred``: camera coordinates relative to the joint above the

@@ -1,1 +1,0 @@
-"""Skeletons and built-in datasets (YAML), topologies, and rules that derive regions and parts."""

@@ -128,7 +128,9 @@ def _say_loop(splits: Path, data: Path, dataset: str) -> None:
         train += f" --out{run}"
     # The star stays unquoted: the shell replaces the pattern by the files.
     pattern = "*".join(shlex.quote(part) for part in str(splits).split("*"))
-    next_step(f"for split in {pattern}; do {train} && psptool evaluate{run}; done; psptool table", *files)
+    runs = pattern.replace("splits/", "runs/", 1).removesuffix(".json")
+    loop = f"for split in {pattern}; do {train} && psptool evaluate{run}; done"
+    next_step(f"{loop}; psptool table {runs}*", *files)
 
 
 def _glob(made: MadeSplit, protocol: str) -> Path:

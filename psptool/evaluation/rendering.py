@@ -33,7 +33,12 @@ def title(table: ScoreTable) -> str:
 
 def splits(table: ScoreTable) -> str:
     """What mean and standard deviation are computed over."""
-    return "folds and label splits" if table.folds else "label splits"
+    return "folds" if table.folds else "label splits"
+
+
+def unit(table: ScoreTable, name: str) -> str:
+    """Name of a label split or fold with its kind, such as ``label split 0``."""
+    return f"{'fold' if table.folds else 'label split'} {name}"
 
 
 def measure_title(measure: str) -> str:
@@ -91,7 +96,8 @@ def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
 
 def difference_title(table: ScoreTable) -> str:
     """How the differences are computed."""
-    text = "Paired by label split: mean difference in percentage points ± standard error"
+    kind = "fold" if table.folds else "label split"
+    text = f"Paired by {kind}: mean difference in percentage points ± standard error"
     if any(found.closed is not None for found in table.differences):
         text += (
             f"; {GAP}: share of the top-1 gap between the method in column 'against' "

@@ -1,7 +1,7 @@
 """Tables over evaluated runs: mean and standard deviation over label splits, and paired differences.
 
 Several runs of one label split count once, with their mean. Standard deviations are sample standard deviations (n - 1).
-With leave-one-out, each fold has its own label splits: mean and deviation are over the label splits of all folds.
+With leave-one-out, a fold takes the place of a label split: its value is the mean of its runs.
 """
 
 from __future__ import annotations
@@ -60,6 +60,16 @@ class RunScores:
         if scores.draw is None:
             return scores.split
         return str(scores.draw) if scores.leave_one_out is None else f"{scores.protocol} seed {scores.draw}"
+
+    @property
+    def unit_key(self) -> str:
+        """Identifier of what counts once in means: the label split, or the fold of leave-one-out."""
+        return self.split_key if self.scores.leave_one_out is None else str(self.scores.protocol)
+
+    @property
+    def unit_name(self) -> str:
+        """The displayed name of `unit_key`."""
+        return self.split_name if self.scores.leave_one_out is None else str(self.scores.protocol)
 
     @property
     def labels(self) -> str:
@@ -301,14 +311,14 @@ def _group(labels: str, name: str, group_runs: Sequence[RunScores]) -> Group:
     measures = {
         measure: spread(list(values.values()))
         for measure in measure_names(_streams(group_runs))
-        if (values := _by_split(group_runs, measure)) is not None
+        if (values := _by_unit(group_runs, measure)) is not None
     }
     seconds = [run.scores.seconds for run in group_runs]
     known = [value for value in seconds if value is not None]
     return Group(
         labels=labels,
         name=name,
-        draws=tuple(_split_names(group_runs).values()),
+        draws=tuple(_unit_names(group_runs).values()),
         runs=tuple(run.location for run in group_runs),
         measures=measures,
         seconds=statistics.fmean(known) if len(known) == len(seconds) else None,
@@ -330,21 +340,21 @@ def _distinct(values: Sequence[Value | None]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(value for value in values if value is not None))
 
 
-def _split_names(group_runs: Sequence[RunScores]) -> dict[str, str]:
-    """The displayed name of each label split, ordered by seed and file name."""
+def _unit_names(group_runs: Sequence[RunScores]) -> dict[str, str]:
+    """The displayed name of each label split or fold, ordered by seed and file name."""
     ordered = sorted(group_runs, key=lambda run: (run.scores.draw or 0, run.scores.split))
-    return {run.split_key: run.split_name for run in ordered}
+    return {run.unit_key: run.unit_name for run in ordered}
 
 
-def _by_split(group_runs: Sequence[RunScores], measure: str) -> dict[str, float] | None:
-    """The measure by label split; None if a run does not have it."""
-    values: dict[str, list[float]] = {split: [] for split in _split_names(group_runs)}
+def _by_unit(group_runs: Sequence[RunScores], measure: str) -> dict[str, float] | None:
+    """The measure by label split or fold; None if a run does not have it."""
+    values: dict[str, list[float]] = {unit: [] for unit in _unit_names(group_runs)}
     for run in group_runs:
         value = run.scores.measure(measure)
         if value is None:
             return None
-        values[run.split_key].append(value)
-    return {split: statistics.fmean(found) for split, found in values.items()}
+        values[run.unit_key].append(value)
+    return {unit: statistics.fmean(found) for unit, found in values.items()}
 
 
 def _group_warnings(group_runs: Sequence[RunScores], folds: Collection[str | None]) -> list[str]:
@@ -354,13 +364,14 @@ def _group_warnings(group_runs: Sequence[RunScores], folds: Collection[str | Non
     if missing:
         warnings.append(f"{title}: no run of {_first_of(missing)}, which other groups have")
     for run in group_runs:
-        by_split[run.split_key].append(run.location)
-    for split, name in _split_names(group_runs).items():
-        if len(by_split[split]) > 1:
+        by_split[run.split_key, run.split_name].append(run.location)
+    for (_, name), locations in by_split.items():
+        if len(locations) > 1:
             warnings.append(
-                f"{title}: label split {name} has {len(by_split[split])} runs, whose mean counts once: "
-                f"{_first_of(by_split[split])}"
+                f"{title}: label split {name} has {len(locations)} runs, whose mean counts once: {_first_of(locations)}"
             )
+    if len({len(fold_runs) for fold_runs in _by_fold(group_runs).values()}) > 1:
+        warnings.append(f"{title}: the folds have different numbers of runs, whose means count once")
     if len({run.scores.recipe_digest for run in group_runs}) > 1:
         warnings.append(
             f"{title}: the training configurations differ, or are unknown because scores are from an older version"
@@ -395,17 +406,18 @@ def _differences(
             continue
         title = f"{labels}, {name} against {base}"
         other = members.get((labels, base), ())
-        own_splits, other_splits = _split_names(group_runs), _split_names(other)
-        common = [split for split in own_splits if split in other_splits]
+        own_units, other_units = _unit_names(group_runs), _unit_names(other)
+        noun = "label split" if group_runs[0].scores.leave_one_out is None else "fold"
+        common = [unit for unit in own_units if unit in other_units]
         if not common:
-            warnings.append(f"{title}: no common label split, so no difference")
+            warnings.append(f"{title}: no common {noun}, so no difference")
             continue
-        unpaired = own_splits.keys() ^ other_splits.keys()
+        unpaired = own_units.keys() ^ other_units.keys()
         if unpaired:
-            names = {**own_splits, **other_splits}
+            names = {**own_units, **other_units}
             warnings.append(
-                f"{title}: over the {counted(len(common), 'common label split')}, without "
-                + ", ".join(sorted(names[split] for split in unpaired))
+                f"{title}: over the {counted(len(common), f'common {noun}')}, without "
+                + ", ".join(sorted(names[unit] for unit in unpaired))
             )
         warnings += _seed_warnings(title, group_runs, other)
         all_labels = members.get((re.sub("^[^,]*", ALL_LABELS, labels), base), ())
@@ -415,17 +427,18 @@ def _differences(
 
 def _seed_warnings(title: str, group_runs: Sequence[RunScores], other: Sequence[RunScores]) -> list[str]:
     """A warning if the training seeds of a pair differ, because then more than the configuration differs."""
-    names, other_names = _split_names(group_runs), _split_names(other)
+    names, other_names = _unit_names(group_runs), _unit_names(other)
+    noun = "label split" if group_runs[0].scores.leave_one_out is None else "fold"
 
-    def seeds(runs: Sequence[RunScores], split: str) -> set[int]:
-        return {run.scores.seed for run in runs if run.split_key == split}
+    def seeds(runs: Sequence[RunScores], unit: str) -> set[int]:
+        return {run.scores.seed for run in runs if run.unit_key == unit}
 
     unequal = [
         name
-        for split, name in names.items()
-        if split in other_names and seeds(group_runs, split) != seeds(other, split)
+        for unit, name in names.items()
+        if unit in other_names and seeds(group_runs, unit) != seeds(other, unit)
     ]
-    return [f"{title}: training seeds differ for label split {', '.join(unequal)}"] if unequal else []
+    return [f"{title}: training seeds differ for {noun} {', '.join(unequal)}"] if unequal else []
 
 
 def _difference(
@@ -439,15 +452,15 @@ def _difference(
 ) -> Difference:
     measures = {}
     for measure in measure_names(_streams(group_runs)):
-        own, theirs = _by_split(group_runs, measure), _by_split(other, measure)
+        own, theirs = _by_unit(group_runs, measure), _by_unit(other, measure)
         if own is not None and theirs is not None:
-            measures[measure] = spread([own[split] - theirs[split] for split in common])
-    names = _split_names(group_runs)
+            measures[measure] = spread([own[unit] - theirs[unit] for unit in common])
+    names = _unit_names(group_runs)
     return Difference(
         labels=labels,
         name=name,
         against=base,
-        draws=tuple(names[split] for split in common),
+        draws=tuple(names[unit] for unit in common),
         measures=measures,
         closed=_gap_closed(group_runs, other, common, all_labels),
     )
@@ -461,13 +474,17 @@ def _gap_closed(
 ) -> float | None:
     """Share of the gap from ``other`` to ``all_labels`` (mean top-1) that ``group_runs`` closes, as a fraction.
 
-    None if there are no runs with all labels, or if the gap is at most twice its standard error.
+    None if there are no runs with all labels, or if the gap is at most twice its standard error. With leave-one-out, it
+    is that of the folds that all three have.
     """
-    own, theirs, full = (_by_split(runs, "top1") or {} for runs in (group_runs, other, all_labels))
+    own, theirs, full = (_by_unit(runs, "top1") or {} for runs in (group_runs, other, all_labels))
+    if group_runs[0].scores.leave_one_out is not None:
+        common = [unit for unit in common if unit in full]
+        full = {unit: full[unit] for unit in common}
     if not full or all_labels is other:
         return None
-    base, top = spread([theirs[split] for split in common]), spread(list(full.values()))
+    base, top = spread([theirs[unit] for unit in common]), spread(list(full.values()))
     gap = top.mean - base.mean
     if gap <= 2 * math.hypot(base.error or 0, top.error or 0):
         return None
-    return (statistics.fmean(own[split] for split in common) - base.mean) / gap
+    return (statistics.fmean(own[unit] for unit in common) - base.mean) / gap

@@ -66,7 +66,7 @@ def losses(
         lines.append(
             f"{counted(len(store) - len(own), 'clip')} without a label or in no part of the split: not exported"
         )
-    if split is not None and split.unlabelled and not form.all_clips:
+    if split is not None and not form.all_clips and {*parts["train"]} != {*split.labelled}:
         lines.append(f"which {counted(len(split.labelled), 'clip')} of the training part are labelled")
     lines += {
         "recorded": [],

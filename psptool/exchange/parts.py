@@ -40,7 +40,7 @@ def parts_of(store: Store, form: ExchangeFormat, split: Split | None) -> dict[st
     for one in splits:
         found[f"{one.protocol}_train"] = _train(store, one)
         found[f"{one.protocol}_{form.test}"] = one.test
-        if one.unlabelled:
+        if {*found[f"{one.protocol}_train"]} != {*one.labelled}:
             found[f"{one.protocol}_labelled"] = one.labelled
         if one.validation:
             found[f"{one.protocol}_validation"] = one.validation

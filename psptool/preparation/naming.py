@@ -61,7 +61,8 @@ def name_clips(
     classes = len(description.class_names)
     for source in sources:
         name, key, reason = source.name, source.key, ""
-        if key == UNNAMED:
+        # A reader has parsed the names already if they have the numbers: no field may be all that a name says.
+        if key == UNNAMED and not description.keys_in_names:
             named = description.parse.of_path(_path(source))
             if named is None and description.clips.pattern is not None:
                 reason = description.parse.problem(_path(source)) or (

@@ -32,6 +32,7 @@ from psptool.schemas.builtin import Given, find_datasets
 from psptool.schemas.dataset import Align, PreparationSettings
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import LeftOut, PreparationReport
+from psptool.skeletons.keys import NO_LABEL
 
 ProgressCallback = Callable[[int, int], None]
 """A function called with the number of clips done and the number of all clips."""
@@ -161,7 +162,7 @@ def prepare(
         writer.close(manifest)
         write_together({report_path: report.dump()}, first=writer.commit)
     if replaced is not None and not warnings and replaced.content != manifest.fingerprints.content:
-        on_warning(f"{path}: replaced by other recordings of the same names; {OTHER_CONTENT}")
+        on_warning(f"{path}: replaced by other recordings or labels of the same names; {OTHER_CONTENT}")
     return Preparation(path, report_path, report, False, time.perf_counter() - began, raw_input.raw_bytes)
 
 
@@ -177,7 +178,8 @@ def _raw_input(
     for warning in empty_class_warnings(raw_input):
         on_warning(warning)
     if on_message is not None:
-        for text in unlisted_notes(raw_input.dataset, [copies[0].name for copies in raw_input.clips]):
+        with_label = [copies[0].name for copies in raw_input.clips if copies[0].key.label != NO_LABEL]
+        for text in unlisted_notes(raw_input.dataset, with_label):
             on_message(text)
     return raw_input
 

@@ -1,6 +1,6 @@
 """The output of ``psptool table --json``: mean and standard deviation of evaluated runs over label splits.
 
-With leave-one-out, a label split is that of one fold: the values of all folds are averaged.
+With leave-one-out, a fold takes the place of a label split: its value is the mean of its runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Group(Strict):
     labels: str = Field(description="Number or fraction of labels")
     name: str = Field(description="Method, preset and changed values")
     draws: tuple[str, ...] = Field(
-        description="Seeds or file names of the label splits, in the order of `Spread.values`"
+        description="Seeds or file names of the label splits, or the folds, in the order of `Spread.values`"
     )
     runs: tuple[str, ...] = Field(description="Paths of the runs or scores files")
     measures: dict[str, Spread] = Field(description="Accuracies that all runs have, by name")

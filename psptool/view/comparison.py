@@ -21,6 +21,7 @@ from psptool.evaluation.rendering import (
     group_rows,
     measure_title,
     title,
+    unit,
 )
 from psptool.evaluation.table import RunScores, grouped
 from psptool.schemas.scores import Scores
@@ -33,9 +34,7 @@ MATRICES = 8
 """Largest number of groups for which a page has confusion matrices."""
 FEW_RUNS = 12
 """Largest number of runs whose list is expanded at first."""
-DOTS_NOTE = (
-    "Each dot is one label split. The vertical line is the mean, the band is mean ± standard deviation."
-)
+DOTS_NOTE = "Each dot is one label split or fold. The vertical line is the mean, the band is mean ± standard deviation."
 HEADINGS = {
     "top1": "Top-1, fusion of all streams",
     "top5": "Top-5, fusion of all streams",
@@ -110,7 +109,7 @@ def _dot_rows(
             f"{row.name} against {row.against}"
             if isinstance(row, Difference) and several_bases
             else row.name,
-            [(f"label split {draw}", value) for draw, value in zip(row.draws, spread.values, strict=True)],
+            [(unit(found, draw), value) for draw, value in zip(row.draws, spread.values, strict=True)],
             spread.mean,
             spread.error if is_difference else spread.deviation,
             difference_cell(spread) if is_difference else cell(spread),

@@ -21,7 +21,7 @@ from psptool.data.store.reading import open_store
 from psptool.evaluation import table as tables
 from psptool.evaluation.api import EvaluatedClips
 from psptool.evaluation.confusion import FEW_CLASSES, confusion_svg
-from psptool.evaluation.rendering import cell, measure_title
+from psptool.evaluation.rendering import cell, measure_title, unit
 from psptool.evaluation.scoring import softmax
 from psptool.schemas.base import flat
 from psptool.schemas.run import Provenance, RunConfig
@@ -107,18 +107,18 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
     rows = [
         Dots(
             measure_title(measure),
-            [*zip((f"label split {split}" for split in group.draws), spread.values, strict=True)],
+            [*zip((unit(found, name) for name in group.draws), spread.values, strict=True)],
             spread.mean,
             spread.deviation,
             cell(spread),
-            strong=f"label split {own.split_name}",
+            strong=unit(found, own.unit_name),
         )
         for measure, spread in group.measures.items()
         if measure not in scores.redundant
     ]
-    differ = "fold and label split" if found.folds else "the label split"
+    kind = "folds" if found.folds else "label splits"
     text = (
-        f"{len(group.draws)} runs in the same folder that differ only in {differ}. This run is outlined. "
+        f"{len(group.draws)} {kind} of the same method in the same folder. That of this run is outlined. "
         "The vertical line is the mean, the band is mean ± standard deviation."
     )
     return {"text": text, "chart": dot_chart(rows), "warnings": found.warnings}

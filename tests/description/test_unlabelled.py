@@ -12,9 +12,11 @@ import pytest
 
 from psptool.common.errors import PspError
 from psptool.data.splits.making import SplitRequest, make_split
+from psptool.data.splits.protocols import protocol_names
 from psptool.data.store.reading import open_store
 from psptool.schemas.clip_names import NameParser
 from psptool.schemas.description import DatasetDescription
+from psptool.schemas.protocols import ListProtocol
 from psptool.schemas.split import SPLIT_PARTS, Split
 from psptool.skeletons.keys import NO_LABEL, ClipKey
 from tests.cli.conftest import Psptool
@@ -114,6 +116,45 @@ def test_clips_without_a_label_are_unlabelled_training_clips_and_never_test_clip
     assert test is None or {*split.test} == test
 
 
+def test_a_subject_without_labels_is_no_fold_but_its_clips_are_for_training() -> None:
+    values = described(unlabelled=("what",)).model_dump()
+    dataset = DatasetDescription.model_validate(
+        {**values, "protocols": {"loso": {"leave_one_out": "subject"}}}
+    )
+    names = ("sit_s1", "wave_s1", "sit_s2", "wave_s2", "what_s2", "what_s7")
+    clips = {name: key for name in names if (key := dataset.parse(name)) is not None}
+    assert protocol_names(dataset, clips) == ["loso-1", "loso-2"]
+    split = make_split(dataset, clips, "0" * 64, SplitRequest(ratio=1.0, protocol="loso-2")).split
+    assert (split.unlabelled, split.test) == (("what_s7",), ("sit_s2", "wave_s2"))
+
+
+def test_a_clip_in_neither_of_two_lists_is_for_training() -> None:
+    lists = {"train_clips": ["sit_s1"], "test_clips": ["sit_s2", "what_s2"]}
+    dataset = described(unlabelled=("what",)).model_copy(
+        update={"protocols": {"lists": ListProtocol(**lists)}}
+    )
+    clips = {name: key for name in ("sit_s1", "sit_s2", "what_s1", "what_s2") if (key := dataset.parse(name))}
+    made = make_split(dataset, clips, "0" * 64, SplitRequest(ratio=1.0, protocol="lists"))
+    assert (made.split.unlabelled, made.split.test) == (("what_s1",), ("sit_s2",))
+    assert made.warnings == ("1 clip without a label outside of the training set: not used",)
+
+
+def test_a_clip_without_any_number_keeps_its_name(prepared: Psptool) -> None:
+    prepared("export-data", "--format", "pyskl", "--out", "own.pkl")
+    whole = pickle.loads(Path("own.pkl").read_bytes())
+    whole["annotations"] = [
+        {**one, "frame_dir": f"GX{n}", "label": -1} for n, one in enumerate(whole["annotations"][:3])
+    ]
+    Path("few.pkl").write_bytes(pickle.dumps(whole["annotations"]))
+    Path("few.yaml").write_text(
+        "{name: few, skeleton: kinect20, format: {reader: pyskl}, classes: [sit], frame_rate: 15, "
+        "clips: {pattern: '(?P<label>sit)_a|GX[0-9]'}, protocols: {half: {share: 0.5}}}"
+    )
+    prepared("prepare", "few.yaml", "--raw", "few.pkl", "--jobs", 1)
+    with open_store("data/few.h5") as store:
+        assert list(store.names) == ["GX0", "GX1", "GX2"]
+
+
 def test_a_view_for_validation_is_not_used_in_training_not_even_without_labels() -> None:
     dataset = described(unlabelled=("what",))
     names = ("sit_s1_v1", "sit_s1_v2", "wave_s1_v1", "wave_s1_v2", "what_s1_v1", "what_s1_v2", "sit_s2_v1")
@@ -123,7 +164,7 @@ def test_a_view_for_validation_is_not_used_in_training_not_even_without_labels()
     )
     assert set(made.split.validation) == {"sit_s1_v2", "wave_s1_v2"}
     assert made.split.unlabelled == ("what_s1_v1",)
-    assert made.warnings == ("1 clip without a label on the side of test or validation: not used",)
+    assert made.warnings == ("1 clip without a label outside of the training set: not used",)
     only = {name: key for name, key in clips.items() if name not in made.split.validation}
     with pytest.raises(PspError, match="--validation view=2: selects no training clip"):
         make_split(dataset, only, "0" * 64, SplitRequest(ratio=1.0, protocol="subjects", validation="view=2"))
@@ -132,6 +173,8 @@ def test_a_view_for_validation_is_not_used_in_training_not_even_without_labels()
 def test_a_training_set_without_any_label_is_refused() -> None:
     dataset = described(unlabelled=("what",))
     clips = {name: ClipKey(label, subject) for name, label, subject in (("a", -1, 1), ("b", 0, 2))}
+    with pytest.raises(PspError, match="own: no clip has a label"):
+        make_split(dataset, {"a": clips["a"]}, "0" * 64, SplitRequest(ratio=0.5, protocol="subjects"))
     with pytest.raises(PspError, match="protocol subjects: no training clip has a label"):
         make_split(dataset, clips, "0" * 64, SplitRequest(ratio=0.5, protocol="subjects"))
 
@@ -143,7 +186,7 @@ def test_prepare_keeps_clips_without_a_label_and_split_puts_them_into_the_pool(p
         assert store.manifest.counts.unlabelled == 12
         assert store.clip(sorted(without)[0]).class_name == ""
     told = prepared("split", "--count", 2)
-    assert "4 clips without a label on the side of test or validation: not used" in told.err
+    assert "4 clips without a label outside of the training set: not used" in told.err
     split = Split.load(Path("splits/own-views-k2-s0.json"))
     assert {part: len(getattr(split, part)) for part in SPLIT_PARTS} == {
         "labelled": 4, "unlabelled": 12 + 8, "validation": 0, "test": 8

@@ -226,21 +226,23 @@ def fold(number: int, top1: float, draw: int = 0, **other: object) -> Scores:
     )  # fmt: skip
 
 
-def test_the_folds_of_leave_one_out_are_one_group_with_the_mean_over_all_label_splits(tmp_path: Path) -> None:
-    runs = {"a": fold(2, 0.25), "b": fold(1, 0.5), "c": fold(1, 1.0, 1), "d": fold(2, 0.5, 1)}
+def test_folds_of_leave_one_out_are_one_group_and_each_has_equal_weight(tmp_path: Path) -> None:
+    runs = {"a": fold(2, 0.25), "b": fold(1, 0.5), "c": fold(1, 1.0, 1)}
     found = table(tmp_path, runs)
     (group,) = found.groups
-    assert group.draws == ("loso-1 seed 0", "loso-2 seed 0", "loso-1 seed 1", "loso-2 seed 1")
-    assert group.measures["top1"].values == (0.5, 0.25, 1.0, 0.5)
-    assert group.measures["top1"].mean == 0.5625
+    assert group.draws == ("loso-1", "loso-2")
+    # The mean of 0.5 and 1.0 counts as much as the 0.25 of the other fold.
+    assert group.measures["top1"].values == (0.75, 0.25)
+    assert (group.measures["top1"].mean, len(group.runs)) == (0.5, 3)
     assert (found.protocol, found.folds, found.clips) == ("loso", ("loso-1", "loso-2"), 300)
-    assert found.warnings == ()
+    assert found.warnings == (
+        "5 %, psp/fast: the folds have different numbers of runs, whose means count once",
+    )
     assert markdown(found).startswith(
-        "ucla, loso (2 folds), 300 test clips, last checkpoint; in %, mean ± standard deviation over folds and "
-        "label splits."
+        "ucla, loso (2 folds), 300 test clips, last checkpoint; in %, mean ± standard deviation over folds."
     )
     assert [run.split_name for run in sibling_runs(collect_scores([tmp_path / "runs" / "a"])[0])] == [
-        "loso-2 seed 0", "loso-1 seed 0", "loso-1 seed 1", "loso-2 seed 1"
+        "loso-2 seed 0", "loso-1 seed 0", "loso-1 seed 1"
     ]  # fmt: skip
 
 
@@ -250,8 +252,17 @@ def test_differences_are_paired_by_fold_and_a_missing_fold_gives_warnings(tmp_pa
     assert found.differences[0].measures["top1"].values == (-0.25,)
     assert found.warnings == (
         "5 %, supervised/fast: no run of loso-1, which other groups have",
-        "5 %, psp/fast against supervised/fast: over the 1 common label split, without loso-1 seed 0",
+        "5 %, psp/fast against supervised/fast: over the 1 common fold, without loso-1",
     )
+
+
+def test_the_gap_of_folds_is_that_of_the_folds_that_all_three_methods_have(tmp_path: Path) -> None:
+    runs = {"a1": fold(1, 0.75), "a2": fold(2, 0.25)}
+    runs |= {f"s{n}": fold(n, 0.5, method="supervised") for n in (1, 2)}
+    runs |= {"all": fold(1, 1.0, method="supervised", ratio=1.0)}
+    found = table(tmp_path, runs, "supervised")
+    # Fold 1: from 0.5 to 1.0, of which 0.75 is half.
+    assert [one.closed for one in found.differences] == [0.5]
 
 
 def test_the_runs_of_a_fold_have_the_same_clips_and_other_protocols_are_rejected(tmp_path: Path) -> None:

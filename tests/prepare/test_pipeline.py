@@ -247,7 +247,7 @@ def test_replacing_a_dataset_by_other_recordings_is_said(raw, tmp_path):
     start = f"{tmp_path / 'u.h5'}: the new dataset (11 clips) replaces the one prepared with 12 clips; runs trained"
     assert said().startswith(start)
     write_ucla_clip(raw, Path(names[1]).stem, np.random.default_rng(5).normal(size=(8, 20, 3)))
-    assert "replaced by other recordings of the same names; runs trained" in said()
+    assert "replaced by other recordings or labels of the same names; runs trained" in said()
     assert said() == ""
 
 

@@ -105,7 +105,7 @@ def test_report_gives_the_mean_over_label_splits_of_one_configuration(run):
     )
     other.save(run.parent / "another" / "scores.json")
     text = report_page(run, scores, told[0])
-    assert "2 runs in the same folder that differ only in the label split" in text
+    assert "2 label splits of the same method in the same folder" in text
     assert f"{100 * scores.top1 + 5:.1f} ± 7.1</span>" in text
     assert re.search(r'<i class=strong style="[^"]*" title="label split 0: ', text)
     assert f'title="label split 1: {100 * other.top1:.1f} %"' in text

@@ -133,6 +133,10 @@ def make_split(
         PspError: The protocol or view does not exist, or is a leave-one-out protocol without a value; the training or
             test set is empty; a class has too few clips; no clip would be labelled.
     """
+    if clips and not labels_of(clips):
+        raise PspError(
+            f"{dataset.name}: no clip has a label", fix="Give labels to some clips, and prepare again."
+        )
     protocols = choose_protocols(dataset, clips, request.protocol, request.test_view)
     if len(protocols) > 1:
         names = ", ".join(one.name for one in protocols[:3])
@@ -179,7 +183,7 @@ def make_split(
     unused = [name for name, key in clips.items() if key.label == NO_LABEL and name not in used]
     if unused:
         warnings.append(
-            f"{counted(len(unused), 'clip')} without a label on the side of test or validation: not used"
+            f"{counted(len(unused), 'clip')} without a label outside of the training set: not used"
         )
     return MadeSplit(split, how, per_class, len(performances), tuple(warnings))
 
@@ -262,7 +266,7 @@ def _sides(
             continue
         found, expected = f"{counted(len(clips), 'clip')} in the dataset", f"clips for {part}"
         if isinstance(rule := protocol.rule, FieldProtocol):
-            there = sorted({getattr(key, rule.field) for key in clips.values()})
+            there = sorted({getattr(key, rule.field) for key in clips.values()} - {-1})
             values = rule.train if part == "training" else rule.test
             wanted = "any other" if values is None else ", ".join(map(str, values))
             found = f"{rule.field}s {', '.join(map(str, there)) or 'none'} in the dataset"

@@ -81,20 +81,20 @@ def leave_one_out_of(dataset: DatasetDescription, protocol: str) -> str | None:
 def divide(dataset: DatasetDescription, protocol: NamedProtocol, clips: Clips) -> tuple[set[str], set[str]]:
     """The names of the training clips and of the test clips; either may be empty.
 
-    Clips without a label are training clips if the protocol is a random share, or if they lack the field that divides
-    training and test. They are never test clips.
+    Clips without a label are never test clips. They are training clips, too, if the protocol is a random share, if they
+    lack the field that divides training and test, or if they are in neither of two lists.
     """
     train, test = _sides(dataset, protocol, clips)
     unlabelled = {name for name, key in clips.items() if key.label == NO_LABEL}
-    return train | {name for name in unlabelled if _has_no_side(protocol, clips[name])}, test - unlabelled
+    return train | {name for name in unlabelled if _is_free(protocol, name, clips[name])}, test - unlabelled
 
 
-def _has_no_side(protocol: NamedProtocol, key: ClipKey) -> bool:
-    """Whether the protocol says nothing about the clip without a label that has ``key``."""
+def _is_free(protocol: NamedProtocol, name: str, key: ClipKey) -> bool:
+    """Whether the protocol leaves open where the clip without a label is used."""
     rule = protocol.rule
-    return isinstance(rule, ShareProtocol) or (
-        isinstance(rule, FieldProtocol) and getattr(key, rule.field) == -1
-    )
+    if isinstance(rule, ListProtocol):
+        return rule.test_clips is not None and name not in rule.test_clips
+    return isinstance(rule, ShareProtocol) or getattr(key, rule.field) == -1
 
 
 def _sides(dataset: DatasetDescription, protocol: NamedProtocol, clips: Clips) -> tuple[set[str], set[str]]:
@@ -155,7 +155,10 @@ def _expanded(dataset: DatasetDescription, clips: Clips, name: str, rule: Protoc
     if not isinstance(rule, LeaveOneOut):
         return [NamedProtocol(name, rule)]
     field = rule.leave_one_out
-    numbers = sorted({getattr(key, field) for key in clips.values()} - {-1})
+    there = sorted({getattr(key, field) for key in clips.values()} - {-1})
+    # A value that only clips without a label have is no fold: its test set would be empty.
+    labelled = {getattr(key, field) for key in clips.values() if key.label != NO_LABEL}
+    numbers = [number for number in there if number in labelled] or there
     texts = [dataset.value(field, number) for number in numbers]
     safe = [re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in texts]
     longest = max(map(len, safe), default=0) + len(f"{name}-")
@@ -163,6 +166,7 @@ def _expanded(dataset: DatasetDescription, clips: Clips, name: str, rule: Protoc
         safe = [str(number) for number in numbers]
     # A class is named by a value of its label, other fields by their number.
     values: list[int | str] = [*numbers]
+    unlabelled = tuple(number for number in there if number not in numbers)
     if field == "label":
         values = [next(value for value, label in dataset.labels.items() if label == n) for n in numbers]
     return [
@@ -170,7 +174,7 @@ def _expanded(dataset: DatasetDescription, clips: Clips, name: str, rule: Protoc
             f"{name}-{text}",
             FieldProtocol(
                 field=field,
-                train=tuple(other for other in values if other != value) or (value,),
+                train=(*(other for other in values if other != value), *unlabelled) or (value,),
                 test=(value,),
                 label_counts=rule.label_counts,
             ),

@@ -52,7 +52,7 @@ class ValidationRule:
         else:
             field = _FIELDS[self.kind]
             taken = {name for name, key in train.items() if getattr(key, field) in self.values}
-            seen = sorted({getattr(key, field) for key in train.values()})
+            seen = sorted({getattr(key, field) for key in train.values()} - {-1})
             there = f"{self.kind}s {', '.join(map(str, seen))} in the training set"
         has_labels = any(train[name].label != NO_LABEL for name in taken)
         if not has_labels or len(taken) == len(train):

@@ -125,7 +125,8 @@ class PysklReader:
             raise RawFormatError("name", f"{where}: frame_dir", repr(stem), f"a clip name ({OTHER_NAME})")
         if key.label != label:
             found = "no label" if label == NO_LABEL else str(label)
-            raise RawFormatError("label", f"{where}: label", found, f"{key.label}, as in the name {stem}")
+            expected = "no label" if key.label == NO_LABEL else str(key.label)
+            raise RawFormatError("label", f"{where}: label", found, f"{expected}, as in the name {stem}")
         return key
 
     def _values(self, where: str, item: dict[Any, Any]) -> NDArray[Any]:

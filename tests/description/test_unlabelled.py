@@ -73,6 +73,20 @@ def test_a_name_without_the_group_label_or_with_a_value_of_unlabelled_has_no_lab
     assert numbered("a000_s1") == ClipKey(NO_LABEL, subject=1)
 
 
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [([0], ("0",)), (0, ("0",)), ("unknown", ("unknown",)), (["unknown", 12], ("unknown", "12"))],
+)
+def test_values_of_unlabelled_need_neither_quotes_nor_a_list(given: object, values: tuple[str, ...]) -> None:
+    assert described(unlabelled=given).clips.unlabelled == values
+
+
+@pytest.mark.parametrize("given", [[True], [0.5], {"a": 1}, None, [["unknown"]]])
+def test_other_values_of_unlabelled_are_refused_with_what_is_expected(given: object) -> None:
+    with pytest.raises(ValueError, match=r"expected values of label, such as \[unknown, 0\]"):
+        described(unlabelled=given)
+
+
 def test_a_class_is_no_value_of_unlabelled() -> None:
     with pytest.raises(ValueError, match=r"clips.unlabelled: found wave, expected no value of a class"):
         described(unlabelled=("wave",))

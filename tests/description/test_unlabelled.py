@@ -167,6 +167,21 @@ def test_prepare_keeps_clips_without_a_label_and_split_puts_them_into_the_pool(p
     assert prepared("validate", "data/own.h5").out.startswith("data/own.h5: valid")
 
 
+def test_inspect_shows_clips_without_a_label(prepared: Psptool) -> None:
+    assert re.search("^without a label +12 *$", prepared("inspect", "data/own.h5").out, re.MULTILINE)
+    assert json.loads(prepared("inspect", "data/own.h5", "--json").out)["unlabelled"] == 12
+    assert re.search("^without a label +12 *$", prepared("inspect", "data/own.report.json").out, re.MULTILINE)
+    prepared("split", "--count", 2)
+    shown = prepared("inspect", "splits/own-views-k2-s0.json").out
+    assert re.search("^unlabelled +20 *$", shown, re.MULTILINE)
+
+
+def test_a_dry_run_shows_clips_without_a_label(prepared: Psptool, recordings: Path) -> None:
+    dry_run = ("prepare", "own.yaml", "--raw", recordings / "all_sqe", "--jobs", 1, "--dry-run")
+    assert re.search("^  without a label +12 *$", prepared(*dry_run).out, re.MULTILINE)
+    assert json.loads(prepared(*dry_run, "--json").out)["unlabelled"] == 12
+
+
 def test_other_tools_get_no_clip_without_a_label_in_their_lists(prepared: Psptool) -> None:
     told = prepared("export-data", "--format", "pyskl", "--out", "own.pkl")
     assert "12 clips without a label: in no list" in told.out + told.err

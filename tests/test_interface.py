@@ -286,6 +286,12 @@ def test_wrong_predictions_are_refused_by_name(here: Path, change, message: str)
     assert not Path("scores/wrong.json").exists()
 
 
+@pytest.mark.parametrize("seed", [1.5, "1", -1, True])
+def test_scores_have_no_seed_that_is_no_integer(seed: object) -> None:
+    with pytest.raises(psptool.PspError, match=f"seed: found {seed!r}, expected an integer of at least 0"):
+        psptool.score("none.h5", "none.json", {}, method="stgcn", seed=seed)  # type: ignore[arg-type]
+
+
 def test_settings_of_any_kind_reach_the_training(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

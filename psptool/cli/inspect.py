@@ -99,6 +99,10 @@ def _rows(values: Mapping[str, Any]) -> list[tuple[str, object]]:
     for key, value in values.items():
         if key in _LISTS or key == "top_classes" or key.endswith("_by_reason") or value is None:
             continue
+        # In a split, the unlabelled clips are those whose label is not used.
+        if key == "unlabelled" and "labelled" not in values:
+            rows += [("without a label", value)] if value else []
+            continue
         # Dotted keys are those of the file, as in --set.
         rows += [
             (
@@ -141,6 +145,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "quarantined": counts.quarantined,
         "skipped": counts.skipped,
         "duplicates": counts.duplicates,
+        "unlabelled": counts.unlabelled,
         "interpolated_joints": counts.interpolated_joints,
         "unscaled": counts.unscaled,
         "topology": manifest.topology.name,

@@ -24,6 +24,7 @@ from psptool.cli.progress import ProgressReport
 from psptool.cli.split import suggest_split
 from psptool.common.errors import PspError
 from psptool.common.text import counted
+from psptool.skeletons.keys import NO_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -230,6 +231,7 @@ def _indented(left_out: Sequence[LeftOut]) -> list[tuple[str, object]]:
 
 def _tell_estimate(found: Estimate, as_json: bool) -> None:
     gathered = found.raw_input
+    unlabelled = sum(copies[0].key.label == NO_LABEL for copies in gathered.clips)
     warn_of_lost(_lost(gathered.skipped))
     if as_json:
         say_json(
@@ -239,6 +241,7 @@ def _tell_estimate(found: Estimate, as_json: bool) -> None:
                 "dataset": gathered.dataset.name,
                 "read": gathered.found,
                 "clips": len(gathered.clips),
+                "unlabelled": unlabelled,
                 "skipped_by_reason": _reasons(gathered.skipped),
                 "raw_bytes": gathered.raw_bytes,
                 "file_bytes": found.file_bytes,
@@ -249,6 +252,7 @@ def _tell_estimate(found: Estimate, as_json: bool) -> None:
         )
         return
     rows: list[tuple[str, object]] = [("read", gathered.found), ("to prepare", len(gathered.clips))]
+    rows += [("  without a label", unlabelled)] if unlabelled else []
     rows += [("skipped", len(gathered.skipped)), *_indented(gathered.skipped)]
     rows += [(f"malformed, of {found.sample} tried", found.quarantined)]
     rows += [("raw files, MB", round(gathered.raw_bytes / 1e6, 1))]

@@ -51,11 +51,14 @@ def score_predictions(
         out: The file to write; named by split and method, in ``scores/``, if None.
 
     Raises:
-        PspError: A test clip has no prediction, a prediction is of another clip or not of the dataset's classes, the
-            split is not one of the dataset, or a file cannot be read or written.
+        PspError: The method is no name, the seed no number of at least 0; a test clip has no prediction, a prediction
+            is of another clip or not of the dataset's classes, the split is not one of the dataset, or a file cannot
+            be read or written.
     """
     if not isinstance(method, str) or not _METHOD.fullmatch(method):
         raise PspError("method", f"{method!r:.60}", "a name of letters, digits and _ . + - without spaces")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise PspError("seed", f"{seed!r:.60}", "an integer of at least 0, or None")
     if not isinstance(predictions, Mapping):
         raise PspError("predictions", type(predictions).__name__, "a mapping from clip names")
     split = Split.load(split_path)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 import regex
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from psptool.common.errors import PspError, suggest
@@ -45,14 +45,25 @@ class ClipNames(Strict):
     )
     unlabelled: tuple[str, ...] = Field(
         (),
-        description="Values of `label` for clips whose class is unknown. Clips whose label is empty in the table, and "
-        "clips whose name matches the pattern without its group label, have no label either",
+        description="Values of `label` for clips whose class is unknown; in YAML also a single value. Clips whose "
+        "label is empty in the table, and clips whose name matches the pattern without its group label, have no label "
+        "either",
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="Columns of the table by their meaning: file, name, label, subject, camera, setup, repetition, "
         "first, last; by default those names",
     )
+
+    @field_validator("unlabelled", mode="before")
+    @classmethod
+    def _unlabelled_values(cls, value: Any) -> Any:
+        """In YAML, a number needs no quotes, and a single value no list; but an unquoted no is a truth value."""
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        if bad := [one for one in values if isinstance(one, bool) or not isinstance(one, (str, int))]:
+            fix = "Put each value in quotes."
+            refuse([Problem("", short(bad[0]), "values of label, such as [unknown, 0]", fix)])
+        return tuple(map(str, values))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

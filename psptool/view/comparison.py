@@ -24,7 +24,6 @@ from psptool.evaluation.rendering import (
     unit,
 )
 from psptool.evaluation.table import RunScores, grouped
-from psptool.schemas.scores import Scores
 from psptool.schemas.table import Difference, Group, ScoreTable
 from psptool.view.charts import DotChart, Dots, dot_chart
 from psptool.view.page import Table, render, table
@@ -145,7 +144,7 @@ def _matrices(members: _Members) -> list[tuple[str, Markup]]:
     if len(members) > MATRICES:
         return []
     return [
-        (f"{labels}, {name}", Markup(confusion_svg(_summed_confusion(runs), _class_names(runs[0].scores))))
+        (f"{labels}, {name}", Markup(confusion_svg(_summed_confusion(runs), _class_names(runs))))
         for (labels, name), runs in members.items()
     ]
 
@@ -156,13 +155,18 @@ def _summed_confusion(runs: Sequence[RunScores]) -> NDArray[np.integer]:
     return counts
 
 
-def _class_names(scores: Scores) -> list[str]:
-    """A name for each row of the confusion matrix; scores have names only of classes with test clips."""
-    named = iter(scores.per_class)
-    return [
-        next(named, f"class {number}") if any(row) else f"class {number}"
-        for number, row in enumerate(scores.confusion, 1)
-    ]
+def _class_names(runs: Sequence[RunScores]) -> list[str]:
+    """A name for each row of the summed confusion matrix.
+
+    Scores have names only of classes with test clips, and the test clips of some runs may lack a class.
+    """
+    names = [f"class {number}" for number in range(1, len(runs[0].scores.confusion) + 1)]
+    for run in reversed(runs):  # the first run with a name decides
+        named = iter(run.scores.per_class)
+        for label, row in enumerate(run.scores.confusion):
+            if any(row):
+                names[label] = next(named, names[label])
+    return names
 
 
 def _budget(found: ScoreTable) -> Table:

@@ -75,6 +75,20 @@ def test_a_name_without_the_group_label_or_with_a_value_of_unlabelled_has_no_lab
     assert numbered("a000_s1") == ClipKey(NO_LABEL, subject=1)
 
 
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [([0], ("0",)), (0, ("0",)), ("unknown", ("unknown",)), (["unknown", 12], ("unknown", "12"))],
+)
+def test_values_of_unlabelled_need_neither_quotes_nor_a_list(given: object, values: tuple[str, ...]) -> None:
+    assert described(unlabelled=given).clips.unlabelled == values
+
+
+@pytest.mark.parametrize("given", [[True], [0.5], {"a": 1}, None, [["unknown"]]])
+def test_other_values_of_unlabelled_are_refused_with_what_is_expected(given: object) -> None:
+    with pytest.raises(ValueError, match=r"expected values of label, such as \[unknown, 0\]"):
+        described(unlabelled=given)
+
+
 def test_a_class_is_no_value_of_unlabelled() -> None:
     with pytest.raises(ValueError, match=r"clips.unlabelled: found wave, expected no value of a class"):
         described(unlabelled=("wave",))
@@ -194,6 +208,21 @@ def test_prepare_keeps_clips_without_a_label_and_split_puts_them_into_the_pool(p
     assert len(without & {*split.unlabelled}) == 8
     assert "identical" in prepared("split", "--check", "splits/own-views-k2-s0.json").out
     assert prepared("validate", "data/own.h5").out.startswith("data/own.h5: valid")
+
+
+def test_inspect_shows_clips_without_a_label(prepared: Psptool) -> None:
+    assert re.search("^without a label +12 *$", prepared("inspect", "data/own.h5").out, re.MULTILINE)
+    assert json.loads(prepared("inspect", "data/own.h5", "--json").out)["unlabelled"] == 12
+    assert re.search("^without a label +12 *$", prepared("inspect", "data/own.report.json").out, re.MULTILINE)
+    prepared("split", "--count", 2)
+    shown = prepared("inspect", "splits/own-views-k2-s0.json").out
+    assert re.search("^unlabelled +20 *$", shown, re.MULTILINE)
+
+
+def test_a_dry_run_shows_clips_without_a_label(prepared: Psptool, recordings: Path) -> None:
+    dry_run = ("prepare", "own.yaml", "--raw", recordings / "all_sqe", "--jobs", 1, "--dry-run")
+    assert re.search("^  without a label +12 *$", prepared(*dry_run).out, re.MULTILINE)
+    assert json.loads(prepared(*dry_run, "--json").out)["unlabelled"] == 12
 
 
 def test_other_tools_get_no_clip_without_a_label_in_their_lists(prepared: Psptool) -> None:

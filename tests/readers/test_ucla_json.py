@@ -14,6 +14,7 @@ from psptool.formats.readers.making import make_readers
 from psptool.formats.readers.sources import find_clips, read_clip
 from psptool.formats.readers.ucla import MAX_JSON_BYTES, UclaJsonReader
 from psptool.schemas.description import DatasetDescription
+from psptool.skeletons.keys import NO_LABEL
 from tests.builtin import UCLA
 
 from . import raw
@@ -127,6 +128,17 @@ def test_a_malformed_file_names_the_key_and_what_stood_there(
     assert caught.value.where == FILE + place
     assert found in str(caught.value.found)
     assert caught.value.expected
+
+
+def test_a_clip_whose_class_is_unknown_may_have_any_label_in_its_file() -> None:
+    clips = {**UCLA.clips.model_dump(), "unlabelled": ["7"]}
+    dataset = DatasetDescription.model_validate({**UCLA.model_dump(), "clips": clips})
+    (reader, _) = make_readers(dataset)
+    name = "a07_s02_e03_v01"
+    blob = raw.ucla_json(file_name=name, label=7)
+    assert reader.parse(*raw.source_of(reader, {f"all_sqe/{name}.json": blob})).key.label == NO_LABEL
+    with pytest.raises(RawFormatError, match="label"):
+        reader.parse(*raw.source_of(reader, {FILE: raw.ucla_json(label=7)}))
 
 
 def test_a_number_of_a_million_digits_takes_no_time() -> None:

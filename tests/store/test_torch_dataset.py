@@ -126,3 +126,19 @@ def test_a_pickled_dataset_is_not_opened_from_a_replaced_file(path):
         pickle.loads(pickled)
     with pytest.raises(PspError, match="closed"):
         pickle.dumps(store)
+
+
+def test_a_torch_dataset_does_not_read_other_clips_from_a_replaced_file(path):
+    dataset = ClipDataset(path, NAMES[:1])
+    path.unlink()
+    write_ucla(path, [make_clip(name, 7) for name in NAMES])
+    with pytest.raises(PspError, match="content differs"):
+        dataset[0]
+
+
+def test_a_torch_dataset_of_a_relative_path_is_read_in_another_working_directory(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(path.parent)
+    dataset = ClipDataset(path.name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert int(dataset[2].label) == 9

@@ -6,7 +6,7 @@ from psptool.evaluation.table import RunScores, build_table, collect_scores
 from psptool.view.charts import Dots, axis_ticks, dot_chart
 from psptool.view.comparison import table_page
 
-from ..evaluate.test_table import OLD, scores
+from ..evaluate.test_table import OLD, fold, scores
 from .test_page import macro
 
 
@@ -100,6 +100,19 @@ def test_class_accuracies_and_confusions_are_over_all_runs_of_a_group(tmp_path):
     assert "sit predicted as stand: 4 of 8" in text
     assert re.search(r'<tr><td>sit</td>\s*<td class="number[^>]*>50.0</td>', text)
     assert re.search(r'<tr><td>stand</td>\s*<td class="number[^>]*>75.0</td>', text)
+
+
+def test_a_class_without_test_clips_in_the_first_run_has_its_name_from_another(tmp_path):
+    counts = {"a": ((0, 0, 0), (0, 3, 1), (0, 0, 2)), "b": ((2, 1, 0), (0, 0, 0), (0, 1, 2))}
+    named = {"a": ("sit", "stand"), "b": ("walk", "stand")}
+    runs = {
+        name: fold(n, 0.5, confusion=counts[name], per_class=dict.fromkeys(named[name], 0.5))
+        for n, name in enumerate(counts, 1)
+    }
+    text = page_of(tmp_path, runs)
+    assert "walk predicted as sit: 1 of 3" in text
+    assert "sit predicted as stand: 1 of 4" in text
+    assert "stand predicted as sit: 1 of 5" in text
 
 
 def test_names_from_scores_never_become_markup(tmp_path):

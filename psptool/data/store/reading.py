@@ -251,7 +251,7 @@ class Store:
     def __reduce__(self) -> tuple[Callable[[Path, str], Store], tuple[Path, str]]:
         if not self._file:
             raise PspError(f"{self.path}: a closed dataset cannot be pickled", fix="Open it again.")
-        return _reopen, (self.path.absolute(), self.manifest.fingerprints.content)
+        return reopen_store, (self.path.absolute(), self.manifest.fingerprints.content)
 
     def __iter__(self) -> Iterator[StoredClip]:
         """The clips in the order of `names`."""
@@ -442,8 +442,12 @@ def open_store(path: str | os.PathLike[str], *, locked: bool = True) -> Store:
         raise
 
 
-def _reopen(path: Path, content: str) -> Store:
-    """Open the dataset that was pickled.
+def reopen_store(path: Path, content: str) -> Store:
+    """Open a dataset that was open before, perhaps in another process.
+
+    Args:
+        path: The file.
+        content: Its content fingerprint.
 
     Raises:
         PspError: As `open_store`; or the file was replaced by one with other content.

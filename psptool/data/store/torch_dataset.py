@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from psptool.common.errors import PspError
-from psptool.data.store.reading import Store, StoredClip, open_store
+from psptool.data.store.reading import Store, StoredClip, open_store, reopen_store
 
 
 class ClipTensors(NamedTuple):
@@ -79,8 +79,9 @@ class ClipDataset(Dataset[ClipTensors]):
         for argument, value in {"frames": frames, "persons": persons}.items():
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise PspError(argument, repr(value), "a number of at least 1, or None")
-        self.path, self.frames, self.persons = Path(path), frames, persons
-        with open_store(self.path) as store:
+        # Absolute, because the file is opened again, perhaps in another working directory.
+        self.path, self.frames, self.persons = Path(path).absolute(), frames, persons
+        with open_store(path) as store:
             chosen = store.names if names is None else names
             self.indices = tuple(store.index(name) for name in chosen)
             self.manifest = store.manifest
@@ -118,5 +119,6 @@ class ClipDataset(Dataset[ClipTensors]):
     def _store(self) -> Store:
         # An HDF5 handle is invalid after a fork, so a worker must not use its parent's.
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), open_store(self.path))
+            # The indices are those of the clips in the file as it was.
+            self._opened = (os.getpid(), reopen_store(self.path, self.manifest.fingerprints.content))
         return self._opened[1]

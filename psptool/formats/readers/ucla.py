@@ -34,7 +34,7 @@ from psptool.formats.readers.text import (
 )
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription, UclaFormat
-from psptool.skeletons.keys import UNNAMED, ClipKey
+from psptool.skeletons.keys import NO_LABEL, UNNAMED, ClipKey
 
 MAX_JSON_BYTES = 4 * 2**20
 """Maximum size of a JSON file: 100 times the mean clip. Parsed JSON takes up to 25 times its size in memory."""
@@ -251,11 +251,15 @@ def _require_skeletons(file: FileRef, content: dict[str, Any]) -> None:
 
 
 def _check_keys(source: ClipSource, file: FileRef, content: dict[str, Any], has_labels: bool) -> None:
-    """Check that all keys exist, and that ``file_name`` and ``label`` agree with the clip's name."""
+    """Check that all keys exist, and that ``file_name`` and ``label`` agree with the clip's name.
+
+    The label of a clip whose class is unknown may be anything.
+    """
     _require_skeletons(file, content)
     if not content.keys() >= set(_KEYS):
         raise RawFormatError("keys", str(file), excerpt(sorted(content)), ", ".join(_KEYS))
-    label = source.key.label + 1 if has_labels else content["label"]
+    has_label = has_labels and source.key.label != NO_LABEL
+    label = source.key.label + 1 if has_label else content["label"]
     for key, expected in (("file_name", source.name), ("label", label)):
         if type(content[key]) is not type(expected) or content[key] != expected:
             raise RawFormatError(

@@ -33,12 +33,16 @@ def title(table: ScoreTable) -> str:
 
 def splits(table: ScoreTable) -> str:
     """What mean and standard deviation are computed over."""
-    return "folds" if table.folds else "label splits"
+    return f"{_unit_kind(table)}s"
 
 
 def unit(table: ScoreTable, name: str) -> str:
     """Name of a label split or fold with its kind, such as ``label split 0``."""
-    return f"{'fold' if table.folds else 'label split'} {name}"
+    return f"{_unit_kind(table)} {name}"
+
+
+def _unit_kind(table: ScoreTable) -> str:
+    return "fold" if table.folds else "label split"
 
 
 def measure_title(measure: str) -> str:
@@ -96,8 +100,7 @@ def difference_rows(table: ScoreTable) -> tuple[list[str], list[list[str]]]:
 
 def difference_title(table: ScoreTable) -> str:
     """How the differences are computed."""
-    kind = "fold" if table.folds else "label split"
-    text = f"Paired by {kind}: mean difference in percentage points ± standard error"
+    text = f"Paired by {_unit_kind(table)}: mean difference in percentage points ± standard error"
     if any(found.closed is not None for found in table.differences):
         text += (
             f"; {GAP}: share of the top-1 gap between the method in column 'against' "

@@ -62,6 +62,11 @@ class RunScores:
         return str(scores.draw) if scores.leave_one_out is None else f"{scores.protocol} seed {scores.draw}"
 
     @property
+    def unit_kind(self) -> str:
+        """What counts once in means, as a word."""
+        return "label split" if self.scores.leave_one_out is None else "fold"
+
+    @property
     def unit_key(self) -> str:
         """Identifier of what counts once in means: the label split, or the fold of leave-one-out."""
         return self.split_key if self.scores.leave_one_out is None else str(self.scores.protocol)
@@ -407,7 +412,7 @@ def _differences(
         title = f"{labels}, {name} against {base}"
         other = members.get((labels, base), ())
         own_units, other_units = _unit_names(group_runs), _unit_names(other)
-        noun = "label split" if group_runs[0].scores.leave_one_out is None else "fold"
+        noun = group_runs[0].unit_kind
         common = [unit for unit in own_units if unit in other_units]
         if not common:
             warnings.append(f"{title}: no common {noun}, so no difference")
@@ -428,7 +433,7 @@ def _differences(
 def _seed_warnings(title: str, group_runs: Sequence[RunScores], other: Sequence[RunScores]) -> list[str]:
     """A warning if the training seeds of a pair differ, because then more than the configuration differs."""
     names, other_names = _unit_names(group_runs), _unit_names(other)
-    noun = "label split" if group_runs[0].scores.leave_one_out is None else "fold"
+    noun = group_runs[0].unit_kind
 
     def seeds(runs: Sequence[RunScores], unit: str) -> set[int]:
         return {run.scores.seed for run in runs if run.unit_key == unit}

@@ -21,7 +21,7 @@ from psptool.data.store.reading import open_store
 from psptool.evaluation import table as tables
 from psptool.evaluation.api import EvaluatedClips
 from psptool.evaluation.confusion import FEW_CLASSES, confusion_svg
-from psptool.evaluation.rendering import cell, measure_title, unit
+from psptool.evaluation.rendering import cell, measure_title, splits, unit
 from psptool.evaluation.scoring import softmax
 from psptool.schemas.base import flat
 from psptool.schemas.run import Provenance, RunConfig
@@ -116,9 +116,8 @@ def _splits(run: Path, scores: Scores) -> Mapping[str, Any]:
         for measure, spread in group.measures.items()
         if measure not in scores.redundant
     ]
-    kind = "folds" if found.folds else "label splits"
     text = (
-        f"{len(group.draws)} {kind} of the same method in the same folder. That of this run is outlined. "
+        f"{len(group.draws)} {splits(found)} of the same method in the same folder. That of this run is outlined. "
         "The vertical line is the mean, the band is mean ± standard deviation."
     )
     return {"text": text, "chart": dot_chart(rows), "warnings": found.warnings}

@@ -179,8 +179,7 @@ def make_split(
     )
     per_class = (min(sizes.values()), max(sizes.values()))
     warnings = _warnings(dataset, sizes, labels_of(test))
-    used = {*pool, *split.validation, *test}
-    unused = [name for name, key in clips.items() if key.label == NO_LABEL and name not in used]
+    unused = [name for name, key in clips.items() if key.label == NO_LABEL and name not in pool]
     if unused:
         warnings.append(
             f"{counted(len(unused), 'clip')} without a label outside of the training set: not used"

@@ -35,9 +35,9 @@ from psptool.common.errors import PspError, choice
 from psptool.common.version import __version__
 
 if TYPE_CHECKING:
+    from psptool.data.batches.clip_dataset import ClipDataset
     from psptool.data.splits.making import MadeSplit
     from psptool.data.store.reading import Store
-    from psptool.data.store.torch_dataset import ClipDataset
     from psptool.evaluation.external import Predicted
     from psptool.evaluation.loaded import LoadedModel
     from psptool.preparation.pipeline import Preparation
@@ -71,7 +71,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "ClipDataset":
-        from psptool.data.store.torch_dataset import ClipDataset
+        from psptool.data.batches.clip_dataset import ClipDataset
 
         return ClipDataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

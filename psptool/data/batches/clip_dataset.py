@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from psptool.common.errors import PspError
+from psptool.data.batches.sampling import uniform_frames
 from psptool.data.store.reading import Store, StoredClip, open_store, reopen_store
 
 
@@ -108,8 +109,8 @@ class ClipDataset(Dataset[ClipTensors]):
         """The requested frames and persons of an array (M, T, ...) of the clip."""
         if self.frames is not None:
             visible = np.flatnonzero(clip.present.any(axis=0))
-            # The formula of psptool.data.batches.sampling.uniform_frames.
-            values = values[:, visible[np.arange(self.frames) * len(visible) // self.frames]]
+            chosen = uniform_frames(torch.tensor([len(visible)]), self.frames)[0].numpy()  # (T,)
+            values = values[:, visible[chosen]]
         if self.persons is not None:
             values = values[: self.persons]
             missing = self.persons - len(values)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from psptool.common.errors import PspError
+from psptool.data.batches.clip_dataset import ClipDataset
 from psptool.data.batches.sampling import uniform_frames
 from psptool.data.store.reading import open_store
-from psptool.data.store.torch_dataset import ClipDataset
 from tests.stores import make_clip, write_ucla
 
 NAMES = ["a01_s01_e00_v01", "a02_s01_e00_v02", "a12_s03_e01_v03"]

@@ -57,7 +57,8 @@ NOT_PLAIN = (yaml.YAMLError, RecursionError, ValueError)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 for booleans and numbers: ``off`` is a string and 1e-3 a number, unlike in YAML 1.1.
+    """YAML 1.2 for booleans and numbers, which are decimal: ``off`` is a string, 1e-3 a number and 010 ten, unlike in
+    YAML 1.1.
 
     Without tags, anchors and aliases: a file of 700 bytes can mean a mapping of millions of keys, or one that
     contains itself.
@@ -67,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         first: [
             (tag, pattern)
             for tag, pattern in resolvers
-            if not tag.endswith(("bool", "float", "timestamp", "merge", "value"))
+            if not tag.endswith(("bool", "int", "float", "timestamp", "merge", "value"))
         ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -105,7 +106,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"found an integer of {len(node.value)} characters", node.start_mark
             )
-        return super().construct_yaml_int(node)
+        return int(node.value)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
@@ -113,6 +114,7 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|false|False)$"), list("tTfF")
 )
 # The resolver added first wins: integers stay integers.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"),

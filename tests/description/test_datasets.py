@@ -79,6 +79,12 @@ def test_both_loaders_read_the_same_in_a_file_of_the_package(path: Path) -> None
     assert read_packaged(path) == read_yaml(path)
 
 
+def test_numbers_in_yaml_are_decimal_also_with_leading_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("train: [001, 008, 010, -3, +4]\ntimes: [1:30, 1_000, 0x10]\n010: clap\n")
+    assert read_yaml(path) == {"train": [1, 8, 10, -3, 4], "times": ["1:30", "1_000", "0x10"], 10: "clap"}
+
+
 def test_a_group_has_its_datasets_from_few_classes_to_many() -> None:
     assert [one.name for one in datasets_named("ntu")] == ["ntu60", "ntu120"]
     assert [one.name for one in datasets_named("ntu120")] == ["ntu120"]

@@ -267,9 +267,14 @@ def test_a_missing_joint_is_not_interpolated_across_a_gap() -> None:
     assert np.argwhere(np.isnan(clip.xyz).any(axis=-1)).tolist() == [[1, 1], [2, 1]]
 
 
-def test_without_frame_numbers_rows_are_consecutive_frames_and_empty_rows_have_no_body() -> None:
-    header, first, second, third = wide(numbers=None).splitlines(keepends=True)
-    clip = parse(header + first + b"," * 11 + b"\n" + second + third)
+@pytest.mark.parametrize("separator", [b",", b"\t"])
+@pytest.mark.parametrize("quote", [b"", b'"'])
+def test_without_frame_numbers_rows_are_consecutive_frames_and_empty_rows_have_no_body(
+    separator: bytes, quote: bytes
+) -> None:
+    header, first, second, third = wide(numbers=None).replace(b",", separator).splitlines(keepends=True)
+    first = quote + first.replace(separator, quote + separator, 1)
+    clip = parse(header + first + separator * 11 + b"\r\n" + second + b" \n" + third)
     assert (clip.frames, clip.first_frame, clip.frame.tolist()) == (4, 0, [0, 2, 3])
 
 

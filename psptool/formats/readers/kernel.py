@@ -397,9 +397,9 @@ def _text_number(data, begin, end, places, count, guess):
 def _scan_table(data, start, separator, columns, texts, counts, values, marks, rows):
     """Parse the rows of a table to ``values``: (problem, offset, number of rows, number of marked values).
 
-    Blank lines are skipped. An empty field is NaN. Numbers of up to 19 digits are converted here, with an error of up
-    to one unit in the last place of float64; any other field is marked, and its value is its byte offset. A separator
-    at the end of a row is ignored.
+    Blank lines are skipped; a line with tabs is not blank if they separate fields. An empty field is NaN. Numbers of up
+    to 19 digits are converted here, with an error of up to one unit in the last place of float64; any other field is
+    marked, and its value is its byte offset. A separator at the end of a row is ignored.
 
     Args:
         data: uint8, the bytes of the file.
@@ -418,7 +418,7 @@ def _scan_table(data, start, separator, columns, texts, counts, values, marks, r
     tab = separator == 0x09
     while place < size:
         at = place
-        while at < size and _is_blank(data[at]) and data[at] != _NEWLINE:
+        while at < size and _is_blank(data[at]) and data[at] != _NEWLINE and not (tab and data[at] == 0x09):
             at += 1
         if at == size:
             break
@@ -445,7 +445,7 @@ def _scan_table(data, start, separator, columns, texts, counts, values, marks, r
                 while stop < size and data[stop] != separator and data[stop] != _NEWLINE:
                     stop += 1
                 begin, end = at, stop
-                while begin < end and _is_blank(data[begin]) and not (tab and data[begin] == 0x09):
+                while begin < end and _is_blank(data[begin]):
                     begin += 1
                 while end > begin and _is_blank(data[end - 1]):
                     end -= 1

@@ -11,7 +11,7 @@ from psptool.common.errors import PspError
 from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.naming import KeyOf
 from psptool.formats.readers.pyskl import PACKED, PysklReader
-from psptool.formats.readers.sources import find_clips, read_clip
+from psptool.formats.readers.sources import OUTSIDE, find_clips, read_clip
 from psptool.preparation.worker import prepare_clip, tasks
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.formats import PysklOptions
@@ -217,3 +217,11 @@ def test_pickles_in_archives_and_compressed_ones_are_strays(tmp_path: Path) -> N
     assert (clips, stray.reason) == ([], PACKED)
     clips, strays = reader_of().find([FileRef("data.pkl.gz", None, 1), FileRef("other.npy", None, 1)])
     assert (clips, [stray.reason for stray in strays]) == ([], [PACKED])
+
+
+def test_a_member_with_a_path_outside_of_its_archive_does_not_hide_the_lists(tmp_path: Path) -> None:
+    saved(tmp_path, annotation())
+    pack(tmp_path / "raw.zip", {"../data.pkl": b""})
+    reader = reader_of()
+    _, (stray,) = find_clips([tmp_path], reader)
+    assert (stray.reason, reader.lists) == (OUTSIDE, {"train": (NAME,)})

@@ -75,11 +75,14 @@ def clips_among(files: list[FileRef], reader: Reader) -> tuple[list[ClipSource],
     for file in files:
         reason = _refusal(file)
         (refused[reason] if reason else readable).append(file)
-    clips, strays = reader.find(readable)
+    strays: list[Stray] = []
     for reason, some in refused.items():
         odd_clips, odd_strays = reader.find(some)
         strays += [Stray(clip.name, str(clip.files[0]), reason) for clip in odd_clips]
         strays += [Stray(stray.name, stray.source, reason) for stray in odd_strays]
+    # Last, because a reader keeps the lists of clips of the files that it searched last.
+    clips, more = reader.find(readable)
+    strays += more
     strays += _unread_archives(files, clips, strays)
     clips.sort(key=lambda clip: (clip.name, str(clip.files[0])))
     return clips, sorted(strays, key=lambda stray: (stray.name, stray.source))

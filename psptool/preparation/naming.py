@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from psptool.common.errors import PspError, cannot_read, suggest
 from psptool.common.paths import read_text, shown
@@ -85,18 +85,32 @@ def read_clip_table(description: DatasetDescription) -> list[TableRow]:
     """The rows of the description's clip table.
 
     Raises:
-        PspError: The file cannot be read, or lacks a column.
+        PspError: The file cannot be read, is not a table, or lacks a column or has it twice.
     """
     path = Path(str(description.clips.table))
     try:
         text = read_text(path, MAX_LIST).lstrip("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         raise cannot_read(path, error, "Correct clips.table of the description.") from error
-    header = text.split("\n", 1)[0]
-    separator = max(_SEPARATORS, key=header.count)
-    rows = csv.DictReader(io.StringIO(text), delimiter=separator)
+    lines = io.StringIO(text, newline=None)  # lines may end with LF, CR LF or CR
+    separator = max(_SEPARATORS, key=lines.readline().count)
+    lines.seek(0)
+    rows = csv.DictReader(lines, delimiter=separator)
     columns = {meaning: description.clips.columns.get(meaning, meaning) for meaning in _MEANINGS}
-    there = [name or "" for name in rows.fieldnames or ()]
+    try:
+        _check_columns(path, description, columns, [name or "" for name in rows.fieldnames or ()])
+        return [_row(description, row, columns, rows.line_num) for row in rows]
+    except csv.Error as error:
+        raise PspError(f"{path}, line {rows.line_num + 1}: {error}", fix="Correct the line.") from error
+
+
+_MEANINGS = ("file", "name", *FIELDS, "first", "last")
+
+
+def _check_columns(
+    path: Path, description: DatasetDescription, columns: Mapping[str, str], there: Sequence[str]
+) -> None:
+    """Check the header ``there``; ``columns`` are the names of the columns by their meaning."""
     wanted = dict.fromkeys(("file", "label", *description.clips.columns))
     missing = [meaning for meaning in wanted if columns[meaning] not in there]
     if missing:
@@ -106,33 +120,26 @@ def read_clip_table(description: DatasetDescription) -> list[TableRow]:
             " and ".join(f"{columns[meaning]!r} ({meaning})" for meaning in missing),
             suggest(columns[missing[0]], there) or "Name the columns in clips.columns of the description.",
         )
-    if ("first" in _given(columns, there)) != ("last" in _given(columns, there)):
+    if repeated := [name for name in columns.values() if there.count(name) > 1]:
+        raise PspError(
+            f"{path}: columns",
+            f"{listed(repeated)} more than once",
+            "each column once",
+            "Rename one of them.",
+        )
+    if (columns["first"] in there) != (columns["last"] in there):
         raise PspError(
             f"{path}: columns", ", ".join(there), "both first and last, or neither", "Add the other one."
         )
-    try:
-        return [
-            _row(
-                description,
-                {key: (row.get(column) or "").strip() for key, column in columns.items()},
-                rows.line_num,
-            )
-            for row in rows
-        ]
-    except csv.Error as error:
-        raise PspError(f"{path}: line {rows.line_num}: {error}", fix="Correct the line.") from error
 
 
-_MEANINGS = ("file", "name", *FIELDS, "first", "last")
-
-
-def _given(columns: Mapping[str, str], there: Sequence[str]) -> set[str]:
-    return {meaning for meaning, column in columns.items() if column in there}
-
-
-def _row(description: DatasetDescription, values: Mapping[str, str], line: int) -> TableRow:
+def _row(
+    description: DatasetDescription, row: Mapping[str | None, Any], columns: Mapping[str, str], line: int
+) -> TableRow:
+    values = {meaning: (row.get(column) or "").strip() for meaning, column in columns.items()}
     numbers: dict[str, int] = {}
-    problem = ""
+    # `csv` puts the fields without a column under None. A separator at the end of the line is no mistake.
+    problem = "more fields than columns" if any(map(str.strip, row.get(None) or ())) else ""
     for field in FIELDS:
         if values[field]:
             number = description.parse.number(field, values[field])

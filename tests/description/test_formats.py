@@ -256,6 +256,11 @@ def test_classes_without_clips_are_said_except_of_a_built_in_dataset(psptool: Ps
         ),
         ("file,label,first\nlong,walk,1\n", "expected both first and last"),
         ("file,label\nlong,walk\nlong,sit\n", "the clip name long: found also in line 2"),
+        ("file,label\rlong,jump\r", "label 'jump' is not a class"),
+        ("file,label\nlong,walk,sit\n", "clip table: more fields than columns"),
+        ("file,label,label\nlong,walk,sit\n", "columns: found label more than once"),
+        ("file," + "x" * 200_000, "line 1: field larger than field limit"),
+        ("file,label\nlong," + "x" * 200_000, "line 2: field larger than field limit"),
         (None, "cannot be read"),
     ],
 )

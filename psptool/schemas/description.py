@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -120,17 +121,16 @@ class DatasetDescription(Strict):
     @classmethod
     def _classes_by_value(cls, value: Any) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(name, (str, int)) for name in value):
-            repeated = sorted({str(name) for name in value if value.count(name) > 1})
-            fix = "Remove the repeated ones."
-            refuse(
-                [Problem("", f"{listed(repeated)} more than once", "different names", fix)]
-                if repeated
-                else []
-            )
-            return {canonical(str(name)): str(name) for name in value}
-        if isinstance(value, dict):
-            return {canonical(str(key)): name for key, name in value.items()}
-        return value
+            given: list[tuple[Any, Any]] = [(name, str(name)) for name in value]
+        elif isinstance(value, dict):
+            given = list(value.items())
+        else:
+            return value
+        keys = [canonical(str(key)) for key, _ in given]
+        if repeated := [key for key, count in Counter(keys).items() if count > 1]:
+            found = f"{listed(repeated)} more than once"
+            refuse([Problem("", found, "different values", "Remove the repeated ones.")])
+        return {key: name for key, (_, name) in zip(keys, given, strict=True)}
 
     @field_validator("missing", mode="before")
     @classmethod
@@ -308,6 +308,9 @@ def _joint_problems(given: DatasetDescription) -> Iterator[Problem]:
 def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
     if given.clips.pattern is None and given.clips.table is None and given.format.reader != "pyskl":
         yield Problem("clips", "neither pattern nor table", "one of them", "Add for example pattern.")
+    if given.clips.table is not None and given.format.reader == "pyskl":
+        fix = "Remove it, and use clips.pattern if names have other numbers."
+        yield Problem("clips.table", "a table", "none: the files have names and labels", fix)
     if given.file_joints is not None and given.format.reader == "poses":
         fix = "Remove it, and use format.joint_names where names differ."
         yield Problem("file_joints", "a list", "none: the files name their joints", fix)
@@ -373,11 +376,14 @@ def _value_problems(given: DatasetDescription, name: str, protocol: FieldProtoco
         for value in values:
             if given.number(protocol.field, value) is None:
                 names: Iterable[str] = given.clips.values.get(protocol.field, ())
+                fix = f"List names in clips.values.{protocol.field}."
                 if protocol.field == "label":
-                    names = given.classes
-                fix = suggest(str(value), list(names)) or f"List names in clips.values.{protocol.field}."
+                    names, fix = given.classes, f"The values are {listed(given.classes, 40)}."
+                fix = suggest(str(value), list(names)) or fix
                 yield Problem(f"protocols.{name}.{part}", repr(value), f"a value of {protocol.field}", fix)
-    if both := sorted(map(str, set(protocol.train) & set(protocol.test or ()))):
+    # By number: 1 and the name that is numbered 1 are the same value.
+    train = {given.number(protocol.field, value) for value in protocol.train} - {None}
+    if both := [value for value in protocol.test or () if given.number(protocol.field, value) in train]:
         yield Problem(
             f"protocols.{name}", f"{listed(both)} for both", "each value once", "Remove it from one part."
         )

@@ -73,6 +73,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda values: values["clips"].pop("pattern"),
         "clips: found neither pattern nor table",
     ),
+    "a table for clips with names and labels": (
+        lambda values: values.update(format={"reader": "pyskl"}, clips={"table": "clips.csv"}),
+        "clips.table: found a table, expected none: the files have names and labels",
+    ),
     "a pattern that is no expression": (
         put("clips", "pattern", value="(?P<label>"),
         "clips.pattern: .*regular expression",
@@ -102,6 +106,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
         "clips.values.setup",
     ),
     "a class twice": (put("classes", value=["walk", "run", "walk"]), "classes: found walk more than once"),
+    "a class number twice": (put("classes", value={1: "walk", "01": "run"}), "classes: found 1 more than once"),
     "no classes": (put("classes", value={}), "classes: found {}"),
     "a protocol of no kind": (
         put("protocols", "xsub", value={"train": [1]}),
@@ -122,6 +127,14 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a value in both parts": (
         put("protocols", "xsub", value={"field": "subject", "train": [1], "test": [1]}),
         "protocols.xsub: found 1 for both",
+    ),
+    "a value in both parts, by name and by number": (
+        put("protocols", "xview", value={"field": "camera", "train": ["front"], "test": [1]}),
+        "protocols.xview: found 1 for both",
+    ),
+    "a label that is not a class": (
+        put("protocols", "own", value={"field": "label", "train": ["jump"]}),
+        "protocols.own.train: found 'jump', expected a value of label. The values are walk, run",
     ),
     "a share of everything": (
         put("protocols", "half", value={"share": 1}),

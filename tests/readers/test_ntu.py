@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from psptool.common.errors import RawFormatError
-from psptool.formats.readers.base import RawClip
+from psptool.formats.readers.base import FileRef, RawClip
 from psptool.formats.readers.ntu import NtuReader
 
 from . import raw
@@ -184,3 +184,8 @@ def test_body_ids_cover_64_bits() -> None:
     for line, identity in ((2, 2**63 - 1), (31 - 1, -5)):
         lines[line] = f"{identity} {lines[line].split(' ', 1)[1]}"
     assert parse_lines(lines).body.tolist() == [2**63 - 1, -5]
+
+
+def test_a_file_that_is_only_a_suffix_is_no_recording_of_any_name() -> None:
+    clips, (stray,) = NtuReader(any_name=True).find([FileRef(".skeleton", None, 1)])
+    assert (clips, stray.name) == ([], ".skeleton")

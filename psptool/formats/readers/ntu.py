@@ -60,7 +60,7 @@ class NtuReader:
                 continue
             name = shown(file.name)
             stem = name[: name.lower().rindex(SUFFIXES[0])]
-            key = self.key_of(stem) or (UNNAMED if self.any_name else None)
+            key = self.key_of(stem) or (UNNAMED if self.any_name and stem else None)
             if key is None:
                 strays.append(Stray(name, str(file), f"the name is not {self.names}"))
             else:

@@ -193,6 +193,12 @@ def test_a_member_whose_name_points_outside_is_a_stray_and_nothing_is_written(
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["raw.zip"]
 
 
+def test_a_folder_in_an_archive_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
+    path = raw.pack(tmp_path / "raw.zip", {f"10:30/{clip_name(1)}.skeleton": raw.ntu()})
+    (clip,), strays = find_clips([path], READER)
+    assert (clip.name, strays) == (clip_name(1), [])
+
+
 def member(path: Path) -> FileRef:
     (file,) = list_files([path])
     return file

@@ -95,7 +95,7 @@ def _refusal(file: FileRef) -> str:
     if file.archive is None:
         return ""
     parts = file.path.replace("\\", "/").split("/")
-    if ".." in parts or parts[0] == "" or ":" in parts[0]:
+    if ".." in parts or parts[0] == "" or parts[0][1:2] == ":":  # also C:, a drive of Windows
         return OUTSIDE
     return file.unread
 

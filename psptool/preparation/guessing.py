@@ -112,9 +112,8 @@ def guess(path: Path) -> Guess:
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.resolve().stem).strip("-_")[:40] or "mine"
     found = Guess({"name": name}, files=len(own))
     _look_at_one({"arrays": _arrays, "table": _table, "pyskl": _pyskl}[reader_name], own, found)
-    if reader_name != "pyskl":
+    if reader_name != "pyskl":  # pickles have names and labels, and their lists of clips are protocols
         _names(own, found)
-    if reader_name != "pyskl":  # lists in the pickles are protocols if the description has none
         found.values["protocols"] = _protocols(found.values)
     if "frame_rate" not in found.values:
         found.values["frame_rate"] = 30
@@ -233,11 +232,11 @@ def _table(file: FileRef, found: Guess) -> None:
         separator, rows = _rows(file, blob)
         head = list(islice(rows, 3))
         columns = head[0]
+        if separator != "," and any("," in text and _is_number(text) for text in head[:2][-1]):
+            options["decimal"] = ","
         if all(map(_is_number, columns)):
             _headerless(file, head, options, found)
             return
-        if separator == ";" and any("," in text for text in head[min(1, len(head) - 1)]):
-            options["decimal"] = ","
 
         def texts_of(column: int) -> Iterable[str]:
             again = islice(_rows(file, blob)[1], 1, None)
@@ -350,8 +349,8 @@ def _skeleton(
     file: FileRef, found: Guess, joints: int, channels: int, has_scores: bool, names: Sequence[str] = ()
 ) -> None:
     """The built-in skeleton with these joints, by their names or by their number; otherwise one of one's own."""
-    if joints > MOST_JOINTS:
-        raise PspError(f"{file}: joints", f"{joints:,}", f"at most {MOST_JOINTS}")
+    if not 2 <= joints <= MOST_JOINTS:
+        raise PspError(f"{file}: joints", f"{joints:,}", f"2 to {MOST_JOINTS}")
     plain = [plain_name(name) for name in names]
     sizes = {name: builtin_skeleton(name) for name in skeleton_names()}
     named = [

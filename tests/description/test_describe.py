@@ -207,7 +207,7 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "npy of too many joints": (
         "a.npy",
         header_of("(0, 9999999999, 3)"),
-        "found 9,999,999,999, expected at most 500",
+        "found 9,999,999,999, expected 2 to 500",
     ),
     "npz without positions": (
         "a.npz",
@@ -250,6 +250,22 @@ def test_a_pickle_in_an_archive_is_not_looked_for_in_the_working_directory(pspto
         "pick.zip:data/clips.pkl: pickle file in an archive"
         in psptool("describe", "--from", "pick.zip", code=2).err
     )
+
+
+@pytest.mark.parametrize("header", ["hip_x;hip_y;neck_x;neck_y\n", ""])
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_decimal_commas_are_guessed(psptool: Psptool, header: str, separator: str) -> None:
+    Path("a.csv").write_text((header + "1,5;2;3;4\n1;2,5;3;4\n").replace(";", separator))
+    assert yaml.safe_load(psptool("describe", "--from", "a.csv").out)["format"]["decimal"] == ","
+
+
+def test_a_table_without_joints_beside_the_recordings_is_not_described(psptool: Psptool) -> None:
+    Path("raw").mkdir()
+    Path("raw", "labels.csv").write_text("1,2\n2,5\n")
+    assert "labels.csv: joints: found 0" in psptool("describe", "--from", "raw", code=2).err
+    Path("raw", "walk_1.csv").write_text("hip_x,hip_y,neck_x,neck_y\n1,2,3,4\n")
+    values = yaml.safe_load(psptool("describe", "--from", "raw").out)
+    assert (values["format"], values["skeleton"]["joints"]) == ({"reader": "table"}, ["hip", "neck"])
 
 
 def test_a_number_that_is_no_decimal_is_no_frame_number(psptool: Psptool) -> None:

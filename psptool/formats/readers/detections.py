@@ -74,7 +74,7 @@ def to_clip(
     where: str,
     detections: Detections,
     max_gap: int,
-    frames: tuple[int, int] | None = None,
+    frames: tuple[int, int],
     notes: tuple[str, ...] = (),
 ) -> RawClip:
     """The clip with these bodies. Bodies without any joint are absent; joints in 2D get z = 0.
@@ -84,17 +84,13 @@ def to_clip(
         where: The file and the column or key of the frame numbers, for messages.
         detections: The bodies. Several bodies of one person in a frame are different bodies with one id.
         max_gap: Gaps in a person's track of up to this many frames are interpolated.
-        frames: First and last frame number; None for those of the bodies.
+        frames: First and last frame number of the recording.
         notes: Notes for the report.
 
     Raises:
         RawFormatError: There is no body, or the frame numbers are too far apart.
     """
     number, person, positions = detections
-    if frames is None:
-        if not len(number):
-            raise no_body(source, 0)
-        frames = int(number.min()), int(number.max())
     first, count = frames[0], frames[1] - frames[0] + 1
     if count > MAX_FRAMES or count > 1000 + MOST_MISSING * len(number):
         found = f"{frames[0]} to {frames[1]}, in {counted(len(number), 'row or frame', 'rows or frames')}"

@@ -85,7 +85,8 @@ class PosesReader:
             raise no_body(source, len(labels.labeled_frames))
         require_finite(detections.positions, str(file))
         drop_uncertain(detections.positions, confidence, self.options.min_confidence)
-        return to_clip(source, f"{file}, frame numbers", detections, self.options.max_gap)
+        ends = int(detections.number.min()), int(detections.number.max())
+        return to_clip(source, f"{file}, frame numbers", detections, self.options.max_gap, ends)
 
     def _detections(self, file: FileRef, labels: Any) -> tuple[Detections, NDArray[np.float64]]:
         """The instances of all frames, and the confidences of their joints (B, V)."""

@@ -136,8 +136,6 @@ class TableReader:
         drop_uncertain(coordinates, confidence, self.options.min_confidence)
         if not used.all():
             number, ids, joint, coordinates = number[used], ids[used], joint[used], coordinates[used]
-        if not len(number):
-            return Detections(number, ids, np.empty((0, self.topology.size, self._dimensions))), ()
         if (np.diff(number) < 0).any() or (np.diff(ids) != 0).any():
             order = np.lexsort((ids, number))
             number, ids, joint, coordinates = number[order], ids[order], joint[order], coordinates[order]

@@ -26,7 +26,7 @@ from psptool.evaluation.scoring import score_ragged, softmax
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, FileRef, Reader
 from psptool.formats.readers.making import builtin_readers, make_readers
-from psptool.formats.readers.sources import MAX_BYTES, clips_among, list_files
+from psptool.formats.readers.sources import clips_among, list_files
 from psptool.preparation.pipeline import ProgressCallback
 from psptool.preparation.worker import notes_of, prepare_clip
 from psptool.schemas import builtin
@@ -64,7 +64,7 @@ def predict(
     total, done = sum(len(sources) for _, sources in found), 0
     clips: list[PredictedClip] = []
     for reader, sources in found:
-        ahead = ReadAhead(sources, MAX_BYTES)
+        ahead = ReadAhead(sources)
         for first in range(0, len(sources), BATCH):
             batch = [ahead.attach(source) for source in sources[first : first + BATCH]]
             outcomes = [prepare_clip((source,), reader, model.config.preparation) for source in batch]

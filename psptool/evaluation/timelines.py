@@ -26,7 +26,7 @@ from psptool.evaluation.predicting import (
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, RawClip, Reader
 from psptool.formats.readers.segments import cut
-from psptool.formats.readers.sources import MAX_BYTES, read_clip
+from psptool.formats.readers.sources import read_clip
 from psptool.preparation.pipeline import ProgressCallback
 from psptool.preparation.worker import left_out, notes_of, prepare_raw
 from psptool.schemas.timeline import PredictedWindow, Timeline, Timelines
@@ -67,7 +67,7 @@ def predict_windows(
     total, done = sum(len(sources) for _, sources in found), 0
     timelines: list[Timeline] = []
     for reader, sources in found:
-        ahead = ReadAhead(sources, MAX_BYTES)
+        ahead = ReadAhead(sources)
         for source in map(ahead.attach, sources):
             try:
                 recording = reader.parse(source, read_clip(source))

@@ -19,6 +19,7 @@ from pathlib import Path
 from psptool.common.atomic_write import link_target, write_together
 from psptool.common.disk import check_disk
 from psptool.common.errors import PspError, system_message
+from psptool.common.text import counted
 from psptool.data.store.reading import open_store
 from psptool.data.store.writing import StoreWriter
 from psptool.preparation.compiling import MessageCallback, load_kernels
@@ -283,8 +284,8 @@ def _check_any(writer: StoreWriter, builder: ReportBuilder) -> None:
 def _of(left_out: Sequence[LeftOut]) -> str:
     """The number of excluded clips, in total and by reason, as text."""
     reasons = Counter(clip.reason for clip in left_out)
-    clips = f"{len(left_out)} clip{'s' if len(left_out) != 1 else ''}"
-    return f"{clips} ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common())})"
+    listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+    return f"{counted(len(left_out), 'clip')} ({listed})"
 
 
 def make_folder(path: Path) -> None:

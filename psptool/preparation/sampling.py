@@ -13,7 +13,6 @@ import numpy as np
 from psptool.common.errors import RawFormatError
 from psptool.data.store.layout import bytes_per_row
 from psptool.formats.readers.ahead import ReadAhead
-from psptool.formats.readers.sources import MAX_BYTES
 from psptool.preparation.plausibility import coordinate_warnings
 from psptool.preparation.raw_input import ClipCopies, RawInput, raw_size
 from psptool.preparation.worker import attached, every_source, prepare_batch, read_copies
@@ -84,7 +83,7 @@ def check_copies(clips: Sequence[ClipCopies]) -> None:
         PspError: Two recordings with one clip name differ, or a file cannot be read.
     """
     suspect = [copies for copies in clips if len({raw_size((source,)) for source in copies}) > 1]
-    ahead = ReadAhead(every_source(suspect), MAX_BYTES)
+    ahead = ReadAhead(every_source(suspect))
     for copies in suspect:
         # A malformed clip is excluded by the preparation, whatever its copies are.
         with suppress(RawFormatError):
@@ -96,7 +95,7 @@ def _chosen(clips: Sequence[ClipCopies]) -> Sequence[ClipCopies]:
     such an archive must be unpacked up to each clip.
     """
     step = max(1, len(clips) // SAMPLE)
-    if not ReadAhead(every_source(clips), MAX_BYTES):
+    if not ReadAhead(every_source(clips)):
         return clips[::step][:SAMPLE]
     first = heapq.nsmallest(SAMPLE, clips, key=lambda copies: max(f.offset for s in copies for f in s.files))
-    return attached(first, ReadAhead(every_source(first), MAX_BYTES))
+    return attached(first, ReadAhead(every_source(first)))

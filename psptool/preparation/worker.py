@@ -12,7 +12,7 @@ from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.writing import PackedClips, pack
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, RawClip, Reader
-from psptool.formats.readers.sources import MAX_BYTES, read_clip
+from psptool.formats.readers.sources import read_clip
 from psptool.formats.readers.text import same_text
 from psptool.preparation.normalize import normalize
 from psptool.preparation.raw_input import ClipCopies, raw_size
@@ -74,7 +74,7 @@ def tasks(clips: Sequence[ClipCopies]) -> Iterator[tuple[ClipCopies, ...]]:
     Raises:
         PspError: Such an archive was changed after it was listed, is damaged, or cannot be read.
     """
-    ahead = ReadAhead(every_source(clips), MAX_BYTES)
+    ahead = ReadAhead(every_source(clips))
     largest = PACK_BYTES if ahead else TASK_BYTES
     left, first = sum(map(raw_size, clips)), 0
     while first < len(clips):

@@ -23,7 +23,7 @@ from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, RawClip, Reader, Stray
 from psptool.formats.readers.making import builtin_readers, make_readers
 from psptool.formats.readers.packing import ARCHIVE_SUFFIXES, without_packing
-from psptool.formats.readers.sources import LOST, MAX_BYTES, clips_among, list_files, read_clip
+from psptool.formats.readers.sources import LOST, clips_among, list_files, read_clip
 from psptool.preparation.interpolation import is_missing
 from psptool.preparation.normalize import normalize
 from psptool.preparation.selection import every_track, find_persons, place_persons, select
@@ -99,7 +99,7 @@ def find(
 def _viewed(
     chosen: Sequence[tuple[_Format, ClipSource]], settings: PreparationSettings
 ) -> tuple[ViewedClip, ...]:
-    ahead = ReadAhead([source for _, source in chosen], MAX_BYTES)
+    ahead = ReadAhead([source for _, source in chosen])
     return tuple(viewed_recording(*form, ahead.attach(source), settings) for form, source in chosen)
 
 

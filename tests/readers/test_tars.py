@@ -20,7 +20,6 @@ from psptool.formats.readers.base import ClipSource, FileRef
 from psptool.formats.readers.ntu import NtuReader
 from psptool.formats.readers.sources import (
     LOST,
-    MAX_BYTES,
     clips_among,
     find_clips,
     list_files,
@@ -285,7 +284,7 @@ def test_read_ahead_unpacks_a_compressed_archive_once_in_any_order(
     content = {str(n): os.urandom(1000) for n in range(40)}
     path, starts = pack(tmp_path / "raw.tar.gz", content), opened(monkeypatch)
     clips = sources_of(path, order)
-    reading = ReadAhead(clips, MAX_BYTES)
+    reading = ReadAhead(clips)
     assert [read_clip(reading.attach(clip)) for clip in clips] == [[content[str(n)]] for n in order]
     assert starts == [path]
 
@@ -295,7 +294,7 @@ def test_read_ahead_keeps_no_more_than_it_may(tmp_path: Path, monkeypatch, order
     content = {str(n): os.urandom(10_000) for n in range(40)}
     path, starts = pack(tmp_path / "raw.tar.gz", content), opened(monkeypatch)
     clips = sources_of(path, list(order))
-    reading = ReadAhead(clips, MAX_BYTES, most=100_000)
+    reading = ReadAhead(clips, most=100_000)
     tracemalloc.start()
     try:
         for clip in clips:
@@ -312,7 +311,7 @@ def test_read_ahead_leaves_other_files_to_be_read_where_they_lie(tmp_path: Path,
     pack(tmp_path / "raw.zip", {"3": b"zip"})
     starts = opened(monkeypatch)
     clips = [ClipSource(file.path, UNNAMED, (file,)) for file in list_files([tmp_path])]
-    reading = ReadAhead(clips, MAX_BYTES)
+    reading = ReadAhead(clips)
     assert not reading
     assert [reading.attach(clip) for clip in clips] == clips
     assert starts == []

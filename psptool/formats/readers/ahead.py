@@ -16,6 +16,7 @@ from pathlib import Path
 from psptool.common.errors import PspError, cannot_read
 from psptool.common.paths import shown
 from psptool.formats.readers.base import ClipSource, FileRef
+from psptool.formats.readers.sources import MAX_BYTES
 from psptool.formats.readers.tars import TarStream, damage_named, is_stream, require_unchanged
 
 KEPT_BYTES = 2**30
@@ -27,12 +28,11 @@ class ReadAhead:
 
     Args:
         clips: All clips that will be attached, in this order.
-        largest: Maximum size of a file in bytes; larger files are refused by
-            `psptool.formats.readers.sources.read_file`.
+        largest: Maximum size of a file in bytes; by default that of `psptool.formats.readers.sources.read_file`.
         most: Maximum number of bytes kept, in addition to the current file.
     """
 
-    def __init__(self, clips: Iterable[ClipSource], largest: int, most: int = KEPT_BYTES) -> None:
+    def __init__(self, clips: Iterable[ClipSource], largest: int = MAX_BYTES, most: int = KEPT_BYTES) -> None:
         wanted: dict[Path, list[FileRef]] = {}
         known: dict[Path, bool] = {}
         for clip in clips:

@@ -215,7 +215,7 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str]] = [
         npy(np.where(positions() == 1.51, np.inf, positions())),
         {},
         "not finite",
-        "inf at [1, 0, 0, 1]",
+        "inf at frame 1, person 0 (from 0), y of joint 'hip'",
     ),
     ("beyond float32", npy(positions() * 1e39), {}, "not finite", "e+38"),
     ("NaN only", npy(positions() * np.nan), {}, "no body", "3 frames"),

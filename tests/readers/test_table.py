@@ -480,7 +480,7 @@ def test_broken_parquet_files_are_named_with_the_column() -> None:
     for changes, reason, text in (
         ({"neck_x": arrow.array(["a", "b", "c"])}, "type", "column neck_x"),
         ({"neck_x": arrow.array([[1], [2], [3]])}, "type", "column neck_x"),
-        ({"neck_x": arrow.array([1.0, float("inf"), 2.0])}, "not finite", f"{NAME}.csv"),
+        ({"neck_x": arrow.array([1.0, float("inf"), 2.0])}, "not finite", "row 2, column neck_x: .*'inf'"),
         ({"frame": arrow.array([1.5, 2.0, 3.0])}, "frame number", "row 1, column frame"),
     ):
         with pytest.raises(RawFormatError, match=text) as caught:

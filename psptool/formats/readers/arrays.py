@@ -90,7 +90,7 @@ class ArraysReader:
         positions, confidence = self._without_confidence(file, where, values, arrays)
         # (M, T, J, C) -> (T, M, V, C), float64 to hold any number until it was compared with the range of float32.
         positions = positions.transpose(1, 0, 2, 3)[:, :, self._order].astype(np.float64)
-        require_finite(positions, where)
+        require_finite(positions, where, ("frame", "person"), self.topology)
         if confidence is not None:
             confidence = confidence.transpose(1, 0, 2)[:, :, self._order]
         drop_uncertain(positions, confidence, self.options.min_confidence)

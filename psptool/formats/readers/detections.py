@@ -118,8 +118,16 @@ def to_clip(
     return RawClip(source.name, source.key, count, frame, person, xyz, state, first, notes)
 
 
-def require_finite(positions: NDArray[np.floating], where: str) -> None:
+def require_finite(
+    positions: NDArray[np.floating], where: str, axes: Sequence[str], topology: Topology
+) -> None:
     """Check that coordinates are NaN or in the range of float32.
+
+    Args:
+        positions: float (..., V, C).
+        where: The file and the key, for messages.
+        axes: Names of the axes before V and C, for messages.
+        topology: The V joints.
 
     Raises:
         RawFormatError: ``not finite``.
@@ -128,8 +136,10 @@ def require_finite(positions: NDArray[np.floating], where: str) -> None:
     with np.errstate(invalid="ignore"):
         large = np.abs(positions) > LARGEST_FLOAT32
     if large.any():
-        place = np.argwhere(large)[0]
-        found = f"{positions[tuple(place)]!s} at {[int(n) for n in place]}"
+        place = tuple(map(int, np.argwhere(large)[0]))
+        numbers = ", ".join(f"{axis} {n}" for axis, n in zip(axes, place[:-2], strict=True))
+        joint, axis = topology.joints[place[-2]], "xyz"[place[-1]]
+        found = f"{positions[place]!s} at {numbers} (from 0), {axis} of joint {joint!r}"
         raise RawFormatError(
             "not finite", where, found, "numbers in the range of float32, or NaN for a missing joint"
         )

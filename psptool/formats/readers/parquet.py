@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from psptool.common.errors import PspError, RawFormatError
 from psptool.formats.readers.base import FileRef
-from psptool.formats.readers.text import excerpt
+from psptool.formats.readers.text import LARGEST_FLOAT32, excerpt, number_error
 
 MAX_VALUES = 2**25
 """Maximum number of values that are read from a file, rows times columns."""
@@ -31,7 +31,8 @@ def read_parquet(
     column.
 
     Raises:
-        RawFormatError: The file is damaged or too large, or a column has neither numbers nor text.
+        RawFormatError: The file is damaged or too large, a column has neither numbers nor text, or a number is not in
+            the range of float32.
         PspError: pyarrow is not installed.
     """
     try:
@@ -79,6 +80,11 @@ def read_parquet(
                 else:
                     numbers = found.cast(arrow.float64(), safe=False)
                     values[:, slot] = numbers.to_numpy(zero_copy_only=False)
+                    if len(large := np.flatnonzero(np.abs(values[:, slot]) > LARGEST_FLOAT32)):
+                        row = int(large[0])
+                        raise number_error(
+                            str(values[row, slot]), f"{file}, row {row + 1}, column {names[column]}"
+                        )
             except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, arrow.ArrowTypeError) as error:
                 expected = "text or numbers" if slot < texts else "numbers"
                 raise RawFormatError("type", where, excerpt(str(error)), expected) from None

@@ -83,7 +83,7 @@ class PosesReader:
             raise _damaged(file, error) from None
         if not len(detections.number):
             raise no_body(source, len(labels.labeled_frames))
-        require_finite(detections.positions, str(file))
+        require_finite(detections.positions, str(file), ("instance",), self.topology)
         drop_uncertain(detections.positions, confidence, self.options.min_confidence)
         ends = int(detections.number.min()), int(detections.number.max())
         return to_clip(source, f"{file}, frame numbers", detections, self.options.max_gap, ends)

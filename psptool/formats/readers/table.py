@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from psptool.common.errors import RawFormatError
 from psptool.common.text import counted
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
-from psptool.formats.readers.detections import Detections, drop_uncertain, require_finite, to_clip
+from psptool.formats.readers.detections import Detections, drop_uncertain, to_clip
 from psptool.formats.readers.naming import KeyOf, find_named
 from psptool.formats.readers.table_layout import Layouts, whole_number
 from psptool.formats.readers.table_text import Rows, read_text
@@ -223,7 +223,6 @@ class TableReader:
         # The used columns in the order of their values.
         columns = np.argsort(layout.columns, kind="stable")[int((layout.columns < 0).sum()) :]
         values, texts = read(columns.tolist(), layout.texts)
-        require_finite(values, str(file))
         return Rows(layout, values, texts, lambda row: f"{file}, row {row + 1}")
 
 

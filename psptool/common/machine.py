@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from psptool.common.text import counted
+
 
 def cpu_name() -> str:
     """The processor model, or the architecture if the model is unknown."""
@@ -69,8 +71,7 @@ def hardware(device: str) -> str:
 
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{cpu_name()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _git(source: Path, *arguments: str) -> str:

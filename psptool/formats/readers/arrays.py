@@ -17,6 +17,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from psptool.common.errors import RawFormatError
+from psptool.common.text import counted
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
 from psptool.formats.readers.detections import (
     Detections,
@@ -145,9 +146,8 @@ class ArraysReader:
             found = f"{values.size} values (axes {axes}, shape {values.shape})"
             raise RawFormatError("too large", where, found, f"at most {MAX_VALUES} values")
         if not persons or not frames:
-            raise RawFormatError(
-                "no body", where, f"{persons} persons and {frames} frames", "a body in at least one frame"
-            )
+            found = f"{counted(persons, 'person')} and {counted(frames, 'frame')}"
+            raise RawFormatError("no body", where, found, "a body in at least one frame")
         return values
 
     def _without_confidence(

@@ -7,6 +7,7 @@ import math
 import reprlib
 
 from psptool.common.errors import RawFormatError
+from psptool.common.text import counted
 from psptool.formats.readers.base import ClipSource, FileRef
 
 EXCERPT = 60
@@ -100,6 +101,6 @@ def require_size(file: FileRef, blob: bytes, most: int) -> None:
 
 
 def no_body(source: ClipSource, frames: int) -> RawFormatError:
-    """The error for a clip without any body."""
-    found = f"no body in any of its {frames} frames"
+    """The error for a clip of ``frames`` frames without any body."""
+    found = f"no body in {counted(frames, 'frame')}"
     return RawFormatError("no body", str(source.files[0]), found, "a body in at least one frame")

@@ -43,7 +43,7 @@ class PreparationReport(Artefact):
     format_version: Literal[1] = 1
     dataset: Name
     sources: tuple[str, ...] = Field(description="The folders and archives read, as given")
-    found: int = Field(ge=0, description="Clips found, including copies")
+    found: int = Field(ge=0, description="Clips and skipped files found, including copies")
     repeated: int = Field(0, ge=0, description="Additional copies of a clip with the same name and content")
     copies: tuple[tuple[str, str], ...] = Field(
         (),
@@ -59,7 +59,8 @@ class PreparationReport(Artefact):
     notes: tuple[ClipNote, ...] = ()
     input_digest: str = Field(
         "",
-        description="SHA-256 of the raw files' paths, sizes and modification times, the settings and the tool version",
+        description="SHA-256 of the dataset's description, the raw files' paths, sizes and modification times, the "
+        "settings and the tool version",
     )
     content_fingerprint: str = Field(
         "",

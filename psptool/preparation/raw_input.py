@@ -43,7 +43,7 @@ class RawInput:
         clips: The clips to prepare, in ascending order of their names.
         skipped: Clips on the missing-skeleton list, then files whose name is not a clip name.
         found: Number of all clips and skipped files, including copies.
-        raw_bytes: Size of the files of ``clips``, in bytes.
+        raw_bytes: Size of the files of ``clips``, in bytes; a file with several segments counts once.
         digest: Digest of the description, the files (paths, sizes, modification times), the settings and the version.
     """
 
@@ -109,7 +109,7 @@ def find_raw_input(
         tuple(copies),
         tuple(skipped),
         len(sources) + len(strays),
-        sum(raw_size(clip) for clip in copies),
+        sum({str(file): file.size for clip in copies for source in clip for file in source.files}.values()),
         _digest(dataset, raw, sources, strays, settings),
     )
 

@@ -29,7 +29,7 @@ class Sample:
     Attributes:
         clips: Number of clips.
         bad: Number of malformed clips.
-        raw_bytes: Size of their raw files in bytes.
+        raw_bytes: Size of their raw files in bytes; a file counts once for each of its segments.
         file_bytes: Size in the dataset in bytes.
         seconds: Duration on one core.
         warnings: Warnings if the coordinates contradict the description.
@@ -46,7 +46,7 @@ class Sample:
         """Estimated size of the dataset in bytes, and seconds on one core, for all clips of ``raw_input``."""
         if not self.file_bytes:
             return None, None
-        share = raw_input.raw_bytes / self.raw_bytes
+        share = sum(map(raw_size, raw_input.clips)) / self.raw_bytes
         return int(self.file_bytes * share), self.seconds * share
 
 

@@ -209,6 +209,8 @@ def test_segments_of_a_long_recording_are_clips_and_wrong_ranges_are_reported(ps
         "classes": list(CLASSES),
     }
     Path("own.yaml").write_text(yaml.safe_dump(values))
+    planned = json.loads(psptool("prepare", "own.yaml", "--raw", "raw", "--dry-run", "--json").out)
+    assert planned["raw_bytes"] == Path("raw", "long.txt").stat().st_size
     told = json.loads(psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, "--json").out)
     assert told["clips"] == 2
     assert told["quarantined_by_reason"] == {"frame range": 1}

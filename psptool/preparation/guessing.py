@@ -244,11 +244,10 @@ def _table(file: FileRef, found: Guess) -> None:
 
     _frame_rate(columns, texts_of, found)
     low = [column.lower() for column in columns]
-    options |= {
-        key: columns[low.index(name)]
-        for key, names in (("frame", _FRAMES[1:]), ("person", _PERSONS[1:]))
-        if (name := next((one for one in names if one in low), None)) is not None
-    }
+    for names in (_FRAMES, _PERSONS):
+        name = next((one for one in names if one in low), names[0])
+        if name != names[0]:  # the reader's default, which is also the name of the option
+            options[names[0]] = columns[low.index(name)]
     joint = next((one for one in _JOINTS if one in low), None)
     if joint is not None and {"x", "y"} <= set(low):
         options |= {"form": "long"} | ({"joint": columns[low.index(joint)]} if joint != "joint" else {})

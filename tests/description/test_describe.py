@@ -259,6 +259,22 @@ def test_decimal_commas_are_guessed(psptool: Psptool, header: str, separator: st
     assert yaml.safe_load(psptool("describe", "--from", "a.csv").out)["format"]["decimal"] == ","
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [("index,frame,id,Person", {}), ("index,track", {"frame": "index", "person": "track"})],
+)
+def test_a_usual_name_of_a_column_is_preferred(
+    psptool: Psptool, columns: str, expected: dict[str, str]
+) -> None:
+    Path("a.csv").write_text(
+        f"{columns},hip_x,hip_y,neck_x,neck_y\n" + "1," * (columns.count(",") + 1) + "1,2,3,4\n"
+    )
+    assert yaml.safe_load(psptool("describe", "--from", "a.csv").out)["format"] == {
+        "reader": "table",
+        **expected,
+    }
+
+
 def test_a_table_without_joints_beside_the_recordings_is_not_described(psptool: Psptool) -> None:
     Path("raw").mkdir()
     Path("raw", "labels.csv").write_text("1,2\n2,5\n")

@@ -435,7 +435,7 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str, str]] = [
     ("times as frame numbers", changed("6,1.5", "1690000000,1.5"), {}, "frame numbers", "column frame", "not times"),
     ("several persons", wide(numbers=(1, 1, 1)), {}, "several persons", "", "(option `person`)"),
     ("several persons, long", long() + long().split(b"\n", 1)[1], LONG, "several persons", "", "row per joint"),
-    ("no coordinates", lines(ROW, [0, "hip", "", "", ""]), LONG, "no body", "", "1 frames"),
+    ("no coordinates", lines(ROW, [0, "hip", "", "", ""]), LONG, "no body", "", "in 1 frame,"),
     ("no joint column", long(), {**LONG, "joint": "part"}, "columns", "header", "(option `joint`)"),
     ("no joint of the skeleton", lines(ROW, [0, "a", 1, 2, 3]), LONG, "joint names", "column joint", "'hip'"),
     ("no frames, long", long().replace(b"frame", b"time"), LONG, "columns", "header", "a column 'frame'"),

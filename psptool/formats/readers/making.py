@@ -14,6 +14,7 @@ import numpy as np
 from psptool.formats.readers.adapted import Adapted
 from psptool.formats.readers.arrays import ArraysReader
 from psptool.formats.readers.base import ClipSource, RawClip, Reader
+from psptool.formats.readers.naming import KeyOf
 from psptool.formats.readers.ntu import NtuReader
 from psptool.formats.readers.poses import PosesReader
 from psptool.formats.readers.pyskl import PysklReader
@@ -23,10 +24,8 @@ from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.formats import PosesOptions
-from psptool.skeletons.keys import ClipKey, UpAxis
+from psptool.skeletons.keys import UpAxis
 from psptool.skeletons.topology import Topology
-
-KeyOf = Callable[[str], ClipKey | None]
 
 
 def _general(

@@ -15,7 +15,15 @@ from psptool.common.errors import RawFormatError
 from psptool.common.paths import shown
 from psptool.common.text import counted
 from psptool.formats.readers.base import ClipSource, FileRef, RawClip, Stray
-from psptool.formats.readers.text import excerpt, no_body, number_error, require_text, without_mark
+from psptool.formats.readers.text import (
+    MOST_SHOWN,
+    excerpt,
+    line_of,
+    no_body,
+    number_error,
+    require_text,
+    without_mark,
+)
 from psptool.schemas import builtin
 from psptool.schemas.description import DatasetDescription, NtuFormat
 from psptool.skeletons.keys import UNNAMED
@@ -24,8 +32,6 @@ if TYPE_CHECKING:
     from psptool.formats.readers.scanner import Scan
 
 SUFFIXES = (".skeleton", ".skeleton.txt")
-MOST_SHOWN = 4096
-"""Bytes of a malformed line that are read for its error message; a line may be as long as the file."""
 
 _FIELD = re.compile(rb"[^ \t\r\n]+")
 
@@ -91,9 +97,7 @@ def _explain(file: FileRef, blob: bytes, found: Scan) -> RawFormatError:
     """The error for a problem of the scanner, with the line, the text found and the text expected."""
     from psptool.formats.readers import kernel
 
-    # The scanner does not count lines; they are needed only for errors.
-    number = blob.count(b"\n", 0, found.offset) + 1
-    where = f"{file}, line {number}"
+    where = line_of(file, blob, found.offset)
     line = blob[found.offset : found.offset + MOST_SHOWN].split(b"\n", 1)[0].strip()
     field = _FIELD.match(blob, found.offset)
     word = field[0].decode("ascii") if field else ""

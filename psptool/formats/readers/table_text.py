@@ -15,11 +15,8 @@ from psptool.common.errors import RawFormatError
 from psptool.common.text import counted
 from psptool.formats.readers.base import FileRef
 from psptool.formats.readers.table_layout import Layout, Layouts
-from psptool.formats.readers.text import excerpt, not_text, number_error
+from psptool.formats.readers.text import MOST_SHOWN, excerpt, line_of, not_text, number_error
 from psptool.schemas.formats import TableOptions
-
-MOST_SHOWN = 4096
-"""Bytes of a malformed row that are read for its error message; a row may be as long as the file."""
 
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
 _TEXT = re.compile(rb"\S")
@@ -78,7 +75,7 @@ def read_text(file: FileRef, blob: bytes, options: TableOptions, layouts: Layout
     found = scan_table(blob, start, separator, layout.columns, layout.texts)
 
     def place(row: int) -> str:
-        return _line(file, blob, int(found.rows[row]))
+        return line_of(file, blob, int(found.rows[row]))
 
     if found.problem != kernel.FINE:
         raise _explain(file, blob, separator, layout, found.problem, found.offset)
@@ -93,7 +90,7 @@ def _explain(
     from psptool.formats.readers import kernel
     from psptool.formats.readers.scanner import MOST_TEXTS
 
-    where = _line(file, blob, offset)
+    where = line_of(file, blob, offset)
     rest = blob[offset : min(_line_end(blob, offset), offset + MOST_SHOWN)].decode("utf-8", "replace")
     field = rest.split(None if separator == " " else separator, 1)[0]
     if problem == kernel.FIELDS:
@@ -136,11 +133,6 @@ def _after_lines(file: FileRef, blob: bytes, count: int) -> int:
     if text is None:
         raise RawFormatError("truncated", str(file), f"no line after the first {count}", "a table")
     return max(start, blob.rfind(b"\n", 0, text.start()) + 1)
-
-
-def _line(file: FileRef, blob: bytes, offset: int) -> str:
-    number = blob.count(b"\n", 0, offset) + 1
-    return f"{file}, line {number}"
 
 
 def separator_of(line: str, decimal: str = ".") -> str:

@@ -12,6 +12,8 @@ from psptool.formats.readers.base import ClipSource, FileRef
 
 EXCERPT = 60
 """Maximum number of characters of a file in an error message."""
+MOST_SHOWN = 4096
+"""Bytes of a malformed line that are read for its error message; a line may be as long as the file."""
 LARGEST_FLOAT32 = math.nextafter(2.0**128 - 2.0**103, 0)
 """The largest float64 that is finite after a cast to float32: it rounds down to the largest float32."""
 
@@ -85,9 +87,14 @@ def require_text(file: FileRef, blob: bytes) -> None:
 
 def not_text(file: FileRef, blob: bytes, offset: int, expected: str) -> RawFormatError:
     """The error for a byte that does not belong to a text."""
-    line = blob.count(b"\n", 0, offset) + 1
     found = f"byte 0x{blob[offset]:02x} at offset {offset}"
-    return RawFormatError("not text", f"{file}, line {line}", found, expected)
+    return RawFormatError("not text", line_of(file, blob, offset), found, expected)
+
+
+def line_of(file: FileRef, blob: bytes, offset: int) -> str:
+    """The file and the line (1-based) of a byte, for messages. Only errors need it: counting lines takes long."""
+    number = blob.count(b"\n", 0, offset) + 1
+    return f"{file}, line {number}"
 
 
 def require_size(file: FileRef, blob: bytes, most: int) -> None:

@@ -214,6 +214,13 @@ def test_a_column_without_a_name_is_ignored() -> None:
     assert_positions(parse(indexed.encode()))
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"])
+def test_lines_may_end_with_carriage_returns(end: bytes) -> None:
+    assert_positions(parse(wide().replace(b"\n", end)))
+    with pytest.raises(RawFormatError, match="line 3: not a number"):
+        parse(changed("1.61", "x").replace(b"\n", end))
+
+
 def test_lines_before_the_header_and_blank_lines_are_skipped() -> None:
     assert_positions(parse(b"made by a program\n\nframes,3\n" + wide(), skip_lines=3))
     assert_positions(parse(b"\n\r\n" + wide().replace(b"\n", b"\n\n")))

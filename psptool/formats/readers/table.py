@@ -13,7 +13,7 @@ Names of columns and joints are compared without upper and lower case, spaces an
 - *Repetitions*: of several rows for one frame and person (long form: and joint), the first is used, and the report says
   how many were ignored. If no frame has a single row and there is no column for the person, the file is refused:
   it probably has several persons.
-- *Quotes*: fields may be quoted. Files must be UTF-8; a byte order mark is ignored.
+- *Text*: fields may be quoted. Lines end with LF, CR LF or CR. Files must be UTF-8; a byte order mark is ignored.
 """
 
 from __future__ import annotations

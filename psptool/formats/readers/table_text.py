@@ -58,6 +58,8 @@ def read_text(file: FileRef, blob: bytes, options: TableOptions, layouts: Layout
     from psptool.formats.readers.scanner import scan_table
 
     _require_utf8(file, blob)
+    if b"\n" not in blob:
+        blob = blob.replace(b"\r", b"\n")  # lines that end with CR
     start = _after_lines(file, blob, options.skip_lines)
     first_line = blob[start : _line_end(blob, start)].decode("utf-8").strip("\r\n")
     separator: str = options.separator

@@ -112,7 +112,8 @@ class NameParser:
 
     @cached_property
     def _path_regex(self) -> regex.Pattern[str]:
-        return regex.compile(f"(?:.*/)?(?P<clip_>{self.pattern})")
+        # The match begins at \K. A group for it would change the numbers of the pattern's own groups.
+        return regex.compile(rf"(?:.*/)?\K(?:{self.pattern})")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"pattern": self.pattern, "labels": self.labels, "values": self.values}
@@ -139,7 +140,7 @@ class NameParser:
         if match is None:
             return None
         key = self._key(match)
-        return None if key is None else (match["clip_"].strip("/").replace("/", "_"), key)
+        return None if key is None else (match[0].strip("/").replace("/", "_"), key)
 
     def problem(self, path: str) -> str:
         """The value without a number in a path, as for `of_path`, that matches the pattern; empty if there is none."""

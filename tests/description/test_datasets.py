@@ -124,6 +124,14 @@ def test_a_pattern_with_a_slash_is_for_the_end_of_the_path() -> None:
     assert own().parse.of_path("data/walk_sanna") == ("walk_sanna", ClipKey(0, subject=1))
 
 
+def test_a_pattern_for_paths_may_refer_to_its_own_groups_by_number() -> None:
+    dataset = own(
+        clips={"pattern": r"(?P<label>[a-z]+)/\1_s(?P<subject>\d)"}, protocols={"half": {"share": 0.5}}
+    )
+    assert dataset.parse.of_path("data/walk/walk_s3") == ("walk_walk_s3", ClipKey(0, subject=3))
+    assert dataset.parse.of_path("data/walk/run_s3") is None
+
+
 def test_leave_one_out_is_one_protocol_for_each_value() -> None:
     dataset = own()
     some = clips(dataset, *NAMES)

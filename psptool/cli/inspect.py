@@ -163,6 +163,8 @@ def _dataset(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> tuple[dict[str, Any], tuple[str, Path]]:
     """The contents of a JSON file of psptool, and the next command, as for `next_step`."""
+    from psptool.evaluation.table import table_options
+
     dataset = path.with_name(path.name.removesuffix(".report.json") + ".h5")
     shown: dict[str, tuple[Callable[[Path], dict[str, Any]], tuple[str, Path]]] = {
         "split": (_split, ("psptool train --split {}", path)),
@@ -173,8 +175,12 @@ def _json(path: Path) -> tuple[dict[str, Any], tuple[str, Path]]:
         "timeline": (_timeline, ("psptool view {}", path)),
         "table": (_table, ("psptool table {}", Path("runs"))),
     }
-    show, following = shown[_kind_of(path, list(shown))]
-    return show(path), following
+    kind = _kind_of(path, list(shown))
+    show, following = shown[kind]
+    values = show(path)
+    if kind == "scores":
+        following = (f"psptool table {{}}{table_options(values['part'], values['weights'])}", path)
+    return values, following
 
 
 def _kind_of(path: Path, kinds: Sequence[str]) -> str:

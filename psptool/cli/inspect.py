@@ -18,6 +18,7 @@ from psptool.common.text import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from psptool.schemas.report import LeftOut
     from psptool.schemas.split import Split
 
 INSPECT_EXAMPLES = examples(
@@ -50,7 +51,7 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     _require_known(file)
     if file.is_dir():
         values, following = _run(file), ("psptool evaluate {}", file)
-    elif file.suffix == ".json":
+    elif file.suffix.lower() == ".json":
         values, following = _json(file)
     else:
         values, following = _dataset(file), ("psptool split --ratio 0.05 --data {}", file)
@@ -253,8 +254,7 @@ def _prediction(path: Path) -> dict[str, Any]:
     return {
         **found.model_dump(mode="json", exclude=left_out),
         "clips": len(found.clips),
-        "unusable": len(found.unusable),
-        "unusable_files": {clip.source: clip.detail or clip.reason for clip in found.unusable},
+        **_unusable(found.unusable),
         "predicted": dict(actions.most_common()),
         "top_classes": [
             {
@@ -264,6 +264,13 @@ def _prediction(path: Path) -> dict[str, Any]:
             }
             for clip in found.clips
         ],
+    }
+
+
+def _unusable(files: Sequence[LeftOut]) -> dict[str, Any]:
+    return {
+        "unusable": len(files),
+        "unusable_files": {file.source: file.detail or file.reason for file in files},
     }
 
 
@@ -279,7 +286,7 @@ def _timeline(path: Path) -> dict[str, Any]:
         **values,
         "recordings": len(found.recordings),
         "windows": len(windows),
-        "unusable": len(found.unusable),
+        **_unusable(found.unusable),
         "predicted": dict(actions.most_common()),
     }
 
@@ -324,7 +331,7 @@ def validate(file: File, as_json: AsJson = False) -> None:
     try:
         if file.is_dir():
             found = _run_findings(file)
-        elif file.suffix == ".json":
+        elif file.suffix.lower() == ".json":
             found = _json_findings(file)
         else:
             found = _dataset_findings(file)

@@ -59,6 +59,8 @@ def view(
 
     if model is not None and data is not None:
         raise PspError("--data", f"--model {model} too", "one of the two", "Leave out --data.")
+    if data is not None and file.suffix.lower() in sources.DATASET_SUFFIXES:
+        raise PspError("--data", f"{file}, which is a dataset", "raw recordings to view", "Leave out --data.")
     config = None if model is None else _config(model)
     settings, dataset = _described(data) if config is None else (config.preparation, config.description)
     found = sources.find(file, clips or (), settings, dataset)

@@ -168,7 +168,11 @@ def test_the_cards_example_makes_the_streams_that_the_model_was_trained_on(
 def test_the_card_says_what_is_measured_and_what_is_not(made: tuple[TrainedModel, Inputs]) -> None:
     model, _ = made
     card = model_card(model, "model", [Exported("safetensors", b"1234", 0.0)], "20 made-up recordings")
-    assert "Not measured" in card
+    assert (
+        "Not measured: the run's `scores.json` is missing or damaged. `psptool evaluate` writes it." in card
+    )
+    best = model_card(replace(model, weights="best"), "model", [], "20 made-up recordings")
+    assert "`scores-best.json` is missing or damaged. `psptool evaluate --weights best` writes it." in best
     assert "on 20 made-up recordings" in card
     assert model.config.content_fingerprint in card
     assert "(P, 3, 4, 20)" in card

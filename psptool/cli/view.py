@@ -39,7 +39,9 @@ def view(
         list[str] | None,
         typer.Argument(metavar="CLIP", help="Names, parts (A058) or patterns ('S017*')."),
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="A run of method psp: its attention maps, and its format.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A run of method psp: its attention maps, and its format.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="The format of own raw files: a dataset (.h5) or its description (.yaml)."),

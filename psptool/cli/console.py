@@ -91,12 +91,12 @@ class Commands(TyperGroup):
             sys.stdout = None
             raise typer.Exit(FOUND) from None
         except (MemoryError, RuntimeError) as error:
-            # PyTorch raises a RuntimeError of its own.
-            if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            # PyTorch raises a RuntimeError of its own: "can't allocate memory" on a CPU, "out of memory" on a GPU.
+            gpu = "out of memory" in str(error)
+            if not isinstance(error, MemoryError) and "allocate memory" not in str(error) and not gpu:
                 raise
-            fail(
-                f"out of memory ({str(error) or 'MemoryError'}). Close other programs, or use smaller files."
-            )
+            fix = "use --device cpu" if gpu else "use smaller files"
+            fail(f"out of memory ({str(error) or 'MemoryError'}). Close other programs, or {fix}.")
             raise typer.Exit(BAD) from error
         except OSError as error:
             fail(f"{error.filename or 'input or output'}: {system_message(error)}")

@@ -273,6 +273,8 @@ def _without_the_first(names: dict[str, object]) -> dict[str, object]:
         (lambda names: {**names, "a01_s01_e00_v03": 10}, "v03: found 10, expected .* from 0 to 9"),
         (lambda names: {**names, "a01_s01_e00_v03": 0.5}, "v03: found 0.5, expected"),
         (lambda names: {**names, "a01_s01_e00_v03": [0.5] * 9}, r"v03: found shape \(9,\)"),
+        (lambda names: {**names, "a01_s01_e00_v03": [[1], [1, 2]]}, "v03: found .*, expected 10 prob"),
+        (lambda names: {**names, "a01_s01_e00_v03": None}, "v03: found None, expected"),
         (lambda names: {**names, "a01_s01_e00_v03": [np.nan] * 10}, "v03: found a number that is not finite"),
         (lambda names: {**names, "a01_s01_e00_v03": {"stand up": 1.0}}, "v03: found no number for pick up"),
         (lambda names: list(names), "predictions: found list"),

@@ -91,12 +91,12 @@ class Commands(TyperGroup):
             sys.stdout = None
             raise typer.Exit(FOUND) from None
         except (MemoryError, RuntimeError) as error:
-            # PyTorch raises a RuntimeError of its own.
-            if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            # PyTorch raises a RuntimeError of its own: "can't allocate memory" on a CPU, "out of memory" on a GPU.
+            gpu = "out of memory" in str(error)
+            if not isinstance(error, MemoryError) and "allocate memory" not in str(error) and not gpu:
                 raise
-            fail(
-                f"out of memory ({str(error) or 'MemoryError'}). Close other programs, or use smaller files."
-            )
+            fix = "use --device cpu" if gpu else "use smaller files"
+            fail(f"out of memory ({str(error) or 'MemoryError'}). Close other programs, or {fix}.")
             raise typer.Exit(BAD) from error
         except OSError as error:
             fail(f"{error.filename or 'input or output'}: {system_message(error)}")
@@ -255,12 +255,28 @@ def _shown(value: object) -> str:
 
 
 def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> None:
-    from rich.table import Table
-
     if _muted:
         return
     if title:
         say(title)
+    for line in table_lines(header, rows, _console()):
+        _echo(line)
+
+
+def table_lines(
+    header: Sequence[str] | None, rows: Sequence[Sequence[object]], console: Console | None = None
+) -> list[str]:
+    """The lines of a table; numbers are right-aligned.
+
+    Args:
+        header: Column names; None for no header.
+        rows: The cells.
+        console: Where they are printed, for its width and colours; None for a file, where lines are not wrapped.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = console or Console(width=_UNFOLDED, markup=False, highlight=False, color_system=None)
     shown = Table(show_header=header is not None, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(zip(*rows, strict=True)):
         right = all(isinstance(value, (int, float)) for value in column)
@@ -268,12 +284,10 @@ def _table(title: str, header: Sequence[str] | None, rows: Sequence[Sequence[obj
         shown.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(_shown, row))
-    console = _console()
     with console.capture() as captured:
         console.print(shown)
     # rich pads every line to the width of the table.
-    for line in captured.get().splitlines():
-        _echo(line.rstrip())
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _console(stderr: bool = False) -> Console:

@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Run all steps on synthetic data: raw files to accuracy."""
     from psptool.device import choose_device
-    from psptool.evaluation.api import report_path
+    from psptool.evaluation.api import output_path
     from psptool.schemas.recipes import resolve
 
     began, computing_on = time.perf_counter(), choose_device(device)
@@ -51,7 +51,7 @@ def demo(
         for method, recipe in recipes.items()
     }
     scores = {method: _evaluated(run, computing_on) for method, run in runs.items()}
-    page = report_path(runs["psp"], scores["psp"])
+    page = output_path(runs["psp"], "report.html", scores["psp"])
     seconds = time.perf_counter() - began
     if as_json:
         shown: dict[str, Any] = {method: found.model_dump(mode="json") for method, found in scores.items()}

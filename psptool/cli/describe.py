@@ -125,7 +125,8 @@ def _guess(source: Path, out: Path | None, as_json: bool) -> None:
         )
         if as_json:
             say_json({"known": name, "files": found.files})
-        next_step("psptool prepare {} --raw {}", name, source)
+        else:
+            next_step("psptool prepare {} --raw {}", name, source)
         return
     if out is not None and out.exists():
         raise PspError(f"{out}: the file exists already", fix="Choose another file with --out.")

@@ -46,10 +46,14 @@ def embed(
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     computing_on = choose_device(device)
     folder = choose(RUN, run)
-    model = models.open_model(folder, which, computing_on)
     target = out or folder / "features.npz"
+    # Before the features are computed, which takes minutes for a large dataset.
+    features.check_file_name(target)
+    model = models.open_model(folder, which, computing_on)
     split_path = split or recorded_path(folder, model.config.latest.split_path, "split")
     label_split = Split.load(split_path)
+    if neighbours is not None:
+        probing.check_neighbours(neighbours, len(label_split.labelled))
     with open_store(data or recorded_path(folder, model.config.latest.data_path, "data")) as store:
         check_dataset(folder, model.config, store)
         check_split(folder, model.config, split_path, label_split)

@@ -63,7 +63,7 @@ def evaluate(
         say_json(scores.model_dump(mode="json"))
         return
     show(folder, scores)
-    page = api.report_path(folder, scores) if report else folder / "confusion.png"
+    page = api.output_path(folder, "report.html" if report else "confusion.png", scores)
     next_step("open {}; psptool inspect {}", page, folder)
 
 

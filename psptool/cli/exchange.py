@@ -49,7 +49,7 @@ def export_data(
     data: Annotated[Path | None, typer.Option(help="The dataset; by default the newest in data/.")] = None,
     split: Annotated[
         Path | None,
-        typer.Option(help="Export this split; by default all protocols."),
+        typer.Option(help="Export this split; by default all protocols (pyskl) or the first one."),
     ] = None,
     coordinates: Positions = None,
     out: Annotated[

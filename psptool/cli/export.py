@@ -72,7 +72,7 @@ def export(
         for number, one_format in enumerate(formats):
             # Converting takes minutes on a busy machine, so each format is announced.
             report(number, len(formats), one_format, due=True)
-            done += exporting.export(model, [one_format], inputs)
+            done.append(exporting.export(model, one_format, inputs))
     target, stem = out or folder / "export", folder.resolve().name
     paths = [exporting.export_path(target, stem, one.format) for one in done]
     card = target / f"{stem}.md"

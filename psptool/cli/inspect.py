@@ -18,6 +18,7 @@ from psptool.common.text import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from psptool.schemas.report import LeftOut
     from psptool.schemas.split import Split
 
 INSPECT_EXAMPLES = examples(
@@ -50,7 +51,7 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     _require_known(file)
     if file.is_dir():
         values, following = _run(file), ("psptool evaluate {}", file)
-    elif file.suffix == ".json":
+    elif file.suffix.lower() == ".json":
         values, following = _json(file)
     else:
         values, following = _dataset(file), ("psptool split --ratio 0.05 --data {}", file)
@@ -163,6 +164,8 @@ def _dataset(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> tuple[dict[str, Any], tuple[str, Path]]:
     """The contents of a JSON file of psptool, and the next command, as for `next_step`."""
+    from psptool.evaluation.table import table_options
+
     dataset = path.with_name(path.name.removesuffix(".report.json") + ".h5")
     shown: dict[str, tuple[Callable[[Path], dict[str, Any]], tuple[str, Path]]] = {
         "split": (_split, ("psptool train --split {}", path)),
@@ -173,8 +176,12 @@ def _json(path: Path) -> tuple[dict[str, Any], tuple[str, Path]]:
         "timeline": (_timeline, ("psptool view {}", path)),
         "table": (_table, ("psptool table {}", Path("runs"))),
     }
-    show, following = shown[_kind_of(path, list(shown))]
-    return show(path), following
+    kind = _kind_of(path, list(shown))
+    show, following = shown[kind]
+    values = show(path)
+    if kind == "scores":
+        following = (f"psptool table {{}}{table_options(values['part'], values['weights'])}", path)
+    return values, following
 
 
 def _kind_of(path: Path, kinds: Sequence[str]) -> str:
@@ -247,8 +254,7 @@ def _prediction(path: Path) -> dict[str, Any]:
     return {
         **found.model_dump(mode="json", exclude=left_out),
         "clips": len(found.clips),
-        "unusable": len(found.unusable),
-        "unusable_files": {clip.source: clip.detail or clip.reason for clip in found.unusable},
+        **_unusable(found.unusable),
         "predicted": dict(actions.most_common()),
         "top_classes": [
             {
@@ -258,6 +264,13 @@ def _prediction(path: Path) -> dict[str, Any]:
             }
             for clip in found.clips
         ],
+    }
+
+
+def _unusable(files: Sequence[LeftOut]) -> dict[str, Any]:
+    return {
+        "unusable": len(files),
+        "unusable_files": {file.source: file.detail or file.reason for file in files},
     }
 
 
@@ -273,7 +286,7 @@ def _timeline(path: Path) -> dict[str, Any]:
         **values,
         "recordings": len(found.recordings),
         "windows": len(windows),
-        "unusable": len(found.unusable),
+        **_unusable(found.unusable),
         "predicted": dict(actions.most_common()),
     }
 
@@ -318,7 +331,7 @@ def validate(file: File, as_json: AsJson = False) -> None:
     try:
         if file.is_dir():
             found = _run_findings(file)
-        elif file.suffix == ".json":
+        elif file.suffix.lower() == ".json":
             found = _json_findings(file)
         else:
             found = _dataset_findings(file)

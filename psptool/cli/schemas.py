@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from psptool.cli.console import FOUND, choice, examples, grid, next_step, note, say
-from psptool.common.errors import cannot_read
+from psptool.common.errors import PspError, cannot_read
 from psptool.common.paths import MAX_JSON, read_text
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def schemas(
     from psptool.schemas.published import artefacts, json_schema, keys
 
     models = artefacts()
+    if check and show is not None:
+        raise PspError("--check", "--show too", "one of the two", "Leave out one of them.")
     if show is not None:
         name = choice(show, sorted(models), "--show")
         if name == "training":

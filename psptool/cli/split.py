@@ -53,6 +53,10 @@ def split(
 ) -> None:
     """Make a label split: labelled, unlabelled and test clips."""
     if check is not None:
+        others: list[tuple[str, object]] = [("--ratio", ratio), ("--count", count), ("--protocol", protocol)]
+        others += [("--test-view", test_view), ("--validation", validation), ("--out", out)]
+        if given := [option for option, value in others if value is not None]:
+            raise PspError("--check", f"{' and '.join(given)} too", fix="Leave out one or the other.")
         _check(check, data, as_json)
         return
     from psptool.data.splits.making import SplitRequest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, note, say, warn
+from psptool.cli.console import choice, examples, grid, note, say, table_lines, warn
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ EXAMPLES = examples(
     "psptool table runs/ucla-xview-0.05-s0-psp-fast --json",
 )
 FORMATS = ("text", "markdown", "csv", "json")
-_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".txt": "text"}
+_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
 def table(
@@ -91,6 +91,11 @@ def _text(found: ScoreTable, form: str) -> str:
 
     if form == "json":
         return found.dump()
+    if form == "text":
+        lines = [rendering.title(found), *table_lines(*rendering.group_rows(found))]
+        if found.differences:
+            lines += ["", rendering.difference_title(found), *table_lines(*rendering.difference_rows(found))]
+        return "\n".join(lines) + "\n"
     return rendering.as_csv(found) if form == "csv" else rendering.markdown(found)
 
 

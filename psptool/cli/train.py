@@ -111,6 +111,8 @@ def train(
     how = cast(Resume, choice(resume, get_args(Resume), "--resume"))
     if profile is not None and profile < 1:
         raise PspError("--profile", str(profile), "at least 1 step")
+    if profile is not None and dry_run:
+        raise PspError("--profile", "--dry-run too", "one of the two", "Leave out one of them.")
     if like is not None and config is not None:
         raise PspError("--like and --config both name a configuration", fix="Leave out one of them.")
     short = Shorthands(lr, steps, epochs, batch_size, precision)

@@ -39,7 +39,9 @@ def view(
         list[str] | None,
         typer.Argument(metavar="CLIP", help="Names, parts (A058) or patterns ('S017*')."),
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="A run of method psp; show its attention maps.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A run of method psp: its attention maps, and its format.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="The format of own raw files: a dataset (.h5) or its description (.yaml)."),
@@ -59,6 +61,8 @@ def view(
 
     if model is not None and data is not None:
         raise PspError("--data", f"--model {model} too", "one of the two", "Leave out --data.")
+    if data is not None and file.suffix.lower() in sources.DATASET_SUFFIXES:
+        raise PspError("--data", f"{file}, which is a dataset", "raw recordings to view", "Leave out --data.")
     config = None if model is None else _config(model)
     settings, dataset = _described(data) if config is None else (config.preparation, config.description)
     found = sources.find(file, clips or (), settings, dataset)

@@ -108,26 +108,22 @@ def evaluate(
         f"{run_folder.resolve().name}: {100 * scores.top1:.1f} % of {counted(scores.clips, f'{part} clip')}"
     )
     contents: dict[Path, str | bytes] = {
-        _path(run_folder, "confusion.png", scores): confusion_png(
+        output_path(run_folder, "confusion.png", scores): confusion_png(
             np.array(scores.confusion), config.class_names, title
         ),
-        _path(run_folder, "predictions.csv", scores): predictions_csv(
+        output_path(run_folder, "predictions.csv", scores): predictions_csv(
             names, labels, logits.fused, config.class_names
         ),
-        _path(run_folder, "scores.json", scores): scores.dump(),
+        output_path(run_folder, "scores.json", scores): scores.dump(),
     }
     if report is not None:
-        contents[report_path(run_folder, scores)] = report(run_folder, scores, evaluated)
+        contents[output_path(run_folder, "report.html", scores)] = report(run_folder, scores, evaluated)
     write_together(contents)
     return scores
 
 
-def report_path(run_folder: Path, scores: Scores) -> Path:
-    """Path of the report of these scores."""
-    return _path(run_folder, "report.html", scores)
-
-
-def _path(run_folder: Path, name: str, scores: Scores) -> Path:
+def output_path(run_folder: Path, name: str, scores: Scores) -> Path:
+    """Path of the file that `evaluate` writes for these scores; ``name`` is its plain name, such as ``report.html``."""
     stem, ending = name.split(".")
     return run_folder / file_name(stem, f".{ending}", scores.part, scores.weights)
 

@@ -13,7 +13,7 @@ from psptool.data.batches.streams import STREAMS
 from psptool.evaluation.exporting import LOGITS, SUFFIXES, Exported, output_names
 from psptool.evaluation.models import TrainedModel, included_file
 from psptool.schemas.run import RunConfig
-from psptool.schemas.scores import Scores
+from psptool.schemas.scores import Scores, file_name
 from psptool.schemas.split import Split
 
 SNIPPET = """\
@@ -167,16 +167,13 @@ def _accuracy(model: TrainedModel) -> list[str]:
     included = included_file(model.path)
     if included is not None:
         return _section(included.with_suffix(".md").read_text(encoding="utf-8"), "## Accuracy")
-    name = "scores.json" if model.weights == "last" else f"scores-{model.weights}.json"
+    name = file_name("scores", ".json", weights=model.weights)
     try:
         scores = Scores.load(model.path / name)
     except PspError:
-        return [
-            "## Accuracy",
-            "",
-            f"Not measured: the run has no `{name}`. `psptool evaluate` writes it.",
-            "",
-        ]
+        command = "psptool evaluate" + " --weights best" * (model.weights == "best")
+        text = f"Not measured: the run's `{name}` is missing or damaged. `{command}` writes it."
+        return ["## Accuracy", "", text, ""]
     if scores.content_fingerprint != model.config.content_fingerprint:
         return ["## Accuracy", "", f"Not measured: the run's `{name}` belongs to another dataset.", ""]
     no_duplicate = ""

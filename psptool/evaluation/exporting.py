@@ -97,18 +97,18 @@ def inputs_at_test(model: TrainedModel, clips: RaggedClips, chosen: Sequence[int
     return tuple(x.cpu().contiguous().clone() for x in tensors)
 
 
-def export(model: TrainedModel, formats: Sequence[Format], inputs: Inputs) -> list[Exported]:
+def export(model: TrainedModel, name: Format, inputs: Inputs) -> Exported:
     """Export to memory and compare the logits on ``inputs`` with those of the model.
 
     The clips are compared as one batch and one by one, to test that the numbers of clips and persons are dynamic.
 
     Args:
         model: The model, on the CPU.
-        formats: Formats of the export.
+        name: Format of the export.
         inputs: Inputs of some clips, from `inputs_at_test`.
 
     Returns:
-        The content of each file. No file is written.
+        The content of the file. No file is written.
 
     Raises:
         PspError: A package is missing, or the logits differ by more than `TOLERANCE`.
@@ -119,19 +119,16 @@ def export(model: TrainedModel, formats: Sequence[Format], inputs: Inputs) -> li
         "torch-export": lambda: _torch_export(net, inputs),
         "safetensors": lambda: _safetensors(model),
     }
-    done = []
-    for name in formats:
-        content, predict = exporters[name]()
-        difference = _difference(net, predict, inputs)
-        if not difference <= TOLERANCE:
-            raise PspError(
-                f"{name}: logits differ from those of the model",
-                f"a difference of {difference:.2g}",
-                f"at most {TOLERANCE:g}",
-                "No file was written. Try other versions of onnx, onnxscript and onnxruntime.",
-            )
-        done.append(Exported(name, content, difference))
-    return done
+    content, predict = exporters[name]()
+    difference = _difference(net, predict, inputs)
+    if not difference <= TOLERANCE:
+        raise PspError(
+            f"{name}: logits differ from those of the model",
+            f"a difference of {difference:.2g}",
+            f"at most {TOLERANCE:g}",
+            "No file was written. Try other versions of onnx, onnxscript and onnxruntime.",
+        )
+    return Exported(name, content, difference)
 
 
 @torch.inference_mode()

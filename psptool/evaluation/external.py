@@ -126,12 +126,19 @@ def _values(
         if isinstance(one, Mapping):
             _check_classes(what, one, class_names)
             values[number] = _numbers(what, [one[name] for name in class_names], len(class_names))
-        elif isinstance(one, str) or np.ndim(one) == 0:
+        elif _is_class(one):
             values[number, _label(what, one, class_names)] = 1
             classes_only = True
         else:
             values[number] = _numbers(what, one, len(class_names))
     return values, classes_only
+
+
+def _is_class(one: Any) -> bool:
+    try:
+        return isinstance(one, str) or np.ndim(one) == 0
+    except ValueError:
+        return False  # lists of different lengths; `_numbers` reports them
 
 
 def _label(what: str, one: Any, class_names: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,18 @@ def embed(model: TrainedModel, store: Store, split: Split) -> ClipFeatures:
     return ClipFeatures(store.names, store.table.label, own_parts, by_stream)
 
 
+def check_file_name(path: Path) -> None:
+    """Check that a file of features can be written in the format of the extension of ``path``.
+
+    Raises:
+        PspError: Another extension than ``.npz`` or ``.parquet``, or Parquet without pyarrow.
+    """
+    if path.suffix not in (".npz", ".parquet"):
+        raise PspError("--out", str(path), "a file name ending in .npz or .parquet", "Change the extension.")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise PspError("Parquet needs pyarrow, which is not installed", fix="pip install pyarrow")
+
+
 def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path) -> bytes:
     """Content of a ``.npz`` or ``.parquet`` file with the features, by the extension of ``path``.
 
@@ -93,8 +106,9 @@ def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path
     pickled objects. The Parquet file has one row per clip: name, label, class, part, and each stream as a list.
 
     Raises:
-        PspError: Another extension, or Parquet without pyarrow.
+        PspError: As `check_file_name`.
     """
+    check_file_name(path)
     buffer = io.BytesIO()
     if path.suffix == ".npz":
         np.savez_compressed(
@@ -106,13 +120,9 @@ def features_file(features: ClipFeatures, class_names: Sequence[str], path: Path
             **features.by_stream,  # type: ignore[arg-type]
         )
         return buffer.getvalue()
-    if path.suffix != ".parquet":
-        raise PspError("--out", str(path), "a file name ending in .npz or .parquet", "Change the extension.")
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise PspError("Parquet needs pyarrow, which is not installed", fix="pip install pyarrow") from error
+    import pyarrow
+    import pyarrow.parquet
+
     columns = {
         "name": features.names,
         "label": features.labels,

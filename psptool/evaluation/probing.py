@@ -56,6 +56,14 @@ def probe_accuracies(found: ClipFeatures, neighbours: int | None = None) -> list
     return measured
 
 
+def check_neighbours(neighbours: int, clips: int) -> None:
+    """Raise a `PspError` unless ``neighbours`` is between 1 and ``clips``, the number of labelled training clips."""
+    if not 1 <= neighbours <= clips:
+        raise PspError(
+            "--neighbours", str(neighbours), f"1 to {clips}, the number of labelled training clips"
+        )
+
+
 def nearest_neighbours(
     train: Features, labels: Labels, queries: Features, neighbours: int
 ) -> NDArray[np.int64]:
@@ -70,10 +78,7 @@ def nearest_neighbours(
     Raises:
         PspError: ``neighbours`` is not between 1 and N.
     """
-    if not 1 <= neighbours <= len(train):
-        raise PspError(
-            "--neighbours", str(neighbours), f"1 to {len(train)}, the number of labelled training clips"
-        )
+    check_neighbours(neighbours, len(train))
     unit, parts = _unit(train), [np.zeros(0, np.int64)]
     for first in range(0, len(queries), QUERIES):
         similarity = _unit(queries[first : first + QUERIES]) @ unit.T  # (at most `QUERIES`, N)

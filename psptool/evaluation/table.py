@@ -129,11 +129,11 @@ def collect_scores(paths: Sequence[Path], part: Part = "test", weights: Weights 
 
     Args:
         paths: Scores files, run folders, or folders that contain them.
-        part: Read the scores on these clips from run folders.
-        weights: Read the scores of this checkpoint from run folders.
+        part: The evaluated clips.
+        weights: The evaluated checkpoint.
 
     Raises:
-        PspError: A path has no scores, or a file is not a scores file or is damaged.
+        PspError: A path has no scores; or a file is not a scores file, is damaged, or is of another part or checkpoint.
     """
     name, found = file_name("scores", ".json", part, weights), dict[Path, Path]()
     for path in paths:
@@ -153,7 +153,30 @@ def collect_scores(paths: Sequence[Path], part: Part = "test", weights: Weights 
                 f"{path}: has no scores", fix="Give scores.json of an evaluated run, or a folder of runs."
             )
         found.update({file.resolve(): file for file in files if file.resolve() not in found})
-    return [RunScores(file, Scores.load_consistent(file)) for file in found.values()]
+    runs = [RunScores(file, Scores.load_consistent(file)) for file in found.values()]
+    for run in runs:
+        _check_kind(run, part, weights)
+    return runs
+
+
+def _check_kind(run: RunScores, part: Part, weights: Weights) -> None:
+    """Raise a `PspError` unless the scores are of this part and checkpoint."""
+    own = run.scores
+    if (own.part, own.weights) != (part, weights):
+        options = table_options(own.part, own.weights)
+        raise PspError(
+            f"{run.path}: other scores than those asked for",
+            f"{own.weights} checkpoint on {own.part} clips",
+            f"{weights} checkpoint on {part} clips",
+            f"Use psptool table{options} for these scores."
+            if options
+            else "Leave out --validation and --weights for these scores.",
+        )
+
+
+def table_options(part: Part, weights: Weights) -> str:
+    """Options of ``psptool table`` for scores of this part and checkpoint; empty for the defaults."""
+    return " --validation" * (part == "validation") + " --weights best" * (weights == "best")
 
 
 def _files(path: Path, name: str) -> list[Path]:

@@ -6,6 +6,7 @@ Notation for array shapes: M persons, T frames, V joints.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from psptool.view.scene import AXES, PITCH, YAW, Scene, ViewedClip, head_of
 SUPERSAMPLING = 3
 """Supersampling factor for smooth edges: frames are drawn larger and scaled down."""
 GIF_STRIDE = 2
-"""Every second frame is in the GIF, which limits its size."""
+"""Every second frame is in the GIF, which limits its size; fewer above 100 frames/s, see `_stride`."""
 GIF_COLUMNS = 4
 """Maximum number of clips in a row of the GIF."""
 SHEET_FRAMES = 8
@@ -64,7 +65,9 @@ def moving_gif(clips: Sequence[ViewedClip], size: int = 300) -> bytes:
     # Rows of about equal length: 5 clips are 3 and 2, not 4 and 1.
     columns = -(-len(clips) // rows)
     drawers = [_Drawer(clip.scenes[-1], clip, size, size) for clip in clips]
-    numbers = range(0, max(clip.frames for clip in clips), GIF_STRIDE)
+    frame_rate = clips[0].frame_rate
+    stride = _stride(frame_rate)
+    numbers = range(0, max(clip.frames for clip in clips), stride)
     images = []
     for number in numbers:
         image = Image.new("RGB", (size * columns, (size + caption) * rows), PAPER)
@@ -83,16 +86,21 @@ def moving_gif(clips: Sequence[ViewedClip], size: int = 300) -> bytes:
         "GIF",
         save_all=True,
         append_images=rest,
-        duration=_durations(len(images), clips[0].frame_rate),
+        duration=_durations(len(images), stride, frame_rate),
         loop=0,
         optimize=True,
     )
     return gif.getvalue()
 
 
-def _durations(images: int, frame_rate: float) -> list[int]:
+def _stride(frame_rate: float) -> int:
+    """Frames from one image to the next: at least 20 ms, because browsers slow down shorter images."""
+    return max(GIF_STRIDE, math.ceil(frame_rate / 50))
+
+
+def _durations(images: int, stride: int, frame_rate: float) -> list[int]:
     """Duration of each image in ms, rounded to the 10 ms of the GIF format without accumulating errors."""
-    ends = [round((n + 1) * GIF_STRIDE * 100 / frame_rate) for n in range(images)]
+    ends = [round((n + 1) * stride * 100 / frame_rate) for n in range(images)]
     return [10 * (end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -101,6 +109,9 @@ class _Drawer:
 
     def __init__(self, scene: Scene, clip: ViewedClip, width: int, height: int) -> None:
         self.scene, self.topology = scene, clip.topology
+        # A skeleton in 2D is seen from the front and has no floor, as in `player.js`.
+        self.flat = clip.topology.dimensions == 2
+        self.yaw, self.pitch = (0.0, 0.0) if self.flat else (YAW, PITCH)
         self.width, self.height = width, height
         points = scene.xyz @ np.array(AXES[scene.up], float).T  # right, up, near; (M, T, V, 3)
         valid = points[np.isfinite(points).all(axis=-1)]
@@ -122,7 +133,8 @@ class _Drawer:
         """The image of one frame."""
         image = Image.new("RGB", (self.width * SUPERSAMPLING, self.height * SUPERSAMPLING), PAPER)
         pen = ImageDraw.Draw(image)
-        self._floor(pen)
+        if not self.flat:
+            self._floor(pen)
         bodies = [m for m in range(len(self.points)) if self.scene.present[m, number] and self.scene.kept[m]]
         for body in bodies:
             self._body(pen, self.points[body, number], COLOURS[body % len(COLOURS)])
@@ -135,8 +147,9 @@ class _Drawer:
     def _project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """(…, 3) right, up, near -> (…, 3) x, y in pixels, and depth."""
         x, y, z = np.moveaxis(points - (self.low + self.high) / 2, -1, 0)
-        right, near = x * np.cos(YAW) + z * np.sin(YAW), z * np.cos(YAW) - x * np.sin(YAW)
-        up, close = y * np.cos(PITCH) - near * np.sin(PITCH), y * np.sin(PITCH) + near * np.cos(PITCH)
+        (cy, cp), (sy, sp) = np.cos((self.yaw, self.pitch)), np.sin((self.yaw, self.pitch))
+        right, near = x * cy + z * sy, z * cy - x * sy
+        up, close = y * cp - near * sp, y * sp + near * cp
         middle = SUPERSAMPLING * np.array([self.width, self.height]) / 2
         return np.stack((middle[0] + right * self.scale, middle[1] - up * self.scale, -close), axis=-1)
 

@@ -104,11 +104,7 @@ def note(clips: Sequence[ViewedClip]) -> str:
         f" Recorded positions are rounded to {1000 * rounding(clips):.2f} mm." if rounding(clips) else ""
     )
     in_3d = any(clip.topology.dimensions == 3 for clip in clips)
-    floor = (
-        " Floor grid: 0.5 m in recorded scenes, half of the spine length in normalized scenes."
-        if in_3d
-        else ""
-    )
+    floor = " Floor grid: 0.5 m in recorded scenes, 0.5 units in normalized scenes." if in_3d else ""
     timeline = f" {WINDOWS}" if any(clip.windows for clip in clips) else ""
     keys = f"Drag to rotate, {KEYS}" if in_3d else f"{KEYS[0].upper()}{KEYS[1:]}"
     return f"{keys}{timeline}{floor}{rounded}"

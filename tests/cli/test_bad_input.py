@@ -93,6 +93,21 @@ def test_split_of_another_dataset(psptool, ucla_raw, ntu_raw):
     assert "data/ntu60.h5: not the dataset of the split: found ntu60, expected ucla" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            ("split", "--check", "s.json", "--ratio", 0.5, "--out", "t.json"),
+            "--check: found --ratio and --out",
+        ),
+        (("schemas", "--check", "--show", "run"), "--check: found --show too"),
+        (("view", "data/ucla.h5", "--data", "mine.yaml"), "--data: found data/ucla.h5, which is a dataset"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(psptool, command, said):
+    assert said in psptool(*command, code=2).err
+
+
 def test_split_of_other_clips_of_the_same_dataset(psptool, ucla_raw, tmp_path):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")

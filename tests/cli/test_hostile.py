@@ -231,8 +231,9 @@ def test_json_nested_deeper_than_the_stack_is_refused(psptool, name):
     [
         MemoryError(), MemoryError("Unable to allocate 20.0 TiB"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"),
     ],
-    ids=["Python", "NumPy", "PyTorch"],
+    ids=["Python", "NumPy", "PyTorch", "CUDA"],
 )  # fmt: skip
 def test_running_out_of_memory_is_an_error_everywhere(here, monkeypatch, error):
     from psptool.data.store.reading import Store

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from psptool.evaluation.models import INCLUDED
 from psptool.schemas.prediction import Prediction
 from psptool.schemas.timeline import Timelines
@@ -85,6 +87,14 @@ def test_predict_with_windows_writes_a_timeline_and_a_page_that_view_and_inspect
     assert "mean probability %" in rows
 
 
+@pytest.mark.parametrize("options", [(), ("--window", 0.5)])
+def test_inspect_lists_the_recordings_that_predict_could_not_use(here, options):
+    Path("notes.txt").write_text("nothing")
+    here("predict", "all_sqe", "notes.txt", *options, "--out", "t.JSON", code=1)
+    shown = here("inspect", "t.JSON").out
+    assert "Not used:\n  notes.txt: not in the format" in shown
+
+
 def test_predict_writes_a_page_without_windows_too(here):
     here("predict", "all_sqe", "--page", "p.html")
     page = Path("p.html").read_text(encoding="utf-8")
@@ -139,6 +149,10 @@ def test_embed_writes_features_and_measures_them(here):
     assert all(0 <= one[key] <= 1 for one in said["measures"] for key in ("nearest", "linear"))
     assert Path("f.npz").exists()
     before = files()
-    assert "--neighbours" in here("embed", run, "--neighbours", 999, "--out", "g.npz", code=2).err
-    assert ".npz or .parquet" in here("embed", run, "--out", "g.csv", code=2).err
+    wrong = here("embed", run, "--neighbours", 999, "--out", "g.npz", code=2).err
+    assert "--neighbours: found 999, expected 1 to" in wrong
+    assert "computing" not in wrong
+    wrong = here("embed", run, "--out", "g.csv", code=2).err
+    assert ".npz or .parquet" in wrong
+    assert "computing" not in wrong
     assert files() == before

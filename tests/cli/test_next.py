@@ -13,10 +13,15 @@ RUN = Path("runs/ucla-xview-0.05-s0-psp-fast")
 SPACED = Path("out dir ü")
 
 
-def next_words(ran: Ran) -> list[str]:
-    """The words after ``Next: psptool``, as a shell splits them."""
+def next_command(ran: Ran) -> list[str]:
+    """The words after ``Next:``, as a shell splits them."""
     (line,) = [line for line in ran.out.splitlines() if line.startswith("Next: ")]
-    program, *words = shlex.split(line.removeprefix("Next: "))
+    return shlex.split(line.removeprefix("Next: "))
+
+
+def next_words(ran: Ran) -> list[str]:
+    """The words after ``Next: psptool``."""
+    program, *words = next_command(ran)
     assert program == "psptool"
     return words
 
@@ -79,6 +84,15 @@ def test_next_command_names_the_dataset_where_a_newer_one_has_its_name(psptool: 
     ]
     following = next_words(psptool("split", "--ratio", 0.5, "--data", "data/ucla.h5"))
     assert following == ["train", "--data", "data/ucla.h5"]
+
+
+def test_evaluate_names_a_file_that_it_has_written(here: Psptool):
+    split = "splits/validation.json"
+    here("split", "--count", 1, "--validation", "view=2", "--out", split)
+    here("train", "--split", split, "--set", "optim.steps=1", "--out", "runs/validated")
+    for options in (("--no-report", "--validation"), ("--validation",), ("--no-report",), ()):
+        _, opened, *_ = next_command(here("evaluate", "runs/validated", *options))
+        assert Path(opened.rstrip(";")).is_file()
 
 
 def test_runs_names_a_command_that_restarts_a_run_without_a_checkpoint(here: Psptool):

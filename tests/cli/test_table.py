@@ -21,6 +21,13 @@ def test_format_follows_the_files_ending(psptool):
     assert len(ScoreTable.load(Path("t.json")).groups) == 2
 
 
+def test_text_in_a_file_is_that_on_stdout(psptool):
+    printed = psptool("table", RESULTS, "--against", "supervised").out
+    for options in (("--out", "t.txt"), ("--out", "t.md", "--format", "text")):
+        psptool("table", RESULTS, "--against", "supervised", *options)
+        assert Path(options[1]).read_text() == printed
+
+
 def test_json_alone_on_stdout(psptool):
     assert json.loads(psptool("table", RESULTS, "--json").out)["clips"] == 464
 

@@ -78,6 +78,7 @@ def test_epochs_are_converted_to_steps(here, method, epochs, steps, said):
         (("--steps", "0"), "optim.steps"),
         (("--profile", "0"), "--profile: found 0, expected at least 1 step"),
         (("--profile", "-3"), "--profile: found -3"),
+        (("--profile", "3", "--dry-run"), "--profile: found --dry-run too"),
         (("--graphs", "on"), "--graphs: found 'on', expected one of auto, off"),
         (("--device", "gpu"), "Did you mean cuda?"),
         (("--device", "gpu:0"), "Did you mean cuda?"),

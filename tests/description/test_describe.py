@@ -158,6 +158,8 @@ def test_recordings_of_a_built_in_dataset_need_no_description(psptool: Psptool, 
     ran = psptool("describe", "--from", recordings / "all_sqe")
     assert "recordings of NW-UCLA" in ran.err
     assert "psptool prepare ucla" in ran.out
+    known = json.loads(psptool("describe", "--from", recordings / "all_sqe", "--json").out)
+    assert known["known"] == "ucla"
     assert guess(recordings / "nturgb+d_skeletons").values["name"] == "ntu"
 
 

@@ -202,8 +202,6 @@ def test_different_devices_and_configurations_in_a_group_give_warnings(tmp_path:
         ({"test_view": 2}, "test view: 3 in"),
         ({"scored_digest": "0" * 64}, "evaluated clips"),
         ({"clips": 800}, "evaluated clips per class"),
-        ({"weights": "best"}, "weights: last in"),
-        ({"part": "validation"}, "part: test in"),
         ({"family": "global"}, "label family: per-class in"),
         ({"dataset": "ntu60"}, "dataset: ucla in"),
     ],
@@ -216,6 +214,13 @@ def test_runs_that_are_not_comparable_are_rejected_by_name(
     assert named in str(caught.value)
     assert str(tmp_path / "runs" / "fine") in str(caught.value)
     assert str(tmp_path / "runs" / "odd") in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"weights": "best"}, {"part": "validation"}])
+def test_a_table_has_one_checkpoint_and_one_part(change: dict[str, object]) -> None:
+    runs = [RunScores(Path("a.json"), scores(0.5)), RunScores(Path("b.json"), scores(0.5, 1, **change))]
+    with pytest.raises(PspError, match=f"{next(iter(change))}: .* in a.json; .* in b.json"):
+        build_table(runs)
 
 
 def fold(number: int, top1: float, draw: int = 0, **other: object) -> Scores:
@@ -299,7 +304,8 @@ def test_scores_of_earlier_versions_give_the_published_values() -> None:
 
 def test_scores_given_as_file_folder_and_parent_folder_are_collected_once(tmp_path: Path) -> None:
     scores(0.5).save(tmp_path / "runs" / "a" / "scores.json")
-    scores(0.6).save(tmp_path / "runs" / "a" / "scores-validation-best.json")
+    kind = {"part": "validation", "weights": "best"}
+    scores(0.6, **kind).save(tmp_path / "runs" / "a" / "scores-validation-best.json")
     run = tmp_path / "runs" / "a"
     assert len(collect_scores([run, run / "scores.json", tmp_path / "runs"])) == 1
     assert collect_scores([run], "validation", "best")[0].scores.top1 == 0.6
@@ -307,6 +313,19 @@ def test_scores_given_as_file_folder_and_parent_folder_are_collected_once(tmp_pa
         collect_scores([tmp_path / "runs"], "validation")
     with pytest.raises(PspError, match="nowhere: there is no such file or folder"):
         collect_scores([tmp_path / "nowhere"])
+
+
+def test_scores_of_another_part_or_checkpoint_are_refused_with_the_options_that_read_them(
+    tmp_path: Path,
+) -> None:
+    run, collected = tmp_path / "runs" / "a", tmp_path / "collected"
+    scores(0.6, part="validation", weights="best").save(run / "scores-validation-best.json")
+    scores(0.5).save(collected / "a.json")
+    with pytest.raises(PspError, match="psptool table --validation --weights best for these scores"):
+        collect_scores([run])
+    with pytest.raises(PspError, match="Leave out --validation and --weights"):
+        collect_scores([collected], "validation")
+    assert collect_scores([run], "validation", "best")[0].scores.part == "validation"
 
 
 def test_csv_has_fractions_and_one_line_per_group_and_difference(tmp_path: Path) -> None:

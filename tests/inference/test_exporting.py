@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from psptool.data.batches.ragged import RaggedClips
 from psptool.data.store.reading import open_store
 from psptool.evaluation import exporting
 from psptool.evaluation.card import _streams, model_card
-from psptool.evaluation.exporting import Exported, Inputs, PlainNet, export, inputs_at_test
+from psptool.evaluation.exporting import Exported, Format, Inputs, PlainNet, export, inputs_at_test
 from psptool.evaluation.models import TrainedModel, open_model
 from psptool.evaluation.scoring import network
 from psptool.preparation.pipeline import prepare
@@ -64,7 +65,7 @@ def live(model: TrainedModel, inputs: Inputs) -> np.ndarray:
 @pytest.mark.slow
 def test_a_torch_export_answers_as_the_model(made: tuple[TrainedModel, Inputs]) -> None:
     model, inputs = made
-    (done,) = export(model, ["torch-export"], inputs)
+    done = export(model, "torch-export", inputs)
     program = torch.export.load(io.BytesIO(done.content)).module()
     for some in (inputs, (inputs[0][:2], inputs[1][:2], torch.eye(2))):
         np.testing.assert_allclose(program(*some)[0].detach().numpy(), live(model, some), atol=1e-4)
@@ -85,8 +86,8 @@ def test_every_format_has_the_pose_branch(made: tuple[TrainedModel, Inputs]) -> 
     for classifier in (net.classifier, net.pose_classifier):
         classifier.weight.data.mul_(0.1)  # type: ignore[union-attr]
     model = replace(made[0], config=config, net=net)
-    for done in export(model, ["onnx", "torch-export", "safetensors"], made[1]):
-        assert done.difference <= 1e-4
+    for name in get_args(Format):
+        assert export(model, name, made[1]).difference <= 1e-4
     with_branch = live(model, made[1])
     net.pose_classifier.weight.data.zero_()  # type: ignore[union-attr]
     assert np.abs(live(model, made[1]) - with_branch).max() > 0.01
@@ -95,7 +96,7 @@ def test_every_format_has_the_pose_branch(made: tuple[TrainedModel, Inputs]) -> 
 def assert_onnx_answers(model: TrainedModel, inputs: Inputs) -> bytes:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    (done,) = export(model, ["onnx"], inputs)
+    done = export(model, "onnx", inputs)
     session = runtime.InferenceSession(done.content, providers=["CPUExecutionProvider"])
     feed = {name: x.numpy() for name, x in zip(("joint", "motion", "average"), inputs, strict=True)}
     both, joint, motion = session.run(["logits", "joint_logits", "motion_logits"], feed)
@@ -132,7 +133,7 @@ def test_a_file_whose_answers_are_off_is_an_error(
     with pytest.raises(
         PspError, match=r"safetensors: logits differ from those of the model.*No file was written"
     ):
-        export(model, ["safetensors"], inputs)
+        export(model, "safetensors", inputs)
 
 
 def test_a_missing_package_names_the_way_to_get_it(
@@ -140,7 +141,7 @@ def test_a_missing_package_names_the_way_to_get_it(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(PspError, match="pip install onnx onnxscript onnxruntime"):
-        export(made[0], ["onnx"], made[1])
+        export(made[0], "onnx", made[1])
 
 
 @pytest.mark.parametrize("origin", ["clip", "frame"])
@@ -168,7 +169,11 @@ def test_the_cards_example_makes_the_streams_that_the_model_was_trained_on(
 def test_the_card_says_what_is_measured_and_what_is_not(made: tuple[TrainedModel, Inputs]) -> None:
     model, _ = made
     card = model_card(model, "model", [Exported("safetensors", b"1234", 0.0)], "20 made-up recordings")
-    assert "Not measured" in card
+    assert (
+        "Not measured: the run's `scores.json` is missing or damaged. `psptool evaluate` writes it." in card
+    )
+    best = model_card(replace(model, weights="best"), "model", [], "20 made-up recordings")
+    assert "`scores-best.json` is missing or damaged. `psptool evaluate --weights best` writes it." in best
     assert "on 20 made-up recordings" in card
     assert model.config.content_fingerprint in card
     assert "(P, 3, 4, 20)" in card

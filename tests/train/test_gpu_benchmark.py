@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,15 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import gpu_checks
 
     return gpu_checks
+
+
+def test_the_packages_checked_are_those_that_psptool_requires(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    required = text.partition("\ndependencies = [")[2].partition("\n]")[0]
+    assert sorted(gpu.PACKAGES.values()) == sorted(re.findall(r'"([\w-]+)', required))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import base64
 import io
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
-from psptool.view.drawing import contact_sheet, moving_gif
+from psptool.view.drawing import _Drawer, contact_sheet, moving_gif
 from psptool.view.scene import NOWHERE, page_data, rounding
 from psptool.view.sources import DEFAULT_CLIPS, find
 
@@ -177,15 +178,34 @@ def test_recordings_of_any_name_are_found(tmp_path):
     assert clip.name == "mine"
 
 
-def test_gif_plays_at_the_recordings_speed_and_the_sheet_has_a_row_a_clip(tmp_path):
+@pytest.mark.parametrize("frame_rate", [30, 120, 1000])
+def test_gif_plays_at_the_recordings_speed_in_images_that_browsers_do_not_slow_down(tmp_path, frame_rate):
     write_ntu(tmp_path, [PAIR])
-    clip = find(tmp_path, [PAIR]).clips[0]
+    clip = replace(find(tmp_path, [PAIR]).clips[0], frame_rate=frame_rate)
+    durations = []
     with Image.open(io.BytesIO(moving_gif([clip], size=80))) as gif:
-        total = 0
         for n in range(gif.n_frames):
             gif.seek(n)
-            total += gif.info["duration"]
-    assert total == pytest.approx(1000 * clip.frames / 30, abs=40)
+            durations.append(gif.info["duration"])
+    assert sum(durations) == pytest.approx(1000 * clip.frames / frame_rate, abs=40)
+    assert min(durations) >= 20
+
+
+def test_a_skeleton_in_2d_is_drawn_as_in_the_image_without_a_floor(tmp_path):
+    own = annotated(tmp_path, 0)
+    (clip,) = find(tmp_path / "clips.pkl", settings=PreparationSettings(align="none"), dataset=own).clips
+    drawer = _Drawer(clip.scenes[-1], clip, 60, 80)
+    xyz = clip.scenes[-1].xyz[0, 0]
+    x, y, _ = drawer._project(drawer.points[0, 0]).T
+    for pixels, positions in ((x, xyz[:, 0]), (y, xyz[:, 1])):
+        np.testing.assert_allclose(pixels - pixels[0], drawer.scale * (positions - positions[0]), atol=1e-3)
+    drawer.points[:] = np.nan  # nothing but the floor would be drawn
+    assert len(drawer.frame(0).getcolors()) == 1
+
+
+def test_a_sheet_has_a_row_per_clip(tmp_path):
+    write_ntu(tmp_path, [PAIR])
+    clip = find(tmp_path, [PAIR]).clips[0]
     one, two = (Image.open(io.BytesIO(contact_sheet([clip] * n, 4, 60))) for n in (1, 2))
     assert two.size == (one.width, 2 * one.height) == (240, 2 * one.height)
     assert len(one.getcolors(10**6)) > 20

@@ -184,7 +184,7 @@ def test_the_resources_of_a_run_are_stated_for_slurm(grid: Grid) -> None:
 
 
 def test_scores_are_collected_and_a_grid_elsewhere_takes_them_as_finished(grid: Grid) -> None:
-    results = grid.folder / "results"
+    results = grid.folder / "my results"
     said = grid.call("collect", config=(f"results={results}",))
     assert "scores of 6 of 6 runs" in said
     assert {path.stem for path in (results / "smoke").glob("*.json")} == {run.name for run in grid.finished}

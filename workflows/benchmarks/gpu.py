@@ -15,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {  # by the name of the import
     "torch": "torch", "numpy": "numpy", "h5py": "h5py", "typer": "typer", "rich": "rich", "pydantic": "pydantic",
-    "joblib": "joblib", "scipy": "scipy", "numba": "numba", "safetensors": "safetensors",
-    "matplotlib": "matplotlib", "PIL": "pillow", "jinja2": "jinja2", "yaml": "pyyaml", "packaging": "packaging",
-    "typing_extensions": "typing_extensions",
+    "joblib": "joblib", "scipy": "scipy", "numba": "numba", "llvmlite": "llvmlite", "safetensors": "safetensors",
+    "matplotlib": "matplotlib", "PIL": "pillow", "jinja2": "jinja2", "markupsafe": "markupsafe", "yaml": "pyyaml",
+    "packaging": "packaging", "regex": "regex", "typing_extensions": "typing_extensions",
 }  # fmt: skip
 """The packages that psptool needs."""
 

@@ -92,7 +92,7 @@ def main() -> None:
         libraries = run(folder)
         say(f"packages alone {libraries / 1e6:.0f} MB")
         for command, words in commands.items():
-            peak = run(folder, command, *words, *(("--device", "cpu") if command != "embed" else ()))
+            peak = run(folder, command, *words, "--device", "cpu")
             beyond = peak - libraries
             say(
                 f"{command:9} {peak / 1e6:6.0f} MB, {beyond / 1e6:6.0f} MB beyond the packages: "

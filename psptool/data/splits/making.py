@@ -63,8 +63,8 @@ class SplitRequest:
             raise PspError("--ratio", str(self.ratio), "a number above 0 and at most 1", fix)
         if self.count is not None and self.count < 1:
             raise PspError("--count", str(self.count), "at least 1 labelled clip per class")
-        if self.seed < 0:
-            raise PspError("--seed", str(self.seed), "0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise PspError("--seed", str(self.seed), "0 or more, and less than 2**63")
         if self.family not in FAMILIES:
             expected = f"one of {', '.join(FAMILIES)}"
             raise PspError("--family", repr(self.family), expected, suggest(self.family, FAMILIES))

@@ -238,6 +238,15 @@ def test_split_of_any_protocol_beside_test_views_is_made_again_from_its_own_requ
     assert compare_splits(split, again) == []
 
 
+@pytest.mark.parametrize("protocol", [None, "each", "each-3"])
+def test_leave_one_out_of_a_field_without_values_is_an_error_that_names_the_protocol(protocol):
+    dataset = UCLA.model_copy(update={"protocols": {"each": LeaveOneOut(leave_one_out="setup")}})
+    with pytest.raises(
+        PspError, match="protocol each: leaves out values of a field that no clip of ucla has"
+    ):
+        make(dataset, ucla_clips(), count=1, protocol=protocol)
+
+
 @pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "training")])
 def test_empty_train_or_test_set_is_an_error(views, part):
     with pytest.raises(PspError, match=f"protocol xview: the {part} set of ucla is empty"):

@@ -199,6 +199,8 @@ def test_changed_split_is_found_and_named():
         ({"ratio": 0.1, "test_view": 4}, "expected one of 1, 2, 3"),
         ({"ratio": 0.1, "validation": "view=3"}, "views 1, 2 in the training set"),
         ({"ratio": 0.1, "validation": "view=1,2"}, "selects every training clip"),
+        ({"ratio": 0.1, "validation": "setup=1"}, "found setups none in the training set"),
+        ({"ratio": 0.1, "validation": "setup=-1"}, "--validation: found 'setup=-1'"),
         ({"ratio": 0.1, "validation": "fraction=1"}, "--validation: found 'fraction=1'"),
         ({"ratio": 0.1, "validation": "label=3"}, "numbers of view, subject, camera, setup, repetition"),
         ({"ratio": 0.1, "validation": "person=3"}, "--validation subject=3,7"),

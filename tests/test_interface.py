@@ -193,6 +193,8 @@ def test_a_clip_that_was_prepared_otherwise_is_refused_with_what_differs(here: P
         (lambda: psptool.split("data/ucla.h5", count="3"), "count: found '3', expected an integer"),
         (lambda: psptool.split("data/ucla.h5", "0.05"), "ratio: found '0.05', expected a number"),
         (lambda: psptool.split("data/ucla.h5", 0.05, seed=1.0), "seed: found 1.0, expected an integer"),
+        (lambda: psptool.split("data/ucla.h5", 0.05, protocol=1), "protocol: found 1, expected text"),
+        (lambda: psptool.split("data/ucla.h5", 0.05, validation=2), "validation: found 2, expected text"),
         (lambda: psptool.train("data/ucla.h5", "splits/s.json", method="pps"), "method: .*mean psp"),
         (lambda: psptool.train("data/ucla.h5", "splits/s.json", settings={"optim.rl": 1}), "no key optim.rl"),
         (lambda: psptool.evaluate("runs/first", part="train"), "part: found 'train'"),

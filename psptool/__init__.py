@@ -252,8 +252,8 @@ def train(
 
     Returns:
         The run's ``folder``, its ``config``, the ``final`` loss terms, and the ``best`` accuracy on the validation
-        clips, or None. A warning names settings that may not do
-        what was meant, such as fewer labelled clips than classes.
+        clips, or None. A warning names settings that may not do what was meant, such as fewer labelled clips than
+        classes.
 
     Raises:
         PspError: A setting does not exist or does not fit, a file cannot be read or written, or the loss is not finite.

@@ -84,7 +84,10 @@ def profile_training(
         PspError: As in `psptool.training.api.train`.
     """
     last = WARM_UP + steps
-    short = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"steps": last})})
+    # Validation and checkpoint are no parts of a step: the only ones are after one more step, which is not profiled.
+    end = last + 1
+    optim = recipe.optim.model_copy(update={"steps": end})
+    short = recipe.model_copy(update={"optim": optim, "validate_every": end, "checkpoint_every": end})
     profiler = profile(activities=_activities(device))
     times: list[float] = []
 

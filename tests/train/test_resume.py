@@ -206,12 +206,27 @@ def test_file_paths_and_checkpoint_interval_may_change(files: Files) -> None:
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_restarts_in_its_folder(files: Files) -> None:
-    there = stopped(files)
+    there = stopped(files, 5)
+    assert [entry["step"] for entry in log(there.path)] == [4]
     there.resume.unlink()
     with pytest.raises(PspError, match=r"nothing to resume: found no resume\.pt"):
         go(files, out=there.path, resume="required")
     done = go(files, out=there.path, resume="auto")
     assert [entry["step"] for entry in log(done.folder)] == [4, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_tensorboard_shows_each_step_once_after_an_interruption(files: Files, checkpointed: bool) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    there = stopped(files, 5)
+    assert [entry["step"] for entry in log(there.path)] == [4]
+    if not checkpointed:
+        there.resume.unlink()
+    done = go(files, out=there.path, resume="auto")
+    events = accumulator.EventAccumulator(str(done.folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [4, 6]
 
 
 def test_a_finished_run_is_reported_and_not_changed(files: Files) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,30 @@ def test_a_parameter_without_saved_momentum_resumes_from_zero_and_none_is_refuse
     shutil.rmtree(there.path)
     shutil.copytree(copy, there.path)
     assert equal(weights(resumed(None)), zero)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"momentum": 0.5}, "momentum differs"),
+        ({"weight_decay": "x"}, "weight_decay differs"),
+        ({"new": 1}, ""),
+    ],
+)
+def test_a_checkpoint_has_the_settings_of_the_optimizer_as_far_as_this_pytorch_knows_them(
+    files: Files, values: dict[str, object], message: str
+) -> None:
+    there = stopped(files)
+    state = read_state(there.resume.read_bytes(), "resume.pt")
+    (group,) = state["optimizer"]["param_groups"]
+    del group["differentiable"], group["maximize"]  # as of a version without them
+    group |= values
+    file = io.BytesIO()
+    torch.save(state, file)
+    there.resume.write_bytes(seal(file.getvalue()))
+    with pytest.raises(PspError, match=message) if message else nullcontext():
+        go(files, resume="required")
+    assert there.finished is not bool(message)
 
 
 def test_code_in_a_checkpoint_is_not_executed(files: Files, tmp_path: Path) -> None:

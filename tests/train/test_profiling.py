@@ -45,6 +45,16 @@ def test_no_validation_is_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert events == ["stopped", "validated"]
 
 
+def test_an_interrupted_profile_is_not_said_to_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loop, "_should_stop", lambda *_: True)
+    files = make_files(tmp_path)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        profile_training(files.data, files.split, RECIPE, torch.device("cpu"), 2)
+    assert str(stopped.value) == ""
+
+
 def test_kernels_are_counted_without_labels_and_copies_and_copies_are_work() -> None:
     def entry(key: str, count: int, microseconds: float, on_gpu: bool = True) -> SimpleNamespace:
         device_type = DeviceType.CUDA if on_gpu else DeviceType.CPU

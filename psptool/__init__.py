@@ -251,8 +251,9 @@ def train(
         on_progress: Called with step, loss terms, learning rate and validation accuracy.
 
     Returns:
-        The run's ``folder``, its ``config``, and the ``final`` loss terms. A warning names settings that may not do
-        what was meant, such as fewer labelled clips than classes.
+        The run's ``folder``, its ``config``, the ``final`` loss terms, and the ``best`` accuracy on the validation
+        clips, or None. A warning names settings that may not do what was meant, such as fewer labelled clips than
+        classes.
 
     Raises:
         PspError: A setting does not exist or does not fit, a file cannot be read or written, or the loss is not finite.
@@ -286,8 +287,8 @@ def train(
         method=method,
         preset=preset,
         file=_path(config),
-        # JSON is YAML, in which `resolve` expects values.
-        changes=[f"{key}={json.dumps(value)}" for key, value in values.items()],
+        # JSON is YAML, in which `resolve` expects values. The text of a NumPy number is that number.
+        changes=[f"{key}={json.dumps(value, default=str)}" for key, value in values.items()],
         seed=seed,
     )
     return api.train(

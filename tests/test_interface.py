@@ -193,8 +193,14 @@ def test_a_clip_that_was_prepared_otherwise_is_refused_with_what_differs(here: P
         (lambda: psptool.split("data/ucla.h5", count="3"), "count: found '3', expected an integer"),
         (lambda: psptool.split("data/ucla.h5", "0.05"), "ratio: found '0.05', expected a number"),
         (lambda: psptool.split("data/ucla.h5", 0.05, seed=1.0), "seed: found 1.0, expected an integer"),
+        (lambda: psptool.split("data/ucla.h5", 0.05, protocol=1), "protocol: found 1, expected text"),
+        (lambda: psptool.split("data/ucla.h5", 0.05, validation=2), "validation: found 2, expected text"),
         (lambda: psptool.train("data/ucla.h5", "splits/s.json", method="pps"), "method: .*mean psp"),
         (lambda: psptool.train("data/ucla.h5", "splits/s.json", settings={"optim.rl": 1}), "no key optim.rl"),
+        (
+            lambda: psptool.train("data/ucla.h5", "splits/s.json", settings={"optim.lr": Path("x")}),
+            "optim.lr: .*found 'x'",
+        ),
         (lambda: psptool.evaluate("runs/first", part="train"), "part: found 'train'"),
         (lambda: psptool.load("runs/first", weights="first"), "weights: found 'first'"),
         (lambda: psptool.load("runs/none"), "none"),
@@ -303,7 +309,9 @@ def test_settings_of_any_kind_reach_the_training(here: Path, monkeypatch: pytest
     monkeypatch.setattr("psptool.training.api.train", train)
     settings = {
         "optim": {"lr": 1e-5},
-        "optim.steps": 7,
+        "optim.steps": np.int64(7),
+        "optim.nesterov": np.bool_(False),
+        "loss.temperature": np.float32(0.5),
         "model.channels": (8, 8, 8),
         "streams.motion": "drawn",
     }
@@ -311,6 +319,7 @@ def test_settings_of_any_kind_reach_the_training(here: Path, monkeypatch: pytest
     ((data, split, recipe, others),) = seen
     assert (data, split, others["out"], others["resume"]) == (Path("a.h5"), Path("b.json"), Path("c"), "auto")
     assert (recipe.optim.lr, recipe.optim.steps, recipe.model.channels) == (1e-5, 7, (8, 8, 8))
+    assert (recipe.optim.nesterov, recipe.loss.temperature) == (False, 0.5)
     assert (recipe.streams.motion, recipe.precision, recipe.seed) == ("drawn", "float32", 3)
 
 

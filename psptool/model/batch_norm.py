@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from psptool.common.errors import PspError
+
 
 class BatchNorm(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` with accurate statistics on channels-last memory of a CPU.
@@ -24,10 +26,21 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(P, C, H, W) -> (P, C, H, W)."""
+        """(P, C, H, W) -> (P, C, H, W).
+
+        Raises:
+            PspError: In training mode, there is only one value per channel, which has no variance.
+        """
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
+        if self.training and x.numel() == x.shape[1]:
+            raise PspError(
+                "batch norm: one value per channel, which has no variance",
+                "one person with one frame in a step",
+                "two or more",
+                "Raise optim.labelled_batch or sampling.frames.",
+            )
         # (P, C, H, W) -> (P, H, W, C): contiguous if the memory layout is channels-last
         channels_last = x.permute(0, 2, 3, 1).is_contiguous()
         if not self.training or x.device.type != "cpu" or not channels_last or x.numel() == 0:

@@ -137,6 +137,10 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int
         (P, C', V, ceil(T / stride)), in channels-last memory.
     """
     if x.device.type == "cpu" and x.dtype != torch.float64:  # oneDNN has no float64
+        if stride > 1 and x.shape[1] % 16:
+            # With a stride, oneDNN (PyTorch 2.13) writes gradients of weights beyond the end of their memory if the
+            # channels do not fill a vector of 8 or 16 values. The process crashed with 2 to 7 channels.
+            x, stride = x[..., ::stride].contiguous(memory_format=torch.channels_last), 1
         return F.conv2d(x, weight, bias, (1, stride))
     return padded_linear(x[..., ::stride].permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 

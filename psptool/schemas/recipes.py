@@ -110,14 +110,16 @@ def resolve(
         )
     merged: dict[str, Any] = {}
     _merge(merged, PRESETS.get(named, {}))
-    where = str(file) if file is not None else "--set"
-    problems = list(_unknown(values, TrainingConfig))
-    if not problems:
+    in_file, in_changes = list(_unknown(values, TrainingConfig)), list[str]()
+    if not in_file:
         _merge(merged, values)
     for change in changes:
-        problems += _apply(merged, change)
+        in_changes += _apply(merged, change)
+    problems = [
+        f"{where}: {'; '.join(some)}" for where, some in ((file, in_file), ("--set", in_changes)) if some
+    ]
     if problems:
-        raise PspError(f"{where}: {'; '.join(problems)}", fix="psptool config --table lists all keys.")
+        raise PspError("; ".join(problems), fix="psptool config --table lists all keys.")
     merged["preset"] = named
     if method is not None:
         merged["method"] = method

@@ -379,14 +379,19 @@ def _limit_pool_batch(recipe: TrainingConfig, pools: Pools) -> TrainingConfig:
 
 
 def _require_clip_per_process(recipe: TrainingConfig, ranks: ProcessGroup) -> None:
-    """Raise a `PspError` if a step has fewer clips than there are processes."""
-    clips = recipe.optim.labelled_batch + (recipe.optim.pool_batch if recipe.needs_pool else 0)
+    """Raise a `PspError` if a process would have no clip in a step, or its teacher no clip of the pool."""
+    optim = recipe.optim
+    # The teacher predicts for the pool only.
+    key, clips = "optim.pool_batch", optim.pool_batch
+    if not recipe.has_teacher:
+        key, clips = "optim.labelled_batch", optim.labelled_batch + clips * recipe.needs_pool
     if clips < ranks.size:
+        of_the_pool = " of the pool" if recipe.has_teacher else ""
         raise PspError(
             "torchrun --nproc-per-node: more processes than clips per step",
-            found=f"{counted(ranks.size, 'process', 'processes')}, {counted(clips, 'clip')} per step",
-            expected="at least one clip per process",
-            fix="Start fewer processes, or raise optim.labelled_batch.",
+            found=f"{counted(ranks.size, 'process', 'processes')}, {counted(clips, 'clip')}{of_the_pool} per step",
+            expected=f"at least one clip{of_the_pool} per process",
+            fix=f"Start fewer processes, or raise {key}.",
         )
 
 

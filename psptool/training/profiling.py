@@ -18,6 +18,7 @@ from psptool.model.classifier import ENCODING, POLYMERIZING
 from psptool.schemas.run import RunConfig
 from psptool.schemas.training import TrainingConfig
 from psptool.training.api import train
+from psptool.training.stopping import Stopped
 
 BACKWARD, OPTIMIZING = "autograd::engine::evaluate_function", "Optimizer.step"
 PARTS = {
@@ -82,9 +83,13 @@ def profile_training(
 
     Raises:
         PspError: As in `psptool.training.api.train`.
+        KeyboardInterrupt: It was interrupted; nothing is saved.
     """
     last = WARM_UP + steps
-    short = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"steps": last})})
+    # Validation and checkpoint are no parts of a step: the only ones are after one more step, which is not profiled.
+    end = last + 1
+    optim = recipe.optim.model_copy(update={"steps": end})
+    short = recipe.model_copy(update={"optim": optim, "validate_every": end, "checkpoint_every": end})
     profiler = profile(activities=_activities(device))
     times: list[float] = []
 
@@ -101,7 +106,12 @@ def profile_training(
 
     with tempfile.TemporaryDirectory(prefix="psptool-profile-") as folder:
         run = Path(folder) / "run"
-        train(data, split, short, device=device, out=run, graphs="off", on_start=on_start, on_step=on_step)
+        try:
+            train(
+                data, split, short, device=device, out=run, graphs="off", on_start=on_start, on_step=on_step
+            )
+        except Stopped as stop:  # its message says that the run is saved, but its folder is removed
+            raise KeyboardInterrupt from stop
     averages = list(profiler.key_averages())
     parts = {
         part: sum(entry.cpu_time_total for entry in averages if entry.key.startswith(prefix)) / 1e3 / steps

@@ -78,5 +78,5 @@ def _events(folder: RunFolder, step: int) -> SummaryWriter | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    # Events that a killed process wrote after its last checkpoint are hidden.
-    return SummaryWriter(str(folder.path), purge_step=step + 1 if step else None)
+    # Hide events that a killed process wrote after its last checkpoint, or before its first one.
+    return SummaryWriter(str(folder.path), purge_step=step + 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +110,30 @@ def test_either_stream_has_a_body_map_where_the_recipe_asks_for_them() -> None:
 @pytest.mark.parametrize(("frames", "after"), [(1, 1), (2, 1), (5, 3), (50, 25)])
 def test_a_stride_halves_the_frames_rounding_up(frames: int, after: int) -> None:
     assert Encoder(translate.TINY, JOINTS)(torch.randn(2, 3, frames, JOINTS)).shape == (2, 4, after, JOINTS)
+
+
+FEW_CHANNELS = """
+import torch
+from psptool.model.encoder import pointwise
+
+for channels in (1, 2, 3, 4, 5, 6, 7, 9, 17):
+    for _ in range(10):
+        x = torch.randn(6, channels, 20, 50).contiguous(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.randn(channels, channels, 1, 1, requires_grad=True)
+        y = pointwise(x, weight, stride=2)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        found = torch.autograd.grad(y.square().sum(), (x, weight))
+        exact = pointwise(x.double(), weight.double(), stride=2)
+        for ours, theirs in zip(found, torch.autograd.grad(exact.square().sum(), (x, weight)), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+"""
+
+
+@pytest.mark.slow
+def test_a_stride_over_few_channels_leaves_the_memory_of_the_process_intact() -> None:
+    # In its own process, which oneDNN's strided kernel would kill.
+    ran = subprocess.run([sys.executable, "-c", FEW_CHANNELS], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])

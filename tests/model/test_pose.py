@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from psptool.common.errors import PspError
 from psptool.model.classifier import PSPNet
 from psptool.model.pose import PoseBranch, poses
 from psptool.schemas.training import ModelSettings
@@ -17,6 +18,16 @@ from .literal import Array
 from .test_classifier import CLASSES, OWNER, SETTINGS, make_model, make_streams
 
 JOINTS, FRAMES = 2, 5
+
+
+def test_one_frame_of_one_person_is_refused_in_training_only() -> None:
+    module, one = (
+        PoseBranch(JOINTS, width=3, dropout=0.0),
+        torch.randn(1, 3, 4, JOINTS),
+    )  # 4 frames, pooled to 1
+    with pytest.raises(PspError, match=r"one value per channel.*Raise optim\.labelled_batch"):
+        module(one)
+    assert module.eval()(one).isfinite().all()
 
 
 def literal_poses(x: Array) -> Array:

@@ -161,18 +161,19 @@ def test_a_change_that_does_not_fit_is_refused_by_its_key(change: str, expected:
         resolve(changes=[change])
 
 
-def test_all_unknown_keys_are_named_at_once(recipe) -> None:
+def test_all_unknown_keys_are_named_at_once_with_their_source(recipe) -> None:
     file = recipe("optim:\n  lrr: 1\nsampling: 3\ncolour: red\n")
     with pytest.raises(PspError) as caught:
         resolve(file=file, changes=["augment.yew=1"])
-    for expected in (
-        "optim.lrr",
-        "sampling is a group",
-        "colour",
-        "augment.yew",
-        "Did you mean augment.yaw?",
-    ):
-        assert expected in str(caught.value)
+    of_file, of_changes = str(caught.value).split("--set: ")
+    assert of_file.startswith(f"{file}: ")
+    assert all(expected in of_file for expected in ("optim.lrr", "sampling is a group", "colour"))
+    assert "augment.yew (Did you mean augment.yaw?)" in of_changes
+
+
+def test_an_unknown_key_of_a_change_is_not_said_to_be_in_the_file(recipe) -> None:
+    with pytest.raises(PspError, match=r"^--set: no key augment\.yew"):
+        resolve(file=recipe("optim: {lr: 0.1}\n"), changes=["augment.yew=1"])
 
 
 def test_all_values_that_do_not_fit_are_named_at_once() -> None:

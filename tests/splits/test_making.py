@@ -193,11 +193,14 @@ def test_changed_split_is_found_and_named():
         ({"count": 21}, "pick up with one hand has 20"),
         ({"count": 1, "family": "global"}, "--count: found --family global"),
         ({"ratio": 0.1, "family": "per-clas"}, "Did you mean per-class?"),
-        ({"ratio": 0.1, "seed": -1}, "--seed"),
+        ({"ratio": 0.1, "seed": -1}, "--seed: found -1"),
+        ({"ratio": 0.1, "seed": 2**63}, "--seed: found 9223372036854775808, expected 0 or more, and less than"),
         ({"ratio": 0.1, "protocol": "xvew"}, "expected one of xview. Did you mean xview?"),
         ({"ratio": 0.1, "test_view": 4}, "expected one of 1, 2, 3"),
         ({"ratio": 0.1, "validation": "view=3"}, "views 1, 2 in the training set"),
         ({"ratio": 0.1, "validation": "view=1,2"}, "selects every training clip"),
+        ({"ratio": 0.1, "validation": "setup=1"}, "found setups none in the training set"),
+        ({"ratio": 0.1, "validation": "setup=-1"}, "--validation: found 'setup=-1'"),
         ({"ratio": 0.1, "validation": "fraction=1"}, "--validation: found 'fraction=1'"),
         ({"ratio": 0.1, "validation": "label=3"}, "numbers of view, subject, camera, setup, repetition"),
         ({"ratio": 0.1, "validation": "person=3"}, "--validation subject=3,7"),
@@ -235,6 +238,15 @@ def test_split_of_any_protocol_beside_test_views_is_made_again_from_its_own_requ
     assert split.test_view == (3 if protocol == "xview" else None)
     again = make_split(dataset, ucla_clips(), FINGERPRINT, SplitRequest.of(split)).split
     assert compare_splits(split, again) == []
+
+
+@pytest.mark.parametrize("protocol", [None, "each", "each-3"])
+def test_leave_one_out_of_a_field_without_values_is_an_error_that_names_the_protocol(protocol):
+    dataset = UCLA.model_copy(update={"protocols": {"each": LeaveOneOut(leave_one_out="setup")}})
+    with pytest.raises(
+        PspError, match="protocol each: leaves out values of a field that no clip of ucla has"
+    ):
+        make(dataset, ucla_clips(), count=1, protocol=protocol)
 
 
 @pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "training")])

@@ -73,6 +73,14 @@ def test_an_unknown_clip_is_an_error_that_names_close_ones_or_the_first(path):
         assert f"The first clip is {NAMES[0]}. dataset.names lists all clips." in str(error.value)
 
 
+@pytest.mark.parametrize("read", [lambda store: store.clip(0), lambda store: next(iter(store))])
+def test_a_closed_dataset_is_not_said_to_be_damaged(path, read):
+    with open_store(path) as store:
+        read(store)
+    with pytest.raises(PspError, match=r"the dataset is closed\. Open it again"):
+        read(store)
+
+
 def test_rows_lie_person_by_person_clip_by_clip(path, clips):
     with open_store(path) as store:
         joint, present, table = store.array("joint")[:], store.array("present")[:], store.table

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.autograd import DeviceType
+from torch.profiler import profile
 
+from psptool.training.loop import Loop
 from psptool.training.profiling import OPERATORS, PARTS, count_work, profile_training
 
-from .tiny import RECIPE, make_files
+from .tiny import RECIPE, change, make_files
 
 
 @pytest.mark.slow
@@ -29,6 +31,28 @@ def test_every_part_of_a_step_takes_time_and_no_run_is_left(tmp_path: Path) -> N
     assert found.launches > 500
     assert found.gpu_busy is None
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_no_validation_is_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    validate, stop = Loop._validate, profile.stop
+    monkeypatch.setattr(Loop, "_validate", lambda loop: events.append("validated") or validate(loop))
+    monkeypatch.setattr(profile, "stop", lambda profiler: events.append("stopped") or stop(profiler))
+    files = make_files(tmp_path)
+    recipe = change(validate_every=1)
+    assert profile_training(files.data, files.split, recipe, torch.device("cpu"), 2).steps == 2
+    assert events == ["stopped", "validated"]
+
+
+def test_an_interrupted_profile_is_not_said_to_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loop, "_should_stop", lambda *_: True)
+    files = make_files(tmp_path)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        profile_training(files.data, files.split, RECIPE, torch.device("cpu"), 2)
+    assert str(stopped.value) == ""
 
 
 def test_kernels_are_counted_without_labels_and_copies_and_copies_are_work() -> None:

@@ -17,11 +17,13 @@ from torch import nn
 from psptool.common.distributed import SINGLE, ProcessGroup, init_distributed, local_device
 from psptool.common.errors import PspError
 from psptool.model.synced_norm import SyncedNorm, synchronize_norms
+from psptool.schemas.training import TeacherSettings, TrainingConfig
+from psptool.training.api import train
 
 from ..stores import make_clip, write_ucla
 from ..trained import make_split
 from .norming import CASES
-from .tiny import NAMES, PARTS, RECIPE
+from .tiny import NAMES, PARTS, RECIPE, change
 
 STEPS = 50
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -119,6 +121,27 @@ def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int
     ]
     assert sorted(clip for share in dealt for clip in share) == list(range(labelled + pool))
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "clips", "expected"),
+    [
+        (change(method="supervised"), 3, r"3 clips per step.*raise optim\.labelled_batch"),
+        (RECIPE, 7, r"7 clips per step.*raise optim\.labelled_batch"),
+        (
+            change(teacher=TeacherSettings(weight=1)),
+            4,
+            r"4 clips of the pool per step, expected at least one clip of the pool.*raise optim\.pool_batch",
+        ),
+    ],
+)
+def test_each_process_needs_a_clip_and_with_a_teacher_one_of_the_pool(
+    files: tuple[Path, Path], tmp_path: Path, recipe: TrainingConfig, clips: int, expected: str
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(PspError, match=f"found {clips + 1} processes, {expected}"):
+        train(*files, recipe, device=torch.device("cpu"), out=out, ranks=ProcessGroup(0, clips + 1))
+    assert not out.exists()
 
 
 def test_without_torchrun_a_process_is_alone() -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -206,12 +207,27 @@ def test_file_paths_and_checkpoint_interval_may_change(files: Files) -> None:
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_restarts_in_its_folder(files: Files) -> None:
-    there = stopped(files)
+    there = stopped(files, 5)
+    assert [entry["step"] for entry in log(there.path)] == [4]
     there.resume.unlink()
     with pytest.raises(PspError, match=r"nothing to resume: found no resume\.pt"):
         go(files, out=there.path, resume="required")
     done = go(files, out=there.path, resume="auto")
     assert [entry["step"] for entry in log(done.folder)] == [4, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_tensorboard_shows_each_step_once_after_an_interruption(files: Files, checkpointed: bool) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    there = stopped(files, 5)
+    assert [entry["step"] for entry in log(there.path)] == [4]
+    if not checkpointed:
+        there.resume.unlink()
+    done = go(files, out=there.path, resume="auto")
+    events = accumulator.EventAccumulator(str(done.folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [4, 6]
 
 
 def test_a_finished_run_is_reported_and_not_changed(files: Files) -> None:
@@ -281,6 +297,30 @@ def test_a_parameter_without_saved_momentum_resumes_from_zero_and_none_is_refuse
     shutil.rmtree(there.path)
     shutil.copytree(copy, there.path)
     assert equal(weights(resumed(None)), zero)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"momentum": 0.5}, "momentum differs"),
+        ({"weight_decay": "x"}, "weight_decay differs"),
+        ({"new": 1}, ""),
+    ],
+)
+def test_a_checkpoint_has_the_settings_of_the_optimizer_as_far_as_this_pytorch_knows_them(
+    files: Files, values: dict[str, object], message: str
+) -> None:
+    there = stopped(files)
+    state = read_state(there.resume.read_bytes(), "resume.pt")
+    (group,) = state["optimizer"]["param_groups"]
+    del group["differentiable"], group["maximize"]  # as of a version without them
+    group |= values
+    file = io.BytesIO()
+    torch.save(state, file)
+    there.resume.write_bytes(seal(file.getvalue()))
+    with pytest.raises(PspError, match=message) if message else nullcontext():
+        go(files, resume="required")
+    assert there.finished is not bool(message)
 
 
 def test_code_in_a_checkpoint_is_not_executed(files: Files, tmp_path: Path) -> None:

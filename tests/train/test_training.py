@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,14 @@ from psptool.common.errors import PspError
 from psptool.schemas.run import RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import TeacherSettings, TrainingConfig
+from psptool.skeletons.keys import NO_LABEL
 from psptool.training import api, step
 from psptool.training.checkpoint import checkpoint_bytes
 from psptool.training.loop import Loop, Progress
 from psptool.training.runs.folder import RunFolder
 
+from ..stores import make_clip, write_ucla
+from ..trained import make_split
 from .tiny import NAMES, PARTS, RECIPE, Files, change, equal, make_files, weights
 
 
@@ -350,6 +354,19 @@ def test_a_split_of_other_clips_is_refused(files: Files, update: dict[str, str])
     with pytest.raises(PspError, match=r"s0\.json: the split does not belong to .*ucla\.h5.*--data"):
         files.train()
     assert not (files.data.parent / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["labelled", "validation", "test"])
+def test_a_clip_without_a_label_in_a_part_that_needs_one_is_refused_by_name(
+    tmp_path: Path, part: str
+) -> None:
+    odd = PARTS[part][0]
+    clips = [make_clip(name, seed) for seed, name in enumerate(NAMES)]
+    clips = [replace(c, key=c.key._replace(label=NO_LABEL)) if c.name == odd else c for c in clips]
+    files = Files(tmp_path / "ucla.h5", tmp_path / "s0.json")
+    make_split(files.split, write_ucla(files.data, clips), PARTS)
+    with pytest.raises(PspError, match=rf"s0\.json: {part}: found {odd}, a clip without a label"):
+        files.train()
 
 
 def test_gradients_are_clipped_where_asked(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:

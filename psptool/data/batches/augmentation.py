@@ -137,7 +137,7 @@ def _rotation(angles: Tensor, axes: tuple[int, int, int]) -> Tensor:
     """
     cos, sin = angles.cos(), angles.sin()  # (N, 3)
     number = torch.arange(3)
-    # Each rotation turns axis i towards axis j, which come after its own in the order x, y, z, x.
+    # Each rotation is in the plane of axes i and j, which come after its own in the order x, y, z, x.
     i, j = (torch.tensor(axes) + 1) % 3, (torch.tensor(axes) + 2) % 3
     about = torch.eye(3).repeat(len(angles), 3, 1, 1)  # (N, 3, 3, 3): three rotations per clip
     about[:, number, i, i] = cos

@@ -239,8 +239,7 @@ class Batcher:
         clips: The dataset on the device.
         sampling: Which frames are sampled.
         augmentation: Changes at training.
-        absent_persons: ``skip`` leaves absent persons out; ``zeros`` computes on `slots` persons per clip.
-        slots: Persons per clip under ``zeros``.
+        absent_persons: ``skip`` leaves absent persons out; ``zeros`` computes on `SLOTS` persons per clip.
         streams: Which streams a batch has, and how they are made.
     """
 
@@ -248,7 +247,6 @@ class Batcher:
     sampling: SamplingSettings
     augmentation: AugmentSettings = NO_CHANGE
     absent_persons: str = "skip"
-    slots: int = SLOTS
     streams: StreamSettings = AS_RELEASED
 
     @classmethod
@@ -357,13 +355,13 @@ class Batcher:
         present = self.clips.present[rows]  # (R,) -> (P, T)
         following = None if quantity == "joint" else self._following(rows, present, persons, frames)
         if self.absent_persons == "zeros":
-            # Every clip has `slots` persons, (N * slots, T, V, 3). Missing persons are zeros in all frames.
+            # Every clip has SLOTS persons, (N * SLOTS, T, V, 3). Missing persons are zeros in all frames.
             clips = len(frames)
-            slot = owner * self.slots + persons.number  # (P,)
+            slot = owner * SLOTS + persons.number  # (P,)
             x = self._fetch(rows, following)
-            padded = x.new_zeros(clips * self.slots, *x.shape[1:])
+            padded = x.new_zeros(clips * SLOTS, *x.shape[1:])
             shown = present.new_zeros(len(padded), present.shape[1])
-            owner = torch.arange(clips).repeat_interleave(self.slots)
+            owner = torch.arange(clips).repeat_interleave(SLOTS)
             x = padded.index_copy(0, to_device(slot, x.device), x)
             return Frames(x, shown.index_copy(0, slot, present), owner)
         # A person who is absent from all sampled frames is excluded, so P may be less than the number of persons.

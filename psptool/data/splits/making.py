@@ -63,8 +63,8 @@ class SplitRequest:
             raise PspError("--ratio", str(self.ratio), "a number above 0 and at most 1", fix)
         if self.count is not None and self.count < 1:
             raise PspError("--count", str(self.count), "at least 1 labelled clip per class")
-        if self.seed < 0:
-            raise PspError("--seed", str(self.seed), "0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise PspError("--seed", str(self.seed), "0 or more, and less than 2**63")
         if self.family not in FAMILIES:
             expected = f"one of {', '.join(FAMILIES)}"
             raise PspError("--family", repr(self.family), expected, suggest(self.family, FAMILIES))
@@ -74,12 +74,16 @@ class SplitRequest:
 
     def _check_types(self) -> None:
         """Check what a command line has converted, but a call from Python may get wrong."""
-        if self.ratio is not None and not isinstance(self.ratio, Real):
-            raise PspError("--ratio", repr(self.ratio), "a number")
         integers = {"--count": self.count, "--seed": self.seed, "--test-view": self.test_view}
-        for option, value in integers.items():
-            if value is not None and not isinstance(value, int):
-                raise PspError(option, repr(value), "an integer")
+        texts = {"--protocol": self.protocol, "--family": self.family, "--validation": self.validation}
+        for options, kind, expected in (
+            ({"--ratio": self.ratio}, Real, "a number"),
+            (integers, int, "an integer"),
+            (texts, str, "text"),
+        ):
+            for option, value in options.items():
+                if value is not None and not isinstance(value, kind):
+                    raise PspError(option, repr(value), expected)
 
     @classmethod
     def of(cls, split: Split) -> SplitRequest:

@@ -42,20 +42,24 @@ def choose_protocols(
         test_view: The camera for test; None for the protocol's own.
 
     Raises:
-        PspError: The dataset has no such protocol, or does not allow this test view.
+        PspError: The dataset has no such protocol, or no value for leave-one-out, or does not allow this test view.
     """
     known = dataset.protocols
     chosen = next(iter(known)) if name is None else name
+    folds = [one for key, rule in known.items() for one in _expanded(dataset, clips, key, rule)]
     if chosen in known:
         found = _expanded(dataset, clips, chosen, known[chosen])
     else:
-        folds = [one for key, rule in known.items() for one in _expanded(dataset, clips, key, rule)]
         found = [one for one in folds if one.name == chosen]
     if not found:
-        parent = leave_one_out_of(dataset, chosen)
-        names = (
-            [one.name for one in folds if leave_one_out_of(dataset, one.name) == parent] if parent else known
-        )
+        parent = chosen if chosen in known else leave_one_out_of(dataset, chosen)
+        siblings = [one.name for one in folds if leave_one_out_of(dataset, one.name) == parent]
+        names = list(known) if parent is None else siblings
+        if not names:
+            raise PspError(
+                f"protocol {parent}: leaves out values of a field that no clip of {dataset.name} has",
+                fix="Choose another --protocol, or give the clips this field and prepare them again.",
+            )
         expected = f"one of {', '.join(names)}"
         raise PspError(f"--protocol of {dataset.name}", repr(name), expected, suggest(chosen, names))
     if test_view is None:

@@ -23,7 +23,7 @@ from psptool.data.store.reading import Store
 from psptool.data.store.verifying import verify_names
 from psptool.schemas import builtin
 from psptool.schemas.split import SPLIT_PARTS, Split
-from psptool.skeletons.keys import ClipKey
+from psptool.skeletons.keys import NO_LABEL, ClipKey
 
 
 def split_store(store: Store, request: SplitRequest) -> MadeSplit:
@@ -109,7 +109,8 @@ def require_same_clips(store: Store, path: Path, split: Split) -> None:
     """Check that ``split``, loaded from ``path``, was created for the clips of ``store``.
 
     Raises:
-        PspError: It was created for other clips.
+        PspError: It was created for other clips, or has clips without a label in a part that needs them, as a split of
+            another program may.
     """
     manifest = store.manifest
     if split.dataset != manifest.dataset or split.clips_fingerprint != manifest.fingerprints.clips:
@@ -120,6 +121,12 @@ def require_same_clips(store: Store, path: Path, split: Split) -> None:
             f"Use --data with the dataset of the split, or create a split of this dataset: "
             f"psptool split --ratio 0.05 --data {shlex.quote(str(store.path))}",
         )
+    for part in ("labelled", "validation", "test"):
+        for name in getattr(split, part):
+            if store.table.label[store.index(name)] == NO_LABEL:
+                raise PspError(
+                    f"{path}: {part}", f"{name}, a clip without a label", "labelled clips", "Remove it."
+                )
 
 
 def save_split(split: Split, path: Path) -> bool:

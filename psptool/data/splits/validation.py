@@ -53,7 +53,7 @@ class ValidationRule:
             field = _FIELDS[self.kind]
             taken = {name for name, key in train.items() if getattr(key, field) in self.values}
             seen = sorted({getattr(key, field) for key in train.values()} - {-1})
-            there = f"{self.kind}s {', '.join(map(str, seen))} in the training set"
+            there = f"{self.kind}s {', '.join(map(str, seen)) or 'none'} in the training set"
         has_labels = any(train[name].label != NO_LABEL for name in taken)
         if not has_labels or len(taken) == len(train):
             how_much = "every" if has_labels else "no"
@@ -76,8 +76,8 @@ def parse_validation(text: str) -> ValidationRule:
     try:
         if kind == "fraction" and 0 < float(value) < 1:
             return ValidationRule(kind, fraction=float(value))
-        if kind in _FIELDS:
-            return ValidationRule(kind, tuple(sorted({int(part) for part in value.split(",")})))
+        if kind in _FIELDS and min(values := sorted({int(part) for part in value.split(",")})) >= 0:
+            return ValidationRule(kind, tuple(values))
     except ValueError:
         pass
     expected = f"numbers of {', '.join(_FIELDS)}, or a fraction between 0 and 1"

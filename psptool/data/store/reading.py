@@ -396,10 +396,12 @@ class Store:
         """The HDF5 dataset at ``path``, for direct access.
 
         Raises:
-            PspError: There is no such array.
+            PspError: There is no such array, or the dataset is closed.
         """
+        if not self._file:
+            raise PspError(f"{self.path}: the dataset is closed", fix="Open it again.")
         # h5py takes longer to find an array than to read a clip of it.
-        if path not in self._arrays or not self._arrays[path]:
+        if path not in self._arrays:
             found = self._file.get(path)
             if not isinstance(found, h5py.Dataset):
                 raise _damaged(self.path, f"array /{path} is missing")

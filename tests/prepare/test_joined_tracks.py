@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from psptool.preparation.kernel import spread_and_motion
 from psptool.preparation.normalize import find_transform
 from psptool.preparation.pipeline import prepare
 from psptool.preparation.selection import find_persons
@@ -128,6 +129,11 @@ def test_of_three_persons_at_once_the_one_with_the_least_motion_is_dropped():
     persons = find_persons(raw_clip(tracks, 20), NTU25, JOINED)
     assert rules(persons) == [(1, "overlap")]
     np.testing.assert_array_equal(persons.xyz[0, 0], np.float32(tracks[3][0]))
+
+
+def test_a_frame_exactly_at_the_ratio_is_not_spread():
+    frame = np.array([[[0, 0, 0], [1.5, 1, 0]]], np.float32)  # 1.5 m wide, 1 m tall
+    assert [spread_and_motion(frame, ratio)[0] for ratio in (1.5, 1.4999)] == [0, 1]
 
 
 def test_motion_in_spread_frames_does_not_make_a_leader():

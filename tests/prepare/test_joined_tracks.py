@@ -105,6 +105,17 @@ def test_a_track_in_the_gap_of_another_continues_it():
     persons = find_persons(raw_clip({1: gap, 2: {t: body(t) for t in range(20, 40)}}, 60), NTU25, JOINED)
     assert persons.present.shape == (1, 60)
     assert persons.present.all()
+    np.testing.assert_array_equal(persons.xyz[0], np.float32([body(t) for t in range(60)]))
+
+
+def test_a_track_with_exactly_the_limit_of_spread_frames_is_dropped():
+    half = {t: flat(t) if t < 20 else body(t, at=(2.0, 0.0, 3.0)) for t in range(40)}
+    tracks = {IDS[0]: {t: body(t) for t in range(60)}, GHOST: half}
+    for limit, expected in ((0.5, [(GHOST, "spread")]), (0.51, [])):
+        assert (
+            rules(find_persons(raw_clip(tracks, 60), NTU25, PreparationSettings(spread_share=limit)))
+            == expected
+        )
 
 
 @pytest.mark.parametrize("align", ["body", "none"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,6 +134,16 @@ def test_a_flat_ghost_sets_neither_origin_nor_scale_nor_axes(align, frames):
     ):
         np.testing.assert_array_equal(ours, expected)
     np.testing.assert_array_equal(found.xyz, alone.xyz)
+
+
+@pytest.mark.parametrize("settings", [JOINED, RELEASED], ids=["joined", "released"])
+def test_persons_of_a_recording_with_z_up_are_those_of_the_same_one_with_y_up(settings):
+    tracks = haunted(ghost=range(30))
+    upright = find_persons(raw_clip(tracks, 60), NTU25, settings)
+    turned = {who: {t: xyz[:, [0, 2, 1]] for t, xyz in seen.items()} for who, seen in tracks.items()}
+    found = find_persons(replace(raw_clip(turned, 60), up="z"), NTU25, settings)
+    assert rules(found) == rules(upright)
+    np.testing.assert_array_equal(found.xyz, upright.xyz[..., [0, 2, 1]])
 
 
 def test_of_three_persons_at_once_the_one_with_the_least_motion_is_dropped():

@@ -15,6 +15,8 @@ from psptool.data.batches.streams import Batch, Stream
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import Balance, TeacherSettings, TrainingConfig
+from psptool.training.optimization import build_optimizer, use_learning_rate
+from psptool.training.step import StepInputs, StepScalars, TrainStep
 from psptool.training.teacher import LABEL_MOMENTUM, Teacher
 
 from ..streams import two
@@ -72,6 +74,23 @@ def test_its_weights_are_the_running_mean_of_the_networks() -> None:
             mean[name] = momentum * mean[name] + (1 - momentum) * x if x.is_floating_point() else x
     for name, x in teacher.model.state_dict().items():
         torch.testing.assert_close(x, mean[name], msg=name)
+
+
+def test_a_step_moves_it_towards_the_weights_after_the_step_by_the_momentum_of_the_step() -> None:
+    model = make_network().train()
+    optimizer, scalars = build_optimizer(model, TAUGHT.optim), StepScalars.on(torch.device("cpu"))
+    use_learning_rate(optimizer, scalars.lr)
+    scalars.set(lr=0.1, teacher_weight=0.5, teacher_momentum=0.75)
+    teacher = Teacher(model, TAUGHT.teacher, 100)
+    before = {name: x.clone() for name, x in teacher.model.state_dict().items()}
+    TrainStep(model, optimizer, TAUGHT, torch.float32, teacher)(
+        StepInputs(make_streams(), torch.tensor([0, 1]), 4, scalars)
+    )
+    weights = model.state_dict()
+    assert not torch.equal(weights["classifier.weight"], before["classifier.weight"])
+    for name, x in teacher.model.state_dict().items():
+        if x.is_floating_point():
+            torch.testing.assert_close(x, 0.75 * before[name] + 0.25 * weights[name], msg=name)
 
 
 def test_it_keeps_no_branch_of_the_contrast_and_leaves_the_network_as_it_is() -> None:

@@ -162,6 +162,24 @@ def test_processes_that_write_the_same_file_at_once_never_mix(tmp_path: Path) ->
     assert left(tmp_path) == ["file"]
 
 
+def write_both_often(paths: list[Path]) -> None:
+    for _ in range(50):
+        write_together(dict.fromkeys(paths, "text"))
+
+
+def test_two_writers_of_the_same_files_in_either_order_never_wait_for_each_other(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    writers = [FORK.Process(target=write_both_often, args=(order,)) for order in (paths, paths[::-1])]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(20)
+    found = [writer.exitcode for writer in writers]
+    for writer in writers:
+        writer.kill()
+    assert found == [0, 0]
+
+
 def hold(path: Path, seconds: float) -> None:
     held = Replacement(path)
     (path.parent / "holding").touch()
@@ -215,6 +233,12 @@ def test_several_files_take_their_names_together(tmp_path: Path) -> None:
     assert left(tmp_path) == ["a", "b"]
 
 
+def test_several_files_start_empty_whatever_a_killed_process_left(tmp_path: Path) -> None:
+    (tmp_path / ".a.partial").write_text("left over")
+    with replacing([tmp_path / "a", tmp_path / "b"]) as partials:
+        assert [partial.read_bytes() for partial in partials] == [b"", b""]
+
+
 def test_an_error_before_several_files_get_their_names_changes_none(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
 
@@ -226,6 +250,33 @@ def test_an_error_before_several_files_get_their_names_changes_none(tmp_path: Pa
         write_together({tmp_path / "a": "new", tmp_path / "b": "new"}, first=fail)
     assert left(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("several", [True, False], ids=["write_together", "write_whole"])
+def test_bytes_are_on_disk_before_a_file_gets_its_name_and_the_name_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    events: list[object] = []
+    replace, fsync = Path.replace, os.fsync
+
+    def spy_fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        events.append("folder" if stat.S_ISDIR(status.st_mode) else ("bytes", status.st_size))
+        fsync(descriptor)
+
+    def spy_replace(self: Path, target: Path) -> Path:
+        events.append(("name", target.name))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    if several:
+        write_together({tmp_path / "a": "1", tmp_path / "b": "22"})
+        names = [("name", "a"), "folder", ("name", "b"), "folder"]
+        assert events == [("bytes", 1), ("bytes", 2), *names]
+    else:
+        write_whole(tmp_path / "a", "new")
+        assert events == [("bytes", 3), ("name", "a"), "folder"]
 
 
 @pytest.mark.parametrize("chain", [1, 2], ids=["a link", "a link to a link"])
@@ -380,6 +431,7 @@ def test_an_old_file_that_cannot_be_given_back_is_kept_and_named(
 def test_several_files_that_replace_others_leave_nothing_of_these(tmp_path: Path) -> None:
     for name in ("a", "b", ".a.old.partial"):
         (tmp_path / name).write_text("old")
+    os.link(tmp_path / "b", tmp_path / ".b.old.partial")  # left by a process killed before the rename
     with replacing([tmp_path / "a", tmp_path / "b"]) as partials:
         for partial in partials:
             partial.write_text("new")

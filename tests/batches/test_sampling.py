@@ -64,6 +64,15 @@ def test_crop_is_in_order_and_within_the_clip(shortest: float) -> None:
     assert bool((found < counts[:, None]).all())
 
 
+@pytest.mark.parametrize("shortest", [0.3, 1.0])
+def test_crop_stays_within_the_clip_where_float32_rounds_up_to_its_end(
+    shortest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 1 - 2**-24  # the largest random number in float32
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, largest))
+    assert draw_crop(torch.tensor(COUNTS), 50, shortest, seeded())[:, -1].tolist() == [n - 1 for n in COUNTS]
+
+
 def spans(count: int, frames: int, shortest: float) -> Tensor:
     drawn = draw_crop(torch.full((4000,), count), frames, shortest, seeded())
     return drawn[:, -1] - drawn[:, 0]

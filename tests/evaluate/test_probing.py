@@ -7,7 +7,8 @@ import pytest
 
 from psptool.common.errors import PspError
 from psptool.evaluation import probing
-from psptool.evaluation.probing import _objective, linear_probe, nearest_neighbours
+from psptool.evaluation.features import ClipFeatures
+from psptool.evaluation.probing import _objective, linear_probe, nearest_neighbours, probe_accuracies
 
 TRAIN = np.array([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0], [-1.0, 0.0]])
 LABELS = np.array([0, 0, 3, 1])
@@ -22,6 +23,11 @@ def test_several_neighbours_outvote_a_single_nearer_one() -> None:
     query = np.array([[0.6, 0.8]])  # similarities 0.6, 0.68, 0.8, -0.6
     assert nearest_neighbours(TRAIN, LABELS, query, 1).tolist() == [3]
     assert nearest_neighbours(TRAIN, LABELS, query, 3).tolist() == [0]
+
+
+def test_of_two_neighbours_the_nearer_one_has_more_votes() -> None:
+    query = np.array([[0.6, 0.8]])  # similarity 0.8 to class 3, 0.68 to class 0
+    assert nearest_neighbours(TRAIN, LABELS, query, 2).tolist() == [3]
 
 
 def test_nearest_neighbours_in_parts_are_those_of_all_queries_at_once(
@@ -67,3 +73,20 @@ def test_the_probe_separates_what_a_line_separates_with_labels_that_leave_number
     # A feature that never changes must not divide by zero.
     x = np.concatenate((1000 * x, np.ones((60, 1))), axis=1)
     np.testing.assert_array_equal(linear_probe(x[::2], y[::2], x[1::2]), y[1::2])
+
+
+def test_the_probe_does_not_see_the_scale_of_a_feature() -> None:
+    generator = np.random.default_rng(3)
+    train, queries = generator.normal(size=(30, 4)), generator.normal(size=(200, 4))
+    labels, scales = generator.integers(0, 3, 30), np.array([1e-3, 1.0, 1e3, 50.0])
+    plain = linear_probe(train, labels, queries)
+    np.testing.assert_array_equal(linear_probe(train * scales, labels, queries * scales), plain)
+
+
+def test_training_clips_without_a_label_are_no_neighbours() -> None:
+    labels, parts = np.array([0, 1, -1, -1, 0, 1]), ("labelled", *["unlabelled"] * 3, "test", "test")
+    # The clips without a label are where the test clips are.
+    x = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8], [0.8, 0.6], [0.6, 0.8]], np.float32)
+    few, every = probe_accuracies(ClipFeatures(tuple("abcdef"), labels, parts, {"joint": x}), neighbours=1)
+    assert (few["clips"], few["nearest"]) == (1, 0.5)
+    assert (every["clips"], every["nearest"], every["linear"]) == (2, 1.0, 1.0)

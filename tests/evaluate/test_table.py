@@ -60,6 +60,12 @@ def test_runs_that_differ_only_in_the_label_split_are_one_group(tmp_path: Path) 
     assert found.warnings == ()
 
 
+def test_the_mean_training_time_of_a_group_is_unknown_where_that_of_one_run_is(tmp_path: Path) -> None:
+    assert (
+        table(tmp_path, {"a": scores(0.25, 0), "b": scores(0.5, 1, seconds=None)}).groups[0].seconds is None
+    )
+
+
 def test_groups_have_equal_labels_method_preset_and_changes_and_fewest_labels_come_first(
     tmp_path: Path,
 ) -> None:
@@ -264,7 +270,7 @@ def test_differences_are_paired_by_fold_and_a_missing_fold_gives_warnings(tmp_pa
 def test_the_gap_of_folds_is_that_of_the_folds_that_all_three_methods_have(tmp_path: Path) -> None:
     runs = {"a1": fold(1, 0.75), "a2": fold(2, 0.25)}
     runs |= {f"s{n}": fold(n, 0.5, method="supervised") for n in (1, 2)}
-    runs |= {"all": fold(1, 1.0, method="supervised", ratio=1.0)}
+    runs |= {f"all{n}": fold(n, top1, method="supervised", ratio=1.0) for n, top1 in ((1, 1.0), (3, 0.75))}
     found = table(tmp_path, runs, "supervised")
     # Fold 1: from 0.5 to 1.0, of which 0.75 is half.
     assert [one.closed for one in found.differences] == [0.5]

@@ -16,6 +16,8 @@ from psptool.exchange.stgcn import read_stgcn, write_stgcn
 from psptool.formats.synthesis.recording import Faults
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.preparation.pipeline import prepare
+from tests import stores
+from tests.stores import make_clip
 
 NAMES = [f"S001C00{c}P00{p}R001A{a:03}" for c in (1, 2, 3) for p in (1, 3) for a in (7, 58)]
 # Many gaps, ghosts and empty beginnings, so that persons and whole frames are absent.
@@ -201,6 +203,18 @@ def test_an_npz_without_names_says_what_to_write(store, tmp_path):
     names_beside(tmp_path / "a.npz").unlink()
     with pytest.raises(PspError, match=r"a\.names\.txt.*PART<tab>NAME"):
         read_ctrgcn(tmp_path / "a.npz")
+
+
+def test_a_present_person_whose_joints_are_all_zero_is_not_written_as_an_absent_one(tmp_path):
+    clip = make_clip("a01_s01_e00_v01", 1)
+    clip.joint[0, 2] = 0
+    stores.write_ucla(tmp_path / "u.h5", [clip])
+    with (
+        open_store(tmp_path / "u.h5") as store,
+        pytest.raises(PspError, match="a01_s01_e00_v01: every joint at zero"),
+    ):
+        write_pyskl(store, {}, "normalized", tmp_path / "a.pkl")
+    assert [path.name for path in tmp_path.iterdir()] == ["u.h5"]
 
 
 def test_a_clip_that_cannot_stand_leaves_nothing(store, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from psptool.common.errors import PspError
 from psptool.data.batches.streams import Batch, Stream
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
+from psptool.model.network import Output
 from psptool.schemas.training import LossSettings, ModelSettings, TeacherSettings, TrainingConfig
 from tests.builtin import UCLA20
 
@@ -97,6 +98,40 @@ def test_labels_only_is_the_cross_entropy_alone_and_computes_no_contrast(
     found = terms(config)
     assert set(found) == {"loss", "ce"}
     assert found["loss"] == found["ce"]
+
+
+def test_losses_of_a_network_in_bfloat16_are_computed_in_float32() -> None:
+    config = TrainingConfig(method="psp", model=MODEL, teacher=TeacherSettings(weight=1))
+    _, batch = make()
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        logits = torch.randn(2, len(LABELS) + POOL, 3).bfloat16()
+        vectors = torch.randn(2, POOL, 6).bfloat16()
+        teacher_labels = torch.rand(POOL, 3).softmax(1)
+
+    def found(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        def network(*_: object, **__: object) -> Output:
+            names = ("joint", "motion")
+            embeddings = {
+                name: dict.fromkeys(LEVELS, x.to(dtype)) for name, x in zip(names, vectors, strict=True)
+            }
+            return Output({"joint": logits[0].to(dtype)}, {"joint": logits[1].to(dtype)}, embeddings)  # type: ignore[arg-type]
+
+        return total_loss(
+            network,  # type: ignore[arg-type]
+            batch,
+            torch.tensor(LABELS),
+            config,
+            torch.float32,
+            teacher_labels=teacher_labels,
+            teacher_weight=0.5,
+        )
+
+    rounded, exact = found(torch.bfloat16), found(torch.float32)
+    assert set(rounded) == {"loss", "ce", "teacher", *LEVELS}
+    for name, value in exact.items():
+        assert rounded[name].dtype == torch.float32
+        assert torch.equal(rounded[name], value), name
 
 
 def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:

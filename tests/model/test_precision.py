@@ -86,7 +86,7 @@ def batch(clips: int = 12) -> Batch:
     return two(Stream.of(x[0], counts), Stream.of(x[1], counts))
 
 
-def test_mean_over_persons_projection_and_classifier_are_float32_under_autocast() -> None:
+def test_means_projection_and_classifier_are_float32_under_autocast() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(2)
         model = PSPNet(WIDE.model_copy(update={"pose_width": 8, "pose_dropout": 0.0}), NTU25, 5).train()
@@ -104,6 +104,7 @@ def test_mean_over_persons_projection_and_classifier_are_float32_under_autocast(
     with computing_in(torch.bfloat16, torch.device("cpu")):
         features = stream_features(model, streams)[0]
         logits = model.logits(features, streams["joint"].average)
+        means = model.pyramid(features)  # type: ignore[misc]
         vectors = model.embeddings(features, streams["joint"].average)
         model.pose_logits(streams["joint"])
     assert features.dtype == torch.bfloat16, "otherwise the test proves nothing"
@@ -113,7 +114,7 @@ def test_mean_over_persons_projection_and_classifier_are_float32_under_autocast(
     # On the same features, what follows is exact: the same as without autocast.
     exact = model.logits(features.float(), streams["joint"].average)
     torch.testing.assert_close(logits, exact, rtol=1e-5, atol=1e-5)
-    assert {x.dtype for x in vectors.values()} == {torch.float32}
+    assert {x.dtype for x in (*means.values(), *vectors.values())} == {torch.float32}
 
 
 def test_the_mean_over_persons_is_not_rounded_to_8_bits_under_autocast() -> None:

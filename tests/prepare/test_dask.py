@@ -44,7 +44,10 @@ def test_a_lost_worker_of_a_cluster_costs_no_clip(raw, tmp_path, monkeypatch):
     assert here.path.read_bytes() == there.path.read_bytes()
 
 
-@pytest.mark.slow
-def test_a_scheduler_that_does_not_answer_is_an_error_that_names_it(raw, tmp_path):
+def test_a_scheduler_that_does_not_answer_is_an_error_that_names_it(raw, tmp_path, monkeypatch):
+    client = distributed.Client
+    monkeypatch.setattr(
+        distributed, "Client", lambda address, timeout, **rest: client(address, timeout="0.5s", **rest)
+    )
     with pytest.raises(PspError, match=r"127\.0\.0\.1:1: the Dask scheduler does not respond"):
         prepare("ucla", [raw], tmp_path / "u.h5", scheduler="tcp://127.0.0.1:1")

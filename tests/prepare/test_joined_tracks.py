@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from psptool.preparation.kernel import spread_and_motion
 from psptool.preparation.normalize import find_transform
 from psptool.preparation.pipeline import prepare
 from psptool.preparation.selection import find_persons
@@ -104,6 +106,17 @@ def test_a_track_in_the_gap_of_another_continues_it():
     persons = find_persons(raw_clip({1: gap, 2: {t: body(t) for t in range(20, 40)}}, 60), NTU25, JOINED)
     assert persons.present.shape == (1, 60)
     assert persons.present.all()
+    np.testing.assert_array_equal(persons.xyz[0], np.float32([body(t) for t in range(60)]))
+
+
+def test_a_track_with_exactly_the_limit_of_spread_frames_is_dropped():
+    half = {t: flat(t) if t < 20 else body(t, at=(2.0, 0.0, 3.0)) for t in range(40)}
+    tracks = {IDS[0]: {t: body(t) for t in range(60)}, GHOST: half}
+    for limit, expected in ((0.5, [(GHOST, "spread")]), (0.51, [])):
+        assert (
+            rules(find_persons(raw_clip(tracks, 60), NTU25, PreparationSettings(spread_share=limit)))
+            == expected
+        )
 
 
 @pytest.mark.parametrize("align", ["body", "none"])
@@ -123,11 +136,26 @@ def test_a_flat_ghost_sets_neither_origin_nor_scale_nor_axes(align, frames):
     np.testing.assert_array_equal(found.xyz, alone.xyz)
 
 
+@pytest.mark.parametrize("settings", [JOINED, RELEASED], ids=["joined", "released"])
+def test_persons_of_a_recording_with_z_up_are_those_of_the_same_one_with_y_up(settings):
+    tracks = haunted(ghost=range(30))
+    upright = find_persons(raw_clip(tracks, 60), NTU25, settings)
+    turned = {who: {t: xyz[:, [0, 2, 1]] for t, xyz in seen.items()} for who, seen in tracks.items()}
+    found = find_persons(replace(raw_clip(turned, 60), up="z"), NTU25, settings)
+    assert rules(found) == rules(upright)
+    np.testing.assert_array_equal(found.xyz, upright.xyz[..., [0, 2, 1]])
+
+
 def test_of_three_persons_at_once_the_one_with_the_least_motion_is_dropped():
     tracks = {who: {t: body(t, at=(who, 0, 3), size=0.1 * who) for t in range(20)} for who in (1, 2, 3)}
     persons = find_persons(raw_clip(tracks, 20), NTU25, JOINED)
     assert rules(persons) == [(1, "overlap")]
     np.testing.assert_array_equal(persons.xyz[0, 0], np.float32(tracks[3][0]))
+
+
+def test_a_frame_exactly_at_the_ratio_is_not_spread():
+    frame = np.array([[[0, 0, 0], [1.5, 1, 0]]], np.float32)  # 1.5 m wide, 1 m tall
+    assert [spread_and_motion(frame, ratio)[0] for ratio in (1.5, 1.4999)] == [0, 1]
 
 
 def test_motion_in_spread_frames_does_not_make_a_leader():

@@ -114,6 +114,13 @@ def test_a_joint_that_is_nan_throughout_is_put_at_its_nearest_seen_neighbour():
     assert not persons.state[0, :, 11].any()
 
 
+def test_of_equally_near_neighbours_the_first_in_joint_order_is_taken():
+    xyz = positions(25)
+    xyz[:, 20] = np.nan  # between joints 1, 2, 4 and 8
+    persons = find_persons(raw_clip({1: dict(enumerate(xyz))}, 6), NTU25, SETTINGS)
+    np.testing.assert_array_equal(persons.xyz[0, :, 20], np.float32(xyz[:, 1]))
+
+
 def test_infinity_stays_an_error(tmp_path):
     xyz = positions(20)
     xyz[2, 5, 1] = np.inf

@@ -117,6 +117,26 @@ def test_field_count_does_not_stand_for_a_part_of_the_dataset():
     assert "rounded half up" in made.rule
 
 
+ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "validation", "labelled"),
+    [(0, None, 5), (0, "subject=1", 5), (1, None, 3)],
+    ids=["half of the dataset", "with held-out clips", "one label fewer"],
+)
+def test_standard_count_needs_half_of_the_labelled_clips_for_training_held_out_ones_included(
+    unlabelled, validation, labelled
+):
+    # 5 % are 5 of 100 clips per class: half of 10 * 100 training clips are 500.
+    clips = ucla_clips(actions=ACTIONS, subjects=range(1, 6))
+    train = [name for name in clips if not name.endswith("v03")]
+    assert len(train) == 500
+    clips |= {name: clips[name]._replace(label=-1) for name in train[:unlabelled]}
+    made = make(UCLA, clips, ratio=0.05, validation=validation)
+    assert max(made.labelled_per_class) == labelled  # without the standard count: 0.05 * 50, rounded half up
+
+
 def test_per_class_ratio_and_global_families_count_otherwise():
     clips = ucla_clips(actions=(1,)) | ucla_clips(actions=(2,), episodes=range(3))  # 20 and 12 train clips
     assert make(UCLA, clips, ratio=0.125, family="per-class").labelled_per_class == (2, 3)
@@ -179,6 +199,11 @@ def test_changed_split_is_found_and_named():
     findings = compare_splits(moved, split)
     assert len(findings) == 2
     assert split.labelled[0] in findings[0]
+
+
+def test_a_split_of_another_version_of_the_tool_is_no_change():
+    split = make(UCLA, ucla_clips(), count=2).split
+    assert compare_splits(split.model_copy(update={"tool_version": "0.0"}), split) == []
 
 
 @pytest.mark.parametrize(

@@ -73,24 +73,27 @@ def test_weights_that_are_not_finite_are_named() -> None:
         check_weights(model, 3, "")
 
 
-def test_a_checkpoint_never_holds_weights_that_are_not_finite(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("bad", [5, 9], ids=["in between", "the last step"])
+def test_no_file_ever_holds_weights_that_are_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
-    files, steps, plain = make_files(tmp_path), iter(range(1, 100)), step.total_loss
+    files = make_files(tmp_path, {**PARTS, "validation": []})
+    steps, plain = iter(range(1, 100)), step.total_loss
 
     def poisoned(model: nn.Module, *rest: object) -> dict[str, Tensor]:
         terms = plain(model, *rest)  # type: ignore[arg-type]
-        if next(steps) == 5:
+        if next(steps) == bad:
             # A finite loss whose gradient is not: the square root's at zero.
             terms["loss"] = terms["loss"] + (next(model.parameters()) * 0).sum().sqrt()
         return terms
 
     monkeypatch.setattr(step, "total_loss", poisoned)
-    recipe = change(optim={"steps": 9}, checkpoint_every=1, validate_every=9)
-    with pytest.raises(PspError, match=r"not finite after step 5.*last good checkpoint is that of step 4"):
-        files.train(recipe)
+    said = rf"not finite after step {bad}.*last good checkpoint is that of step {bad - 1}"
+    with pytest.raises(PspError, match=said):
+        files.train(change(optim={"steps": 9}, checkpoint_every=1))
+    assert not (tmp_path / "run" / "last.safetensors").exists()
     kept = read_state((tmp_path / "run" / "resume.pt").read_bytes(), "")
-    assert kept["step"] == 4
+    assert kept["step"] == bad - 1
     assert all(x.isfinite().all() for x in kept["model"].values())
 
 

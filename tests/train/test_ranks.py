@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,11 +17,14 @@ from torch import nn
 
 from psptool.common.distributed import SINGLE, ProcessGroup, init_distributed, local_device
 from psptool.common.errors import PspError
+from psptool.data.batches.streams import Stream
 from psptool.model.synced_norm import SyncedNorm, synchronize_norms
 from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training.api import train
+from psptool.training.loop import Loop
 
 from ..stores import make_clip, write_ucla
+from ..streams import two
 from ..trained import make_split
 from .norming import CASES
 from .tiny import NAMES, PARTS, RECIPE, change
@@ -150,6 +154,33 @@ def test_without_torchrun_a_process_is_alone() -> None:
     assert local_device(torch.device("cpu"), SINGLE) == torch.device("cpu")
     assert SINGLE.any(True)
     assert not SINGLE.any(False)
+
+
+def lonely_loop(ranks: object) -> Loop:
+    """A loop without a model, for its decisions."""
+    config = change(model=RECIPE.model.model_copy(update={"dropout": 0.2}))
+    return Loop(None, None, None, config, 0, torch.float32, ranks)  # type: ignore[arg-type]
+
+
+def test_dropout_differs_between_ranks_and_steps_and_is_the_same_again_for_the_same_ones() -> None:
+    stream = Stream(torch.zeros(4, 3, 2, 20), torch.eye(4))
+
+    def drawn(rank: int, step: int) -> tuple[float, ...]:
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            lonely_loop(ProcessGroup(rank, 2))._shard(two(stream, stream), torch.tensor([0, 1]), step)
+            return tuple(torch.rand(4).tolist())
+
+    assert drawn(1, 5) == drawn(1, 5)
+    assert len({drawn(rank, step) for rank in (0, 1) for step in (5, 6)}) == 4
+
+
+def test_all_processes_stop_at_the_same_log_step_if_any_is_asked_to() -> None:
+    asked: list[bool] = []
+    ranks = SimpleNamespace(size=2, any=lambda own: asked.append(own) or True)
+    found = [step for step in range(1, 31) if lonely_loop(ranks)._should_stop(lambda: False, step)]
+    assert found == [10, 20, 30]
+    assert asked == [False] * 3  # the others are waited for at these steps only
 
 
 @pytest.mark.slow

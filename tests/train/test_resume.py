@@ -22,8 +22,10 @@ from psptool.schemas.run import RunConfig
 from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training import loop
 from psptool.training.api import Trained, train
+from psptool.training.optimization import build_optimizer
 from psptool.training.runs.folder import RunFolder
 from psptool.training.runs.state import read_state, seal
+from psptool.training.state import TrainState
 from psptool.training.stopping import Stopped, stop_requests
 
 from .tiny import Files, change, equal, make_files, weights
@@ -344,6 +346,19 @@ def test_log_lines_of_later_steps_and_an_incomplete_line_are_removed(files: File
         file.write('{"step": 8, "loss": 1.0}\n{"step": 10, "lo')
     done = go(files, recipe, resume="required")
     assert log(done.folder) == log(go(files, recipe).folder)
+
+
+def test_a_generator_whose_state_was_not_saved_is_seeded_with_the_step() -> None:
+    """Such as the generator of a GPU, in a training that resumes from a checkpoint of a CPU."""
+    model, generator = torch.nn.Linear(2, 2), torch.Generator().manual_seed(1)
+    state = TrainState(model, build_optimizer(model, SHORT.optim), generator, step=7)
+    content = read_state(state.pack(), "resume.pt")
+    expected = torch.rand(3, generator=generator)
+    with torch.random.fork_rng():
+        state.unpack({**content, "random": content["random"][:1]})
+        found = torch.rand(3)
+    assert torch.equal(torch.rand(3, generator=generator), expected)
+    assert torch.equal(found, torch.rand(3, generator=torch.Generator().manual_seed(7)))
 
 
 def test_a_second_ctrl_c_stops_immediately() -> None:

@@ -15,6 +15,8 @@ from psptool.data.batches.streams import Batch, Stream
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
 from psptool.schemas.training import Balance, TeacherSettings, TrainingConfig
+from psptool.training.optimization import build_optimizer, use_learning_rate
+from psptool.training.step import StepInputs, StepScalars, TrainStep
 from psptool.training.teacher import LABEL_MOMENTUM, Teacher
 
 from ..streams import two
@@ -63,6 +65,8 @@ def test_its_weights_are_the_running_mean_of_the_networks() -> None:
         for seed, x in enumerate(model.state_dict().values()):
             if x.is_floating_point():
                 x.add_(torch.randn(x.shape, generator=torch.Generator().manual_seed(100 * step + seed)))
+            else:
+                x.add_(1)  # a counter of batch norm
         momentum = min(0.3, (1 + step) / (10 + step))
         assert teacher.momentum(step) == momentum
         teacher.update(model, torch.tensor(momentum, dtype=torch.float64))
@@ -70,6 +74,23 @@ def test_its_weights_are_the_running_mean_of_the_networks() -> None:
             mean[name] = momentum * mean[name] + (1 - momentum) * x if x.is_floating_point() else x
     for name, x in teacher.model.state_dict().items():
         torch.testing.assert_close(x, mean[name], msg=name)
+
+
+def test_a_step_moves_it_towards_the_weights_after_the_step_by_the_momentum_of_the_step() -> None:
+    model = make_network().train()
+    optimizer, scalars = build_optimizer(model, TAUGHT.optim), StepScalars.on(torch.device("cpu"))
+    use_learning_rate(optimizer, scalars.lr)
+    scalars.set(lr=0.1, teacher_weight=0.5, teacher_momentum=0.75)
+    teacher = Teacher(model, TAUGHT.teacher, 100)
+    before = {name: x.clone() for name, x in teacher.model.state_dict().items()}
+    TrainStep(model, optimizer, TAUGHT, torch.float32, teacher)(
+        StepInputs(make_streams(), torch.tensor([0, 1]), 4, scalars)
+    )
+    weights = model.state_dict()
+    assert not torch.equal(weights["classifier.weight"], before["classifier.weight"])
+    for name, x in teacher.model.state_dict().items():
+        if x.is_floating_point():
+            torch.testing.assert_close(x, 0.75 * before[name] + 0.25 * weights[name], msg=name)
 
 
 def test_it_keeps_no_branch_of_the_contrast_and_leaves_the_network_as_it_is() -> None:
@@ -138,9 +159,38 @@ def test_balanced_to_the_labelled_clips_each_step_is_one_literal_iteration() -> 
             for d, share, want in zip(divisors, shares, wanted, strict=True)
         ]
         divisors = [d / sum(divisors) for d in divisors]
+        np.testing.assert_allclose(teacher.mean_label, divisors, rtol=1e-5)
         for row, own in zip(found, rows, strict=True):
             powers = [(x / d) ** 2 for x, d in zip(own, divisors, strict=True)]
             np.testing.assert_allclose(row, np.array(powers) / sum(powers), atol=1e-5)
+
+
+class NeverLast(nn.Module):
+    """Predicts logits (8, 10): equal ones, except that of the last class."""
+
+    def __init__(self, last: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor([0.0] * 9 + [last]).expand(8, 10)
+
+    def forward(self, batch: Batch) -> SimpleNamespace:
+        return SimpleNamespace(fused=self.logits)
+
+
+@pytest.mark.parametrize("last", [-46.0, -1000.0], ids=["probability 1e-20", "probability 0"])
+@pytest.mark.parametrize("balance", ["mean", "labelled"])
+def test_balancing_does_not_raise_a_class_that_is_neither_labelled_nor_ever_predicted(
+    balance: Balance, last: float
+) -> None:
+    settings = TeacherSettings(weight=1, temperature=1, balance=balance)
+    expected = torch.tensor([1 / 9] * 9 + [0])
+    teacher = Teacher(make_network(), settings, 5000, frequencies=expected)
+    teacher.model = NeverLast(last)  # type: ignore[assignment]
+    streams = make_streams(1)
+    for _ in range(1000):  # the moving average of its frequency comes down to 1e-20
+        found = teacher.predict(streams)
+    torch.testing.assert_close(found, expected.expand(8, 10), atol=1e-6, rtol=0)
+    if balance == "labelled":  # a divisor that could become any small number would take long to come back
+        assert float(teacher.mean_label[9]) == pytest.approx(1e-4)
 
 
 class Biased(nn.Module):

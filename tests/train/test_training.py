@@ -156,6 +156,18 @@ def test_pools_are_the_splits_parts_and_the_test_clips_stand_in_none(
     assert contrasts == [sorted(PARTS["labelled"] + PARTS["unlabelled"]), sorted(PARTS["unlabelled"]), [], []]
 
 
+def test_the_teacher_gets_the_class_frequencies_of_the_labelled_clips(
+    tmp_path: Path, begins: list[Loop]
+) -> None:
+    files = make_files(tmp_path, {**PARTS, "labelled": PARTS["labelled"][:-1]})
+    files.train(change(teacher=TeacherSettings(weight=1, balance="labelled")))
+    teacher = begins[0]._build_teacher()
+    assert teacher is not None
+    # Actions 1, 2 and 5 with 2, 2 and 1 labelled clips.
+    expected = [0.4, 0.4, 0, 0, 0.2, 0, 0, 0, 0, 0]
+    assert teacher.frequencies.tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("value", [math.nan, 1e30])
 def test_test_clips_are_never_looked_at(files: Files, tmp_path: Path, value: float) -> None:
     poisoned = make_files(tmp_path / "poisoned", poison=dict.fromkeys(PARTS["test"], value))
@@ -226,7 +238,7 @@ def log(folder: Path) -> list[dict[str, float]]:
 
 
 def test_every_line_of_the_log_is_a_json_object_with_step_terms_rate_and_time(files: Files) -> None:
-    done = files.train(change(optim={"steps": 13}, validate_every=4))
+    done = files.train(change(optim={"steps": 13, "lr": 0.02, "warmup": 0.0}, validate_every=4))
     entries = log(done.folder)
     assert [entry["step"] for entry in entries] == [4, 8, 10, 12, 13]
     for entry in entries:
@@ -243,6 +255,8 @@ def test_every_line_of_the_log_is_a_json_object_with_step_terms_rate_and_time(fi
         assert ("validation" in entry) == (entry["step"] != 10)
         contrast = entry["body"] + entry["part"] + entry["joint"]
         assert entry["loss"] == pytest.approx(entry["ce"] + 0.2 * contrast, rel=1e-4)
+        # That of the last step, which is the 0-based step before.
+        assert entry["lr"] == pytest.approx(0.01 * (1 + math.cos(math.pi * (entry["step"] - 1) / 13)))
     assert [entry["seconds"] for entry in entries] == sorted(entry["seconds"] for entry in entries)
     assert done.final.step == done.final.steps == 13
 

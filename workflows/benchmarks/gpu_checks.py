@@ -345,7 +345,8 @@ def command_line(device: str) -> tuple[bool, str]:
         data, split, run = there / "data.h5", there / "split.json", there / "run"
         psptool(there, "prepare", "ntu", "--raw", there / "raw", "--out", data)
         psptool(there, "split", "--data", data, "--ratio", "0.2", "--out", split)
-        values = ("optim.steps=20", "optim.labelled_batch=6", "optim.pool_batch=12", "checkpoint_every=5")
+        values = ("optim.labelled_batch=6", "optim.pool_batch=12") if device != "cpu" else TINY
+        values = ("optim.steps=20", "checkpoint_every=5", *values)
         options = [part for value in values for part in ("--set", value)]
         training = (
             "train",

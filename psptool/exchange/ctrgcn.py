@@ -50,7 +50,7 @@ def write_ctrgcn(
                     for clip in store.clips(map(store.index, clips))
                 )
                 _member(archive, f"x_{part}", (len(clips), FRAMES, _WIDTH), rows)
-                labels = (one_hot[store.key(store.index(name)).label] for name in clips)
+                labels = (one_hot[store.key(name).label] for name in clips)
                 _member(archive, f"y_{part}", (len(clips), len(one_hot)), labels)
 
 

@@ -62,7 +62,7 @@ def write_stgcn(
                     xyz = positions(clip, coordinates, store.manifest.topology)[:PERSONS, :FRAMES]
                     row[:, : xyz.shape[1], :, : len(xyz)] = xyz.transpose(3, 1, 2, 0)  # (M, T, V, 3)
                     file.write(row.data)
-            labels = [store.key(store.index(name)).label for name in clips]
+            labels = [store.key(name).label for name in clips]
             label.write_bytes(pickle.dumps((list(clips), labels), 4))
 
 

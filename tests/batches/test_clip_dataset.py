@@ -103,6 +103,7 @@ def test_an_open_dataset_works_in_a_loader(path, method, monkeypatch):
 def test_an_open_dataset_is_read_by_index_and_name(path):
     with open_store(path) as store:
         assert store[1].name == store[NAMES[1]].name == store[np.int64(-2)].name == NAMES[1]
+        assert store.key(NAMES[1]) == store.key(1) == store.key(-2) == store[1].key
         assert store.class_names == store.manifest.class_names
         with pytest.raises(PspError, match="has no clip 3"):
             store[3]

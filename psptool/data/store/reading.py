@@ -297,9 +297,23 @@ class Store:
             fix += " dataset.names lists all clips."
             raise PspError(f"{self.path}: has no clip {name!r}", fix=fix) from None
 
-    def key(self, index: int) -> ClipKey:
-        """The numbers in the name of the clip with this index."""
-        return self._keys[index]
+    def key(self, which: int | str) -> ClipKey:
+        """The numbers in the name of one clip, by index or name.
+
+        Raises:
+            PspError: There is no such clip.
+        """
+        return self._keys[self._checked_index(which)]
+
+    def _checked_index(self, which: int | str) -> int:
+        """Index of a clip, 0 to N - 1, from an index (negative: from the end) or a name."""
+        try:
+            index = self.index(which) if isinstance(which, str) else operator.index(which)
+        except TypeError:
+            raise PspError("clip", f"{which!r:.60}", "an index or a name") from None
+        if not -len(self) <= index < len(self):
+            raise PspError(f"{self.path}: has no clip {index}", expected=f"an index below {len(self)}")
+        return index % len(self)
 
     @cached_property
     def _keys(self) -> tuple[ClipKey, ...]:
@@ -321,13 +335,7 @@ class Store:
         Raises:
             PspError: There is no such clip, or the file is damaged.
         """
-        try:
-            index = self.index(which) if isinstance(which, str) else operator.index(which)
-        except TypeError:
-            raise PspError("clip", f"{which!r:.60}", "an index or a name") from None
-        if not -len(self) <= index < len(self):
-            raise PspError(f"{self.path}: has no clip {index}", expected=f"an index below {len(self)}")
-        (found,) = self.clips([index % len(self)])
+        (found,) = self.clips([self._checked_index(which)])
         return found
 
     def clips(self, indices: Iterable[int] | None = None) -> Iterator[StoredClip]:

@@ -1,4 +1,4 @@
-"""Features of clips: the classifier on them gives the logits, and files hold them without a pickle."""
+"""Features of clips: the classifier maps them to the logits, and files store them without pickle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES = [str(n) for n in range(10)]
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[TrainedModel, ClipFeatures]:
-    """A run on five clips, one of them of two persons, and their features."""
+    """A run on five clips, one of them with two persons, and their features."""
     persons = [((True,) * 6,), ((True,) * 6, (False,) * 3 + (True,) * 3), *[((True,) * 6,)] * 3]
     clips = [
         make_clip(name, n, present) for n, (name, present) in enumerate(zip(NAMES, persons, strict=True))
@@ -40,7 +40,7 @@ def made(tmp_path: Path) -> tuple[TrainedModel, ClipFeatures]:
         return model, embed(model, store, split)
 
 
-def test_the_classifier_on_the_features_gives_the_logits(made: tuple[TrainedModel, ClipFeatures]) -> None:
+def test_the_classifier_maps_the_features_to_the_logits(made: tuple[TrainedModel, ClipFeatures]) -> None:
     model, features = made
     with open_store(model.config.latest.data_path) as store:
         scored = score_clips(model.net, model.config, store, np.arange(5), torch.device("cpu"))
@@ -60,7 +60,7 @@ def test_clips_loaded_in_chunks_have_the_same_features(
         np.testing.assert_allclose(parts.by_stream[name], x, rtol=1e-5, atol=1e-6)
 
 
-def test_parts_are_the_splits(made: tuple[TrainedModel, ClipFeatures]) -> None:
+def test_parts_are_those_of_the_split(made: tuple[TrainedModel, ClipFeatures]) -> None:
     _, features = made
     order = dict(zip(features.names, features.parts, strict=True))
     assert [order[name] for name in NAMES] == ["labelled", "unlabelled", "test", "test", ""]
@@ -68,7 +68,7 @@ def test_parts_are_the_splits(made: tuple[TrainedModel, ClipFeatures]) -> None:
     assert features.concatenated.shape == (5, 2 * features.by_stream["joint"].shape[1])
 
 
-def test_an_npz_holds_them_without_a_pickle(made: tuple[TrainedModel, ClipFeatures]) -> None:
+def test_an_npz_stores_the_features_without_pickle(made: tuple[TrainedModel, ClipFeatures]) -> None:
     _, features = made
     blob = features_file(features, CLASSES, Path("x.npz"))
     with np.load(io.BytesIO(blob), allow_pickle=False) as read:
@@ -77,7 +77,7 @@ def test_an_npz_holds_them_without_a_pickle(made: tuple[TrainedModel, ClipFeatur
         np.testing.assert_array_equal(read["labels"], features.labels)
 
 
-def test_parquet_holds_them_a_row_a_clip(made: tuple[TrainedModel, ClipFeatures]) -> None:
+def test_parquet_stores_one_row_per_clip(made: tuple[TrainedModel, ClipFeatures]) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     _, features = made
     read = parquet.read_table(io.BytesIO(features_file(features, CLASSES, Path("x.parquet"))))
@@ -87,6 +87,6 @@ def test_parquet_holds_them_a_row_a_clip(made: tuple[TrainedModel, ClipFeatures]
     )
 
 
-def test_another_ending_is_refused(made: tuple[TrainedModel, ClipFeatures]) -> None:
+def test_another_file_name_extension_is_refused(made: tuple[TrainedModel, ClipFeatures]) -> None:
     with pytest.raises(PspError, match=r"x\.csv.*\.npz or \.parquet"):
         features_file(made[1], CLASSES, Path("x.csv"))

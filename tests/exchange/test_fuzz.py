@@ -36,7 +36,7 @@ def damaged(data, rng):
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         size = max(len(found), 1)
-        place = rng.choice(
+        position = rng.choice(
             (
                 rng.randrange(min(size, 400)),
                 size - 1 - rng.randrange(min(size, 600)),
@@ -45,19 +45,19 @@ def damaged(data, rng):
         )
         operation = rng.random()
         if operation < 0.6:
-            found[place : place + 1] = bytes([rng.randrange(256)])
+            found[position : position + 1] = bytes([rng.randrange(256)])
         elif operation < 0.8:
-            del found[place : place + rng.choice((1, 4, 50))]
+            del found[position : position + rng.choice((1, 4, 50))]
         elif operation < 0.95:
-            found[place:place] = bytes([rng.randrange(256)]) * rng.choice((1, 4, 8))
+            found[position:position] = bytes([rng.randrange(256)]) * rng.choice((1, 4, 8))
         else:
-            del found[place:]
+            del found[position:]
     return bytes(found)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("kind", "whole", "part"),
+    ("kind", "path", "part"),
     [
         ("pyskl", "good.pkl", "good.pkl"),
         ("ctrgcn", "good.npz", "good.npz"),
@@ -67,17 +67,17 @@ def damaged(data, rng):
         ("stgcn", "good", "good/train_label.pkl"),
     ],
 )
-def test_a_damaged_file_is_read_or_refused(folder, kind, whole, part):
+def test_a_damaged_file_is_read_or_refused(folder, kind, path, part):
     rng, refused = random.Random(part), []
     good = (folder / part).read_bytes()
     try:
         for _ in range(ROUNDS):
             (folder / part).write_bytes(damaged(good, rng))
             try:
-                contents = FORMATS[kind].read(folder / whole)
+                contents = FORMATS[kind].read(folder / path)
                 collect([contents])
-                for place in range(len(contents.names)):
-                    contents.read(place)
+                for position in range(len(contents.names)):
+                    contents.read(position)
             except PspError as error:
                 refused.append(str(error))
     finally:

@@ -41,12 +41,12 @@ def write_npz(path, order):
 
 
 @pytest.mark.parametrize("order", [BY_SUBJECT, BY_CAMERA], ids=["xsub", "xview"])
-@pytest.mark.parametrize("place", ["", "statistics/"])
+@pytest.mark.parametrize("subfolder", ["", "statistics/"])
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
-def test_rows_take_their_names_from_the_list_of_ctrgcn(tmp_path, order, place, mark):
+def test_rows_take_their_names_from_the_list_of_ctrgcn(tmp_path, order, subfolder, mark):
     write_npz(tmp_path / "a.npz", order)
     (tmp_path / "statistics").mkdir()
-    (tmp_path / place / "skes_available_name.txt").write_bytes(mark + "\r\n".join(LISTED).encode())
+    (tmp_path / subfolder / "skes_available_name.txt").write_bytes(mark + "\r\n".join(LISTED).encode())
     contents = read_ctrgcn(tmp_path / "a.npz")
     assert {name: list(part) for name, part in contents.lists.items()}.keys() == {"train", "test"}
     assert contents.names == (*order["train"], *order["test"])

@@ -122,10 +122,10 @@ def test_a_deeply_nested_key_whose_hash_would_crash_the_process_is_refused(tmp_p
 
 def text_array(size, data):
     """The pickle of an array of one string of ``size`` characters with the bytes ``data``."""
-    whole = pickle.dumps(np.array(["ab"]), 3)
+    pickled = pickle.dumps(np.array(["ab"]), 3)
     old, new = (b"C" + bytes([len(text)]) + text for text in (np.array("ab").tobytes(), data))
-    assert whole.count(b"U2") == whole.count(old) == 1
-    return whole.replace(b"U2", f"U{size}".encode()).replace(old, new)
+    assert pickled.count(b"U2") == pickled.count(old) == 1
+    return pickled.replace(b"U2", f"U{size}".encode()).replace(old, new)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -37,7 +37,7 @@ NAMES = [f"a01_s01_e{n:02}_v01" for n in range(20)]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, Inputs]:
+def model_and_inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, Inputs]:
     """A run on twenty clips; every third clip has two persons."""
     folder = tmp_path_factory.mktemp("export")
     clips = [make_clip(name, n, TWO if n % 3 == 0 else ONE) for n, name in enumerate(NAMES)]
@@ -63,8 +63,10 @@ def logits_of(model: TrainedModel, inputs: Inputs) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_torch_export_returns_the_logits_of_the_model(made: tuple[TrainedModel, Inputs]) -> None:
-    model, inputs = made
+def test_a_torch_export_returns_the_logits_of_the_model(
+    model_and_inputs: tuple[TrainedModel, Inputs],
+) -> None:
+    model, inputs = model_and_inputs
     done = export(model, "torch-export", inputs)
     program = torch.export.load(io.BytesIO(done.content)).module()
     for batch in (inputs, (inputs[0][:2], inputs[1][:2], torch.eye(2))):
@@ -73,24 +75,26 @@ def test_a_torch_export_returns_the_logits_of_the_model(made: tuple[TrainedModel
 
 
 @pytest.mark.slow
-def test_every_format_includes_the_pose_branch(made: tuple[TrainedModel, Inputs]) -> None:
+def test_every_format_includes_the_pose_branch(model_and_inputs: tuple[TrainedModel, Inputs]) -> None:
     pytest.importorskip("onnxscript")
-    training = made[0].config.training
+    training = model_and_inputs[0].config.training
     settings = training.model.model_copy(update={"pose_width": 4})
-    config = made[0].config.model_copy(update={"training": training.model_copy(update={"model": settings})})
+    config = model_and_inputs[0].config.model_copy(
+        update={"training": training.model_copy(update={"model": settings})}
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = network(config).eval()
-    net.load_state_dict(made[0].net.state_dict(), strict=False)
+    net.load_state_dict(model_and_inputs[0].net.state_dict(), strict=False)
     # Scale the logits to those of a trained network: rounding errors of larger ones exceed 1e-4.
     for classifier in (net.classifier, net.pose_classifier):
         classifier.weight.data.mul_(0.1)  # type: ignore[union-attr]
-    model = replace(made[0], config=config, net=net)
+    model = replace(model_and_inputs[0], config=config, net=net)
     for name in get_args(Format):
-        assert export(model, name, made[1]).difference <= 1e-4
-    with_branch = logits_of(model, made[1])
+        assert export(model, name, model_and_inputs[1]).difference <= 1e-4
+    with_branch = logits_of(model, model_and_inputs[1])
     net.pose_classifier.weight.data.zero_()  # type: ignore[union-attr]
-    assert np.abs(logits_of(model, made[1]) - with_branch).max() > 0.01
+    assert np.abs(logits_of(model, model_and_inputs[1]) - with_branch).max() > 0.01
 
 
 def assert_onnx_logits(model: TrainedModel, inputs: Inputs) -> bytes:
@@ -111,9 +115,9 @@ def assert_onnx_logits(model: TrainedModel, inputs: Inputs) -> bytes:
 
 @pytest.mark.slow
 def test_onnx_returns_the_logits_of_the_model_on_twenty_clips_and_the_example_of_the_card_runs(
-    made: tuple[TrainedModel, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_and_inputs: tuple[TrainedModel, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, inputs = made
+    model, inputs = model_and_inputs
     content = assert_onnx_logits(model, inputs)
     (tmp_path / "model.onnx").write_bytes(content)
     card = model_card(model, "model", [Exported("onnx", content, 0.0)], "20 clips", NAMES[3])
@@ -124,9 +128,9 @@ def test_onnx_returns_the_logits_of_the_model_on_twenty_clips_and_the_example_of
 
 
 def test_an_export_with_different_logits_is_an_error(
-    made: tuple[TrainedModel, Inputs], monkeypatch: pytest.MonkeyPatch
+    model_and_inputs: tuple[TrainedModel, Inputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, inputs = made
+    model, inputs = model_and_inputs
     other = TrainedModel(model.path, "last", model.config, make_network(seed=9, contrast=False), CPU)
     real = exporting.model_bytes
     monkeypatch.setattr(exporting, "model_bytes", lambda _: real(other))
@@ -137,23 +141,25 @@ def test_an_export_with_different_logits_is_an_error(
 
 
 def test_a_missing_package_is_an_error_with_the_install_command(
-    made: tuple[TrainedModel, Inputs], monkeypatch: pytest.MonkeyPatch
+    model_and_inputs: tuple[TrainedModel, Inputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(PspError, match="pip install onnx onnxscript onnxruntime"):
-        export(made[0], "onnx", made[1])
+        export(model_and_inputs[0], "onnx", model_and_inputs[1])
 
 
 @pytest.mark.parametrize("origin", ["clip", "frame"])
 @pytest.mark.parametrize("motion", ["recorded", "drawn"])
 def test_the_example_of_the_card_computes_the_streams_that_the_model_was_trained_on(
-    made: tuple[TrainedModel, Inputs], motion: str, origin: str
+    model_and_inputs: tuple[TrainedModel, Inputs], motion: str, origin: str
 ) -> None:
     settings = StreamSettings.model_validate(
         {"names": ("joint", "motion", "bone"), "motion": motion, "origin": origin}
     )
-    training = made[0].config.training.model_copy(update={"streams": settings})
-    model = replace(made[0], config=made[0].config.model_copy(update={"training": training}))
+    training = model_and_inputs[0].config.training.model_copy(update={"streams": settings})
+    model = replace(
+        model_and_inputs[0], config=model_and_inputs[0].config.model_copy(update={"training": training})
+    )
     with open_store(Path(model.config.latest.data_path)) as store:
         inputs = inputs_at_test(model, RaggedClips.from_store(store, UCLA20, CPU), [3])
         clip = store.clip(3)
@@ -166,8 +172,10 @@ def test_the_example_of_the_card_computes_the_streams_that_the_model_was_trained
     assert ("hip centre" in card) == (origin == "frame")
 
 
-def test_the_card_reports_which_values_are_not_measured(made: tuple[TrainedModel, Inputs]) -> None:
-    model, _ = made
+def test_the_card_reports_which_values_are_not_measured(
+    model_and_inputs: tuple[TrainedModel, Inputs],
+) -> None:
+    model, _ = model_and_inputs
     card = model_card(model, "model", [Exported("safetensors", b"1234", 0.0)], "20 synthetic recordings")
     assert (
         "Not measured: the run's `scores.json` is missing or damaged. `psptool evaluate` writes it." in card
@@ -180,8 +188,10 @@ def test_the_card_reports_which_values_are_not_measured(made: tuple[TrainedModel
     assert "```python" not in card
 
 
-def test_the_card_has_the_batch_sizes_that_the_method_uses(made: tuple[TrainedModel, Inputs]) -> None:
-    model, optim = made[0], OptimSettings(steps=2, labelled_batch=32, pool_batch=48)
+def test_the_card_has_the_batch_sizes_that_the_method_uses(
+    model_and_inputs: tuple[TrainedModel, Inputs],
+) -> None:
+    model, optim = model_and_inputs[0], OptimSettings(steps=2, labelled_batch=32, pool_batch=48)
     for method, batch in (
         ("psp", "32 labelled clips and 48 clips of the pool"),
         ("supervised", "32 labelled clips"),

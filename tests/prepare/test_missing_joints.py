@@ -36,11 +36,11 @@ def write_json(folder, xyz):
 
 
 def write_text(folder, xyz):
-    place = folder / "view_1" / UCLA_NAME[:11]
-    place.mkdir(parents=True)
+    clip_folder = folder / "view_1" / UCLA_NAME[:11]
+    clip_folder.mkdir(parents=True)
     for t, frame in enumerate(xyz):
         rows = "".join(f"{x:.7g},{y:.7g},{z:.7g},2\n" for x, y, z in frame)
-        (place / f"frame_{t}_tc_{t}_skeletons.txt").write_text(f"60\n{rows}")
+        (clip_folder / f"frame_{t}_tc_{t}_skeletons.txt").write_text(f"60\n{rows}")
 
 
 WRITERS = {
@@ -50,13 +50,13 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("form", WRITERS)
-@pytest.mark.parametrize("whole", [True, False], ids=["all of x, y, z", "only y"])
-def test_joints_at_nan_and_at_zero_give_the_same_dataset_and_a_note(tmp_path, form, whole):
-    write, kind, name, joints = WRITERS[form]
+@pytest.mark.parametrize("format_name", WRITERS)
+@pytest.mark.parametrize("all_coordinates", [True, False], ids=["all of x, y, z", "only y"])
+def test_joints_at_nan_and_at_zero_give_the_same_dataset_and_a_note(tmp_path, format_name, all_coordinates):
+    write, kind, name, joints = WRITERS[format_name]
     xyz = positions(joints)
     with_nan, with_zero = xyz.copy(), xyz.copy()
-    with_nan[2:4, 5, slice(None) if whole else 1] = np.nan
+    with_nan[2:4, 5, slice(None) if all_coordinates else 1] = np.nan
     with_zero[2:4, 5] = 0
     found = []
     for folder, data in (("nan", with_nan), ("zero", with_zero)):

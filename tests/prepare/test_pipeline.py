@@ -253,13 +253,13 @@ def test_replacing_a_dataset_by_other_recordings_gives_a_warning(raw, tmp_path):
 
 def test_a_damaged_dataset_or_one_without_its_own_report_is_not_up_to_date(raw, tmp_path):
     first = run(raw, tmp_path / "u.h5")
-    whole = first.path.read_bytes()
-    first.path.write_bytes(whole[:-1000])
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[:-1000])
     assert not run(raw, tmp_path / "u.h5").current
-    assert first.path.read_bytes() == whole
+    assert first.path.read_bytes() == content
     run(raw, tmp_path / "other.h5", settings=PreparationSettings(align="none")).path.replace(first.path)
     assert not run(raw, tmp_path / "u.h5").current
-    assert first.path.read_bytes() == whole
+    assert first.path.read_bytes() == content
 
 
 def test_ntu_clips_on_the_missing_skeleton_list_are_skipped(tmp_path):
@@ -306,8 +306,8 @@ def test_archives_of_every_format_and_a_folder_give_the_same_dataset(
     shutil.make_archive(str(tmp_path / "in" / "raw"), ARCHIVES[form], raw)
     folder = run(raw, tmp_path / "a.h5")
     # The archive itself, and one inside a folder.
-    for place in (tmp_path / "in" / f"raw{form}", tmp_path / "in"):
-        packed = run(place, tmp_path / "b.h5", jobs=jobs, force=True)
+    for path in (tmp_path / "in" / f"raw{form}", tmp_path / "in"):
+        packed = run(path, tmp_path / "b.h5", jobs=jobs, force=True)
         assert packed.path.read_bytes() == folder.path.read_bytes()
     assert run(tmp_path / "in", tmp_path / "b.h5").current
 

@@ -182,10 +182,10 @@ def test_confusion_matrix_needs_no_scroll_bar(browser, tmp_path, classes):
     labels = [label.text for label in browser.find_elements("css selector", ".figure text")]
     assert {"predicted class", "true class, number of clips"} <= {*labels}
     assert len(browser.find_elements("css selector", ".figure path > title")) == classes**2
-    wide = browser.execute_script(
+    widths = browser.execute_script(
         "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
-    assert wide[0] == wide[1]
+    assert widths[0] == widths[1]
     check_no_messages_and_requests(browser)
 
 

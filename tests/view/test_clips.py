@@ -121,8 +121,14 @@ def test_a_prediction_shows_recordings_of_one_name_from_different_folders(tmp_pa
         PredictedClip(name="r", source=source, frames=1, persons=1, top=(top,))
         for source, top in zip(sources, predicted, strict=True)
     )
-    who = {"model": "run", "weights": "last", "dataset": "ntu60", "topology": "ntu25", "classes": ("a", "b")}
-    Prediction(**who, clips=clips, tool_version="0").save(tmp_path / "p.json")
+    values = {
+        "model": "run",
+        "weights": "last",
+        "dataset": "ntu60",
+        "topology": "ntu25",
+        "classes": ("a", "b"),
+    }
+    Prediction(**values, clips=clips, tool_version="0").save(tmp_path / "p.json")
     found = find(tmp_path / "p.json", names)
     assert found.of == 2
     assert [clip.top[0][0] for clip in found.clips] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Measures of a classification, against values counted by hand."""
+"""Measures of a classification, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def test_top_k_counts_clips_whose_class_is_among_the_k_largest(k: int, share: fl
 
 
 @pytest.mark.parametrize(("k", "correct"), [(1, [1, 0, 0]), (2, [1, 1, 0])])
-def test_of_equal_logits_those_of_the_first_classes_count(k: int, correct: list[int]) -> None:
+def test_equal_logits_are_ranked_by_class_index(k: int, correct: list[int]) -> None:
     assert [top_k(np.zeros((1, 3)), np.array([label]), k) for label in range(3)] == correct
 
 
-@pytest.mark.parametrize("labels", [[], [3], [-1]], ids=["no clips", "above the classes", "below 0"])
-def test_top_k_refuses_what_it_cannot_measure(labels: list[int]) -> None:
+@pytest.mark.parametrize("labels", [[], [3], [-1]], ids=["no clips", "too large", "negative"])
+def test_top_k_refuses_zero_clips_and_labels_out_of_range(labels: list[int]) -> None:
     with pytest.raises(ValueError, match=r"no clips|labels are"):
         top_k(LOGITS[: len(labels)], np.array(labels, dtype=int), 1)
 
 
-def test_confusion_has_true_classes_as_rows_and_counts_repeats() -> None:
+def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
     counts = confusion_matrix(np.array([0, 0, 0, 2]), np.array([1, 1, 0, 2]), 3)
     assert counts.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 1]]
 
 
-def test_per_class_is_the_recall_and_nan_without_clips() -> None:
+def test_per_class_accuracy_is_the_recall_and_nan_without_clips() -> None:
     shares = per_class(np.array([[1, 3, 0], [0, 0, 0], [0, 0, 2]]))
     np.testing.assert_array_equal(shares, [0.25, np.nan, 1.0])
 
@@ -46,9 +46,9 @@ def test_a_clip_has_no_duplicate_if_its_digest_is_not_in_the_training_set() -> N
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
-def test_top_1_is_the_confusions_diagonal(pairs: list[tuple[int, int]]) -> None:
-    labels, guesses = (np.array(column) for column in zip(*pairs, strict=True))
-    logits = np.eye(5)[guesses]
-    assert argmax(logits).tolist() == guesses.tolist()
+def test_top_1_is_the_trace_of_the_confusion_matrix(pairs: list[tuple[int, int]]) -> None:
+    labels, predicted = (np.array(column) for column in zip(*pairs, strict=True))
+    logits = np.eye(5)[predicted]
+    assert argmax(logits).tolist() == predicted.tolist()
     counts = confusion_matrix(labels, argmax(logits), 5)
     assert top_k(logits, labels, 1) == pytest.approx(counts.trace() / len(pairs))

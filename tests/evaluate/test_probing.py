@@ -1,4 +1,4 @@
-"""Nearest neighbours by hand, and the linear probe against its own conditions for a minimum."""
+"""Nearest neighbours compared with values computed by hand, and the linear probe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRAIN = np.array([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0], [-1.0, 0.0]])
 LABELS = np.array([0, 0, 3, 1])
 
 
-def test_the_nearest_by_angle_wins_whatever_its_length() -> None:
+def test_the_nearest_neighbour_is_the_one_with_the_smallest_angle() -> None:
     queries = np.array([[100.0, 1.0], [0.0, 0.01], [-3.0, 0.1]])
     assert nearest_neighbours(TRAIN, LABELS, queries, 1).tolist() == [0, 3, 1]
 
@@ -30,7 +30,7 @@ def test_of_two_neighbours_the_nearer_one_has_more_votes() -> None:
     assert nearest_neighbours(TRAIN, LABELS, query, 2).tolist() == [3]
 
 
-def test_nearest_neighbours_in_parts_are_those_of_all_queries_at_once(
+def test_nearest_neighbours_do_not_depend_on_the_number_of_queries_per_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     generator = np.random.default_rng(2)
@@ -45,12 +45,12 @@ def test_nearest_neighbours_in_parts_are_those_of_all_queries_at_once(
 
 
 @pytest.mark.parametrize("neighbours", [0, 5])
-def test_more_neighbours_than_clips_are_refused(neighbours: int) -> None:
+def test_zero_neighbours_and_more_than_the_clips_are_refused(neighbours: int) -> None:
     with pytest.raises(PspError, match=r"--neighbours: found . *.*expected 1 to 4"):
         nearest_neighbours(TRAIN, LABELS, TRAIN, neighbours)
 
 
-def test_the_probes_gradient_is_its_losss() -> None:
+def test_gradient_of_the_probe_equals_finite_differences() -> None:
     generator = np.random.default_rng(0)
     x, target, flat = (
         generator.normal(size=(7, 3)),
@@ -65,17 +65,17 @@ def test_the_probes_gradient_is_its_losss() -> None:
         assert gradient[n] == pytest.approx(rise / 2e-6, abs=1e-5)
 
 
-def test_the_probe_separates_what_a_line_separates_with_labels_that_leave_numbers_out() -> None:
+def test_the_probe_separates_linearly_separable_classes_with_non_contiguous_labels() -> None:
     generator = np.random.default_rng(1)
     centres = {2: (0.0, 0.0), 5: (9.0, 0.0), 9: (0.0, 9.0)}
     x = np.concatenate([generator.normal(centre, 1, (20, 2)) for centre in centres.values()])
     y = np.repeat(list(centres), 20)
-    # A feature that never changes must not divide by zero.
+    # A constant feature must not cause a division by zero.
     x = np.concatenate((1000 * x, np.ones((60, 1))), axis=1)
     np.testing.assert_array_equal(linear_probe(x[::2], y[::2], x[1::2]), y[1::2])
 
 
-def test_the_probe_does_not_see_the_scale_of_a_feature() -> None:
+def test_the_probe_is_invariant_to_the_scale_of_a_feature() -> None:
     generator = np.random.default_rng(3)
     train, queries = generator.normal(size=(30, 4)), generator.normal(size=(200, 4))
     labels, scales = generator.integers(0, 3, 30), np.array([1e-3, 1.0, 1e3, 50.0])
@@ -83,9 +83,9 @@ def test_the_probe_does_not_see_the_scale_of_a_feature() -> None:
     np.testing.assert_array_equal(linear_probe(train * scales, labels, queries * scales), plain)
 
 
-def test_training_clips_without_a_label_are_no_neighbours() -> None:
+def test_training_clips_without_a_label_are_not_neighbours() -> None:
     labels, parts = np.array([0, 1, -1, -1, 0, 1]), ("labelled", *["unlabelled"] * 3, "test", "test")
-    # The clips without a label are where the test clips are.
+    # The clips without a label have the features of the test clips.
     x = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8], [0.8, 0.6], [0.6, 0.8]], np.float32)
     few, every = probe_accuracies(ClipFeatures(tuple("abcdef"), labels, parts, {"joint": x}), neighbours=1)
     assert (few["clips"], few["nearest"]) == (1, 0.5)

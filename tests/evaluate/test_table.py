@@ -18,13 +18,13 @@ OLD = Path(__file__).parent / "scores"
 
 
 def scores(top1: float, draw: int = 0, clips: int = 1600, **other: object) -> Scores:
-    right = round(top1 * clips)
+    correct = round(top1 * clips)
     values: dict[str, object] = {
         "dataset": "ucla", "split": f"ucla-xview-0.05-s{draw}.json", "method": "psp", "preset": "fast",
         "seed": draw, "weights": "last", "top1": top1, "top5": 1.0,
         "streams": {name: {"top1": top1, "top5": 1.0} for name in ("joint", "motion")},
         "clips": clips, "clips_unseen": 0, "classes_unseen": (),
-        "per_class": {"walk around": top1}, "confusion": ((right, clips - right), (0, 0)),
+        "per_class": {"walk around": top1}, "confusion": ((correct, clips - correct), (0, 0)),
         "content_fingerprint": "c" * 64,
         "clips_fingerprint": "d" * 64, "tool_version": "test", "protocol": "xview", "test_view": 3,
         "family": "per-class", "ratio": 0.05, "labelled": 50, "draw": draw, "split_digest": f"{draw:064x}",
@@ -42,7 +42,7 @@ def table(tmp_path: Path, runs: dict[str, Scores], *against: str) -> ScoreTable:
 
 def test_mean_deviation_and_error_equal_hand_computed_values() -> None:
     found = spread([0.2, 0.4, 0.9])
-    # Deviations from 0.5: -0.3, -0.1, 0.4; their squares add up to 0.26; over n - 1 = 2: 0.13.
+    # Deviations from 0.5: -0.3, -0.1, 0.4; sum of squares 0.26; divided by n - 1 = 2: 0.13.
     assert found.mean == pytest.approx(0.5)
     assert found.deviation == pytest.approx(0.13**0.5)
     assert found.error == pytest.approx((0.13 / 3) ** 0.5)
@@ -60,13 +60,13 @@ def test_runs_that_differ_only_in_the_label_split_are_one_group(tmp_path: Path) 
     assert found.warnings == ()
 
 
-def test_the_mean_training_time_of_a_group_is_unknown_where_that_of_one_run_is(tmp_path: Path) -> None:
+def test_the_mean_training_time_of_a_group_is_unknown_if_that_of_one_run_is(tmp_path: Path) -> None:
     assert (
         table(tmp_path, {"a": scores(0.25, 0), "b": scores(0.5, 1, seconds=None)}).groups[0].seconds is None
     )
 
 
-def test_groups_have_equal_labels_method_preset_and_changes_and_fewest_labels_come_first(
+def test_groups_are_by_labels_method_preset_and_changes_in_order_of_labels(
     tmp_path: Path,
 ) -> None:
     found = table(
@@ -212,7 +212,7 @@ def test_different_devices_and_configurations_in_a_group_give_warnings(tmp_path:
         ({"dataset": "ntu60"}, "dataset: ucla in"),
     ],
 )
-def test_runs_that_are_not_comparable_are_rejected_by_name(
+def test_runs_that_are_not_comparable_are_refused_with_their_names(
     tmp_path: Path, change: dict[str, object], named: str
 ) -> None:
     with pytest.raises(PspError) as caught:
@@ -223,7 +223,7 @@ def test_runs_that_are_not_comparable_are_rejected_by_name(
 
 
 @pytest.mark.parametrize("change", [{"weights": "best"}, {"part": "validation"}])
-def test_a_table_has_one_checkpoint_and_one_part(change: dict[str, object]) -> None:
+def test_different_checkpoints_or_parts_in_one_table_are_refused(change: dict[str, object]) -> None:
     runs = [RunScores(Path("a.json"), scores(0.5)), RunScores(Path("b.json"), scores(0.5, 1, **change))]
     with pytest.raises(PspError, match=f"{next(iter(change))}: .* in a.json; .* in b.json"):
         build_table(runs)
@@ -242,7 +242,7 @@ def test_folds_of_leave_one_out_are_one_group_and_each_has_equal_weight(tmp_path
     found = table(tmp_path, runs)
     (group,) = found.groups
     assert group.draws == ("loso-1", "loso-2")
-    # The mean of 0.5 and 1.0 counts as much as the 0.25 of the other fold.
+    # The mean of 0.5 and 1.0 has the same weight as the 0.25 of the other fold.
     assert group.measures["top1"].values == (0.75, 0.25)
     assert (group.measures["top1"].mean, len(group.runs)) == (0.5, 3)
     assert (found.protocol, found.folds, found.clips) == ("loso", ("loso-1", "loso-2"), 300)
@@ -267,7 +267,7 @@ def test_differences_are_paired_by_fold_and_a_missing_fold_gives_warnings(tmp_pa
     )
 
 
-def test_the_gap_of_folds_is_that_of_the_folds_that_all_three_methods_have(tmp_path: Path) -> None:
+def test_gap_closed_is_computed_over_the_folds_that_all_three_groups_have(tmp_path: Path) -> None:
     runs = {"a1": fold(1, 0.75), "a2": fold(2, 0.25)}
     runs |= {f"s{n}": fold(n, 0.5, method="supervised") for n in (1, 2)}
     runs |= {f"all{n}": fold(n, top1, method="supervised", ratio=1.0) for n, top1 in ((1, 1.0), (3, 0.75))}
@@ -276,7 +276,7 @@ def test_the_gap_of_folds_is_that_of_the_folds_that_all_three_methods_have(tmp_p
     assert [one.closed for one in found.differences] == [0.5]
 
 
-def test_the_runs_of_a_fold_have_the_same_clips_and_other_protocols_are_rejected(tmp_path: Path) -> None:
+def test_runs_of_a_fold_on_different_clips_and_runs_of_another_protocol_are_refused(tmp_path: Path) -> None:
     other = fold(1, 0.5, 1).model_copy(update={"scored_digest": "a" * 64})
     with pytest.raises(PspError, match="not comparable: evaluated clips: "):
         table(tmp_path / "clips", {"a": fold(1, 0.5), "b": other, "c": fold(2, 0.5)})
@@ -321,7 +321,7 @@ def test_scores_given_as_file_folder_and_parent_folder_are_collected_once(tmp_pa
         collect_scores([tmp_path / "nowhere"])
 
 
-def test_scores_of_another_part_or_checkpoint_are_refused_with_the_options_that_read_them(
+def test_scores_of_another_part_or_checkpoint_are_refused_with_the_options_to_use(
     tmp_path: Path,
 ) -> None:
     run, collected = tmp_path / "runs" / "a", tmp_path / "collected"

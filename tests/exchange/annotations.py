@@ -1,4 +1,4 @@
-"""Annotations of PYSKL's format, made up."""
+"""Synthetic annotations in PYSKL's format."""
 
 import pickle
 
@@ -8,10 +8,10 @@ NTU = [f"S001C00{c}P00{p}R001A007" for c in (1, 2, 3) for p in (1, 3)]
 
 
 def motion(persons=1, frames=6, joints=25, seed=0):
-    """Positions (M, T, V, 3) of bodies that move a little."""
-    chance = np.random.default_rng(seed)
-    body = chance.normal((0, 0, 3), size=(persons, 1, joints, 3))
-    return (body + 0.01 * chance.normal(size=(persons, frames, joints, 3))).astype(np.float32)
+    """Positions (M, T, V, 3) of random bodies with small random motion."""
+    rng = np.random.default_rng(seed)
+    body = rng.normal((0, 0, 3), size=(persons, 1, joints, 3))
+    return (body + 0.01 * rng.normal(size=(persons, frames, joints, 3))).astype(np.float32)
 
 
 def annotation(name, label=6, keypoint=None, **changes):

@@ -1,4 +1,4 @@
-"""One annotation that cannot be used does not cost the others; layouts of a keypoint are told apart by a rule."""
+"""Unusable annotations are excluded and the others imported; the axis order of a keypoint follows from its shape."""
 
 import json
 import pickle
@@ -22,22 +22,22 @@ BAD = {
     "a list": ([1], "no annotation"),
     "no name": (without(annotation(NTU[1]), "frame_dir"), "clip name"),
     "a number as name": (annotation(5), "clip name"),
-    "a name beyond Unicode": (annotation("\ud800"), "clip name"),
+    "a surrogate as name": (annotation("\ud800"), "clip name"),
     "no label": (without(annotation(NTU[1]), "label"), "label"),
     "a fraction as label": (annotation(NTU[1], 6.5), "label"),
-    "another label than the name's": (annotation(NTU[1], 5), "label"),
+    "a label that differs from the name": (annotation(NTU[1], 5), "label"),
     "no keypoint": (without(annotation(NTU[1]), "keypoint"), "positions"),
     "a list as keypoint": (annotation(NTU[1]) | {"keypoint": [[1.0]]}, "positions"),
     "integers": (annotation(NTU[1], keypoint=np.ones((1, 6, 25, 3), int)), "positions"),
-    "three axes": (annotation(NTU[1], keypoint=motion()[0]), "shape"),
-    "a picture": (annotation(NTU[1], keypoint=motion()[..., :2]), "shape"),
+    "three dimensions": (annotation(NTU[1], keypoint=motion()[0]), "shape"),
+    "two coordinates": (annotation(NTU[1], keypoint=motion()[..., :2]), "shape"),
     "no persons": (annotation(NTU[1], keypoint=motion()[:0]), "no body"),
     "no frames": (annotation(NTU[1], keypoint=motion(frames=0)), "no body"),
     "other joints": (annotation(NTU[1], keypoint=motion(joints=17)), "joint count"),
     "too few frames": (annotation(NTU[1], total_frames=7), "frame count"),
     "too many frames": (annotation(NTU[1], total_frames=5), "frame count"),
     "infinity": (annotation(NTU[1], keypoint=np.full((1, 6, 25, 3), np.float32(np.inf))), "not finite"),
-    "everybody at NaN": (annotation(NTU[1], keypoint=motion() * np.float32(np.nan)), "no body"),
+    "all persons at NaN": (annotation(NTU[1], keypoint=motion() * np.float32(np.nan)), "no body"),
 }
 
 
@@ -45,37 +45,37 @@ BAD = {
     ("bad", "reason", "first", "protocol"),
     [
         *[pytest.param(*one, True, 4, id=name) for name, one in BAD.items()],
-        pytest.param(*BAD["no label"], False, 4, id="the last one"),
+        pytest.param(*BAD["no label"], False, 4, id="last in the file"),
         pytest.param(*BAD["no label"], True, 2, id="protocol 2"),
     ],
 )
-def test_one_bad_annotation_is_left_out_and_reported_and_the_others_imported(
+def test_an_unusable_annotation_is_excluded_with_its_reason_and_the_others_are_imported(
     tmp_path, bad, reason, first, protocol
 ):
-    fine = annotation(NTU[0])
-    path = saved(tmp_path / "a.pkl", [bad, fine] if first else [fine, bad], protocol=protocol)
+    good = annotation(NTU[0])
+    path = saved(tmp_path / "a.pkl", [bad, good] if first else [good, bad], protocol=protocol)
     done = import_clips([read_pyskl(path)], tmp_path / "a.h5", "recorded", SETTINGS)
     assert validate(done.path) == []
     with open_store(done.path) as store:
         assert store.names == (NTU[0],)
-    (left_out,) = json.loads(done.report_path.read_text())["quarantined"]
-    assert left_out["reason"] == reason
-    assert left_out["source"] == str(path)
-    assert left_out["detail"]
+    (excluded,) = json.loads(done.report_path.read_text())["quarantined"]
+    assert excluded["reason"] == reason
+    assert excluded["source"] == str(path)
+    assert excluded["detail"]
     named = isinstance(bad, dict) and bad.get("frame_dir") == NTU[1]
-    assert not named or left_out["name"] == NTU[1]
+    assert not named or excluded["name"] == NTU[1]
     counts = done.report.counts
     assert (done.report.found, counts.clips, counts.quarantined, counts.skipped) == (2, 1, 1, 0)
 
 
-def test_only_where_nothing_remains_a_bad_annotation_is_an_error(tmp_path):
+def test_unusable_annotations_are_an_error_only_if_no_clip_remains(tmp_path):
     path = saved(tmp_path / "a.pkl", [None, annotation(NTU[0], keypoint=motion()[:0])])
     with pytest.raises(
         PspError, match=r"no usable clip: 2 excluded \(1 no annotation, 1 no body\).*annotation 0"
     ):
         import_clips([read_pyskl(path)], tmp_path / "a.h5", "recorded", SETTINGS)
     assert [file.name for file in tmp_path.iterdir()] == ["a.pkl"]
-    # Another file may have what can be used.
+    # With another file that has a usable annotation there is no error.
     other = saved(tmp_path / "b.pkl", [annotation(NTU[0])])
     contents = [read_pyskl(path), read_pyskl(other)]
     done = import_clips(contents, tmp_path / "a.h5", "recorded", SETTINGS)
@@ -98,28 +98,30 @@ def test_only_where_nothing_remains_a_bad_annotation_is_an_error(tmp_path):
         ((80, 25, 3), 25, None),
     ],
 )
-def test_the_order_of_axes_follows_from_the_shape_and_the_datasets_joints(shape, joints, layout):
+def test_axis_order_follows_from_the_shape_and_the_number_of_joints(shape, joints, layout):
     assert layout_of(shape, joints) == layout
 
 
-def test_three_persons_or_three_coordinates_are_read_as_the_rest_of_the_file_and_else_refused(tmp_path):
-    crowd = motion(3)
-    both = saved(tmp_path / "a.pkl", [annotation(NTU[0], keypoint=crowd), annotation(NTU[1])])
+def test_an_ambiguous_axis_of_size_three_is_read_as_in_the_rest_of_the_file_or_excluded(tmp_path):
+    three = motion(3)
+    both = saved(tmp_path / "a.pkl", [annotation(NTU[0], keypoint=three), annotation(NTU[1])])
     contents = read_pyskl(both)
-    np.testing.assert_array_equal(contents.read(0), crowd)
-    turned = crowd.transpose(3, 1, 2, 0)
+    np.testing.assert_array_equal(contents.read(0), three)
+    transposed = three.transpose(3, 1, 2, 0)
     pair = motion(2).transpose(3, 1, 2, 0)
-    both = saved(tmp_path / "b.pkl", [annotation(NTU[0], keypoint=turned), annotation(NTU[1], keypoint=pair)])
-    np.testing.assert_array_equal(read_pyskl(both).read(0), crowd)
-    alone = read_pyskl(saved(tmp_path / "c.pkl", [annotation(NTU[0], keypoint=crowd)]))
+    both = saved(
+        tmp_path / "b.pkl", [annotation(NTU[0], keypoint=transposed), annotation(NTU[1], keypoint=pair)]
+    )
+    np.testing.assert_array_equal(read_pyskl(both).read(0), three)
+    alone = read_pyskl(saved(tmp_path / "c.pkl", [annotation(NTU[0], keypoint=three)]))
     assert (alone.names, [one.reason for one in alone.left_out]) == ((), ["shape"])
     assert "the first axis may be persons or coordinates" in alone.left_out[0].detail
 
 
 @pytest.mark.parametrize("persons", [1, 2])
-def test_mmaction2s_own_3d_files_give_each_clip_its_frames_and_persons(tmp_path, persons):
+def test_padding_of_mmaction2_3d_files_is_removed(tmp_path, persons):
     wanted = motion(persons, frames=80)
-    # As its preparation does: from the middle of the first person, repeated to 300 frames, an empty second person.
+    # As in MMAction2's preparation: centred on the first person, repeated to 300 frames, an empty second person.
     wanted -= wanted[:1, :, 1:2]
     padded = np.zeros((3, 300, 25, 2), np.float32)
     padded[..., :persons] = np.resize(wanted.transpose(1, 0, 2, 3), (300, persons, 25, 3)).transpose(
@@ -135,7 +137,7 @@ def test_mmaction2s_own_3d_files_give_each_clip_its_frames_and_persons(tmp_path,
     assert [one.reason for one in contents.left_out] == ["frame count"]
     np.testing.assert_array_equal(contents.read(0)[:persons], wanted)
     assert not contents.read(0)[persons:].any()
-    # The second joint lies at the origin in every frame, and is not missing.
+    # The second joint is at the origin in every frame, but it is not missing.
     assert contents.coordinates == "centred"
     with open_store(import_clips([contents], tmp_path / "a.h5", "centred", SETTINGS).path) as store:
         clip = store.clip(0)
@@ -145,7 +147,7 @@ def test_mmaction2s_own_3d_files_give_each_clip_its_frames_and_persons(tmp_path,
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_names_may_be_numpys_texts(tmp_path, protocol):
+def test_names_may_be_numpy_strings(tmp_path, protocol):
     item = annotation(np.str_(NTU[0]), np.int64(6))
     split = {"xsub_train": [np.str_(NTU[0])], "xsub_val": np.array(NTU[1:2])}
     data = {np.str_("split"): split, "annotations": [item, annotation(np.str_(""))]}
@@ -160,11 +162,11 @@ def test_names_may_be_numpys_texts(tmp_path, protocol):
 
 
 @pytest.mark.parametrize("coordinates", ["recorded", "centred", "normalized"])
-def test_a_joint_at_nan_is_missing_and_noted_and_its_frame_stays(tmp_path, coordinates):
+def test_a_joint_at_nan_is_missing_with_a_note_and_its_frame_is_kept(tmp_path, coordinates):
     xyz = motion(2)
-    xyz[1, :, 7] = np.nan  # Never seen.
+    xyz[1, :, 7] = np.nan  # Missing in all frames.
     xyz[0, 2, 9, 1] = np.nan
-    xyz[1, 4] = np.nan  # Nobody in that frame.
+    xyz[1, 4] = np.nan  # Person absent in this frame.
     done = import_clips(
         [read_pyskl(saved(tmp_path / "a.pkl", [annotation(NTU[0], keypoint=xyz)]))],
         tmp_path / "a.h5",
@@ -187,7 +189,7 @@ def test_a_joint_at_nan_is_missing_and_noted_and_its_frame_stays(tmp_path, coord
         np.testing.assert_allclose(clip.recorded()[0, 2, 9], middle, atol=1e-5)
 
 
-def test_rows_of_an_array_without_name_or_label_are_left_out(tmp_path):
+def test_rows_of_an_array_without_name_or_label_are_excluded(tmp_path):
     data = motion(2, 4).transpose(3, 1, 2, 0)
     np.save(tmp_path / "train_data.npy", np.stack([data, 2 * data, 3 * data, 4 * data]))
     labels = ([NTU[0], None, NTU[1], f"{NTU[2]}.skeleton"], [6, 6, None, 6])

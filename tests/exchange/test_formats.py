@@ -1,4 +1,4 @@
-"""What the loaders of PYSKL, CTR-GCN and ST-GCN would read out of the written files is what the store holds."""
+"""The loaders of PYSKL, CTR-GCN and ST-GCN read the data of the dataset from the written files."""
 
 import pickle
 import zipfile
@@ -20,7 +20,7 @@ from tests import stores
 from tests.stores import make_clip
 
 NAMES = [f"S001C00{c}P00{p}R001A{a:03}" for c in (1, 2, 3) for p in (1, 3) for a in (7, 58)]
-# Many gaps, ghosts and empty beginnings, so that persons and whole frames are absent.
+# Many gaps, ghosts and empty first frames, so that persons and complete frames are absent.
 FAULTY = Faults(gap=0.9, new_id=0.0, ghost=0.3, empty_start=0.5)
 COORDINATES = ("recorded", "centred", "normalized")
 
@@ -50,12 +50,12 @@ def ucla(tmp_path_factory):
 
 @pytest.fixture(params=["store", "ucla"], ids=["25 joints", "20 joints"])
 def either(request):
-    """A dataset of each topology, for the formats that hold both."""
+    """A dataset of each topology, for formats that support both."""
     return request.getfixturevalue(request.param)
 
 
 def expected(clip, coordinates):
-    """The clip's positions from the store's definition: recorded = joint * scale @ rotation + origin."""
+    """Positions of the clip by definition: recorded = joint * scale @ rotation + origin."""
     if coordinates == "normalized":
         return clip.joint
     xyz = clip.joint.astype(float) * clip.scale @ clip.rotation + clip.origin
@@ -73,7 +73,7 @@ def parts_of(store, train, test):
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
-def test_pyskl_loads_the_clips_of_a_list_with_every_position(either, tmp_path, coordinates):
+def test_pyskl_loads_all_positions_of_the_clips_of_a_list(either, tmp_path, coordinates):
     lists = parts_of(either, "xview_train", "xview_val")
     write_pyskl(either, lists, coordinates, tmp_path / "a.pkl")
     with (tmp_path / "a.pkl").open("rb") as file:
@@ -89,7 +89,7 @@ def test_pyskl_loads_the_clips_of_a_list_with_every_position(either, tmp_path, c
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
-def test_ctrgcn_feeds_every_frame_in_which_somebody_is_seen(store, tmp_path, coordinates):
+def test_ctrgcn_loads_every_frame_with_a_person(store, tmp_path, coordinates):
     parts = parts_of(store, "train", "test")
     write_ctrgcn(store, parts, coordinates, tmp_path / "a.npz")
     arrays = np.load(tmp_path / "a.npz", allow_pickle=False)
@@ -99,16 +99,16 @@ def test_ctrgcn_feeds_every_frame_in_which_somebody_is_seen(store, tmp_path, coo
         data = data.reshape(len(clips), 300, 2, 25, 3).transpose(0, 4, 1, 3, 2)
         for row, name in enumerate(clips):
             clip = store.clip(name)
-            there = clip.present.any(axis=0)
-            # As the feeder counts the frames that it takes from the beginning.
+            occupied = clip.present.any(axis=0)
+            # CTR-GCN's feeder counts the valid frames like this and uses the first ones.
             valid = np.sum(data[row].sum(0).sum(-1).sum(-1) != 0)
-            assert (valid, labels[row]) == (there.sum(), clip.key.label)
-            fed = data[row, :, :valid].transpose(3, 1, 2, 0)[: len(clip.joint)]
-            np.testing.assert_array_equal(fed, expected(clip, coordinates)[:, there])
+            assert (valid, labels[row]) == (occupied.sum(), clip.key.label)
+            loaded = data[row, :, :valid].transpose(3, 1, 2, 0)[: len(clip.joint)]
+            np.testing.assert_array_equal(loaded, expected(clip, coordinates)[:, occupied])
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
-def test_stgcn_feeds_every_frame_in_its_place(either, tmp_path, coordinates):
+def test_stgcn_loads_every_frame_at_its_index(either, tmp_path, coordinates):
     joints = either.array("joint").shape[1]
     parts = parts_of(either, "train", "val")
     write_stgcn(either, parts, coordinates, tmp_path)
@@ -141,26 +141,26 @@ def test_names_labels_lists_and_positions_are_read_back(store, tmp_path, kind):
     assert sorted(found.names) == list(store.names)
     assert found.pairs == (sides,)
     assert {name: set(clips) for name, clips in found.lists.items()} == {n: set(c) for n, c in parts.items()}
-    for place, name in enumerate(found.names):
-        clip, xyz = store.clip(name), found.read(place)
+    for index, name in enumerate(found.names):
+        clip, xyz = store.clip(name), found.read(index)
         kept = clip.present.any(axis=0)
         if kind != "ctrgcn":
-            # What a format cannot tell from its padding is the end alone, or for PYSKL nothing.
+            # Only empty frames at the end are indistinguishable from padding; with PYSKL there is no padding.
             kept[: np.flatnonzero(kept)[-1] + 1] = True
             kept |= kind == "pyskl"
-        assert found.labels[place] == clip.key.label
+        assert found.labels[index] == clip.key.label
         np.testing.assert_array_equal(xyz[: len(clip.joint)], clip.joint[:, kept])
         assert not xyz[len(clip.joint) :].any()
 
 
-def test_a_packed_archive_is_read_and_a_bomb_is_refused_before_it_takes_memory(store, tmp_path):
+def test_a_compressed_npz_is_read_and_a_decompression_bomb_is_refused_before_it_uses_memory(store, tmp_path):
     parts = parts_of(store, "train", "test")
     write_ctrgcn(store, parts, "centred", tmp_path / "a.npz")
     np.savez_compressed(tmp_path / "b.npz", **np.load(tmp_path / "a.npz"))
     names_beside(tmp_path / "b.npz").write_bytes(names_beside(tmp_path / "a.npz").read_bytes())
     stored, packed = read_ctrgcn(tmp_path / "a.npz"), read_ctrgcn(tmp_path / "b.npz")
-    for place in range(len(stored.names)):
-        np.testing.assert_array_equal(stored.read(place), packed.read(place))
+    for index in range(len(stored.names)):
+        np.testing.assert_array_equal(stored.read(index), packed.read(index))
     before = peak_memory()
     with (
         zipfile.ZipFile(tmp_path / "c.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -175,22 +175,22 @@ def test_a_packed_archive_is_read_and_a_bomb_is_refused_before_it_takes_memory(s
     assert peak_memory() - before < 50_000 * 1024
 
 
-def test_a_member_that_holds_more_than_it_states_is_refused(store, tmp_path):
+def test_an_npz_member_larger_than_its_stated_size_is_refused(store, tmp_path):
     parts, path = parts_of(store, "train", "test"), tmp_path / "a.npz"
     write_ctrgcn(store, parts, "centred", path)
     np.savez_compressed(path, **np.load(path))
     with zipfile.ZipFile(path) as archive:
         size = archive.getinfo("x_train.npy").file_size.to_bytes(4, "little")
     data = path.read_bytes()
-    place = data.rindex(size, 0, data.rindex(b"x_train.npy"))
-    path.write_bytes(data[:place] + (10**5).to_bytes(4, "little") + data[place + 4 :])
+    index = data.rindex(size, 0, data.rindex(b"x_train.npy"))
+    path.write_bytes(data[:index] + (10**5).to_bytes(4, "little") + data[index + 4 :])
     with zipfile.ZipFile(path) as archive:
         assert archive.getinfo("x_train.npy").file_size == 10**5
     with pytest.raises(PspError, match=r"a\.npz: cannot be read \((Bad CRC|shape .* there are)"):
         read_ctrgcn(path)
 
 
-def test_an_array_that_claims_ten_gigabytes_is_refused(tmp_path):
+def test_an_array_whose_header_declares_ten_gigabytes_is_refused(tmp_path):
     with (tmp_path / "train_data.npy").open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (20000, 3, 300, 25, 6)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -198,14 +198,14 @@ def test_an_array_that_claims_ten_gigabytes_is_refused(tmp_path):
         read_stgcn(tmp_path)
 
 
-def test_an_npz_without_names_says_what_to_write(store, tmp_path):
+def test_an_npz_without_names_is_refused_with_the_format_of_the_names_file(store, tmp_path):
     write_ctrgcn(store, parts_of(store, "train", "test"), "centred", tmp_path / "a.npz")
     names_beside(tmp_path / "a.npz").unlink()
     with pytest.raises(PspError, match=r"a\.names\.txt.*PART<tab>NAME"):
         read_ctrgcn(tmp_path / "a.npz")
 
 
-def test_a_present_person_whose_joints_are_all_zero_is_not_written_as_an_absent_one(tmp_path):
+def test_a_present_person_with_all_joints_at_zero_is_refused(tmp_path):
     clip = make_clip("a01_s01_e00_v01", 1)
     clip.joint[0, 2] = 0
     stores.write_ucla(tmp_path / "u.h5", [clip])
@@ -217,7 +217,7 @@ def test_a_present_person_whose_joints_are_all_zero_is_not_written_as_an_absent_
     assert [path.name for path in tmp_path.iterdir()] == ["u.h5"]
 
 
-def test_a_clip_that_cannot_stand_leaves_nothing(store, tmp_path, monkeypatch):
+def test_an_error_while_writing_leaves_no_file(store, tmp_path, monkeypatch):
     monkeypatch.setattr("psptool.exchange.ctrgcn.seen", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_ctrgcn(store, parts_of(store, "train", "test"), "centred", tmp_path / "a.npz")

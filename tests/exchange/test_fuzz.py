@@ -1,4 +1,4 @@
-"""Damaged files of the three formats: each is read or refused by name, and nothing else happens."""
+"""Damaged files of the three formats are read or refused with an error that names the file."""
 
 import random
 
@@ -20,7 +20,7 @@ NAMES = [f"S001C00{c}P00{p}R001A007" for c in (1, 2, 3) for p in (1, 3)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A file of each format, and a packed one."""
+    """A folder with a file of each format and a compressed npz."""
     folder = tmp_path_factory.mktemp("good")
     write_ntu(folder / "raw", NAMES)
     with open_store(prepare("ntu", [folder / "raw"], folder / "n.h5").path) as store:
@@ -31,33 +31,33 @@ def folder(tmp_path_factory):
     return folder
 
 
-def damaged(data, chance):
-    """``data`` with a few bytes changed, taken out or put in, most of them where a file says what it holds."""
+def damaged(data, rng):
+    """``data`` with a few bytes changed, deleted or inserted, most of them in headers."""
     found = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
         size = max(len(found), 1)
-        place = chance.choice(
+        position = rng.choice(
             (
-                chance.randrange(min(size, 400)),
-                size - 1 - chance.randrange(min(size, 600)),
-                chance.randrange(size),
+                rng.randrange(min(size, 400)),
+                size - 1 - rng.randrange(min(size, 600)),
+                rng.randrange(size),
             )
         )
-        what = chance.random()
-        if what < 0.6:
-            found[place : place + 1] = bytes([chance.randrange(256)])
-        elif what < 0.8:
-            del found[place : place + chance.choice((1, 4, 50))]
-        elif what < 0.95:
-            found[place:place] = bytes([chance.randrange(256)]) * chance.choice((1, 4, 8))
+        operation = rng.random()
+        if operation < 0.6:
+            found[position : position + 1] = bytes([rng.randrange(256)])
+        elif operation < 0.8:
+            del found[position : position + rng.choice((1, 4, 50))]
+        elif operation < 0.95:
+            found[position:position] = bytes([rng.randrange(256)]) * rng.choice((1, 4, 8))
         else:
-            del found[place:]
+            del found[position:]
     return bytes(found)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("kind", "whole", "part"),
+    ("kind", "path", "part"),
     [
         ("pyskl", "good.pkl", "good.pkl"),
         ("ctrgcn", "good.npz", "good.npz"),
@@ -67,20 +67,20 @@ def damaged(data, chance):
         ("stgcn", "good", "good/train_label.pkl"),
     ],
 )
-def test_a_damaged_file_is_read_or_refused(folder, kind, whole, part):
-    chance, refused = random.Random(part), []
+def test_a_damaged_file_is_read_or_refused(folder, kind, path, part):
+    rng, refused = random.Random(part), []
     good = (folder / part).read_bytes()
     try:
         for _ in range(ROUNDS):
-            (folder / part).write_bytes(damaged(good, chance))
+            (folder / part).write_bytes(damaged(good, rng))
             try:
-                contents = FORMATS[kind].read(folder / whole)
+                contents = FORMATS[kind].read(folder / path)
                 collect([contents])
-                for place in range(len(contents.names)):
-                    contents.read(place)
+                for position in range(len(contents.names)):
+                    contents.read(position)
             except PspError as error:
                 refused.append(str(error))
     finally:
         (folder / part).write_bytes(good)
     assert len(refused) > ROUNDS // 4
-    assert all(str(folder) in said for said in refused)
+    assert all(str(folder) in message for message in refused)

@@ -1,4 +1,4 @@
-"""Store to format to store loses nothing that the format can hold; what it cannot hold is said or refused."""
+"""Export and import preserve what the format can store; other losses are reported or refused."""
 
 import json
 import pickle
@@ -50,7 +50,7 @@ def ucla(tmp_path):
     return write
 
 
-def there_and_back(store, kind, folder, coordinates):
+def export_and_import(store, kind, folder, coordinates):
     form = FORMATS[kind]
     path = folder / f"written{form.ending}"
     form.write(store, parts_of(store, form, None), coordinates, path)
@@ -73,9 +73,11 @@ def recorded_ucla(tmp_path_factory):
     [*(("store", kind) for kind in FORMATS), ("recorded_ucla", "pyskl"), ("recorded_ucla", "stgcn")],
 )
 @pytest.mark.parametrize("coordinates", ["normalized", "recorded", "centred"])
-def test_what_a_format_holds_comes_back(request, tmp_path, dataset, kind, coordinates):
+def test_clips_and_splits_that_a_format_can_store_are_preserved(
+    request, tmp_path, dataset, kind, coordinates
+):
     store = request.getfixturevalue(dataset)
-    back, contents = there_and_back(store, kind, tmp_path, coordinates)
+    back, contents = export_and_import(store, kind, tmp_path, coordinates)
     with back:
         assert validate(back.path) == []
         assert back.manifest.fingerprints.clips == store.manifest.fingerprints.clips
@@ -90,16 +92,16 @@ def test_what_a_format_holds_comes_back(request, tmp_path, dataset, kind, coordi
             if coordinates == "normalized":
                 np.testing.assert_array_equal(found.joint, clip.joint[:, kept])
             else:
-                # Normalized again, from positions of a few metres in float32.
+                # Normalized again, from float32 positions of a few metres.
                 np.testing.assert_allclose(found.joint, clip.joint[:, kept], atol=1e-5)
         splits, lost = splits_of(back, contents)
-        # Of NW-UCLA's cameras the usual one is for test; PYSKL's file holds every protocol of NTU.
+        # NW-UCLA's default test camera is used; PYSKL's file contains every protocol of NTU.
         every = kind == "pyskl" and dataset == "store"
         wanted = list(full_splits(store)) if every else [split_store(store, SplitRequest(1.0)).split]
         assert (splits, lost) == (wanted, [])
 
 
-def test_a_clip_in_two_files_is_counted_once_and_two_that_differ_are_refused(store, tmp_path):
+def test_a_clip_in_two_files_is_counted_once_and_different_clips_of_one_name_are_refused(store, tmp_path):
     form = FORMATS["pyskl"]
     for name, coordinates in (("a", "normalized"), ("b", "normalized"), ("c", "recorded")):
         form.write(store, {}, coordinates, tmp_path / f"{name}.pkl")
@@ -115,19 +117,19 @@ def annotation(name, label, keypoint):
     return {"frame_dir": name, "total_frames": keypoint.shape[1], "label": label, "keypoint": keypoint}
 
 
-def test_clips_that_cannot_be_used_are_left_out_with_their_reasons(tmp_path):
-    fine = np.random.default_rng(0).normal(size=(1, 6, 20, 3)).astype(np.float32)
-    broken = fine.copy()
+def test_unusable_clips_are_excluded_with_their_reasons(tmp_path):
+    good = np.random.default_rng(0).normal(size=(1, 6, 20, 3)).astype(np.float32)
+    broken = good.copy()
     broken[0, 2, 3, 1] = np.inf
     items = [
-        annotation("a01_s01_e00_v01", 0, fine),
-        annotation("a01_s01_e00_v02", 1, fine),
+        annotation("a01_s01_e00_v01", 0, good),
+        annotation("a01_s01_e00_v02", 1, good),
         annotation("a01_s01_e00_v03", 0, broken),
-        annotation("a01_s02_e00_v01", 0, np.zeros_like(fine)),
-        annotation("a01_s02_e00_v02", 0, np.repeat(fine, 2, axis=2)),
-        annotation("a01_s02_e00_v03", 0, np.repeat(fine, 3, axis=0)),
-        annotation("somebody", 0, fine),
-        annotation("S001C002P005R002A008", 7, fine),
+        annotation("a01_s02_e00_v01", 0, np.zeros_like(good)),
+        annotation("a01_s02_e00_v02", 0, np.repeat(good, 2, axis=2)),
+        annotation("a01_s02_e00_v03", 0, np.repeat(good, 3, axis=0)),
+        annotation("somebody", 0, good),
+        annotation("S001C002P005R002A008", 7, good),
     ]
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {}, "annotations": items}))
     contents = [FORMATS["pyskl"].read(tmp_path / "a.pkl")]
@@ -161,7 +163,9 @@ def test_clips_on_the_missing_skeleton_list_are_skipped(tmp_path):
     ]
 
 
-def test_a_file_that_is_there_stays_unless_force_is_said_and_nothing_usable_leaves_nothing(store, tmp_path):
+def test_an_existing_file_is_replaced_only_with_force_and_without_usable_clips_no_file_is_written(
+    store, tmp_path
+):
     form, path = FORMATS["pyskl"], tmp_path / "a.h5"
     form.write(store, {}, "normalized", tmp_path / "a.pkl")
     contents = [form.read(tmp_path / "a.pkl")]
@@ -171,14 +175,14 @@ def test_a_file_that_is_there_stays_unless_force_is_said_and_nothing_usable_leav
     assert path.read_text() == "mine"
     import_clips(contents, path, "normalized", SETTINGS, force=True)
     assert validate(path) == []
-    nobody = annotation(NAMES[0], 6, np.zeros((1, 3, 25, 3), np.float32))
-    (tmp_path / "b.pkl").write_bytes(pickle.dumps([nobody]))
+    without_body = annotation(NAMES[0], 6, np.zeros((1, 3, 25, 3), np.float32))
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps([without_body]))
     with pytest.raises(PspError, match=r"no usable clip: 1 excluded \(1 no body\)"):
         import_clips([form.read(tmp_path / "b.pkl")], tmp_path / "b.h5", "recorded", SETTINGS)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.pkl", "a.report.json", "b.pkl"]
 
 
-def test_a_report_and_a_split_of_other_content_stay_unless_force_is_said(store, tmp_path):
+def test_an_existing_report_or_split_of_other_content_is_replaced_only_with_force(store, tmp_path):
     form, path, splits = FORMATS["pyskl"], tmp_path / "a.h5", tmp_path / "splits"
     form.write(store, parts_of(store, form, None), "normalized", tmp_path / "a.pkl")
     contents = [form.read(tmp_path / "a.pkl")]
@@ -201,7 +205,7 @@ def test_a_report_and_a_split_of_other_content_stay_unless_force_is_said(store, 
     assert {file: file.read_bytes() for file in same} == same
 
 
-def test_a_dataset_that_is_a_link_stays_one_and_a_link_to_nothing_is_an_error(store, tmp_path):
+def test_a_symbolic_link_to_a_dataset_is_followed_and_a_broken_link_is_an_error(store, tmp_path):
     form = FORMATS["pyskl"]
     form.write(store, {}, "normalized", tmp_path / "a.pkl")
     contents = [form.read(tmp_path / "a.pkl")]
@@ -218,7 +222,7 @@ def test_a_dataset_that_is_a_link_stays_one_and_a_link_to_nothing_is_an_error(st
             import_clips(contents, path, "normalized", SETTINGS)
 
 
-def test_lists_that_no_protocol_makes_are_said_and_not_kept(store, tmp_path):
+def test_lists_that_match_no_protocol_are_reported_and_not_kept(store, tmp_path):
     form = FORMATS["pyskl"]
     split = split_store(store, SplitRequest(count=1, protocol="xview")).split
     parts = parts_of(store, form, split)
@@ -238,7 +242,7 @@ def test_lists_that_no_protocol_makes_are_said_and_not_kept(store, tmp_path):
     ],
     ids=["frames", "persons"],
 )
-def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
+def test_truncation_is_refused_unless_lossy(ucla, shape, lost, tmp_path):
     form = FORMATS["stgcn"]
     with ucla(v02=shape) as store:
         parts = parts_of(store, form, None)
@@ -260,13 +264,13 @@ def test_cuts_are_refused_unless_lossy(ucla, shape, lost, tmp_path):
     ("shape", "lost"),
     [
         (((True,) * 301,), "frames after the first 300 in 1 clip"),
-        # What nobody is seen in does not stand in the npz, so it takes no place there.
+        # Frames without a person are not stored in the npz and do not count.
         (((True,) * 300 + (False,) * 20,), None),
         (((True,) * 6,) * 3, "persons after the first 2 in 1 clip"),
     ],
     ids=["frames", "empty frames", "persons"],
 )
-def test_an_npz_is_written_whole_or_with_cuts_that_were_asked_for(shape, lost, tmp_path):
+def test_an_npz_is_truncated_only_on_request(shape, lost, tmp_path):
     form, name = FORMATS["ctrgcn"], NAMES[0]
     clips = [make_clip(name, 1, shape, dataset=NTU60), make_clip(NAMES[2], 2, dataset=NTU60)]
     write_ucla(tmp_path / "n.h5", clips, NTU60)
@@ -285,13 +289,13 @@ def test_an_npz_is_written_whole_or_with_cuts_that_were_asked_for(shape, lost, t
         assert not found[len(wanted) :].any()
 
 
-def test_joints_that_an_npz_has_no_place_for_are_refused_lossy_or_not(ucla):
+def test_a_skeleton_that_an_npz_cannot_store_is_refused_even_with_lossy(ucla):
     form = FORMATS["ctrgcn"]
     with ucla() as store, pytest.raises(PspError, match=r"found 20 joints \(kinect20\), expected 25"):
         losses(store, form, parts_of(store, form, None), "centred", None, lossy=True)
 
 
-def test_what_is_lost_is_counted(store):
+def test_losses_are_reported_with_their_counts(store):
     split = split_store(store, SplitRequest(count=1, validation="view=2", protocol="xview")).split
     empty = [(~store.clip(n).present).all(axis=0) for n in range(len(store))]
     form = FORMATS["ctrgcn"]

@@ -1,4 +1,4 @@
-"""Whose rows are whose: CTR-GCN's own list of names, byte order marks, and 2s-AGCN's names of files."""
+"""Clip names of array rows: CTR-GCN's list of names, byte order marks, and 2s-AGCN's file names."""
 
 import codecs
 import pickle
@@ -12,14 +12,14 @@ from psptool.exchange.formats import format_of
 from psptool.exchange.stgcn import read_stgcn, write_stgcn
 from tests.exchange.annotations import NTU, motion
 
-# As CTR-GCN lists them: sorted, subjects 1 and 2 (train) and 3 (test) of cameras 1 to 3. One clip less of the third
-# subject, so that the protocols' sizes differ.
+# In the order of CTR-GCN's list: sorted, subjects 1 and 2 (train) and 3 (test), cameras 1 to 3. Subject 3 has one
+# clip less, so that the sizes of the protocols differ.
 LISTED = sorted(f"S001C00{c}P00{p}R001A00{a}" for c in (1, 2, 3) for p in (1, 2, 3) for a in (4, 7))[:-1]
 SUBJECT, CAMERA = slice(9, 12), slice(5, 8)
 
 
 def ctrgcn_order(field, train, test):
-    """The rows' names as its preparation takes them: value by value, each in the list's order."""
+    """Names of the rows in the order of CTR-GCN's preparation: by value of the field, then by position in the list."""
     return {
         part: [name for value in values for name in LISTED if int(name[field]) == value]
         for part, values in (("train", train), ("test", test))
@@ -31,7 +31,7 @@ BY_CAMERA = ctrgcn_order(CAMERA, (2, 3), (1,))
 
 
 def write_npz(path, order):
-    """An npz of rows whose first value tells the place of the row's name in the list."""
+    """Write an npz; the first value of each row is the 1-based position of its name in the list."""
     arrays = {}
     for part, names in order.items():
         x = np.zeros((len(names), 300, 150), np.float32)
@@ -41,12 +41,12 @@ def write_npz(path, order):
 
 
 @pytest.mark.parametrize("order", [BY_SUBJECT, BY_CAMERA], ids=["xsub", "xview"])
-@pytest.mark.parametrize("place", ["", "statistics/"])
+@pytest.mark.parametrize("subfolder", ["", "statistics/"])
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
-def test_rows_are_named_by_ctrgcns_own_list(tmp_path, order, place, mark):
+def test_rows_take_their_names_from_the_list_of_ctrgcn(tmp_path, order, subfolder, mark):
     write_npz(tmp_path / "a.npz", order)
     (tmp_path / "statistics").mkdir()
-    (tmp_path / place / "skes_available_name.txt").write_bytes(mark + "\r\n".join(LISTED).encode())
+    (tmp_path / subfolder / "skes_available_name.txt").write_bytes(mark + "\r\n".join(LISTED).encode())
     contents = read_ctrgcn(tmp_path / "a.npz")
     assert {name: list(part) for name, part in contents.lists.items()}.keys() == {"train", "test"}
     assert contents.names == (*order["train"], *order["test"])
@@ -55,7 +55,7 @@ def test_rows_are_named_by_ctrgcns_own_list(tmp_path, order, place, mark):
         assert LISTED[int(contents.read(row).max()) - 1] == name
 
 
-def test_a_list_that_fits_no_protocol_or_several_is_refused_and_the_files_name_decides(tmp_path):
+def test_a_list_that_matches_no_or_several_protocols_is_refused_unless_the_file_name_decides(tmp_path):
     write_npz(tmp_path / "a.npz", BY_SUBJECT)
     listed = tmp_path / "skes_available_name.txt"
     listed.write_text("\n".join(LISTED[1:]))
@@ -66,7 +66,7 @@ def test_a_list_that_fits_no_protocol_or_several_is_refused_and_the_files_name_d
     listed.write_text("\n".join(["somebody", *LISTED]))
     with pytest.raises(PspError, match=r"skes_available_name\.txt: line 1: found 'somebody'"):
         read_ctrgcn(tmp_path / "a.npz")
-    # Subjects and cameras in equal numbers: two orders, and nothing in the labels tells them apart.
+    # Equal numbers of subjects and cameras: two orders are possible and the labels do not distinguish them.
     same = [f"S001C00{c}P00{p}R001A004" for c in (1, 2) for p in (1, 3)]
     listed.write_text("\n".join(same))
     rows = {f"x_{part}": np.ones((2, 300, 150), np.float32) for part in ("train", "test")}
@@ -81,14 +81,14 @@ def test_a_list_that_fits_no_protocol_or_several_is_refused_and_the_files_name_d
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, encoding):
+def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path, encoding):
     write_npz(tmp_path / "a.npz", BY_SUBJECT)
     lines = [f"{part}\t{name}" for part, names in BY_SUBJECT.items() for name in names]
     (tmp_path / "a.names.txt").write_text("\n".join([*lines, ""]), encoding=encoding)
     assert read_ctrgcn(tmp_path / "a.npz").names == (*BY_SUBJECT["train"], *BY_SUBJECT["test"])
 
 
-def test_a_row_without_a_single_class_is_left_out_and_a_name_of_no_part_refused(tmp_path):
+def test_a_row_without_exactly_one_class_is_excluded_and_an_unknown_part_is_refused(tmp_path):
     write_npz(tmp_path / "a.npz", BY_SUBJECT)
     arrays = dict(np.load(tmp_path / "a.npz"))
     arrays["y_train"][1] = 0
@@ -96,9 +96,9 @@ def test_a_row_without_a_single_class_is_left_out_and_a_name_of_no_part_refused(
     np.savez(tmp_path / "a.npz", **arrays)
     (tmp_path / "skes_available_name.txt").write_text("\n".join(LISTED))
     contents = read_ctrgcn(tmp_path / "a.npz")
-    gone = [BY_SUBJECT["train"][1], BY_SUBJECT["test"][0]]
-    assert [one.name for one in contents.left_out] == gone
-    assert set(contents.names) == set(LISTED) - set(gone)
+    excluded = [BY_SUBJECT["train"][1], BY_SUBJECT["test"][0]]
+    assert [one.name for one in contents.left_out] == excluded
+    assert set(contents.names) == set(LISTED) - set(excluded)
     (tmp_path / "a.names.txt").write_text("training\tS001C001P001R001A004\n")
     with pytest.raises(PspError, match=r"line 1: found part 'training', expected one of train, test"):
         read_ctrgcn(tmp_path / "a.npz")
@@ -113,7 +113,7 @@ def write_agcn(folder, part, names, ending="joint"):
 
 
 @pytest.mark.parametrize("named", ["", "train_data_joint.npy"])
-def test_2s_agcns_files_are_read_by_their_names(tmp_path, named):
+def test_files_of_2s_agcn_are_recognized_by_their_names(tmp_path, named):
     for part, names in (("train", NTU[:4]), ("val", NTU[4:])):
         write_agcn(tmp_path, part, names)
         for other in ("bone", "joint_motion", "bone_motion"):
@@ -123,14 +123,14 @@ def test_2s_agcns_files_are_read_by_their_names(tmp_path, named):
     assert (contents.names, contents.pairs) == (tuple(NTU), (("train", "val"),))
     assert contents.lists == {"train": set(NTU[:4]), "val": set(NTU[4:])}
     np.testing.assert_array_equal(contents.read(5), motion(2, 4))
-    # Its preparation puts the second joint at the origin in every frame.
+    # The preparation of 2s-AGCN moves the second joint to the origin in every frame.
     assert contents.coordinates == "centred"
     assert "repeat each clip" in contents.warnings[0]
     with pytest.raises(PspError, match=r"train_data_bone\.npy: contains no joint positions"):
         read_stgcn(tmp_path / "train_data_bone.npy")
 
 
-def test_a_folder_with_st_gcns_and_2s_agcns_arrays_is_refused_and_never_written_into(tmp_path):
+def test_a_folder_with_arrays_of_st_gcn_and_2s_agcn_is_refused_for_reading_and_writing(tmp_path):
     write_agcn(tmp_path, "train", NTU)
     with pytest.raises(PspError, match=r"contains parts of another export: found train_data_joint\.npy"):
         write_stgcn(None, {"train": NTU}, "recorded", tmp_path)

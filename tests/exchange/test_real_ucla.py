@@ -1,4 +1,4 @@
-"""The real NW-UCLA recordings, out to the formats that hold 20 joints and back."""
+"""Export of the real NW-UCLA recordings to the formats that support 20 joints, and import."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["pyskl", "stgcn"])
 @pytest.mark.parametrize(("coordinates", "off"), [("normalized", 0.0), ("recorded", 2e-6)])
-def test_every_clip_comes_back(store, tmp_path, kind, coordinates, off):
+def test_every_clip_is_preserved(store, tmp_path, kind, coordinates, off):
     form = FORMATS[kind]
     parts = parts_of(store, form, None)
     path = tmp_path / f"ucla{form.ending}"

@@ -1,4 +1,4 @@
-"""Features of clips: the classifier on them gives the logits, and files hold them without a pickle."""
+"""Features of clips: the classifier maps them to the logits, and files store them without pickle."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CLASSES = [str(n) for n in range(10)]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> tuple[TrainedModel, ClipFeatures]:
-    """A run on five clips, one of them of two persons, and their features."""
+def model_and_features(tmp_path: Path) -> tuple[TrainedModel, ClipFeatures]:
+    """A run on five clips, one of them with two persons, and their features."""
     persons = [((True,) * 6,), ((True,) * 6, (False,) * 3 + (True,) * 3), *[((True,) * 6,)] * 3]
     clips = [
         make_clip(name, n, present) for n, (name, present) in enumerate(zip(NAMES, persons, strict=True))
@@ -40,19 +40,21 @@ def made(tmp_path: Path) -> tuple[TrainedModel, ClipFeatures]:
         return model, embed(model, store, split)
 
 
-def test_the_classifier_on_the_features_gives_the_logits(made: tuple[TrainedModel, ClipFeatures]) -> None:
-    model, features = made
+def test_the_classifier_maps_the_features_to_the_logits(
+    model_and_features: tuple[TrainedModel, ClipFeatures],
+) -> None:
+    model, features = model_and_features
     with open_store(model.config.latest.data_path) as store:
         scored = score_clips(model.net, model.config, store, np.arange(5), torch.device("cpu"))
-    for name, own in features.by_stream.items():
-        found = model.net.classifier(torch.from_numpy(own)).detach().numpy()
+    for name, x in features.by_stream.items():
+        found = model.net.classifier(torch.from_numpy(x)).detach().numpy()
         np.testing.assert_allclose(found, scored.by_stream[name], atol=1e-5)
 
 
 def test_clips_loaded_in_chunks_have_the_same_features(
-    made: tuple[TrainedModel, ClipFeatures], monkeypatch: pytest.MonkeyPatch
+    model_and_features: tuple[TrainedModel, ClipFeatures], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, whole = made
+    model, whole = model_and_features
     monkeypatch.setattr(features_module, "CHUNK", 2)
     with open_store(model.config.latest.data_path) as store:
         parts = embed(model, store, Split.load(Path(model.config.latest.split_path)))
@@ -60,16 +62,18 @@ def test_clips_loaded_in_chunks_have_the_same_features(
         np.testing.assert_allclose(parts.by_stream[name], x, rtol=1e-5, atol=1e-6)
 
 
-def test_parts_are_the_splits(made: tuple[TrainedModel, ClipFeatures]) -> None:
-    _, features = made
+def test_parts_are_those_of_the_split(model_and_features: tuple[TrainedModel, ClipFeatures]) -> None:
+    _, features = model_and_features
     order = dict(zip(features.names, features.parts, strict=True))
     assert [order[name] for name in NAMES] == ["labelled", "unlabelled", "test", "test", ""]
     assert [features.names[n] for n in features.within("test")] == sorted(NAMES[2:4])
     assert features.concatenated.shape == (5, 2 * features.by_stream["joint"].shape[1])
 
 
-def test_an_npz_holds_them_without_a_pickle(made: tuple[TrainedModel, ClipFeatures]) -> None:
-    _, features = made
+def test_an_npz_stores_the_features_without_pickle(
+    model_and_features: tuple[TrainedModel, ClipFeatures],
+) -> None:
+    _, features = model_and_features
     blob = features_file(features, CLASSES, Path("x.npz"))
     with np.load(io.BytesIO(blob), allow_pickle=False) as read:
         assert read["names"].tolist() == list(features.names)
@@ -77,9 +81,9 @@ def test_an_npz_holds_them_without_a_pickle(made: tuple[TrainedModel, ClipFeatur
         np.testing.assert_array_equal(read["labels"], features.labels)
 
 
-def test_parquet_holds_them_a_row_a_clip(made: tuple[TrainedModel, ClipFeatures]) -> None:
+def test_parquet_stores_one_row_per_clip(model_and_features: tuple[TrainedModel, ClipFeatures]) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    _, features = made
+    _, features = model_and_features
     read = parquet.read_table(io.BytesIO(features_file(features, CLASSES, Path("x.parquet"))))
     assert read["part"].to_pylist() == list(features.parts)
     np.testing.assert_array_equal(
@@ -87,6 +91,8 @@ def test_parquet_holds_them_a_row_a_clip(made: tuple[TrainedModel, ClipFeatures]
     )
 
 
-def test_another_ending_is_refused(made: tuple[TrainedModel, ClipFeatures]) -> None:
+def test_another_file_name_extension_is_refused(
+    model_and_features: tuple[TrainedModel, ClipFeatures],
+) -> None:
     with pytest.raises(PspError, match=r"x\.csv.*\.npz or \.parquet"):
-        features_file(made[1], CLASSES, Path("x.csv"))
+        features_file(model_and_features[1], CLASSES, Path("x.csv"))

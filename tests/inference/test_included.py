@@ -14,7 +14,7 @@ from psptool.schemas.builtin import builtin_dataset
 
 
 @pytest.mark.parametrize("name", sorted(INCLUDED))
-def test_an_included_model_is_small_and_its_card_has_its_accuracy_and_how_it_was_made(name: str) -> None:
+def test_an_included_model_is_small_and_its_card_has_accuracy_and_training_command(name: str) -> None:
     assert INCLUDED[name].stat().st_size <= 3e6
     card = INCLUDED[name].with_suffix(".md").read_text(encoding="utf-8")
     assert "top-1" in card
@@ -23,7 +23,7 @@ def test_an_included_model_is_small_and_its_card_has_its_accuracy_and_how_it_was
 
 
 @pytest.mark.parametrize("name", sorted(INCLUDED))
-def test_an_included_model_names_no_folder_of_the_machine_that_trained_it(name: str) -> None:
+def test_an_included_model_has_no_absolute_paths(name: str) -> None:
     for record in open_model(Path(name)).config.provenance:
         assert not Path(record.data_path).is_absolute()
         assert not Path(record.split_path).is_absolute()
@@ -36,7 +36,7 @@ def test_ucla_predicts_the_classes_of_nw_ucla_from_positions() -> None:
     assert sum(found.values()) == pytest.approx(1)
 
 
-def test_a_run_folder_of_the_same_name_comes_first_and_another_folder_does_not(tmp_path, monkeypatch) -> None:
+def test_a_run_folder_takes_precedence_over_the_included_model_of_its_name(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("ucla/export").mkdir(parents=True)
     psptool.load("ucla")
@@ -51,7 +51,7 @@ def test_a_similar_name_is_suggested(name: str) -> None:
         psptool.load(name)
 
 
-def test_an_unknown_name_is_refused_with_those_of_the_included_models() -> None:
+def test_an_unknown_name_is_an_error_that_lists_the_included_models() -> None:
     with pytest.raises(PspError, match=r"an included model \(ucla\)"):
         psptool.load("ntu")
 
@@ -63,6 +63,6 @@ def test_ucla_reaches_the_accuracy_on_its_card_with_the_recordings_of_camera_3()
     files = sorted(Path(os.environ["PSPTOOL_UCLA_RAW"]).rglob("*_v03.json"))
     clips = predict(open_model(Path("ucla")), files, top=1).clips
     actions = sorted({clip.name[:3] for clip in clips})  # a05_s01_e00_v03: action 5; 7 and 10 do not exist
-    right = sum(actions[clip.top[0].label] == clip.name[:3] for clip in clips)
+    correct = sum(actions[clip.top[0].label] == clip.name[:3] for clip in clips)
     assert len(clips) == 464
-    assert 100 * right / len(clips) == pytest.approx(89.7, abs=0.5)
+    assert 100 * correct / len(clips) == pytest.approx(89.7, abs=0.5)

@@ -1,4 +1,4 @@
-"""Raw recordings of any name to actions: the logits are evaluation's, and what cannot be used is told."""
+"""Prediction from raw recordings: logits equal those of evaluation, and unusable recordings are reported."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ NAMES = [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in (1, 5) for s in (1, 2) for v in
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Raw recordings, the dataset made of them, and a run on it."""
-    there = tmp_path_factory.mktemp("predict")
-    write_ucla(there / "raw", NAMES)
-    prepare("ucla", [there / "raw"], there / "ucla.h5")
-    with open_store(there / "ucla.h5") as store:
-        make_split(there / "split.json", store.manifest, {"test": NAMES})
-        make_run(there / "run", store.manifest, there / "ucla.h5", there / "split.json")
-    return there
+    """A folder with raw recordings, the dataset prepared from them, and a run on it."""
+    path = tmp_path_factory.mktemp("predict")
+    write_ucla(path / "raw", NAMES)
+    prepare("ucla", [path / "raw"], path / "ucla.h5")
+    with open_store(path / "ucla.h5") as store:
+        make_split(path / "split.json", store.manifest, {"test": NAMES})
+        make_run(path / "run", store.manifest, path / "ucla.h5", path / "split.json")
+    return path
 
 
 def expected(folder: Path) -> dict[str, np.ndarray]:
@@ -60,7 +60,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("form", ["folder", "files", "zip"])
-def test_a_prediction_on_raw_files_is_evaluations_on_the_same_clips(
+def test_predictions_on_raw_files_equal_the_evaluation_of_the_same_clips(
     folder: Path, tmp_path: Path, form: str
 ) -> None:
     paths = {"folder": [folder / "raw"], "files": files_of(folder), "zip": [tmp_path / "raw.zip"]}[form]
@@ -81,25 +81,25 @@ def test_a_prediction_on_raw_files_is_evaluations_on_the_same_clips(
         assert clip.top[0].class_name == found.classes[clip.top[0].label]
 
 
-def test_recordings_of_any_name_and_without_a_label_are_recognized(folder: Path, tmp_path: Path) -> None:
+def test_recordings_with_any_file_name_and_without_a_label_are_accepted(folder: Path, tmp_path: Path) -> None:
     content = json.loads(files_of(folder)[0].read_text())
     (tmp_path / "my own.json").write_text(json.dumps({"skeletons": content["skeletons"], "who": "me"}))
     found = predict(open_model(folder / "run"), [tmp_path / "my own.json"], logits=True)
     np.testing.assert_allclose(logits(found)["my own"], expected(folder)[content["file_name"]], atol=1e-5)
 
 
-def test_the_text_form_in_a_folder_of_any_name_is_recognized(folder: Path, tmp_path: Path) -> None:
+def test_the_text_format_is_accepted_in_a_folder_of_any_name(folder: Path, tmp_path: Path) -> None:
     write_ucla(tmp_path / "text", [NAMES[0]], form="text")
     (original,) = {file.parent for file in tmp_path.rglob("frame_*_skeletons.txt")}
     shutil.copytree(original, tmp_path / "kitchen")
     model = open_model(folder / "run")
-    straight = predict(model, [tmp_path / "text"], logits=True)
+    original_name = predict(model, [tmp_path / "text"], logits=True)
     renamed = predict(model, [tmp_path / "kitchen"], logits=True)
-    assert [clip.name for clip in straight.clips + renamed.clips] == [NAMES[0], "kitchen"]
-    assert renamed.clips[0].logits == straight.clips[0].logits
+    assert [clip.name for clip in original_name.clips + renamed.clips] == [NAMES[0], "kitchen"]
+    assert renamed.clips[0].logits == original_name.clips[0].logits
 
 
-def test_what_cannot_be_used_is_told_and_the_rest_goes_on(folder: Path, tmp_path: Path) -> None:
+def test_unusable_recordings_are_reported_and_the_others_are_predicted(folder: Path, tmp_path: Path) -> None:
     good = shutil.copy(files_of(folder)[0], tmp_path)
     (tmp_path / "cut.json").write_bytes(Path(good).read_bytes()[:500])
     (tmp_path / "notes.md").write_text("mine")
@@ -108,10 +108,10 @@ def test_what_cannot_be_used_is_told_and_the_rest_goes_on(folder: Path, tmp_path
     paths = [Path(good), tmp_path / "cut.json", skeleton, tmp_path / "notes.md"]
     found = predict(open_model(folder / "run"), paths)
     assert [clip.name for clip in found.clips] == [NAMES[0]]
-    told = {clip.name: (clip.reason, clip.detail) for clip in found.unusable}
-    assert told["cut.json"[:3]][0] == "truncated"
-    assert told[skeleton.name][0] == told["notes.md"][0] == "another format"
-    assert "ntu-skeleton, 25 joints" in told[skeleton.name][1]
+    reported = {clip.name: (clip.reason, clip.detail) for clip in found.unusable}
+    assert reported["cut.json"[:3]][0] == "truncated"
+    assert reported[skeleton.name][0] == reported["notes.md"][0] == "another format"
+    assert "ntu-skeleton, 25 joints" in reported[skeleton.name][1]
     with pytest.raises(PspError) as caught:
         predict(open_model(folder / "run"), [tmp_path / "notes.md"])
     assert str(caught.value) == (
@@ -120,7 +120,7 @@ def test_what_cannot_be_used_is_told_and_the_rest_goes_on(folder: Path, tmp_path
     )
 
 
-def test_what_preparation_noted_of_a_recording_is_passed_on(folder: Path, tmp_path: Path) -> None:
+def test_predictions_include_the_notes_of_preparation(folder: Path, tmp_path: Path) -> None:
     content = json.loads(files_of(folder)[0].read_text())
     content["skeletons"][3][7] = [0, 0, 0]
     (tmp_path / "mine.json").write_text(json.dumps(content))
@@ -129,11 +129,13 @@ def test_what_preparation_noted_of_a_recording_is_passed_on(folder: Path, tmp_pa
     (tmp_path / "spineless.json").write_text(json.dumps(content))
     mine, spineless = predict(open_model(folder / "run"), [tmp_path]).clips
     assert mine.notes == ("1 missing joints (NaN or exactly (0, 0, 0)) interpolated over time",)
-    assert any("scale is 1" in noted for noted in spineless.notes)
+    assert any("scale is 1" in note for note in spineless.notes)
 
 
 @pytest.mark.parametrize("form", ["tar", "gztar"])
-def test_a_tar_archive_gives_the_predictions_of_its_files(folder: Path, tmp_path: Path, form: str) -> None:
+def test_predictions_for_a_tar_archive_are_those_for_its_files(
+    folder: Path, tmp_path: Path, form: str
+) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "raw"), form, folder / "raw"))
     model = open_model(folder / "run")
     packed, plain = (predict(model, [path], logits=True) for path in (archive, folder / "raw"))
@@ -141,14 +143,14 @@ def test_a_tar_archive_gives_the_predictions_of_its_files(folder: Path, tmp_path
     assert all((logits(packed)[name] == logits(plain)[name]).all() for name in logits(plain))
 
 
-def test_archives_that_are_not_read_are_told_once(folder: Path, tmp_path: Path) -> None:
+def test_unsupported_archives_are_reported_once(folder: Path, tmp_path: Path) -> None:
     shutil.copy(files_of(folder)[0], tmp_path)
     (tmp_path / "more.rar").write_bytes(b"")
     (one,) = predict(open_model(folder / "run"), [tmp_path]).unusable
     assert (one.name, one.reason) == ("more.rar", "unsupported archive format")
 
 
-def test_openpose_json_is_said_to_be_another_format(folder: Path, tmp_path: Path) -> None:
+def test_openpose_json_is_reported_as_another_format(folder: Path, tmp_path: Path) -> None:
     shutil.copy(files_of(folder)[0], tmp_path)
     person = {"person_id": [-1], "pose_keypoints_2d": [0.5] * 75}
     (tmp_path / "x_keypoints.json").write_text(json.dumps({"version": 1.3, "people": [person]}))
@@ -175,7 +177,7 @@ def write_pickle(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_pickles_given_by_their_own_paths_are_used(tmp_path: Path) -> None:
+def test_pickles_given_by_path_are_read(tmp_path: Path) -> None:
     paths = [write_pickle(tmp_path / f"{name}.pkl") for name in "ab"]
     ((_, clips),), unusable = find_recordings(paths, PICKLES)
     assert ([clip.name for clip in clips], unusable) == (["a", "b"], [])
@@ -187,25 +189,25 @@ def test_an_annotation_without_label_is_used(tmp_path: Path) -> None:
     assert (clip.name, clip.key, unusable) == ("a", UNNAMED, [])
 
 
-def test_an_annotation_that_cannot_be_used_is_told_once(tmp_path: Path) -> None:
+def test_an_unusable_annotation_is_reported_once(tmp_path: Path) -> None:
     path = write_pickle(tmp_path / "a.pkl", keypoint=None)
     _, (one,) = find_recordings([path], PICKLES)
     assert (one.name, one.source) == ("'a'", f"{path}: annotation 0")
 
 
-def test_the_other_datasets_recordings_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_recordings_of_another_dataset_are_refused(folder: Path, tmp_path: Path) -> None:
     write_ntu(tmp_path / "ntu", clip_names((7,), 1, 1, (1,))[:2])
     with pytest.raises(PspError, match=r"kinect20, 20 joints.*ntu-skeleton, 25 joints.*--model"):
         predict(open_model(folder / "run"), [tmp_path / "ntu"])
 
 
-def test_nothing_usable_at_all_is_an_error_that_says_why(folder: Path, tmp_path: Path) -> None:
+def test_recordings_without_a_usable_one_are_an_error_with_the_reason(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text("{")
     with pytest.raises(PspError, match=r"1 recording found, of which none.*cut\.json.*truncated"):
         predict(open_model(folder / "run"), [tmp_path / "cut.json"])
 
 
-def test_a_model_file_predicts_as_the_run_it_came_from(folder: Path, tmp_path: Path) -> None:
+def test_a_model_file_gives_the_predictions_of_its_run(folder: Path, tmp_path: Path) -> None:
     run = open_model(folder / "run")
     (tmp_path / "model.safetensors").write_bytes(model_bytes(run))
     one = open_model(tmp_path / "model.safetensors")
@@ -214,7 +216,7 @@ def test_a_model_file_predicts_as_the_run_it_came_from(folder: Path, tmp_path: P
     assert predict(one, paths, logits=True).clips == predict(run, paths, logits=True).clips
 
 
-def test_weights_that_do_not_say_what_they_are_are_refused(tmp_path: Path) -> None:
+def test_weights_without_a_valid_configuration_are_refused(tmp_path: Path) -> None:
     save_file(make_network().state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(PspError, match=r"has no psptool configuration.*export --safetensors"):
         open_model(tmp_path / "bare.safetensors")
@@ -230,7 +232,7 @@ def test_weights_that_do_not_say_what_they_are_are_refused(tmp_path: Path) -> No
 
 
 class _Trap:
-    """Unpickling it would make a file."""
+    """Unpickling this object creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -240,11 +242,13 @@ class _Trap:
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
-    torch.save(_Trap(tmp_path / "sprung"), tmp_path / name)
+def test_a_checkpoint_that_contains_code_is_refused_and_the_code_does_not_run(
+    tmp_path: Path, name: str
+) -> None:
+    torch.save(_Trap(tmp_path / "executed"), tmp_path / name)
     with pytest.raises(PspError, match=r"cannot be read as safetensors.*can contain code"):
         open_model(tmp_path / name)
-    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(
@@ -259,14 +263,14 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path: Path, nam
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_configuration_of_wrong_content_is_refused(
+def test_a_configuration_with_invalid_values_is_refused(
     folder: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     shutil.copytree(folder / "run", tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     content = json.loads(path.read_text())
     if size := change.get("huge"):
-        # Gigabytes of weights, which must not be made before they are compared with the file's.
+        # Gigabytes of weights, which must not be allocated before the shapes are compared with those in the file.
         content["training"]["model"]["channels"] = [size, size]
         change = {}
     for key in change.keys() & content["description"].keys():
@@ -277,13 +281,13 @@ def test_a_configuration_of_wrong_content_is_refused(
         open_model(tmp_path / "run")
 
 
-def test_a_key_of_no_name_is_no_class() -> None:
+def test_the_key_of_an_unnamed_clip_has_label_minus_one() -> None:
     assert UNNAMED.label == -1
 
 
 @pytest.mark.real
 @pytest.mark.skipif("PSPTOOL_UCLA_RAW" not in os.environ, reason="PSPTOOL_UCLA_RAW names no folder")
-def test_all_real_test_clips_get_evaluations_logits(tmp_path: Path) -> None:
+def test_logits_of_all_real_test_clips_equal_those_of_evaluation(tmp_path: Path) -> None:
     raw = Path(os.environ["PSPTOOL_UCLA_RAW"])
     prepare("ucla", [raw], tmp_path / "ucla.h5")
     with open_store(tmp_path / "ucla.h5") as store:

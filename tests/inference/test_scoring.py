@@ -1,4 +1,4 @@
-"""A run's weights read back, and clips turned into logits."""
+"""Loading the weights of a run, and computing the logits of clips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = [f"a01_s01_e0{n}_v03" for n in range(5)]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[tuple[Path, RunConfig, Store]]:
-    """A run folder, its configuration, and a dataset of five clips, one of them of two persons."""
+    """A weights file, its configuration, and a dataset of five clips, one of them with two persons."""
     persons = [[ALL], [ALL, ALL], [ALL], [ALL], [(True,) * 5 + (False,)]]
     clips = [
         make_clip(name, n, present) for n, (name, present) in enumerate(zip(NAMES, persons, strict=True))
@@ -63,17 +63,17 @@ def test_logits_are_those_of_the_trained_network_on_test_frames(run: tuple[Path,
     assert scored.fused.shape == (5, 10)
 
 
-def test_scores_are_the_same_each_time_and_in_any_order(run: tuple[Path, RunConfig, Store]) -> None:
-    first, again, turned = score(run, [0, 1, 2, 3, 4]), score(run, [0, 1, 2, 3, 4]), score(run, [3, 1, 4])
-    for straight, same, other in zip(first, again, turned, strict=True):
-        np.testing.assert_array_equal(straight, same)
-        np.testing.assert_allclose(straight[[3, 1, 4]], other, rtol=1e-5, atol=1e-6)
+def test_logits_are_reproducible_and_do_not_depend_on_the_order_of_clips(
+    run: tuple[Path, RunConfig, Store],
+) -> None:
+    first, again, reordered = score(run, [0, 1, 2, 3, 4]), score(run, [0, 1, 2, 3, 4]), score(run, [3, 1, 4])
+    for expected, same, other in zip(first, again, reordered, strict=True):
+        np.testing.assert_array_equal(expected, same)
+        np.testing.assert_allclose(expected[[3, 1, 4]], other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 64])
-def test_scores_do_not_depend_on_the_clips_computed_at_once(
-    run: tuple[Path, RunConfig, Store], batch: int
-) -> None:
+def test_logits_do_not_depend_on_the_batch_size(run: tuple[Path, RunConfig, Store], batch: int) -> None:
     _, _, store = run
     batcher = Batcher(RaggedClips.from_store(store, UCLA20, CPU), TRAINING.sampling)
     whole = clip_logits(make_network(), batcher, torch.arange(5))
@@ -82,7 +82,7 @@ def test_scores_do_not_depend_on_the_clips_computed_at_once(
         torch.testing.assert_close(x, parts[name], rtol=1e-5, atol=1e-6)
 
 
-def test_clips_loaded_in_chunks_have_exactly_the_logits_of_those_loaded_at_once(
+def test_logits_of_clips_loaded_in_chunks_and_at_once_are_bit_identical(
     run: tuple[Path, RunConfig, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, config, _ = run
@@ -106,7 +106,9 @@ def test_clips_loaded_in_chunks_have_exactly_the_logits_of_those_loaded_at_once(
         np.testing.assert_array_equal(whole, found[1][name])
 
 
-def test_scoring_leaves_a_network_in_training_in_training(run: tuple[Path, RunConfig, Store]) -> None:
+def test_scoring_keeps_the_training_mode_and_the_state_of_a_network(
+    run: tuple[Path, RunConfig, Store],
+) -> None:
     _, _, store = run
     batcher = Batcher(RaggedClips.from_store(store, UCLA20, CPU), TRAINING.sampling)
     model = make_network().train()
@@ -123,7 +125,7 @@ def test_only_present_persons_are_computed(run: tuple[Path, RunConfig, Store]) -
     seen = []
     model.encoders["joint"].register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     score_clips(model, config, store, np.arange(5), CPU)
-    assert seen == [2 * 6]  # six persons in five clips, both streams
+    assert seen == [2 * 6]  # six persons in five clips, two streams
 
 
 def test_neither_the_pyramid_nor_the_projection_is_built_or_computed(
@@ -132,17 +134,17 @@ def test_neither_the_pyramid_nor_the_projection_is_built_or_computed(
     expected = score(run, [0, 1])
 
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("the contrastive branch was touched")
+        raise AssertionError("the contrastive branch was used")
 
     for name in ("__init__", "forward", "maps"):
         monkeypatch.setattr(Pyramid, name, refuse)
     monkeypatch.setattr(PSPNet, "embeddings", refuse)
-    monkeypatch.setattr(torch.nn.ReLU, "forward", refuse)  # only the projection has one
+    monkeypatch.setattr(torch.nn.ReLU, "forward", refuse)  # only the projection contains a ReLU
     for found, wanted in zip(score(run, [0, 1]), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_weights_of_labels_only_load_too(run: tuple[Path, RunConfig, Store]) -> None:
+def test_weights_of_a_supervised_baseline_can_be_loaded(run: tuple[Path, RunConfig, Store]) -> None:
     weights, _, _ = run
     expected = score(run, [0])
     bare = {
@@ -152,14 +154,14 @@ def test_weights_of_labels_only_load_too(run: tuple[Path, RunConfig, Store]) -> 
     np.testing.assert_array_equal(score(run, [0])[0], expected[0])
 
 
-def test_absent_weights_are_named(run: tuple[Path, RunConfig, Store]) -> None:
+def test_a_missing_weights_file_is_an_error_with_its_name(run: tuple[Path, RunConfig, Store]) -> None:
     weights, config, _ = run
     with pytest.raises(PspError, match=r"best\.safetensors: there is no such file"):
         load_model(config, weights.with_name("best.safetensors"), CPU)
 
 
 class _Trap:
-    """Unpickling it would make a file."""
+    """Unpickling this object creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -169,20 +171,20 @@ class _Trap:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "pickle"])
-def test_damaged_weights_are_refused_and_code_in_them_is_not_run(
+def test_damaged_weights_are_refused_and_code_in_them_does_not_run(
     run: tuple[Path, RunConfig, Store], tmp_path: Path, damage: str
 ) -> None:
     weights, config, _ = run
     if damage == "pickle":
-        torch.save(_Trap(tmp_path / "sprung"), weights)
+        torch.save(_Trap(tmp_path / "executed"), weights)
     else:
         weights.write_bytes(weights.read_bytes()[: {"truncated": -100, "empty": 0}[damage]])
     with pytest.raises(PspError, match=r"last\.safetensors: cannot be read as safetensors"):
         load_model(config, weights, CPU)
-    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "executed").exists()
 
 
-def test_another_networks_weights_are_refused_by_name(run: tuple[Path, RunConfig, Store]) -> None:
+def test_weights_of_another_network_are_refused(run: tuple[Path, RunConfig, Store]) -> None:
     weights, config, _ = run
     wider = config.training.model.model_copy(update={"channels": (8, 16)})
     training = config.training.model_copy(update={"model": wider})
@@ -193,7 +195,9 @@ def test_another_networks_weights_are_refused_by_name(run: tuple[Path, RunConfig
         load_model(config, weights, CPU)
 
 
-def test_logits_that_are_not_finite_name_the_clip(run: tuple[Path, RunConfig, Store]) -> None:
+def test_logits_that_are_not_finite_are_an_error_that_names_a_clip(
+    run: tuple[Path, RunConfig, Store],
+) -> None:
     weights, config, store = run
     model = load_model(config, weights, CPU)
     model.classifier.bias.data[3] = float("nan")
@@ -201,6 +205,6 @@ def test_logits_that_are_not_finite_name_the_clip(run: tuple[Path, RunConfig, St
         score_clips(model, config, store, np.array([4, 0]), CPU)
 
 
-def test_softmax_sums_to_one_where_exponentials_overflow() -> None:
+def test_softmax_does_not_overflow() -> None:
     found = softmax(np.array([[1000.0, 1000.0, 0.0], [np.log(1.0), np.log(2.0), np.log(5.0)]]))
     np.testing.assert_allclose(found, [[0.5, 0.5, 0], [1 / 8, 2 / 8, 5 / 8]], rtol=1e-12)

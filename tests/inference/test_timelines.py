@@ -1,4 +1,4 @@
-"""Windows of long recordings: their frames, and that each is classified like a clip of its own."""
+"""Windows of long recordings: their frames, and their classification as separate clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from psptool.schemas.timeline import Timelines
 
 from .test_predicting import files_of, folder  # noqa: F401
 
-NOBODY = [[0, 0, 0]] * 20
+NO_BODY = [[0, 0, 0]] * 20
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ NOBODY = [[0, 0, 0]] * 20
         (3, 1, 1, [(0, 0), (1, 1), (2, 2)]),
     ],
 )
-def test_windows_begin_every_stride_and_the_last_ends_with_the_recording(
+def test_windows_start_at_multiples_of_the_stride_and_the_last_ends_at_the_last_frame(
     frames: int, length: int, step: int, expected: list[tuple[int, int]]
 ) -> None:
     assert window_spans(frames, length, step) == expected
@@ -53,7 +53,7 @@ def test_windows_begin_every_stride_and_the_last_ends_with_the_recording(
         (1, 1, 29.97, (30, 30)),
     ],
 )
-def test_seconds_become_whole_frames(
+def test_window_and_stride_are_rounded_to_whole_frames(
     window: float, stride: float | None, rate: float, expected: tuple[int, int]
 ) -> None:
     assert window_frames(window, stride, rate) == expected
@@ -72,7 +72,7 @@ def test_seconds_become_whole_frames(
         (2, 3, "--stride: found 3 s, expected at most the 2 s of --window, so that no frame is left out"),
     ],
 )
-def test_wrong_lengths_are_refused(window: float, stride: float | None, message: str) -> None:
+def test_invalid_windows_and_strides_are_refused(window: float, stride: float | None, message: str) -> None:
     with pytest.raises(PspError) as error:
         window_frames(window, stride, 30)
     assert str(error.value).startswith(message)
@@ -88,7 +88,7 @@ def write(path: Path, frames: list[object]) -> Path:
     return path
 
 
-def test_each_window_of_two_joined_clips_is_classified_like_a_file_with_its_frames(
+def test_each_window_of_two_concatenated_clips_has_the_logits_of_a_file_with_its_frames(
     folder: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -127,19 +127,19 @@ def test_a_recording_shorter_than_a_window_is_one_window_with_the_prediction_of_
         assert (window.first, window.last) == (0, clip.frames - 1)
         np.testing.assert_allclose(window.logits, clip.logits, rtol=1e-5, atol=1e-5)
         assert timeline.source == clip.source
-        said = f"shorter than a window of 1000 s: one window of {clip.frames / 30:.4g} s"
-        assert timeline.notes == (said,)
+        note = f"shorter than a window of 1000 s: one window of {clip.frames / 30:.4g} s"
+        assert timeline.notes == (note,)
     exact = predict_windows(model, [folder / "raw"], clips[0].frames / 30)
     assert exact.recordings[0].notes == ()
 
 
-def test_windows_with_nobody_are_reported_and_the_others_classified(
+def test_windows_without_a_body_are_reported_and_the_others_are_classified(
     folder: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     frames = skeletons(files_of(folder)[0])[:20]
-    long = write(tmp_path / "long.json", [*frames, *[NOBODY] * 20, *frames])
-    write(tmp_path / "empty.json", [NOBODY] * 40)
+    long = write(tmp_path / "long.json", [*frames, *[NO_BODY] * 20, *frames])
+    write(tmp_path / "empty.json", [NO_BODY] * 40)
     found = predict_windows(open_model(folder / "run"), [tmp_path], 10 / 30, 10 / 30)
     (timeline,) = found.recordings
     assert timeline.source == str(long)
@@ -152,14 +152,14 @@ def test_windows_with_nobody_are_reported_and_the_others_classified(
     assert Timelines.load(tmp_path / "timeline.json") == found
 
 
-def test_recordings_of_which_none_can_be_used_are_an_error(folder: Path, tmp_path: Path) -> None:  # noqa: F811
-    write(tmp_path / "empty.json", [NOBODY] * 40)
+def test_recordings_without_a_usable_one_are_an_error(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    write(tmp_path / "empty.json", [NO_BODY] * 40)
     with pytest.raises(PspError, match=r"1 recording found, of which none can be used.*no body"):
         predict_windows(open_model(folder / "run"), [tmp_path], 1)
 
 
 class _Numbered:
-    """A reader of recordings whose frames begin with 100; it counts the recordings that it parses."""
+    """A reader whose recordings have first frame 100; it counts the recordings it parses."""
 
     def __init__(self, reader: object) -> None:
         self.reader, self.topology, self.parsed = reader, reader.topology, 0  # type: ignore[attr-defined]
@@ -169,7 +169,7 @@ class _Numbered:
         return replace(self.reader.parse(source, blobs), first_frame=100)  # type: ignore[attr-defined]
 
 
-def test_a_recording_is_parsed_once_and_windows_have_its_own_frame_numbers(
+def test_a_recording_is_parsed_once_and_windows_have_its_frame_numbers(
     folder: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -177,10 +177,10 @@ def test_a_recording_is_parsed_once_and_windows_have_its_own_frame_numbers(
     file = write(tmp_path / "long.json", skeletons(files_of(folder)[0])[:20])
     model = open_model(folder / "run")
     plain = predict_windows(model, [file], 4 / 30, logits=True).recordings[0].windows
-    found, strays = find_recordings([file], model.config.description)
+    found, unusable = find_recordings([file], model.config.description)
     readers = [_Numbered(reader) for reader, _ in found]
     numbered = [(reader, sources) for reader, (_, sources) in zip(readers, found, strict=True)]
-    monkeypatch.setattr(timelines, "find_recordings", lambda *_: (numbered, strays))
+    monkeypatch.setattr(timelines, "find_recordings", lambda *_: (numbered, unusable))
     monkeypatch.setattr(timelines, "BATCH", 2)
     windows = predict_windows(model, [file], 4 / 30, logits=True).recordings[0].windows
     assert sum(reader.parsed for reader in readers) == 1

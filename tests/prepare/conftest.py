@@ -1,4 +1,4 @@
-"""Fixtures of the tests of preparation."""
+"""Fixtures of the preparation tests."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from psptool.preparation import pipeline
 
 @pytest.fixture
 def worker_processes(monkeypatch):
-    """Use as many processes as asked for, however few the clips."""
+    """Use the requested number of worker processes even for few clips."""
     monkeypatch.setattr(pipeline, "WORTH_WORKERS", 0.0)

@@ -1,4 +1,4 @@
-"""CTR-GCN's rules for body tracks as slow literal formulas on Python numbers; shares no code with the package."""
+"""Slow reference implementation of CTR-GCN's body track rules in plain Python; shares no code with the package."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def variance_sum(frames):
 
 def motion(frames):
     calm = [frame for frame in frames if not is_spread(frame)]
-    everything = variance_sum(frames)
-    return min(everything, variance_sum(calm)) if calm else everything
+    total = variance_sum(frames)
+    return min(total, variance_sum(calm)) if calm else total
 
 
 def spread_share(frames):
@@ -34,41 +34,41 @@ def spread_share(frames):
 
 
 def persons_of(tracks, most=2):
-    """Persons and notes.
+    """Join and drop tracks.
 
     Args:
         tracks: ``{id: {frame: [[x, y, z], ...]}}``.
-        most: Persons at most.
+        most: Maximum number of persons.
 
     Returns:
-        For each person ``{frame: (id, joints)}``, and the (id, rule) of every track that was joined or dropped.
+        For each person ``{frame: (id, joints)}``, and the (id, rule) of each joined or dropped track.
     """
-    moves = {who: motion(list(seen.values())) for who, seen in tracks.items()}
-    left, notes = dict(tracks), []
+    motions = {track: motion(list(frames.values())) for track, frames in tracks.items()}
+    remaining, notes = dict(tracks), []
 
-    def weakness(who):
-        return (moves[who], -min(tracks[who]), -who)
+    def weakness(track):
+        return (motions[track], -min(tracks[track]), -track)
 
     if len(tracks) > 1:
-        for who in sorted(tracks, key=lambda who: (len(tracks[who]), weakness(who))):
-            if len(tracks[who]) <= 11 and len(left) > 1:
-                del left[who]
-                notes.append((who, "length"))
-        shares = {who: spread_share(list(seen.values())) for who, seen in left.items()}
-        for who in sorted(shares, key=lambda who: (-shares[who], weakness(who))):
-            if shares[who] >= 0.69754 and len(left) > 1:
-                del left[who]
-                notes.append((who, "spread"))
+        for track in sorted(tracks, key=lambda track: (len(tracks[track]), weakness(track))):
+            if len(tracks[track]) <= 11 and len(remaining) > 1:
+                del remaining[track]
+                notes.append((track, "length"))
+        shares = {track: spread_share(list(frames.values())) for track, frames in remaining.items()}
+        for track in sorted(shares, key=lambda track: (-shares[track], weakness(track))):
+            if shares[track] >= 0.69754 and len(remaining) > 1:
+                del remaining[track]
+                notes.append((track, "spread"))
     persons = []
-    for who in sorted(left, key=weakness, reverse=True):
+    for track in sorted(remaining, key=weakness, reverse=True):
         for person in persons:
-            if not any(frame in person for frame in left[who]):
-                person.update({frame: (who, joints) for frame, joints in left[who].items()})
-                notes.append((who, "joined"))
+            if not any(frame in person for frame in remaining[track]):
+                person.update({frame: (track, joints) for frame, joints in remaining[track].items()})
+                notes.append((track, "joined"))
                 break
         else:
             if len(persons) < most:
-                persons.append({frame: (who, joints) for frame, joints in left[who].items()})
+                persons.append({frame: (track, joints) for frame, joints in remaining[track].items()})
             else:
-                notes.append((who, "overlap"))
+                notes.append((track, "overlap"))
     return persons, notes

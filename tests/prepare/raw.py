@@ -1,4 +1,4 @@
-"""Raw recordings made by hand: NTU text and NW-UCLA JSON."""
+"""Writers of synthetic raw recordings: NTU text and NW-UCLA JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Frame = Sequence[tuple[int, NDArray[np.float64]]]
 
 
 def ntu_text(frames: Sequence[Frame], state: int = 2) -> str:
-    """A `.skeleton` file."""
+    """Content of a `.skeleton` file."""
     lines = [str(len(frames))]
     for bodies in frames:
         lines.append(str(len(bodies)))
@@ -30,7 +30,7 @@ def ntu_text(frames: Sequence[Frame], state: int = 2) -> str:
 
 
 def write_ucla_clip(folder: Path, name: str, xyz: NDArray[np.float64]) -> Path:
-    """A JSON clip; xyz is (T, 20, 3)."""
+    """Write a JSON clip; xyz has shape (T, 20, 3)."""
     actions = [1, 2, 3, 4, 5, 6, 8, 9, 11, 12]
     label = actions.index(int(name[1:3])) + 1
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_ucla_clip(folder: Path, name: str, xyz: NDArray[np.float64]) -> Path:
 
 
 def write_ucla_clips(folder: Path, count: int, frames: int = 8, seed: int = 0) -> list[str]:
-    """``count`` clips of random bodies."""
+    """Write ``count`` clips of random positions; returns their names."""
     rng = np.random.default_rng(seed)
     names = [f"a01_s{n // 99 + 1:02}_e{n % 99:02}_v01" for n in range(count)]
     for name in names:

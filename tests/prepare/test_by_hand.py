@@ -1,4 +1,4 @@
-"""One clip from text to HDF5, with every number computed on paper."""
+"""One clip from text to HDF5, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from psptool.preparation.pipeline import prepare
 from psptool.schemas.dataset import PreparationSettings
 from tests.prepare.raw import ntu_text
 
-# Joints by their number in NTU's documentation. The spine (1 to 21) is half a metre long and stands along
-# the camera's y; the shoulder line (9 to 5) runs along x and rises, and only its part orthogonal to the
-# spine counts; the line that the released code takes (21 to 6) runs towards the camera.
+# Positions by joint number in NTU's documentation. The spine (1 to 21) is 0.5 m long and parallel to the
+# camera's y axis. The shoulder line (9 to 5) points along x and y; only its component orthogonal to the
+# spine is used. The line that the released code uses (21 to 6) points towards the camera.
 FIRST = {
     1: (1, 2, 3),
     21: (1, 2.5, 3),
@@ -27,10 +27,9 @@ ROTATIONS = {
     "released": [[0, 0, -1], [-1, 0, 0], [0, 1, 0]],
     "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
 }
-# The head (4) lies (0.5, 1, -0.5) m from joint 1, that is (1, 2, -1) spines; in the body's axes x, y, z
-# below.
+# The head (4) is (0.5, 1, -0.5) m from joint 1, that is (1, 2, -1) spine lengths; below in the body's axes.
 HEAD = {"body": (1, 1, 2), "released": (1, -1, 2), "none": (1, 2, -1)}
-# The second frame lies 0.125 m = 0.25 spines further along the camera's x, the third 0.5 spines nearer.
+# The second frame is moved by 0.125 m = 0.25 spine lengths along the camera's x, the third by 0.5 towards it.
 MOTION = {
     "body": ((0.25, 0, 0), (0, 0.5, 0), (0, 0, 0)),
     "released": ((0, -0.25, 0), (0.5, 0, 0), (0, 0, 0)),
@@ -50,7 +49,7 @@ def raw(tmp_path):
 
 
 @pytest.mark.parametrize("align", ["body", "released", "none"])
-def test_a_clip_of_three_frames_comes_out_as_on_paper(tmp_path, raw, align):
+def test_a_clip_of_three_frames_equals_the_values_computed_by_hand(tmp_path, raw, align):
     done = prepare("ntu", [raw], tmp_path / "ntu.h5", PreparationSettings(align=align))
     assert (done.report.counts.clips, done.report.counts.frames, done.report.dataset) == (1, 3, "ntu60")
     with psptool.open(done.path) as store:

@@ -1,3 +1,5 @@
+"""Compilation of the Numba kernels: its message, and the second process that compiles in parallel."""
+
 import os
 import subprocess
 import sys
@@ -18,7 +20,7 @@ load_kernels(NtuReader(), jobs=2, on_message=print)
 """
 
 
-def test_a_message_is_given_before_the_first_compilation_only():
+def test_only_the_first_compilation_prints_a_message():
     messages = []
     listener = compiling._OnFirstCompilation(lambda: messages.append(compiling.MESSAGE))
     with event.install_listener("numba:compile", listener):
@@ -27,20 +29,20 @@ def test_a_message_is_given_before_the_first_compilation_only():
     assert messages == [compiling.MESSAGE]
 
 
-def test_no_message_is_given_for_loaded_kernels():
+def test_kernels_loaded_from_the_cache_print_no_message():
     compiling.load_kernels(NtuReader(), 1)
     messages = []
     compiling.load_kernels(NtuReader(), 2, messages.append)
     assert messages == []
 
 
-def test_a_second_process_that_cannot_start_is_left_out(monkeypatch):
+def test_a_second_process_that_cannot_start_is_ignored(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with compiling.ExitStack() as stack:
         compiling._start_compiling_others(stack)
 
 
-def test_the_second_process_executes_no_module_of_the_working_directory(tmp_path, monkeypatch):
+def test_the_second_process_imports_no_module_from_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "numba.py").write_text("open('executed', 'w')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compiling, "_COMPILE_OTHERS", "import numba; open('imported', 'w')")
@@ -50,7 +52,9 @@ def test_the_second_process_executes_no_module_of_the_working_directory(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["imported", "numba.py"]
 
 
-def test_the_second_process_finds_a_psptool_that_was_found_in_the_working_directory(tmp_path, monkeypatch):
+def test_the_second_process_finds_a_psptool_that_was_imported_from_the_working_directory(
+    tmp_path, monkeypatch
+):
     root = Path(psptool.__file__).parents[1]
     code = f"from psptool.preparation import compiling; open({str(tmp_path / 'found')!r}, 'w')"
     monkeypatch.chdir(root)

@@ -1,4 +1,4 @@
-"""A Dask cluster as the workers: the same bytes as on one core."""
+"""Preparation on a Dask cluster writes the same bytes as on one core."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ def raw(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_worker_processes_of_a_cluster_give_the_same_bytes(raw, tmp_path, monkeypatch):
+def test_two_workers_of_a_cluster_write_the_same_bytes(raw, tmp_path, monkeypatch):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 2)
-    here = prepare("ucla", [raw], tmp_path / "here" / "u.h5")
+    local = prepare("ucla", [raw], tmp_path / "local" / "u.h5")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        there = prepare("ucla", [raw], tmp_path / "there" / "u.h5", scheduler=cluster.scheduler_address)
-    assert here.path.read_bytes() == there.path.read_bytes()
+        remote = prepare("ucla", [raw], tmp_path / "remote" / "u.h5", scheduler=cluster.scheduler_address)
+    assert local.path.read_bytes() == remote.path.read_bytes()
 
 
 @pytest.mark.slow
-def test_a_lost_worker_of_a_cluster_costs_no_clip(raw, tmp_path, monkeypatch):
+def test_no_clip_is_lost_with_a_killed_worker_of_a_cluster(raw, tmp_path, monkeypatch):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 1)
-    here = prepare("ucla", [raw], tmp_path / "here" / "u.h5")
+    local = prepare("ucla", [raw], tmp_path / "local" / "u.h5")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
 
-        def lose_one(done, _total):
+        def kill_one(done, _total):
             if done == 1:
                 os.kill(cluster.workers[0].process.pid, signal.SIGKILL)
 
-        out = tmp_path / "there" / "u.h5"
-        there = prepare("ucla", [raw], out, scheduler=cluster.scheduler_address, progress=lose_one)
-    assert here.path.read_bytes() == there.path.read_bytes()
+        out = tmp_path / "remote" / "u.h5"
+        remote = prepare("ucla", [raw], out, scheduler=cluster.scheduler_address, progress=kill_one)
+    assert local.path.read_bytes() == remote.path.read_bytes()
 
 
-def test_a_scheduler_that_does_not_answer_is_an_error_that_names_it(raw, tmp_path, monkeypatch):
+def test_a_scheduler_that_does_not_respond_is_an_error_with_its_address(raw, tmp_path, monkeypatch):
     client = distributed.Client
     monkeypatch.setattr(
         distributed, "Client", lambda address, timeout, **rest: client(address, timeout="0.5s", **rest)

@@ -1,4 +1,4 @@
-"""Tracks of one performer are joined, ghosts are dropped, and the report says so of each track."""
+"""Tracks of one performer are joined, ghosts are dropped, and the report has a note on each of these tracks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GHOST = 72057594037939999
 
 
 def body(frame, wide=0.4, tall=1.7, at=(0.0, 0.0, 3.0), size=0.05):
-    """A body of 25 joints of known extents that moves a little in each frame."""
+    """A body of 25 joints of known width and height at a random offset per frame."""
     rng = np.random.default_rng(frame)
     xyz = rng.uniform(-0.4, 0.4, (25, 3)) * (wide, tall, 0.3)
     xyz[0], xyz[20] = (0, 0, 0), (0, 0.3 * tall, 0)
@@ -35,20 +35,20 @@ def body(frame, wide=0.4, tall=1.7, at=(0.0, 0.0, 3.0), size=0.05):
 
 
 def flat(frame):
-    """A ghost: 2.5 m wide, 0.2 m tall, and livelier than any performer."""
+    """A ghost: 2.5 m wide, 0.2 m tall, with more motion than any performer."""
     return body(frame, wide=2.5, tall=0.2, at=(1.5, -0.8, 4.0), size=1.0)
 
 
-def changing(frames=42):
+def changing_id(frames=42):
     """One performer whose id changes twice: ``{id: {frame: xyz}}``."""
     third = frames // 3
     return {
-        who: {t: body(t) for t in range(n * third, (n + 1) * third)}
-        for n, who in zip((0, 1, 2), IDS, strict=True)
+        track: {t: body(t) for t in range(n * third, (n + 1) * third)}
+        for n, track in zip((0, 1, 2), IDS, strict=True)
     }
 
 
-def haunted(frames=60, ghost=range(4)):
+def with_ghost(frames=60, ghost=range(4)):
     return {IDS[0]: {t: body(t) for t in range(frames)}, GHOST: {t: flat(t) for t in ghost}}
 
 
@@ -57,9 +57,9 @@ def rules(persons):
 
 
 def random_tracks(rng):
-    """Tracks of all lengths, with gaps, of bodies that are spread in some of their frames."""
+    """Tracks of various lengths with gaps, in some frames of which the body is spread."""
     tracks = {}
-    for who in rng.choice(1000, rng.integers(2, 8), replace=False).tolist():
+    for track in rng.choice(1000, rng.integers(2, 8), replace=False).tolist():
         first, count = int(rng.integers(0, 40)), int(rng.integers(1, 36))
         frames = [t for t in range(first, min(60, first + count)) if rng.random() > 0.05] or [first]
         share, size = rng.choice([0.0, 0.3, 0.69754, 0.9, 1.0]), float(rng.uniform(0.02, 0.6))
@@ -69,17 +69,17 @@ def random_tracks(rng):
             seen[t] = np.float32(
                 rng.normal(size=(25, 3)) * (wide, 1.0, 0.3) * size + rng.normal(size=3)
             ).astype(float)
-        tracks[who] = seen
+        tracks[track] = seen
     return tracks
 
 
-def test_the_rules_agree_with_a_slow_literal_formula_on_random_clips_of_several_tracks():
+def test_rules_equal_the_reference_implementation_on_random_clips_of_several_tracks():
     rng = np.random.default_rng(0)
     seen_rules = set()
     for _ in range(80):
         tracks = random_tracks(rng)
         expected, notes = persons_of(
-            {who: {t: xyz.tolist() for t, xyz in seen.items()} for who, seen in tracks.items()}
+            {track: {t: xyz.tolist() for t, xyz in seen.items()} for track, seen in tracks.items()}
         )
         found = find_persons(raw_clip(tracks, 60), NTU25, JOINED)
         assert rules(found) == notes
@@ -93,15 +93,15 @@ def test_the_rules_agree_with_a_slow_literal_formula_on_random_clips_of_several_
 
 
 def test_a_performer_whose_id_changes_twice_is_one_person_in_all_frames():
-    persons = find_persons(raw_clip(changing(), 42), NTU25, JOINED)
+    persons = find_persons(raw_clip(changing_id(), 42), NTU25, JOINED)
     assert persons.present.shape == (1, 42)
     assert persons.present.all()
     np.testing.assert_array_equal(persons.xyz[0], np.float32([body(t) for t in range(42)]))
-    assert {who for who, _ in rules(persons)} < set(IDS)
+    assert {track for track, _ in rules(persons)} < set(IDS)
     assert [rule for _, rule in rules(persons)] == ["joined", "joined"]
 
 
-def test_a_track_in_the_gap_of_another_continues_it():
+def test_a_track_within_the_gap_of_another_is_joined_to_it():
     gap = {t: body(t) for t in range(60) if not 20 <= t < 40}
     persons = find_persons(raw_clip({1: gap, 2: {t: body(t) for t in range(20, 40)}}, 60), NTU25, JOINED)
     assert persons.present.shape == (1, 60)
@@ -109,7 +109,7 @@ def test_a_track_in_the_gap_of_another_continues_it():
     np.testing.assert_array_equal(persons.xyz[0], np.float32([body(t) for t in range(60)]))
 
 
-def test_a_track_with_exactly_the_limit_of_spread_frames_is_dropped():
+def test_a_track_whose_share_of_spread_frames_equals_the_limit_is_dropped():
     half = {t: flat(t) if t < 20 else body(t, at=(2.0, 0.0, 3.0)) for t in range(40)}
     tracks = {IDS[0]: {t: body(t) for t in range(60)}, GHOST: half}
     for limit, expected in ((0.5, [(GHOST, "spread")]), (0.51, [])):
@@ -121,85 +121,87 @@ def test_a_track_with_exactly_the_limit_of_spread_frames_is_dropped():
 
 @pytest.mark.parametrize("align", ["body", "none"])
 @pytest.mark.parametrize("frames", [4, 30])
-def test_a_flat_ghost_sets_neither_origin_nor_scale_nor_axes(align, frames):
-    """4 frames fall under the rule of length, 30 under that of spread."""
+def test_a_flat_ghost_has_no_influence_on_origin_scale_and_axes(align, frames):
+    """A track of 4 frames is dropped by the length rule, one of 30 by the spread rule."""
     settings = PreparationSettings(align=align)
-    found = find_persons(raw_clip(haunted(ghost=range(frames)), 60), NTU25, settings)
+    found = find_persons(raw_clip(with_ghost(ghost=range(frames)), 60), NTU25, settings)
     assert rules(found) == [(GHOST, "length" if frames == 4 else "spread")]
-    alone = find_persons(raw_clip({IDS[0]: haunted()[IDS[0]]}, 60), NTU25, settings)
-    for ours, expected in zip(
+    alone = find_persons(raw_clip({IDS[0]: with_ghost()[IDS[0]]}, 60), NTU25, settings)
+    for transform, expected in zip(
         find_transform(found.xyz[0], NTU25, settings),
         find_transform(alone.xyz[0], NTU25, settings),
         strict=True,
     ):
-        np.testing.assert_array_equal(ours, expected)
+        np.testing.assert_array_equal(transform, expected)
     np.testing.assert_array_equal(found.xyz, alone.xyz)
 
 
 @pytest.mark.parametrize("settings", [JOINED, RELEASED], ids=["joined", "released"])
-def test_persons_of_a_recording_with_z_up_are_those_of_the_same_one_with_y_up(settings):
-    tracks = haunted(ghost=range(30))
+def test_persons_are_the_same_with_z_up_and_with_y_up(settings):
+    tracks = with_ghost(ghost=range(30))
     upright = find_persons(raw_clip(tracks, 60), NTU25, settings)
-    turned = {who: {t: xyz[:, [0, 2, 1]] for t, xyz in seen.items()} for who, seen in tracks.items()}
-    found = find_persons(replace(raw_clip(turned, 60), up="z"), NTU25, settings)
+    swapped = {track: {t: xyz[:, [0, 2, 1]] for t, xyz in seen.items()} for track, seen in tracks.items()}
+    found = find_persons(replace(raw_clip(swapped, 60), up="z"), NTU25, settings)
     assert rules(found) == rules(upright)
     np.testing.assert_array_equal(found.xyz, upright.xyz[..., [0, 2, 1]])
 
 
-def test_of_three_persons_at_once_the_one_with_the_least_motion_is_dropped():
-    tracks = {who: {t: body(t, at=(who, 0, 3), size=0.1 * who) for t in range(20)} for who in (1, 2, 3)}
+def test_the_person_with_the_least_motion_of_three_is_dropped():
+    tracks = {
+        track: {t: body(t, at=(track, 0, 3), size=0.1 * track) for t in range(20)} for track in (1, 2, 3)
+    }
     persons = find_persons(raw_clip(tracks, 20), NTU25, JOINED)
     assert rules(persons) == [(1, "overlap")]
     np.testing.assert_array_equal(persons.xyz[0, 0], np.float32(tracks[3][0]))
 
 
-def test_a_frame_exactly_at_the_ratio_is_not_spread():
+def test_a_frame_whose_width_equals_the_limit_is_not_spread():
     frame = np.array([[[0, 0, 0], [1.5, 1, 0]]], np.float32)  # 1.5 m wide, 1 m tall
     assert [spread_and_motion(frame, ratio)[0] for ratio in (1.5, 1.4999)] == [0, 1]
 
 
-def test_motion_in_spread_frames_does_not_make_a_leader():
+def test_motion_in_spread_frames_does_not_count_for_the_leading_person():
     calm = {t: body(t, size=0.3) for t in range(40)}
-    jumpy = {t: flat(t) if t % 2 else body(t, size=0.05, at=(1, 0, 3)) for t in range(40)}
-    persons = find_persons(raw_clip({1: jumpy, 2: calm}, 40), NTU25, JOINED)
+    alternating = {t: flat(t) if t % 2 else body(t, size=0.05, at=(1, 0, 3)) for t in range(40)}
+    persons = find_persons(raw_clip({1: alternating, 2: calm}, 40), NTU25, JOINED)
     np.testing.assert_array_equal(persons.xyz[0, 0], np.float32(calm[0]))
     assert len(persons.present) == 2
 
 
-def test_the_longest_of_short_tracks_stays():
+def test_the_longest_of_several_short_tracks_is_kept():
     tracks = {n: {t: body(t, at=(n, 0, 3), size=1 / n) for t in range(n)} for n in (3, 5, 4)}
     persons = find_persons(raw_clip(tracks, 6), NTU25, JOINED)
     assert rules(persons) == [(3, "length"), (4, "length")]
     assert persons.present.sum() == 5
 
 
-def test_the_least_spread_of_flat_tracks_stays():
+def test_the_least_spread_of_several_flat_tracks_is_kept():
     lying = {n: {t: flat(t) if t < n else body(t) for t in range(20)} for n in (17, 15, 19)}
     persons = find_persons(raw_clip(lying, 20), NTU25, JOINED)
     assert rules(persons) == [(19, "spread"), (17, "spread")]
     np.testing.assert_array_equal(persons.xyz[0, 16], np.float32(body(16)))
 
 
-def test_released_neither_joins_nor_tests_the_strongest_and_notes_what_it_drops():
-    # As Python numbers: of three successive tracks the two most energetic are two persons, the third is gone.
-    persons = find_persons(raw_clip(changing(), 42), NTU25, RELEASED)
+def test_released_rules_do_not_join_do_not_test_the_strongest_track_and_note_dropped_ones():
+    # Three successive tracks: the two most energetic ones are two persons, the third is dropped.
+    persons = find_persons(raw_clip(changing_id(), 42), NTU25, RELEASED)
     assert persons.present.sum(axis=1).tolist() == [14, 14]
     assert [rule for _, rule in rules(persons)] == ["energy"]
-    ghostly = find_persons(raw_clip(haunted(), 60), NTU25, RELEASED)
-    np.testing.assert_array_equal(ghostly.xyz[0, 0], np.float32(flat(0)))
+    leading_ghost = find_persons(raw_clip(with_ghost(), 60), NTU25, RELEASED)
+    np.testing.assert_array_equal(leading_ghost.xyz[0, 0], np.float32(flat(0)))
     weak_ghost = {1: {t: body(t) for t in range(20)}, 2: {t: 0.2 * flat(t) for t in range(20)}}
     assert rules(find_persons(raw_clip(weak_ghost, 20), NTU25, RELEASED)) == [(2, "not upright")]
 
 
 def write(folder, name, tracks, frames):
     folder.mkdir(parents=True, exist_ok=True)
-    bodies = [[(who, seen[t]) for who, seen in tracks.items() if t in seen] for t in range(frames)]
+    bodies = [[(track, seen[t]) for track, seen in tracks.items() if t in seen] for t in range(frames)]
     (folder / f"{name}.skeleton").write_text(ntu_text(bodies), newline="")
 
 
-def test_the_command_prints_the_totals_and_the_report_names_each_track(psptool, tmp_path):  # noqa: F811
-    write(tmp_path / "raw", "S001C001P001R001A013", changing(), 42)
-    write(tmp_path / "raw", "S001C001P001R001A014", haunted(), 60)
+def test_the_command_prints_totals_and_the_report_names_each_track(psptool, tmp_path):  # noqa: F811
+    write(tmp_path / "raw", "S001C001P001R001A013", changing_id(), 42)
+    write(tmp_path / "raw", "S001C001P001R001A014", with_ghost(), 60)
     ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", "--jobs", "1")
     lines = [line.split() for line in ran.out.splitlines()]
     assert ["tracks", "joined", "2"] in lines
@@ -222,7 +224,7 @@ def test_the_command_prints_the_totals_and_the_report_names_each_track(psptool, 
     assert json.loads(again.out)["tracks_by_rule"] == {"joined": 2, "length": 1}
 
 
-def test_any_number_of_workers_writes_the_same_bytes_of_clips_of_several_tracks(tmp_path, worker_processes):
+def test_clips_of_several_tracks_are_the_same_bytes_for_any_number_of_workers(tmp_path, worker_processes):
     rng = np.random.default_rng(1)
     for n in range(12):
         write(tmp_path / "raw", f"S001C001P0{n + 1:02}R001A013", random_tracks(rng), 60)
@@ -233,7 +235,7 @@ def test_any_number_of_workers_writes_the_same_bytes_of_clips_of_several_tracks(
     assert one.report.counts.dropped_tracks > 0
 
 
-def test_settings_written_before_the_joined_rules_existed_are_read_as_the_released_ones():
+def test_settings_without_track_rules_from_earlier_versions_mean_the_released_rules():
     old = '{"align":"body","align_frames":5,"max_persons":2,"energy_ratio":0.85,"upright_ratio":0.8}'
     assert PreparationSettings.model_validate_json(old).tracks == "released"
     for settings, expected in (
@@ -245,7 +247,7 @@ def test_settings_written_before_the_joined_rules_existed_are_read_as_the_releas
         assert PreparationSettings.model_validate_json(settings.model_dump_json()) == settings
 
 
-def test_a_manifest_written_before_the_vertical_axis_existed_gets_it_from_its_alignment():
+def test_the_vertical_axis_of_an_earlier_manifest_follows_from_its_alignment():
     common = {
         "dataset": "ntu60",
         "topology": "ntu25",

@@ -1,4 +1,4 @@
-"""NaN is a missing joint as exact zeros are; a body with fewer than half of its joints is absent in that frame."""
+"""Joints at NaN or at exact zeros are missing; a body with fewer than half of its joints is absent in that frame."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def write_json(folder, xyz):
 
 
 def write_text(folder, xyz):
-    place = folder / "view_1" / UCLA_NAME[:11]
-    place.mkdir(parents=True)
+    clip_folder = folder / "view_1" / UCLA_NAME[:11]
+    clip_folder.mkdir(parents=True)
     for t, frame in enumerate(xyz):
         rows = "".join(f"{x:.7g},{y:.7g},{z:.7g},2\n" for x, y, z in frame)
-        (place / f"frame_{t}_tc_{t}_skeletons.txt").write_text(f"60\n{rows}")
+        (clip_folder / f"frame_{t}_tc_{t}_skeletons.txt").write_text(f"60\n{rows}")
 
 
-FORMS = {
+WRITERS = {
     "ntu": (write_ntu, "ntu", NTU_NAME, 25),
     "ucla json": (write_json, "ucla", UCLA_NAME, 20),
     "ucla text": (write_text, "ucla", UCLA_NAME, 20),
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("whole", [True, False], ids=["all of x, y, z", "y alone"])
-def test_a_nan_joint_gives_the_dataset_that_a_zero_joint_gives_and_is_noted(tmp_path, form, whole):
-    write, kind, name, joints = FORMS[form]
+@pytest.mark.parametrize("format_name", WRITERS)
+@pytest.mark.parametrize("all_coordinates", [True, False], ids=["all of x, y, z", "only y"])
+def test_joints_at_nan_and_at_zero_give_the_same_dataset_and_a_note(tmp_path, format_name, all_coordinates):
+    write, kind, name, joints = WRITERS[format_name]
     xyz = positions(joints)
     with_nan, with_zero = xyz.copy(), xyz.copy()
-    with_nan[2:4, 5, slice(None) if whole else 1] = np.nan
+    with_nan[2:4, 5, slice(None) if all_coordinates else 1] = np.nan
     with_zero[2:4, 5] = 0
     found = []
     for folder, data in (("nan", with_nan), ("zero", with_zero)):
@@ -93,20 +93,20 @@ def test_a_person_with_fewer_than_half_of_the_joints_is_absent_in_that_frame(top
     assert [note.startswith(expected) for note in persons.notes] == [True]
 
 
-def test_a_clip_of_nan_alone_is_left_out_and_one_frame_is_enough_to_stay(tmp_path):
+def test_a_clip_of_only_nan_is_excluded_and_a_clip_with_one_valid_frame_is_kept(tmp_path):
     xyz = positions(20)
     write_ucla_clip(tmp_path / "raw", "a01_s01_e00_v01", np.full_like(xyz, np.nan))
     xyz[1:] = np.nan
     write_ucla_clip(tmp_path / "raw", "a01_s01_e01_v01", xyz)
     report = prepare("ucla", [tmp_path / "raw"], tmp_path / "u.h5").report
     assert report.counts.clips == 1
-    (left_out,) = report.quarantined
-    assert (left_out.name, left_out.reason) == ("a01_s01_e00_v01", "no body")
-    assert "6 bodies in 6 frames, all with fewer than half of their joints" in left_out.detail
+    (excluded,) = report.quarantined
+    assert (excluded.name, excluded.reason) == ("a01_s01_e00_v01", "no body")
+    assert "6 bodies in 6 frames, all with fewer than half of their joints" in excluded.detail
     assert [note.name for note in report.notes] == ["a01_s01_e01_v01"]
 
 
-def test_a_joint_that_is_nan_throughout_is_put_at_its_nearest_seen_neighbour():
+def test_a_joint_that_is_nan_in_all_frames_takes_the_position_of_its_nearest_valid_neighbour():
     xyz = positions(20)
     xyz[:, 11] = np.nan
     persons = find_persons(raw_clip({1: dict(enumerate(xyz))}, 6), UCLA20, SETTINGS)
@@ -114,57 +114,59 @@ def test_a_joint_that_is_nan_throughout_is_put_at_its_nearest_seen_neighbour():
     assert not persons.state[0, :, 11].any()
 
 
-def test_of_equally_near_neighbours_the_first_in_joint_order_is_taken():
+def test_the_first_of_equally_near_neighbours_in_joint_order_is_used():
     xyz = positions(25)
     xyz[:, 20] = np.nan  # between joints 1, 2, 4 and 8
     persons = find_persons(raw_clip({1: dict(enumerate(xyz))}, 6), NTU25, SETTINGS)
     np.testing.assert_array_equal(persons.xyz[0, :, 20], np.float32(xyz[:, 1]))
 
 
-def test_infinity_stays_an_error(tmp_path):
+def test_a_clip_with_infinity_is_excluded(tmp_path):
     xyz = positions(20)
     xyz[2, 5, 1] = np.inf
     write_ucla_clip(tmp_path / "raw", "a01_s01_e00_v01", xyz)
     write_ucla_clip(tmp_path / "raw", "a01_s01_e01_v01", positions(20))
-    (left_out,) = prepare("ucla", [tmp_path / "raw"], tmp_path / "u.h5").report.quarantined
-    assert left_out.reason == "not finite"
+    (excluded,) = prepare("ucla", [tmp_path / "raw"], tmp_path / "u.h5").report.quarantined
+    assert excluded.reason == "not finite"
 
 
-def test_missing_is_nan_anywhere_or_zero_everywhere():
+def test_a_joint_is_missing_if_any_coordinate_is_nan_or_all_are_zero():
     nan = np.nan
     joints = [(nan, nan, nan), (1, nan, 2), (0, 0, nan), (0, 0, 0), (0, 0, 1), (-0.0, 0, 0), (1, 2, 3)]
     assert is_missing(np.float32(joints)).tolist() == [True, True, True, True, False, True, False]
 
 
-def test_the_quick_and_the_literal_way_to_split_tracks_agree_on_missing_joints():
+def test_fast_and_general_track_splitting_agree_on_missing_joints():
     rng = np.random.default_rng(5)
     for _ in range(30):
         detections = []
         for frame in np.sort(rng.integers(0, 12, 30)).tolist():
             xyz = rng.normal(size=(25, 3))
-            gone = rng.random((25, 3)) < rng.choice([0.0, 0.2, 0.5])
-            xyz[gone] = np.nan
+            missing_values = rng.random((25, 3)) < rng.choice([0.0, 0.2, 0.5])
+            xyz[missing_values] = np.nan
             xyz[rng.random(25) < 0.1] = 0
-            # The smallest and the largest numbers are no missing joints.
+            # Joints with the smallest and the largest float32 numbers are not missing.
             xyz[:2] = (1e-45, 0, 0), (-3e38, 3e38, 3e38)
             detections.append((frame, int(rng.integers(3)), xyz))
         clip = raw_clip(detections, 12)
-        quick, literal = split_tracks(clip), split_many(clip)
-        assert [track.frame.tolist() for track in quick.tracks] == [track.frame.tolist() for track in literal]
-        assert [track.xyz.tobytes() for track in quick.tracks] == [track.xyz.tobytes() for track in literal]
+        fast, general = split_tracks(clip), split_many(clip)
+        assert [track.frame.tolist() for track in fast.tracks] == [track.frame.tolist() for track in general]
+        assert [track.xyz.tobytes() for track in fast.tracks] == [track.xyz.tobytes() for track in general]
         kept = sum(
             sum(any(map(np.isnan, joint)) or not any(joint) for joint in xyz.tolist()) * 2 <= 25
             for _, _, xyz in detections
         )
-        assert quick.unseen == len(detections) - kept == 30 - sum(len(track.frame) for track in literal)
+        assert fast.unseen == len(detections) - kept == 30 - sum(len(track.frame) for track in general)
 
 
-def test_nobody_in_a_clip_says_what_was_there():
+def test_a_clip_without_any_body_is_an_error():
     with pytest.raises(RawFormatError, match="no body"):
         find_persons(raw_clip({1: {0: np.full((25, 3), np.nan)}}, 2), NTU25, SETTINGS)
 
 
-def test_the_command_counts_the_joints_and_the_report_names_the_clip(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_the_interpolated_joints_and_the_report_names_the_clip(
+    tmp_path, monkeypatch, capsys
+):
     from psptool.cli.main import app
 
     xyz = positions(20)

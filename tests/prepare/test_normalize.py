@@ -1,4 +1,4 @@
-"""Normalization against slow literal formulas, and where a body gives no axes."""
+"""Normalization compared with slow literal formulas, and bodies that define no axes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def persons(xyz, present=None):
 
 
 def rodrigues(axis, angle):
-    """Rotation about an axis, from the textbook formula."""
+    """Rotation about an axis by Rodrigues' formula."""
     x, y, z = axis / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
@@ -40,7 +40,7 @@ def rodrigues(axis, angle):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("topology", [NTU25, UCLA20], ids=lambda t: t.name)
-def test_released_is_the_two_turns_one_after_the_other(seed, topology):
+def test_released_alignment_is_the_composition_of_its_two_rotations(seed, topology):
     leading = bodies(seed, topology=topology)
     first = leading[0].astype(float)
     spine = first[topology.spine[1]] - first[topology.spine[0]]
@@ -54,7 +54,7 @@ def test_released_is_the_two_turns_one_after_the_other(seed, topology):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_body_averages_both_lines_over_the_first_five_frames(seed):
+def test_body_alignment_averages_spine_and_shoulders_over_the_first_five_frames(seed):
     leading = bodies(seed)
     spine, shoulders = np.zeros(3), np.zeros(3)
     for frame in range(5):
@@ -68,7 +68,7 @@ def test_body_averages_both_lines_over_the_first_five_frames(seed):
 
 
 def literal_robust(leading, topology):
-    """Scale and rotation from NumPy's eigenvectors and median."""
+    """Scale and rotation computed with NumPy's eigenvectors and median."""
     x = leading.astype(float)
     picked = [x[i * len(x) // min(len(x), 32)] for i in range(min(len(x), 32))]
     sizes = [sum(np.linalg.norm(frame[a] - frame[b]) for a, b in topology.bones) for frame in picked]
@@ -84,7 +84,7 @@ def literal_robust(leading, topology):
 
 @pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 100])
 @pytest.mark.parametrize("topology", [NTU25, UCLA20], ids=lambda t: t.name)
-def test_robust_is_the_principal_direction_of_the_shoulders_and_the_median_size(frames, topology):
+def test_robust_alignment_uses_the_principal_direction_of_the_shoulders_and_the_median_size(frames, topology):
     leading = bodies(frames, frames, topology)
     leading[:, topology.shoulders[1]] += (0, 1, 0)
     found, (scale, rotation) = find_transform(leading, topology, ROBUST), literal_robust(leading, topology)
@@ -94,16 +94,16 @@ def test_robust_is_the_principal_direction_of_the_shoulders_and_the_median_size(
 
 
 @pytest.mark.parametrize("camera", range(5))
-def test_robust_finds_every_horizontal_direction_of_the_shoulders(camera):
-    """Both formulas for the eigenvector, and both signs."""
+def test_robust_alignment_works_for_every_horizontal_direction_of_the_shoulders(camera):
+    """Covers both formulas for the eigenvector and both signs."""
     leading = np.tile(bodies(9, 1), (6, 1, 1))
-    turned = (leading @ rodrigues(np.array([0.1, 1, 0.2]), camera * 1.3).T).astype(np.float32)
-    first, second = (find_transform(xyz, NTU25, ROBUST) for xyz in (leading, turned))
+    rotated = (leading @ rodrigues(np.array([0.1, 1, 0.2]), camera * 1.3).T).astype(np.float32)
+    first, second = (find_transform(xyz, NTU25, ROBUST) for xyz in (leading, rotated))
     rotation = rodrigues(np.array([0.1, 1, 0.2]), camera * 1.3)
     np.testing.assert_allclose(second.rotation @ rotation, first.rotation, atol=1e-6)
 
 
-def test_robust_keeps_the_direction_when_few_frames_swap_left_and_right():
+def test_robust_alignment_keeps_the_direction_if_a_minority_of_frames_swaps_left_and_right():
     leading = np.tile(bodies(10, 1), (20, 1, 1))
     swapped = leading.copy()
     swapped[:7] = swapped[:7, NTU25.mirror]
@@ -111,7 +111,7 @@ def test_robust_keeps_the_direction_when_few_frames_swap_left_and_right():
     np.testing.assert_allclose(second.rotation, first.rotation, atol=1e-6)
 
 
-def test_robust_ignores_collapsed_shoulders_in_a_minority_of_frames_and_frames_without_a_size():
+def test_robust_alignment_ignores_a_minority_of_collapsed_shoulders_and_frames_of_size_zero():
     leading = np.tile(bodies(11, 1), (20, 1, 1))
     damaged = leading.copy()
     damaged[3:9, NTU25.shoulders[0]] = damaged[3:9, NTU25.shoulders[1]]
@@ -125,9 +125,9 @@ def test_robust_ignores_collapsed_shoulders_in_a_minority_of_frames_and_frames_w
 
 
 @pytest.mark.parametrize(
-    "lines", [[(1, 0, 0), (-1, 0, 0)], [(1, 0, 0), (0, 0, 1)]], ids=["opposite", "square"]
+    "lines", [[(1, 0, 0), (-1, 0, 0)], [(1, 0, 0), (0, 0, 1)]], ids=["opposite", "orthogonal"]
 )
-def test_robust_without_a_sign_or_without_a_principal_direction_is_proper_and_deterministic(lines):
+def test_robust_alignment_without_a_unique_direction_is_a_proper_and_deterministic_rotation(lines):
     leading = np.zeros((2, 25, 3), np.float32)
     leading[:, 20] = (0, 1, 0)
     leading[:, 4] = lines
@@ -139,7 +139,7 @@ def test_robust_without_a_sign_or_without_a_principal_direction_is_proper_and_de
 
 
 @pytest.mark.parametrize("across", [0.0, 0.7, -0.7], ids=["no line", "parallel", "opposite"])
-def test_robust_notes_a_shoulder_line_without_horizontal_direction(across):
+def test_robust_alignment_notes_a_shoulder_line_without_horizontal_component(across):
     leading = np.zeros((3, 25, 3), np.float32)
     leading[:, 20] = (0.2, 0.3, -0.8)
     leading[:, 4] = across * leading[:, 20]
@@ -149,7 +149,7 @@ def test_robust_notes_a_shoulder_line_without_horizontal_direction(across):
     assert np.linalg.det(found.rotation) == pytest.approx(1)
 
 
-def test_robust_gives_a_body_without_any_length_scale_one_the_cameras_axes_and_two_notes():
+def test_robust_alignment_of_a_body_of_size_zero_is_scale_one_camera_axes_and_two_notes():
     found = find_transform(np.ones((4, 25, 3), np.float32), NTU25, ROBUST)
     assert (found.scale, found.notes) == (1.0, (UNSCALED, NO_SPINE))
     np.testing.assert_array_equal(found.rotation, np.eye(3))
@@ -157,7 +157,7 @@ def test_robust_gives_a_body_without_any_length_scale_one_the_cameras_axes_and_t
 
 @pytest.mark.parametrize("settings", [BODY, ROBUST, RELEASED, NONE], ids=lambda s: s.align)
 @pytest.mark.parametrize("seed", range(3))
-def test_rotations_are_proper_and_camera_coordinates_come_back(settings, seed):
+def test_rotations_are_proper_and_camera_coordinates_are_recovered(settings, seed):
     xyz = bodies(seed, 40)[None]
     clip = normalize("clip", ClipKey(0), persons(xyz), NTU25, settings)
     np.testing.assert_allclose(clip.rotation @ clip.rotation.T, np.eye(3), atol=1e-14)
@@ -167,7 +167,7 @@ def test_rotations_are_proper_and_camera_coordinates_come_back(settings, seed):
     assert clip.joint.dtype == np.float32
 
 
-def test_none_keeps_the_axes_of_the_camera_and_still_centres_and_scales():
+def test_align_none_keeps_the_camera_axes_but_centres_and_scales():
     xyz = bodies(1)[None]
     clip = normalize("clip", ClipKey(0), persons(xyz), NTU25, NONE)
     np.testing.assert_array_equal(clip.rotation, np.eye(3))
@@ -176,14 +176,14 @@ def test_none_keeps_the_axes_of_the_camera_and_still_centres_and_scales():
 
 
 @pytest.mark.parametrize("settings", [BODY, ROBUST, RELEASED], ids=lambda s: s.align)
-def test_a_clip_turned_and_shifted_before_the_camera_gives_the_same_joints(settings):
+def test_joints_do_not_depend_on_rotation_and_translation_relative_to_the_camera(settings):
     xyz = bodies(2)[None]
     moved = (xyz @ rodrigues(np.array([0.3, 1, -0.2]), 1.1).T + (0.5, -1, 2)).astype(np.float32)
     first, second = (normalize("clip", ClipKey(0), persons(p), NTU25, settings).joint for p in (xyz, moved))
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_all_persons_share_the_leading_persons_transform_and_absent_rows_are_zero():
+def test_all_persons_have_the_transform_of_the_leading_person_and_absent_rows_are_zero():
     xyz = np.stack([bodies(3), bodies(4)])
     present = np.ones((2, 7), bool)
     present[0, :2] = present[1, 4] = False
@@ -197,7 +197,7 @@ def test_all_persons_share_the_leading_persons_transform_and_absent_rows_are_zer
     np.testing.assert_allclose(recorded, xyz[1, 5], atol=1e-5)
 
 
-def test_the_unit_is_taken_from_the_first_frame_whose_spine_has_a_length():
+def test_scale_is_the_spine_length_of_the_first_frame_in_which_it_is_not_zero():
     leading = bodies(5)
     leading[:3, 20] = leading[:3, 0]
     found = find_transform(leading, NTU25, BODY)
@@ -205,7 +205,7 @@ def test_the_unit_is_taken_from_the_first_frame_whose_spine_has_a_length():
     assert found.notes == ()
 
 
-def test_a_spine_without_length_gives_scale_one_the_cameras_axes_and_two_notes():
+def test_a_spine_of_length_zero_gives_scale_one_camera_axes_and_two_notes():
     leading = bodies(6)
     leading[:, 20] = leading[:, 0]
     found = find_transform(leading, NTU25, BODY)
@@ -215,7 +215,7 @@ def test_a_spine_without_length_gives_scale_one_the_cameras_axes_and_two_notes()
 
 @pytest.mark.parametrize("spine", [(0, 1, 0), (0.99, 0.1, 0), (1, 0, 0), (0.2, 0.3, -0.8)])
 @pytest.mark.parametrize("across", [0.0, 0.7, -0.7], ids=["no line", "parallel", "opposite"])
-def test_a_line_across_without_direction_leaves_z_on_the_spine_and_is_noted(spine, across):
+def test_a_shoulder_line_parallel_to_the_spine_leaves_z_on_the_spine_and_is_noted(spine, across):
     leading = np.zeros((1, 25, 3), np.float32)
     leading[0, 20] = spine
     leading[0, 4] = across * np.array(spine)
@@ -230,14 +230,14 @@ def test_a_line_across_without_direction_leaves_z_on_the_spine_and_is_noted(spin
     ("frame", "joint", "value"),
     [(3, 5, 3e38), (3, 5, np.inf), (3, 5, np.nan), (0, NTU25.center, np.inf), (0, NTU25.center, np.nan)],
 )
-def test_positions_that_float32_cannot_hold_are_refused(frame, joint, value):
+def test_positions_outside_the_range_of_float32_are_refused(frame, joint, value):
     xyz = bodies(7)[None]
     xyz[0, frame, joint] = value
     with pytest.raises(RawFormatError, match="out of range"):
         normalize("clip", ClipKey(0), persons(xyz), NTU25, BODY)
 
 
-def test_positions_are_the_literal_formula_in_float64_rounded_once():
+def test_positions_are_computed_in_float64_and_rounded_once():
     rng = np.random.default_rng(8)
     xyz = rng.normal(size=(2, 9, 25, 3)).astype(np.float32)
     present = rng.random((2, 9)) < 0.7

@@ -1,4 +1,4 @@
-"""From a folder to a dataset and its report: every clip accounted for, the same bytes for any workers."""
+"""From a folder to a dataset and its report: the counts add up, and the bytes do not depend on the workers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def run(raw, out, **options):
     return prepare("ucla", [raw] if isinstance(raw, Path) else raw, out, **options)
 
 
-def balance(report):
-    """found = kept + skipped + quarantined + repeated."""
+def check_counts(report):
+    """Check found = kept + skipped + excluded + repeated."""
     counts = report.counts
     assert counts.skipped == len(report.skipped)
     assert counts.quarantined == len(report.quarantined)
@@ -51,10 +51,10 @@ def write_ntu(folder: Path, name: str, bodies: int = 1, length: int = 2) -> Path
     return path
 
 
-def test_dataset_and_report_stand_beside_each_other_and_agree(raw, tmp_path):
+def test_dataset_and_report_are_in_the_same_folder_and_agree(raw, tmp_path):
     done = run(raw, tmp_path / "data" / "mine.h5")
     assert sorted(path.name for path in done.path.parent.iterdir()) == ["mine.h5", "mine.report.json"]
-    assert PreparationReport.load(done.report_path) == balance(done.report)
+    assert PreparationReport.load(done.report_path) == check_counts(done.report)
     assert validate(done.path) == []
     with psptool.open(done.path) as store:
         assert store.manifest.counts == done.report.counts
@@ -62,13 +62,13 @@ def test_dataset_and_report_stand_beside_each_other_and_agree(raw, tmp_path):
         assert store.names == tuple(sorted(path.stem for path in raw.iterdir()))
 
 
-def test_without_a_name_the_dataset_goes_to_the_data_folder(raw, tmp_path, monkeypatch):
+def test_the_default_output_is_in_the_data_folder(raw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert prepare("ucla", [Path("raw")]).path == Path("data/ucla.h5")
     assert (tmp_path / "data" / "ucla.report.json").exists()
 
 
-def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, worker_processes):
+def test_the_bytes_do_not_depend_on_the_number_of_workers(raw, tmp_path, monkeypatch, worker_processes):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 2)
     (raw / "a01_s05_e00_v01.json").write_text("{")
     one = run(raw, tmp_path / "one" / "u.h5")
@@ -78,13 +78,13 @@ def test_any_number_of_workers_gives_the_same_bytes(raw, tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_processes_of_a_preparation_serve_joblib_too_and_the_other_way_round(raw, tmp_path, worker_processes):
+def test_preparation_and_joblib_can_use_the_same_worker_processes(raw, tmp_path, worker_processes):
     for name in ("one", "two"):
         run(raw, tmp_path / name / "u.h5", jobs=2)
         assert joblib.Parallel(2)(joblib.delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
 
 
-def test_processes_that_were_started_in_another_folder_find_relative_paths(
+def test_workers_started_in_another_working_directory_find_relative_paths(
     tmp_path, monkeypatch, worker_processes
 ):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 1)
@@ -98,18 +98,18 @@ def test_processes_that_were_started_in_another_folder_find_relative_paths(
     assert [report.counts.clips for report in reports] == [3, 3]
 
 
-def test_a_clip_that_cannot_be_used_is_quarantined_with_its_reason_and_the_rest_goes_on(raw, tmp_path):
+def test_an_unusable_clip_is_excluded_with_its_reason_and_the_others_are_kept(raw, tmp_path):
     bad = raw / "a02_s01_e00_v01.json"
     bad.write_text((raw / "a01_s01_e00_v01.json").read_text()[:200])
-    report = balance(run(raw, tmp_path / "u.h5").report)
-    (left_out,) = report.quarantined
-    assert (left_out.name, left_out.source) == ("a02_s01_e00_v01", str(bad))
-    assert left_out.reason
-    assert str(bad) in left_out.detail
+    report = check_counts(run(raw, tmp_path / "u.h5").report)
+    (excluded,) = report.quarantined
+    assert (excluded.name, excluded.source) == ("a02_s01_e00_v01", str(bad))
+    assert excluded.reason
+    assert str(bad) in excluded.detail
     assert report.counts.clips == 12
 
 
-def test_strict_takes_it_for_an_error_and_changes_no_file(raw, tmp_path):
+def test_with_strict_an_unusable_clip_is_an_error_and_no_file_changes(raw, tmp_path):
     run(raw, tmp_path / "u.h5")
     (raw / "a02_s01_e00_v01.json").write_text("{")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -118,14 +118,14 @@ def test_strict_takes_it_for_an_error_and_changes_no_file(raw, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
-def test_strict_also_refuses_a_dataset_that_is_current(raw, tmp_path):
+def test_strict_also_refuses_an_up_to_date_dataset_with_excluded_clips(raw, tmp_path):
     (raw / "a02_s01_e00_v01.json").write_text("{")
     run(raw, tmp_path / "u.h5")
     with pytest.raises(PspError, match="--strict"):
         run(raw, tmp_path / "u.h5", strict=True)
 
 
-def test_nothing_usable_is_an_error_always(tmp_path):
+def test_recordings_without_a_usable_clip_are_an_error(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a02_s01_e00_v01.json").write_text("{")
     with pytest.raises(PspError, match="no usable clip"):
@@ -133,7 +133,7 @@ def test_nothing_usable_is_an_error_always(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
-def test_no_recordings_at_all_is_an_error(tmp_path):
+def test_a_folder_without_recordings_is_an_error(tmp_path):
     (tmp_path / "readme.txt").write_text("hello")
     with pytest.raises(
         PspError, match=r"no NTU RGB\+D recordings.*ntu-skeleton files named SsssCcccPpppRrrrAaaa"
@@ -141,20 +141,20 @@ def test_no_recordings_at_all_is_an_error(tmp_path):
         prepare("ntu", [tmp_path], tmp_path / "n.h5")
 
 
-def test_names_that_are_no_clips_are_skipped_and_counted(raw, tmp_path):
+def test_files_whose_names_are_not_clip_names_are_skipped_and_counted(raw, tmp_path):
     (raw / "notes.json").write_text("{}")
-    report = balance(run(raw, tmp_path / "u.h5").report)
-    assert [left_out.name for left_out in report.skipped] == ["notes.json"]
+    report = check_counts(run(raw, tmp_path / "u.h5").report)
+    assert [skipped.name for skipped in report.skipped] == ["notes.json"]
     assert report.found == 13
 
 
-def test_the_same_clip_twice_is_repeated_where_the_bytes_are_the_same(raw, tmp_path):
+def test_identical_files_of_one_clip_are_counted_as_repeated(raw, tmp_path):
     shutil.copytree(raw, tmp_path / "copy")
-    report = balance(run([raw, tmp_path / "copy"], tmp_path / "u.h5").report)
+    report = check_counts(run([raw, tmp_path / "copy"], tmp_path / "u.h5").report)
     assert (report.repeated, report.counts.clips, report.counts.duplicates) == (12, 12, 0)
 
 
-def test_two_recordings_of_one_name_are_an_error_that_names_both(raw, tmp_path):
+def test_two_different_recordings_of_one_name_are_an_error_that_names_both(raw, tmp_path):
     other = write_ucla_clip(tmp_path / "other", "a01_s01_e03_v01", np.ones((4, 20, 3)))
     with pytest.raises(PspError) as caught:
         run([raw, tmp_path / "other"], tmp_path / "u.h5")
@@ -163,7 +163,7 @@ def test_two_recordings_of_one_name_are_an_error_that_names_both(raw, tmp_path):
     assert not list(tmp_path.glob("*u.h5*"))
 
 
-def test_a_dry_run_compares_recordings_of_one_name_beyond_its_sample(tmp_path):
+def test_a_dry_run_also_compares_recordings_of_one_name_outside_its_sample(tmp_path):
     names = [f"a01_s01_e{e:02}_v01" for e in range(40)]
     for name in names:
         write_ucla_clip(tmp_path / "raw", name, np.ones((4, 20, 3)))
@@ -180,11 +180,11 @@ def test_a_dry_run_compares_recordings_of_one_name_beyond_its_sample(tmp_path):
         assert str(other) in str(caught.value)
 
 
-def test_the_same_coordinates_under_other_names_are_duplicates_and_both_kept(raw, tmp_path):
+def test_clips_of_different_names_with_equal_coordinates_are_duplicates_and_both_are_kept(raw, tmp_path):
     xyz = np.random.default_rng(3).normal(size=(5, 20, 3))
     for name in ("a02_s01_e00_v02", "a02_s01_e00_v03"):
         write_ucla_clip(raw, name, xyz)
-    report = balance(run(raw, tmp_path / "u.h5").report)
+    report = check_counts(run(raw, tmp_path / "u.h5").report)
     assert report.duplicates == (("a02_s01_e00_v02", "a02_s01_e00_v03"),)
     assert (report.counts.duplicates, report.counts.clips) == (1, 14)
 
@@ -203,7 +203,7 @@ def test_missing_joints_and_a_body_without_spine_are_counted(raw, tmp_path):
     assert (filled, unscaled) == (["a03_s01_e00_v01", "a03_s01_e01_v01"], ["a03_s01_e01_v01"])
 
 
-def test_what_is_current_is_skipped_until_forced_or_changed(raw, tmp_path):
+def test_an_up_to_date_dataset_is_prepared_again_only_with_force_or_after_a_change(raw, tmp_path):
     first = run(raw, tmp_path / "u.h5")
     written = first.path.stat().st_mtime_ns
     assert not first.current
@@ -218,62 +218,62 @@ def test_what_is_current_is_skipped_until_forced_or_changed(raw, tmp_path):
     assert not run(raw, tmp_path / "u.h5").current
 
 
-def test_replacing_a_dataset_with_other_settings_is_said_before_it_happens(raw, tmp_path):
-    def said(align: str) -> str:
+def test_replacing_a_dataset_prepared_with_other_settings_gives_a_warning_first(raw, tmp_path):
+    def warnings(align: str) -> str:
         messages: list[str] = []
         arguments = ("ucla", [raw], tmp_path / "u.h5", PreparationSettings(align=align))
         estimate(*arguments, on_warning=messages.append)
         expected = list(messages)
         prepare(*arguments, on_warning=messages.append)
-        assert sorted(messages) == sorted(2 * expected)  # the estimate says the same
+        assert sorted(messages) == sorted(2 * expected)  # the estimate gives the same warnings
         return "".join(text for text in expected if "replaces" in text)
 
-    assert said("body") == ""
-    assert said("body") == ""
+    assert warnings("body") == ""
+    assert warnings("body") == ""
     start = f"{tmp_path / 'u.h5'}: the new dataset (align=robust) replaces the one prepared with align=body;"
-    assert said("robust").startswith(start)
-    assert "(align=released, tracks=released) replaces" in said("released")
+    assert warnings("robust").startswith(start)
+    assert "(align=released, tracks=released) replaces" in warnings("released")
 
 
-def test_replacing_a_dataset_by_other_recordings_is_said(raw, tmp_path):
-    def said() -> str:
+def test_replacing_a_dataset_by_other_recordings_gives_a_warning(raw, tmp_path):
+    def warnings() -> str:
         messages: list[str] = []
         run(raw, tmp_path / "u.h5", force=True, on_warning=messages.append)
         return "".join(text for text in messages if "replace" in text)
 
     names = sorted(path.name for path in raw.iterdir())
-    assert said() == said() == ""
+    assert warnings() == warnings() == ""
     (raw / names[0]).unlink()
     start = f"{tmp_path / 'u.h5'}: the new dataset (11 clips) replaces the one prepared with 12 clips; runs trained"
-    assert said().startswith(start)
+    assert warnings().startswith(start)
     write_ucla_clip(raw, Path(names[1]).stem, np.random.default_rng(5).normal(size=(8, 20, 3)))
-    assert "replaced by other recordings or labels of the same names; runs trained" in said()
-    assert said() == ""
+    assert "replaced by other recordings or labels of the same names; runs trained" in warnings()
+    assert warnings() == ""
 
 
-def test_a_report_of_another_file_or_a_damaged_file_is_not_current(raw, tmp_path):
+def test_a_damaged_dataset_or_one_without_its_own_report_is_not_up_to_date(raw, tmp_path):
     first = run(raw, tmp_path / "u.h5")
-    whole = first.path.read_bytes()
-    first.path.write_bytes(whole[:-1000])
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[:-1000])
     assert not run(raw, tmp_path / "u.h5").current
-    assert first.path.read_bytes() == whole
+    assert first.path.read_bytes() == content
     run(raw, tmp_path / "other.h5", settings=PreparationSettings(align="none")).path.replace(first.path)
     assert not run(raw, tmp_path / "u.h5").current
-    assert first.path.read_bytes() == whole
+    assert first.path.read_bytes() == content
 
 
-def test_ntu_clips_on_the_missing_list_are_skipped_by_name(tmp_path):
+def test_ntu_clips_on_the_missing_skeleton_list_are_skipped(tmp_path):
     missing = sorted(set(builtin_dataset("ntu60").missing))[0]
     for name in ("S001C001P001R001A001", missing):
         write_ntu(tmp_path / "raw", name)
-    report = balance(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
-    assert [(left_out.name, left_out.reason) for left_out in report.skipped] == [
+    report = check_counts(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
+    assert [(skipped.name, skipped.reason) for skipped in report.skipped] == [
         (missing, "missing-skeleton list")
     ]
     assert report.counts.clips == 1
 
 
-def test_one_action_above_60_makes_it_ntu120_with_its_longer_list(tmp_path):
+def test_an_action_above_60_selects_ntu120_and_its_longer_missing_list(tmp_path):
     only_120 = sorted(set(builtin_dataset("ntu120").missing) - frozenset(builtin_dataset("ntu60").missing))[0]
     for name in ("S001C001P001R001A001", "S018C001P008R001A061", only_120):
         write_ntu(tmp_path / "raw", name)
@@ -281,7 +281,7 @@ def test_one_action_above_60_makes_it_ntu120_with_its_longer_list(tmp_path):
     assert (report.dataset, report.counts.clips, report.counts.skipped) == ("ntu120", 2, 1)
 
 
-def test_a_zip_archive_gives_the_dataset_that_the_folder_gives(tmp_path):
+def test_a_zip_archive_and_a_folder_give_the_same_dataset(tmp_path):
     names = ("S001C001P001R001A001", "S001C001P001R001A050")
     with zipfile.ZipFile(tmp_path / "raw.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
@@ -298,7 +298,7 @@ ARCHIVES = {".zip": "zip", ".tar": "tar", ".tar.gz": "gztar", ".tar.bz2": "bztar
 
 @pytest.mark.parametrize("form", ARCHIVES)
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_archive_of_any_kind_gives_the_dataset_that_the_folder_gives(
+def test_archives_of_every_format_and_a_folder_give_the_same_dataset(
     raw, tmp_path, monkeypatch, form, jobs, worker_processes
 ):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 5)
@@ -306,13 +306,13 @@ def test_an_archive_of_any_kind_gives_the_dataset_that_the_folder_gives(
     shutil.make_archive(str(tmp_path / "in" / "raw"), ARCHIVES[form], raw)
     folder = run(raw, tmp_path / "a.h5")
     # The archive itself, and one inside a folder.
-    for place in (tmp_path / "in" / f"raw{form}", tmp_path / "in"):
-        packed = run(place, tmp_path / "b.h5", jobs=jobs, force=True)
+    for path in (tmp_path / "in" / f"raw{form}", tmp_path / "in"):
+        packed = run(path, tmp_path / "b.h5", jobs=jobs, force=True)
         assert packed.path.read_bytes() == folder.path.read_bytes()
     assert run(tmp_path / "in", tmp_path / "b.h5").current
 
 
-def test_files_that_are_compressed_one_by_one_give_the_dataset_that_the_folder_gives(raw, tmp_path):
+def test_single_compressed_files_and_a_folder_give_the_same_dataset(raw, tmp_path):
     (tmp_path / "packed").mkdir()
     for path in raw.iterdir():
         (tmp_path / "packed" / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -320,26 +320,26 @@ def test_files_that_are_compressed_one_by_one_give_the_dataset_that_the_folder_g
     assert packed.path.read_bytes() == folder.path.read_bytes()
 
 
-def test_a_tar_archive_beside_a_folder_is_counted(tmp_path):
+def test_a_tar_archive_among_the_files_of_a_folder_is_read(tmp_path):
     write_ntu(tmp_path / "raw", "S001C001P001R001A001")
     write_ntu(tmp_path / "more", "S018C001P008R001A061")
     shutil.make_archive(str(tmp_path / "raw" / "s018"), "gztar", tmp_path / "more")
-    report = balance(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
+    report = check_counts(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
     assert (report.dataset, report.counts.clips) == ("ntu120", 2)
 
 
-def test_archives_that_are_not_read_stand_in_the_report(raw, tmp_path):
+def test_unsupported_archives_are_listed_in_the_report(raw, tmp_path):
     (raw / "more.rar").write_bytes(b"")
     with zipfile.ZipFile(raw / "outer.zip", "w") as archive:
         archive.writestr("inner.tar.gz", b"")
-    report = balance(run(raw, tmp_path / "u.h5").report)
+    report = check_counts(run(raw, tmp_path / "u.h5").report)
     assert {one.source.removeprefix(f"{raw}/"): one.reason for one in report.skipped} == {
         "more.rar": "unsupported archive format",
         "outer.zip:inner.tar.gz": "archive inside an archive",
     }
 
 
-def test_a_copy_with_other_line_ends_or_a_mark_or_compressed_is_the_same_recording(tmp_path):
+def test_copies_that_differ_in_line_ends_byte_order_mark_or_compression_are_one_recording(tmp_path):
     name = "S001C001P001R001A001"
     path = write_ntu(tmp_path / "raw", name)
     dos = path.read_bytes()
@@ -352,27 +352,27 @@ def test_a_copy_with_other_line_ends_or_a_mark_or_compressed_is_the_same_recordi
         (tmp_path / "raw" / folder / path.name).write_bytes(blob)
     (tmp_path / "raw" / f"{path.name}.gz").write_bytes(gzip.compress(dos))
     shutil.make_archive(str(tmp_path / "raw" / "more"), "gztar", tmp_path / "raw" / "unix")
-    report = balance(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
+    report = check_counts(prepare("ntu", [tmp_path / "raw"], tmp_path / "n.h5").report)
     assert (report.counts.clips, report.repeated) == (1, 4)
 
 
-def test_view_folders_may_begin_with_a_capital(tmp_path):
+def test_view_folders_may_start_with_a_capital_letter(tmp_path):
     names = ["a01_s01_e00_v01", "a05_s01_e00_v03"]
     synthesis.write_ucla(tmp_path / "raw", names, form="text")
     for folder in list((tmp_path / "raw").glob("view_*")):
         folder.rename(folder.with_name(folder.name.title()))
-    report = balance(run(tmp_path / "raw", tmp_path / "u.h5").report)
+    report = check_counts(run(tmp_path / "raw", tmp_path / "u.h5").report)
     assert (report.counts.clips, report.counts.skipped) == (2, 0)
 
 
-def test_progress_is_told_of_all_clips_batch_by_batch(raw, tmp_path, monkeypatch):
+def test_progress_is_reported_after_each_batch(raw, tmp_path, monkeypatch):
     monkeypatch.setattr("psptool.preparation.worker.TASK_CLIPS", 5)
-    told = []
-    run(raw, tmp_path / "u.h5", progress=lambda done, total: told.append((done, total)))
-    assert told == [(5, 12), (10, 12), (12, 12)]
+    calls = []
+    run(raw, tmp_path / "u.h5", progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(5, 12), (10, 12), (12, 12)]
 
 
-def test_an_estimate_writes_nothing_and_comes_near_what_is_written(raw, tmp_path):
+def test_an_estimate_writes_nothing_and_predicts_the_file_size(raw, tmp_path):
     (raw / "a02_s01_e00_v01.json").write_text("{")
     (tmp_path / "out").mkdir()
     guess = estimate("ucla", [raw], tmp_path / "out" / "u.h5")
@@ -384,10 +384,10 @@ def test_an_estimate_writes_nothing_and_comes_near_what_is_written(raw, tmp_path
     assert estimate("ucla", [raw], tmp_path / "out" / "u.h5").current
 
 
-def test_a_disk_too_small_is_refused_before_the_work_begins(raw, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_any_clip_is_read(raw, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000))
-    told = []
+    calls = []
     with pytest.raises(PspError, match="not enough free disk space"):
-        run(raw, tmp_path / "u.h5", progress=lambda *_: told.append(1))
-    assert told == []
+        run(raw, tmp_path / "u.h5", progress=lambda *_: calls.append(1))
+    assert calls == []
     assert not list(tmp_path.glob("*u.h5*"))

@@ -1,4 +1,4 @@
-"""Normalization in 2D against literal formulas."""
+"""Normalization in 2D compared with literal formulas."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MIDLINE = Topology(
     dimensions=2,
 )
 SIDES = replace(MIDLINE, center=RIGHT_HIP, spine=(RIGHT_HIP, RIGHT_SHOULDER))
-"""As COCO's 17 joints: none is in the middle of the body."""
+"""As COCO's 17 joints, a skeleton without joints on the midline of the body."""
 
 
 def bodies(frames: int = 6) -> np.ndarray:
@@ -51,7 +51,7 @@ def prepared(xyz: np.ndarray, topology=MIDLINE, align: Align = "body"):
     return normalize("clip", ClipKey(0), persons(xyz), topology, PreparationSettings(align=align))
 
 
-def test_root_is_the_center_joint_and_unit_the_median_length_of_the_spine() -> None:
+def test_origin_is_the_center_joint_and_scale_the_median_spine_length() -> None:
     xyz = bodies(5)
     origin, unit = find_planar_transform(xyz, MIDLINE)
     lengths = sorted(
@@ -61,7 +61,7 @@ def test_root_is_the_center_joint_and_unit_the_median_length_of_the_spine() -> N
     assert unit == pytest.approx(lengths[2], rel=1e-12)
 
 
-def test_without_joints_on_the_midline_root_and_torso_are_between_hips_and_shoulders() -> None:
+def test_without_midline_joints_the_midpoints_of_hips_and_shoulders_are_used() -> None:
     xyz = bodies(5)
     origin, unit = find_planar_transform(xyz, SIDES)
     lengths = []
@@ -74,7 +74,7 @@ def test_without_joints_on_the_midline_root_and_torso_are_between_hips_and_shoul
     assert unit == pytest.approx(sorted(lengths)[2], rel=1e-12)
 
 
-def test_frames_without_a_torso_do_not_count() -> None:
+def test_frames_with_a_torso_of_length_zero_are_ignored() -> None:
     xyz = bodies(3)
     xyz[0, MIDLINE.spine[1]] = xyz[0, MIDLINE.spine[0]]
     lengths = [
@@ -88,19 +88,19 @@ def test_frames_without_a_torso_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("align", ["body", "released", "none"])
-def test_a_clip_keeps_its_axes_stays_in_the_plane_and_can_be_recovered(align: Align) -> None:
+def test_a_clip_keeps_its_axes_and_its_plane_and_can_be_recovered(align: Align) -> None:
     xyz = np.stack([bodies(), bodies() + np.float32([50, 20, 0])])
     clip = prepared(xyz, align=align)
     assert clip.rotation.tolist() == np.eye(3).tolist()
     assert not clip.joint[..., 2].any()
-    assert clip.notes == ()  # pixels are not too many metres
+    assert clip.notes == ()  # no warning that pixels are implausible as metres
     origin, unit = find_planar_transform(xyz[0], MIDLINE)
     expected = (xyz.astype(float) - origin) / unit
     np.testing.assert_allclose(clip.joint, expected, atol=1e-5)
     np.testing.assert_allclose(clip.joint * clip.scale @ clip.rotation + clip.origin, xyz, atol=1e-3)
 
 
-def test_position_and_size_in_the_image_do_not_matter() -> None:
+def test_joints_do_not_depend_on_position_and_size_in_the_image() -> None:
     xyz = bodies()[None]
     moved = (xyz * 0.25 + np.float32([300, -70, 0])).astype(np.float32)
     np.testing.assert_allclose(prepared(xyz).joint, prepared(moved).joint, atol=1e-4)

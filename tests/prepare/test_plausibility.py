@@ -1,4 +1,4 @@
-"""Warnings about a unit or a vertical axis that the coordinates contradict."""
+"""Warnings if the coordinates contradict the unit or the vertical axis of the description."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from psptool.schemas.description import DatasetDescription
 DATASET = builtin_dataset("ucla")
 SPINE = np.full(10, 0.45)
 UPRIGHT = Rotation.from_euler("x", np.linspace(60, 120, 10)[:, None], degrees=True).as_matrix()
-"""Body axes with z near the recorded y."""
+"""Body axes whose z axis is close to the recorded y axis."""
 
 
-def warned(scale: NDArray[np.float64], rotation: NDArray[np.float64], **changes: str) -> str:
+def warnings(scale: NDArray[np.float64], rotation: NDArray[np.float64], **changes: str) -> str:
     return "\n".join(coordinate_warnings(DATASET.model_copy(update=changes), scale, rotation))
 
 
-def test_recordings_that_agree_with_the_description_are_not_doubted() -> None:
-    some_lie = UPRIGHT.copy()
-    some_lie[:2] = Rotation.from_euler("y", 90, degrees=True).as_matrix()
-    assert warned(SPINE, UPRIGHT) == ""
-    assert warned(SPINE, some_lie) == warned(SPINE, some_lie, up="z") == ""
-    assert warned(SPINE[:4], UPRIGHT[:4], up="z") == ""  # too few
-    assert warned(SPINE, np.repeat(np.eye(3)[None], 10, axis=0)) == ""  # recorded axes
-    assert warned(SPINE[:0], UPRIGHT[:0]) == ""
+def test_recordings_that_agree_with_the_description_give_no_warning() -> None:
+    some_lying = UPRIGHT.copy()
+    some_lying[:2] = Rotation.from_euler("y", 90, degrees=True).as_matrix()
+    assert warnings(SPINE, UPRIGHT) == ""
+    assert warnings(SPINE, some_lying) == warnings(SPINE, some_lying, up="z") == ""
+    assert warnings(SPINE[:4], UPRIGHT[:4], up="z") == ""  # too few clips
+    assert warnings(SPINE, np.repeat(np.eye(3)[None], 10, axis=0)) == ""  # clips without alignment
+    assert warnings(SPINE[:0], UPRIGHT[:0]) == ""
 
 
 @pytest.mark.parametrize(
@@ -43,19 +43,19 @@ def test_recordings_that_agree_with_the_description_are_not_doubted() -> None:
         (0.001, "0.00045 m, expected 0.03 to 3 m"),
     ],
 )
-def test_a_unit_with_an_implausible_spine_is_doubted(factor: float, length: str) -> None:
+def test_a_unit_that_implies_an_implausible_spine_length_gives_a_warning(factor: float, length: str) -> None:
     text = f"ucla: the spine has a median length of {length}. Check unit: m of"
-    assert text in warned(factor * SPINE, UPRIGHT)
+    assert text in warnings(factor * SPINE, UPRIGHT)
 
 
 @pytest.mark.parametrize("up", ["z", "-y"])
-def test_another_axis_than_that_of_the_spines_is_doubted(up: str) -> None:
+def test_a_vertical_axis_that_differs_from_the_spines_gives_a_warning(up: str) -> None:
     text = f"ucla: the spine points to y in 10 of 10 clips tried. Check up: {up} of the description"
-    assert warned(SPINE, UPRIGHT, up=up) == text
+    assert warnings(SPINE, UPRIGHT, up=up) == text
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_lengths_in_pixels_are_not_doubted(dimensions: int) -> None:
+def test_lengths_in_pixels_give_no_warning(dimensions: int) -> None:
     values = {**DATASET.model_dump(), "dimensions": dimensions, "unit": "px"}
     assert coordinate_warnings(DatasetDescription.model_validate(values), 1000 * SPINE, UPRIGHT) == ()
 
@@ -65,12 +65,12 @@ def test_preparation_and_its_estimate_warn(tmp_path: Path) -> None:
     wrong = DATASET.model_copy(update={"name": "wrong", "unit": "mm", "up": "z"})
     for run in (estimate, prepare):
         for dataset, expected in ((DATASET, []), (wrong, ["unit: mm", "up: z"])):
-            said: list[str] = []
+            messages: list[str] = []
             out = tmp_path / f"{dataset.name}.h5"
-            run(dataset, [tmp_path / "raw"], out, on_warning=said.append)
+            run(dataset, [tmp_path / "raw"], out, on_warning=messages.append)
             found = [
                 text.split("Check ")[1].removesuffix(" of the description")
-                for text in said
+                for text in messages
                 if "Check" in text
             ]
             assert found == expected

@@ -1,4 +1,4 @@
-"""The real NW-UCLA recordings, JSON form."""
+"""Preparation of the real NW-UCLA recordings (JSON)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def done(tmp_path_factory):
     return prepare("ucla", [Path(RAW)], tmp_path_factory.mktemp("real") / "ucla.h5")
 
 
-def test_all_clips_are_kept_and_their_oddities_counted(done):
+def test_all_clips_are_kept_and_duplicates_and_missing_joints_are_counted(done):
     counts = done.report.counts
     assert (counts.clips, counts.frames, counts.rows) == (1484, 58534, 58534)
     assert (counts.quarantined, counts.skipped, done.report.repeated) == (0, 0, 0)
@@ -55,7 +55,7 @@ def test_views_and_labels_are_as_published(done):
         assert sorted(set(store.table.label.tolist())) == list(range(10))
 
 
-def test_camera_coordinates_come_back_within_a_hundredth_of_a_millimetre(done):
+def test_camera_coordinates_are_recovered_to_a_hundredth_of_a_millimetre(done):
     with psptool.open(done.path) as store:
         for name in store.names[::50]:
             (path,) = Path(RAW).rglob(f"{name}.json")
@@ -63,5 +63,5 @@ def test_camera_coordinates_come_back_within_a_hundredth_of_a_millimetre(done):
             np.testing.assert_allclose(store.clip(name).recorded()[0], recorded, atol=1e-5)
 
 
-def test_the_file_keeps_every_promise(done):
+def test_the_dataset_is_valid(done):
     assert validate(done.path) == []

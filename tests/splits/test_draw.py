@@ -1,4 +1,4 @@
-"""The draw by itself: hash ranks, shares, families; on hand-made names."""
+"""Random selection of labelled clips: hash ranks, shares, families; on synthetic names."""
 
 import hashlib
 import random
@@ -35,20 +35,20 @@ def test_order_of_input_does_not_matter():
     assert draw_global(shuffled, 11, 3) == draw_global(LABELS, 11, 3)
 
 
-def test_per_class_takes_exactly_the_count_of_each_class():
-    taken = draw_per_class(LABELS, {0: 1, 1: 2, 2: 0}, seed=0)
-    assert sorted(LABELS[name] for name in taken) == [0, 1, 1]
+def test_per_class_selects_exactly_the_count_of_each_class():
+    selected = draw_per_class(LABELS, {0: 1, 1: 2, 2: 0}, seed=0)
+    assert sorted(LABELS[name] for name in selected) == [0, 1, 1]
 
 
 @given(st.integers(0, 10), st.integers(0, 10), st.integers(0, 5))
-def test_smaller_set_lies_inside_larger_one(a, b, seed):
+def test_a_smaller_selection_is_a_subset_of_a_larger_one(a, b, seed):
     small, large = sorted((a, b))
     assert draw_global(LABELS, small, seed) <= draw_global(LABELS, large, seed)
     few, many = (draw_per_class(LABELS, dict.fromkeys(range(3), k), seed) for k in (small, large))
     assert few <= many
 
 
-def test_other_seed_and_other_tag_draw_otherwise():
+def test_ranks_depend_on_seed_and_tag():
     names = list(LABELS)
     assert ranked(names, 0) != ranked(names, 1)
     assert ranked(names, 0) != ranked(names, 0, tag="psptool-validation-1")
@@ -62,6 +62,6 @@ def test_share_is_rounded_half_up_and_at_least_one(ratio, clips, expected):
     assert share(ratio, clips) == expected
 
 
-def test_families_of_the_field_count_as_their_code_does():
-    assert [aimclr_share(0.5, n) for n in (1, 3, 5)] == [0, 2, 2]  # Python's round goes to the even number
+def test_shares_of_the_literature_equal_those_of_their_code():
+    assert [aimclr_share(0.5, n) for n in (1, 3, 5)] == [0, 2, 2]  # Python rounds half to even
     assert [global_share(0.1, n) for n in (40_091, 9)] == [4009, 0]

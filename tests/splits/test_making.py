@@ -1,4 +1,4 @@
-"""Splits of small hand-made datasets, and the counts of the real NW-UCLA."""
+"""Splits of small synthetic datasets, and the counts of the real NW-UCLA."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def make(dataset, clips, **request):
     return make_split(dataset, clips, FINGERPRINT, SplitRequest(**request))
 
 
-def test_view_three_is_test_and_the_first_of_each_class_by_rank_are_labelled():
+def test_view_three_is_the_test_set_and_the_first_clips_of_each_class_by_rank_are_labelled():
     clips = ucla_clips()
     split = make(UCLA, clips, count=3, seed=5).split
     assert set(split.test) == {name for name in clips if name.endswith("v03")}
@@ -60,7 +60,7 @@ def test_any_view_of_ucla_can_be_the_test_view(view):
     assert {name[-1] for name in split.labelled + split.unlabelled} == {"1", "2", "3"} - {str(view)}
 
 
-def test_ntu60_protocols_divide_by_subject_and_camera():
+def test_ntu60_protocols_split_by_subject_and_camera():
     clips = ntu_clips(setups=(1,), subjects=(1, 2, 3, 6))
     xsub = make(NTU60, clips, ratio=0.5).split
     assert {name[8:12] for name in xsub.test} == {"P003", "P006"}
@@ -68,7 +68,7 @@ def test_ntu60_protocols_divide_by_subject_and_camera():
     assert {name[4:8] for name in xview.test} == {"C001"}
 
 
-def test_ntu120_protocols_divide_by_subject_and_setup():
+def test_ntu120_protocols_split_by_subject_and_setup():
     clips = ntu_clips(setups=(17, 18, 32), subjects=(1, 45, 103, 106), actions=(1, 120))
     xsub = make(NTU120, clips, ratio=0.5).split
     assert {name[8:12] for name in xsub.test} == {"P106"}
@@ -77,7 +77,7 @@ def test_ntu120_protocols_divide_by_subject_and_setup():
 
 
 @pytest.mark.parametrize("rule", ["view=2", "subject=2", "fraction=0.3"])
-def test_validation_clips_leave_before_the_draw(rule):
+def test_validation_clips_are_removed_before_labelled_clips_are_selected(rule):
     clips = ucla_clips()
     split = make(UCLA, clips, ratio=0.3, validation=rule).split
     parts = [set(part) for part in (split.labelled, split.unlabelled, split.validation, split.test)]
@@ -87,7 +87,7 @@ def test_validation_clips_leave_before_the_draw(rule):
     assert split.validation_rule == rule
 
 
-def test_fraction_takes_its_share_of_each_class_by_a_rank_of_its_own():
+def test_fraction_selects_its_share_of_each_class_by_a_separate_rank():
     clips = ucla_clips()
     split = make(UCLA, clips, count=1, validation="fraction=0.3", seed=2).split
     pool = [name for name in clips if name.startswith("a01") and not name.endswith("v03")]
@@ -95,13 +95,13 @@ def test_fraction_takes_its_share_of_each_class_by_a_rank_of_its_own():
     assert {name for name in split.validation if name.startswith("a01")} == expected
 
 
-def test_fraction_leaves_a_clip_of_every_class():
+def test_fraction_leaves_at_least_one_training_clip_of_every_class():
     few = ucla_clips(actions=(1,)) | ucla_clips(actions=(12,), subjects=(1,), episodes=(0,))
     split = make(UCLA, few, count=1, validation="fraction=0.9").split
     assert [name[:3] for name in split.labelled] == ["a01", "a12"]
 
 
-def test_field_counts_are_those_of_method_md():
+def test_label_counts_of_the_literature_are_those_in_method_md():
     assert [UCLA.protocols["xview"].label_counts[r] for r in (0.05, 0.15, 0.3, 0.4)] == [5, 15, 30, 40]
     xsub = NamedProtocol("xsub", NTU60.protocols["xsub"])
     assert [literature_count(xsub, r, 40_091, 60) for r in (0.05, 0.1, 0.2, 0.4)] == [33, 66, 132, 264]
@@ -111,7 +111,7 @@ def test_field_counts_are_those_of_method_md():
     assert literature_count(NamedProtocol("xsub", NTU120.protocols["xsub"]), 0.05, 60_000, 120) is None
 
 
-def test_field_count_does_not_stand_for_a_part_of_the_dataset():
+def test_label_counts_of_the_literature_are_not_used_for_a_subset_of_the_dataset():
     made = make(UCLA, ucla_clips(subjects=(1, 2), episodes=range(5)), ratio=0.05)
     assert made.labelled_per_class == (1, 1)
     assert "rounded half up" in made.rule
@@ -125,10 +125,10 @@ ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
     [(0, None, 5), (0, "subject=1", 5), (1, None, 3)],
     ids=["half of the dataset", "with held-out clips", "one label fewer"],
 )
-def test_standard_count_needs_half_of_the_labelled_clips_for_training_held_out_ones_included(
+def test_standard_count_needs_half_of_the_training_clips_including_held_out_ones(
     unlabelled, validation, labelled
 ):
-    # 5 % are 5 of 100 clips per class: half of 10 * 100 training clips are 500.
+    # 5 % means 5 of 100 clips per class; half of the 10 * 100 training clips is 500.
     clips = ucla_clips(actions=ACTIONS, subjects=range(1, 6))
     train = [name for name in clips if not name.endswith("v03")]
     assert len(train) == 500
@@ -137,7 +137,7 @@ def test_standard_count_needs_half_of_the_labelled_clips_for_training_held_out_o
     assert max(made.labelled_per_class) == labelled  # without the standard count: 0.05 * 50, rounded half up
 
 
-def test_per_class_ratio_and_global_families_count_otherwise():
+def test_the_number_of_labelled_clips_depends_on_the_family():
     clips = ucla_clips(actions=(1,)) | ucla_clips(actions=(2,), episodes=range(3))  # 20 and 12 train clips
     assert make(UCLA, clips, ratio=0.125, family="per-class").labelled_per_class == (2, 3)
     assert make(UCLA, clips, ratio=0.125, family="per-class-ratio").labelled_per_class == (2, 2)
@@ -151,19 +151,19 @@ def test_global_family_ranks_the_whole_pool():
     assert set(split.labelled) == set(ranked(pool, 3)[:10])
 
 
-def test_views_of_one_performance_count_once():
+def test_views_of_one_performance_are_counted_once():
     made = make(UCLA, ucla_clips(), ratio=1)
     assert len(made.split.labelled) == 40
     assert made.performances == 20
     assert made.split.unlabelled == ()
 
 
-def test_class_of_the_test_set_alone_is_warned_of():
+def test_a_class_that_is_only_in_the_test_set_gives_a_warning():
     made = make(UCLA, ucla_clips() | ucla_clips(actions=(12,), views=(3,)), count=1)
     assert made.warnings == ("1 class only in the test set: carry",)
 
 
-def test_every_choice_shows_in_the_file_name():
+def test_different_requests_have_different_file_names():
     clips = ucla_clips()
     names = [
         split_name(make(UCLA, clips, **request).split, UCLA)
@@ -179,19 +179,19 @@ def test_every_choice_shows_in_the_file_name():
     assert len(set(names)) == len(names)
 
 
-def test_default_test_view_asked_for_by_number_is_the_same_split():
+def test_explicit_default_test_view_gives_the_same_split():
     clips = ucla_clips()
     assert make(UCLA, clips, count=1, test_view=3) == make(UCLA, clips, count=1)
 
 
-def test_split_made_again_from_its_own_request_is_the_same():
+def test_a_split_is_reproduced_from_its_request():
     clips = ucla_clips()
     split = make(UCLA, clips, ratio=0.3, seed=9, test_view=2, validation="subject=2").split
     again = make_split(UCLA, clips, FINGERPRINT, SplitRequest.of(split)).split
     assert compare_splits(split, again) == []
 
 
-def test_changed_split_is_found_and_named():
+def test_a_moved_clip_is_found_and_named():
     split = make(UCLA, ucla_clips(), count=2).split
     moved = split.model_copy(
         update={"labelled": split.labelled[1:], "unlabelled": (*split.unlabelled, split.labelled[0])}
@@ -201,13 +201,13 @@ def test_changed_split_is_found_and_named():
     assert split.labelled[0] in findings[0]
 
 
-def test_a_split_of_another_version_of_the_tool_is_no_change():
+def test_a_different_tool_version_is_not_a_difference_between_splits():
     split = make(UCLA, ucla_clips(), count=2).split
     assert compare_splits(split.model_copy(update={"tool_version": "0.0"}), split) == []
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         ({"ratio": 0}, "--ratio: found 0"),
         ({"ratio": 1.5}, "--ratio: found 1.5"),
@@ -232,10 +232,10 @@ def test_a_split_of_another_version_of_the_tool_is_no_change():
         ({"ratio": 0.001, "family": "global"}, "selects no labelled clip"),
     ],
 )  # fmt: skip
-def test_request_that_cannot_be_met_is_an_error_that_says_why(request_, said):
+def test_an_invalid_request_is_an_error_with_the_reason(request_, message):
     with pytest.raises(PspError) as error:
         make(UCLA, ucla_clips(), **request_)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_test_view_of_a_fixed_protocol_is_an_error():
@@ -249,14 +249,14 @@ def two_protocols(**more):
 
 
 @pytest.mark.parametrize("protocol", ["xsub", "each-1"])
-def test_test_view_is_for_protocols_that_divide_by_camera(protocol):
+def test_a_test_view_is_only_accepted_for_protocols_that_split_by_camera(protocol):
     dataset = two_protocols(each=LeaveOneOut(leave_one_out="camera"))
     with pytest.raises(PspError, match=r"expected no test view.*use --protocol xview"):
         make(dataset, ucla_clips(), count=1, protocol=protocol, test_view=3)
 
 
 @pytest.mark.parametrize("protocol", ["xview", "xsub", "other", "half"])
-def test_split_of_any_protocol_beside_test_views_is_made_again_from_its_own_request(protocol):
+def test_a_split_of_any_protocol_is_reproduced_from_its_request(protocol):
     other = FieldProtocol(field="camera", train=(1,), test=(2, 3))
     dataset = two_protocols(other=other, half=ShareProtocol(share=0.5))
     split = make(dataset, ucla_clips(), count=1, protocol=protocol).split
@@ -266,7 +266,7 @@ def test_split_of_any_protocol_beside_test_views_is_made_again_from_its_own_requ
 
 
 @pytest.mark.parametrize("protocol", [None, "each", "each-3"])
-def test_leave_one_out_of_a_field_without_values_is_an_error_that_names_the_protocol(protocol):
+def test_leave_one_out_over_a_field_without_values_is_an_error_that_names_the_protocol(protocol):
     dataset = UCLA.model_copy(update={"protocols": {"each": LeaveOneOut(leave_one_out="setup")}})
     with pytest.raises(
         PspError, match="protocol each: leaves out values of a field that no clip of ucla has"
@@ -275,7 +275,7 @@ def test_leave_one_out_of_a_field_without_values_is_an_error_that_names_the_prot
 
 
 @pytest.mark.parametrize(("views", "part"), [((1, 2), "test"), ((3,), "training")])
-def test_empty_train_or_test_set_is_an_error(views, part):
+def test_an_empty_training_or_test_set_is_an_error(views, part):
     with pytest.raises(PspError, match=f"protocol xview: the {part} set of ucla is empty"):
         make(UCLA, ucla_clips(views=views), ratio=0.1)
 

@@ -1,4 +1,4 @@
-"""The dataset of the memory benchmark is one that the store reads."""
+"""The dataset that the memory benchmark writes is a readable dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a dataset accepts what the writer writes and nothing else: no other file is read, no size is believed."""
+"""Opening a dataset accepts only the structure that the writer creates; links and false sizes are refused."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def external_storage(file):
 
 def external_link(file):
     other = Path(file.filename).with_name("other.h5")
-    with h5py.File(other, "w") as there:
-        file.copy("state", there)
+    with h5py.File(other, "w") as source:
+        file.copy("state", source)
     del file["state"]
     file["state"] = h5py.ExternalLink(other, "/state")
 
@@ -49,8 +49,8 @@ def soft_link(file):
 
 def virtual(file):
     other = Path(file.filename).with_name("other.h5")
-    with h5py.File(other, "w") as there:
-        file.copy("state", there)
+    with h5py.File(other, "w") as source:
+        file.copy("state", source)
     del file["state"]
     layout = h5py.VirtualLayout((ROWS, JOINTS), "u1")
     layout[:] = h5py.VirtualSource(other, "state", (ROWS, JOINTS))
@@ -90,17 +90,17 @@ def table_as_array(file):
     file["clips"] = np.zeros(3)
 
 
-def one_array_more(file):
+def additional_array(file):
     file["more"] = np.zeros(3)
 
 
-def table_in_itself(file):
+def recursive_table(file):
     del file["clips"]
     file["clips"] = file["/"]
 
 
 def declared_rows(file):
-    """A million million rows in a few bytes: chunks that are not there read as zeros."""
+    """10^12 rows in a few bytes: HDF5 reads missing chunks as zeros."""
     for name in ROW_ARRAYS:
         file[name].resize(10**12, axis=0)
     file["clips/frames"][2] = 10**12 - 12
@@ -112,7 +112,7 @@ def declared_clips(file):
 
 
 def wrapping_product(file):
-    """2^32 * 2^32 is 0 in 64 bits, so that the other clips' rows are all there are."""
+    """2^32 * 2^32 overflows to 0 in 64 bits, so that the total is the number of rows of the other clips."""
     file["clips/frames"][0] = file["clips/persons"][0] = 2**32
     file["clips/first_row"][:] = [0, 0, 6]
     for name in ROW_ARRAYS:
@@ -127,11 +127,11 @@ def label_out_of_range(file):
     file["clips/label"][1] = 99
 
 
-def overlapping(file):
+def overlapping_rows(file):
     file["clips/first_row"][1] = 3
 
 
-def wide_joints(file):
+def too_many_joints(file):
     del file["joint"]
     file.create_dataset("joint", (ROWS, 10**9, 3), "<f4", chunks=(1, 1000, 3))
 
@@ -157,7 +157,7 @@ def long_name(file):
     file["clips/name"][1] = "a" * 10_000
 
 
-def climbing_name(file):
+def name_with_parent_folders(file):
     file["clips/name"][1] = "../../a01"
 
 
@@ -169,7 +169,7 @@ def empty_name(file):
     file["clips/name"][0] = ""
 
 
-def no_string(file):
+def invalid_utf8(file):
     file["clips/name"][1] = b"\xff\xfe"
 
 
@@ -189,14 +189,14 @@ def other_topology(file):
     set_manifest(file, json.dumps(values))
 
 
-def few_classes(file):
+def too_few_classes(file):
     values = json.loads(file.attrs["manifest"])
     values["description"]["classes"] = {"1": "one"}
     set_manifest(file, json.dumps(values))
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (external_storage, "/state: found external storage"),
         (external_link, "/state is an external link"),
@@ -208,39 +208,39 @@ def few_classes(file):
         (as_group, "/joint is not an array"),
         (as_datatype, "/clips/label is not an array"),
         (table_as_array, "/clips is not a group"),
-        (one_array_more, "6 entries, expected 5"),
-        (table_in_itself, "array /clips/"),
+        (additional_array, "6 entries, expected 5"),
+        (recursive_table, "array /clips/"),
         (declared_rows, "/joint: has .* bytes by its shape, which are not in the file"),
         (declared_clips, "bytes by its shape, which are not in the file"),
         (wrapping_product, "first_row does not agree"),
         (negative_persons, "/clips/persons of clip 0: found -1"),
         (label_out_of_range, "/clips/label of clip 1: found 99, expected -1 to 9"),
-        (overlapping, "first_row does not agree"),
-        (wide_joints, "/joint: found entries of shape"),
+        (overlapping_rows, "first_row does not agree"),
+        (too_many_joints, "/joint: found entries of shape"),
         (double_precision, "/joint: found float64, expected float32"),
         (big_endian, "/clips/frames: found >i8, expected int64"),
         (names_as_numbers, "/clips/name: found int64, expected text"),
         (long_name, "/clips/name: found 10,000 bytes, expected at most 255"),
-        (climbing_name, "/clips/name: found a name with other characters"),
+        (name_with_parent_folders, "/clips/name: found a name with other characters"),
         (name_of_two_lines, "/clips/name: found a name with other characters"),
         (empty_name, "/clips/name: found a name with other characters"),
-        (no_string, "damaged"),
+        (invalid_utf8, "damaged"),
         (manifest_as_array, "'manifest' is not one string"),
         (long_manifest, "'manifest' has .* characters, more than"),
         (other_topology, "/joint: found entries of shape .20, 3., expected .25, 3."),
-        (few_classes, "/clips/label of clip 2: found 1, expected -1 to 0"),
+        (too_few_classes, "/clips/label of clip 2: found 1, expected -1 to 0"),
     ],
     ids=lambda value: getattr(value, "__name__", "").replace("_", " "),
 )
-def test_another_structure_is_refused_when_the_file_is_opened(path, change, says):
+def test_opening_a_file_of_another_structure_is_refused(path, change, message):
     with h5py.File(path, "a") as file:
         change(file)
-    with pytest.raises(PspError, match=says) as caught:
+    with pytest.raises(PspError, match=message) as caught:
         open_store(path).close()
     assert str(path) in str(caught.value)
 
 
-def test_what_the_writer_writes_is_accepted(path):
+def test_a_dataset_from_the_writer_is_accepted(path):
     with open_store(path) as store:
         assert store.names == tuple(NAMES)
         assert [clip.name for clip in store.clips([2, 0, 1])] == [NAMES[2], NAMES[0], NAMES[1]]
@@ -253,20 +253,20 @@ def test_a_dataset_without_clips_is_accepted(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
-def test_a_pipe_is_refused_at_once(tmp_path):
+def test_a_pipe_is_refused_without_waiting_for_data(tmp_path):
     os.mkfifo(tmp_path / "u.h5")
     with pytest.raises(PspError, match="not a regular file"):
         open_store(tmp_path / "u.h5")
 
 
 def test_clips_read_together_equal_those_read_one_by_one(tmp_path, monkeypatch):
-    shown = ((True, False, True), (True, True, True))
+    present = ((True, False, True), (True, True, True))
     names = [f"a0{a}_s0{s}_e00_v0{v}" for a in (1, 2, 3) for s in (1, 2) for v in (1, 2)]
-    clips = [make_clip(name, seed, shown[: 1 + seed % 2]) for seed, name in enumerate(names)]
+    clips = [make_clip(name, seed, present[: 1 + seed % 2]) for seed, name in enumerate(names)]
     write_ucla(tmp_path / "u.h5", clips)
     with open_store(tmp_path / "u.h5") as store:
         alone = [store.clip(index) for index in range(len(store))]
-        # A clip has 3 or 6 rows; a block takes 10.
+        # A clip has 3 or 6 rows; a block has 10.
         monkeypatch.setattr("psptool.data.store.reading.BLOCK_BYTES", 10 * 521)
         for order in (range(12), [3, 4, 5, 2, 2, 11], []):
             for found, index in zip(store.clips(order), order, strict=True):

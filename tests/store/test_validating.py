@@ -1,4 +1,4 @@
-"""`validate` finds each promise that a file breaks, and names the clip."""
+"""`validate` finds each violation of the format and names the clip."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def found(path):
     return {finding.clip: finding.what for finding in validate(path) if "fingerprints" not in finding.what}
 
 
-def test_a_good_file_has_no_findings(path):
+def test_a_valid_file_has_no_findings(path):
     assert validate(path) == []
 
 
 @pytest.mark.parametrize(
-    ("array", "row", "value", "says"),
+    ("array", "row", "value", "message"),
     [
         ("joint", 1, np.nan, "joint: not finite"),
         ("motion", 1, 0.25, "motion: differs from the difference"),
@@ -42,15 +42,15 @@ def test_a_good_file_has_no_findings(path):
         ("clips/subject", 0, 9, "clip table"),
     ],
 )
-def test_a_wrong_value_is_found_in_its_clip(path, array, row, value, says):
+def test_a_wrong_value_is_found_in_its_clip(path, array, row, value, message):
     with h5py.File(path, "a") as file:
         file[array][row] = value
     findings = [finding for finding in validate(path) if finding.clip is not None]
     assert {finding.clip for finding in findings} == {NAMES[0]}
-    assert any(says in finding.what for finding in findings)
+    assert any(message in finding.what for finding in findings)
 
 
-def test_every_changed_value_shows_in_the_content_fingerprint(path):
+def test_every_changed_value_changes_the_content_fingerprint(path):
     for array in ("joint", "motion", "state", "present", "clips/scale", "clips/camera"):
         with h5py.File(path, "a") as file:
             old = file[array][0]
@@ -61,7 +61,7 @@ def test_every_changed_value_shows_in_the_content_fingerprint(path):
     assert validate(path) == []
 
 
-def test_another_label_shows_in_both_fingerprints(path):
+def test_a_changed_label_changes_both_fingerprints(path):
     with h5py.File(path, "a") as file:
         file["clips/label"][1] = 3
     whats = " ".join(finding.what for finding in validate(path))
@@ -75,14 +75,14 @@ def test_an_absent_row_that_is_not_zero_is_found(path):
     assert "not zero in 1 absent rows, such as person 0, frame 1" in found(path)[NAMES[1]]
 
 
-def test_a_person_who_is_never_there_is_found(path):
+def test_a_person_absent_in_all_frames_is_found(path):
     with h5py.File(path, "a") as file:
         for array in ("joint", "motion", "present", "state"):
             file[array][6:9] = 0
     assert found(path)[NAMES[1]] == "person 0 is absent in every frame"
 
 
-def test_names_that_do_not_ascend_are_found(path):
+def test_names_not_in_ascending_order_are_found(path):
     with h5py.File(path, "a") as file:
         file["clips/name"][0], file["clips/name"][1] = NAMES[1], NAMES[0]
     assert any("names must be unique and in ascending order" in finding.what for finding in validate(path))
@@ -94,7 +94,7 @@ def test_a_wrong_count_in_the_manifest_is_found(path):
     assert "counts.frames: found 16, expected 15" in found(path)[None]
 
 
-def test_a_wrong_type_is_found(path):
+def test_a_wrong_data_type_is_found(path):
     with h5py.File(path, "a") as file:
         joint = file["joint"][:]
         del file["joint"]
@@ -108,21 +108,21 @@ def test_a_file_that_cannot_be_opened_is_one_finding(tmp_path):
     assert finding.clip is None
 
 
-def test_a_truth_value_that_is_none_is_found(path):
+def test_an_invalid_boolean_is_found(path):
     with h5py.File(path, "a") as file:
         _, chunk = file["present"].id.read_direct_chunk((0,))
         file["present"].id.write_direct_chunk((0,), b"\x07" + chunk[1:])
     assert found(path)[NAMES[0]] == "present: found 7, expected 0 or 1"
 
 
-def test_clips_are_read_many_at_a_time(tmp_path, monkeypatch):
+def test_clips_are_read_in_batches(tmp_path, monkeypatch):
     names = [f"a{a:02d}_s{s:02d}_e00_v{v:02d}" for a in (1, 2, 3) for s in range(1, 9) for v in (1, 2, 3)]
     write_ucla(tmp_path / "u.h5", [make_clip(name, seed) for seed, name in enumerate(names)])
     read = []
-    usual = h5py.Dataset.__getitem__
+    original = h5py.Dataset.__getitem__
     monkeypatch.setattr(
-        h5py.Dataset, "__getitem__", lambda own, key: read.append(own.name) or usual(own, key)
+        h5py.Dataset, "__getitem__", lambda own, key: read.append(own.name) or original(own, key)
     )
     assert validate(tmp_path / "u.h5") == []
-    # Nine columns on opening; four arrays and three of the normalization for all 72 clips.
+    # Nine columns on opening; then four arrays and three normalization columns, once for all 72 clips.
     assert len(read) == 16

@@ -1,4 +1,4 @@
-"""Files of earlier versions, which name a built-in dataset instead of describing one."""
+"""Files of earlier versions, which contain the name of a built-in dataset instead of a description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.stores import make_clip, set_manifest, write_ucla
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A dataset as psptool wrote it before descriptions."""
+    """A dataset in format version 1, without a description."""
     file = tmp_path / "u.h5"
     write_ucla(file, [make_clip("a01_s01_e00_v01", 1)])
     change(file)
@@ -45,7 +45,7 @@ def test_a_file_of_version_1_is_read_with_the_description_of_its_dataset(path: P
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"dataset": "ucl"}, "dataset: found 'ucl', expected one of ntu120, ntu60, ucla"),
         ({"topology": "ntu25"}, "topology of ucla: found 'ntu25', expected kinect20"),
@@ -54,8 +54,8 @@ def test_a_file_of_version_1_is_read_with_the_description_of_its_dataset(path: P
     ],
 )
 def test_a_file_of_version_1_that_contradicts_its_dataset_is_refused(
-    path: Path, changes: dict[str, Any], says: str
+    path: Path, changes: dict[str, Any], message: str
 ) -> None:
     change(path, **changes)
-    with pytest.raises(PspError, match=says):
+    with pytest.raises(PspError, match=message):
         open_store(path)

@@ -1,4 +1,4 @@
-"""The HDF5 file: what is written comes back, whole or not at all."""
+"""The HDF5 file: clips are written and read unchanged, and a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_all(path, clips):
             writer.add(pack([clip], JOINTS))
 
 
-def test_every_clip_comes_back_by_name_and_by_index(path, clips):
+def test_every_clip_is_read_by_name_and_by_index(path, clips):
     with psptool.open(path) as store:
         assert store.names == tuple(NAMES)
         for index, clip in enumerate(clips):
@@ -61,7 +61,7 @@ def test_every_clip_comes_back_by_name_and_by_index(path, clips):
                 np.testing.assert_array_equal(stored.motion, motion(clip.joint, clip.present))
 
 
-def test_an_unknown_clip_is_an_error_that_names_close_ones_or_the_first(path):
+def test_an_unknown_clip_is_an_error_that_suggests_similar_names_or_the_first(path):
     with psptool.open(path) as store:
         with pytest.raises(PspError) as error:
             store.clip("a01_s01_e00_v09")
@@ -74,14 +74,14 @@ def test_an_unknown_clip_is_an_error_that_names_close_ones_or_the_first(path):
 
 
 @pytest.mark.parametrize("read", [lambda store: store.clip(0), lambda store: next(iter(store))])
-def test_a_closed_dataset_is_not_said_to_be_damaged(path, read):
+def test_reading_a_closed_dataset_is_an_error_that_says_it_is_closed(path, read):
     with open_store(path) as store:
         read(store)
     with pytest.raises(PspError, match=r"the dataset is closed\. Open it again"):
         read(store)
 
 
-def test_rows_lie_person_by_person_clip_by_clip(path, clips):
+def test_rows_are_in_order_of_clip_person_and_frame(path, clips):
     with open_store(path) as store:
         joint, present, table = store.array("joint")[:], store.array("present")[:], store.table
     assert table.first_row.tolist() == [0, 6, 14, 15]
@@ -90,25 +90,25 @@ def test_rows_lie_person_by_person_clip_by_clip(path, clips):
     np.testing.assert_array_equal(present[6:14], np.ravel(GAP))
 
 
-def test_motion_is_next_minus_this_and_zero_where_either_is_absent_and_at_the_end(path, clips):
+def test_motion_is_the_forward_difference_and_zero_next_to_absent_frames_and_at_the_end(path, clips):
     with open_store(path) as store:
         clip = store.clip(NAMES[1])
     expected = np.zeros_like(clip.joint)
-    for person, frame in ((0, 0), (1, 1)):  # the only neighbours in GAP that are both present
+    for person, frame in ((0, 0), (1, 1)):  # the only adjacent frames in GAP that are both present
         expected[person, frame] = clips[1].joint[person, frame + 1] - clips[1].joint[person, frame]
     np.testing.assert_array_equal(clip.motion, expected)
 
 
 def test_recorded_undoes_the_normalization_and_is_nan_where_absent(tmp_path):
-    turned = make_clip(NAMES[0], 0, ((True, False),))
+    base = make_clip(NAMES[0], 0, ((True, False),))
     angle = 0.3
     rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    clip = type(turned)(
-        turned.name,
-        turned.key,
-        turned.joint,
-        turned.present,
-        turned.state,
+    clip = type(base)(
+        base.name,
+        base.key,
+        base.joint,
+        base.present,
+        base.state,
         np.array([1.0, 2.0, 3.0]),
         0.5,
         rotation,
@@ -126,7 +126,7 @@ def test_recorded_undoes_the_normalization_and_is_nan_where_absent(tmp_path):
     assert np.isnan(recorded[0, 1]).all()
 
 
-def test_many_clips_cross_chunk_borders_unharmed(tmp_path, monkeypatch):
+def test_clips_across_chunk_boundaries_are_read_unchanged(tmp_path, monkeypatch):
     monkeypatch.setattr("psptool.data.store.writing.CHUNK_ROWS", 7)
     monkeypatch.setattr("psptool.data.store.writing.CHUNK_CLIPS", 3)
     names = [f"a01_s01_e{episode:02}_v01" for episode in range(10)]
@@ -140,15 +140,15 @@ def test_many_clips_cross_chunk_borders_unharmed(tmp_path, monkeypatch):
         assert store.names == tuple(names)
 
 
-def test_the_same_clips_give_the_same_bytes_at_another_time(tmp_path, clips):
+def test_the_bytes_do_not_depend_on_the_time(tmp_path, clips):
     write_ucla(tmp_path / "one.h5", clips)
-    time.sleep(1.1)  # HDF5's times, were they kept, count seconds
+    time.sleep(1.1)  # HDF5 timestamps, if they were written, have a resolution of 1 s
     write_ucla(tmp_path / "two.h5", clips)
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
 
 
-def test_clips_give_the_same_bytes_one_by_one_and_all_at_once(tmp_path, monkeypatch):
-    """At once, whole chunks go to the file from where they lie; one by one, hardly any does."""
+def test_the_bytes_do_not_depend_on_the_number_of_clips_added_at_a_time(tmp_path, monkeypatch):
+    """Only clips added together contain complete chunks, which are written without a copy."""
     monkeypatch.setattr("psptool.data.store.writing.CHUNK_ROWS", 7)
     clips = [make_clip(f"a01_s01_e{episode:02}_v01", episode, GAP) for episode in range(10)]
     manifest, contents = write_ucla(tmp_path / "manifest.h5", clips), []
@@ -162,15 +162,15 @@ def test_clips_give_the_same_bytes_one_by_one_and_all_at_once(tmp_path, monkeypa
     assert contents[0] == contents[1]
 
 
-def test_fingerprints_follow_what_they_say_they_follow(tmp_path, clips):
+def test_clips_fingerprint_depends_on_names_and_content_fingerprint_on_coordinates(tmp_path, clips):
     first = write_ucla(tmp_path / "a.h5", clips).fingerprints
-    moved = [make_clip(NAMES[0], 9), *clips[1:]]
+    other_coordinates = [make_clip(NAMES[0], 9), *clips[1:]]
     renamed = [make_clip("a01_s01_e01_v01", 1, GAP) if clip.name == NAMES[1] else clip for clip in clips]
-    after_move = write_ucla(tmp_path / "b.h5", moved).fingerprints
-    after_renaming = write_ucla(tmp_path / "c.h5", renamed).fingerprints
-    assert after_move.clips == first.clips
-    assert after_move.content != first.content
-    assert after_renaming.clips != first.clips
+    with_other_coordinates = write_ucla(tmp_path / "b.h5", other_coordinates).fingerprints
+    with_other_name = write_ucla(tmp_path / "c.h5", renamed).fingerprints
+    assert with_other_coordinates.clips == first.clips
+    assert with_other_coordinates.content != first.content
+    assert with_other_name.clips != first.clips
 
 
 def test_clips_fingerprint_is_the_documented_digest(tmp_path, clips):
@@ -180,7 +180,7 @@ def test_clips_fingerprint_is_the_documented_digest(tmp_path, clips):
     )
 
 
-def test_digests_are_equal_where_coordinates_are(tmp_path):
+def test_digests_are_equal_if_and_only_if_coordinates_are(tmp_path):
     same = [make_clip(NAMES[0], 5), make_clip(NAMES[1], 5), make_clip(NAMES[2], 6)]
     write_ucla(tmp_path / "a.h5", same)
     with open_store(tmp_path / "a.h5") as store:
@@ -188,13 +188,13 @@ def test_digests_are_equal_where_coordinates_are(tmp_path):
     assert first == second != third
 
 
-def test_names_out_of_order_are_refused_and_nothing_is_left(tmp_path, clips):
+def test_names_out_of_order_are_refused_and_no_file_is_left(tmp_path, clips):
     with pytest.raises(PspError, match="ascending order of their names"):
         add_all(tmp_path / "a.h5", [clips[1], clips[0]])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_between_clips_leaves_the_old_file_and_no_other(path, clips):
+def test_an_error_between_clips_leaves_only_the_old_file(path, clips):
     before = path.read_bytes()
 
     def broken():
@@ -207,39 +207,39 @@ def test_an_error_between_clips_leaves_the_old_file_and_no_other(path, clips):
     assert path.read_bytes() == before
 
 
-def test_bytes_that_do_not_reach_the_disk_are_an_error_though_a_later_sync_succeeds(path, clips, monkeypatch):
+def test_a_failed_sync_is_an_error_even_if_a_later_one_succeeds(path, clips, monkeypatch):
     before = path.read_bytes()
     monkeypatch.setattr(guarded, "FLUSH_BYTES", 1)
-    really, refused = os.fsync, []
+    original, failed = os.fsync, []
 
-    def once(descriptor):
-        if refused:
-            return really(descriptor)
-        refused.append(descriptor)
+    def fail_once(descriptor):
+        if failed:
+            return original(descriptor)
+        failed.append(descriptor)
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "fsync", once)
+    monkeypatch.setattr(os, "fsync", fail_once)
     with pytest.raises(PspError, match=r"ucla\.h5: cannot be written \(Input/output error\)"):
         write_ucla(path, clips)
-    assert refused
+    assert failed
     assert [file.name for file in path.parent.iterdir()] == ["ucla.h5"]
     assert path.read_bytes() == before
 
 
-def test_what_a_killed_run_left_is_taken_over(path, clips):
+def test_the_partial_file_of_a_killed_run_is_overwritten(path, clips):
     expected = path.read_bytes()
-    (path.parent / ".ucla.h5.partial").write_bytes(b"rubbish" * 1_000_000)
+    (path.parent / ".ucla.h5.partial").write_bytes(b"garbage" * 1_000_000)
     write_ucla(path, clips)
     assert [file.name for file in path.parent.iterdir()] == ["ucla.h5"]
     assert path.read_bytes() == expected
 
 
-def test_two_writers_of_one_file_are_told_apart(path):
+def test_a_second_writer_of_the_same_file_is_refused(path):
     with StoreWriter(path, JOINTS), pytest.raises(PspError, match="another psptool process"):
         StoreWriter(path, JOINTS)
 
 
-def test_a_folder_that_is_not_there_is_an_error_that_names_the_file(tmp_path):
+def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(PspError, match=r"absent.*a\.h5"):
         StoreWriter(tmp_path / "absent" / "a.h5", JOINTS)
 
@@ -279,7 +279,7 @@ def damage_missing_rows(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         pytest.param(damage_not_hdf5, "HDF5", id="not an HDF5 file"),
         pytest.param(damage_truncated, "truncated", id="truncated"),
@@ -291,9 +291,9 @@ def damage_missing_rows(path: Path) -> None:
         pytest.param(Path.unlink, "no such file", id="no file"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_by_name(path, damage, says):
+def test_an_unusable_file_is_an_error_that_names_it(path, damage, message):
     damage(path)
-    with pytest.raises(PspError, match=says) as caught:
+    with pytest.raises(PspError, match=message) as caught:
         open_store(path)
     assert str(path) in str(caught.value)
 
@@ -303,7 +303,7 @@ def test_a_folder_is_refused(tmp_path):
         open_store(tmp_path)
 
 
-def test_an_unknown_clip_is_refused_with_its_nearest_name(path):
+def test_an_unknown_clip_is_an_error_with_the_most_similar_name(path):
     with open_store(path) as store:
         with pytest.raises(PspError, match=f"Did you mean {NAMES[2]}"):
             store.clip("a02_s03_e01_v30")
@@ -311,7 +311,7 @@ def test_an_unknown_clip_is_refused_with_its_nearest_name(path):
             store.clip(4)
 
 
-def test_a_clip_is_read_without_the_rest(path, monkeypatch):
+def test_reading_a_clip_reads_only_its_rows(path, monkeypatch):
     read = []
     original = h5py.Dataset.__getitem__
 
@@ -326,7 +326,7 @@ def test_a_clip_is_read_without_the_rest(path, monkeypatch):
     assert all(key in (slice(1, 2), slice(6, 14)) for _, key in read)
 
 
-def test_importing_psptool_imports_nothing_heavy():
+def test_importing_psptool_does_not_import_large_packages():
     code = "import psptool, sys; print([m for m in ('torch', 'h5py', 'numpy', 'numba') if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

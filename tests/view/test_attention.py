@@ -1,4 +1,4 @@
-"""A run's attention maps on clips, and the report of an evaluation."""
+"""Attention maps of a run on clips, and the report of an evaluation."""
 
 import re
 
@@ -22,7 +22,7 @@ from ..trained import make_network, make_run, make_split
 
 TEST = ["a01_s01_e00_v03", "a06_s01_e00_v03"]
 NAMES = ["a01_s01_e00_v01", "a02_s01_e00_v01", *TEST]
-# The second person stands in none of the frames that the network draws of eight: 0, 2, 4, 6.
+# The second person is absent in the frames that the network samples from the eight: 0, 2, 4, 6.
 HIDDEN = ((True,) * 8, (False, True) * 4)
 
 
@@ -49,13 +49,13 @@ def test_maps_are_those_of_the_model_on_test_frames(run):
         features = model.features(Batcher(clips, config.training.sampling).test(chosen))
         for stream, x in features.items():
             for level, maps in model.pyramid.maps(x).items():
-                ours = np.concatenate([clip.attention.maps[stream][level] for clip in shown])
-                # One clip at a time there, all at once here: convolutions round differently, and the products under
-                # tanh are sums of large terms that nearly cancel in this untrained network.
-                np.testing.assert_allclose(ours, maps.numpy(), atol=1e-3)
+                shown_maps = np.concatenate([clip.attention.maps[stream][level] for clip in shown])
+                # The page computes one clip at a time, this test all at once: convolutions round differently, and
+                # the arguments of tanh are sums of large terms that nearly cancel in this untrained network.
+                np.testing.assert_allclose(shown_maps, maps.numpy(), atol=1e-3)
 
 
-def test_a_run_without_the_contrast_says_that_it_has_no_maps(run):
+def test_attention_maps_of_a_run_without_contrastive_branch_are_an_error(run):
     config = RunConfig.load(run / "config.json")
     save_file(make_network(contrast=False).state_dict(), run / "last.safetensors")
     found = find(run.parent / "u.h5", TEST)
@@ -71,40 +71,40 @@ def test_clips_of_another_preparation_are_refused(run):
 
 
 def test_report_shows_scores_most_confident_errors_and_provenance(run):
-    told = []
-    scores = evaluate(run, report=lambda _, scores, clips: told.append(clips) or "")
+    evaluated = []
+    scores = evaluate(run, report=lambda _, scores, clips: evaluated.append(clips) or "")
     (run / "log.jsonl").write_text('{"step": 10, "loss": 2.5, "ce": 2.5, "lr": 0.1}\n')
-    text = report_page(run, scores, told[0])
-    wrong = told[0].logits.fused.argmax(1) != told[0].labels
+    text = report_page(run, scores, evaluated[0])
+    wrong = evaluated[0].logits.fused.argmax(1) != evaluated[0].labels
     assert wrong.any()
-    for name, is_wrong in zip(told[0].names, wrong, strict=True):
+    for name, is_wrong in zip(evaluated[0].names, wrong, strict=True):
         assert (f"<h3>{name}</h3>" in text) == is_wrong
     assert scores.content_fingerprint in text
     assert "This is one label split" in text
     assert "loss and its terms" in text
 
 
-def test_report_draws_every_term_of_the_loss_that_the_log_has(run):
-    told = []
-    scores = evaluate(run, report=lambda _, scores, clips: told.append(clips) or "")
+def test_report_plots_every_loss_term_in_the_log(run):
+    evaluated = []
+    scores = evaluate(run, report=lambda _, scores, clips: evaluated.append(clips) or "")
     terms = (
         '"loss": 2.5, "ce": 1.5, "body": 0.3, "part": 0.3, "joint": 0.2, "teacher": 0.2, "unheard of": 0.1'
     )
     (run / "log.jsonl").write_text(f'{{"step": 10, {terms}, "lr": 0.1, "seconds": 1.0}}\n')
-    text = report_page(run, scores, told[0])
+    text = report_page(run, scores, evaluated[0])
     for name in ("cross-entropy", "joint contrast", "teacher loss", "unheard of"):
         assert name in text
     assert ">seconds<" not in text
 
 
-def test_report_gives_the_mean_over_label_splits_of_one_configuration(run):
-    told = []
-    scores = evaluate(run, report=lambda _, scores, clips: told.append(clips) or "")
+def test_report_has_the_mean_over_label_splits_of_one_configuration(run):
+    evaluated = []
+    scores = evaluate(run, report=lambda _, scores, clips: evaluated.append(clips) or "")
     other = scores.model_copy(
         update={"draw": 1, "split_digest": "1" * 64, "top1": min(1.0, scores.top1 + 0.1)}
     )
     other.save(run.parent / "another" / "scores.json")
-    text = report_page(run, scores, told[0])
+    text = report_page(run, scores, evaluated[0])
     assert "2 label splits of the same method in the same folder" in text
     assert f"{100 * scores.top1 + 5:.1f} ± 7.1</span>" in text
     assert re.search(r'<i class=strong style="[^"]*" title="label split 0: ', text)
@@ -113,4 +113,4 @@ def test_report_gives_the_mean_over_label_splits_of_one_configuration(run):
     other.model_copy(update={"changes": ("optim.lr=9",)}).save(run.parent / "another" / "scores.json")
     (run.parent / "broken").mkdir()
     (run.parent / "broken" / "scores.json").write_text("{")
-    assert "This is one label split" in report_page(run, scores, told[0])
+    assert "This is one label split" in report_page(run, scores, evaluated[0])

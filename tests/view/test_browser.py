@@ -1,4 +1,4 @@
-"""Pages in a real browser: skeletons play, the slider moves them, nothing complains, nothing leaves the file."""
+"""Pages in a real browser: playback, slider, no console messages and no network requests."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ FLAGS = """
 --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --window-size=1200,1000
 """
-INKED = "return document.querySelector('.stage canvas').toDataURL()"
+CANVAS_IMAGE = "return document.querySelector('.stage canvas').toDataURL()"
 
 
 @pytest.fixture
@@ -47,34 +47,36 @@ def frame(browser):
     return browser.execute_script("return psptool.players[0].frame")
 
 
-def check_quiet(browser):
-    """No word on the console, and every request is for the file itself or for data in it."""
+def check_no_messages_and_requests(browser):
+    """Check that the console is empty and all requests are for the file itself or data URLs."""
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    # What the browser's own first page asks for, before the file or still after it, is not the file's.
-    urls = [a["request"]["url"] for a in asked if not a["documentURL"].startswith(("chrome:", "chrome-"))]
+    requests = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    # Requests of the browser's start page, before or after the file is opened, do not count.
+    urls = [
+        one["request"]["url"] for one in requests if not one["documentURL"].startswith(("chrome:", "chrome-"))
+    ]
     urls = urls[urls.index(browser.current_url) :]
     assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
 
 
-def redrawn(browser):
-    """Wait until what was changed before is on the screen."""
+def wait_for_redraw(browser):
+    """Wait until earlier changes are drawn."""
     browser.execute_async_script(
         "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
     )
 
 
 def check_plays(browser):
-    """The first clip moves by itself; on a busy machine after a while."""
+    """Check that the first clip plays within 20 seconds."""
     at = "return psptool.players[0].at"
     before, end = browser.execute_script(at), time.monotonic() + 20
     while browser.execute_script(at) == before:
-        assert time.monotonic() < end, "the clip stands still"
+        assert time.monotonic() < end, "the clip does not play"
         time.sleep(0.05)
 
 
-def test_viewer_plays_scrubs_turns_and_shows_attention(run, browser, tmp_path):  # noqa: F811
+def test_viewer_plays_seeks_rotates_and_shows_attention(run, browser, tmp_path):  # noqa: F811
     found = find(run.parent / "u.h5", TEST)
     clips = with_attention(run, RunConfig.load(run / "config.json"), found.clips, found.settings)
     file = tmp_path / "view.html"
@@ -86,24 +88,24 @@ def test_viewer_plays_scrubs_turns_and_shows_attention(run, browser, tmp_path): 
     pictures = []
     for wanted in (1, 4):
         browser.execute_script(move, slider, wanted)
-        redrawn(browser)
+        wait_for_redraw(browser)
         assert frame(browser) == wanted
-        pictures.append(browser.execute_script(INKED))
+        pictures.append(browser.execute_script(CANVAS_IMAGE))
     assert pictures[0] != pictures[1]
     canvas = browser.find_element("css selector", ".stage canvas")
     webdriver.ActionChains(browser).drag_and_drop_by_offset(canvas, 80, 10).perform()
-    redrawn(browser)
-    assert browser.execute_script(INKED) != pictures[1]
+    wait_for_redraw(browser)
+    assert browser.execute_script(CANVAS_IMAGE) != pictures[1]
     assert frame(browser) == 4
     webdriver.ActionChains(browser).send_keys_to_element(
         browser.find_element("css selector", ".player"), "\ue012"
     ).perform()
-    redrawn(browser)
+    wait_for_redraw(browser)
     assert frame(browser) == 3
     assert len(browser.find_elements("css selector", ".attention")) == 2
     # Five body regions: 25 cells for each of the two clips.
     assert len(browser.find_elements("css selector", ".attention rect.cell")) == 2 * 25
-    check_quiet(browser)
+    check_no_messages_and_requests(browser)
 
 
 def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(browser, tmp_path):
@@ -111,12 +113,12 @@ def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(bro
     write_ntu(tmp_path / "raw.zip", names, faults=Faults(gap=0.9, new_id=0.0, ghost=0.7, empty_start=0.5))
     found = find(tmp_path / "raw.zip")
     assert any(not all(clip.scenes[0].kept) for clip in found.clips)
-    guessed = [replace(clip, top=(("falling down", 0.75), (clip.action, 0.25))) for clip in found.clips]
+    predictions = [replace(clip, top=(("falling down", 0.75), (clip.action, 0.25))) for clip in found.clips]
     file = tmp_path / "view.html"
-    file.write_text(viewer_page("recordings", "", guessed), encoding="utf-8")
+    file.write_text(viewer_page("recordings", "", predictions), encoding="utf-8")
     browser.get(file.as_uri())
     check_plays(browser)
-    # Every frame of every clip is drawn once.
+    # Draw every frame of every clip once.
     browser.execute_script("""
         for (const player of psptool.players)
           for (let frame = 0; frame < player.frames; frame++) {
@@ -125,7 +127,7 @@ def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(bro
     """)
     titles = [title.text for title in browser.find_elements("css selector", ".stage .name")]
     assert titles == ["recorded", "normalized"] * len(names)
-    check_quiet(browser)
+    check_no_messages_and_requests(browser)
 
 
 def test_click_on_the_timeline_goes_to_that_time_and_the_cursor_follows(browser, tmp_path):
@@ -143,25 +145,25 @@ def test_click_on_the_timeline_goes_to_that_time_and_the_cursor_follows(browser,
         webdriver.ActionChains(browser).move_to_element_with_offset(
             band, share * band.rect["width"], 0
         ).click().perform()
-        redrawn(browser)
+        wait_for_redraw(browser)
         assert abs(frame(browser) - (0.5 + share) * frames) <= 1
         assert text in browser.find_element("css selector", ".player .meta").text
         cursor = band.find_element("css selector", "b").rect
         assert abs(cursor["x"] - band.rect["x"] - (0.5 + share) * band.rect["width"]) < 20
     names = [name.text for name in browser.find_elements("css selector", ".player .legend span")]
     assert names == ["carry", "throw"]
-    check_quiet(browser)
+    check_no_messages_and_requests(browser)
 
 
-def test_report_plays_its_mistakes(run, browser, tmp_path):  # noqa: F811
-    told = []
-    scores = evaluate(run, report=lambda _, scores, clips: told.append(clips) or "")
-    (run / "report.html").write_text(report_page(run, scores, told[0]), encoding="utf-8")
+def test_report_plays_misclassified_clips(run, browser, tmp_path):  # noqa: F811
+    evaluated = []
+    scores = evaluate(run, report=lambda _, scores, clips: evaluated.append(clips) or "")
+    (run / "report.html").write_text(report_page(run, scores, evaluated[0]), encoding="utf-8")
     browser.get((run / "report.html").as_uri())
     browser.execute_script("document.querySelector('.player').scrollIntoView()")
-    redrawn(browser)
+    wait_for_redraw(browser)
     check_plays(browser)
-    check_quiet(browser)
+    check_no_messages_and_requests(browser)
 
 
 @pytest.mark.parametrize("classes", [12, 60])
@@ -180,14 +182,14 @@ def test_confusion_matrix_needs_no_scroll_bar(browser, tmp_path, classes):
     labels = [label.text for label in browser.find_elements("css selector", ".figure text")]
     assert {"predicted class", "true class, number of clips"} <= {*labels}
     assert len(browser.find_elements("css selector", ".figure path > title")) == classes**2
-    wide = browser.execute_script(
+    widths = browser.execute_script(
         "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
-    assert wide[0] == wide[1]
-    check_quiet(browser)
+    assert widths[0] == widths[1]
+    check_no_messages_and_requests(browser)
 
 
-def test_page_over_many_runs_draws_its_dots_inside_their_track(browser, tmp_path):
+def test_dots_on_the_page_of_a_table_are_inside_their_track(browser, tmp_path):
     from psptool.evaluation.table import build_table, collect_scores
     from psptool.view.comparison import table_page
 
@@ -197,22 +199,22 @@ def test_page_over_many_runs_draws_its_dots_inside_their_track(browser, tmp_path
     file.write_text(table_page(build_table(runs, "supervised"), runs), encoding="utf-8")
     browser.get(file.as_uri())
     dots = browser.find_elements("css selector", ".track i")
-    # Five draws of two groups in five measures, and of one difference.
+    # Five label splits for two groups and one difference, in five measures.
     assert len(dots) == 5 * (2 * 5 + 1)
     for dot in dots:
         track = dot.find_element("xpath", "..").rect
         assert track["x"] - 6 <= dot.rect["x"] <= track["x"] + track["width"]
         assert track["y"] < dot.rect["y"] < track["y"] + track["height"]
-    check_quiet(browser)
+    check_no_messages_and_requests(browser)
 
 
-def test_script_that_came_with_a_file_does_not_run(browser, tmp_path):
+def test_a_script_in_the_text_of_a_file_does_not_run(browser, tmp_path):
     from markupsafe import Markup
 
     from .test_page import viewer
 
     file = tmp_path / "hostile.html"
-    # Unescaped on purpose: the policy is the second wall.
+    # Deliberately not escaped: this tests the content security policy.
     file.write_text(viewer(note=Markup("<script>window.harmed = 1</script>")), encoding="utf-8")
     browser.get(file.as_uri())
     assert browser.execute_script("return window.harmed ?? 0") == 0

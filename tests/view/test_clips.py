@@ -1,4 +1,4 @@
-"""Clips on their way into a page: found, laid out in two coordinate systems, packed."""
+"""Clips of a page: finding them, their scenes in two coordinate systems, and their encoding."""
 
 import base64
 import io
@@ -35,13 +35,13 @@ def unpacked(scene, clip, topology):
     return np.where(numbers == NOWHERE, np.nan, numbers * scene["step"]).reshape(shape) + scene["middle"]
 
 
-def test_positions_in_a_page_are_those_of_the_file_within_half_a_step(tmp_path):
+def test_positions_in_a_page_equal_those_of_the_file_within_half_a_quantization_step(tmp_path):
     write_ntu(tmp_path, [PAIR])
     clip = find(tmp_path / f"{PAIR}.skeleton").clips[0]
     data = page_data([clip])
     for scene, packed in zip(clip.scenes, data["clips"][0]["scenes"], strict=True):
-        got = unpacked(packed, data["clips"][0], data["topologies"]["ntu25"])
-        np.testing.assert_allclose(got, scene.xyz, atol=packed["step"] * 0.501, rtol=0)
+        found = unpacked(packed, data["clips"][0], data["topologies"]["ntu25"])
+        np.testing.assert_allclose(found, scene.xyz, atol=packed["step"] * 0.501, rtol=0)
     assert rounding([clip]) < 0.0002
 
 
@@ -50,12 +50,12 @@ def test_recorded_positions_of_a_raw_file_and_of_its_dataset_agree(tmp_path):
     raw = find(tmp_path / "all_sqe" / "a01_s01_e00_v01.json").clips[0]
     done = prepare("ucla", [tmp_path / "all_sqe"], tmp_path / "u.h5")
     kept = find(done.path).clips[0]
-    for ours, stored in zip(raw.scenes, kept.scenes, strict=True):
-        np.testing.assert_allclose(ours.xyz, stored.xyz, atol=1e-5)
+    for shown, stored in zip(raw.scenes, kept.scenes, strict=True):
+        np.testing.assert_allclose(shown.xyz, stored.xyz, atol=1e-5)
     assert raw.action == kept.action == "pick up with one hand"
 
 
-def test_a_person_who_is_absent_has_no_positions(tmp_path):
+def test_absent_persons_have_no_positions(tmp_path):
     names = "a01_s01_e00_v01"
     clip = stores.make_clip(names, 1, present=((True, False, True), (True, True, True)))
     stores.write_ucla(tmp_path / "u.h5", [clip])
@@ -65,7 +65,7 @@ def test_a_person_who_is_absent_has_no_positions(tmp_path):
         assert scene.present.tolist() == [[True, False, True], [True, True, True]]
 
 
-def test_without_names_some_are_taken_from_all_over(tmp_path):
+def test_without_names_evenly_spaced_clips_are_shown(tmp_path):
     clips = [stores.make_clip(f"a01_s01_e{n:02}_v01", n) for n in range(2 * DEFAULT_CLIPS)]
     stores.write_ucla(tmp_path / "u.h5", clips)
     found = find(tmp_path / "u.h5")
@@ -76,24 +76,24 @@ def test_without_names_some_are_taken_from_all_over(tmp_path):
     assert [clip.name for clip in find(tmp_path / "u.h5", ["a01_s01_e00"]).clips] == ["a01_s01_e00_v01"]
 
 
-def test_text_folder_and_zip_are_found_by_clip(tmp_path):
+def test_clips_in_an_archive_are_found_by_name(tmp_path):
     write_ntu(tmp_path / "all.zip", [PAIR, "S001C001P001R001A007"])
     assert find(tmp_path / "all.zip", [PAIR]).clips[0].prepared.persons == 2
     with pytest.raises(PspError, match="has no clip"):
         find(tmp_path / "all.zip", ["S001C001P001R001A008"])
 
 
-def test_a_file_of_no_known_kind_is_refused(tmp_path):
+def test_a_file_of_unknown_format_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no recording")
     with pytest.raises(PspError, match="expected a prepared dataset"):
         find(tmp_path / "notes.txt")
 
 
-def test_a_prediction_shows_its_recordings_with_their_guesses(tmp_path):
+def test_a_prediction_shows_its_recordings_with_predicted_classes(tmp_path):
     write_ntu(tmp_path / "all.zip", [PAIR])
-    guess = ClassProbability(class_name="hugging other person", label=54, probability=0.75)
+    top = ClassProbability(class_name="hugging other person", label=54, probability=0.75)
     source = f"{tmp_path / 'all.zip'}:{PAIR}.skeleton"
-    clip = PredictedClip(name=PAIR, source=source, frames=51, persons=2, top=(guess,))
+    clip = PredictedClip(name=PAIR, source=source, frames=51, persons=2, top=(top,))
     Prediction(
         model="run",
         weights="last",
@@ -115,26 +115,32 @@ def test_a_prediction_shows_recordings_of_one_name_from_different_folders(tmp_pa
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as packed:
         packed.write(tmp_path / "a" / f"{PAIR}.skeleton", "a/r.skeleton")
         packed.write(tmp_path / "b" / f"{SOLO}.skeleton", "b/r.skeleton")
-    guesses = [ClassProbability(class_name=name, label=0, probability=1) for name in "ab"]
-    sources = [f"{tmp_path / 'all.zip'}:{one.class_name}/r.skeleton" for one in guesses]
+    predicted = [ClassProbability(class_name=name, label=0, probability=1) for name in "ab"]
+    sources = [f"{tmp_path / 'all.zip'}:{one.class_name}/r.skeleton" for one in predicted]
     clips = tuple(
-        PredictedClip(name="r", source=source, frames=1, persons=1, top=(guess,))
-        for source, guess in zip(sources, guesses, strict=True)
+        PredictedClip(name="r", source=source, frames=1, persons=1, top=(top,))
+        for source, top in zip(sources, predicted, strict=True)
     )
-    who = {"model": "run", "weights": "last", "dataset": "ntu60", "topology": "ntu25", "classes": ("a", "b")}
-    Prediction(**who, clips=clips, tool_version="0").save(tmp_path / "p.json")
+    values = {
+        "model": "run",
+        "weights": "last",
+        "dataset": "ntu60",
+        "topology": "ntu25",
+        "classes": ("a", "b"),
+    }
+    Prediction(**values, clips=clips, tool_version="0").save(tmp_path / "p.json")
     found = find(tmp_path / "p.json", names)
     assert found.of == 2
     assert [clip.top[0][0] for clip in found.clips] == ["a", "b"]
     expected = [
         find(tmp_path / one / f"{name}.skeleton").clips[0] for one, name in (("a", PAIR), ("b", SOLO))
     ]
-    for ours, alone in zip(found.clips, expected, strict=True):
-        np.testing.assert_array_equal(ours.scenes[0].xyz, alone.scenes[0].xyz)
+    for shown, alone in zip(found.clips, expected, strict=True):
+        np.testing.assert_array_equal(shown.scenes[0].xyz, alone.scenes[0].xyz)
 
 
 def annotated(folder, label):
-    """A pickle with one recording of coco17, and its dataset of two classes."""
+    """Write a pickle with one coco17 recording; returns the description of its dataset of two classes."""
     joints = np.random.default_rng(0).uniform(100, 300, (1, 9, 17, 2)).astype(np.float32)
     score = np.ones(joints.shape[:3], np.float32)
     item = {"frame_dir": "a", "label": label, "total_frames": 9, "keypoint": joints, "keypoint_score": score}
@@ -144,7 +150,7 @@ def annotated(folder, label):
 
 
 @pytest.mark.parametrize(("label", "action"), [(1, "sit"), (7, "")])
-def test_a_label_that_is_no_class_has_no_action(tmp_path, label, action):
+def test_a_label_out_of_range_has_no_action_name(tmp_path, label, action):
     own = annotated(tmp_path, label)
     settings = PreparationSettings(align="none")
     assert find(tmp_path / "clips.pkl", settings=settings, dataset=own).clips[0].action == action
@@ -164,7 +170,7 @@ def test_recorded_positions_in_millimetres_are_shown_in_metres_with_their_roundi
         assert rounding(found.clips) > 0
 
 
-def test_a_recording_in_pixels_stays_in_pixels(tmp_path):
+def test_a_recording_in_pixels_is_shown_in_pixels(tmp_path):
     own = annotated(tmp_path, 0)
     (clip,) = find(tmp_path / "clips.pkl", settings=PreparationSettings(align="none"), dataset=own).clips
     assert clip.scenes[0].unit == "px"
@@ -179,7 +185,7 @@ def test_recordings_of_any_name_are_found(tmp_path):
 
 
 @pytest.mark.parametrize("frame_rate", [30, 120, 1000])
-def test_gif_plays_at_the_recordings_speed_in_images_that_browsers_do_not_slow_down(tmp_path, frame_rate):
+def test_gif_has_the_duration_of_the_recording_with_at_least_20_ms_per_image(tmp_path, frame_rate):
     write_ntu(tmp_path, [PAIR])
     clip = replace(find(tmp_path, [PAIR]).clips[0], frame_rate=frame_rate)
     durations = []
@@ -199,11 +205,11 @@ def test_a_skeleton_in_2d_is_drawn_as_in_the_image_without_a_floor(tmp_path):
     x, y, _ = drawer._project(drawer.points[0, 0]).T
     for pixels, positions in ((x, xyz[:, 0]), (y, xyz[:, 1])):
         np.testing.assert_allclose(pixels - pixels[0], drawer.scale * (positions - positions[0]), atol=1e-3)
-    drawer.points[:] = np.nan  # nothing but the floor would be drawn
+    drawer.points[:] = np.nan  # only a floor would still be drawn
     assert len(drawer.frame(0).getcolors()) == 1
 
 
-def test_a_sheet_has_a_row_per_clip(tmp_path):
+def test_a_contact_sheet_has_a_row_per_clip(tmp_path):
     write_ntu(tmp_path, [PAIR])
     clip = find(tmp_path, [PAIR]).clips[0]
     one, two = (Image.open(io.BytesIO(contact_sheet([clip] * n, 4, 60))) for n in (1, 2))
@@ -241,7 +247,7 @@ def test_a_joint_that_is_nan_has_no_position_in_the_recorded_scene(tmp_path):
     assert np.isfinite(normalized.xyz).all()
 
 
-def test_own_recordings_are_viewed_with_the_format_of_their_dataset(tmp_path, monkeypatch):
+def test_recordings_of_a_custom_dataset_are_read_in_its_format(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("walk_a.npy", np.random.default_rng(0).normal(size=(9, 20, 3)))
     Path("own.yaml").write_text(

@@ -1,4 +1,4 @@
-"""The page over many runs: groups with their label splits, differences, and provenance."""
+"""The page of a table of runs: groups with their label splits, differences, and provenance."""
 
 import re
 
@@ -37,7 +37,7 @@ def test_dots_are_at_their_values_on_the_axis():
     assert '<b style="left:0.00%;width:100.00%">' in shown
 
 
-def test_differences_have_a_line_at_zero_and_accuracies_none_beyond_100():
+def test_differences_have_a_line_at_zero_and_the_axis_of_accuracies_ends_at_100():
     assert "<u class=zero" in dots([Dots("a", [("label split 0", 0.02)], 0.02, None, "+2.0")], signed=True)
     shown = dots([Dots("a", [("label split 0", 1.0), ("label split 1", 0.9)], 0.95, 0.07, "95.0 ± 7.1")])
     assert max(map(float, re.findall(r"<em[^>]*>([\d.]+)</em>", shown))) == 100
@@ -66,7 +66,7 @@ def test_every_group_has_its_label_splits_mean_and_difference(tmp_path):
     # 25 and 50 points: mean 37.5, standard error 12.5.
     assert "+37.5 ± 12.5" in text
     assert all(f'title="label split {n}: {value} points"' in text for n, value in enumerate((25.0, 50.0)))
-    assert "without a duplicate" not in text  # no run has any
+    assert "without a duplicate" not in text  # no run has such clips
 
 
 def test_rows_have_a_heading_per_amount_of_labels_if_there_are_several(tmp_path):
@@ -79,7 +79,7 @@ def test_page_has_warnings_training_time_and_provenance(tmp_path):
     runs = {"a": scores(0.5, 0, commit="9" * 40), "b": scores(0.5, 1, precision="bfloat16", seconds=3590.0)}
     text = page_of(tmp_path, runs)
     assert "trained on different devices" in text
-    # 10 s and 3,590 s: 1,800 s a training, one hour in all.
+    # 10 s and 3,590 s: 1,800 s per training, one hour in total.
     assert "<td class=number>1800</td><td class=number>1.0</td>" in text
     assert "9" * 12 in text
     assert all(digit * 64 in text for digit in "cde")  # content, clips, evaluated clips
@@ -124,7 +124,7 @@ def test_names_from_scores_never_become_markup(tmp_path):
     assert "<img" not in text
 
 
-def test_scores_of_earlier_versions_give_no_empty_columns():
+def test_scores_of_earlier_versions_have_no_empty_columns():
     runs = collect_scores([OLD])
     text = table_page(build_table(runs, "supervised"), runs)
     assert "67.4 ± 5.2" in text

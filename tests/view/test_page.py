@@ -1,4 +1,4 @@
-"""Pages from templates: text from files is escaped, and the page needs nothing but itself."""
+"""Pages from templates: text from files is escaped, and the page is self-contained."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ def test_text_from_files_never_becomes_markup():
     assert text.count("</script>") == 2  # the data and the player
 
 
-def test_policy_admits_no_address_and_only_the_package_s_scripts():
+def test_policy_allows_no_url_and_only_the_scripts_of_the_package():
     text = viewer(scripts=["player.js"], data={})
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
     script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
@@ -57,7 +57,7 @@ def test_columns_of_numbers_are_aligned_to_the_right():
         in shown
     )
     assert "<td class=number></td><td>3</td>" in shown
-    # In a list of facts numbers and texts share one column.
+    # A list of key-value pairs has numbers and texts in one column.
     assert "number" not in macro("table", table((), [("seed", 3)]))
 
 
@@ -65,7 +65,7 @@ def test_a_fraction_that_is_missing_is_an_empty_cell():
     assert "<td></td>" in macro("heatmap", ["", "a", "b"], [("sit", [0.5, None])])
 
 
-def test_figures_follow_the_page_s_colours_and_carry_no_address():
+def test_figures_use_the_colours_of_the_page_and_contain_no_url():
     figures = [
         confusion_svg(np.array([[3, 1], [0, 2]]), ("sit", "stand")),
         *curves_svgs([{"step": n, "loss": 2.0, "ce": 1.0, "lr": 0.1, "validation": 0.5} for n in (1, 2)]),

@@ -1,4 +1,4 @@
-"""The timeline on a page: bars of the windows, colours of the classes, and bodies of a long recording."""
+"""The timeline on a page: bars of windows, colours of classes, and persons of a long recording."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_bars_of_overlapping_windows_meet_halfway_between_their_centres() -> Non
     assert bars(numbered, 23) == bars(overlapping, 23)
 
 
-def test_the_most_frequent_classes_have_the_colours_of_series() -> None:
+def test_the_most_frequent_classes_have_the_first_colours() -> None:
     colours = class_colours([[window(0, 1, "a"), window(2, 3, "b", "c")], [window(0, 1, "b"), window(2, 3)]])
     assert colours == {"b": "var(--person0)", "a": "var(--person1)"}
     many = class_colours([[window(0, 1, f"class {n}") for n in range(18)]])
@@ -109,7 +109,7 @@ def test_page_has_the_timeline_of_the_recording(tmp_path: Path, from_file: bool)
     assert found.model == "runs/one"
 
 
-def test_page_finds_a_flat_recording_whose_clip_name_is_made_of_its_folders(tmp_path: Path) -> None:
+def test_page_finds_a_2d_recording_whose_clip_name_includes_its_folder(tmp_path: Path) -> None:
     (tmp_path / "walk").mkdir()
     joints = np.random.default_rng(0).uniform(100, 300, (20, 17, 2)).astype(np.float32)
     np.save(tmp_path / "walk" / "long.npy", joints)
@@ -156,7 +156,7 @@ def test_a_class_name_on_the_timeline_never_becomes_markup(tmp_path: Path) -> No
     assert data_of(page)["timeline"]["classes"] == [[HOSTILE, "var(--person0)"]]  # type: ignore[index]
 
 
-def test_bodies_that_share_no_frame_are_one_person_of_a_long_recording() -> None:
+def test_tracks_without_common_frames_are_joined_to_one_person() -> None:
     spans = {1: range(5), 2: range(3, 8), 3: range(6, 9), 4: range(8, 10)}
     tracks = [
         Track(

@@ -101,16 +101,16 @@ def _find(name: str) -> DatasetDescription | SkeletonDescription:
 
 def as_yaml(values: dict[str, Any]) -> str:
     """Values as YAML: one line for each list of plain values, if it fits."""
-    import yaml
+    from psptool.schemas.plain_yaml import dump_yaml
 
     if isinstance(classes := values.get("classes"), dict):
         values = {
             **values,
-            "classes": {int(key) if str(key).isdigit() else key: classes[key] for key in classes},
+            "classes": {int(key) if str(key).isdecimal() else key: classes[key] for key in classes},
         }
     # A mapping of plain values alone would be on one line, in braces.
     flow = None if any(isinstance(value, (dict, list)) for value in values.values()) else False
-    return yaml.safe_dump(values, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=_WIDTH)
+    return dump_yaml(values, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=_WIDTH)
 
 
 def _guess(source: Path, out: Path | None, as_json: bool) -> None:

@@ -52,11 +52,11 @@ def embed(
     model = models.open_model(folder, which, computing_on)
     split_path = split or recorded_path(folder, model.config.latest.split_path, "split")
     label_split = Split.load(split_path)
-    if neighbours is not None:
-        probing.check_neighbours(neighbours, len(label_split.labelled))
     with open_store(data or recorded_path(folder, model.config.latest.data_path, "data")) as store:
         check_dataset(folder, model.config, store)
         check_split(folder, model.config, split_path, label_split)
+        if neighbours is not None:
+            probing.check_neighbours(neighbours, len(label_split.labelled))
         verify(store)
         note(f"computing features of {counted(len(store.names), 'clip')}")
         found = features.embed(model, store, label_split)

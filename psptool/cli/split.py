@@ -55,6 +55,7 @@ def split(
     if check is not None:
         others: list[tuple[str, object]] = [("--ratio", ratio), ("--count", count), ("--protocol", protocol)]
         others += [("--test-view", test_view), ("--validation", validation), ("--out", out)]
+        others += [("--family", None if family == "per-class" else family), ("--seed", seed or None)]
         if given := [option for option, value in others if value is not None]:
             raise PspError("--check", f"{' and '.join(given)} too", fix="Leave out one or the other.")
         _check(check, data, as_json)

@@ -309,7 +309,7 @@ def _field_problems(given: DatasetDescription) -> Iterator[Problem]:
     if given.clips.pattern is None and given.clips.table is None and given.format.reader != "pyskl":
         yield Problem("clips", "neither pattern nor table", "one of them", "Add for example pattern.")
     if given.clips.table is not None and given.format.reader == "pyskl":
-        fix = "Remove it, and use clips.pattern if names have other numbers."
+        fix = "Remove it. clips.pattern reads subject, camera and other numbers from the names."
         yield Problem("clips.table", "a table", "none: the files have names and labels", fix)
     if given.file_joints is not None and given.format.reader == "poses":
         fix = "Remove it, and use format.joint_names where names differ."

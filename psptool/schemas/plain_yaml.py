@@ -87,17 +87,18 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """A mapping with scalar keys and without repeated ones, of which YAML would take the last."""
-        seen = set()
+        seen = set[Any]()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"found a {key.id} as a key, expected a word or number", key.start_mark
                 )
-            if key.value in seen:
+            value = self.construct_object(key)
+            if value in seen or key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"found the key {key.value!r:.60} twice", key.start_mark
                 )
-            seen.add(key.value)
+            seen |= {value, key.value}  # 1 and 01 are one key, and so are 1 and "1"
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: Any) -> Any:
@@ -122,9 +123,24 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that either version of YAML reads as another type, such as 1e3 and 08."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: resolvers + _Loader.yaml_implicit_resolvers.get(first, [])
+        for first, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+
 def load_yaml(text: str) -> Any:
     """The value of YAML text; errors as in `NOT_PLAIN`."""
     return yaml.load(text, _Loader)
+
+
+def dump_yaml(values: Any, **options: Any) -> str:
+    """YAML text that `load_yaml` reads as ``values``; ``options`` are those of `yaml.dump`."""
+    text: str = yaml.dump(values, Dumper=_Dumper, **options)
+    return text
 
 
 def yaml_problem(error: BaseException) -> str:

@@ -100,6 +100,7 @@ def test_split_of_another_dataset(psptool, ucla_raw, ntu_raw):
             ("split", "--check", "s.json", "--ratio", 0.5, "--out", "t.json"),
             "--check: found --ratio and --out",
         ),
+        (("split", "--check", "s.json", "--seed", 1), "--check: found --seed too"),
         (("schemas", "--check", "--show", "run"), "--check: found --show too"),
         (("view", "data/ucla.h5", "--data", "mine.yaml"), "--data: found data/ucla.h5, which is a dataset"),
     ],

@@ -27,7 +27,7 @@ from psptool.schemas.builtin import (
 from psptool.schemas.clip_names import NameParser
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.formats import PosesOptions
-from psptool.schemas.plain_yaml import read_packaged, read_yaml
+from psptool.schemas.plain_yaml import dump_yaml, load_yaml, read_packaged, read_yaml
 from psptool.skeletons.keys import ClipKey
 
 PACKAGED = Path(psptool.skeletons.__file__).parent
@@ -83,6 +83,36 @@ def test_numbers_in_yaml_are_decimal_also_with_leading_zeros(tmp_path: Path) -> 
     path = tmp_path / "own.yaml"
     path.write_text("train: [001, 008, 010, -3, +4]\ntimes: [1:30, 1_000, 0x10]\n010: clap\n")
     assert read_yaml(path) == {"train": [1, 8, 10, -3, 4], "times": ["1:30", "1_000", "0x10"], 10: "clap"}
+
+
+@pytest.mark.parametrize("keys", ["1: walk, 01: run", "10: walk, 010: run", "1: walk, '1': run"])
+def test_one_number_as_two_keys_in_yaml_is_refused(tmp_path: Path, keys: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"classes: {{{keys}}}\n")
+    with pytest.raises(PspError, match=r"found the key '0?10?' twice"):
+        read_yaml(path)
+
+
+def test_texts_that_look_like_numbers_are_texts_again_in_yaml_that_was_written() -> None:
+    values = [
+        "08",
+        "+08",
+        "010",
+        "1e3",
+        "1e-3",
+        ".5",
+        "1_000",
+        "0x10",
+        "1:30",
+        "off",
+        "true",
+        8,
+        1e-5,
+        1e16,
+        True,
+    ]
+    again = load_yaml(dump_yaml(values))
+    assert (again, list(map(type, again))) == (values, list(map(type, values)))
 
 
 def test_a_group_has_its_datasets_from_few_classes_to_many() -> None:

@@ -125,7 +125,10 @@ def require_same_clips(store: Store, path: Path, split: Split) -> None:
         for name in getattr(split, part):
             if store.table.label[store.index(name)] == NO_LABEL:
                 raise PspError(
-                    f"{path}: {part}", f"{name}, a clip without a label", "labelled clips", "Remove it."
+                    f"{path}: {part}",
+                    f"{name}, a clip without a label",
+                    "labelled clips",
+                    "Remove it from this part, or create a split with psptool split.",
                 )
 
 

@@ -35,7 +35,7 @@ def batcher(path: Path, clips: list[PreparedClip], absent_persons: str = "skip")
 
 
 def make_streams(folder: Path, absent_persons: str) -> tuple[Batch, Batch]:
-    """Batches of two clips: without and with a second person in the first clip who is absent from all sampled frames."""
+    """Two batches, without and with a second person in the first clip who is absent from all sampled frames."""
     other = make_clip("a02_s01_e00_v01", 2, [ALL, ALL])
     alone = [make_clip("a01_s01_e00_v01", 1, [ALL]), other]
     beside = [make_clip("a01_s01_e00_v01", 1, [ALL, NOT_SAMPLED]), other]

@@ -80,7 +80,7 @@ def test_two_processes_have_the_losses_of_one_process_on_the_same_global_batch(
         json.loads(out.with_name(f"losses-{which}.json").read_text()) for which in ("0of1", "0of2", "1of2")
     )
     assert len(one["losses"]) == STEPS
-    assert any(here != there for here, there in zip(first["persons"], second["persons"], strict=True))
+    assert any(a != b for a, b in zip(first["persons"], second["persons"], strict=True))
     for rank in (first, second):
         worst = max(
             abs(value - expected[name]) / abs(expected[name])
@@ -113,7 +113,7 @@ def test_if_one_process_fails_all_processes_stop_with_one_message(
     errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, ran.stderr
     assert message in errors[0]
-    assert "in psptool/" not in ran.stderr  # only torchrun's own traceback is printed
+    assert "in psptool/" not in ran.stderr  # torchrun may print its own traceback
     assert {path.name for path in (tmp_path / "run").iterdir()} > {"config.json", "log.jsonl", "resume.pt"}
 
 
@@ -161,7 +161,7 @@ def test_without_torchrun_there_is_a_single_process() -> None:
 
 
 def bare_loop(ranks: object) -> Loop:
-    """A loop without model and data, to test its methods alone."""
+    """A loop without model and data, to test single methods."""
     config = change(model=RECIPE.model.model_copy(update={"dropout": 0.2}))
     return Loop(None, None, None, config, 0, torch.float32, ranks)  # type: ignore[arg-type]
 
@@ -202,10 +202,8 @@ def test_every_kind_of_batch_norm_over_two_processes_equals_one_process(tmp_path
                 torch.testing.assert_close(
                     part[case][name], expected, msg=lambda text, at=(case, name): f"{at}: {text}"
                 )
-            for name in reference.keys() - {
-                "out",
-                "gradient",
-            }:  # parameters' gradients, statistics, evaluation
+            # Gradients of the parameters, running statistics and outputs in evaluation.
+            for name in reference.keys() - {"out", "gradient"}:
                 torch.testing.assert_close(
                     part[case][name], reference[name], msg=lambda text, at=(case, name): f"{at}: {text}"
                 )

@@ -1,4 +1,4 @@
-"""The store as a torch dataset."""
+"""The store as a PyTorch dataset."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ def path(tmp_path):
     return tmp_path / "u.h5"
 
 
-def test_chosen_clips_come_in_the_order_asked_for(path):
+def test_selected_clips_are_in_the_requested_order(path):
     dataset = ClipDataset(path, [NAMES[2], NAMES[0]])
-    assert [int(dataset[place].label) for place in range(len(dataset))] == [9, 0]
-    assert [int(dataset[place].position) for place in range(len(dataset))] == [2, 0]
+    assert [int(dataset[index].label) for index in range(len(dataset))] == [9, 0]
+    assert [int(dataset[index].position) for index in range(len(dataset))] == [2, 0]
     np.testing.assert_array_equal(dataset[0].joint, make_clip(NAMES[2], 2).joint)
 
 
-def test_worker_processes_read_what_this_one_reads(path):
+def test_worker_processes_read_the_same_data_as_the_main_process(path):
     dataset = ClipDataset(path)
-    here = [dataset[place].joint for place in range(3)]  # opens the file before the workers are forked
+    expected = [dataset[index].joint for index in range(3)]  # opens the file before the workers are forked
     loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2)
-    for mine, theirs in zip(here, loader, strict=True):
-        assert torch.equal(mine, theirs.joint)
+    for joint, clip in zip(expected, loader, strict=True):
+        assert torch.equal(joint, clip.joint)
 
 
-def test_it_can_be_pickled_when_opened(path):
+def test_it_can_be_pickled_while_open(path):
     dataset = ClipDataset(path)
     first = dataset[0]
     assert torch.equal(pickle.loads(pickle.dumps(dataset))[0].joint, first.joint)
 
 
-def test_an_unknown_name_is_refused_at_once(path):
+def test_an_unknown_name_is_an_error_on_creation(path):
     with pytest.raises(PspError, match="no clip"):
         ClipDataset(path, ["a01_s01_e00_v09"])
 
 
 def two_sizes(tmp_path):
-    """A clip of 2 persons and 6 frames, nobody in the first; and one of 1 person and 9 frames."""
+    """Write a clip with 2 persons and 6 frames (frame 0 is empty), and a clip with 1 person and 9 frames."""
     both = make_clip(
         NAMES[0], 0, [(False, True, True, True, True, True), (False, False, True, True, False, False)]
     )
@@ -59,7 +59,7 @@ def two_sizes(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_clips_of_equal_frames_and_persons_are_batched_by_default(tmp_path, method):
+def test_clips_with_fixed_numbers_of_frames_and_persons_are_batched_by_the_default_collate(tmp_path, method):
     dataset = ClipDataset(two_sizes(tmp_path), frames=4, persons=2)
     (batch,) = torch.utils.data.DataLoader(
         dataset, batch_size=2, num_workers=1, multiprocessing_context=method
@@ -71,24 +71,24 @@ def test_clips_of_equal_frames_and_persons_are_batched_by_default(tmp_path, meth
     assert not batch.joint[1, 1].any()
 
 
-def test_frames_are_those_of_a_test_batch(tmp_path):
+def test_sampled_frames_are_those_of_a_test_batch(tmp_path):
     path = two_sizes(tmp_path)
     clip = ClipDataset(path, frames=4, persons=1)[0]
     with open_store(path) as store:
         stored = store[0]
-    seen = 1 + uniform_frames(torch.tensor([5]), 4)[0].numpy()  # of the frames 1 to 5
-    np.testing.assert_array_equal(clip.joint, stored.joint[:1, seen])
-    np.testing.assert_array_equal(clip.motion, stored.motion[:1, seen])
+    frames = 1 + uniform_frames(torch.tensor([5]), 4)[0].numpy()  # among frames 1 to 5
+    np.testing.assert_array_equal(clip.joint, stored.joint[:1, frames])
+    np.testing.assert_array_equal(clip.motion, stored.motion[:1, frames])
 
 
 @pytest.mark.parametrize("given", [{"frames": 0}, {"frames": "50"}, {"persons": -1}])
-def test_a_number_below_one_is_refused(path, given):
+def test_a_number_that_is_not_a_positive_integer_is_an_error(path, given):
     with pytest.raises(PspError, match="at least 1"):
         ClipDataset(path, **given)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_an_open_dataset_works_in_a_loader(path, method, monkeypatch):
+def test_an_open_dataset_works_in_a_data_loader(path, method, monkeypatch):
     monkeypatch.chdir(path.parent)
     with open_store(path.name) as store:
         loader = torch.utils.data.DataLoader(
@@ -96,8 +96,8 @@ def test_an_open_dataset_works_in_a_loader(path, method, monkeypatch):
         )
         found = list(loader)
         assert [clip.name for clip in found] == list(store.names)
-        for mine, theirs in zip(store, found, strict=True):
-            np.testing.assert_array_equal(mine.joint, theirs.joint)
+        for expected, clip in zip(store, found, strict=True):
+            np.testing.assert_array_equal(expected.joint, clip.joint)
 
 
 def test_an_open_dataset_is_read_by_index_and_name(path):
@@ -115,10 +115,10 @@ def test_clips_compare_without_an_error(path):
     with open_store(path) as store:
         clip = store[0]
         assert clip == clip
-        assert clip != store[0]  # another read of it
+        assert clip != store[0]  # the same clip, read again
 
 
-def test_a_pickled_dataset_is_not_opened_from_a_replaced_file(path):
+def test_unpickling_a_dataset_whose_file_was_replaced_is_an_error(path):
     with open_store(path) as store:
         pickled = pickle.dumps(store)
     path.unlink()
@@ -129,7 +129,7 @@ def test_a_pickled_dataset_is_not_opened_from_a_replaced_file(path):
         pickle.dumps(store)
 
 
-def test_a_torch_dataset_does_not_read_other_clips_from_a_replaced_file(path):
+def test_reading_a_torch_dataset_whose_file_was_replaced_is_an_error(path):
     dataset = ClipDataset(path, NAMES[:1])
     path.unlink()
     write_ucla(path, [make_clip(name, 7) for name in NAMES])
@@ -137,7 +137,7 @@ def test_a_torch_dataset_does_not_read_other_clips_from_a_replaced_file(path):
         dataset[0]
 
 
-def test_a_torch_dataset_of_a_relative_path_is_read_in_another_working_directory(path, monkeypatch, tmp_path):
+def test_a_torch_dataset_with_a_relative_path_works_in_another_working_directory(path, monkeypatch, tmp_path):
     monkeypatch.chdir(path.parent)
     dataset = ClipDataset(path.name)
     (tmp_path / "elsewhere").mkdir()

@@ -1,4 +1,4 @@
-"""Batches gathered from a dataset on the device, against the store's own arrays."""
+"""Batches gathered on the device, compared with the arrays of the store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..stores import make_clip, write_ucla
 ALL = (True,) * 6
 HALF = (True, True, False, False, True, True)
 LATE = (False, False, True, True, True, False)
-# By clip, who is present in which frame. In the last but one, frames 0 and 5 are empty.
+# Presence per clip, person and frame. In a06, frames 0 and 5 are empty.
 PRESENT = {
     "a01_s01_e00_v01": [ALL],
     "a02_s01_e00_v01": [ALL, HALF],
@@ -35,8 +35,8 @@ PRESENT = {
     "a06_s01_e00_v01": [LATE, (False, True, False, False, False, False)],
     "a08_s01_e00_v01": [(True,) * 40],
 }
-EVEN = SamplingSettings(frames=6)
-CHANGES = AugmentSettings(
+SIX = SamplingSettings(frames=6)
+AUGMENT = AugmentSettings(
     yaw=30, pitch_roll=15, shear=0.2, scale=0.2, jitter=0.1, mask_joints=0.2, mirror=0.5
 )
 
@@ -44,7 +44,7 @@ CHANGES = AugmentSettings(
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     write_ucla(
-        tmp_path / "u.h5", [make_clip(name, n, shown) for n, (name, shown) in enumerate(PRESENT.items())]
+        tmp_path / "u.h5", [make_clip(name, n, present) for n, (name, present) in enumerate(PRESENT.items())]
     )
     with open_store(tmp_path / "u.h5") as opened:
         yield opened
@@ -59,17 +59,17 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def everything(clips: RaggedClips) -> Tensor:
+def all_indices(clips: RaggedClips) -> Tensor:
     return torch.arange(len(clips.label))
 
 
-def test_labels_are_the_tables_in_its_order(store: Store, clips: RaggedClips) -> None:
+def test_labels_are_those_of_the_table_in_the_same_order(store: Store, clips: RaggedClips) -> None:
     assert clips.label.tolist() == store.table.label.tolist() == [0, 1, 4, 5, 6]
 
 
-def test_test_batch_is_the_stores_frames_of_every_visible_person(store: Store, clips: RaggedClips) -> None:
+def test_a_test_batch_has_the_stored_frames_of_every_visible_person(store: Store, clips: RaggedClips) -> None:
     chosen = torch.tensor([4, 0, 3, 1, 2])
-    streams = Batcher(clips, EVEN).test(chosen)
+    streams = Batcher(clips, SIX).test(chosen)
     for stream, name in ((streams["joint"], "joint"), (streams["motion"], "motion")):
         expected = []
         for index in chosen.tolist():
@@ -80,13 +80,13 @@ def test_test_batch_is_the_stores_frames_of_every_visible_person(store: Store, c
         np.testing.assert_array_equal(stream.x.permute(0, 2, 3, 1).numpy(), np.stack(expected))
 
 
-def test_average_weighs_a_clips_persons_alike_and_no_others(clips: RaggedClips) -> None:
-    average = Batcher(clips, EVEN).test(torch.tensor([0, 1, 2]))["joint"].average
+def test_average_weights_the_persons_of_a_clip_equally_and_no_others(clips: RaggedClips) -> None:
+    average = Batcher(clips, SIX).test(torch.tensor([0, 1, 2]))["joint"].average
     assert average.tolist() == [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
 
 
-def test_a_person_absent_from_all_frames_drawn_is_left_out(clips: RaggedClips) -> None:
-    # Of four visible frames, two are drawn: the first, 1, holds the second person, the second, 3, the first.
+def test_a_person_absent_from_all_sampled_frames_is_not_in_the_batch(clips: RaggedClips) -> None:
+    # Two of four visible frames are sampled: frame 1 contains the second person, frame 3 the first.
     both = Batcher(clips, SamplingSettings(frames=2)).test(torch.tensor([3]))["joint"]
     assert both.average.tolist() == [[0.5, 0.5]]
     one = Batcher(clips, SamplingSettings(frames=1)).test(torch.tensor([3]))["joint"]
@@ -94,17 +94,19 @@ def test_a_person_absent_from_all_frames_drawn_is_left_out(clips: RaggedClips) -
     assert len(one.x) == 1
 
 
-def test_zeros_pads_every_clip_to_two_persons(store: Store, clips: RaggedClips) -> None:
-    skipped = Batcher(clips, EVEN).test(everything(clips))["joint"]
-    padded = Batcher(clips, EVEN, absent_persons="zeros").test(everything(clips))["joint"]
+def test_with_zeros_every_clip_is_padded_to_two_persons(store: Store, clips: RaggedClips) -> None:
+    skipped = Batcher(clips, SIX).test(all_indices(clips))["joint"]
+    padded = Batcher(clips, SIX, absent_persons="zeros").test(all_indices(clips))["joint"]
     assert padded.x.shape[0] == 2 * len(PRESENT)
     assert torch.equal(padded.average, torch.eye(len(PRESENT)).repeat_interleave(2, dim=1) / 2)
-    slots = [2 * clip + person for clip, shown in enumerate(PRESENT.values()) for person in range(len(shown))]
+    slots = [
+        2 * clip + person for clip, persons in enumerate(PRESENT.values()) for person in range(len(persons))
+    ]
     assert torch.equal(padded.x[slots], skipped.x)
     assert not padded.x[sorted(set(range(10)) - set(slots))].any()
 
 
-def test_zeros_refuses_a_third_person_in_the_loaded_clips(tmp_path: Path) -> None:
+def test_with_zeros_a_third_person_in_the_loaded_clips_is_an_error(tmp_path: Path) -> None:
     names = ("a01_s01_e00_v01", "a02_s01_e00_v01")
     write_ucla(
         tmp_path / "u.h5",
@@ -128,23 +130,25 @@ def test_zeros_refuses_a_third_person_in_the_loaded_clips(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("mode", ["skip", "zeros"])
 def test_every_row_of_average_sums_to_one(clips: RaggedClips, mode: str) -> None:
-    batcher = Batcher(clips, SamplingSettings(frames=2, draw="crop"), CHANGES, mode)
+    batcher = Batcher(clips, SamplingSettings(frames=2, draw="crop"), AUGMENT, mode)
     for seed in range(20):
-        streams = batcher.train(everything(clips), seeded(seed))
+        streams = batcher.train(all_indices(clips), seeded(seed))
         for stream in streams.values():
             torch.testing.assert_close(stream.average.sum(1), torch.ones(len(PRESENT)))
             assert stream.average.shape[1] == len(stream.x)
 
 
 @pytest.mark.parametrize("draw", ["released", "crop"])
-def test_a_frame_in_which_nobody_is_present_is_never_drawn(clips: RaggedClips, draw: str) -> None:
+def test_a_frame_without_persons_is_never_sampled(clips: RaggedClips, draw: str) -> None:
     batcher = Batcher(clips, SamplingSettings(frames=5, draw=draw), absent_persons="zeros")  # type: ignore[arg-type]
     for seed in range(50):
         x = batcher.train(torch.tensor([3]), seeded(seed))["joint"].x
-        assert bool((x != 0).any(3).any(1).any(0).all())  # in each frame, somebody
+        assert bool((x != 0).any(3).any(1).any(0).all())  # someone is present in each frame
 
 
-def test_train_frames_of_a_clip_are_its_own_frames_in_order(store: Store, clips: RaggedClips) -> None:
+def test_training_frames_of_a_clip_are_distinct_stored_frames_in_order(
+    store: Store, clips: RaggedClips
+) -> None:
     x = Batcher(clips, SamplingSettings(frames=8)).train(torch.tensor([4]), seeded())["joint"].x[0]
     stored = store.clip(4).joint[0]
     numbers = [int(np.flatnonzero((stored == frame).all((1, 2)))[0]) for frame in x.permute(1, 2, 0).numpy()]
@@ -152,9 +156,9 @@ def test_train_frames_of_a_clip_are_its_own_frames_in_order(store: Store, clips:
     assert numbers != [i * 40 // 8 for i in range(8)]
 
 
-def test_absent_frames_of_a_person_stay_zero_under_every_augmentation(clips: RaggedClips) -> None:
-    # The second clip's frames are drawn as they are, and its second person is absent from two of six.
-    x = Batcher(clips, EVEN, CHANGES).train(torch.tensor([1]), seeded())["joint"].x
+def test_absent_frames_of_a_person_remain_zero_with_every_augmentation(clips: RaggedClips) -> None:
+    # All six frames of the second clip are sampled in order; its second person is absent from two of them.
+    x = Batcher(clips, SIX, AUGMENT).train(torch.tensor([1]), seeded())["joint"].x
     assert (x[1] != 0).any(2).any(0).tolist() == list(HALF)
     assert (x[0] != 0).any(2).any(0).all()
 
@@ -164,45 +168,47 @@ def same(first: Batch, second: Batch) -> bool:
     return all(torch.equal(a.x, b.x) and torch.equal(a.average, b.average) for a, b in pairs)
 
 
-def test_the_same_state_gives_the_same_batch_and_another_one_does_not(clips: RaggedClips) -> None:
-    batcher = Batcher(clips, SamplingSettings(frames=4, draw="crop"), CHANGES)
-    first, again, other = (batcher.train(everything(clips), seeded(seed)) for seed in (3, 3, 4))
+def test_a_training_batch_depends_only_on_the_generator_state(clips: RaggedClips) -> None:
+    batcher = Batcher(clips, SamplingSettings(frames=4, draw="crop"), AUGMENT)
+    first, again, other = (batcher.train(all_indices(clips), seeded(seed)) for seed in (3, 3, 4))
     assert same(first, again)
     assert not same(first, other)
 
 
-def test_without_draw_and_change_a_training_batch_is_the_test_batch(clips: RaggedClips) -> None:
-    # Six frames of clips with six visible frames, or one: the released draw takes them as they are.
-    batcher, chosen = Batcher(clips, EVEN), torch.tensor([0, 1, 2])
+def test_without_random_sampling_and_augmentation_a_training_batch_is_the_test_batch(
+    clips: RaggedClips,
+) -> None:
+    # Six frames of clips with six visible frames or one: released sampling is not random.
+    batcher, chosen = Batcher(clips, SIX), torch.tensor([0, 1, 2])
     assert same(batcher.train(chosen, seeded()), batcher.test(chosen))
 
 
-def test_noise_is_for_positions_alone(clips: RaggedClips) -> None:
-    noisy = Batcher(clips, EVEN, AugmentSettings(jitter=0.1)).train(everything(clips), seeded())
-    still = Batcher(clips, EVEN).train(everything(clips), seeded())
-    assert not torch.equal(noisy["joint"].x, still["joint"].x)
-    assert torch.equal(noisy["motion"].x, still["motion"].x)
+def test_noise_is_added_to_positions_only(clips: RaggedClips) -> None:
+    noisy = Batcher(clips, SIX, AugmentSettings(jitter=0.1)).train(all_indices(clips), seeded())
+    clean = Batcher(clips, SIX).train(all_indices(clips), seeded())
+    assert not torch.equal(noisy["joint"].x, clean["joint"].x)
+    assert torch.equal(noisy["motion"].x, clean["motion"].x)
 
 
-WIDE = SamplingSettings(frames=40, shared=True)
+SHARED = SamplingSettings(frames=40, shared=True)
 
 
-def test_a_shared_draw_turns_and_scales_motion_as_it_does_positions(clips: RaggedClips) -> None:
-    # 40 frames of a clip of 40: motion is the difference of positions, whatever linear change both had.
+def test_shared_augmentation_transforms_motion_in_the_same_way_as_positions(clips: RaggedClips) -> None:
+    # All 40 frames of the clip: motion is the difference of positions after any linear map of both.
     changes = AugmentSettings(
         yaw=30, pitch_roll=15, shear=0.2, scale=0.2, mirror=1, mask_joints=0.2, shared=True
     )
-    streams = Batcher(clips, WIDE, changes).train(torch.tensor([4]), seeded())
+    streams = Batcher(clips, SHARED, changes).train(torch.tensor([4]), seeded())
     joint, motion = streams["joint"].x[0], streams["motion"].x[0]
     torch.testing.assert_close(motion[:, :-1], joint[:, 1:] - joint[:, :-1], atol=1e-5, rtol=0)
     assert motion.any()
-    own = Batcher(clips, WIDE, changes.model_copy(update={"shared": False})).train(
+    separate = Batcher(clips, SHARED, changes.model_copy(update={"shared": False})).train(
         torch.tensor([4]), seeded()
     )
-    assert not torch.allclose(own["motion"].x, streams["motion"].x, atol=1e-2)
+    assert not torch.allclose(separate["motion"].x, streams["motion"].x, atol=1e-2)
 
 
-def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
+def test_frames_of_joint_and_motion_are_shared_or_sampled_separately_as_configured(
     store: Store, clips: RaggedClips
 ) -> None:
     stored = store.clip(4)
@@ -219,16 +225,16 @@ def test_frames_of_joint_and_motion_are_shared_or_drawn_apart_as_asked(
             for stream, rows in pairs
         ]
 
-    together, apart = numbers(True), numbers(False)
-    assert together[0] == together[1] == apart[0]
-    assert apart[0] != apart[1]
+    shared, separate = numbers(True), numbers(False)
+    assert shared[0] == shared[1] == separate[0]
+    assert separate[0] != separate[1]
 
 
-def test_half_precision_storage_halves_the_memory_and_gives_float32_batches(store: Store) -> None:
+def test_half_precision_storage_needs_half_the_memory_and_batches_are_float32(store: Store) -> None:
     half = RaggedClips.from_store(store, UCLA20, torch.device("cpu"), torch.float16)
     full = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
     assert 2 * half.joint.nbytes == full.joint.nbytes
-    found, expected = (Batcher(clips, EVEN).test(everything(clips))["joint"].x for clips in (half, full))
+    found, expected = (Batcher(clips, SIX).test(all_indices(clips))["joint"].x for clips in (half, full))
     assert found.dtype == torch.float32
     assert torch.equal(found, expected.half().float())
 
@@ -237,13 +243,15 @@ def test_half_precision_storage_halves_the_memory_and_gives_float32_batches(stor
 def test_batches_gathered_on_the_host_are_the_same(
     clips: RaggedClips, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    batcher = Batcher(clips, SamplingSettings(frames=2, draw="crop"), CHANGES, mode)
-    expected = batcher.train(everything(clips), seeded())
+    batcher = Batcher(clips, SamplingSettings(frames=2, draw="crop"), AUGMENT, mode)
+    expected = batcher.train(all_indices(clips), seeded())
     monkeypatch.setattr(RaggedClips, "place", "host")
-    assert same(batcher.train(everything(clips), seeded()), expected)
+    assert same(batcher.train(all_indices(clips), seeded()), expected)
 
 
-def test_clips_lie_on_the_device_where_they_leave_the_step_its_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_are_stored_on_the_device_if_they_need_at_most_half_of_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 5000))
     assert _fits(500, torch.device("cuda"))
     assert not _fits(501, torch.device("cuda"))
@@ -251,22 +259,22 @@ def test_clips_lie_on_the_device_where_they_leave_the_step_its_half(monkeypatch:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 6])
-def test_drawn_motion_is_the_frame_after_minus_the_one_before_where_both_are_there(frames: int) -> None:
+def test_central_difference_is_the_next_minus_the_previous_frame_if_both_are_present(frames: int) -> None:
     x, present = (
         torch.randn(4, frames, 3, 3, generator=seeded()),
         torch.rand(4, frames, generator=seeded(1)) < 0.7,
     )
-    found, known = central_difference(x, present)
+    found, defined = central_difference(x, present)
     for person in range(4):
         for frame in range(frames):
             inner = 0 < frame < frames - 1
             both = inner and bool(present[person, frame - 1] and present[person, frame + 1])
             expected = x[person, frame + 1] - x[person, frame - 1] if both else torch.zeros(3, 3)
             assert torch.equal(found[person, frame], expected)
-            assert known[person, frame] == both
+            assert defined[person, frame] == both
 
 
-def test_from_the_center_only_the_center_keeps_its_way() -> None:
+def test_root_relative_positions_are_relative_to_the_root_which_is_unchanged() -> None:
     x = torch.randn(2, 4, 5, 3, generator=seeded())
     found = root_relative(x, 1)
     assert torch.equal(found[:, :, 1], x[:, :, 1])
@@ -274,27 +282,27 @@ def test_from_the_center_only_the_center_keeps_its_way() -> None:
         assert torch.equal(found[:, :, joint], x[:, :, joint] - x[:, :, 1])
 
 
-def test_streams_are_made_of_the_test_frames_positions(clips: RaggedClips) -> None:
-    settings, chosen = StreamSettings(motion="drawn", origin="frame"), everything(clips)
-    plain, found = Batcher(clips, EVEN).test(chosen), Batcher(clips, EVEN, streams=settings).test(chosen)
+def test_motion_and_root_relative_streams_are_computed_from_the_sampled_positions(clips: RaggedClips) -> None:
+    settings, chosen = StreamSettings(motion="drawn", origin="frame"), all_indices(clips)
+    plain, found = Batcher(clips, SIX).test(chosen), Batcher(clips, SIX, streams=settings).test(chosen)
     positions = plain["joint"].x.permute(0, 2, 3, 1)
     assert torch.equal(found["joint"].x.permute(0, 2, 3, 1), root_relative(positions, UCLA20.center))
     first = positions[0, 2] - positions[0, 0]
-    moved = first - first[UCLA20.center]
-    moved[UCLA20.center] = first[UCLA20.center]
-    torch.testing.assert_close(found["motion"].x.permute(0, 2, 3, 1)[0, 1], moved)
+    expected = first - first[UCLA20.center]
+    expected[UCLA20.center] = first[UCLA20.center]
+    torch.testing.assert_close(found["motion"].x.permute(0, 2, 3, 1)[0, 1], expected)
     assert not found["motion"].x[:, :, [0, -1]].any()
 
 
-def test_a_joint_that_is_masked_is_zero_in_drawn_motion_too(clips: RaggedClips) -> None:
+def test_a_masked_joint_is_zero_in_drawn_motion(clips: RaggedClips) -> None:
     changes = AugmentSettings(mask_joints=0.5)
     streams = StreamSettings(motion="drawn", origin="frame")
-    x = Batcher(clips, EVEN, changes, streams=streams).train(torch.tensor([0] * 40), seeded())["motion"].x
-    still = (x == 0).all(2).all(1)  # (P, V)
-    assert 0.3 < still.float().mean() < 0.7
+    x = Batcher(clips, SIX, changes, streams=streams).train(torch.tensor([0] * 40), seeded())["motion"].x
+    masked = (x == 0).all(2).all(1)  # (P, V)
+    assert 0.3 < masked.float().mean() < 0.7
 
 
-def test_a_batcher_of_a_recipe_has_all_that_the_recipe_says_of_batches(clips: RaggedClips) -> None:
+def test_a_batcher_has_all_batch_settings_of_the_training_configuration(clips: RaggedClips) -> None:
     recipe = resolve(preset="best", changes=["model.absent_persons=zeros"])
     found = Batcher.of(clips, recipe)
     assert (found.sampling, found.augmentation, found.streams) == (
@@ -321,17 +329,17 @@ def test_slices_are_the_rows_of_the_chosen_clips_in_their_order(
         )
 
 
-def test_chosen_clips_give_the_batches_of_the_whole_dataset(store: Store, clips: RaggedClips) -> None:
+def test_batches_of_selected_clips_equal_those_of_the_whole_dataset(store: Store, clips: RaggedClips) -> None:
     chosen = torch.tensor([3, 1, 4])
     some = RaggedClips.from_store(store, UCLA20, torch.device("cpu"), chosen=chosen.numpy())
     assert len(some.joint) == sum(clip.present.size for clip in map(store.clip, chosen.tolist()))
-    few, all_clips = (Batcher(one, SamplingSettings(frames=3), CHANGES) for one in (some, clips))
+    few, all_clips = (Batcher(one, SamplingSettings(frames=3), AUGMENT) for one in (some, clips))
     assert same(few.test(chosen), all_clips.test(chosen))
     assert same(few.train(chosen, seeded()), all_clips.train(chosen, seeded()))
 
 
 @pytest.mark.parametrize("mode", ["skip", "zeros"])
-def test_motion_is_the_stores_motion(store: Store, clips: RaggedClips, mode: str) -> None:
+def test_motion_equals_the_stored_motion(store: Store, clips: RaggedClips, mode: str) -> None:
     for index in range(len(store)):
         clip = store.clip(index)
         visible = np.flatnonzero(clip.present.any(0))
@@ -341,8 +349,10 @@ def test_motion_is_the_stores_motion(store: Store, clips: RaggedClips, mode: str
         assert not found[len(clip.motion) :].any()
 
 
-def test_loading_allocates_positions_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that is allocated in addition is a slice, and some numbers per clip and frame."""
+def test_loading_allocates_memory_for_the_positions_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The additional memory is one slice and a few numbers per clip and frame."""
     names = [f"a01_s{subject:02d}_e{n:02d}_v01" for subject in range(1, 11) for n in range(10)]
     write_ucla(tmp_path / "large.h5", [make_clip(name, 0, [(True,) * 200]) for name in names])
     with open_store(tmp_path / "large.h5") as store:
@@ -353,13 +363,13 @@ def test_loading_allocates_positions_once(tmp_path: Path, monkeypatch: pytest.Mo
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    # NumPy's arrays are traced, the tensor of the positions is not.
+    # tracemalloc traces NumPy arrays, but not the tensor of the positions.
     assert loaded.joint.nbytes == 100 * 200 * UCLA20.size * 3 * 4
     assert peak < 0.3 * loaded.joint.nbytes
 
 
 class DeviceOperations(TorchDispatchMode):
-    """Counts operations whose result is new memory on the meta device: those that a GPU would launch a kernel for."""
+    """Counts operations that allocate on the meta device; on a GPU, each would launch a kernel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -372,15 +382,15 @@ class DeviceOperations(TorchDispatchMode):
         return result
 
 
-def test_batches_of_best_need_few_operations_on_the_device(
+def test_batches_of_preset_best_need_few_operations_on_the_device(
     clips: RaggedClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Batcher, "_device_generator", lambda self, generator: None)
     device = torch.device("meta")
     batcher = Batcher.of(replace(clips, joint=clips.joint.to(device), device=device), resolve(preset="best"))
     with DeviceOperations() as train:
-        batcher.train(everything(clips), seeded())
+        batcher.train(all_indices(clips), seeded())
     with DeviceOperations() as test:
-        batcher.test(everything(clips))
+        batcher.test(all_indices(clips))
     assert 0 < train.count <= 28
     assert 0 < test.count <= 14

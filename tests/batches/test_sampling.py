@@ -1,4 +1,4 @@
-"""Which frames a clip gives: at test evenly spaced ones, at training a draw."""
+"""Frame sampling: evenly spaced in testing, random in training."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_test_frames_are_the_released_formula_written_out() -> None:
+def test_test_frames_equal_the_original_formula() -> None:
     found = uniform_frames(torch.tensor(COUNTS), 50)
     assert found.tolist() == [[int(i * count / 50) for i in range(50)] for count in COUNTS]
 
 
-def test_released_draw_takes_slots_of_repeated_frames_without_replacement_in_order() -> None:
+def test_released_sampling_selects_repeated_frames_without_replacement_in_order() -> None:
     found = draw_released(torch.tensor(COUNTS), 50, seeded())
     for count, frames in zip(COUNTS, found.tolist(), strict=True):
         assert len(frames) == 50
@@ -33,13 +33,15 @@ def test_released_draw_takes_slots_of_repeated_frames_without_replacement_in_ord
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 10, 25, 50])
-def test_released_draw_of_a_clip_that_fits_evenly_takes_every_slot(count: int) -> None:
+def test_released_sampling_of_a_clip_whose_length_divides_the_frames_repeats_each_frame_equally(
+    count: int,
+) -> None:
     found = draw_released(torch.tensor([count, 300]), 50, seeded())[0].tolist()
     assert found == [frame for frame in range(count) for _ in range(50 // count)]
 
 
-def test_released_draw_gives_every_slot_the_same_chance() -> None:
-    # 2 of 3 frames, 1 of 3 twice over, beside a longer clip that pads their row.
+def test_released_sampling_selects_all_pairs_of_frames_with_the_same_probability() -> None:
+    # 2 of 3 frames, in a batch with a longer clip, to which the rows are padded.
     draws = draw_released(torch.tensor([3] * 6000 + [9]), 2, seeded())[:6000]
     pairs = torch.bincount(draws[:, 0] * 3 + draws[:, 1], minlength=9) / 6000
     expected = torch.zeros(9)
@@ -47,15 +49,15 @@ def test_released_draw_gives_every_slot_the_same_chance() -> None:
     assert (pairs - expected).abs().max() < 0.03
 
 
-def test_released_draw_of_repeated_frames_has_the_hypergeometric_shares() -> None:
-    # Frames 0 0 1 1 2 2, of which 5 are taken: one slot of six stays out, so each frame is single in a third.
+def test_released_sampling_of_repeated_frames_has_the_hypergeometric_distribution() -> None:
+    # 5 of the frames 0 0 1 1 2 2 are selected, so each frame occurs only once in a third of the samples.
     draws = draw_released(torch.full((6000,), 3), 5, seeded())
     single = torch.stack([(draws == frame).sum(1) == 1 for frame in range(3)]).float().mean(1)
     assert (single - 1 / 3).abs().max() < 0.03
 
 
 @pytest.mark.parametrize("shortest", [0.0, 0.6, 1.0])
-def test_crop_is_in_order_and_within_the_clip(shortest: float) -> None:
+def test_frames_of_a_crop_are_in_order_and_within_the_clip(shortest: float) -> None:
     counts = torch.tensor(COUNTS * 200)
     found = draw_crop(counts, 50, shortest, seeded())
     assert found.shape == (len(counts), 50)
@@ -65,7 +67,7 @@ def test_crop_is_in_order_and_within_the_clip(shortest: float) -> None:
 
 
 @pytest.mark.parametrize("shortest", [0.3, 1.0])
-def test_crop_stays_within_the_clip_where_float32_rounds_up_to_its_end(
+def test_a_crop_is_within_the_clip_even_if_float32_rounds_up_to_its_end(
     shortest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     largest = 1 - 2**-24  # the largest random number in float32
@@ -78,21 +80,21 @@ def spans(count: int, frames: int, shortest: float) -> Tensor:
     return drawn[:, -1] - drawn[:, 0]
 
 
-def test_crop_spans_at_least_the_stated_share_and_at_most_the_clip() -> None:
-    # The first and the last frame lie each within a stretch, a hundredth of the crop, of its ends.
+def test_the_length_of_a_crop_is_between_the_configured_share_and_the_whole_clip() -> None:
+    # The first and the last frame are within one interval, a hundredth of the crop, of its ends.
     found = spans(10_000, 100, 0.6)
     assert 0.98 * 6000 - 1 <= found.min() < 6100
     assert 9800 < found.max() < 10_000
     assert found.float().mean() == pytest.approx(0.99 * 8000, rel=0.02)
 
 
-def test_crop_of_share_one_takes_one_frame_of_each_stretch_of_the_whole_clip() -> None:
+def test_a_crop_of_share_one_has_one_frame_in_each_interval_of_the_whole_clip() -> None:
     found = draw_crop(torch.full((300,), 1000), 50, 1.0, seeded())
     assert bool((found // 20 == torch.arange(50)).all())
-    assert len(found[:, 0].unique()) == 20  # jittered all over the stretch
+    assert len(found[:, 0].unique()) == 20  # random over the whole interval
 
 
-def test_crop_lies_anywhere_in_the_clip() -> None:
+def test_crops_are_at_any_position_in_the_clip() -> None:
     drawn = draw_crop(torch.full((4000,), 10_000), 100, 0.5, seeded())
     assert drawn[:, 0].min() < 150
     assert drawn[:, -1].max() > 9850
@@ -101,20 +103,20 @@ def test_crop_lies_anywhere_in_the_clip() -> None:
 
 
 @pytest.mark.parametrize("draw", ["released", "crop"])
-def test_a_single_frame_is_drawn_all_the_time(draw: str) -> None:
+def test_a_clip_of_one_frame_is_sampled_as_repetitions_of_it(draw: str) -> None:
     settings = SamplingSettings(frames=8, draw=draw)  # type: ignore[arg-type]
     assert not draw_frames(torch.tensor([1, 1]), settings, seeded()).any()
 
 
 @pytest.mark.parametrize("draw", ["released", "crop"])
-def test_the_same_state_draws_the_same_and_another_one_does_not(draw: str) -> None:
+def test_sampling_depends_only_on_the_generator_state(draw: str) -> None:
     settings, counts = SamplingSettings(frames=8, draw=draw), torch.tensor(COUNTS)  # type: ignore[arg-type]
     first, again, other = (draw_frames(counts, settings, seeded(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_the_settings_choose_the_draw_and_its_share() -> None:
+def test_the_settings_select_the_sampling_method_and_the_minimum_crop() -> None:
     counts = torch.tensor([200] * 5)
     crop = SamplingSettings(frames=8, draw="crop", crop=0.3)
     assert torch.equal(draw_frames(counts, crop, seeded()), draw_crop(counts, 8, 0.3, seeded()))
@@ -122,17 +124,17 @@ def test_the_settings_choose_the_draw_and_its_share() -> None:
     assert torch.equal(draw_frames(counts, released, seeded()), draw_released(counts, 8, seeded()))
 
 
-def test_a_crop_is_the_formula_written_out() -> None:
+def test_a_crop_equals_its_formula() -> None:
     counts, frames, shortest = torch.tensor([40, 300]), 6, 0.5
     found = draw_crop(counts, frames, shortest, seeded())
-    drawn = seeded()
-    u_length, u_start = torch.rand(2, generator=drawn), torch.rand(2, generator=drawn)
-    u_within = torch.rand(2, frames, generator=drawn)
+    generator = seeded()
+    u_length, u_start = torch.rand(2, generator=generator), torch.rand(2, generator=generator)
+    u_within = torch.rand(2, frames, generator=generator)
     for n, count in enumerate(counts.tolist()):
         length = count * (shortest + (1 - shortest) * float(u_length[n]))
         start = (count - length) * float(u_start[n])
         for i in range(frames):
-            moved = start + (i + float(u_within[n, i])) / frames * length
-            assert abs(int(found[n, i]) - min(int(moved), count - 1)) <= (
-                moved % 1 < 1e-4 or moved % 1 > 0.9999
+            position = start + (i + float(u_within[n, i])) / frames * length
+            assert abs(int(found[n, i]) - min(int(position), count - 1)) <= (
+                position % 1 < 1e-4 or position % 1 > 0.9999
             )

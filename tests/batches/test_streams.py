@@ -1,4 +1,4 @@
-"""The definitions of the streams, and the batches of the configured ones."""
+"""Definitions of the streams, and batches with the configured streams."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def clips(store: Store) -> RaggedClips:
 
 def literal_bones(x: np.ndarray, topology: Topology) -> np.ndarray:
     """Each joint minus its parent, joint by joint; (..., V, 3)."""
-    parent = {child: above for above, child in topology.bones}
+    parents = {child: parent for parent, child in topology.bones}
     bones = np.zeros_like(x)
     for joint in range(topology.size):
-        if joint in parent:
-            bones[..., joint, :] = x[..., joint, :] - x[..., parent[joint], :]
+        if joint in parents:
+            bones[..., joint, :] = x[..., joint, :] - x[..., parents[joint], :]
     return bones
 
 
@@ -52,7 +52,7 @@ def test_every_name_of_the_configuration_has_a_definition() -> None:
 
 
 @pytest.mark.parametrize("motion", ["recorded", "drawn"])
-def test_a_definition_has_the_texts_of_the_model_card(motion: str) -> None:
+def test_a_definition_has_code_and_description_for_the_model_card(motion: str) -> None:
     settings = StreamSettings.model_validate({"motion": motion})
     for name, definition in STREAMS.items():
         assert f"{name} =" in definition.code(settings) or f"{name}, " in definition.code(settings)
@@ -60,7 +60,7 @@ def test_a_definition_has_the_texts_of_the_model_card(motion: str) -> None:
 
 
 @pytest.mark.parametrize("topology", [NTU25, UCLA20], ids=["ntu25", "ucla20"])
-def test_bones_are_joints_minus_their_parents_and_the_roots_is_zero(topology: Topology) -> None:
+def test_bones_are_joints_minus_their_parents_and_the_bone_of_the_root_is_zero(topology: Topology) -> None:
     x = torch.randn(3, 4, topology.size, 3, generator=torch.Generator().manual_seed(0))
     found = bone_vectors(x, topology.bones)
     np.testing.assert_array_equal(found.numpy(), literal_bones(x.numpy(), topology))
@@ -69,7 +69,7 @@ def test_bones_are_joints_minus_their_parents_and_the_roots_is_zero(topology: To
 
 
 @pytest.mark.parametrize("origin", ["clip", "frame"])
-def test_the_bone_stream_is_the_bones_of_the_stored_positions_at_either_origin(
+def test_the_bone_stream_equals_the_bones_of_the_stored_positions_for_every_origin(
     store: Store, clips: RaggedClips, origin: str
 ) -> None:
     streams = StreamSettings.model_validate({"names": ("bone",), "origin": origin})
@@ -77,7 +77,9 @@ def test_the_bone_stream_is_the_bones_of_the_stored_positions_at_either_origin(
     assert list(batch) == ["bone"]
     expected = literal_bones(np.concatenate([store.clip(1).joint, store.clip(0).joint]), UCLA20)
     np.testing.assert_array_equal(batch["bone"].x.permute(0, 2, 3, 1).numpy(), expected)
-    assert not batch["bone"].x[1, :, [2, 3]].any(), "frames in which the second person is absent"
+    assert not batch["bone"].x[1, :, [2, 3]].any(), (
+        "must be zero in frames in which the second person is absent"
+    )
 
 
 def test_augmented_bones_are_the_bones_of_the_augmented_positions(clips: RaggedClips) -> None:
@@ -91,7 +93,7 @@ def test_augmented_bones_are_the_bones_of_the_augmented_positions(clips: RaggedC
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["test", "train"])
-def test_a_batch_has_the_configured_streams_in_their_order(clips: RaggedClips, train: bool) -> None:
+def test_a_batch_has_the_configured_streams_in_the_configured_order(clips: RaggedClips, train: bool) -> None:
     streams = StreamSettings(names=("bone", "motion", "joint"))
     batcher = Batcher(clips, SIX, streams=streams)
     chosen = torch.tensor([0, 1])
@@ -99,7 +101,7 @@ def test_a_batch_has_the_configured_streams_in_their_order(clips: RaggedClips, t
     assert list(batch) == ["bone", "motion", "joint"]
 
 
-def test_a_further_stream_leaves_the_random_draws_of_those_before_it_as_they_are(clips: RaggedClips) -> None:
+def test_an_additional_stream_does_not_change_the_random_values_of_the_others(clips: RaggedClips) -> None:
     sampling = SamplingSettings(frames=4, draw="crop")
     changes = AugmentSettings(yaw=40, mask_joints=0.3)
 
@@ -113,7 +115,7 @@ def test_a_further_stream_leaves_the_random_draws_of_those_before_it_as_they_are
     assert all(torch.equal(x, three[name]) for name, x in two.items())
 
 
-def test_taking_clips_takes_them_of_every_stream(clips: RaggedClips) -> None:
+def test_take_selects_the_clips_in_every_stream(clips: RaggedClips) -> None:
     batcher = Batcher(clips, SIX, streams=THREE)
     found, expected = (
         take(batcher.test(torch.tensor([0, 1])), torch.tensor([1])),

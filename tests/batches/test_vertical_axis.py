@@ -1,4 +1,4 @@
-"""Augmentation, manifest and viewer agree on which axis is vertical, for every alignment and for imports."""
+"""Augmentation, manifest and viewer use the same vertical axis, for every alignment and for imports."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def draw(settings: AugmentSettings, up: UpAxis) -> torch.Tensor:
+def sample_matrices(settings: AugmentSettings, up: UpAxis) -> torch.Tensor:
     return draw_augmentation(500, 20, settings, seeded(), up=up).matrix
 
 
 @pytest.mark.parametrize(("up", "axis"), [("z", 2), ("y", 1)])
-def test_turn_leaves_the_vertical_coordinate_alone_and_turns_both_others(up: UpAxis, axis: int) -> None:
-    matrix = draw(AugmentSettings(yaw=30), up)
-    one = torch.zeros(3)
-    one[axis] = 1
-    assert torch.equal(matrix[:, axis], one.expand(500, 3))
-    assert torch.equal(matrix[:, :, axis], one.expand(500, 3))
+def test_yaw_changes_both_horizontal_coordinates_but_not_the_vertical_one(up: UpAxis, axis: int) -> None:
+    matrix = sample_matrices(AugmentSettings(yaw=30), up)
+    unit = torch.zeros(3)
+    unit[axis] = 1
+    assert torch.equal(matrix[:, axis], unit.expand(500, 3))
+    assert torch.equal(matrix[:, :, axis], unit.expand(500, 3))
     first, second = (n for n in range(3) if n != axis)
     angle = torch.rad2deg(torch.atan2(matrix[:, second, first], matrix[:, first, first]))
     assert 29 < angle.abs().max() <= 30.001
 
 
 @pytest.mark.parametrize(("up", "axis"), [("z", 2), ("y", 1)])
-def test_tilt_leans_the_vertical_about_both_horizontal_axes(up: UpAxis, axis: int) -> None:
-    lean = draw(AugmentSettings(pitch_roll=15), up)[:, axis]
+def test_pitch_and_roll_rotate_the_vertical_about_both_horizontal_axes(up: UpAxis, axis: int) -> None:
+    vertical = sample_matrices(AugmentSettings(pitch_roll=15), up)[:, axis]
     others = [n for n in range(3) if n != axis]
-    degrees = torch.rad2deg(torch.arcsin(lean[:, others]))
+    degrees = torch.rad2deg(torch.arcsin(vertical[:, others]))
     assert degrees.abs().max() <= 15.001
     assert (degrees.abs().amax(0) > 14).all()
 
 
-def test_for_z_the_rotation_is_the_product_about_x_y_z_of_the_same_draws() -> None:
+def test_with_z_up_the_matrix_is_the_product_of_rotations_about_x_y_and_z() -> None:
     angles = (
         (2 * torch.rand(500, 3, generator=seeded()) - 1) * torch.tensor([15.0, 15.0, 30.0]) * (math.pi / 180)
     )
@@ -67,7 +67,7 @@ def test_for_z_the_rotation_is_the_product_about_x_y_z_of_the_same_draws() -> No
         about_y = np.array([[math.cos(b), 0, math.sin(b)], [0, 1, 0], [-math.sin(b), 0, math.cos(b)]])
         about_z = np.array([[math.cos(c), -math.sin(c), 0], [math.sin(c), math.cos(c), 0], [0, 0, 1]])
         expected.append(about_x @ about_y @ about_z)
-    found = draw(AugmentSettings(yaw=30, pitch_roll=15), "z").double().numpy()
+    found = sample_matrices(AugmentSettings(yaw=30, pitch_roll=15), "z").double().numpy()
     np.testing.assert_allclose(found, np.array(expected), atol=1e-6)
 
 
@@ -83,7 +83,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[Align, Path]:
 
 
 @pytest.mark.parametrize("align", UPS)
-def test_the_manifest_carries_the_axis_and_a_training_batch_turns_about_it(
+def test_training_batches_are_rotated_about_the_vertical_axis_in_the_manifest(
     datasets: dict[Align, Path], align: Align
 ) -> None:
     with open_store(datasets[align]) as store:
@@ -92,16 +92,16 @@ def test_the_manifest_carries_the_axis_and_a_training_batch_turns_about_it(
     axis = "xyz".index(UPS[align])
     plain = SamplingSettings(frames=16)
     chosen = torch.arange(2)
-    still, turned = (
+    unchanged, rotated = (
         Batcher(clips, plain, augmentation).train(chosen, seeded(1))["joint"].x
         for augmentation in (AugmentSettings(), AugmentSettings(yaw=90))
     )
-    assert torch.equal(still[:, axis], turned[:, axis])
+    assert torch.equal(unchanged[:, axis], rotated[:, axis])
     for other in {0, 1, 2} - {axis}:
-        assert not torch.allclose(still[:, other], turned[:, other], atol=0.05)
+        assert not torch.allclose(unchanged[:, other], rotated[:, other], atol=0.05)
 
 
-def test_heads_are_above_feet_along_the_axis_of_each_dataset(datasets: dict[Align, Path]) -> None:
+def test_heads_are_above_feet_along_the_vertical_axis_of_each_dataset(datasets: dict[Align, Path]) -> None:
     head, foot = UCLA20.joints.index("head"), UCLA20.joints.index("left foot")
     for path in datasets.values():
         with open_store(path) as store:
@@ -121,7 +121,7 @@ def test_the_viewer_shows_recorded_and_normalized_positions_upright(
 
 @pytest.mark.parametrize("align", UPS)
 @pytest.mark.parametrize("coordinates", ["recorded", "normalized"])
-def test_an_imported_dataset_has_the_axis_of_the_alignment_that_it_is_given(
+def test_an_imported_dataset_has_the_vertical_axis_of_its_alignment(
     datasets: dict[Align, Path], tmp_path: Path, align: Align, coordinates: Coordinates
 ) -> None:
     form, path = FORMATS["pyskl"], tmp_path / "u.pkl"

@@ -1,4 +1,4 @@
-"""NT-Xent and the coarse-to-fine contrast, literally: scalars in loops, from the description alone."""
+"""Literal formulas of NT-Xent and the coarse-to-fine contrast: scalars in loops, from the description alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nt_xent(joint: Array, motion: Array, temperature: float) -> float:
 
 
 def project(x: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> Array:
-    """C -> C, ReLU, C -> C of each row of (N, C); weights (out, in)."""
+    """Linear layer, ReLU and linear layer on each row of (N, C); weights are (out, in)."""
     done = np.zeros((len(x), len(b2)))
     for n, row in enumerate(x):
         hidden = [

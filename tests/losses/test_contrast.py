@@ -1,4 +1,4 @@
-"""NT-Xent and the coarse-to-fine contrast against the literal formulas of `literal`, in float64."""
+"""NT-Xent and the coarse-to-fine contrast compared with the formulas in `literal`, in float64."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ def test_nt_xent_equals_its_formula(clips: int, temperature: float) -> None:
     assert nt_xent(joint, motion, temperature).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_nt_xent_of_orthogonal_pairs_is_the_value_worked_out_by_hand() -> None:
-    # Each row: positive at similarity 1, 2N - 2 = 4 negatives at 0, temperature 1.
+def test_nt_xent_of_orthogonal_pairs_equals_the_value_derived_by_hand() -> None:
+    # Each row has a positive with similarity 1 and 2N - 2 = 4 negatives with similarity 0; temperature 1.
     axes = torch.eye(3, dtype=torch.float64)
     assert nt_xent(axes, axes, 1.0).item() == pytest.approx(-math.log(math.e / (math.e + 4)), rel=1e-12)
 
 
-def test_nt_xent_does_not_see_lengths_order_of_clips_or_of_streams() -> None:
+def test_nt_xent_is_invariant_to_vector_norms_order_of_clips_and_order_of_streams() -> None:
     joint, motion = vectors(7)
     plain = nt_xent(joint, motion, 0.07)
-    lengths = torch.arange(1, 8, dtype=torch.float64)[:, None]
+    norms = torch.arange(1, 8, dtype=torch.float64)[:, None]
     order = torch.tensor([4, 2, 6, 0, 1, 5, 3])
-    assert torch.allclose(nt_xent(joint * lengths, motion / lengths, 0.07), plain, rtol=1e-12)
+    assert torch.allclose(nt_xent(joint * norms, motion / norms, 0.07), plain, rtol=1e-12)
     assert torch.allclose(nt_xent(joint[order], motion[order], 0.07), plain, rtol=1e-12)
     assert torch.allclose(nt_xent(motion, joint, 0.07), plain, rtol=1e-12)
     assert not torch.allclose(nt_xent(joint[order], motion, 0.07), plain)
 
 
-def test_nt_xent_stays_finite_where_single_precision_exponentials_would_not() -> None:
+def test_nt_xent_is_finite_where_float32_exponentials_overflow() -> None:
     joint, motion = vectors(5)
     assert torch.isfinite(nt_xent(joint.float(), motion.float(), 0.001))
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
-def test_gradients_of_nt_xent_are_the_differences(temperature: float) -> None:
+def test_gradients_of_nt_xent_equal_finite_differences(temperature: float) -> None:
     joint, motion = (x.requires_grad_() for x in vectors(3, channels=4))
     assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, temperature), (joint, motion))
 
@@ -57,7 +57,7 @@ def test_gradients_of_nt_xent_are_the_differences(temperature: float) -> None:
 @pytest.mark.parametrize(
     "levels", [("body", "part", "joint"), ("joint",), ("body", "joint")], ids=lambda levels: "+".join(levels)
 )
-def test_the_contrast_is_the_sum_over_the_levels_given(levels: tuple[str, ...]) -> None:
+def test_the_contrast_has_a_term_for_each_given_level(levels: tuple[str, ...]) -> None:
     joint, motion = {}, {}
     for seed, level in enumerate(levels):
         joint[level], motion[level] = vectors(4, seed=seed)

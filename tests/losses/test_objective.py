@@ -1,4 +1,4 @@
-"""A step's loss: cross-entropy of the labelled clips plus the weighted contrast of the pool."""
+"""Loss of a step: cross-entropy of the labelled clips plus the weighted contrastive loss of the pool."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def terms(config: TrainingConfig) -> dict[str, float]:
 
 @pytest.mark.parametrize("weight", [0.2, 1.5])
 @pytest.mark.parametrize("levels", [None, ("joint",), ("part", "body")], ids=["all", "joint", "part+body"])
-def test_loss_is_ce_of_the_labelled_plus_weighted_contrast_of_the_pool(
+def test_loss_is_cross_entropy_of_labelled_clips_plus_weighted_contrast_of_the_pool(
     weight: float, levels: tuple[str, ...] | None
 ) -> None:
     settings = LossSettings(contrast_weight=weight, contrast_levels=levels, temperature=0.1)  # type: ignore[arg-type]
@@ -53,13 +53,13 @@ def test_loss_is_ce_of_the_labelled_plus_weighted_contrast_of_the_pool(
     own = streams["joint"].average
     logits = (model.logits(joint, own) + model.logits(motion, own)).detach().numpy()
     ce = literal.cross_entropy(logits[: len(LABELS)], LABELS)
-    # Batch norm in the pyramid has the moments of the pool alone: labelled clips are taken out before it.
+    # Batch norm in the pyramid uses the moments of the pool only; labelled clips are removed before it.
     weights = translate.pyramid(model.pyramid)  # type: ignore[arg-type]
     mlp = [translate.array(parameter) for parameter in model.projection.parameters()]  # type: ignore[union-attr]
     vectors = []
     for features in (joint, motion):
-        seen = translate.array(features)[len(LABELS) :]
-        attended = pyramid(seen, weights, BODIES[20], PARTS[20], "chained", training=True)
+        pool = translate.array(features)[len(LABELS) :]
+        attended = pyramid(pool, weights, BODIES[20], PARTS[20], "chained", training=True)
         means = [clip_means(x, list(range(POOL)), POOL) for x in attended]
         vectors.append(dict(zip(LEVELS, [literal.project(x, *mlp) for x in means], strict=True)))
     chosen = levels or ("body", "part", "joint")
@@ -70,9 +70,11 @@ def test_loss_is_ce_of_the_labelled_plus_weighted_contrast_of_the_pool(
     assert set(found) == {"loss", "ce", *chosen}
 
 
-def test_a_network_without_embeddings_cannot_have_a_contrastive_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = PSPNet.forward
-    monkeypatch.setattr(PSPNet, "forward", lambda self, batch, **_: plain(self, batch))
+def test_a_contrastive_loss_of_a_network_without_embeddings_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = PSPNet.forward
+    monkeypatch.setattr(PSPNet, "forward", lambda self, batch, **_: original(self, batch))
     with pytest.raises(
         PspError, match="network=psp: has no embeddings for the contrastive loss: found none of"
     ):
@@ -86,15 +88,15 @@ def test_a_network_without_embeddings_cannot_have_a_contrastive_loss(monkeypatch
         TrainingConfig(method="supervised", model=MODEL),
         TrainingConfig(method="psp", model=MODEL, loss=LossSettings(contrast_weight=0)),
     ],
-    ids=["supervised", "contrast weighs nothing"],
+    ids=["supervised", "contrast weight 0"],
 )
-def test_labels_only_is_the_cross_entropy_alone_and_computes_no_contrast(
+def test_without_contrast_the_loss_is_the_cross_entropy_and_no_embeddings_are_computed(
     config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("the contrastive branch was computed")
 
-    monkeypatch.setattr(PSPNet, "embeddings", refuse)
+    monkeypatch.setattr(PSPNet, "embeddings", fail)
     found = terms(config)
     assert set(found) == {"loss", "ce"}
     assert found["loss"] == found["ce"]
@@ -134,7 +136,7 @@ def test_losses_of_a_network_in_bfloat16_are_computed_in_float32() -> None:
         assert torch.equal(rounded[name], value), name
 
 
-def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
+def test_label_smoothing_adds_the_mean_cross_entropy_over_all_classes() -> None:
     plain = TrainingConfig(method="supervised", model=MODEL)
     smooth = plain.model_copy(update={"loss": LossSettings(label_smoothing=0.3)})
     model, streams = make()
@@ -143,7 +145,7 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
     assert terms(smooth)["ce"] == pytest.approx(0.7 * terms(plain)["ce"] + 0.3 * uniform, rel=1e-5)
 
 
-def test_the_pose_branch_has_cross_entropies_of_its_own_and_leaves_the_encoder_its_gradients() -> None:
+def test_the_pose_branch_adds_its_own_cross_entropies_and_does_not_change_encoder_gradients() -> None:
     settings = MODEL.model_copy(update={"pose_width": 3, "pose_dropout": 0.0})
     config = TrainingConfig(method="psp", model=settings, teacher=TeacherSettings(weight=1))
     teacher_labels = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
@@ -165,13 +167,13 @@ def test_the_pose_branch_has_cross_entropies_of_its_own_and_leaves_the_encoder_i
     with torch.random.fork_rng():
         full = PSPNet(settings, UCLA20, classes=3).double()
     full.load_state_dict(bare.state_dict(), strict=False)
-    of_pose = full.pose_logits(streams["joint"]).detach()  # type: ignore[union-attr]
+    pose_logits = full.pose_logits(streams["joint"]).detach()  # type: ignore[union-attr]
     without, found = step(bare, streams), step(full, streams)
-    ce = literal.cross_entropy(of_pose[: len(LABELS)].numpy(), LABELS)
-    teacher = float(-(teacher_labels * of_pose[len(LABELS) :].log_softmax(1)).sum(1).mean())
+    ce = literal.cross_entropy(pose_logits[: len(LABELS)].numpy(), LABELS)
+    teacher = float(-(teacher_labels * pose_logits[len(LABELS) :].log_softmax(1)).sum(1).mean())
     assert found["ce"] - without["ce"] == pytest.approx(ce, rel=1e-5)
     assert found["teacher"] - without["teacher"] == pytest.approx(teacher, rel=1e-5)
     assert found["loss"] - without["loss"] == pytest.approx(ce + 0.5 * teacher, rel=1e-5)
-    theirs = dict(full.named_parameters())
+    parameters = dict(full.named_parameters())
     for name, own in bare.named_parameters():
-        torch.testing.assert_close(theirs[name].grad, own.grad)
+        torch.testing.assert_close(parameters[name].grad, own.grad)

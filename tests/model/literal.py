@@ -1,6 +1,6 @@
-"""The PSP network's formulas, literally: float64 scalars in nested loops, written from the description alone.
+"""Literal formulas of the PSP network: float64 scalars in nested loops, written from the description alone.
 
-Nothing here is shared with the package, so that agreement means something. Slow by intent; use small sizes.
+No code is shared with the package, so that it is an independent reference. Slow by design; use small sizes.
 
 Notation: N person-clips, C channels, T frames, V joints, G groups (joints, parts or body regions), S heads.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Groups = list[tuple[int, ...]]  # joints of each group, from 0
+Groups = list[tuple[int, ...]]  # 0-based joints of each group
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
 
@@ -30,7 +30,7 @@ class Conv:
 
 @dataclass
 class Norm:
-    """Batch norm of C channels; the running moments change when it is used in training."""
+    """Batch norm of C channels; training updates the running moments in place."""
 
     gamma: Array
     beta: Array
@@ -75,7 +75,7 @@ def leaky(x: Array) -> Array:
 
 
 def conv(x: Array, layer: Conv, stride: int = 1) -> Array:
-    """(N, C, T, V) -> (N, O, ceil(T / stride), V); zeros stand before the first and after the last frame."""
+    """(N, C, T, V) -> (N, O, ceil(T / stride), V); frames are zero-padded."""
     n_, c_, t_, v_ = x.shape
     o_, _, k_ = layer.weight.shape
     reach = k_ // 2
@@ -91,7 +91,7 @@ def conv(x: Array, layer: Conv, stride: int = 1) -> Array:
 
 
 def batch_norm(x: Array, layer: Norm, training: bool) -> Array:
-    """Per channel; training uses the batch's moments and moves the running ones (variance unbiased)."""
+    """Per channel; training uses the moments of the batch and updates the running ones (with unbiased variance)."""
     y = np.empty_like(x)
     for c in range(x.shape[1]):
         values = [float(value) for value in x[:, c].ravel()]
@@ -129,8 +129,8 @@ def encoder_maps(q: Array, k: Array, alpha: Array, global_map: Array) -> Array:
     return maps
 
 
-def gather_over_queries(maps: Array, x: Array) -> Array:
-    """Joint v gets the sum over the *query* u of A[u, v] x_u; heads concatenated: (N, S * C, T, V)."""
+def weighted_sum_over_queries(maps: Array, x: Array) -> Array:
+    """Joint v is the sum over the *query* u of A[u, v] x_u; heads concatenated: (N, S * C, T, V)."""
     n_, c_, t_, v_ = x.shape
     s_ = maps.shape[1]
     y = np.zeros((n_, s_ * c_, t_, v_))
@@ -147,7 +147,7 @@ def shortcut(x: Array, layers: tuple[Conv, Norm] | None, training: bool, stride:
 
 
 def encoder_block(x: Array, w: Block, training: bool, table: Array) -> Array:
-    """One block's five steps, (N, C, T, V) -> (N, C_out, ceil(T / stride), V); ``table`` (C, V) encodes v."""
+    """The five steps of a block, (N, C, T, V) -> (N, C_out, ceil(T / stride), V); ``table`` (C, V) encodes v."""
     n_, _, t_, v_ = x.shape
     s_ = len(w.alpha)
     encoded = np.empty_like(x)
@@ -159,7 +159,7 @@ def encoder_block(x: Array, w: Block, training: bool, table: Array) -> Array:
     for s, d in product(range(s_), range(inter)):
         q[:, s, d] = qk[:, s * inter + d]
         k[:, s, d] = qk[:, (s_ + s) * inter + d]
-    gathered = gather_over_queries(encoder_maps(q, k, w.alpha, w.global_map), x)
+    gathered = weighted_sum_over_queries(encoder_maps(q, k, w.alpha, w.global_map), x)
     attended = leaky(
         batch_norm(conv(gathered, w.out), w.out_norm, training) + shortcut(x, w.attention_shortcut, training)
     )
@@ -167,14 +167,14 @@ def encoder_block(x: Array, w: Block, training: bool, table: Array) -> Array:
         batch_norm(conv(attended, w.forward), w.forward_norm, training)
         + shortcut(x, w.forward_shortcut, training)
     )
-    moved = batch_norm(conv(fed, w.temporal, w.stride), w.temporal_norm, training)
-    return leaky(moved + shortcut(fed, w.temporal_shortcut, training, w.stride))
+    convolved = batch_norm(conv(fed, w.temporal, w.stride), w.temporal_norm, training)
+    return leaky(convolved + shortcut(fed, w.temporal_shortcut, training, w.stride))
 
 
 def encoder(
     x: Array, entry: tuple[Conv, Norm], blocks: list[Block], training: bool, tables: list[Array]
 ) -> Array:
-    """(N, 3, T, V) -> (N, C, T', V); ``tables`` are the blocks' encodings of the joint index."""
+    """(N, 3, T, V) -> (N, C, T', V); ``tables`` are the joint encodings of the blocks."""
     y = leaky(batch_norm(conv(x, entry[0]), entry[1], training))
     for block, table in zip(blocks, tables, strict=True):
         y = encoder_block(y, block, training, table)
@@ -206,7 +206,7 @@ def level_maps(q: Array, k: Array) -> Array:
 
 
 def attend(x: Array, values: Array, maps: Array, w: Attention, training: bool) -> Array:
-    """Group u gets the sum over v of A[u, v] value_v; heads concatenated, conv + BN, plus x, LeakyReLU."""
+    """Group u is the sum over v of A[u, v] value_v; then heads concatenated, conv + BN, plus x, LeakyReLU."""
     n_, s_, d_, t_, g_ = values.shape
     gathered = np.zeros((n_, s_ * d_, t_, g_))
     for n, s, d, t, u in product(range(n_), range(s_), range(d_), range(t_), range(g_)):
@@ -215,8 +215,8 @@ def attend(x: Array, values: Array, maps: Array, w: Attention, training: bool) -
     return leaky(batch_norm(conv(gathered, w.out), w.norm, training) + x)
 
 
-def lift(maps: Array, owner: list[int]) -> Array:
-    """Each pair of fine groups takes the value of the pair of coarse groups that hold them."""
+def expand(maps: Array, owner: list[int]) -> Array:
+    """Each pair of fine groups has the value of the pair of coarse groups that contain them."""
     fine = np.zeros((*maps.shape[:2], len(owner), len(owner)))
     for n, s, u, v in np.ndindex(fine.shape):
         fine[n, s, u, v] = maps[n, s, owner[u], owner[v]]
@@ -226,18 +226,18 @@ def lift(maps: Array, owner: list[int]) -> Array:
 def polymerize(
     body: Array, part: Array, joint: Array, bodies: Groups, parts: Groups, mode: str
 ) -> tuple[Array, Array, Array]:
-    """Coarse maps added to finer ones; ``mode`` is raw, chained or off."""
+    """Coarse maps are added to finer ones; ``mode`` is raw, chained or off."""
     if mode == "off":
         return body, part, joint
     joints = joint.shape[-1]
     joint_part = [next(p for p, group in enumerate(parts) if v in group) for v in range(joints)]
     joint_body = [next(b for b, group in enumerate(bodies) if v in group) for v in range(joints)]
     part_body = [next(b for b, group in enumerate(bodies) if set(part_) <= set(group)) for part_ in parts]
-    # Printed for 25 joints; for 20 by the same rule (largest group over count): 2 of 10, 3 of 20, 4 of 20.
+    # For 25 joints as in the paper; for 20 by the same rule (largest group size / number): 2 / 10, 3 / 20, 4 / 20.
     part_from_body, joint_from_part, joint_from_body = {25: (0.2, 0.12, 0.24), 20: (0.2, 0.15, 0.2)}[joints]
-    part_new = part + part_from_body * lift(body, part_body)
-    handed_on = {"raw": part, "chained": part_new}[mode]
-    from_part, from_body = lift(handed_on, joint_part), lift(body, joint_body)
+    part_new = part + part_from_body * expand(body, part_body)
+    propagated = {"raw": part, "chained": part_new}[mode]
+    from_part, from_body = expand(propagated, joint_part), expand(body, joint_body)
     joint_new = joint + joint_from_part * from_part + joint_from_body * from_body
     return body, part_new, joint_new
 
@@ -250,7 +250,7 @@ def pyramid(
     mode: str,
     training: bool,
 ) -> tuple[Array, Array, Array]:
-    """Body, part and joint features, (N, C, T, G) each, out of the encoder's (N, C, T, V)."""
+    """Body, part and joint features, (N, C, T, G) each, from the encoder output (N, C, T, V)."""
     inputs = (pool(x, bodies), pool(x, parts), x)
     heads = [split_heads(conv(y, w.qkv), w.heads) for y, w in zip(inputs, levels, strict=True)]
     body, part, joint = (level_maps(q, k) for q, k, _ in heads)
@@ -262,15 +262,15 @@ def pyramid(
 
 
 def clip_means(x: Array, clip_of: list[int], clips: int) -> Array:
-    """(R, C, T, G) of persons, and the clip of each -> (clips, C): mean over persons, frames and groups."""
+    """(R, C, T, G) of persons -> (clips, C): mean over persons, frames and groups; ``clip_of`` is the clip of each."""
     means = np.zeros((clips, x.shape[1]))
     for clip, c in np.ndindex(means.shape):
-        mine = [
+        values = [
             float(x[r, c, t, g])
             for r in range(x.shape[0])
             if clip_of[r] == clip
             for t in range(x.shape[2])
             for g in range(x.shape[3])
         ]
-        means[clip, c] = math.fsum(mine) / len(mine)
+        means[clip, c] = math.fsum(values) / len(values)
     return means

@@ -1,4 +1,4 @@
-"""Absent persons (``skip``) take no part: neither in a clip's result nor in the batch norm's moments."""
+"""With ``skip``, absent persons affect neither the result of a clip nor the moments of batch norm."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..streams import stream_features, stream_logits, two
 from . import translate
 
 FRAMES = 8
-DRAWN = (0, 2, 4, 6)  # int(i * 8 / 4): the frames that a test draw of 4 takes
+SAMPLED = (0, 2, 4, 6)  # int(i * 8 / 4): the frames of a test batch with 4 frames
 ALL = (True,) * FRAMES
-BETWEEN = tuple(frame not in DRAWN for frame in range(FRAMES))
+NOT_SAMPLED = tuple(frame not in SAMPLED for frame in range(FRAMES))
 SETTINGS = ModelSettings(channels=(4, 4), qk_channels=(2, 2), strides=(1, 2), heads=2)
 
 
@@ -31,14 +31,14 @@ def batcher(path: Path, clips: list[PreparedClip], absent_persons: str = "skip")
     write_ucla(path, clips)
     with open_store(path) as store:
         ragged = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
-    return Batcher(ragged, SamplingSettings(frames=len(DRAWN)), absent_persons=absent_persons)
+    return Batcher(ragged, SamplingSettings(frames=len(SAMPLED)), absent_persons=absent_persons)
 
 
-def pair(folder: Path, absent_persons: str) -> tuple[Batch, Batch]:
-    """The same two clips, without and with a second person who is in none of the frames drawn."""
+def make_streams(folder: Path, absent_persons: str) -> tuple[Batch, Batch]:
+    """Two batches, without and with a second person in the first clip who is absent from all sampled frames."""
     other = make_clip("a02_s01_e00_v01", 2, [ALL, ALL])
     alone = [make_clip("a01_s01_e00_v01", 1, [ALL]), other]
-    beside = [make_clip("a01_s01_e00_v01", 1, [ALL, BETWEEN]), other]
+    beside = [make_clip("a01_s01_e00_v01", 1, [ALL, NOT_SAMPLED]), other]
     chosen = torch.arange(2)
     return (
         batcher(folder / "alone.h5", alone, absent_persons).test(chosen),
@@ -46,7 +46,7 @@ def pair(folder: Path, absent_persons: str) -> tuple[Batch, Batch]:
     )
 
 
-def doubled(streams: Batch) -> Batch:
+def to_float64(streams: Batch) -> Batch:
     return two(*(Stream(s.x.double(), s.average.double()) for s in streams.values()))
 
 
@@ -58,10 +58,8 @@ def make_model() -> PSPNet:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_an_absent_persons_slot_changes_neither_results_nor_batch_norm(
-    tmp_path: Path, training: bool
-) -> None:
-    streams = [doubled(found) for found in pair(tmp_path, "skip")]
+def test_an_absent_person_changes_neither_results_nor_batch_norm(tmp_path: Path, training: bool) -> None:
+    streams = [to_float64(found) for found in make_streams(tmp_path, "skip")]
     models = [make_model().train(training)]
     models.append(copy.deepcopy(models[0]))
     results = []
@@ -75,10 +73,10 @@ def test_an_absent_persons_slot_changes_neither_results_nor_batch_norm(
         assert torch.equal(alone, beside)
 
 
-def test_the_released_way_computes_on_empty_slots_and_moves_the_batch_norm_by_them(tmp_path: Path) -> None:
-    # The counterpart of the test above: were the slots not there, it would prove nothing.
-    zeros, _ = (doubled(found) for found in pair(tmp_path, "zeros"))
-    present, _ = (doubled(found) for found in pair(tmp_path, "skip"))
+def test_with_zeros_as_in_the_original_empty_slots_change_results_and_batch_norm(tmp_path: Path) -> None:
+    # Counterpart of the test above: shows that empty slots do have an effect if they are in the batch.
+    zeros, _ = (to_float64(found) for found in make_streams(tmp_path, "zeros"))
+    present, _ = (to_float64(found) for found in make_streams(tmp_path, "skip"))
     assert (len(present["joint"].x), len(zeros["joint"].x)) == (3, 4)
     one, other = make_model(), make_model()
     assert not torch.allclose(stream_logits(one, present)[0], stream_logits(other, zeros)[0])
@@ -88,10 +86,10 @@ def test_the_released_way_computes_on_empty_slots_and_moves_the_batch_norm_by_th
     )
 
 
-def test_a_clips_average_is_over_its_present_persons_alone(tmp_path: Path) -> None:
-    for streams in pair(tmp_path, "skip"):
+def test_the_average_of_a_clip_is_over_its_present_persons_only(tmp_path: Path) -> None:
+    for streams in make_streams(tmp_path, "skip"):
         for stream in streams.values():
-            assert stream.x.shape == (3, 3, len(DRAWN), UCLA20.size)
+            assert stream.x.shape == (3, 3, len(SAMPLED), UCLA20.size)
             assert torch.equal(stream.average, torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]]))
 
 
@@ -101,14 +99,14 @@ def test_exchanging_a_clips_persons_changes_no_result(tmp_path: Path) -> None:
     exchanged.joint[:] = clip.joint[::-1]
     model, results = make_model().eval(), []
     for number, some in enumerate((clip, exchanged)):
-        streams = doubled(batcher(tmp_path / f"{number}.h5", [some]).test(torch.tensor([0])))
+        streams = to_float64(batcher(tmp_path / f"{number}.h5", [some]).test(torch.tensor([0])))
         results.append(stream_logits(model, streams))
-    for straight, crossed in zip(*results, strict=True):
-        translate.close(crossed, translate.array(straight))
+    for expected, found in zip(*results, strict=True):
+        translate.close(found, translate.array(expected))
 
 
-def test_training_batches_hold_no_person_without_a_drawn_frame(tmp_path: Path) -> None:
-    clips = [make_clip("a01_s01_e00_v01", 1, [ALL, (*BETWEEN[:-1], False)])]
+def test_training_batches_contain_no_person_who_is_absent_from_all_sampled_frames(tmp_path: Path) -> None:
+    clips = [make_clip("a01_s01_e00_v01", 1, [ALL, (*NOT_SAMPLED[:-1], False)])]
     made = batcher(tmp_path / "some.h5", clips)
     generator = torch.Generator().manual_seed(0)
     seen = set()
@@ -116,4 +114,4 @@ def test_training_batches_hold_no_person_without_a_drawn_frame(tmp_path: Path) -
         stream = made.train(torch.tensor([0]), generator)["joint"]
         assert stream.x.abs().sum((1, 2, 3)).min() > 0
         seen.add(len(stream.x))
-    assert seen == {1, 2}, "draws that miss the second person, and draws that do not, both occur"
+    assert seen == {1, 2}, "both samples with and without the second person must occur"

@@ -1,4 +1,4 @@
-"""Rows of the matrices that are multiplied in bfloat16: GPUs are slow if they are no multiples of 8 values."""
+"""Row lengths of matrices multiplied in bfloat16: GPUs are slow unless they are multiples of 8."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PRODUCTS = {
     torch.ops.aten.baddbmm.default: 1,
     torch.ops.aten.baddbmm_.default: 1,
 }
-"""Operators, and the position of the first factor among their arguments."""
+"""Position of the first factor among the arguments of each operator."""
 
 
 class RecordProducts(TorchDispatchMode):
-    """Length in memory of the rows of every factor and result of a product in bfloat16."""
+    """Records the row length in memory of all factors and results of products in bfloat16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class RecordProducts(TorchDispatchMode):
         if operator in PRODUCTS and result.dtype == torch.bfloat16:
             first = PRODUCTS[operator]
             for x in (args[first], args[first + 1], result):
-                # The axis whose values are neighbours in memory; a factor may be transposed.
+                # Size of the axis that is contiguous in memory; a factor may be transposed.
                 row = next(
                     size for size, step in zip(x.shape[::-1], x.stride()[::-1], strict=True) if step == 1
                 )

@@ -1,4 +1,4 @@
-"""The whole network against the literal formulas, and what a change of clips or persons must not change."""
+"""The whole network compared with the literal formulas, and its invariances to the order of clips and persons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from . import literal, translate
 from .translate import BODIES, LEVELS, PARTS
 
 SETTINGS = ModelSettings(channels=(4, 4), qk_channels=(2, 2), strides=(1, 2), heads=2, temporal_kernel=3)
-OWNER = [0, 0, 1, 2, 2]  # the clip of each person: two clips of two persons and one of one
+OWNER = [0, 0, 1, 2, 2]  # clip of each person: two clips with two persons, one with one person
 CLASSES = 3
 
 
@@ -58,7 +58,7 @@ def literal_features(model: PSPNet, streams: Batch, training: bool) -> list[lite
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("shared", [True, False], ids=["one encoder", "two encoders"])
-def test_logits_are_the_linear_layer_on_each_clips_mean(shared: bool, training: bool) -> None:
+def test_logits_are_a_linear_layer_on_the_mean_features_of_each_clip(shared: bool, training: bool) -> None:
     model, streams = make_model(share_encoder=shared), make_streams()
     features = literal_features(model, streams, training)
     weight, bias = translate.array(model.classifier.weight), translate.array(model.classifier.bias)
@@ -85,17 +85,17 @@ def test_embeddings_are_the_projected_means_over_persons_frames_and_groups(mode:
         translate.close(found[level], project(literal.clip_means(x, OWNER, 3), *mlp))
 
 
-def test_one_projection_serves_all_levels_and_both_streams() -> None:
+def test_one_projection_is_used_for_all_levels_and_both_streams() -> None:
     model = make_model()
     assert [type(layer) for layer in model.projection] == [nn.Linear, nn.ReLU, nn.Linear]  # type: ignore[union-attr]
     assert (
         sum(isinstance(module, nn.Linear) for module in model.modules()) == 3
-    )  # those two, and the classifier
+    )  # two of the projection, and the classifier
 
 
-def test_permuting_clips_permutes_logits_and_embeddings_even_in_training() -> None:
+def test_permuting_clips_permutes_logits_and_embeddings_in_training() -> None:
     model, streams = make_model(), make_streams()
-    # Clips 2, 0, 1, and the persons within each the other way round.
+    # Clips in the order 2, 0, 1, and the persons of each clip exchanged.
     persons, clips = torch.tensor([4, 3, 1, 0, 2]), [2, 0, 1]
 
     def permute(stream: Stream) -> Stream:
@@ -103,8 +103,8 @@ def test_permuting_clips_permutes_logits_and_embeddings_even_in_training() -> No
 
     permuted = two(permute(streams["joint"]), permute(streams["motion"]))
     other = copy.deepcopy(model)
-    for mine, theirs in zip(stream_logits(model, streams), stream_logits(other, permuted), strict=True):
-        translate.close(theirs, translate.array(mine[clips]))
+    for expected, found in zip(stream_logits(model, streams), stream_logits(other, permuted), strict=True):
+        translate.close(found, translate.array(expected[clips]))
     embed = model.embeddings(stream_features(model, streams)[0], streams["joint"].average)
     embed_other = other.embeddings(stream_features(other, permuted)[0], permuted["joint"].average)
     for level in LEVELS:
@@ -113,30 +113,30 @@ def test_permuting_clips_permutes_logits_and_embeddings_even_in_training() -> No
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_a_clips_logits_in_evaluation_do_not_depend_on_the_clips_beside_it() -> None:
+def test_logits_of_a_clip_in_evaluation_do_not_depend_on_other_clips_in_the_batch() -> None:
     model, streams = make_model().eval(), make_streams()
     alone = two(*(Stream(s.x[2:3], torch.ones(1, 1).double()) for s in streams.values()))
     for together, single in zip(stream_logits(model, streams), stream_logits(model, alone), strict=True):
         translate.close(single, translate.array(together[1:2]))
 
 
-def test_prediction_computes_neither_attention_of_the_pyramid_nor_projection() -> None:
+def test_prediction_computes_neither_the_pyramid_nor_the_projection() -> None:
     model, streams = make_model(), make_streams()
     expected = [translate.array(logits) for logits in stream_logits(copy.deepcopy(model), streams)]
 
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("the contrastive branch was computed")
 
     for part in (model.pyramid, model.projection):
         for module in part.modules():  # type: ignore[union-attr]
-            module.register_forward_pre_hook(refuse)
+            module.register_forward_pre_hook(fail)
     for found, wanted in zip(stream_logits(model, streams), expected, strict=True):
         translate.close(found, wanted)
     with pytest.raises(AssertionError, match="contrastive branch"):
         model.embeddings(stream_features(model, streams)[0], streams["joint"].average)
 
 
-def test_without_the_contrast_its_branch_is_not_built_and_the_logits_are_the_same() -> None:
+def test_without_contrast_there_is_no_contrastive_branch_and_the_logits_are_the_same() -> None:
     full = make_model()
     bare = PSPNet(SETTINGS, UCLA20, CLASSES, contrast=False).double()
     assert not bare.load_state_dict(full.state_dict(), strict=False).missing_keys
@@ -148,7 +148,7 @@ def test_without_the_contrast_its_branch_is_not_built_and_the_logits_are_the_sam
         translate.close(theirs, translate.array(mine))
 
 
-def test_dropout_changes_training_and_never_evaluation() -> None:
+def test_dropout_changes_logits_in_training_but_not_in_evaluation() -> None:
     plain, dropped = make_model(), make_model(dropout=0.9)
     streams = make_streams()
     for mine, theirs in zip(
@@ -162,7 +162,7 @@ def test_dropout_changes_training_and_never_evaluation() -> None:
         )
 
 
-def test_gradients_reach_every_parameter_of_the_network_through_both_terms() -> None:
+def test_every_parameter_has_a_gradient_from_the_sum_of_both_losses() -> None:
     model, streams = make_model(share_encoder=False), make_streams()
     joint, motion = stream_features(model, streams)
     total = sum(model.logits(x, streams["joint"].average).square().sum() for x in (joint, motion))
@@ -171,35 +171,37 @@ def test_gradients_reach_every_parameter_of_the_network_through_both_terms() -> 
             x.square().sum() for x in model.embeddings(features, streams["joint"].average).values()
         )
     total.backward()
-    # A bias straight before a batch norm has no effect in training; all else must have a gradient.
-    idle = {name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9}
+    # A bias directly before a batch norm has no effect in training; all other parameters must have a gradient.
+    without_gradient = {
+        name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9
+    }
     before_norm = {
         f"{name}.0.bias"
         for name, module in model.named_modules()
         if isinstance(module, nn.Sequential) and isinstance(module[1], nn.BatchNorm2d)
     }
-    assert idle <= before_norm
+    assert without_gradient <= before_norm
 
 
-def test_streams_are_not_interchangeable() -> None:
+def test_logits_depend_on_which_stream_is_which() -> None:
     model, streams = make_model(share_encoder=False).eval(), make_streams()
     swapped = two(streams["motion"], streams["joint"])
     assert not torch.allclose(stream_logits(model, streams)[0], stream_logits(model, swapped)[1])
 
 
-def test_with_an_input_map_of_its_own_the_size_of_motion_does_not_matter() -> None:
+def test_with_a_separate_input_projection_the_scale_of_motion_does_not_matter() -> None:
     streams = make_streams()
     larger = two(streams["joint"], replace(streams["motion"], x=streams["motion"].x * 7))
-    for own in (True, False):
-        model = make_model(separate_input_projection=own).train()
+    for separate in (True, False):
+        model = make_model(separate_input_projection=separate).train()
         same = all(
             torch.allclose(a, b, rtol=1e-2, atol=1e-2)
             for a, b in zip(stream_features(model, streams), stream_features(model, larger), strict=True)
         )
-        assert same == own
+        assert same == separate
 
 
-def test_own_input_maps_of_the_same_weights_are_the_shared_one() -> None:
+def test_separate_input_projections_with_equal_weights_equal_the_shared_one() -> None:
     streams, shared = make_streams(), make_model().eval()
     own = make_model(separate_input_projection=True).eval()
     own.load_state_dict(shared.state_dict(), strict=False)

@@ -1,4 +1,4 @@
-"""The encoder against the literal formulas of `literal`, in float64."""
+"""The encoder compared with the formulas in `literal`, in float64."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from . import literal, translate
 
 JOINTS = 5
 PAPER = ModelSettings()
-# (inputs, outputs, stride): with and without each of the three shortcuts' own convolutions.
-SHAPES = {"as wide": (4, 4, 1), "wider": (4, 6, 1), "strided": (4, 4, 2), "wider and strided": (4, 6, 2)}
+# (inputs, outputs, stride): with and without a convolution in each of the three shortcuts.
+SHAPES = {"equal width": (4, 4, 1), "wider": (4, 6, 1), "strided": (4, 4, 2), "wider and strided": (4, 6, 2)}
 
 
 def make_block(inputs: int, outputs: int, stride: int, frames: int = 5) -> tuple[Block, torch.Tensor]:
@@ -35,14 +35,14 @@ def make_block(inputs: int, outputs: int, stride: int, frames: int = 5) -> tuple
 def test_joint_encoding_is_the_sinusoidal_table(channels: int, joints: int) -> None:
     table = joint_encoding(channels, joints)
     assert table.shape == (joints, 1, channels)
-    # The network keeps this table in single precision.
+    # The network stores this table in single precision.
     np.testing.assert_allclose(table[:, 0].T.numpy(), literal.sinusoidal(channels, joints), atol=1e-7)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("frames", [4, 5])  # a stride of 2 ends differently on even and on odd ones
+@pytest.mark.parametrize("frames", [4, 5])  # stride 2 treats the end of even and odd numbers differently
 @pytest.mark.parametrize("shape", SHAPES)
-def test_block_equals_its_five_steps(shape: str, frames: int, training: bool) -> None:
+def test_block_equals_its_formulas(shape: str, frames: int, training: bool) -> None:
     block, x = make_block(*SHAPES[shape], frames)
     weights, table = translate.block(block), translate.encoding(block)
     block.train(training)
@@ -58,7 +58,7 @@ def test_block_equals_its_five_steps(shape: str, frames: int, training: bool) ->
         translate.close(module.running_var, expected.var)
 
 
-def test_attention_map_has_queries_as_rows_and_no_softmax() -> None:
+def test_rows_of_the_attention_map_are_queries_and_there_is_no_softmax() -> None:
     block, x = make_block(4, 4, 1)
     weights = translate.block(block)
     encoded = translate.array(x) + translate.encoding(block)[:, None]
@@ -70,7 +70,7 @@ def test_attention_map_has_queries_as_rows_and_no_softmax() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_encoder_equals_input_map_and_blocks(training: bool) -> None:
+def test_encoder_equals_input_projection_and_blocks(training: bool) -> None:
     with translate.doubles(seed=4):
         encoder = Encoder(translate.TINY, JOINTS)
         translate.shuffle_weights(encoder)
@@ -81,7 +81,7 @@ def test_encoder_equals_input_map_and_blocks(training: bool) -> None:
     translate.close(encoder(x), literal.encoder(translate.array(x), entry, blocks, training, tables))
 
 
-def test_body_map_is_one_product_of_a_frames_coordinates_and_a_batch_norm() -> None:
+def test_whole_body_projection_is_a_linear_map_of_the_coordinates_of_a_frame_and_a_batch_norm() -> None:
     with translate.doubles(seed=3):
         layer = WholeBodyProjection(4, JOINTS)
         x = torch.randn(3, JOINTS, 6, 3)
@@ -93,13 +93,13 @@ def test_body_map_is_one_product_of_a_frames_coordinates_and_a_batch_norm() -> N
         features = weight @ np.array(coordinates) + bias
         for joint in range(JOINTS):
             expected[person, joint, frame] = features[4 * joint : 4 * joint + 4]
-    # Each feature's moments are over persons, joints and frames.
+    # Moments of each feature are over persons, joints and frames.
     expected -= expected.mean((0, 1, 2))
     expected /= np.sqrt(expected.var((0, 1, 2)) + 1e-5)
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-12)
 
 
-def test_either_stream_has_a_body_map_where_the_recipe_asks_for_them() -> None:
+def test_both_streams_have_a_whole_body_projection_if_configured() -> None:
     model = PSPNet(
         ModelSettings(input_projection="whole_body", separate_input_projection=True), NTU25, classes=3
     )
@@ -130,20 +130,20 @@ for channels in (1, 2, 3, 4, 5, 6, 7, 9, 17):
 
 
 @pytest.mark.slow
-def test_a_stride_over_few_channels_leaves_the_memory_of_the_process_intact() -> None:
-    # In its own process, which oneDNN's strided kernel would kill.
+def test_a_stride_with_few_channels_does_not_corrupt_memory() -> None:
+    # In a subprocess, because oneDNN's strided kernel would crash it.
     ran = subprocess.run([sys.executable, "-c", FEW_CHANNELS], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_gradients_of_a_block_are_the_differences(training: bool) -> None:
+def test_gradients_of_a_block_equal_finite_differences(training: bool) -> None:
     block, _ = make_block(2, 4, 2)
     block.train(training)
     for module in block.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.track_running_stats = training
-            module.momentum = 0.0  # gradcheck calls many times; the moments must not move in between
+            module.momentum = 0.0  # gradcheck makes many calls, between which the moments must not change
     names, parameters = zip(*block.named_parameters(), strict=True)
 
     def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
@@ -154,7 +154,7 @@ def test_gradients_of_a_block_are_the_differences(training: bool) -> None:
     assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
 
 
-def test_permuting_persons_permutes_the_output_and_keeps_the_batch_norm_moments() -> None:
+def test_permuting_persons_permutes_the_output_and_does_not_change_the_batch_norm_moments() -> None:
     with translate.doubles(seed=6):
         encoder = Encoder(translate.TINY, JOINTS)
         translate.shuffle_weights(encoder)
@@ -162,11 +162,11 @@ def test_permuting_persons_permutes_the_output_and_keeps_the_batch_norm_moments(
     other = copy.deepcopy(encoder)
     order = torch.tensor([3, 0, 4, 1, 2])
     translate.close(other(x[order]), translate.array(encoder(x)[order]))
-    for mine, theirs in zip(encoder.buffers(), other.buffers(), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+    for expected, found in zip(encoder.buffers(), other.buffers(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_weights_start_as_the_recipe_says() -> None:
+def test_weights_are_initialized_as_documented() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = PSPNet(PAPER, NTU25, classes=60)
@@ -185,7 +185,7 @@ def test_weights_start_as_the_recipe_says() -> None:
             assert torch.allclose(module.global_attention, torch.tensor(1 / 25))
 
 
-def test_paper_sizes_have_the_released_number_of_parameters() -> None:
+def test_number_of_parameters_is_that_of_the_original_implementation() -> None:
     model = PSPNet(PAPER, NTU25, classes=60)
     encoder = sum(p.numel() for p in model.encoders["joint"].parameters())
     whole = sum(p.numel() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""A network's output, the builder, networks of other than two streams, and another network under the same interface."""
+"""Network output, model builder, networks with one or three streams, and another network with the same interface."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def make_batch(names: tuple[str, ...] = NAMES, clips: int = 5) -> Batch:
 
 
 def test_the_prediction_is_the_sum_over_streams_and_auxiliary_branches() -> None:
-    one, two, more = (torch.randn(2, 3, dtype=torch.float64) for _ in range(3))
-    output = Output({"joint": one, "bone": two}, {"joint": more})
-    assert torch.equal(output.by_stream["joint"], one + more)
-    assert torch.equal(output.by_stream["bone"], two)
-    torch.testing.assert_close(output.fused, one + two + more)
+    joint, bone, auxiliary = (torch.randn(2, 3, dtype=torch.float64) for _ in range(3))
+    output = Output({"joint": joint, "bone": bone}, {"joint": auxiliary})
+    assert torch.equal(output.by_stream["joint"], joint + auxiliary)
+    assert torch.equal(output.by_stream["bone"], bone)
+    torch.testing.assert_close(output.fused, joint + bone + auxiliary)
 
 
-def test_the_contrasts_branch_is_built_where_the_loss_uses_it_or_is_asked_for() -> None:
+def test_the_contrastive_branch_is_built_if_the_loss_uses_it_or_on_request() -> None:
     supervised = config(method="supervised")
     assert make(config()).pyramid is not None
     assert make(supervised).pyramid is None
@@ -76,7 +76,7 @@ def test_the_contrasts_branch_is_built_where_the_loss_uses_it_or_is_asked_for() 
     assert make(config(), contrast=False).pyramid is None
 
 
-def test_a_copy_without_contrast_predicts_the_same_and_leaves_the_network_as_it_is() -> None:
+def test_a_copy_without_contrast_predicts_the_same_and_does_not_change_the_network() -> None:
     model = make(config()).eval()
     other = model.without_contrast()
     assert model.pyramid is not None
@@ -84,16 +84,18 @@ def test_a_copy_without_contrast_predicts_the_same_and_leaves_the_network_as_it_
     assert torch.equal(model(make_batch()).fused, other(make_batch()).fused)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["one encoder", "an encoder each"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared encoder", "separate encoders"])
 @pytest.mark.parametrize("names", [("joint",), ("bone",), NAMES], ids=["joint", "bone", "three"])
-def test_any_number_of_streams_has_logits_of_its_own(names: tuple[str, ...], shared: bool) -> None:
+def test_each_stream_has_its_own_logits_for_any_number_of_streams(
+    names: tuple[str, ...], shared: bool
+) -> None:
     settings = SMALL.model_copy(update={"share_encoder": shared, "separate_input_projection": True})
     model = make(config(names, method="supervised", model=settings)).eval()
     assert list(model.encoders) == list(names[:1] if shared else names)
     batch = make_batch(names)
     found = model(batch).by_stream
     assert list(found) == list(names)
-    for name in names:  # in evaluation, a stream's logits do not depend on the streams beside it
+    for name in names:  # in evaluation, logits of a stream do not depend on the other streams
         other = {
             **make_batch(names),
             **{k: Stream(s.x * 0, s.average) for k, s in batch.items() if k != name},
@@ -101,7 +103,7 @@ def test_any_number_of_streams_has_logits_of_its_own(names: tuple[str, ...], sha
         torch.testing.assert_close(model(other).by_stream[name], found[name])
 
 
-def test_the_contrast_is_summed_over_the_listed_pairs_and_embeds_no_other_stream() -> None:
+def test_the_contrastive_loss_is_summed_over_the_configured_pairs_and_embeds_no_other_stream() -> None:
     training = config()
     model, batch = make(training), make_batch()
     other = copy.deepcopy(model)
@@ -112,9 +114,9 @@ def test_the_contrast_is_summed_over_the_listed_pairs_and_embeds_no_other_stream
         torch.testing.assert_close(found[level], terms[0][level] + terms[1][level])
     contrast = sum(found[level] for level in ("body", "part", "joint"))
     torch.testing.assert_close(found["loss"], found["ce"] + training.loss.contrast_weight * contrast)
-    usual = training.model_copy(update={"loss": LossSettings()})
-    assert usual.contrast_streams == ("joint", "motion")
-    assert list(other(batch, embed=usual.contrast_streams, pool_from=2).embeddings) == ["joint", "motion"]
+    default = training.model_copy(update={"loss": LossSettings()})
+    assert default.contrast_streams == ("joint", "motion")
+    assert list(other(batch, embed=default.contrast_streams, pool_from=2).embeddings) == ["joint", "motion"]
 
 
 @pytest.mark.parametrize(
@@ -126,12 +128,12 @@ def test_the_contrast_is_summed_over_the_listed_pairs_and_embeds_no_other_stream
         ({"loss": {"contrast_pairs": [("joint", "joint")]}}, "pairs joint with itself"),
     ],
 )
-def test_streams_and_pairs_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_streams_and_pairs_are_errors(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingConfig.model_validate(settings)
 
 
-def test_one_stream_needs_no_pair_where_nothing_is_contrasted() -> None:
+def test_one_stream_needs_no_pair_without_a_contrastive_loss() -> None:
     assert TrainingConfig.model_validate({"method": "supervised", "streams": {"names": ["bone"]}})
     found = TrainingConfig.model_validate({"loss": {"contrast_pairs": []}, "streams": {"names": ["bone"]}})
     assert found.contrast_levels == found.contrast_streams == ()
@@ -139,13 +141,13 @@ def test_one_stream_needs_no_pair_where_nothing_is_contrasted() -> None:
 
 @pytest.fixture
 def bone_run(tmp_path: Path) -> tuple[Files, Path]:
-    """The files and the run of a training with a bone stream."""
+    """Files and run folder of a training with a bone stream."""
     files = make_files(tmp_path)
     pairs = LossSettings(contrast_pairs=PAIRS)  # type: ignore[arg-type]
     return files, files.train(change(RECIPE, streams=StreamSettings(names=NAMES), loss=pairs)).folder  # type: ignore[arg-type]
 
 
-def test_a_bone_stream_goes_from_training_to_scores_and_features(bone_run: tuple[Files, Path]) -> None:
+def test_a_model_with_a_bone_stream_is_trained_evaluated_and_embedded(bone_run: tuple[Files, Path]) -> None:
     files, folder = bone_run
     scores = evaluate(folder)
     assert list(scores.streams) == list(NAMES)
@@ -168,7 +170,7 @@ def test_a_model_with_a_bone_stream_is_exported(bone_run: tuple[Files, Path]) ->
 
 
 class MeanNet(Network):
-    """Another network: a linear layer on each stream's mean coordinates."""
+    """Another network: a linear layer on the mean coordinates of each stream."""
 
     def __init__(
         self,
@@ -195,7 +197,7 @@ class MeanNet(Network):
         return copy.deepcopy(self)
 
 
-def test_a_network_without_embeddings_is_not_trained_with_the_contrastive_loss(
+def test_training_a_network_without_embeddings_with_the_contrastive_loss_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(build.NETWORKS, "psp", MeanNet)
@@ -206,7 +208,7 @@ def test_a_network_without_embeddings_is_not_trained_with_the_contrastive_loss(
     assert set(tmp_path.rglob("*")) == before  # no run folder
 
 
-def test_attention_of_a_network_without_maps_is_refused_by_its_name(
+def test_requesting_attention_maps_of_a_network_without_them_is_an_error_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(build.NETWORKS, "psp", MeanNet)
@@ -216,7 +218,7 @@ def test_attention_of_a_network_without_maps_is_refused_by_its_name(
         load_model(done.config, weights, torch.device("cpu"), contrast=True)
 
 
-def test_another_network_is_trained_and_evaluated_through_its_entry_alone(
+def test_another_network_is_trained_and_evaluated_once_it_is_registered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(build.NETWORKS, "psp", MeanNet)

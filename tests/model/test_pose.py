@@ -1,4 +1,4 @@
-"""The pose branch against its formulas, written out, and what the rest of the network has of it."""
+"""The pose branch compared with its literal formulas, and its effect on the rest of the network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .test_classifier import CLASSES, OWNER, SETTINGS, make_model, make_streams
 JOINTS, FRAMES = 2, 5
 
 
-def test_one_frame_of_one_person_is_refused_in_training_only() -> None:
+def test_one_frame_of_one_person_is_an_error_in_training_only() -> None:
     module, one = (
         PoseBranch(JOINTS, width=3, dropout=0.0),
         torch.randn(1, 3, 4, JOINTS),
@@ -47,7 +47,7 @@ def literal_branch(module: PoseBranch, x: Array, training: bool) -> Array:
         literal.batch_norm(literal.conv(y, translate.conv(conv)), translate.norm(next_norm), training), 0
     )
     for number, block in enumerate(module.blocks):
-        if number:  # the larger of two frames; the last of an odd number stands alone
+        if number:  # maximum of two frames; with an odd number, the last is used alone
             y = np.stack([y[:, :, t : t + 2].max(axis=2) for t in range(0, y.shape[2], 2)], axis=2)
         first, first_norm, _, _, second, second_norm = block
         z = np.maximum(
@@ -69,27 +69,25 @@ def test_the_branch_equals_its_formulas(training: bool) -> None:
     translate.close(module(x), expected)
 
 
-def test_one_frame_has_a_pose_and_no_differences() -> None:
+def test_differences_of_a_single_frame_are_zero() -> None:
     x = torch.randn(2, 3, 1, JOINTS)
     translate.close(poses(x).double(), literal_poses(translate.array(x)))
 
 
-def test_the_branch_adds_its_logits_to_those_of_the_joint_stream_alone() -> None:
+def test_the_branch_adds_its_logits_to_those_of_the_joint_stream_only() -> None:
     model, streams = make_model(pose_width=3, pose_dropout=0.0), make_streams()
     bare = PSPNet(SETTINGS, UCLA20, CLASSES).double()
-    bare.load_state_dict(
-        {name: bare_x for name, bare_x in model.state_dict().items() if name in bare.state_dict()}
-    )
+    bare.load_state_dict({name: x for name, x in model.state_dict().items() if name in bare.state_dict()})
     features = literal_branch(model.pose_branch.eval(), translate.array(streams["joint"].x), training=False)
-    of_clips = np.stack([features[np.equal(OWNER, clip)].mean(axis=0) for clip in range(3)])
+    clip_features = np.stack([features[np.equal(OWNER, clip)].mean(axis=0) for clip in range(3)])
     weight, bias = (translate.array(p) for p in model.pose_classifier.parameters())
     joint, motion = stream_logits(model.eval(), streams)
     bare_joint, bare_motion = stream_logits(bare.eval(), streams)
-    translate.close(joint - bare_joint, of_clips @ weight.T + bias)
+    translate.close(joint - bare_joint, clip_features @ weight.T + bias)
     translate.close(motion, translate.array(bare_motion))
 
 
-def test_one_seed_gives_the_same_encoder_with_and_without_the_branch() -> None:
+def test_a_seed_initializes_the_same_encoder_with_and_without_the_branch() -> None:
     def encoder(width: int) -> dict[str, torch.Tensor]:
         with torch.random.fork_rng():
             torch.manual_seed(5)
@@ -101,7 +99,7 @@ def test_one_seed_gives_the_same_encoder_with_and_without_the_branch() -> None:
     assert all(torch.equal(full[name], x) for name, x in bare.items())
 
 
-def test_the_branchs_dropout_works_at_training_alone() -> None:
+def test_dropout_of_the_branch_is_active_in_training_only() -> None:
     model, plain = make_model(pose_width=8, pose_dropout=0.9), make_model(pose_width=8, pose_dropout=0.0)
     streams = make_streams()
     for mine, theirs in zip(
@@ -123,5 +121,5 @@ def test_the_branchs_dropout_works_at_training_alone() -> None:
         ({"pose_width": 8, "pose_dropout": 0.0}, False),
     ],
 )
-def test_dropout_of_either_kind_uses_randomness(changes: dict[str, float], random: bool) -> None:
+def test_uses_randomness_is_true_with_any_dropout(changes: dict[str, float], random: bool) -> None:
     assert ModelSettings.model_validate(changes).uses_randomness == random

@@ -1,4 +1,4 @@
-"""Rounding in a forward pass: batch norm's statistics on a CPU, and what stays in full precision under autocast."""
+"""Rounding errors of the forward pass: batch norm statistics on a CPU, and operations in float32 under autocast."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def channels_last(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(238, 16, 25, 50), (3, 5, 7, 2), (1, 4, 3, 3), (40, 8, 1, 1)])
-def test_moments_on_channels_last_memory_are_those_of_float64(
+def test_moments_on_channels_last_memory_are_as_exact_as_in_float64(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     x = channels_last(*shape).to(dtype)
@@ -42,34 +42,34 @@ def test_moments_on_channels_last_memory_are_those_of_float64(
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_batch_norm_has_the_results_gradients_and_running_statistics_of_torchs(training: bool) -> None:
+def test_batch_norm_has_the_same_results_gradients_and_running_statistics_as_in_torch(training: bool) -> None:
     x = channels_last(6, 5, 4, 3).double()
-    own, torchs = BatchNorm(5).double(), nn.BatchNorm2d(5).double()
+    own, reference = BatchNorm(5).double(), nn.BatchNorm2d(5).double()
     with torch.no_grad():
-        for parameter in torchs.parameters():
+        for parameter in reference.parameters():
             parameter.uniform_(0.5, 2)
-    own.load_state_dict(torchs.state_dict())
-    own.train(training), torchs.train(training)
+    own.load_state_dict(reference.state_dict())
+    own.train(training), reference.train(training)
     results = []
-    for module in (own, torchs):
-        mine = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        y = module(mine)
+    for module in (own, reference):
+        inputs = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = module(inputs)
         (y * torch.arange(y.numel()).view(y.shape)).sum().backward()
         statistics = (module.running_mean, module.running_var)
-        results.append((y, mine.grad, *(p.grad for p in module.parameters()), *statistics))
+        results.append((y, inputs.grad, *(p.grad for p in module.parameters()), *statistics))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
 
 
 @pytest.mark.slow
 def test_the_forward_pass_in_training_is_within_1e_5_of_float64() -> None:
-    persons = 2 * 99  # both streams of the released batch, 9 + 90 clips
+    persons = 2 * 99  # both streams of the batch in the original configuration, 9 + 90 clips
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = PSPNet(
             ModelSettings(channels=(16, 16), qk_channels=(4, 4), strides=(1, 2)), NTU25, 60
         ).train()
-        # Coordinates as prepared ones are: joints around a place of their own, little change over time.
+        # Similar to prepared coordinates: each joint has its own position and moves little over time.
         x = torch.randn(persons, 3, 1, 25) + 0.05 * torch.randn(persons, 3, 50, 25).cumsum(2)
         exact = copy.deepcopy(model).double()
         with torch.no_grad():
@@ -92,7 +92,7 @@ def test_means_projection_and_classifier_are_float32_under_autocast() -> None:
         model = PSPNet(WIDE.model_copy(update={"pose_width": 8, "pose_dropout": 0.0}), NTU25, 5).train()
     streams, seen = batch(), {}
 
-    def note(name: str):
+    def record(name: str):
         def hook(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
             seen[name] = (inputs[0].dtype, output.dtype)
 
@@ -100,18 +100,18 @@ def test_means_projection_and_classifier_are_float32_under_autocast() -> None:
 
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            module.register_forward_hook(note(name))
+            module.register_forward_hook(record(name))
     with computing_in(torch.bfloat16, torch.device("cpu")):
         features = stream_features(model, streams)[0]
         logits = model.logits(features, streams["joint"].average)
         means = model.pyramid(features)  # type: ignore[misc]
         vectors = model.embeddings(features, streams["joint"].average)
         model.pose_logits(streams["joint"])
-    assert features.dtype == torch.bfloat16, "otherwise the test proves nothing"
+    assert features.dtype == torch.bfloat16, "autocast must be active"
     assert logits.dtype == torch.float32
     assert set(seen) == {"classifier", "pose_classifier", "projection.0", "projection.2"}
     assert set(seen.values()) == {(torch.float32, torch.float32)}
-    # On the same features, what follows is exact: the same as without autocast.
+    # From the same features on, the computation is as exact as without autocast.
     exact = model.logits(features.float(), streams["joint"].average)
     torch.testing.assert_close(logits, exact, rtol=1e-5, atol=1e-5)
     assert {x.dtype for x in (*means.values(), *vectors.values())} == {torch.float32}

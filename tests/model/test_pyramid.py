@@ -1,4 +1,4 @@
-"""Pooling, the three attentions and their polymerizing against the formulas in `literal`, in float64."""
+"""Pooling, attention of the three levels and polymerization compared with the formulas in `literal`, in float64."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_pooling_is_the_mean_over_each_groups_joints(topology: Topology) -> None
 
 @BOTH
 @MODES
-def test_polymerizing_adds_the_coarse_maps_with_the_released_coefficients(
+def test_polymerization_adds_the_coarse_maps_with_the_original_coefficients(
     topology: Topology, mode: str
 ) -> None:
     maps = random_maps(topology.size)
@@ -60,31 +60,33 @@ def test_polymerizing_adds_the_coarse_maps_with_the_released_coefficients(
     expected = literal.polymerize(*arrays, BODIES[topology.size], PARTS[topology.size], mode)
     for level, values in zip(LEVELS, expected, strict=True):
         translate.close(found[level], values)
-        assert torch.equal(maps[level], before[level]), "the given maps must not change"
+        assert torch.equal(maps[level], before[level]), "the input maps must not change"
 
 
 @BOTH
 @pytest.mark.parametrize("mode", ["raw", "chained"])
-@pytest.mark.parametrize("left_out", LEVELS)
-def test_a_level_that_is_off_hands_nothing_on(topology: Topology, mode: str, left_out: str) -> None:
+@pytest.mark.parametrize("disabled", LEVELS)
+def test_a_disabled_level_does_not_contribute_to_finer_levels(
+    topology: Topology, mode: str, disabled: str
+) -> None:
     maps = random_maps(topology.size)
-    kept = {level: x for level, x in maps.items() if level != left_out}
-    maps[left_out] = torch.zeros_like(maps[left_out])
+    remaining = {level: x for level, x in maps.items() if level != disabled}
+    maps[disabled] = torch.zeros_like(maps[disabled])
     arrays = [translate.array(maps[level]) for level in LEVELS]
     bodies, parts = BODIES[topology.size], PARTS[topology.size]
-    # A part level that does not exist is no bridge either: nothing chained reaches the joints through it.
-    literal_mode = "raw" if left_out == "part" else mode
+    # Without the part level, no body map reaches the joints through it, so chained equals raw.
+    literal_mode = "raw" if disabled == "part" else mode
     expected = dict(zip(LEVELS, literal.polymerize(*arrays, bodies, parts, literal_mode), strict=True))
-    found = Polymerizer(topology, mode)(kept)
-    assert found.keys() == kept.keys()
-    for level in kept:
+    found = Polymerizer(topology, mode)(remaining)
+    assert found.keys() == remaining.keys()
+    for level in remaining:
         translate.close(found[level], expected[level])
 
 
 @BOTH
 @MODES
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_pyramid_equals_pooling_attention_polymerizing_and_means(
+def test_pyramid_equals_pooling_attention_polymerization_and_means(
     topology: Topology, mode: str, training: bool
 ) -> None:
     pyramid, x = make_pyramid(topology, mode=mode)
@@ -104,7 +106,7 @@ def test_pyramid_equals_pooling_attention_polymerizing_and_means(
 
 @BOTH
 @MODES
-def test_maps_for_looking_at_are_those_that_are_applied(topology: Topology, mode: str) -> None:
+def test_exported_attention_maps_are_those_used_in_the_forward_pass(topology: Topology, mode: str) -> None:
     pyramid, x = make_pyramid(topology, mode=mode)
     plain = []
     pooled = (literal.pool(translate.array(x), BODIES[topology.size]),)
@@ -119,14 +121,14 @@ def test_maps_for_looking_at_are_those_that_are_applied(topology: Topology, mode
 
 
 @pytest.mark.parametrize("levels", [("joint",), ("body", "joint"), ("joint", "part")])
-def test_only_the_levels_asked_for_are_built_and_given(levels: tuple[str, ...]) -> None:
+def test_only_the_configured_levels_are_built_and_returned(levels: tuple[str, ...]) -> None:
     pyramid, x = make_pyramid(UCLA20, levels=levels)
     assert set(pyramid.attentions) == set(levels)
     assert set(pyramid(x)) == set(levels)
 
 
 @MODES
-def test_gradients_of_the_pyramid_are_the_differences(mode: str) -> None:
+def test_gradients_of_the_pyramid_equal_finite_differences(mode: str) -> None:
     pyramid, x = make_pyramid(UCLA20, mode=mode)
     pyramid.eval()
     names, parameters = zip(*pyramid.named_parameters(), strict=True)
@@ -142,6 +144,6 @@ def test_gradients_of_the_pyramid_are_the_differences(mode: str) -> None:
 def test_permuting_persons_permutes_the_vectors(topology: Topology) -> None:
     pyramid, x = make_pyramid(topology)
     order = torch.tensor([2, 0, 1])
-    straight, permuted = pyramid(x), pyramid(x[order])
+    original, permuted = pyramid(x), pyramid(x[order])
     for level in LEVELS:
-        translate.close(permuted[level], translate.array(straight[level][order]))
+        translate.close(permuted[level], translate.array(original[level][order]))

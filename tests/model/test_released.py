@@ -1,4 +1,4 @@
-"""Preset `paper` with empty person slots computed is the released network and loss, in training mode and float64."""
+"""Preset `paper` with `absent_persons=zeros` equals the original network and loss, in training mode and float64."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..streams import two
 from . import released, translate
 
 CLASSES, FRAMES = 6, 4
-# Channels, width of a head's q and k, and stride of each block; some blocks are only wider, or only strided.
+# Channels, attention head dimension and stride of each block; some blocks only change the width, or only the stride.
 NETWORKS = {
     "quarter width": ((16, 32, 64), (4, 8, 16), (2, 2, 1)),
-    "wider apart from strided": ((8, 8, 16), (2, 3, 4), (1, 2, 1)),
+    "wider and strided separately": ((8, 8, 16), (2, 3, 4), (1, 2, 1)),
     "strided first, then wider": ((8, 16, 16), (2, 4, 4), (2, 1, 1)),
 }
 
@@ -29,16 +29,16 @@ NETWORKS = {
     [
         ("quarter width", 9, 90),
         ("quarter width", 32, 48),
-        ("wider apart from strided", 3, 6),
+        ("wider and strided separately", 3, 6),
         ("strided first, then wider", 3, 6),
     ],
 )
-def test_paper_on_empty_slots_is_the_released_loss_and_its_gradients(
+def test_paper_with_empty_slots_has_the_original_loss_and_gradients(
     name: str, labelled: int, pool: int
 ) -> None:
-    channels, inter, strides = NETWORKS[name]
+    channels, qk_channels, strides = NETWORKS[name]
     changes = ["model.absent_persons=zeros", "optim.steps=1"]
-    sizes = (("channels", channels), ("qk_channels", inter), ("strides", strides))
+    sizes = (("channels", channels), ("qk_channels", qk_channels), ("strides", strides))
     changes += [f"model.{key}={list(value)}" for key, value in sizes]
     config = resolve(preset="paper", changes=changes)
     clips = labelled + pool
@@ -57,7 +57,7 @@ def test_paper_on_empty_slots_is_the_released_loss_and_its_gradients(
         assert abs(found[term].item() - value.item()) < 1e-10 * value.item(), term
     found["loss"].backward()
     expected["loss"].backward()
-    # Compared to the largest gradient: those of biases before a batch norm are zero but for rounding.
+    # Relative to the largest gradient, because those of biases before a batch norm are zero except for rounding errors.
     largest = max(weight.grad.abs().max().item() for weight in weights.values())  # type: ignore[union-attr]
     for key, parameter in model.named_parameters():
         # Biases before a batch norm are not trained.
@@ -66,14 +66,14 @@ def test_paper_on_empty_slots_is_the_released_loss_and_its_gradients(
         assert difference < 1e-10 * largest, key
 
 
-def test_convolution_biases_start_at_torchs_default_and_linear_ones_at_zero() -> None:
+def test_biases_of_convolutions_have_torch_default_initialization_and_linear_ones_are_zero() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = PSPNet(resolve(preset="paper").model, NTU25, CLASSES)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Conv2d):
             bound = (module.in_channels * module.kernel_size[0]) ** -0.5
-            # Uniform within the bound: its largest of many values comes near it.
+            # Uniform within the bound, so the maximum of many values is close to it.
             assert 0.8 * bound < module.bias.abs().max() <= bound, name  # type: ignore[union-attr]
         elif isinstance(module, torch.nn.Linear):
             assert not module.bias.any(), name

@@ -1,4 +1,4 @@
-"""From the package's modules to the literal formulas' weights, and the facts both are fed with."""
+"""Weights of the package's modules as weights of the literal formulas, and inputs for both."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ LEVELS = ("body", "part", "joint")
 TINY = ModelSettings(channels=(4, 6, 4), qk_channels=(2, 3, 2), strides=(1, 2, 1), heads=2, temporal_kernel=3)
 
 
-def _from_one(*groups: tuple[int, ...]) -> literal.Groups:
+def _zero_based(*groups: tuple[int, ...]) -> literal.Groups:
     return [tuple(number - 1 for number in group) for group in groups]
 
 
-# The groups as the datasets' authors number the joints, typed again here rather than read from the package.
+# Groups in the datasets' own 1-based joint numbers, copied by hand instead of read from the package.
 BODIES = {
-    25: _from_one(
+    25: _zero_based(
         (5, 6, 7, 8, 22, 23), (9, 10, 11, 12, 24, 25), (13, 14, 15, 16), (17, 18, 19, 20), (1, 2, 3, 4, 21)
     ),
-    20: _from_one((5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20), (1, 2, 3, 4)),
+    20: _zero_based((5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20), (1, 2, 3, 4)),
 }
 PARTS = {
-    25: _from_one(
+    25: _zero_based(
         *((1, 2, 21), (3, 4), (5, 6, 7), (8, 22, 23), (9, 10, 11), (12, 24, 25)),
         *((13, 14), (15, 16), (17, 18), (19, 20)),
     ),
-    20: _from_one(
+    20: _zero_based(
         *((1, 2), (3, 4), (5, 6, 7), (8,), (9, 10, 11), (12,), (13, 14), (15, 16), (17, 18), (19, 20))
     ),
 }
@@ -43,7 +43,7 @@ PARTS = {
 
 @contextmanager
 def doubles(seed: int) -> Iterator[None]:
-    """Modules and tensors made here are float64, and their random values follow from ``seed``."""
+    """Context in which new modules and tensors are float64 and random values depend only on ``seed``."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -55,7 +55,7 @@ def doubles(seed: int) -> Iterator[None]:
 
 
 def shuffle_weights(module: nn.Module) -> None:
-    """Random values everywhere, batch norm's moments too, so that no term hides behind a 0 or a 1."""
+    """Set all weights and batch norm moments to random values, so that no term is hidden by a 0 or a 1."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=0.5)
@@ -69,7 +69,7 @@ def shuffle_weights(module: nn.Module) -> None:
 def array(tensor: torch.Tensor) -> literal.Array:
     return np.array(
         tensor.detach().numpy(), dtype=np.float64
-    )  # a copy: batch norm moves its moments in place
+    )  # a copy, because batch norm updates its moments in place
 
 
 def conv(layer: nn.Conv1d | nn.Conv2d) -> literal.Conv:
@@ -134,5 +134,5 @@ def moments(layer: nn.BatchNorm2d) -> tuple[literal.Array, literal.Array]:
 
 
 def close(found: torch.Tensor, expected: literal.Array) -> None:
-    """Equal to the last digits that float64 keeps over sums in another order."""
+    """Assert equality up to the rounding errors of float64 sums in another order."""
     np.testing.assert_allclose(array(found), expected, rtol=1e-9, atol=1e-11)

@@ -1,4 +1,4 @@
-"""The benchmark's plain engine has the mathematics of psptool's."""
+"""The benchmark's plain engine computes the same loss and gradients as psptool."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def benchmarks(monkeypatch):
 
 
 @pytest.mark.parametrize("by_index", [False, True])
-def test_loss_and_gradients_are_those_of_the_engine(benchmarks, by_index):
+def test_loss_and_gradients_equal_those_of_psptool(benchmarks, by_index):
     import train as benchmark
     from plain_engine import PlainNet
 
@@ -36,7 +36,7 @@ def test_loss_and_gradients_are_those_of_the_engine(benchmarks, by_index):
     config = benchmark.recipe(absent="zeros").model_copy(update={"model": settings})
     clips = benchmark.make_clips(6, 25, torch.device("cpu"))
     streams = Batcher(clips, config.sampling, absent_persons="zeros").test(torch.arange(6))
-    # float64: batch norm of nearly constant channels blows rounding up.
+    # float64, because batch norm of nearly constant channels amplifies rounding errors.
     streams = two(*(Stream(s.x.double(), s.average.double()) for s in streams.values()))
     with torch.random.fork_rng():
         torch.manual_seed(2)

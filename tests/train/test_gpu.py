@@ -1,4 +1,4 @@
-"""Trainings on a GPU, with CUDA graphs and without. Run by ``workflows/benchmarks/gpu.py``."""
+"""Training on a GPU, with and without CUDA graphs. Run by ``workflows/benchmarks/gpu.py``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from psptool.training.loop import Loop
 from psptool.training.profiling import profile_training
 from psptool.training.stopping import Stopped
 
-from .test_graphs import ADAMW, LIVELY
+from .test_graphs import ADAMW, SGD
 from .tiny import Files, change, make_files, weights
 
 pytestmark = [
@@ -26,11 +26,13 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device"),
 ]
 TIGHT, LOOSE = 1e-4, 3e-2
-"""Relative differences of losses in the first steps, and in all: some kernels add in varying order, and steps amplify
-that. AdamW does most, where the exact gradient is zero.
+"""Relative tolerance of the losses in the first steps, and in all steps.
+
+Some kernels add in a varying order, and the differences grow with each step: most with AdamW, where the exact gradient
+is zero.
 """
-RECIPES = pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
-"""Both have dropout, a teacher and gradient clipping."""
+RECIPES = pytest.mark.parametrize("recipe", [SGD, ADAMW], ids=["sgd", "adamw"])
+"""Both use dropout, a teacher and gradient clipping."""
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[CudaCapture]:
-    """The captures of all trainings that use CUDA graphs."""
+    """The `CudaCapture` of each training that uses CUDA graphs, in order."""
     made: list[CudaCapture] = []
 
     def make(device: torch.device) -> CudaCapture:
@@ -53,69 +55,69 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list[CudaCapture]:
 
 @pytest.fixture
 def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The loss of each step of all trainings."""
+    """The loss of each step, over all trainings of a test."""
     found: list[float] = []
-    plain = Loop._step
+    original = Loop._step
 
-    def one_step(self: Loop, *arguments: Any) -> step.Terms:
-        names, values = plain(self, *arguments)
+    def record_loss(self: Loop, *arguments: Any) -> step.Terms:
+        names, values = original(self, *arguments)
         found.append(float(values[names.index("loss")]))
         return names, values
 
-    monkeypatch.setattr(Loop, "_step", one_step)
+    monkeypatch.setattr(Loop, "_step", record_loss)
     return found
 
 
-def go(files: Files, recipe: TrainingConfig, out: str, **options: Any) -> Trained:
+def run_training(files: Files, recipe: TrainingConfig, out: str, **options: Any) -> Trained:
     device = torch.device("cuda")
     return train(files.data, files.split, recipe, device=device, out=files.data.parent / out, **options)
 
 
 @RECIPES
-def test_captured_steps_have_the_losses_of_eager_ones(
+def test_captured_steps_have_the_same_losses_as_eager_steps(
     files: Files, captures: list[CudaCapture], losses: list[float], recipe: TrainingConfig
 ) -> None:
-    captured = go(files, recipe, "captured")
-    eager = go(files, recipe, "eager", graphs="off")
+    captured = run_training(files, recipe, "captured")
+    eager = run_training(files, recipe, "eager", graphs="off")
     (capture,) = captures
-    assert capture.captures == 2  # one shape without the teacher's batch, another one with it
-    # The first replays: dropout draws the numbers of eager steps.
+    assert capture.captures == 2  # one input shape without the teacher's batch, one with it
+    # The first replays: dropout uses the same random numbers as in eager steps.
     assert losses[2:5] == pytest.approx(losses[32:35], rel=TIGHT)
     assert losses[:30] == pytest.approx(losses[30:], rel=LOOSE)
     assert captured.best == pytest.approx(eager.best, abs=0.2)
 
 
-def test_captured_steps_have_the_losses_of_eager_ones_in_bfloat16(
+def test_captured_steps_have_the_same_losses_as_eager_steps_in_bfloat16(
     files: Files, captures: list[CudaCapture], losses: list[float]
 ) -> None:
     if not has_bfloat16(torch.device("cuda")):
         pytest.skip("no bfloat16")
-    recipe = change(LIVELY, precision="bfloat16")
-    go(files, recipe, "captured")
-    go(files, recipe, "eager", graphs="off")
+    recipe = change(SGD, precision="bfloat16")
+    run_training(files, recipe, "captured")
+    run_training(files, recipe, "eager", graphs="off")
     assert captures[0].captures == 2
     assert losses[:30] == pytest.approx(losses[30:], rel=LOOSE)
 
 
 @RECIPES
 @pytest.mark.parametrize("first", ["auto", "off"])
-def test_a_checkpoint_of_either_kind_of_step_is_resumed_by_the_other(
+def test_a_checkpoint_of_captured_steps_is_resumed_by_eager_steps_and_vice_versa(
     files: Files, losses: list[float], monkeypatch: pytest.MonkeyPatch, recipe: TrainingConfig, first: str
 ) -> None:
-    go(files, recipe, "undisturbed", graphs="off")
+    run_training(files, recipe, "uninterrupted", graphs="off")
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_should_stop", lambda self, asked, done: done == 12)
+        patch.setattr(Loop, "_should_stop", lambda self, requested, step: step == 12)
         with pytest.raises(Stopped):
-            go(files, recipe, "stopped", graphs=first)
-    go(files, recipe, "stopped", graphs="off" if first == "auto" else "auto", resume="required")
+            run_training(files, recipe, "stopped", graphs=first)
+    run_training(files, recipe, "stopped", graphs="off" if first == "auto" else "auto", resume="required")
     assert losses[30:] == pytest.approx(losses[:30], rel=LOOSE)
 
 
-def test_a_run_of_a_gpu_is_resumed_on_a_cpu(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_a_gpu_is_resumed_on_a_cpu(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_should_stop", lambda self, asked, done: done == 12)
+        patch.setattr(Loop, "_should_stop", lambda self, requested, step: step == 12)
         with pytest.raises(Stopped):
-            go(files, ADAMW, "stopped")
+            run_training(files, ADAMW, "stopped")
     out = files.data.parent / "stopped"
     done = train(files.data, files.split, ADAMW, device=torch.device("cpu"), out=out, resume="required")
     assert all(x.isfinite().all() for x in weights(done).values())
@@ -124,30 +126,30 @@ def test_a_run_of_a_gpu_is_resumed_on_a_cpu(files: Files, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("cause", ["synchronizes", "raises"])
-def test_a_failed_capture_leaves_eager_steps_with_the_same_losses(
+def test_after_a_failed_capture_eager_steps_have_the_same_losses(
     files: Files, losses: list[float], monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
-    go(files, LIVELY, "eager", graphs="off")
-    plain = step.total_loss
+    run_training(files, SGD, "eager", graphs="off")
+    original = step.total_loss
 
-    def spoiled(*arguments: Any) -> dict[str, torch.Tensor]:
-        terms = plain(*arguments)
+    def failing_loss(*arguments: Any) -> dict[str, torch.Tensor]:
+        terms = original(*arguments)
         if torch.cuda.is_current_stream_capturing():
             if cause == "raises":
                 raise torch.OutOfMemoryError("CUDA out of memory")
             terms["loss"].item()
         return terms
 
-    monkeypatch.setattr(step, "total_loss", spoiled)
+    monkeypatch.setattr(step, "total_loss", failing_loss)
     warnings: list[str] = []
-    go(files, LIVELY, "failing", on_warning=warnings.append)
+    run_training(files, SGD, "failing", on_warning=warnings.append)
     assert [text for text in warnings if text.startswith("CUDA graphs are off")] == warnings[-1:]
     assert losses[32:35] == pytest.approx(losses[2:5], rel=TIGHT)
     assert losses[30:] == pytest.approx(losses[:30], rel=LOOSE)
 
 
-def test_a_profile_has_kernels_and_their_time(files: Files) -> None:
-    found = profile_training(files.data, files.split, LIVELY, torch.device("cuda"), 3)
+def test_a_profile_reports_kernels_and_their_time(files: Files) -> None:
+    found = profile_training(files.data, files.split, SGD, torch.device("cuda"), 3)
     assert found.launches > 100
     assert found.gpu_busy is not None
     assert 0 < found.gpu_busy < 1e3 * found.seconds / 3

@@ -1,4 +1,4 @@
-"""The benchmark for GPUs, on a CPU: tiny networks, and a stand-in for capturing."""
+"""The GPU benchmark, run on a CPU with tiny networks and a mock of graph capture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return gpu_checks
 
 
-def test_the_packages_checked_are_those_that_psptool_requires(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmark_checks_all_packages_that_psptool_requires(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
 
@@ -37,21 +37,21 @@ def test_the_packages_checked_are_those_that_psptool_requires(monkeypatch: pytes
 def test_batches_have_the_sizes_of_the_datasets_and_one_shape(checks: ModuleType) -> None:
     clips = checks.make_clips(99, True, CPU)
     assert (int(clips.persons.sum()), clips.topology.size) == (119, 25)
-    assert clips.frames.min() >= 50  # T of preset paper
+    assert clips.frames.min() >= 50  # frames per clip in preset paper
     clips = checks.make_clips(80, False, CPU)
     assert (int(clips.persons.max()), clips.topology.size) == (1, 20)
     config = checks.configuration("paper", torch.device("cuda"), 3)
     assert (config.optim.labelled_batch, config.optim.pool_batch, config.sampling.frames) == (9, 90, 50)
 
 
-def test_operations_of_a_step_are_those_of_its_products(checks: ModuleType) -> None:
+def test_flops_of_a_step_grow_with_the_batch_size(checks: ModuleType) -> None:
     config = checks.configuration("paper", CPU, 1)
-    double = checks.configuration("paper", CPU, 1, ["optim.labelled_batch=6", "optim.pool_batch=12"])
-    once, twice = (checks.count_flop(found, "float32", CPU) for found in (config, double))
+    larger = checks.configuration("paper", CPU, 1, ["optim.labelled_batch=6", "optim.pool_batch=12"])
+    once, twice = (checks.count_flop(found, "float32", CPU) for found in (config, larger))
     assert 1e6 < once < twice < 2.5 * once
 
 
-def test_a_failed_part_is_named_and_leaves_the_others(checks: ModuleType, tmp_path: Path) -> None:
+def test_a_failed_check_is_reported_and_the_others_still_run(checks: ModuleType, tmp_path: Path) -> None:
     report = checks.Report(tmp_path / "found.json")
     report.check("first", lambda: (True, "well"))
     report.check("second", lambda: 1 / 0)
@@ -69,7 +69,7 @@ def test_a_failed_part_is_named_and_leaves_the_others(checks: ModuleType, tmp_pa
 
 
 @pytest.mark.slow
-def test_everything_that_needs_no_gpu_runs_without_installation(tmp_path: Path) -> None:
+def test_all_checks_that_need_no_gpu_run_without_installing_psptool(tmp_path: Path) -> None:
     command = [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--steps", "1"]
     ran = subprocess.run(
         [*map(str, command), "--json", str(tmp_path / "found.json")],

@@ -1,4 +1,4 @@
-"""Captured steps, with a stand-in for capturing: same results as eager steps, bounded number, fixed addresses."""
+"""Captured steps, with a mock of graph capture: same results as eager steps, bounded number, fixed addresses."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from ..trained import make_network
 from .tiny import RECIPE, Files, change, equal, make_files, weights
 
 CPU = torch.device("cpu")
-LIVELY = change(RECIPE, precision="float32", optim={"steps": 30, "clip_norm": 1.0}, validate_every=7)
-LIVELY = LIVELY.model_copy(
+SGD = change(RECIPE, precision="float32", optim={"steps": 30, "clip_norm": 1.0}, validate_every=7)
+SGD = SGD.model_copy(
     update={
-        "augment": LIVELY.augment.model_copy(update={"yaw": 30.0, "jitter": 0.1}),
-        "model": LIVELY.model.model_copy(update={"dropout": 0.2, "pose_width": 4}),
+        "augment": SGD.augment.model_copy(update={"yaw": 30.0, "jitter": 0.1}),
+        "model": SGD.model.model_copy(update={"dropout": 0.2, "pose_width": 4}),
         "teacher": TeacherSettings(weight=0.5, momentum=0.9, start=0.3, ramp=0.2),
     }
 )
-ADAMW = change(LIVELY, optim={"kind": "adamw", "lr": 0.01, "weight_decay": 0.1})
+ADAMW = change(SGD, optim={"kind": "adamw", "lr": 0.01, "weight_decay": 0.1})
 
 
-class StandIn:
-    """Captures by keeping the function. As with a CUDA graph, all results of one capture are the same tensor."""
+class FakeCapture:
+    """Mock of graph capture: keeps the function. As with a CUDA graph, all replays write to the same result tensor."""
 
     def __init__(self, device: torch.device = CPU) -> None:
         self.captures = self.replays = 0
@@ -67,8 +67,8 @@ class StandIn:
         return replay
 
 
-class Failing(StandIn):
-    """Cannot capture."""
+class FailingCapture(FakeCapture):
+    """Every capture fails."""
 
     def __call__(self, function: Run) -> Run:
         self.captures += 1
@@ -81,11 +81,13 @@ def files(tmp_path: Path) -> Files:
 
 
 @pytest.fixture
-def capture_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[StandIn]], list[StandIn]]]:
-    """Let trainings on the CPU capture with a stand-in; returns the stand-ins they made."""
+def capture_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[type[FakeCapture]], list[FakeCapture]]]:
+    """Function that makes trainings on the CPU use a mock capture; returns the list of captures created."""
 
-    def use(kind: type[StandIn]) -> list[StandIn]:
-        made: list[StandIn] = []
+    def use(kind: type[FakeCapture]) -> list[FakeCapture]:
+        made: list[FakeCapture] = []
         monkeypatch.setattr(api, "uses_graphs", lambda graphs, device, ranks: graphs == "auto")
         monkeypatch.setattr(api, "side_stream", lambda device: nullcontext())
         monkeypatch.setattr(api, "CudaCapture", lambda device: made.append(kind()) or made[-1])
@@ -94,19 +96,19 @@ def capture_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Sta
     return use
 
 
-def go(files: Files, recipe: TrainingConfig, out: str, **options: Any) -> Trained:
+def run_training(files: Files, recipe: TrainingConfig, out: str, **options: Any) -> Trained:
     return train(files.data, files.split, recipe, device=CPU, out=files.data.parent / out, **options)
 
 
-@pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
-def test_captured_steps_give_the_bits_of_eager_ones(
-    files: Files, capture_with: Callable[[type[StandIn]], list[StandIn]], recipe: TrainingConfig
+@pytest.mark.parametrize("recipe", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_captured_steps_are_bit_identical_to_eager_steps(
+    files: Files, capture_with: Callable[[type[FakeCapture]], list[FakeCapture]], recipe: TrainingConfig
 ) -> None:
-    made = capture_with(StandIn)
-    captured = go(files, recipe, "captured")
-    eager = go(files, recipe, "eager", graphs="off")
+    made = capture_with(FakeCapture)
+    captured = run_training(files, recipe, "captured")
+    eager = run_training(files, recipe, "eager", graphs="off")
     (capture,) = made
-    # One shape without the teacher's batch, another one with it.
+    # One input shape without the teacher's batch, one with it.
     assert (capture.captures, capture.replays) == (2, 30 - 2 * (CAPTURE_AT - 1))
     for which in ("last", "best"):
         assert equal(weights(captured, which), weights(eager, which))
@@ -115,36 +117,36 @@ def test_captured_steps_give_the_bits_of_eager_ones(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("recipe", [SGD, ADAMW], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("first", ["auto", "off"])
-def test_a_checkpoint_of_either_kind_of_step_is_resumed_by_the_other(
+def test_a_checkpoint_of_captured_steps_is_resumed_by_eager_steps_and_vice_versa(
     files: Files,
-    capture_with: Callable[[type[StandIn]], list[StandIn]],
+    capture_with: Callable[[type[FakeCapture]], list[FakeCapture]],
     monkeypatch: pytest.MonkeyPatch,
     recipe: TrainingConfig,
     first: str,
 ) -> None:
     recipe = change(recipe, optim={"steps": 14})
-    undisturbed = go(files, recipe, "undisturbed", graphs="off")
-    capture_with(StandIn)
+    uninterrupted = run_training(files, recipe, "uninterrupted", graphs="off")
+    capture_with(FakeCapture)
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_should_stop", lambda self, asked, done: done == 7)
+        patch.setattr(Loop, "_should_stop", lambda self, requested, step: step == 7)
         with pytest.raises(Stopped):
-            go(files, recipe, "stopped", graphs=first)
+            run_training(files, recipe, "stopped", graphs=first)
     checkpoint = RunFolder(files.data.parent / "stopped").resume
     state = read_state(checkpoint.read_bytes(), str(checkpoint))
     assert all(isinstance(group["lr"], float) for group in state["optimizer"]["param_groups"])
     second = "off" if first == "auto" else "auto"
-    resumed = go(files, recipe, "stopped", graphs=second, resume="required")
-    assert equal(weights(resumed), weights(undisturbed))
+    resumed = run_training(files, recipe, "stopped", graphs=second, resume="required")
+    assert equal(weights(resumed), weights(uninterrupted))
 
 
-def test_a_failed_capture_leaves_eager_steps_and_one_warning(
-    files: Files, capture_with: Callable[[type[StandIn]], list[StandIn]]
+def test_after_a_failed_capture_training_continues_eagerly_with_one_warning(
+    files: Files, capture_with: Callable[[type[FakeCapture]], list[FakeCapture]]
 ) -> None:
-    eager = go(files, LIVELY, "eager", graphs="off")
-    made, warnings = capture_with(Failing), []
-    done = go(files, LIVELY, "failing", on_warning=warnings.append)
+    eager = run_training(files, SGD, "eager", graphs="off")
+    made, warnings = capture_with(FailingCapture), []
+    done = run_training(files, SGD, "failing", on_warning=warnings.append)
     assert made[0].captures == 1
     assert [text for text in warnings if "CUDA graphs" in text] == [
         "CUDA graphs are off, so steps are slower: a step cannot be captured "
@@ -154,7 +156,7 @@ def test_a_failed_capture_leaves_eager_steps_and_one_warning(
 
 
 def make_inputs(persons: int = 3, before: int = 1, teacher: bool = False, seed: int = 0) -> StepInputs:
-    """Two clips, one of them labelled with ``before`` persons, of ``persons`` in all."""
+    """Inputs of two clips with ``persons`` in total; the first clip is labelled and has ``before`` of them."""
     x = torch.randn(persons, 4, 20, 3, generator=torch.Generator().manual_seed(seed)).permute(0, 3, 1, 2)
     stream = Stream.of(x, torch.tensor([before, persons - before]))
     batch = {"joint": stream, "motion": stream}
@@ -163,7 +165,7 @@ def make_inputs(persons: int = 3, before: int = 1, teacher: bool = False, seed: 
 
 
 class Recorder:
-    """A step that records the addresses and values of its inputs."""
+    """A step that records the addresses of its inputs and returns their values."""
 
     def __init__(self) -> None:
         self.optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
@@ -175,31 +177,31 @@ class Recorder:
         return ("loss", "label"), torch.stack((x.sum(), inputs.labels[0].float()))
 
 
-def test_a_shape_is_captured_at_its_third_step_and_then_reads_the_same_addresses() -> None:
-    step, capture = Recorder(), StandIn()
+def test_a_shape_is_captured_at_its_third_step_and_then_uses_the_same_addresses() -> None:
+    step, capture = Recorder(), FakeCapture()
     cache = StepCache(step, capture)  # type: ignore[arg-type]
     results = []
     for seed in range(8):
         inputs = make_inputs(seed=seed)
         results.append((cache(inputs), inputs))
         assert capture.captures == (seed + 1 >= CAPTURE_AT)
-        is_own = step.addresses[-1] == inputs.batch["joint"].x.data_ptr()
-        assert is_own == (seed + 1 < CAPTURE_AT)
+        uses_input_memory = step.addresses[-1] == inputs.batch["joint"].x.data_ptr()
+        assert uses_input_memory == (seed + 1 < CAPTURE_AT)
     assert len(set(step.addresses[CAPTURE_AT - 1 :])) == 1
-    # Results of earlier steps are kept, although later replays overwrite the tensor of the graph.
+    # Results of earlier steps remain valid, although later replays overwrite the result tensor of the graph.
     for seed, ((names, values), inputs) in enumerate(results):
         assert names == ("loss", "label")
         assert values.tolist() == [float(inputs.batch["joint"].x.sum()), seed]
 
 
-def test_what_fixes_the_kernels_makes_another_key_and_values_do_not() -> None:
+def test_the_key_depends_on_shapes_and_counts_but_not_on_values() -> None:
     first = make_inputs()
     assert first.key == make_inputs(seed=5).key == first.clone().key
     others = [make_inputs(4), make_inputs(before=2), make_inputs(teacher=True), replace(first, pool=2)]
     assert len({first.key, *(other.key for other in others)}) == 5
 
 
-def test_copies_keep_the_memory_layout_and_share_only_the_scalars() -> None:
+def test_copies_have_the_same_memory_layout_and_share_only_the_scalars() -> None:
     first, second = make_inputs(teacher=True), make_inputs(seed=1, teacher=True)
     copy = first.clone()
     assert copy.scalars is first.scalars
@@ -215,7 +217,7 @@ def test_copies_keep_the_memory_layout_and_share_only_the_scalars() -> None:
 
 
 def test_shapes_beyond_the_limit_run_eagerly() -> None:
-    step, capture = Recorder(), StandIn()
+    step, capture = Recorder(), FakeCapture()
     cache = StepCache(step, capture, limit=2)  # type: ignore[arg-type]
     for _ in range(5):
         for persons in (3, 4, 5):
@@ -226,14 +228,14 @@ def test_shapes_beyond_the_limit_run_eagerly() -> None:
     assert LIMIT == 64
 
 
-def test_after_a_failed_capture_nothing_captured_is_kept() -> None:
+def test_a_failed_capture_discards_all_captured_graphs() -> None:
     step, warnings = Recorder(), []
     parameter = step.optimizer.param_groups[0]["params"][0]
-    cache = StepCache(step, StandIn(), warnings.append)  # type: ignore[arg-type]
+    cache = StepCache(step, FakeCapture(), warnings.append)  # type: ignore[arg-type]
     for _ in range(CAPTURE_AT):
         cache(make_inputs(3))
     assert cache.size == 1
-    cache.capture = Failing()
+    cache.capture = FailingCapture()
     parameter.grad = torch.ones(1)
     for _ in range(CAPTURE_AT + 3):
         _, (total, _) = cache(make_inputs(4))
@@ -241,7 +243,7 @@ def test_after_a_failed_capture_nothing_captured_is_kept() -> None:
     assert (cache.size, cache.capture, len(warnings), parameter.grad) == (0, None, 1, None)
 
 
-def test_the_optimizer_is_capturable_only_while_it_is_captured() -> None:
+def test_the_optimizer_is_capturable_only_during_capture() -> None:
     step, seen = Recorder(), []
     group = step.optimizer.param_groups[0]
 
@@ -265,11 +267,11 @@ HOST_READS = (
     "lift_fresh",
     "equal",
 )
-"""Operators that wait for a GPU, or copy a constant of the host to it: neither can be captured."""
+"""Operators that wait for the GPU or copy a constant from the host to it; neither can be captured."""
 
 
 class NoHostReads(TorchDispatchMode):
-    """Fails where an operator reads a value back to the host."""
+    """Raises an error if an operator reads a value back to the host."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__.partition(".")[0]
@@ -279,7 +281,7 @@ class NoHostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("recipe", [LIVELY, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("recipe", [SGD, ADAMW], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_step_reads_no_value_back_to_the_host(
     monkeypatch: pytest.MonkeyPatch, recipe: TrainingConfig, precision: torch.dtype
@@ -290,7 +292,7 @@ def test_a_step_reads_no_value_back_to_the_host(
     batch = {name: Stream.of(x, torch.ones(6, dtype=torch.int64)) for name in ("joint", "motion")}
     pool = {name: Stream.of(x[3:], torch.ones(3, dtype=torch.int64)) for name in batch}
     inputs = StepInputs(batch, torch.tensor([0, 1, 2]), 3, StepScalars.on(CPU), pool)
-    # The number of persons comes from a tensor of the host, and is part of the key.
+    # The number of persons comes from a tensor on the host and is part of the key.
     monkeypatch.setattr(Stream, "first_person", lambda self, clip: clip)
     inputs.scalars.set(0.01, 0.5, 0.9)
     use_learning_rate(optimizer, inputs.scalars.lr)
@@ -304,7 +306,7 @@ def test_a_step_reads_no_value_back_to_the_host(
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_an_optimizer_keeps_its_own_settings_when_a_state_is_loaded(kind: str) -> None:
+def test_loading_a_state_does_not_change_the_settings_of_the_optimizer(kind: str) -> None:
     settings = change(RECIPE, optim={"kind": kind, "weight_decay": 0.1}).optim
     model, lr = torch.nn.Linear(2, 3), torch.tensor(0.25)
     optimizer = build_optimizer(model, settings)
@@ -315,7 +317,7 @@ def test_an_optimizer_keeps_its_own_settings_when_a_state_is_loaded(kind: str) -
     state = optimizer_state(optimizer)
     assert [group["lr"] for group in state["param_groups"]] == [0.25]
     moments = {key: dict(value) for key, value in state["state"].items()}
-    # A state of an optimizer that was neither fused nor on this device.
+    # State of an optimizer that was not fused and ran on another device.
     foreign = {**state["param_groups"][0], "lr": 3.0, "weight_decay": 7.0, "fused": None, "capturable": True}
     other = build_optimizer(torch.nn.Linear(2, 3), settings)
     use_learning_rate(other, lr)
@@ -329,20 +331,20 @@ def test_an_optimizer_keeps_its_own_settings_when_a_state_is_loaded(kind: str) -
         load_optimizer_state(other, {"state": {}, "param_groups": [{**foreign, "params": [0]}]})
 
 
-def test_graphs_are_for_one_process_on_a_gpu() -> None:
-    gpu, alone, several = torch.device("cuda"), SimpleNamespace(size=1), SimpleNamespace(size=2)
-    assert uses_graphs("auto", gpu, alone)  # type: ignore[arg-type]
-    assert not uses_graphs("off", gpu, alone)  # type: ignore[arg-type]
+def test_graphs_are_used_only_by_a_single_process_on_a_gpu() -> None:
+    gpu, single, several = torch.device("cuda"), SimpleNamespace(size=1), SimpleNamespace(size=2)
+    assert uses_graphs("auto", gpu, single)  # type: ignore[arg-type]
+    assert not uses_graphs("off", gpu, single)  # type: ignore[arg-type]
     assert not uses_graphs("auto", gpu, several)  # type: ignore[arg-type]
-    assert not uses_graphs("auto", CPU, alone)  # type: ignore[arg-type]
+    assert not uses_graphs("auto", CPU, single)  # type: ignore[arg-type]
     assert graphs.CAPTURE_AT > 1  # an optimizer cannot be captured before its first step
 
 
 class FakeCuda:
-    """The functions of `torch.cuda` that capturing uses, with memory in GiB.
+    """Mock of the `torch.cuda` functions used by graph capture; ``free`` is in GiB.
 
     Attributes:
-        calls: What was called, in order.
+        calls: Calls, in order.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, free: float) -> None:
@@ -375,7 +377,7 @@ class FakeCuda:
         yield
 
 
-def test_a_gpu_captures_in_the_current_stream_and_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_captures_use_the_current_stream_and_one_memory_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     fake, result = FakeCuda(monkeypatch, free=70), (("loss",), torch.zeros(1))
     capture = graphs.CudaCapture(torch.device("cuda"))
     first, second = capture(lambda: result), capture(lambda: result)
@@ -383,7 +385,7 @@ def test_a_gpu_captures_in_the_current_stream_and_one_pool(monkeypatch: pytest.M
     assert fake.calls == [("begin", "pool", "stream")] * 2 + ["replay"] * 2
 
 
-def test_a_failed_capture_on_a_gpu_leaves_capture_mode_and_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_capture_on_a_gpu_ends_capture_mode_and_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Terms:
         raise RuntimeError("not permitted")
 
@@ -393,7 +395,7 @@ def test_a_failed_capture_on_a_gpu_leaves_capture_mode_and_raises(monkeypatch: p
     assert fake.calls == [("begin", "pool", "stream"), ("end", 0, "pool"), "clone"]
 
 
-def test_graphs_need_memory_beside_eager_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_need_memory_in_addition_to_eager_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     # An eager step takes 3 - 1 GiB, so 2.5 * 2 GiB are required; 1 GiB is reserved but unused.
     fake = FakeCuda(monkeypatch, free=3.5)
     with pytest.raises(MemoryError, match=r"4\.5 GiB of GPU memory free, 5\.0 GiB required"):

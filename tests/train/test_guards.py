@@ -1,4 +1,4 @@
-"""What is said before the first step, and what stops a training with a word on what to do."""
+"""Warnings before the first step, and errors that stop a training and suggest a fix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from .tiny import PARTS, change, make_files
 CPU = torch.device("cpu")
 
 
-def said(tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], classes: int = 3) -> str:
+def warnings_for(
+    tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], classes: int = 3
+) -> str:
     return "\n".join(preflight_warnings(Split.load(make_files(tmp_path, parts).split), recipe, classes))
 
 
@@ -39,10 +41,10 @@ def said(tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], cl
         (change(method="supervised", optim={"pool_batch": 99}), PARTS, 3, ""),
     ],
 )
-def test_settings_that_do_not_fit_the_split_are_warned_about(
+def test_settings_that_do_not_fit_the_split_cause_a_warning(
     tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], classes: int, words: str
 ) -> None:
-    found = said(tmp_path, recipe, parts, classes)
+    found = warnings_for(tmp_path, recipe, parts, classes)
     assert words in found
     assert bool(found) == bool(words)
 
@@ -51,7 +53,7 @@ def test_warnings_come_before_the_first_step(tmp_path: Path) -> None:
     files, order = make_files(tmp_path), []
     train(
         files.data, files.split, change(optim={"labelled_batch": 7}), device=CPU, out=tmp_path / "run",
-        on_warning=lambda words: order.append(words), on_progress=lambda word: order.append(str(word.step)),
+        on_warning=lambda text: order.append(text), on_progress=lambda progress: order.append(str(progress.step)),
     )  # fmt: skip
     assert order[0].startswith("optim.labelled_batch: 7 labelled clips per step")
     assert order[-1] == "6"
@@ -64,7 +66,7 @@ def test_the_first_non_finite_step_and_term_are_named() -> None:
         check_terms(window, ("loss", "ce"), 14, "Back to 10.")
 
 
-def test_weights_that_are_not_finite_are_named() -> None:
+def test_the_first_weights_that_are_not_finite_are_named() -> None:
     model = nn.Linear(2, 1)
     check_weights(model, 3, "")
     with torch.no_grad():
@@ -73,54 +75,55 @@ def test_weights_that_are_not_finite_are_named() -> None:
         check_weights(model, 3, "")
 
 
-@pytest.mark.parametrize("bad", [5, 9], ids=["in between", "the last step"])
-def test_no_file_ever_holds_weights_that_are_not_finite(
+@pytest.mark.parametrize("bad", [5, 9], ids=["intermediate step", "last step"])
+def test_weights_that_are_not_finite_are_never_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
     files = make_files(tmp_path, {**PARTS, "validation": []})
-    steps, plain = iter(range(1, 100)), step.total_loss
+    steps, original = iter(range(1, 100)), step.total_loss
 
-    def poisoned(model: nn.Module, *rest: object) -> dict[str, Tensor]:
-        terms = plain(model, *rest)  # type: ignore[arg-type]
+    def loss_with_infinite_gradient(model: nn.Module, *rest: object) -> dict[str, Tensor]:
+        terms = original(model, *rest)  # type: ignore[arg-type]
         if next(steps) == bad:
-            # A finite loss whose gradient is not: the square root's at zero.
+            # A finite loss with an infinite gradient: that of the square root at zero.
             terms["loss"] = terms["loss"] + (next(model.parameters()) * 0).sum().sqrt()
         return terms
 
-    monkeypatch.setattr(step, "total_loss", poisoned)
-    said = rf"not finite after step {bad}.*last good checkpoint is that of step {bad - 1}"
-    with pytest.raises(PspError, match=said):
+    monkeypatch.setattr(step, "total_loss", loss_with_infinite_gradient)
+    message = rf"not finite after step {bad}.*last good checkpoint is that of step {bad - 1}"
+    with pytest.raises(PspError, match=message):
         files.train(change(optim={"steps": 9}, checkpoint_every=1))
     assert not (tmp_path / "run" / "last.safetensors").exists()
-    kept = read_state((tmp_path / "run" / "resume.pt").read_bytes(), "")
-    assert kept["step"] == bad - 1
-    assert all(x.isfinite().all() for x in kept["model"].values())
+    saved = read_state((tmp_path / "run" / "resume.pt").read_bytes(), "")
+    assert saved["step"] == bad - 1
+    assert all(x.isfinite().all() for x in saved["model"].values())
 
 
 MEMORY = StepMemory(UCLA20, classes=10, persons=1.0)
-"""Its estimates are below what these tests say is in use, so that they do not count."""
+"""Its estimates are below the memory that these tests report as in use, so they have no effect."""
 
 
-def fail(recipe: TrainingConfig, error: Exception) -> str:
+def out_of_memory_message(recipe: TrainingConfig, error: Exception) -> str:
     with pytest.raises(PspError) as caught, explain_out_of_memory(recipe, CPU, MEMORY):
         raise error
     return str(caught.value)
 
 
-def test_out_of_memory_names_the_option_to_lower_and_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_suggests_an_option_to_lower_and_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 2**30
     monkeypatch.setattr(guards, "_in_use", lambda device: next(use))
     recipe = change(optim={"labelled_batch": 100, "pool_batch": 900})
     cuda = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has …")
-    # 3 GiB of the step fitted, and 1 GiB did not: three quarters at most, less what is spared.
+    # 3 GiB of the step fitted and 1 GiB more did not: at most three quarters, minus a reserve.
     use = iter([1 * gib, 4 * gib, 4 * gib])
-    words = fail(recipe, cuda)
+    words = out_of_memory_message(recipe, cuda)
     assert "1,024 MiB requested with 4,096 MiB in use" in words
     assert "Lower optim.pool_batch from 900 to 5" in words
     supervised = change(recipe, method="supervised")
-    use = iter([1 * gib] * 3)  # nothing is known: half
+    use = iter([1 * gib] * 3)  # nothing is known about the step: suggest half
     assert re.search(
-        r"Lower optim.labelled_batch from 100 to (4\d|50) or less", fail(supervised, MemoryError())
+        r"Lower optim.labelled_batch from 100 to (4\d|50) or less",
+        out_of_memory_message(supervised, MemoryError()),
     )
 
 
@@ -129,6 +132,6 @@ def test_out_of_memory_on_the_cpu_is_recognized() -> None:
         torch.empty(2**60, dtype=torch.uint8)
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_are_raised_unchanged() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"), explain_out_of_memory(change(), CPU, MEMORY):
         raise RuntimeError("shapes differ")

@@ -1,4 +1,4 @@
-"""The estimate of a step's memory, and that what is advised from it fits, under a stand-in for the allocator."""
+"""The memory estimate of a step, and that steps fit after following the advice, with a simulated allocator."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CPU = torch.device("cpu")
 BEFORE = 2**30
 """Bytes in use before the first step."""
 BACKWARD = 0.05
-"""What the backward pass takes beyond what was kept for it, as a share of that."""
+"""Additional memory of the backward pass, as a share of the memory saved for it."""
 
 
 class Allocator:
-    """Counts what a step keeps, and runs out beyond ``budget`` bytes; nothing is computed."""
+    """Simulated allocator: counts the memory that a step keeps and fails beyond ``budget`` bytes; computes nothing."""
 
     def __init__(self, budget: float = float("inf")) -> None:
         self.budget, self.used = budget, 0
@@ -51,7 +51,7 @@ class Allocator:
         return x
 
     def step(self, recipe: TrainingConfig) -> None:
-        """Forward and backward pass of one step, of one person a clip."""
+        """Forward and backward pass of one step, with one person per clip."""
         self.used = 0
         labelled, clips = recipe.optim.labelled_batch, recipe.optim.labelled_batch
         clips += recipe.optim.pool_batch * recipe.needs_pool
@@ -61,7 +61,7 @@ class Allocator:
             streams = two(
                 *(Stream.of(x, torch.ones(clips, dtype=torch.int64, device="cpu")) for _ in range(2))
             )
-            # Gradients, the optimizer's one or two means, the teacher's copy; weights are there before the step.
+            # Gradients, the optimizer's one or two moments, the teacher's weights; the weights exist before the step.
             copies = 1 + (2 if recipe.optim.kind == "adamw" else 1) + recipe.has_teacher
             self.take(copies * sum(parameter.nbytes for parameter in model.parameters()))
             storages = [x.untyped_storage() for x in (*model.parameters(), *model.buffers())]
@@ -76,7 +76,7 @@ ESTIMATE = StepMemory(UCLA20, classes=10, persons=1.0)
 
 
 def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said of a step that does not fit; nothing for one that does."""
+    """Error message of a step that does not fit into memory; empty if it fits."""
     monkeypatch.setattr(guards, "_in_use", lambda device: BEFORE + allocator.used)
     allocator.used = 0
     try:
@@ -87,9 +87,10 @@ def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.Mon
     return ""
 
 
-def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
-    changes = re.findall(r"([a-z_]+)\.([a-z_]+) from (\d+) to (\d+)", said)
-    assert changes, said
+def follow(recipe: TrainingConfig, message: str) -> TrainingConfig:
+    """Copy of the configuration with the changes that the message suggests."""
+    changes = re.findall(r"([a-z_]+)\.([a-z_]+) from (\d+) to (\d+)", message)
+    assert changes, message
     for group, key, before, after in changes:
         name = f"{group}.{key}"
         assert get_setting(recipe, name) == int(before) > int(after) >= MINIMUM[name]
@@ -115,7 +116,9 @@ def follow(recipe: TrainingConfig, said: str) -> TrainingConfig:
         pytest.param("paper", (), marks=pytest.mark.slow),
     ],
 )
-def test_the_estimate_is_near_what_the_forward_pass_keeps(preset: str, changes: tuple[str, ...]) -> None:
+def test_the_estimate_is_within_20_percent_of_what_the_forward_pass_keeps(
+    preset: str, changes: tuple[str, ...]
+) -> None:
     recipe, allocator = resolve(preset=preset, changes=changes), Allocator()
     allocator.step(recipe)
     kept = allocator.used / (1 + BACKWARD)
@@ -137,36 +140,38 @@ def test_the_estimate_is_near_what_the_forward_pass_keeps(preset: str, changes: 
         ("paper", (), "optim.pool_batch"),
     ],
 )
-def test_following_the_advice_makes_the_step_fit(
+def test_a_step_fits_after_following_the_advice(
     monkeypatch: pytest.MonkeyPatch, preset: str, changes: tuple[str, ...], first: str, share: float
 ) -> None:
     recipe, allocator = resolve(preset=preset, changes=changes), Allocator()
     allocator.step(recipe)
     allocator.budget = share * allocator.used
-    said = advice(recipe, allocator, monkeypatch)
-    assert f"Lower {first} from" in said
+    message = advice(recipe, allocator, monkeypatch)
+    assert f"Lower {first} from" in message
     for _ in range(2):
-        recipe = follow(recipe, said)
-        said = advice(recipe, allocator, monkeypatch)
-        if not said:
+        recipe = follow(recipe, message)
+        message = advice(recipe, allocator, monkeypatch)
+        if not message:
             break
-    assert not said
-    assert allocator.used > 0.4 * allocator.budget  # no further than it must
+    assert not message
+    assert allocator.used > 0.4 * allocator.budget  # not reduced more than necessary
 
 
-def test_settings_at_their_minimum_are_not_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_advice_does_not_lower_settings_at_their_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
     least = resolve(changes=["optim.labelled_batch=1", "optim.pool_batch=2", "sampling.frames=1"])
-    said = advice(least, Allocator(1000), monkeypatch)
-    assert "Choose a smaller network (model.channels)" in said
-    assert "Lower" not in said
-    said = advice(
+    message = advice(least, Allocator(1000), monkeypatch)
+    assert "Choose a smaller network (model.channels)" in message
+    assert "Lower" not in message
+    message = advice(
         resolve(changes=["optim.labelled_batch=1", "optim.pool_batch=2"]), Allocator(1e6), monkeypatch
     )
-    assert re.findall(r"(\S+) from", said) == ["sampling.frames"]
+    assert re.findall(r"(\S+) from", message) == ["sampling.frames"]
 
 
 @pytest.mark.slow
-def test_what_no_setting_frees_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_settings_cannot_free_enough_a_smaller_network_is_suggested(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(guards, "_in_use", lambda device: 2**20)  # fewer bytes than the weights
     memory = StepMemory(UCLA20, classes=10**5, persons=1.0)
     with pytest.raises(PspError) as caught, explain_out_of_memory(resolve(), CPU, memory):
@@ -174,8 +179,10 @@ def test_what_no_setting_frees_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sampling.frames from 32 to 1, and choose a smaller network" in str(caught.value)
 
 
-def test_processes_share_a_steps_clips() -> None:
+def test_the_estimate_divides_the_clips_of_a_step_among_processes() -> None:
     recipe = resolve(changes=["optim.labelled_batch=30", "optim.pool_batch=50"])
-    one, two, none = (StepMemory(UCLA20, 10, 1.0, processes=number).bytes(recipe) for number in (1, 2, 80))
-    # Beside what every process has, its copies of the weights and one clip.
-    assert two - none == pytest.approx((one - none) / 2, rel=0.05)
+    one, two, no_clips = (
+        StepMemory(UCLA20, 10, 1.0, processes=number).bytes(recipe) for number in (1, 2, 80)
+    )
+    # Without the memory that every process needs: its copies of the weights and one clip.
+    assert two - no_clips == pytest.approx((one - no_clips) / 2, rel=0.05)

@@ -1,4 +1,4 @@
-"""Learning rates against the released recipe's table, and the settings that reach the optimizer."""
+"""Learning rates compared with the table of the original implementation, and the settings passed to the optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psptool.schemas.training import OptimSettings
 from psptool.training.optimization import build_optimizer, learning_rate
 
 
-def test_released_schedule_is_the_recipes_table_epoch_by_epoch() -> None:
+def test_released_schedule_equals_the_original_table_in_every_epoch() -> None:
     table = [0.002, 0.004, 0.006, 0.008, 0.01] + [0.01] * 55 + [0.001] * 30 + [0.0001] * 30
     settings = OptimSettings(steps=60_000)
     for epoch, expected in enumerate(table):
@@ -29,7 +29,7 @@ def test_released_schedule_keeps_its_shape_at_other_lengths_and_rates(step: int,
     assert learning_rate(10 * step, OptimSettings(steps=1200, lr=0.5)) == pytest.approx(0.5 * factor)
 
 
-def test_one_cycle_warms_up_in_a_line_and_falls_in_half_a_cosine() -> None:
+def test_cosine_schedule_warms_up_linearly_and_decays_along_half_a_cosine() -> None:
     settings = OptimSettings(schedule="cosine", steps=100, warmup=0.1, lr=0.2)
     rates = [learning_rate(step, settings) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * step / 11 for step in range(1, 11)])
@@ -40,20 +40,20 @@ def test_one_cycle_warms_up_in_a_line_and_falls_in_half_a_cosine() -> None:
 
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
 @pytest.mark.parametrize("steps", [1, 7])
-def test_one_cycle_without_or_with_nothing_but_warm_up_stays_positive(warmup: float, steps: int) -> None:
+def test_cosine_schedule_is_positive_without_warmup_and_with_only_warmup(warmup: float, steps: int) -> None:
     settings = OptimSettings(schedule="cosine", steps=steps, warmup=warmup, lr=0.2)
     assert all(0 < learning_rate(step, settings) <= 0.2 for step in range(steps))
 
 
-def test_settings_of_sgd_reach_the_optimizer() -> None:
+def test_settings_of_sgd_are_passed_to_the_optimizer() -> None:
     settings = OptimSettings(lr=0.03, momentum=0.8, nesterov=True, weight_decay=0.05)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     optimizer = build_optimizer(model, settings)
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups
-    wanted = {"lr": 0.03, "momentum": 0.8, "nesterov": True, "weight_decay": 0.05, "dampening": 0}
-    assert {key: group[key] for key in wanted} == wanted
-    # Weight decay applies to every parameter: batch norms' and biases too.
+    expected = {"lr": 0.03, "momentum": 0.8, "nesterov": True, "weight_decay": 0.05, "dampening": 0}
+    assert {key: group[key] for key in expected} == expected
+    # Weight decay applies to all parameters, including biases and those of batch norms.
     assert {id(p) for p in group["params"]} == {id(p) for p in model.parameters()}
 
 
@@ -62,7 +62,7 @@ def test_without_momentum_there_is_no_nesterov() -> None:
     assert (group["momentum"], group["nesterov"]) == (0, False)
 
 
-def test_settings_of_adamw_reach_the_optimizer() -> None:
+def test_settings_of_adamw_are_passed_to_the_optimizer() -> None:
     model = torch.nn.Linear(2, 3)
     optimizer = build_optimizer(model, OptimSettings(kind="adamw", lr=0.02, weight_decay=0.3))
     assert isinstance(optimizer, torch.optim.AdamW)

@@ -1,4 +1,4 @@
-"""Where a step's time goes: every part has its share, and no run is left."""
+"""Profile of a training step: every part has a time, and no run folder is created."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .tiny import RECIPE, change, make_files
 
 
 @pytest.mark.slow
-def test_every_part_of_a_step_takes_time_and_no_run_is_left(tmp_path: Path) -> None:
+def test_every_part_of_a_step_has_a_time_and_no_run_folder_is_created(tmp_path: Path) -> None:
     files = make_files(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     found = profile_training(files.data, files.split, RECIPE, torch.device("cpu"), 3)
     assert found.steps == 3
     assert found.parts.keys() == PARTS.keys()
     assert all(milliseconds > 0 for milliseconds in found.parts.values())
-    assert 1e3 * found.seconds > sum(found.parts.values())  # the parts lie apart
+    assert 1e3 * found.seconds > sum(found.parts.values())  # the parts do not overlap
     assert len(found.operators) == OPERATORS
     spent = [milliseconds for _, milliseconds, _ in found.operators]
     assert spent == sorted(spent, reverse=True)
@@ -34,7 +34,7 @@ def test_every_part_of_a_step_takes_time_and_no_run_is_left(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_no_validation_is_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_is_not_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     validate, stop = Loop._validate, profile.stop
     monkeypatch.setattr(Loop, "_validate", lambda loop: events.append("validated") or validate(loop))
@@ -45,7 +45,7 @@ def test_no_validation_is_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert events == ["stopped", "validated"]
 
 
-def test_an_interrupted_profile_is_not_said_to_be_saved(
+def test_the_message_of_an_interrupted_profile_does_not_mention_a_saved_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Loop, "_should_stop", lambda *_: True)
@@ -55,7 +55,7 @@ def test_an_interrupted_profile_is_not_said_to_be_saved(
     assert str(stopped.value) == ""
 
 
-def test_kernels_are_counted_without_labels_and_copies_and_copies_are_work() -> None:
+def test_the_kernel_count_excludes_labels_and_copies_and_the_busy_time_includes_copies() -> None:
     def entry(key: str, count: int, microseconds: float, on_gpu: bool = True) -> SimpleNamespace:
         device_type = DeviceType.CUDA if on_gpu else DeviceType.CPU
         return SimpleNamespace(

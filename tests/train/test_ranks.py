@@ -1,4 +1,4 @@
-"""Training over several processes follows one process on the same global batch; their ends are one end."""
+"""Distributed training equals training in one process on the same global batch, and all processes stop together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from psptool.training.loop import Loop
 from ..stores import make_clip, write_ucla
 from ..streams import two
 from ..trained import make_split
-from .norming import CASES
+from .distributed_norms import CASES
 from .tiny import NAMES, PARTS, RECIPE, change
 
 STEPS = 50
@@ -47,8 +47,8 @@ def run(*command: object, check: bool = True) -> subprocess.CompletedProcess[str
     )
 
 
-class Counting(nn.Module):
-    """A norm of somebody's own, with statistics under the usual names."""
+class CustomNorm(nn.Module):
+    """A user-defined norm whose statistics have the usual name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Counting(nn.Module):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Clips of one, two or three persons, some of them absent now and then, so that shares are unequal."""
+    """Clips of one, two or three persons, some of them absent in some frames, so that shards are of unequal size."""
     folder = tmp_path_factory.mktemp("ranks")
     two, three = ((True,) * 6, (True, False) * 3), ((True,) * 6, (False, True) * 3, (True,) * 6)
     clips = [
@@ -69,62 +69,66 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one_on_the_same_global_batch(files: tuple[Path, Path]) -> None:
+def test_two_processes_have_the_losses_of_one_process_on_the_same_global_batch(
+    files: tuple[Path, Path],
+) -> None:
     out = files[0].with_name("losses")
-    script = ("-m", "tests.train.following", *files, out, STEPS)
+    script = ("-m", "tests.train.distributed_training", *files, out, STEPS)
     run(sys.executable, *script)
     run(*TORCHRUN, 2, *script)
     one, first, second = (
         json.loads(out.with_name(f"losses-{which}.json").read_text()) for which in ("0of1", "0of2", "1of2")
     )
     assert len(one["losses"]) == STEPS
-    assert any(here != there for here, there in zip(first["persons"], second["persons"], strict=True))
-    for part in (first, second):
+    assert any(a != b for a, b in zip(first["persons"], second["persons"], strict=True))
+    for rank in (first, second):
         worst = max(
-            abs(value - alone[name]) / abs(alone[name])
-            for alone, found in zip(one["losses"], part["losses"], strict=True)
+            abs(value - expected[name]) / abs(expected[name])
+            for expected, found in zip(one["losses"], rank["losses"], strict=True)
             for name, value in found.items()
         )
         assert worst < 1e-5
-        assert part["state"].keys() == one["state"].keys()
+        assert rank["state"].keys() == one["state"].keys()
         assert all(
-            part["state"][name] == pytest.approx(x, rel=1e-6, abs=1e-9) for name, x in one["state"].items()
+            rank["state"][name] == pytest.approx(x, rel=1e-6, abs=1e-9) for name, x in one["state"].items()
         )
-    print(f"largest relative difference of a term: {worst:.2g}")
+    print(f"largest relative difference of a loss term: {worst:.2g}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fate", "said"),
-    [("SIGKILL", "process 0 of 2 lost the connection"), ("ERROR", "this rank has had enough")],
+    ("fault", "message"),
+    [("SIGKILL", "process 0 of 2 lost the connection"), ("ERROR", "injected error")],
 )
-def test_the_end_of_one_process_is_the_end_of_all_with_one_message(
-    files: tuple[Path, Path], tmp_path: Path, fate: str, said: str
+def test_if_one_process_fails_all_processes_stop_with_one_message(
+    files: tuple[Path, Path], tmp_path: Path, fault: str, message: str
 ) -> None:
     train = ["train", "--data", files[0], "--split", files[1], "--out", tmp_path / "run", "--device", "cpu"]
     recipe = RECIPE.model_dump(mode="json") | {"checkpoint_every": 2}
     recipe["optim"]["steps"] = 1000
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    dying = ("-m", "tests.train.dying", fate, 25, *train, "--config", tmp_path / "recipe.yaml")
-    ran = run(*TORCHRUN, 2, *dying, check=False)
+    script = ("-m", "tests.train.fault_injection", fault, 25, *train, "--config", tmp_path / "recipe.yaml")
+    ran = run(*TORCHRUN, 2, *script, check=False)
     assert ran.returncode != 0
     errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, ran.stderr
-    assert said in errors[0]
-    assert "in psptool/" not in ran.stderr  # torchrun's own traceback is not ours
+    assert message in errors[0]
+    assert "in psptool/" not in ran.stderr  # torchrun may print its own traceback
     assert {path.name for path in (tmp_path / "run").iterdir()} > {"config.json", "log.jsonl", "resume.pt"}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize(("labelled", "pool"), [(1, 0), (1, 4), (3, 4), (4, 4), (7, 9), (9, 90)])
-def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int) -> None:
+def test_every_clip_is_in_exactly_one_shard_and_shards_are_of_similar_size(
+    size: int, labelled: int, pool: int
+) -> None:
     ranks = [ProcessGroup(number, size) for number in range(size)]
-    dealt = [
-        [*range(labelled)[one.shard()], *range(labelled, labelled + pool)[one.shard(backwards=True)]]
-        for one in ranks
+    shards = [
+        [*range(labelled)[rank.shard()], *range(labelled, labelled + pool)[rank.shard(backwards=True)]]
+        for rank in ranks
     ]
-    assert sorted(clip for share in dealt for clip in share) == list(range(labelled + pool))
-    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    assert sorted(clip for shard in shards for clip in shard) == list(range(labelled + pool))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ def test_every_clip_is_dealt_once_and_evenly(size: int, labelled: int, pool: int
         ),
     ],
 )
-def test_each_process_needs_a_clip_and_with_a_teacher_one_of_the_pool(
+def test_each_process_needs_a_clip_and_with_a_teacher_a_clip_of_the_pool(
     files: tuple[Path, Path], tmp_path: Path, recipe: TrainingConfig, clips: int, expected: str
 ) -> None:
     out = tmp_path / "run"
@@ -148,7 +152,7 @@ def test_each_process_needs_a_clip_and_with_a_teacher_one_of_the_pool(
     assert not out.exists()
 
 
-def test_without_torchrun_a_process_is_alone() -> None:
+def test_without_torchrun_there_is_a_single_process() -> None:
     with init_distributed() as ranks:
         assert ranks == SINGLE
     assert local_device(torch.device("cpu"), SINGLE) == torch.device("cpu")
@@ -156,51 +160,52 @@ def test_without_torchrun_a_process_is_alone() -> None:
     assert not SINGLE.any(False)
 
 
-def lonely_loop(ranks: object) -> Loop:
-    """A loop without a model, for its decisions."""
+def bare_loop(ranks: object) -> Loop:
+    """A loop without model and data, to test single methods."""
     config = change(model=RECIPE.model.model_copy(update={"dropout": 0.2}))
     return Loop(None, None, None, config, 0, torch.float32, ranks)  # type: ignore[arg-type]
 
 
-def test_dropout_differs_between_ranks_and_steps_and_is_the_same_again_for_the_same_ones() -> None:
+def test_dropout_differs_between_ranks_and_steps_and_is_reproducible_for_each() -> None:
     stream = Stream(torch.zeros(4, 3, 2, 20), torch.eye(4))
 
-    def drawn(rank: int, step: int) -> tuple[float, ...]:
+    def random_numbers(rank: int, step: int) -> tuple[float, ...]:
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            lonely_loop(ProcessGroup(rank, 2))._shard(two(stream, stream), torch.tensor([0, 1]), step)
+            bare_loop(ProcessGroup(rank, 2))._shard(two(stream, stream), torch.tensor([0, 1]), step)
             return tuple(torch.rand(4).tolist())
 
-    assert drawn(1, 5) == drawn(1, 5)
-    assert len({drawn(rank, step) for rank in (0, 1) for step in (5, 6)}) == 4
+    assert random_numbers(1, 5) == random_numbers(1, 5)
+    assert len({random_numbers(rank, step) for rank in (0, 1) for step in (5, 6)}) == 4
 
 
-def test_all_processes_stop_at_the_same_log_step_if_any_is_asked_to() -> None:
-    asked: list[bool] = []
-    ranks = SimpleNamespace(size=2, any=lambda own: asked.append(own) or True)
-    found = [step for step in range(1, 31) if lonely_loop(ranks)._should_stop(lambda: False, step)]
+def test_all_processes_stop_at_the_same_log_step_if_any_receives_a_stop_request() -> None:
+    requests: list[bool] = []
+    ranks = SimpleNamespace(size=2, any=lambda own: requests.append(own) or True)
+    found = [step for step in range(1, 31) if bare_loop(ranks)._should_stop(lambda: False, step)]
     assert found == [10, 20, 30]
-    assert asked == [False] * 3  # the others are waited for at these steps only
+    assert requests == [False] * 3  # processes synchronize at these steps only
 
 
 @pytest.mark.slow
 def test_every_kind_of_batch_norm_over_two_processes_equals_one_process(tmp_path: Path) -> None:
-    script = ("-m", "tests.train.norming", tmp_path)
+    script = ("-m", "tests.train.distributed_norms", tmp_path)
     run(sys.executable, *script)
     run(*TORCHRUN, 2, *script)
     one = torch.load(tmp_path / "0of1.pt")
     parts = [torch.load(tmp_path / f"{rank}of2.pt") for rank in (0, 1)]
     assert one.keys() == CASES.keys()
-    for case, alone in one.items():
+    for case, reference in one.items():
         for rank, part in enumerate(parts):
             for name in ("out", "gradient"):
-                expected = alone[name][ProcessGroup(rank, 2).shard()]
+                expected = reference[name][ProcessGroup(rank, 2).shard()]
                 torch.testing.assert_close(
                     part[case][name], expected, msg=lambda text, at=(case, name): f"{at}: {text}"
                 )
-            for name in alone.keys() - {"out", "gradient"}:  # parameters' gradients, statistics, evaluation
+            # Gradients of the parameters, running statistics and outputs in evaluation.
+            for name in reference.keys() - {"out", "gradient"}:
                 torch.testing.assert_close(
-                    part[case][name], alone[name], msg=lambda text, at=(case, name): f"{at}: {text}"
+                    part[case][name], reference[name], msg=lambda text, at=(case, name): f"{at}: {text}"
                 )
 
 
@@ -211,24 +216,24 @@ def test_every_kind_of_batch_norm_over_two_processes_equals_one_process(tmp_path
         nn.InstanceNorm1d(3, track_running_stats=True),
         nn.LazyBatchNorm1d(),
         nn.BatchNorm1d(3, track_running_stats=False),
-        Counting(),
+        CustomNorm(),
     ],
     ids=lambda norm: type(norm).__name__,
 )
-def test_a_norm_whose_statistics_would_diverge_is_refused_by_name(norm: nn.Module) -> None:
+def test_a_norm_whose_statistics_cannot_be_synchronized_is_an_error_with_its_name(norm: nn.Module) -> None:
     model = nn.Sequential(nn.BatchNorm1d(3), nn.ModuleDict({"own": norm}))
     with pytest.raises(PspError, match=rf"module 1\.own cannot be synchronized: found {type(norm).__name__}"):
         synchronize_norms(model)
 
 
-def test_norms_without_statistics_are_left_as_they_are() -> None:
+def test_norms_without_statistics_are_not_replaced() -> None:
     model = nn.Sequential(nn.LayerNorm(3), nn.GroupNorm(1, 3), nn.InstanceNorm1d(3))
     kinds = [*map(type, model)]
     synchronize_norms(model)
     assert [*map(type, model)] == kinds
 
 
-def test_batch_norms_change_their_kind_and_keep_their_state() -> None:
+def test_batch_norms_are_replaced_by_synced_norms_with_the_same_state() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Sequential(nn.BatchNorm2d(3)))
     before = {name: x.clone() for name, x in model.state_dict().items()}
     parameters = [*model.parameters()]

@@ -1,4 +1,4 @@
-"""The teacher against the words of its papers: its weights, its labels, and its term of the loss."""
+"""The teacher compared with the formulas of its papers: its weights, its labels, and its loss term."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..streams import two
 from ..trained import TRAINING, make_network
 from .tiny import RECIPE, change, make_files
 
-TAUGHT = TRAINING.model_copy(update={"teacher": TeacherSettings(weight=0.7)})
+WITH_TEACHER = TRAINING.model_copy(update={"teacher": TeacherSettings(weight=0.7)})
 
 
 def make_streams(clips: int = 6, seed: int = 0) -> Batch:
@@ -31,8 +31,8 @@ def make_streams(clips: int = 6, seed: int = 0) -> Batch:
     return two(Stream(x[0], torch.eye(clips)), Stream(x[1], torch.eye(clips)))
 
 
-def unsure() -> PSPNet:
-    """A network whose probabilities are none of them zero."""
+def uncertain_network() -> PSPNet:
+    """A network with small logits, so that no probability is zero."""
     model = make_network()
     with torch.no_grad():
         model.classifier.weight.mul_(0.01)
@@ -48,16 +48,18 @@ def probabilities(model: PSPNet, streams: Batch) -> Tensor:
 @pytest.mark.parametrize(
     ("step", "weight"), [(0, 0.0), (19, 0.0), (20, 0.0), (30, 0.35), (40, 0.7), (99, 0.7)]
 )
-def test_its_labels_weigh_nothing_at_first_and_then_rise(step: int, weight: float) -> None:
-    assert Teacher(make_network(), TAUGHT.teacher, 100).weight(step) == pytest.approx(weight)
+def test_the_weight_of_its_labels_is_zero_until_the_start_and_then_a_linear_ramp(
+    step: int, weight: float
+) -> None:
+    assert Teacher(make_network(), WITH_TEACHER.teacher, 100).weight(step) == pytest.approx(weight)
 
 
-def test_without_a_ramp_its_labels_weigh_all_at_once() -> None:
+def test_without_a_ramp_its_labels_have_full_weight_from_the_start() -> None:
     teacher = Teacher(make_network(), TeacherSettings(weight=0.7, start=0.5, ramp=0), 100)
     assert [teacher.weight(step) for step in (49, 50)] == [0, 0.7]
 
 
-def test_its_weights_are_the_running_mean_of_the_networks() -> None:
+def test_its_weights_are_the_moving_average_of_the_weights_of_the_network() -> None:
     model = make_network(1)
     teacher = Teacher(model, TeacherSettings(weight=1, momentum=0.3), 100)
     mean = {name: x.clone() for name, x in model.state_dict().items()}
@@ -66,7 +68,7 @@ def test_its_weights_are_the_running_mean_of_the_networks() -> None:
             if x.is_floating_point():
                 x.add_(torch.randn(x.shape, generator=torch.Generator().manual_seed(100 * step + seed)))
             else:
-                x.add_(1)  # a counter of batch norm
+                x.add_(1)  # the batch counter of a batch norm
         momentum = min(0.3, (1 + step) / (10 + step))
         assert teacher.momentum(step) == momentum
         teacher.update(model, torch.tensor(momentum, dtype=torch.float64))
@@ -76,14 +78,14 @@ def test_its_weights_are_the_running_mean_of_the_networks() -> None:
         torch.testing.assert_close(x, mean[name], msg=name)
 
 
-def test_a_step_moves_it_towards_the_weights_after_the_step_by_the_momentum_of_the_step() -> None:
+def test_a_step_updates_it_with_the_weights_after_the_step_and_the_momentum_of_the_step() -> None:
     model = make_network().train()
-    optimizer, scalars = build_optimizer(model, TAUGHT.optim), StepScalars.on(torch.device("cpu"))
+    optimizer, scalars = build_optimizer(model, WITH_TEACHER.optim), StepScalars.on(torch.device("cpu"))
     use_learning_rate(optimizer, scalars.lr)
     scalars.set(lr=0.1, teacher_weight=0.5, teacher_momentum=0.75)
-    teacher = Teacher(model, TAUGHT.teacher, 100)
+    teacher = Teacher(model, WITH_TEACHER.teacher, 100)
     before = {name: x.clone() for name, x in teacher.model.state_dict().items()}
-    TrainStep(model, optimizer, TAUGHT, torch.float32, teacher)(
+    TrainStep(model, optimizer, WITH_TEACHER, torch.float32, teacher)(
         StepInputs(make_streams(), torch.tensor([0, 1]), 4, scalars)
     )
     weights = model.state_dict()
@@ -93,9 +95,9 @@ def test_a_step_moves_it_towards_the_weights_after_the_step_by_the_momentum_of_t
             torch.testing.assert_close(x, 0.75 * before[name] + 0.25 * weights[name], msg=name)
 
 
-def test_it_keeps_no_branch_of_the_contrast_and_leaves_the_network_as_it_is() -> None:
+def test_it_has_no_contrastive_branch_and_does_not_change_the_network() -> None:
     model = make_network().train()
-    teacher = Teacher(model, TAUGHT.teacher, 100)
+    teacher = Teacher(model, WITH_TEACHER.teacher, 100)
     assert not any(name.startswith(("model.pyramid", "model.projection")) for name in teacher.state_dict())
     assert model.pyramid is not None
     assert model.training
@@ -108,10 +110,10 @@ def test_it_keeps_no_branch_of_the_contrast_and_leaves_the_network_as_it_is() ->
 
 @pytest.mark.parametrize("balance", ["mean", "off"])
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.01])
-def test_its_labels_are_its_probabilities_balanced_and_sharpened(
+def test_its_labels_are_its_balanced_and_sharpened_probabilities(
     temperature: float, balance: Balance
 ) -> None:
-    model = unsure()
+    model = uncertain_network()
     teacher = Teacher(model, TeacherSettings(weight=1, temperature=temperature, balance=balance), 100)
     mean = np.full(10, 0.1)
     for seed in range(3):
@@ -128,8 +130,8 @@ def test_its_labels_are_its_probabilities_balanced_and_sharpened(
             np.testing.assert_allclose(row, expected, atol=1e-4)
 
 
-def test_a_class_that_it_names_too_often_is_named_less_once_balanced() -> None:
-    model = unsure()
+def test_balancing_reduces_the_frequency_of_a_class_that_it_predicts_too_often() -> None:
+    model = uncertain_network()
     with torch.no_grad():
         model.classifier.bias[3] += 2
     balances: tuple[Balance, ...] = ("off", "mean")
@@ -137,16 +139,18 @@ def test_a_class_that_it_names_too_often_is_named_less_once_balanced() -> None:
         Teacher(model, TeacherSettings(weight=1, temperature=1, balance=balance), 100) for balance in balances
     )
     for seed in range(40):
-        often, less = (one.predict(make_streams(seed=seed)).mean(0)[3] for one in (plain, balanced))
-    assert often > 0.5
-    assert less < 0.25
+        frequency, balanced_frequency = (
+            one.predict(make_streams(seed=seed)).mean(0)[3] for one in (plain, balanced)
+        )
+    assert frequency > 0.5
+    assert balanced_frequency < 0.25
 
 
-def test_balanced_to_the_labelled_clips_each_step_is_one_literal_iteration() -> None:
-    model = unsure()
-    wanted = [0.19, 0.01, *[0.1] * 8]
+def test_balancing_to_the_frequencies_of_the_labelled_clips_equals_one_literal_iteration_per_step() -> None:
+    model = uncertain_network()
+    targets = [0.19, 0.01, *[0.1] * 8]
     settings = TeacherSettings(weight=1, temperature=0.5, balance="labelled")
-    teacher = Teacher(model, settings, 100, frequencies=torch.tensor(wanted))
+    teacher = Teacher(model, settings, 100, frequencies=torch.tensor(targets))
     divisors = [0.1] * 10
     for seed in range(3):
         streams = make_streams(seed=seed)
@@ -155,8 +159,8 @@ def test_balanced_to_the_labelled_clips_each_step_is_one_literal_iteration() -> 
         balanced = [[x / d for x, d in zip(row, divisors, strict=True)] for row in rows]
         shares = [sum(row[k] / sum(row) for row in balanced) / len(rows) for k in range(10)]
         divisors = [
-            d * min(max(share / want, 1 / 20), 20) ** 0.1
-            for d, share, want in zip(divisors, shares, wanted, strict=True)
+            d * min(max(share / target, 1 / 20), 20) ** 0.1
+            for d, share, target in zip(divisors, shares, targets, strict=True)
         ]
         divisors = [d / sum(divisors) for d in divisors]
         np.testing.assert_allclose(teacher.mean_label, divisors, rtol=1e-5)
@@ -166,7 +170,7 @@ def test_balanced_to_the_labelled_clips_each_step_is_one_literal_iteration() -> 
 
 
 class NeverLast(nn.Module):
-    """Predicts logits (8, 10): equal ones, except that of the last class."""
+    """Predicts logits (8, 10) that are equal for all classes but the last."""
 
     def __init__(self, last: float) -> None:
         super().__init__()
@@ -186,10 +190,10 @@ def test_balancing_does_not_raise_a_class_that_is_neither_labelled_nor_ever_pred
     teacher = Teacher(make_network(), settings, 5000, frequencies=expected)
     teacher.model = NeverLast(last)  # type: ignore[assignment]
     streams = make_streams(1)
-    for _ in range(1000):  # the moving average of its frequency comes down to 1e-20
+    for _ in range(1000):  # the moving average of its frequency falls to 1e-20
         found = teacher.predict(streams)
     torch.testing.assert_close(found, expected.expand(8, 10), atol=1e-6, rtol=0)
-    if balance == "labelled":  # a divisor that could become any small number would take long to come back
+    if balance == "labelled":  # the divisor has a minimum, so that it can recover quickly
         assert float(teacher.mean_label[9]) == pytest.approx(1e-4)
 
 
@@ -206,18 +210,18 @@ class Biased(nn.Module):
         return SimpleNamespace(fused=logits)
 
 
-def test_predictions_get_the_frequencies_of_the_labelled_clips_where_division_by_the_mean_fails() -> None:
-    wanted = torch.tensor([0.19, 0.01, *[0.1] * 8])
+def test_predictions_have_the_frequencies_of_the_labelled_clips_where_division_by_the_mean_fails() -> None:
+    targets = torch.tensor([0.19, 0.01, *[0.1] * 8])
     shares = {}
     balances: tuple[Balance, ...] = ("mean", "labelled")
     for balance in balances:
         settings = TeacherSettings(weight=1, temperature=1, balance=balance)
-        teacher = Teacher(make_network(), settings, 100, frequencies=wanted)
+        teacher = Teacher(make_network(), settings, 100, frequencies=targets)
         teacher.model = Biased()  # type: ignore[assignment]
         labels = [teacher.predict(make_streams()) for _ in range(200)]
         shares[balance] = torch.stack(labels[100:]).mean((0, 1))  # (K,)
     assert shares["mean"][3] > 0.2
-    torch.testing.assert_close(shares["labelled"], wanted, atol=0.01, rtol=0)
+    torch.testing.assert_close(shares["labelled"], targets, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(("earlier", "now"), [(True, "mean"), (False, "off")])
@@ -225,11 +229,11 @@ def test_the_balance_of_earlier_configurations_is_read(earlier: bool, now: Balan
     assert TeacherSettings.model_validate({"balance": earlier}).balance == now
 
 
-def test_its_term_is_the_cross_entropy_with_its_labels_on_the_pool_alone() -> None:
-    model, streams, labels = unsure(), make_streams(), torch.tensor([0, 1])
+def test_its_loss_term_is_the_cross_entropy_with_its_labels_on_the_pool_only() -> None:
+    model, streams, labels = uncertain_network(), make_streams(), torch.tensor([0, 1])
     teacher_labels = torch.rand(4, 10, generator=torch.Generator().manual_seed(1)).softmax(1)
     terms = total_loss(
-        model, streams, labels, TAUGHT, torch.float32, teacher_labels=teacher_labels, teacher_weight=0.3
+        model, streams, labels, WITH_TEACHER, torch.float32, teacher_labels=teacher_labels, teacher_weight=0.3
     )
     p = probabilities(model, streams)[2:]
     expected = -sum(
@@ -238,33 +242,33 @@ def test_its_term_is_the_cross_entropy_with_its_labels_on_the_pool_alone() -> No
         for t, q in zip(row, own, strict=True)
     )
     assert float(terms["teacher"].detach()) == pytest.approx(expected / 4, rel=1e-5)
-    rest = terms["ce"] + TAUGHT.loss.contrast_weight * sum(terms[level] for level in TAUGHT.contrast_levels)
+    rest = terms["ce"] + WITH_TEACHER.loss.contrast_weight * sum(
+        terms[level] for level in WITH_TEACHER.contrast_levels
+    )
     assert float(terms["loss"].detach()) == pytest.approx(
         float((rest + 0.3 * terms["teacher"]).detach()), rel=1e-6
     )
 
 
-def test_before_its_first_label_its_term_is_zero() -> None:
-    terms = total_loss(make_network(), make_streams(), torch.tensor([0, 1]), TAUGHT, torch.float32)
+def test_its_loss_term_is_zero_before_it_predicts_labels() -> None:
+    terms = total_loss(make_network(), make_streams(), torch.tensor([0, 1]), WITH_TEACHER, torch.float32)
     assert float(terms["teacher"]) == 0
 
 
 @pytest.mark.parametrize(
     ("config", "names"),
     [
-        (TAUGHT, {"loss", "ce", "body", "part", "joint", "teacher"}),
+        (WITH_TEACHER, {"loss", "ce", "body", "part", "joint", "teacher"}),
         (TRAINING, {"loss", "ce", "body", "part", "joint"}),
-        (TAUGHT.model_copy(update={"method": "supervised"}), {"loss", "ce"}),
+        (WITH_TEACHER.model_copy(update={"method": "supervised"}), {"loss", "ce"}),
     ],
 )
-def test_there_is_a_term_of_the_teacher_where_there_is_a_teacher(
-    config: TrainingConfig, names: set[str]
-) -> None:
+def test_the_loss_has_a_teacher_term_only_with_a_teacher(config: TrainingConfig, names: set[str]) -> None:
     terms = total_loss(make_network(), make_streams(), torch.tensor([0, 1]), config, torch.float32)
     assert terms.keys() == names
 
 
-def test_a_teacher_alone_trains_on_the_pool_without_the_contrast(tmp_path: Path) -> None:
+def test_training_with_a_teacher_uses_the_pool_without_the_contrastive_loss(tmp_path: Path) -> None:
     recipe = change(RECIPE, loss={"contrast_weight": 0.0}, teacher=TeacherSettings(weight=1, start=0, ramp=0))
     trained = make_files(tmp_path).train(recipe)
     assert trained.final.terms.keys() == {"loss", "ce", "teacher"}

@@ -1,4 +1,4 @@
-"""A training from files to a run folder: what decides its weights, what it writes, and what stops it."""
+"""Training from files to a run folder: what its weights depend on, what it writes, and which errors stop it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def files(tmp_path: Path) -> Files:
 
 
 @pytest.fixture
-def begins(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
-    """The loops that trainings come to; they take no step."""
+def loops(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
+    """The training loops that are started; they return without a step."""
     seen: list[Loop] = []
 
     def run(self: Loop, on_progress: Callable[[Progress], None], **_: object) -> int:
@@ -47,18 +47,18 @@ def begins(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
     return seen
 
 
-def test_the_same_seed_ends_with_the_same_bits_and_another_one_does_not(files: Files) -> None:
-    lively = change(precision="float32", augment=RECIPE.augment.model_copy(update={"yaw": 30, "jitter": 0.1}))
-    first, again = files.train(lively, "first"), files.train(lively, "again")
-    other = files.train(change(lively, seed=1), "other")
+def test_the_same_seed_is_bit_identical_and_another_seed_is_not(files: Files) -> None:
+    recipe = change(precision="float32", augment=RECIPE.augment.model_copy(update={"yaw": 30, "jitter": 0.1}))
+    first, again = files.train(recipe, "first"), files.train(recipe, "again")
+    other = files.train(change(recipe, seed=1), "other")
     assert (first.config.seed, other.config.seed) == (0, 1)
     for which in ("last", "best"):
         assert equal(weights(first, which), weights(again, which))
     assert not equal(weights(first), weights(other))
 
 
-def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_first_step(
-    files: Files, begins: list[Loop], monkeypatch: pytest.MonkeyPatch
+def test_too_little_disk_space_for_the_checkpoints_is_an_error_before_the_first_step(
+    files: Files, loops: list[Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil._ntuple_diskusage(10**9, 10**9 - 100_000, 100_000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
@@ -66,15 +66,15 @@ def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_first_step(
         PspError, match=r"last.safetensors: not enough free disk space: found 0.1 MB free, expected"
     ):
         files.train()
-    assert begins == []
+    assert loops == []
 
 
 @pytest.mark.parametrize(("kind", "teacher"), [("sgd", False), ("adamw", True)])
-def test_estimated_size_of_a_checkpoint_is_that_of_the_file_without_its_names(
+def test_the_estimated_size_of_a_checkpoint_is_that_of_the_file_without_tensor_names(
     files: Files, monkeypatch: pytest.MonkeyPatch, kind: str, teacher: bool
 ) -> None:
-    kept: list[int] = []
-    monkeypatch.setattr(RunFolder, "save_resume", lambda self, state: kept.append(len(state)))
+    sizes: list[int] = []
+    monkeypatch.setattr(RunFolder, "save_resume", lambda self, state: sizes.append(len(state)))
     recipe = change(optim={"kind": kind}, checkpoint_every=2)
     if teacher:
         recipe = recipe.model_copy(update={"teacher": TeacherSettings(weight=1)})
@@ -88,10 +88,10 @@ def test_estimated_size_of_a_checkpoint_is_that_of_the_file_without_its_names(
     trained = files.train(recipe)
     ((weight_bytes, checkpoint),) = estimated
     assert 0 < (trained.folder / "last.safetensors").stat().st_size - weight_bytes < 20_000
-    assert 0 < kept[-1] - checkpoint < 200_000
+    assert 0 < sizes[-1] - checkpoint < 200_000
 
 
-def test_without_a_seed_the_splits_is_taken(files: Files, begins: list[Loop]) -> None:
+def test_without_a_seed_that_of_the_split_is_used(files: Files, loops: list[Loop]) -> None:
     Split.load(files.split).model_copy(update={"seed": 3}).save(files.split)
     assert files.train().config.seed == 3
     assert files.train(change(seed=8), "other").config.seed == 8
@@ -109,59 +109,59 @@ def test_a_training_does_not_depend_on_the_order_of_names_in_the_split(files: Fi
 
 
 def test_psp_and_supervised_start_from_the_same_encoder_and_classifier(
-    files: Files, begins: list[Loop]
+    files: Files, loops: list[Loop]
 ) -> None:
     files.train(out="psp")
     files.train(change(method="supervised"), "supervised")
     files.train(change(seed=1), "other")
-    psp, supervised, other = (run.model.state_dict() for run in begins)
+    psp, supervised, other = (loop.model.state_dict() for loop in loops)
     assert supervised.keys() < psp.keys()
     assert {name.split(".")[0] for name in psp.keys() - supervised.keys()} == {"pyramid", "projection"}
     assert equal(supervised, {name: psp[name] for name in supervised})
     assert not equal(psp, other)
 
 
-def test_psp_and_supervised_draw_the_same_labelled_clips(
+def test_psp_and_supervised_use_the_same_labelled_clips_in_each_step(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[list[int]] = []
-    plain = step.total_loss
+    labels: list[list[int]] = []
+    original = step.total_loss
 
-    def spy(*arguments: object) -> dict[str, Tensor]:
-        drawn.append(arguments[2].tolist())  # type: ignore[attr-defined]
-        return plain(*arguments)  # type: ignore[arg-type]
+    def record_labels(*arguments: object) -> dict[str, Tensor]:
+        labels.append(arguments[2].tolist())  # type: ignore[attr-defined]
+        return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(step, "total_loss", spy)
+    monkeypatch.setattr(step, "total_loss", record_labels)
     files.train(out="psp")
     files.train(change(method="supervised"), "supervised")
-    assert drawn[:6] == drawn[6:]
+    assert labels[:6] == labels[6:]
 
 
-def test_pools_are_the_splits_parts_and_the_test_clips_stand_in_none(
-    files: Files, begins: list[Loop]
+def test_clips_of_the_training_are_the_parts_of_the_split_without_the_test_clips(
+    files: Files, loops: list[Loop]
 ) -> None:
     files.train(out="all")
     files.train(change(loss={"contrast_labelled": False}), "unlabelled")
     files.train(change(method="supervised"), "supervised")
-    files.train(change(loss={"contrast_weight": 0.0}), "nothing")
+    files.train(change(loss={"contrast_weight": 0.0}), "no-contrast")
     ordered = sorted(NAMES)
 
     def names(numbers: Tensor) -> list[str]:
         return sorted(ordered[number] for number in numbers.tolist())
 
-    for run in begins:
-        assert names(run.pools.labelled) == sorted(PARTS["labelled"])
-        assert names(run.pools.validation) == sorted(PARTS["validation"])
-    contrasts = [names(run.pools.pool) for run in begins]
+    for loop in loops:
+        assert names(loop.pools.labelled) == sorted(PARTS["labelled"])
+        assert names(loop.pools.validation) == sorted(PARTS["validation"])
+    contrasts = [names(loop.pools.pool) for loop in loops]
     assert contrasts == [sorted(PARTS["labelled"] + PARTS["unlabelled"]), sorted(PARTS["unlabelled"]), [], []]
 
 
 def test_the_teacher_gets_the_class_frequencies_of_the_labelled_clips(
-    tmp_path: Path, begins: list[Loop]
+    tmp_path: Path, loops: list[Loop]
 ) -> None:
     files = make_files(tmp_path, {**PARTS, "labelled": PARTS["labelled"][:-1]})
     files.train(change(teacher=TeacherSettings(weight=1, balance="labelled")))
-    teacher = begins[0]._build_teacher()
+    teacher = loops[0]._build_teacher()
     assert teacher is not None
     # Actions 1, 2 and 5 with 2, 2 and 1 labelled clips.
     expected = [0.4, 0.4, 0, 0, 0.2, 0, 0, 0, 0, 0]
@@ -169,7 +169,7 @@ def test_the_teacher_gets_the_class_frequencies_of_the_labelled_clips(
 
 
 @pytest.mark.parametrize("value", [math.nan, 1e30])
-def test_test_clips_are_never_looked_at(files: Files, tmp_path: Path, value: float) -> None:
+def test_test_clips_do_not_affect_the_training(files: Files, tmp_path: Path, value: float) -> None:
     poisoned = make_files(tmp_path / "poisoned", poison=dict.fromkeys(PARTS["test"], value))
     first, second = files.train(), poisoned.train()
     assert first.config.content_fingerprint != second.config.content_fingerprint
@@ -179,40 +179,42 @@ def test_test_clips_are_never_looked_at(files: Files, tmp_path: Path, value: flo
 
 
 @pytest.mark.parametrize("part", ["labelled", "unlabelled"])
-def test_other_train_clips_give_other_weights(files: Files, tmp_path: Path, part: str) -> None:
-    # What the test above rests on: poison that is looked at shows.
+def test_other_training_clips_lead_to_other_weights(files: Files, tmp_path: Path, part: str) -> None:
+    # Counterpart of the test above: changed coordinates do have an effect if they are used.
     other = make_files(tmp_path / "other", poison=dict.fromkeys(PARTS[part], 0.5))
     assert not equal(weights(files.train()), weights(other.train()))
 
 
-def test_validation_clips_are_scored_and_do_not_move_the_weights(files: Files, tmp_path: Path) -> None:
-    # Coordinates that are not numbers give logits that are not: class 0 for all, right for a third of them.
+def test_validation_clips_are_scored_and_do_not_affect_the_weights(files: Files, tmp_path: Path) -> None:
+    # NaN coordinates give NaN logits, so class 0 is predicted for all: correct for a third of the clips.
     other = make_files(tmp_path / "other", poison=dict.fromkeys(PARTS["validation"], math.nan))
     first, second = files.train(), other.train()
     assert equal(weights(first), weights(second))
     assert second.best == pytest.approx(1 / 3)
 
 
-def test_supervised_does_not_look_at_unlabelled_clips(files: Files, tmp_path: Path) -> None:
+def test_supervised_does_not_use_unlabelled_clips(files: Files, tmp_path: Path) -> None:
     poisoned = make_files(tmp_path / "poisoned", poison=dict.fromkeys(PARTS["unlabelled"], math.nan))
-    only_labels = change(method="supervised")
-    assert equal(weights(files.train(only_labels)), weights(poisoned.train(only_labels)))
+    supervised = change(method="supervised")
+    assert equal(weights(files.train(supervised)), weights(poisoned.train(supervised)))
 
 
-def test_best_weights_are_those_of_the_first_best_look(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_best_weights_are_those_of_the_first_best_validation(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
     accuracies = iter([0.2, 0.6, 0.6, 0.4])
-    looks: list[dict[str, Tensor]] = []
+    validated: list[dict[str, Tensor]] = []
 
-    def look(self: Loop) -> float:
-        looks.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+    def validate(self: Loop) -> float:
+        validated.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return next(accuracies)
 
-    monkeypatch.setattr(Loop, "_validate", look)
-    done = files.train(change(optim={"steps": 7}))  # looks after steps 2, 4, 6 and 7
+    monkeypatch.setattr(Loop, "_validate", validate)
+    done = files.train(change(optim={"steps": 7}))  # validates after steps 2, 4, 6 and 7
     assert done.best == 0.6
-    assert equal(weights(done, "best"), looks[1])
-    assert equal(weights(done, "last"), looks[3])
-    assert not equal(looks[1], looks[2])
+    assert equal(weights(done, "best"), validated[1])
+    assert equal(weights(done, "last"), validated[3])
+    assert not equal(validated[1], validated[2])
 
 
 def test_without_validation_clips_there_are_no_best_weights(tmp_path: Path) -> None:
@@ -227,10 +229,10 @@ def test_without_validation_clips_there_are_no_best_weights(tmp_path: Path) -> N
     [(41, [*range(3, 41, 3), 41]), (600, [*range(30, 601, 30)]), (7, [*range(1, 8)])],
 )
 def test_by_default_there_are_about_20_validations(
-    files: Files, begins: list[Loop], steps: int, expected: list[int]
+    files: Files, loops: list[Loop], steps: int, expected: list[int]
 ) -> None:
     files.train(change(validate_every=0, optim={"steps": steps}))
-    assert [step for step in range(1, steps + 1) if begins[0]._should_validate(step)] == expected
+    assert [step for step in range(1, steps + 1) if loops[0]._should_validate(step)] == expected
 
 
 def log(folder: Path) -> list[dict[str, float]]:
@@ -255,20 +257,20 @@ def test_every_line_of_the_log_is_a_json_object_with_step_terms_rate_and_time(fi
         assert ("validation" in entry) == (entry["step"] != 10)
         contrast = entry["body"] + entry["part"] + entry["joint"]
         assert entry["loss"] == pytest.approx(entry["ce"] + 0.2 * contrast, rel=1e-4)
-        # That of the last step, which is the 0-based step before.
+        # Learning rate of the last step; its 0-based index is one less.
         assert entry["lr"] == pytest.approx(0.01 * (1 + math.cos(math.pi * (entry["step"] - 1) / 13)))
     assert [entry["seconds"] for entry in entries] == sorted(entry["seconds"] for entry in entries)
     assert done.final.step == done.final.steps == 13
 
 
-def test_the_configuration_says_what_was_trained_on_what(files: Files) -> None:
-    told: list[tuple[Path, RunConfig, bool]] = []
+def test_the_saved_configuration_has_the_settings_the_dataset_and_the_split(files: Files) -> None:
+    started: list[tuple[Path, RunConfig, bool]] = []
     done = api.train(
         files.data, files.split, RECIPE, device=torch.device("cpu"), out=files.data.parent / "run",
-        on_start=lambda folder, config: told.append((folder, config, (folder / "log.jsonl").exists())),
+        on_start=lambda folder, config: started.append((folder, config, (folder / "log.jsonl").exists())),
     )  # fmt: skip
     config = RunConfig.load(done.folder / "config.json")
-    assert told == [(done.folder, config, False)]
+    assert started == [(done.folder, config, False)]
     assert config.training == RECIPE
     assert (config.split_name, config.latest.split_path, config.latest.data_path) == (
         "s0",
@@ -283,30 +285,30 @@ def test_a_tiny_training_learns(files: Files, method: str) -> None:
     settings = {"steps": 30, "lr": 0.1, "labelled_batch": 6}
     done = files.train(change(method=method, optim=settings, validate_every=30))
     first, last = log(done.folder)[0], log(done.folder)[-1]
-    assert last["ce"] < 0.3 < 0.6 < first["ce"]  # by chance among three classes: 1.1
+    assert last["ce"] < 0.3 < 0.6 < first["ce"]  # 1.1 at chance level with three classes
     assert done.best is not None
     assert done.best > 0.6
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> None:
-    """Make one term of one step's loss what it should not be."""
-    plain, steps = step.total_loss, iter(range(1, 1000))
+def replace_term(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> None:
+    """Replace a loss term of one step by ``value``."""
+    original, steps = step.total_loss, iter(range(1, 1000))
 
-    def spoiled(*arguments: object) -> dict[str, Tensor]:
-        terms = plain(*arguments)  # type: ignore[arg-type]
+    def with_replaced_term(*arguments: object) -> dict[str, Tensor]:
+        terms = original(*arguments)  # type: ignore[arg-type]
         if next(steps) == at:
             terms[term] = terms[term] * 0 + value
             terms["loss"] = terms["loss"] + terms[term]
         return terms
 
-    monkeypatch.setattr(step, "total_loss", spoiled)
+    monkeypatch.setattr(step, "total_loss", with_replaced_term)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_term_that_is_not_finite_stops_the_run_and_is_named_with_its_steps(
+def test_a_loss_term_that_is_not_finite_stops_the_run_with_an_error_that_names_term_and_step(
     files: Files, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    spoil(monkeypatch, at=5, term="part", value=value)
+    replace_term(monkeypatch, at=5, term="part", value=value)
     recipe = change(optim={"steps": 40, "lr": 1e-9}, validate_every=2)
     expected = rf"term part is not finite at step 5: found {value}.*clip_norm.*of step 2"
     with pytest.raises(PspError, match=expected) as caught:
@@ -317,19 +319,19 @@ def test_a_term_that_is_not_finite_stops_the_run_and_is_named_with_its_steps(
     assert not (folder / "last.safetensors").exists()
 
 
-def test_a_rate_far_too_large_is_noticed(files: Files) -> None:
+def test_a_far_too_large_learning_rate_stops_the_run_with_a_fix(files: Files) -> None:
     with pytest.raises(PspError, match=r"is not finite .*Lower optim\.lr"):
         files.train(change(optim={"steps": 30, "lr": 1e30}))
 
 
-REFUSED: dict[str, tuple[TrainingConfig, dict[str, list[str]], str]] = {
-    "one clip has none to compare with": (
+INVALID: dict[str, tuple[TrainingConfig, dict[str, list[str]], str]] = {
+    "a pool of one clip has no negatives": (
         change(optim={"pool_batch": 1}),
         PARTS,
         r"optim\.pool_batch: too few clips.*: found 1 clip per step, 15 in the pool, expected 2 or more",
     ),
     "no labelled clips": (RECIPE, {**PARTS, "labelled": []}, r"no labelled clips.*psptool split"),
-    "a clip that the dataset has not": (
+    "a clip that is not in the dataset": (
         RECIPE,
         {**PARTS, "labelled": ["a01_s01_e09_v01"]},
         r"has no clip 'a01_s01_e09_v01'",
@@ -337,8 +339,8 @@ REFUSED: dict[str, tuple[TrainingConfig, dict[str, list[str]], str]] = {
 }
 
 
-@pytest.mark.parametrize(("recipe", "parts", "expected"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
+@pytest.mark.parametrize(("recipe", "parts", "expected"), INVALID.values(), ids=INVALID)
+def test_invalid_input_is_an_error_before_a_run_folder_is_created(
     tmp_path: Path, recipe: TrainingConfig, parts: dict[str, list[str]], expected: str
 ) -> None:
     files = make_files(tmp_path, parts)
@@ -347,12 +349,12 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("labelled_too", "most"), [(True, 15), (False, 9)])
-def test_a_contrast_with_fewer_clips_than_the_recipe_draws_takes_them_all(
-    files: Files, begins: list[Loop], labelled_too: bool, most: int
+@pytest.mark.parametrize(("labelled_too", "pool_batch"), [(True, 15), (False, 9)])
+def test_a_pool_with_fewer_clips_than_the_batch_size_is_used_completely(
+    files: Files, loops: list[Loop], labelled_too: bool, pool_batch: int
 ) -> None:
     recipe = change(optim={"pool_batch": 16}, loss={"contrast_labelled": labelled_too})
-    assert files.train(recipe, f"few-{most}").config.training.optim.pool_batch == most
+    assert files.train(recipe, f"few-{pool_batch}").config.training.optim.pool_batch == pool_batch
 
 
 def test_supervised_needs_no_unlabelled_clips(tmp_path: Path) -> None:
@@ -363,7 +365,7 @@ def test_supervised_needs_no_unlabelled_clips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "update", [{"clips_fingerprint": "f" * 64}, {"dataset": "ntu60"}], ids=["clips", "dataset"]
 )
-def test_a_split_of_other_clips_is_refused(files: Files, update: dict[str, str]) -> None:
+def test_a_split_of_another_dataset_is_an_error(files: Files, update: dict[str, str]) -> None:
     Split.load(files.split).model_copy(update=update).save(files.split)
     with pytest.raises(PspError, match=r"s0\.json: the split does not belong to .*ucla\.h5.*--data"):
         files.train()
@@ -371,38 +373,38 @@ def test_a_split_of_other_clips_is_refused(files: Files, update: dict[str, str])
 
 
 @pytest.mark.parametrize("part", ["labelled", "validation", "test"])
-def test_a_clip_without_a_label_in_a_part_that_needs_one_is_refused_by_name(
+def test_a_clip_without_a_label_in_a_part_that_needs_labels_is_an_error_with_its_name(
     tmp_path: Path, part: str
 ) -> None:
-    odd = PARTS[part][0]
+    without_label = PARTS[part][0]
     clips = [make_clip(name, seed) for seed, name in enumerate(NAMES)]
-    clips = [replace(c, key=c.key._replace(label=NO_LABEL)) if c.name == odd else c for c in clips]
+    clips = [replace(c, key=c.key._replace(label=NO_LABEL)) if c.name == without_label else c for c in clips]
     files = Files(tmp_path / "ucla.h5", tmp_path / "s0.json")
     make_split(files.split, write_ucla(files.data, clips), PARTS)
-    with pytest.raises(PspError, match=rf"s0\.json: {part}: found {odd}, a clip without a label"):
+    with pytest.raises(PspError, match=rf"s0\.json: {part}: found {without_label}, a clip without a label"):
         files.train()
 
 
-def test_gradients_are_clipped_where_asked(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_clipped_only_with_clip_norm(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     norms: list[float] = []
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, norm: norms.append(norm))
-    files.train(change(optim={"clip_norm": 0.0}), "not")
+    files.train(change(optim={"clip_norm": 0.0}), "unclipped")
     assert norms == []
     files.train(change(optim={"clip_norm": 2.5}), "clipped")
     assert norms == [2.5] * 6
 
 
-def test_the_schedule_reaches_the_optimizer_step_by_step(
+def test_the_optimizer_uses_the_learning_rate_of_the_schedule_in_each_step(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[float] = []
-    step = torch.optim.SGD.step
+    original = torch.optim.SGD.step
 
-    def spy(self: torch.optim.SGD, *arguments: object) -> object:
+    def record_rate(self: torch.optim.SGD, *arguments: object) -> object:
         used.append(float(self.param_groups[0]["lr"]))
-        return step(self, *arguments)  # type: ignore[arg-type]
+        return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    monkeypatch.setattr(torch.optim.SGD, "step", record_rate)
     files.train(change(optim={"steps": 6, "schedule": "released", "lr": 0.01}))
-    # Six steps of 20 epochs each: the epochs are 0, 20, 40, 60, 80 and 100.
+    # Each of the six steps corresponds to 20 epochs: epochs 0, 20, 40, 60, 80 and 100.
     assert used == pytest.approx([0.002, 0.01, 0.01, 0.001, 0.001, 0.0001])

@@ -1,4 +1,4 @@
-"""A training small enough to run in a test: a dataset of three classes that differ by height, and a recipe."""
+"""A training small enough to run in a test: a dataset of three classes that differ in height, and settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psptool.training.api import Trained, train
 from ..stores import make_clip, write_ucla
 from ..trained import TRAINING, make_split
 
-# View 1 is labelled, view 2 unlabelled and, from subject 4 on, for validation; view 3 is for test.
+# View 1 is labelled. View 2 is unlabelled for subjects 1 to 3 and validation for subjects 4 and 5. View 3 is test.
 NAMES = [
     f"a{action:02}_s{subject:02}_e00_v{view:02}"
     for action in (1, 2, 5)
@@ -50,7 +50,7 @@ class Files:
 def make_files(
     folder: Path, parts: Mapping[str, list[str]] = PARTS, poison: Mapping[str, float] | None = None
 ) -> Files:
-    """Write both; the coordinates of the clips in ``poison`` are that value instead of their own."""
+    """Write a dataset and its split; ``poison`` replaces all coordinates of the named clips by a constant."""
     folder.mkdir(exist_ok=True)
     clips = []
     for seed, name in enumerate(NAMES):
@@ -64,7 +64,7 @@ def make_files(
 
 
 def change(recipe: TrainingConfig = RECIPE, **groups: object) -> TrainingConfig:
-    """The recipe with other values: ``optim={...}`` and ``loss={...}`` change keys of a group."""
+    """Copy of the configuration with other values; ``optim={...}`` and ``loss={...}`` update keys of the group."""
     update: dict[str, object] = {}
     for key, value in groups.items():
         old = getattr(recipe, key)
@@ -78,5 +78,5 @@ def weights(trained: Trained, which: str = "last") -> dict[str, Tensor]:
 
 
 def equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    """Whether the same tensors stand in both, bit for bit."""
+    """Whether both have the same names and bit-identical tensors."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

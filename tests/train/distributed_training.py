@@ -1,6 +1,6 @@
-"""Run by torchrun: a training in float64 whose losses go to a file; alone, it is the process to follow.
+"""Train in float64 and write the losses to a file: with torchrun distributed, without it the single-process reference.
 
-Usage: ``following.py DATA SPLIT OUT STEPS``
+Usage: ``distributed_training.py DATA SPLIT OUT STEPS``
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .tiny import change
 
 
 class FlatNorm(nn.BatchNorm1d):
-    """`torch.nn.BatchNorm1d` in place of a batch norm over (P, C, T, 1)."""
+    """`torch.nn.BatchNorm1d` on (P, C, T, 1), in place of a batch norm over 2-D inputs."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.squeeze(3)).unsqueeze(3)
 
 
-def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) -> None:
+def train_and_record(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) -> None:
     torch.set_default_dtype(torch.float64)
     config = change(
         optim={"steps": steps, "lr": 0.05, "labelled_batch": 5, "pool_batch": 8, "clip_norm": 5.0}
@@ -48,7 +48,7 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
         clips = RaggedClips.from_store(store, UCLA20, torch.device("cpu"))
         pools = api._pools(store, split, Split.load(split), config)
     clips = RaggedClips(**{**vars(clips), "joint": clips.joint.double()})
-    torch.manual_seed(0 if ranks.is_main else 1)  # the first one's weights must reach the others
+    torch.manual_seed(0 if ranks.is_main else 1)  # the weights of rank 0 must be broadcast to the others
     model = PSPNet(config.model, UCLA20, 10)
     assert model.pose_branch is not None
     model.pose_branch.input_projection[2] = FlatNorm(
@@ -58,32 +58,34 @@ def follow(data: Path, split: Path, out: Path, steps: int, ranks: ProcessGroup) 
         synchronize_norms(model)
         ranks.broadcast_weights(model)
     persons: list[int] = []
-    plain = step.total_loss
+    original = step.total_loss
 
-    def spy(model: PSPNet, streams: object, *rest: object) -> object:
+    def record_persons(model: PSPNet, streams: object, *rest: object) -> object:
         persons.append(len(streams["joint"].x))  # type: ignore[attr-defined]
-        return plain(model, streams, *rest)  # type: ignore[arg-type]
+        return original(model, streams, *rest)  # type: ignore[arg-type]
 
-    step.total_loss = spy  # type: ignore[assignment]
+    step.total_loss = record_persons  # type: ignore[assignment]
     losses: list[dict[str, float]] = []
-    plain_step = loop.Loop._step
+    original_step = loop.Loop._step
 
-    def one_step(self: loop.Loop, *arguments: object) -> step.Terms:
-        names, values = plain_step(self, *arguments)  # type: ignore[arg-type]
+    def record_loss(self: loop.Loop, *arguments: object) -> step.Terms:
+        names, values = original_step(self, *arguments)  # type: ignore[arg-type]
         losses.append(dict(zip(names, values.tolist(), strict=True)))
         return names, values
 
-    loop.Loop._step = one_step  # type: ignore[method-assign, assignment]
+    loop.Loop._step = record_loss  # type: ignore[method-assign, assignment]
     batcher = Batcher.of(clips, config)
     loop.Loop(model, batcher, pools, config, 0, torch.float64, ranks).run(lambda progress: None)
-    # The moments that batch norms keep: what evaluation rests on.
+    # Running statistics of the batch norms, which evaluation uses.
     state = model.state_dict().items()
-    kept = {name: x.flatten().tolist() for name, x in state if not name.endswith("num_batches_tracked")}
+    saved_state = {
+        name: x.flatten().tolist() for name, x in state if not name.endswith("num_batches_tracked")
+    }
     out.with_name(f"{out.name}-{ranks.rank}of{ranks.size}.json").write_text(
-        json.dumps({"losses": losses, "persons": persons, "state": kept})
+        json.dumps({"losses": losses, "persons": persons, "state": saved_state})
     )
 
 
 if __name__ == "__main__":
     with init_distributed() as ranks:
-        follow(*map(Path, sys.argv[1:4]), int(sys.argv[4]), ranks)  # type: ignore[misc, arg-type]
+        train_and_record(*map(Path, sys.argv[1:4]), int(sys.argv[4]), ranks)  # type: ignore[misc, arg-type]

@@ -202,10 +202,10 @@ def test_lists_are_read_from_files_next_to_the_description(tmp_path: Path) -> No
 def test_a_split_of_one_leave_one_out_fold_has_its_name_and_label_counts() -> None:
     dataset = own()
     request = SplitRequest(count=1, protocol="loso-anna")
-    made = make_split(dataset, clips(dataset, *NAMES), "0" * 64, request)
-    assert made.split.protocol == "loso-anna"
-    assert made.split.labelled_per_class == {"walk": 1, "move fast": 1, "sit": 1}
-    assert made.split.performances == 3
+    result = make_split(dataset, clips(dataset, *NAMES), "0" * 64, request)
+    assert result.split.protocol == "loso-anna"
+    assert result.split.labelled_per_class == {"walk": 1, "move fast": 1, "sit": 1}
+    assert result.split.performances == 3
     with pytest.raises(PspError, match="loso, which gives 3 splits, expected one, such as loso-anna"):
         make_split(dataset, clips(dataset, *NAMES), "0" * 64, SplitRequest(count=1, protocol="loso"))
 

@@ -234,7 +234,7 @@ def test_a_damaged_parquet_file_is_an_error_that_names_it(psptool: Psptool) -> N
     assert "a.parquet: damaged" in psptool("describe", "--from", "a.parquet", code=2).err
 
 
-def test_an_array_of_objects_beside_the_positions_is_ignored_as_by_the_reader(psptool: Psptool) -> None:
+def test_an_array_of_objects_in_addition_to_the_positions_is_ignored(psptool: Psptool) -> None:
     Path("a.npz").write_bytes(arrays_file(notes=np.array([None]), clip=CLIP))
     values = yaml.safe_load(psptool("describe", "--from", "a.npz").out)
     assert values["format"] == {"reader": "arrays", "key": "clip"}
@@ -273,7 +273,7 @@ def test_a_common_column_name_is_preferred(psptool: Psptool, columns: str, expec
     }
 
 
-def test_a_table_without_joints_beside_the_recordings_is_not_described(psptool: Psptool) -> None:
+def test_a_table_without_joints_in_the_folder_of_the_recordings_is_ignored(psptool: Psptool) -> None:
     Path("raw").mkdir()
     Path("raw", "labels.csv").write_text("1,2\n2,5\n")
     assert "labels.csv: joints: found 0" in psptool("describe", "--from", "raw", code=2).err

@@ -150,9 +150,9 @@ def test_an_unlabelled_clip_in_neither_list_is_a_training_clip() -> None:
         update={"protocols": {"lists": ListProtocol(**lists)}}
     )
     clips = {name: key for name in ("sit_s1", "sit_s2", "what_s1", "what_s2") if (key := dataset.parse(name))}
-    made = make_split(dataset, clips, "0" * 64, SplitRequest(ratio=1.0, protocol="lists"))
-    assert (made.split.unlabelled, made.split.test) == (("what_s1",), ("sit_s2",))
-    assert made.warnings == ("1 clip without a label outside of the training set: not used",)
+    result = make_split(dataset, clips, "0" * 64, SplitRequest(ratio=1.0, protocol="lists"))
+    assert (result.split.unlabelled, result.split.test) == (("what_s1",), ("sit_s2",))
+    assert result.warnings == ("1 clip without a label outside of the training set: not used",)
 
 
 def test_a_clip_name_without_any_pattern_group_is_kept(prepared: Psptool) -> None:
@@ -175,13 +175,13 @@ def test_clips_of_the_validation_view_are_not_used_in_training_even_without_labe
     dataset = make_description(unlabelled=("what",))
     names = ("sit_s1_v1", "sit_s1_v2", "wave_s1_v1", "wave_s1_v2", "what_s1_v1", "what_s1_v2", "sit_s2_v1")
     clips = {name: key for name in names if (key := dataset.parse(name)) is not None}
-    made = make_split(
+    result = make_split(
         dataset, clips, "0" * 64, SplitRequest(ratio=1.0, protocol="subjects", validation="view=2")
     )
-    assert set(made.split.validation) == {"sit_s1_v2", "wave_s1_v2"}
-    assert made.split.unlabelled == ("what_s1_v1",)
-    assert made.warnings == ("1 clip without a label outside of the training set: not used",)
-    only = {name: key for name, key in clips.items() if name not in made.split.validation}
+    assert set(result.split.validation) == {"sit_s1_v2", "wave_s1_v2"}
+    assert result.split.unlabelled == ("what_s1_v1",)
+    assert result.warnings == ("1 clip without a label outside of the training set: not used",)
+    only = {name: key for name, key in clips.items() if name not in result.split.validation}
     with pytest.raises(PspError, match="--validation view=2: selects no training clip"):
         make_split(dataset, only, "0" * 64, SplitRequest(ratio=1.0, protocol="subjects", validation="view=2"))
 

@@ -56,9 +56,9 @@ def packed_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], packer=
 
 
 def info(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.size, made.type, made.linkname = size, kind, link
-    return made
+    member = tarfile.TarInfo(name)
+    member.size, member.type, member.linkname = size, kind, link
+    return member
 
 
 @pytest.mark.parametrize("suffix", TARS)
@@ -192,8 +192,8 @@ def test_headers_with_impossible_sizes_are_errors_and_use_little_memory(tmp_path
     huge, negative = info("x", 10**12, tarfile.XHDTYPE), info("x", -512)
     tracemalloc.start()
     try:
-        for made in (huge, negative):
-            header = made.tobuf(tarfile.GNU_FORMAT)
+        for member in (huge, negative):
+            header = member.tobuf(tarfile.GNU_FORMAT)
             with pytest.raises(PspError, match="damaged or not a tar archive"):
                 list_files([write(tmp_path / "raw.tar", header + bytes(10240))])
         assert tracemalloc.get_traced_memory()[1] < 5_000_000

@@ -17,7 +17,7 @@ from psptool.schemas.training import LossSettings, ModelSettings, OldPreset, Tra
 @pytest.fixture
 def config_file(tmp_path: Path):
     def write(text: str) -> Path:
-        path = tmp_path / "recipe.yaml"
+        path = tmp_path / "config.yaml"
         path.write_text(text, encoding="utf-8")
         return path
 
@@ -191,7 +191,7 @@ def test_an_unknown_preset_is_refused_with_a_suggestion() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("!!python/object/apply:os.system ['touch hacked']", r"recipe\.yaml: not plain YAML"),
+        ("!!python/object/apply:os.system ['touch hacked']", r"config\.yaml: not plain YAML"),
         ("optim: !!python/name:os.system", r"not plain YAML"),
         ("optim: [", r"not plain YAML"),
         ("- optim", r"not a mapping: found list"),
@@ -216,10 +216,10 @@ def test_a_tag_in_a_change_runs_no_code(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\xff"], ids=["missing", "not text"])
 def test_the_error_names_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "recipe.yaml"
+    path = tmp_path / "config.yaml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PspError, match=r"recipe\.yaml: cannot be read .*--config"):
+    with pytest.raises(PspError, match=r"config\.yaml: cannot be read .*--config"):
         resolve(file=path)
 
 

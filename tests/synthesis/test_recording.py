@@ -37,7 +37,7 @@ def test_three_cameras_record_the_same_movement_from_the_front_the_side_and_betw
     assert side[2] > side[0]
 
 
-def test_the_camera_is_some_metres_away_and_sees_people_upright():
+def test_the_camera_is_1_to_7_metres_away_and_persons_are_upright():
     for number in NTU_ACTIONS:
         xyz = record(f"S007C002P009R001A{number:03d}", faults=Faults.none()).xyz
         assert xyz[..., 2].min() > 1

@@ -121,7 +121,7 @@ def test_two_processes_write_the_same_bytes_as_one(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", ".zip"])
-def test_the_same_names_and_seed_give_the_same_bytes(tmp_path, suffix):
+def test_files_with_the_same_names_and_seed_have_the_same_bytes(tmp_path, suffix):
     def content(path):
         files = [path] if suffix else sorted(path.iterdir())
         return [file.read_bytes() for file in files]

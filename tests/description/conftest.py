@@ -1,4 +1,4 @@
-"""The command line in an empty folder, as in the tests of the commands."""
+"""Fixtures of the command-line tests, which run commands in an empty folder."""
 
 from tests.cli.conftest import psptool, recordings, small
 

@@ -1,4 +1,4 @@
-"""Mistakes in descriptions: each is reported with file, key, finding and fix, and nothing is written."""
+"""Mistakes in descriptions: each is reported with file, key, value found and fix, and no file is written."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def put(*keys: str, value: Any) -> Change:
 
 
 def skeleton(**changes: Any) -> Change:
-    """A change to an own skeleton with mistakes."""
+    """A change that sets a custom skeleton with these values."""
     return put("skeleton", value={**SKELETON, **changes})
 
 
@@ -65,7 +65,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "an unknown skeleton": (put("skeleton", value="coco71"), "skeleton: found 'coco71'.*Did you mean coco17"),
     "a format without reader": (put("format", value={}), "format: .*reader"),
     "an unknown reader": (put("format", "reader", value="xml"), "format: .*'ntu', 'ucla', 'arrays', 'table', 'pyskl'"),
-    "an order of joints for files that name them": (
+    "file_joints for files that contain joint names": (
         lambda values: values.update(format={"reader": "poses"}, file_joints=["head", "spine"]),
         "file_joints: found a list, expected none: the files name their joints.*joint_names",
     ),
@@ -77,7 +77,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda values: values.update(format={"reader": "pyskl"}, clips={"table": "clips.csv"}),
         "clips.table: found a table, expected none: the files have names and labels",
     ),
-    "a pattern that is no expression": (
+    "a pattern that is not a regular expression": (
         put("clips", "pattern", value="(?P<label>"),
         "clips.pattern: .*regular expression",
     ),
@@ -85,38 +85,38 @@ BROKEN: dict[str, tuple[Change, str]] = {
         put("clips", "pattern", value=r"s(\d+)"),
         "clips.pattern: found no group named label",
     ),
-    "a group of another name": (
+    "an unknown group name": (
         put("clips", "pattern", value=r"(?P<label>x)_(?P<view>\d)"),
         "clips.pattern: found the group 'view'.*Did you mean camera",
     ),
-    "a pattern that may take forever": (
+    "a pattern with exponential matching time": (
         put("clips", "pattern", value=r"(?P<label>(a+)+)"),
         "a repeated group",
     ),
-    "a group that is repeated after a blank": (
+    "a repeated group in verbose mode": (
         put("clips", "pattern", value=r"(?ix)(?P<label>((a{9}) {9}) {9})"),
         "the flag x, expected a pattern without blanks and comments",
     ),
-    "a pattern that needs gigabytes": (
+    "a pattern that needs gigabytes of memory": (
         put("clips", "pattern", value=r"(?P<label>[a-z]{1,99999999})"),
         "a repetition of over 999 times, expected at most 999 times",
     ),
-    "values of a field that the pattern has not": (
+    "values of a field without a group in the pattern": (
         put("clips", "values", value={"setup": ["a"]}),
         "clips.values.setup",
     ),
-    "a class twice": (put("classes", value=["walk", "run", "walk"]), "classes: found walk more than once"),
-    "a class number twice": (put("classes", value={1: "walk", "01": "run"}), "classes: found 1 more than once"),
+    "a duplicate class": (put("classes", value=["walk", "run", "walk"]), "classes: found walk more than once"),
+    "a duplicate class number": (put("classes", value={1: "walk", "01": "run"}), "classes: found 1 more than once"),
     "no classes": (put("classes", value={}), "classes: found {}"),
-    "a protocol of no kind": (
+    "a protocol of unknown kind": (
         put("protocols", "xsub", value={"train": [1]}),
         "protocols.xsub: .*leave_one_out",
     ),
-    "a protocol of a field that the pattern has not": (
+    "a protocol of a field without a group in the pattern": (
         put("protocols", "xset", value={"field": "setup", "train": [1]}),
         "protocols.xset: found the field setup, expected a group of clips.pattern",
     ),
-    "a protocol of a name that no clip has": (
+    "a protocol with an unknown value name": (
         put("protocols", "xview", value={"field": "camera", "train": ["frontt"]}),
         "protocols.xview.train: found 'frontt'.*Did you mean front",
     ),
@@ -124,11 +124,11 @@ BROKEN: dict[str, tuple[Change, str]] = {
         put("test_views", value=[1, 2]),
         "test_views: found 1, 2, expected a protocol with field: camera",
     ),
-    "a value in both parts": (
+    "a value in both train and test": (
         put("protocols", "xsub", value={"field": "subject", "train": [1], "test": [1]}),
         "protocols.xsub: found 1 for both",
     ),
-    "a value in both parts, by name and by number": (
+    "a value in both train and test, by name and by number": (
         put("protocols", "xview", value={"field": "camera", "train": ["front"], "test": [1]}),
         "protocols.xview: found 1 for both",
     ),
@@ -136,26 +136,26 @@ BROKEN: dict[str, tuple[Change, str]] = {
         put("protocols", "own", value={"field": "label", "train": ["jump"]}),
         "protocols.own.train: found 'jump', expected a value of label. The values are walk, run",
     ),
-    "a share of everything": (
+    "a share of 1": (
         put("protocols", "half", value={"share": 1}),
         "protocols.half.share: found 1, expected less than 1",
     ),
-    "a list of clips that is absent": (
+    "a missing list of clips": (
         put("protocols", "own", value={"train_clips": "train.txt"}),
         r"protocols: found train.txt \(No such file",
     ),
-    "a list to skip that is absent": (
+    "a missing list of clips to skip": (
         put("missing", value="skip.txt"),
         r"missing: found skip.txt \(No such file",
     ),
     "no frames per second": (put("frame_rate", value=0), "frame_rate: found 0, expected greater than 0"),
     "an unknown axis": (put("up", value="x"), "up: found 'x', expected 'y', 'z' or '-y'"),
-    "a joint to keep that is not there": (
+    "an unknown joint to keep": (
         put("keep", value=["head", "hip center"]),
         "keep: found 'hip center'.*hip centre",
     ),
-    "two joints of one name": (put("rename", value={"head": "spine"}), "rename: found spine for two joints"),
-    "a file without a joint": (
+    "two joints with the same name": (put("rename", value={"head": "spine"}), "rename: found spine for two joints"),
+    "file_joints without a joint of the skeleton": (
         put("file_joints", value=["head", "spine"]),
         "file_joints: found no hip centre",
     ),
@@ -169,16 +169,16 @@ BROKEN: dict[str, tuple[Change, str]] = {
         ),
         "file_joints: found 2 joints, expected the 25 joints of the files of reader ntu",
     ),
-    "a joint twice": (
+    "a duplicate joint": (
         skeleton(joints=["a", "b", "a"], bones=[["a", "b"]]),
         "skeleton.joints: found a more than once",
     ),
-    "a bone to nowhere": (
+    "a bone to an unknown joint": (
         skeleton(bones=[["hips", "nek"]]),
         r"skeleton.bones.0: found 'nek'.*Did you mean neck",
     ),
     "a joint without a bone": (skeleton(bones=SKELETON["bones"][:4]), "no way from 'hips' to right hip"),
-    "bones in a circle": (
+    "bones in a cycle": (
         skeleton(bones=[*SKELETON["bones"], ["left hip", "right hip"]]),
         "some joints are connected twice",
     ),
@@ -190,12 +190,12 @@ BROKEN: dict[str, tuple[Change, str]] = {
         skeleton(regions={"some": ["neck", "hips"]}),
         "regions: found no group with",
     ),
-    "a line of one joint": (skeleton(spine=["neck", "neck"]), "skeleton.spine: found 'neck' twice"),
+    "an axis of one joint": (skeleton(spine=["neck", "neck"]), "skeleton.spine: found 'neck' twice"),
 }  # fmt: skip
 
 
 def broken(folder: Path, *changes: Change) -> Path:
-    """A description with mistakes."""
+    """Write a description with these changes and return its path."""
     values = copy.deepcopy(GOOD)
     for change in changes:
         change(values)
@@ -209,10 +209,10 @@ def test_the_description_without_mistakes_is_valid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_mistake_is_reported_with_file_key_finding_and_fix(tmp_path: Path, name: str) -> None:
-    change, says = BROKEN[name]
+def test_a_mistake_is_reported_with_file_key_value_and_fix(tmp_path: Path, name: str) -> None:
+    change, message = BROKEN[name]
     path = broken(tmp_path, change)
-    with pytest.raises(PspError, match=says) as caught:
+    with pytest.raises(PspError, match=message) as caught:
         load_description(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
@@ -224,8 +224,8 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     names = (
         "an unknown key",
         "an unknown skeleton",
-        "a group of another name",
-        "a class twice",
+        "an unknown group name",
+        "a duplicate class",
         "an unknown axis",
     )
     path = broken(tmp_path, *(BROKEN[name][0] for name in names))
@@ -236,18 +236,18 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(BROKEN)[::4])
-def test_the_command_ends_with_two_and_writes_nothing(psptool: Psptool, name: str) -> None:
+def test_the_command_exits_with_code_2_and_writes_nothing(psptool: Psptool, name: str) -> None:
     broken(Path(), BROKEN[name][0])
     Path("raw").mkdir()
     before = files()
-    ran = psptool("prepare", "mine.yaml", "--raw", "raw", code=2)
-    assert ran.err.startswith("error: mine.yaml: ")
-    assert ran.out == ""
+    result = psptool("prepare", "mine.yaml", "--raw", "raw", code=2)
+    assert result.err.startswith("error: mine.yaml: ")
+    assert result.out == ""
     assert files() == before
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("name: [", "not plain YAML"),
         ("- name", "not a mapping"),
@@ -259,8 +259,8 @@ def test_the_command_ends_with_two_and_writes_nothing(psptool: Psptool, name: st
         ("a: 1\n" * 50_000, "cannot be read"),
     ],
 )
-def test_what_is_not_plain_yaml_is_refused(tmp_path: Path, text: str, says: str) -> None:
+def test_a_file_that_is_not_plain_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(PspError, match=says):
+    with pytest.raises(PspError, match=message):
         load_description(path)

@@ -1,4 +1,4 @@
-"""A dataset of one's own through all commands, with nothing but the HDF5 file after its preparation."""
+"""All commands on a custom dataset, with only the HDF5 file after its preparation."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ protocols:
 
 @pytest.fixture
 def prepared(psptool: Psptool, recordings: Path, small: None) -> Psptool:
-    """The command line in a folder with ``data/own.h5``, whose description does not exist any more."""
+    """The command line in a folder with ``data/own.h5``, whose description file has been deleted."""
     Path("own.yaml").write_text(OWN)
     psptool("prepare", "own.yaml", "--raw", recordings / "all_sqe", "--jobs", 1)
     Path("own.yaml").unlink()
     return psptool
 
 
-def test_prepare_writes_the_chosen_joints_and_all_of_the_description(prepared: Psptool) -> None:
+def test_prepare_writes_the_selected_joints_and_the_complete_description(prepared: Psptool) -> None:
     with open_store("data/own.h5") as store:
         description = store.manifest.description
         assert store.clip(0).joint.shape[2] == 12
@@ -45,26 +45,26 @@ def test_prepare_writes_the_chosen_joints_and_all_of_the_description(prepared: P
         assert (store.manifest.class_names, len(store)) == (("reach", "sit"), 36)
         assert list(description.protocols) == ["loso", "half", "views"]
     assert prepared("validate", "data/own.h5").out.startswith("data/own.h5: valid")
-    told = json.loads(prepared("inspect", "data/own.h5", "--json").out)
-    assert (told["dataset"], told["joints"], told["classes"]) == ("own", 12, 2)
+    output = json.loads(prepared("inspect", "data/own.h5", "--json").out)
+    assert (output["dataset"], output["joints"], output["classes"]) == ("own", 12, 2)
 
 
-def test_split_makes_one_file_for_each_value_of_leave_one_out(prepared: Psptool) -> None:
-    told = json.loads(prepared("split", "--count", 2, "--validation", "view=2", "--json").out)
-    assert [one["protocol"] for one in told["splits"]] == ["loso-1", "loso-2"]
-    assert [one["test"] for one in told["splits"]] == [18, 18]
+def test_split_writes_one_file_for_each_value_of_leave_one_out(prepared: Psptool) -> None:
+    output = json.loads(prepared("split", "--count", 2, "--validation", "view=2", "--json").out)
+    assert [one["protocol"] for one in output["splits"]] == ["loso-1", "loso-2"]
+    assert [one["test"] for one in output["splits"]] == [18, 18]
     assert sorted(path.name for path in Path("splits").iterdir()) == [
         "own-loso-1-k2-s0-val-view-2.json", "own-loso-2-k2-s0-val-view-2.json"
     ]  # fmt: skip
     for path in Path("splits").iterdir():
         assert "identical" in prepared("split", "--check", path).out
-    following = prepared("split", "--count", 2, "--validation", "view=2").out.splitlines()[-1]
-    assert following == (
+    next_step = prepared("split", "--count", 2, "--validation", "view=2").out.splitlines()[-1]
+    assert next_step == (
         'Next: for split in splits/own-loso-*-k2-s0-val-view-2.json; do psptool train --split "$split" '
         "&& psptool evaluate; done; psptool table runs/own-loso-*-k2-s0-val-view-2*"
     )
-    ran = prepared("split", "--count", 2, "--out", "one.json", code=2)
-    assert "one file for 2 splits" in ran.err
+    result = prepared("split", "--count", 2, "--out", "one.json", code=2)
+    assert "one file for 2 splits" in result.err
     assert not Path("one.json").exists()
     one = json.loads(
         prepared("split", "--count", 2, "--protocol", "loso-2", "--out", "one.json", "--json").out
@@ -72,15 +72,15 @@ def test_split_makes_one_file_for_each_value_of_leave_one_out(prepared: Psptool)
     assert (one["protocol"], one["labelled_per_class"]) == ("loso-2", {"reach": 2, "sit": 2})
 
 
-def test_an_unknown_protocol_is_refused_with_the_known_ones(prepared: Psptool) -> None:
-    ran = prepared("split", "--count", 2, "--protocol", "lose", code=2)
-    assert "found 'lose', expected one of loso, half, views. Did you mean loso?" in ran.err
-    ran = prepared("split", "--count", 2, "--protocol", "loso-9", code=2)
-    assert "found 'loso-9', expected one of loso-1, loso-2." in ran.err
+def test_an_unknown_protocol_is_refused_with_a_list_of_the_known_ones(prepared: Psptool) -> None:
+    result = prepared("split", "--count", 2, "--protocol", "lose", code=2)
+    assert "found 'lose', expected one of loso, half, views. Did you mean loso?" in result.err
+    result = prepared("split", "--count", 2, "--protocol", "loso-9", code=2)
+    assert "found 'loso-9', expected one of loso-1, loso-2." in result.err
 
 
 @pytest.mark.slow
-def test_the_table_is_over_all_folds_of_leave_one_out(prepared: Psptool) -> None:
+def test_the_table_combines_all_folds_of_leave_one_out(prepared: Psptool) -> None:
     prepared("split", "--count", 2)
     for split in sorted(Path("splits").glob("own-loso-*-k2-s0.json")):
         prepared("train", "--split", split, "--set", "optim.steps=2")
@@ -93,7 +93,7 @@ def test_the_table_is_over_all_folds_of_leave_one_out(prepared: Psptool) -> None
 
 
 @pytest.mark.slow
-def test_train_evaluate_view_predict_and_export_need_the_hdf5_file_alone(
+def test_train_evaluate_view_predict_and_export_need_only_the_hdf5_file(
     prepared: Psptool, recordings: Path
 ) -> None:
     raw = recordings / "all_sqe"
@@ -105,9 +105,9 @@ def test_train_evaluate_view_predict_and_export_need_the_hdf5_file_alone(
     assert "skull" in Path("view.html").read_text()
     prepared("view", "data/own.h5", "--png", "--gif")
     clip = next(raw.glob("a05*.json"))
-    told = json.loads(prepared("predict", clip, "--json", "--out", "predicted.json").out)
-    assert told["dataset"] == "own"
-    assert {top["class"] for top in told["clips"][0]["top"]} == {"reach", "sit"}
+    output = json.loads(prepared("predict", clip, "--json", "--out", "predicted.json").out)
+    assert output["dataset"] == "own"
+    assert {top["class"] for top in output["clips"][0]["top"]} == {"reach", "sit"}
     prepared("view", "predicted.json", "--out", "predicted.html")
     prepared("view", clip, "--model", "runs/own-half-k3-s0-psp-fast", "--out", "raw.html")
     prepared("export", "runs/own-half-k3-s0-psp-fast", "--safetensors")

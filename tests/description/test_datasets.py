@@ -1,4 +1,4 @@
-"""The built-in datasets, and how names, fields and protocols of a description are used."""
+"""The built-in datasets, and the use of names, fields and protocols of a description."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", dataset_names())
-def test_a_stored_description_is_the_same_after_it_is_read(name: str) -> None:
+def test_a_description_is_unchanged_after_storing_and_reading(name: str) -> None:
     stored = builtin_dataset(name).complete()
     again = DatasetDescription.model_validate_json(stored.model_dump_json())
     assert again == stored
@@ -75,11 +75,11 @@ def test_a_stored_description_is_the_same_after_it_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGED.rglob("*.yaml")), ids=lambda path: path.stem)
-def test_both_loaders_read_the_same_in_a_file_of_the_package(path: Path) -> None:
+def test_both_yaml_loaders_read_the_same_values_from_packaged_files(path: Path) -> None:
     assert read_packaged(path) == read_yaml(path)
 
 
-def test_numbers_in_yaml_are_decimal_also_with_leading_zeros(tmp_path: Path) -> None:
+def test_numbers_in_yaml_are_decimal_even_with_leading_zeros(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("train: [001, 008, 010, -3, +4]\ntimes: [1:30, 1_000, 0x10]\n010: clap\n")
     assert read_yaml(path) == {"train": [1, 8, 10, -3, 4], "times": ["1:30", "1_000", "0x10"], 10: "clap"}
@@ -94,35 +94,20 @@ def test_one_number_as_two_keys_in_yaml_is_refused(tmp_path: Path, keys: str) ->
 
 
 def test_texts_that_look_like_numbers_are_texts_again_in_yaml_that_was_written() -> None:
-    values = [
-        "08",
-        "+08",
-        "010",
-        "1e3",
-        "1e-3",
-        ".5",
-        "1_000",
-        "0x10",
-        "1:30",
-        "off",
-        "true",
-        8,
-        1e-5,
-        1e16,
-        True,
-    ]
+    texts = ["08", "+08", "010", "1e3", "1e-3", ".5", "1_000", "0x10", "1:30", "off", "true"]
+    values = [*texts, 8, 1e-5, 1e16, True]
     again = load_yaml(dump_yaml(values))
     assert (again, list(map(type, again))) == (values, list(map(type, values)))
 
 
-def test_a_group_has_its_datasets_from_few_classes_to_many() -> None:
+def test_the_datasets_of_a_group_are_sorted_by_number_of_classes() -> None:
     assert [one.name for one in datasets_named("ntu")] == ["ntu60", "ntu120"]
     assert [one.name for one in datasets_named("ntu120")] == ["ntu120"]
     with pytest.raises(PspError, match=r"found 'ntu20'.*Did you mean ntu"):
         find_datasets("ntu20")
 
 
-def test_names_give_labels_by_value_and_numbers_by_name() -> None:
+def test_clip_names_are_parsed_into_a_label_and_numbers_of_fields() -> None:
     dataset = own()
     assert dataset.class_names == ("walk", "move fast", "sit")
     assert dataset.parse("hurry_sbob") == dataset.parse("run_sbob") == ClipKey(1, subject=2)
@@ -142,7 +127,7 @@ def test_names_give_labels_by_value_and_numbers_by_name() -> None:
     assert pickle.loads(pickle.dumps(dataset.parse))("walk_sanna") == ClipKey(0, subject=1)
 
 
-def test_a_pattern_with_a_slash_is_for_the_end_of_the_path() -> None:
+def test_a_pattern_with_a_slash_matches_the_end_of_the_path() -> None:
     dataset = own(
         clips={"pattern": r"(?P<label>[a-z]+)/take(?P<repetition>\d+)"}, protocols={"half": {"share": 0.5}}
     )
@@ -164,16 +149,16 @@ def test_a_pattern_for_paths_may_refer_to_its_own_groups_by_number() -> None:
 
 def test_leave_one_out_is_one_protocol_for_each_value() -> None:
     dataset = own()
-    some = clips(dataset, *NAMES)
-    folds = choose_protocols(dataset, some, None, None)
+    keys = clips(dataset, *NAMES)
+    folds = choose_protocols(dataset, keys, None, None)
     assert [fold.name for fold in folds] == ["loso-anna", "loso-bob", "loso-cem"]
-    train, test = divide(dataset, folds[1], some)
+    train, test = divide(dataset, folds[1], keys)
     assert test == {name for name in NAMES if name.endswith("bob")}
     assert train == set(NAMES) - test
-    assert protocol_names(dataset, some)[:4] == ["loso-anna", "loso-bob", "loso-cem", "xsub"]
-    assert choose_protocols(dataset, some, "loso-cem", None) == (folds[2],)
+    assert protocol_names(dataset, keys)[:4] == ["loso-anna", "loso-bob", "loso-cem", "xsub"]
+    assert choose_protocols(dataset, keys, "loso-cem", None) == (folds[2],)
     with pytest.raises(PspError, match="loso-dan"):
-        choose_protocols(dataset, some, "loso-dan", None)
+        choose_protocols(dataset, keys, "loso-dan", None)
 
 
 def test_a_fold_names_its_leave_one_out_protocol() -> None:
@@ -186,37 +171,37 @@ def test_a_fold_names_its_leave_one_out_protocol() -> None:
     assert found == ["loso", "loso-all", None, None, None]
 
 
-def test_values_of_a_field_may_be_names_also_of_classes() -> None:
+def test_values_of_a_protocol_field_may_be_names_including_class_names() -> None:
     dataset = own()
-    some = clips(dataset, *NAMES)
-    (xsub,) = choose_protocols(dataset, some, "xsub", None)
-    assert divide(dataset, xsub, some)[1] == {name for name in NAMES if name.endswith("bob")}
-    (by_class,) = choose_protocols(dataset, some, "class", None)
-    train, test = divide(dataset, by_class, some)
+    keys = clips(dataset, *NAMES)
+    (xsub,) = choose_protocols(dataset, keys, "xsub", None)
+    assert divide(dataset, xsub, keys)[1] == {name for name in NAMES if name.endswith("bob")}
+    (by_class,) = choose_protocols(dataset, keys, "class", None)
+    train, test = divide(dataset, by_class, keys)
     assert {name[:3] for name in train} == {"wal"}
     assert {name[:3] for name in test} == {"run", "hur"}
 
 
-def test_a_random_share_has_half_of_each_class_and_depends_on_names_and_seed_alone() -> None:
+def test_a_random_share_has_half_of_each_class_and_depends_only_on_names_and_seed() -> None:
     dataset = own(protocols={"a": {"share": 0.5}, "b": {"share": 0.5, "seed": 1}})
     names = [f"{label}_sanna_{n:02d}" for label in ("walk", "7") for n in range(10)]
-    some, turned = clips(dataset, *names), clips(dataset, *reversed(names))
-    (first,), (second,) = (choose_protocols(dataset, some, name, None) for name in "ab")
-    train, test = divide(dataset, first, some)
-    assert divide(dataset, first, turned) == (train, test)
+    keys, reordered = clips(dataset, *names), clips(dataset, *reversed(names))
+    (first,), (second,) = (choose_protocols(dataset, keys, name, None) for name in "ab")
+    train, test = divide(dataset, first, keys)
+    assert divide(dataset, first, reordered) == (train, test)
     assert train | test == set(names)
     assert sum(name.startswith("walk") for name in train) == len(train) - 5 == 5
-    assert divide(dataset, second, some)[0] != train
+    assert divide(dataset, second, keys)[0] != train
 
 
-def test_lists_of_clips_are_parts_and_other_clips_are_in_none() -> None:
+def test_a_protocol_with_lists_uses_the_listed_clips_only() -> None:
     dataset = own()
-    some = clips(dataset, *NAMES) | {"sit_scem": ClipKey(2)}
-    (lists,) = choose_protocols(dataset, some, "own", None)
-    assert divide(dataset, lists, some) == ({"walk_sanna", "run_sbob"}, {"sit_scem"})
+    keys = clips(dataset, *NAMES) | {"sit_scem": ClipKey(2)}
+    (lists,) = choose_protocols(dataset, keys, "own", None)
+    assert divide(dataset, lists, keys) == ({"walk_sanna", "run_sbob"}, {"sit_scem"})
 
 
-def test_lists_are_read_from_files_beside_the_description(tmp_path: Path) -> None:
+def test_lists_are_read_from_files_next_to_the_description(tmp_path: Path) -> None:
     values = {**VALUES, "protocols": {"own": {"train_clips": "lists/train.txt"}}, "missing": "skip.txt"}
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "train.txt").write_bytes(
@@ -229,13 +214,13 @@ def test_lists_are_read_from_files_beside_the_description(tmp_path: Path) -> Non
     assert found.protocols["own"].train_clips == ("walk_sanna", "run_sbob")  # type: ignore[union-attr]
 
 
-def test_a_split_of_one_value_of_leave_one_out_has_its_name_and_its_counts() -> None:
+def test_a_split_of_one_leave_one_out_fold_has_its_name_and_label_counts() -> None:
     dataset = own()
     request = SplitRequest(count=1, protocol="loso-anna")
-    made = make_split(dataset, clips(dataset, *NAMES), "0" * 64, request)
-    assert made.split.protocol == "loso-anna"
-    assert made.split.labelled_per_class == {"walk": 1, "move fast": 1, "sit": 1}
-    assert made.split.performances == 3
+    result = make_split(dataset, clips(dataset, *NAMES), "0" * 64, request)
+    assert result.split.protocol == "loso-anna"
+    assert result.split.labelled_per_class == {"walk": 1, "move fast": 1, "sit": 1}
+    assert result.split.performances == 3
     with pytest.raises(PspError, match="loso, which gives 3 splits, expected one, such as loso-anna"):
         make_split(dataset, clips(dataset, *NAMES), "0" * 64, SplitRequest(count=1, protocol="loso"))
 
@@ -243,22 +228,22 @@ def test_a_split_of_one_value_of_leave_one_out_has_its_name_and_its_counts() -> 
 def test_values_with_long_names_are_numbered_in_the_names_of_protocols() -> None:
     protocols = {"lolo": {"leave_one_out": "label"}}
     dataset = own(classes={"walk": "w" * 84, "run": "run", "hurry": "run", 7: "sit"}, protocols=protocols)
-    there = clips(dataset, *NAMES)
-    assert protocol_names(dataset, there) == ["lolo-0", "lolo-1", "lolo-2"]
-    split = make_split(dataset, there, "0" * 64, SplitRequest(count=1, protocol="lolo-0")).split
+    keys = clips(dataset, *NAMES)
+    assert protocol_names(dataset, keys) == ["lolo-0", "lolo-1", "lolo-2"]
+    split = make_split(dataset, keys, "0" * 64, SplitRequest(count=1, protocol="lolo-0")).split
     assert {name.partition("_")[0] for name in split.test} == {"walk"}
 
 
-def test_without_protocols_half_of_the_clips_are_for_training() -> None:
+def test_without_protocols_half_of_the_clips_are_used_for_training() -> None:
     values = {key: value for key, value in VALUES.items() if key != "protocols"}
     dataset = DatasetDescription.model_validate(values)
     assert list(dataset.protocols) == ["random"]
-    some = clips(dataset, *NAMES)
-    train, test = divide(dataset, choose_protocols(dataset, some, None, None)[0], some)
+    keys = clips(dataset, *NAMES)
+    train, test = divide(dataset, choose_protocols(dataset, keys, None, None)[0], keys)
     assert (len(train), len(test)) == (7, 5)  # 3, 6 and 3 clips; halves are rounded up
 
 
-def test_joints_in_files_are_those_that_are_kept_in_the_order_of_the_files() -> None:
+def test_kept_joints_are_listed_in_the_order_of_the_files() -> None:
     dataset = own(
         keep=["head", "spine", "left hand"],
         rename={"head": "top"},
@@ -283,7 +268,7 @@ def poses_in_folders(**changes: Any) -> tuple[DatasetDescription, list[ClipSourc
     return dataset, find_named(files, dataset.format, None)[0]
 
 
-def test_names_of_recordings_in_folders_have_no_part_of_the_suffix() -> None:
+def test_names_of_recordings_in_folders_contain_no_part_of_the_suffix() -> None:
     clips, strays = name_clips(*poses_in_folders())
     assert ([clip.name for clip in clips], strays) == (["walk_a.b", "sit_c"], [])
 
@@ -298,7 +283,7 @@ def test_a_clip_table_names_recordings_with_or_without_the_suffix(
     assert ([clip.name for clip in clips], strays) == (["a.b", "c"], [])
 
 
-def test_a_pattern_that_takes_too_long_on_a_name_is_an_error_of_the_pattern(
+def test_a_pattern_that_takes_too_long_to_match_is_an_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(clip_names, "_MATCH_SECONDS", 0.05)

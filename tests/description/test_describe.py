@@ -26,28 +26,28 @@ from tests.readers.general import npy
 from .test_formats import CLASSES, FORMATS, NAMES, coco_pickle
 
 
-def test_the_list_has_all_datasets_and_skeletons(psptool: Psptool) -> None:
-    told = json.loads(psptool("describe", "--json").out)
-    assert told == {"datasets": list(dataset_names()), "skeletons": list(skeleton_names())}
+def test_the_list_contains_all_datasets_and_skeletons(psptool: Psptool) -> None:
+    output = json.loads(psptool("describe", "--json").out)
+    assert output == {"datasets": list(dataset_names()), "skeletons": list(skeleton_names())}
     out = psptool("describe").out
-    assert all(name in out for name in (*told["datasets"], *told["skeletons"]))
+    assert all(name in out for name in (*output["datasets"], *output["skeletons"]))
 
 
 @pytest.mark.parametrize("name", dataset_names())
-def test_a_shown_dataset_is_a_description_to_edit(psptool: Psptool, name: str) -> None:
+def test_the_output_for_a_dataset_is_a_valid_description(psptool: Psptool, name: str) -> None:
     Path("own.yaml").write_text(psptool("describe", name).out)
     assert load_description(Path("own.yaml")).complete() == builtin_dataset(name).complete()
     assert yaml.safe_load(psptool("describe", "own.yaml").out)["name"] == name
 
 
 @pytest.mark.parametrize("name", skeleton_names())
-def test_a_shown_skeleton_is_complete(psptool: Psptool, name: str) -> None:
+def test_the_output_for_a_skeleton_is_complete(psptool: Psptool, name: str) -> None:
     found = SkeletonDescription.model_validate(yaml.safe_load(psptool("describe", name).out))
     assert found.topology == builtin_skeleton(name).topology
     assert None not in found.model_dump().values()
 
 
-def test_an_unknown_name_is_refused_with_a_near_one(psptool: Psptool) -> None:
+def test_an_unknown_name_is_refused_with_a_suggestion(psptool: Psptool) -> None:
     assert "found 'coco18'" in psptool("describe", "coco18", code=2).err
     assert "Did you mean coco17?" in psptool("describe", "coco18", code=2).err
     assert "no such file" in psptool("describe", "--from", "none", code=2).err
@@ -69,7 +69,7 @@ def test_an_unknown_name_is_refused_with_a_near_one(psptool: Psptool) -> None:
         (["P1_wave_front", "P2_sit_side"], {"label": "wave", "subject": "1"}),
     ],
 )
-def test_patterns_of_names_are_found(names: list[str], match: dict[str, str]) -> None:
+def test_a_pattern_is_guessed_from_clip_names(names: list[str], match: dict[str, str]) -> None:
     pattern = name_pattern(names)
     assert pattern is not None
     found = [re.fullmatch(pattern, name) for name in names]
@@ -81,7 +81,7 @@ def test_patterns_of_names_are_found(names: list[str], match: dict[str, str]) ->
 @pytest.mark.parametrize(
     "names", [["clip1", "clip2"], ["joints_s01_e01", "joints_s02_e02"], ["a", "b3", "c_d"], []]
 )
-def test_names_without_classes_have_no_pattern(names: list[str]) -> None:
+def test_no_pattern_is_guessed_from_names_without_classes(names: list[str]) -> None:
     assert name_pattern(names) is None
 
 
@@ -91,15 +91,13 @@ def test_classes_are_in_alphabetical_order_and_numbers_in_ascending_order() -> N
 
 
 @pytest.mark.parametrize("skeleton", FORMATS)
-def test_a_guess_can_be_prepared_after_its_frame_rate_and_unit_are_checked(
-    psptool: Psptool, skeleton: str
-) -> None:
+def test_a_guessed_description_can_be_used_for_prepare(psptool: Psptool, skeleton: str) -> None:
     Path("raw").mkdir()
-    given = FORMATS[skeleton](Path("raw"))
+    expected = FORMATS[skeleton](Path("raw"))
     psptool("describe", "--from", "raw", "--out", "own.yaml")
     values = yaml.safe_load(Path("own.yaml").read_text())
     assert values["skeleton"] == skeleton
-    assert values["format"]["reader"] == given["format"]["reader"]  # type: ignore[index]
+    assert values["format"]["reader"] == expected["format"]["reader"]  # type: ignore[index]
     if skeleton != "coco17":
         assert values["classes"] == sorted(CLASSES)
         assert "leave_one_out" in values["protocols"]["loso"]
@@ -137,7 +135,7 @@ def test_a_column_of_times_is_found_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("m", 1), ("cm", 100), ("mm", 1000)])
-def test_frame_rate_and_unit_of_motion_capture_are_guessed_with_the_reason(
+def test_frame_rate_and_unit_of_motion_capture_are_guessed_and_the_reason_is_written(
     psptool: Psptool, unit: str, factor: float
 ) -> None:
     Path("raw").mkdir()
@@ -155,15 +153,15 @@ def test_frame_rate_and_unit_of_motion_capture_are_guessed_with_the_reason(
 
 
 def test_recordings_of_a_built_in_dataset_need_no_description(psptool: Psptool, recordings: Path) -> None:
-    ran = psptool("describe", "--from", recordings / "all_sqe")
-    assert "recordings of NW-UCLA" in ran.err
-    assert "psptool prepare ucla" in ran.out
+    result = psptool("describe", "--from", recordings / "all_sqe")
+    assert "recordings of NW-UCLA" in result.err
+    assert "psptool prepare ucla" in result.out
     known = json.loads(psptool("describe", "--from", recordings / "all_sqe", "--json").out)
     assert known["known"] == "ucla"
     assert guess(recordings / "nturgb+d_skeletons").values["name"] == "ntu"
 
 
-def test_joints_of_no_built_in_skeleton_are_named_and_their_bones_left_to_the_user(psptool: Psptool) -> None:
+def test_joints_of_an_unknown_skeleton_are_listed_and_their_bones_left_to_the_user(psptool: Psptool) -> None:
     Path("raw").mkdir()
     rows = [f"{t},{t}.5,1,2,{t}.25,4,5" for t in range(4)]
     Path("raw", "fly_a1.csv").write_text(
@@ -177,8 +175,8 @@ def test_joints_of_no_built_in_skeleton_are_named_and_their_bones_left_to_the_us
     assert values["format"]["coordinate_columns"] == "{joint}.{axis}"
     assert values["dimensions"] == 2
     Path("own.yaml").write_text(yaml.safe_dump(values))
-    ran = psptool("prepare", "own.yaml", "--raw", "raw", code=2)
-    assert "skeleton.bones.0: found '?'" in ran.err
+    result = psptool("prepare", "own.yaml", "--raw", "raw", code=2)
+    assert "skeleton.bones.0: found '?'" in result.err
 
 
 def test_arrays_of_an_unknown_shape_and_other_files_are_errors(psptool: Psptool) -> None:
@@ -190,7 +188,7 @@ def test_arrays_of_an_unknown_shape_and_other_files_are_errors(psptool: Psptool)
 
 
 def header_of(shape: str) -> bytes:
-    """An npy file of 64-bit numbers without their bytes."""
+    """The header of an npy file of float64 values, without the data."""
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
     return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{text:117}\n".encode()
 
@@ -204,7 +202,7 @@ def arrays_file(**arrays: object) -> bytes:
 CLIP = np.zeros((4, 20, 3))
 DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "npz": ("a.npz", arrays_file(clip=CLIP)[:500], "a.npz: damaged"),
-    "npy that states a huge array": ("a.npy", header_of("(9999999999, 20, 9999)"), "a.npy: truncated"),
+    "npy with a huge shape": ("a.npy", header_of("(9999999999, 20, 9999)"), "a.npy: truncated"),
     "npy of objects": ("a.npy", npy(np.array([None])), "an array of object"),
     "npy of too many joints": (
         "a.npy",
@@ -236,7 +234,7 @@ def test_a_damaged_parquet_file_is_an_error_that_names_it(psptool: Psptool) -> N
     assert "a.parquet: damaged" in psptool("describe", "--from", "a.parquet", code=2).err
 
 
-def test_an_array_of_objects_beside_the_positions_is_ignored_as_by_the_reader(psptool: Psptool) -> None:
+def test_an_array_of_objects_in_addition_to_the_positions_is_ignored(psptool: Psptool) -> None:
     Path("a.npz").write_bytes(arrays_file(notes=np.array([None]), clip=CLIP))
     values = yaml.safe_load(psptool("describe", "--from", "a.npz").out)
     assert values["format"] == {"reader": "arrays", "key": "clip"}
@@ -265,9 +263,7 @@ def test_decimal_commas_are_guessed(psptool: Psptool, header: str, separator: st
     ("columns", "expected"),
     [("index,frame,id,Person", {}), ("index,track", {"frame": "index", "person": "track"})],
 )
-def test_a_usual_name_of_a_column_is_preferred(
-    psptool: Psptool, columns: str, expected: dict[str, str]
-) -> None:
+def test_a_common_column_name_is_preferred(psptool: Psptool, columns: str, expected: dict[str, str]) -> None:
     Path("a.csv").write_text(
         f"{columns},hip_x,hip_y,neck_x,neck_y\n" + "1," * (columns.count(",") + 1) + "1,2,3,4\n"
     )
@@ -277,7 +273,7 @@ def test_a_usual_name_of_a_column_is_preferred(
     }
 
 
-def test_a_table_without_joints_beside_the_recordings_is_not_described(psptool: Psptool) -> None:
+def test_a_table_without_joints_in_the_folder_of_the_recordings_is_ignored(psptool: Psptool) -> None:
     Path("raw").mkdir()
     Path("raw", "labels.csv").write_text("1,2\n2,5\n")
     assert "labels.csv: joints: found 0" in psptool("describe", "--from", "raw", code=2).err
@@ -286,7 +282,7 @@ def test_a_table_without_joints_beside_the_recordings_is_not_described(psptool: 
     assert (values["format"], values["skeleton"]["joints"]) == ({"reader": "table"}, ["hip", "neck"])
 
 
-def test_a_number_that_is_no_decimal_is_no_frame_number(psptool: Psptool) -> None:
+def test_a_digit_that_is_not_decimal_is_not_a_frame_number(psptool: Psptool) -> None:
     Path("a.txt").write_text("1 2 3 4\n\u00b2 2 3 4\n", encoding="utf-8")
     assert "columns" not in yaml.safe_load(psptool("describe", "--from", "a.txt").out)["format"]
 

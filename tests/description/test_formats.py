@@ -1,4 +1,4 @@
-"""Other skeletons and file formats through all commands: a 2D pickle, tables, arrays, and segments of recordings."""
+"""All commands on other skeletons and file formats: a 2D pickle, tables, arrays, and segments of recordings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = [f"{action}_s{subject}_t{take}" for action in CLASSES for subject in (1,
 
 
 def recordings(skeleton: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Name and positions (T, V, 3) of clips of a body that drifts, up in one class and to the side in the other."""
+    """Yield name and positions (T, V, 3) of clips of a body that moves up in one class and sideways in the other."""
     size = builtin_skeleton(skeleton).topology.size
     for number, name in enumerate(NAMES):
         rng = np.random.default_rng(number)
@@ -78,8 +78,8 @@ def test_a_unit_is_converted_to_metres(psptool: Psptool, small: None, unit: str,
     values |= {"name": "own", "classes": list(CLASSES), "unit": unit}
     values["clips"] = {"pattern": r"(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)"}
     Path("own.yaml").write_text(yaml.safe_dump(values))
-    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
-    assert "unit" not in told.err
+    result = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    assert "unit" not in result.err
     with open_store("data/own.h5") as store:
         height = np.nanmax(np.ptp(store[0].recorded()[..., 1], axis=-1))
     assert 1 < height < 2.5  # metres
@@ -105,7 +105,7 @@ def dataset(request: pytest.FixtureRequest, psptool: Psptool, small: None) -> st
     return str(request.param)
 
 
-def test_every_clip_is_prepared_in_spines(dataset: str) -> None:
+def test_every_clip_is_prepared_in_units_of_the_spine_length(dataset: str) -> None:
     with open_store("data/own.h5") as store:
         assert len(store) == len(NAMES)
         assert store.manifest.topology.name == dataset
@@ -127,20 +127,21 @@ def test_lists_in_a_pickle_are_protocols_if_the_description_has_none(dataset: st
         assert isinstance(protocol, FieldProtocol)
 
 
-def test_clips_of_several_pickles_that_are_in_no_list_are_told(psptool: Psptool) -> None:
+def test_clips_of_several_pickles_that_are_in_no_list_are_reported(psptool: Psptool) -> None:
     values = {"name": "own", "classes": list(CLASSES), **coco_pickle(Path.cwd())}
     Path("own.yaml").write_text(yaml.safe_dump(values))
-    whole = pickle.loads(Path("clips.pkl").read_bytes())
+    content = pickle.loads(Path("clips.pkl").read_bytes())
     Path("clips.pkl").unlink()
     Path("raw").mkdir()
-    for number in (0, 1):  # each pickle has half of the clips; the second one lacks three in its lists
-        own = whole["annotations"][number::2]
+    # Each pickle has half of the clips; three clips are missing in the lists of the second one.
+    for number in (0, 1):
+        own = content["annotations"][number::2]
         listed = [one["frame_dir"] for one in own][: 6 - 3 * number]
-        split = {key: [name for name in names if name in listed] for key, names in whole["split"].items()}
+        split = {key: [name for name in names if name in listed] for key, names in content["split"].items()}
         Path("raw", f"{number}.pkl").write_bytes(pickle.dumps({"split": split, "annotations": own}))
-    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    result = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
     missing = ", ".join(sorted(NAMES[1::2][3:]))
-    assert f"protocol xsub: 3 of 12 clips in neither list, and so in no split: {missing}" in told.err
+    assert f"protocol xsub: 3 of 12 clips in neither list, and so in no split: {missing}" in result.err
     with open_store("data/own.h5") as store:
         protocol = store.manifest.description.protocols["xsub"]
     assert isinstance(protocol, ListProtocol)
@@ -150,9 +151,9 @@ def test_clips_of_several_pickles_that_are_in_no_list_are_told(psptool: Psptool)
 def test_an_annotation_without_label_is_a_clip_without_a_label(psptool: Psptool) -> None:
     values = {"name": "own", "classes": list(CLASSES), **coco_pickle(Path.cwd())}
     Path("own.yaml").write_text(yaml.safe_dump(values))
-    whole = pickle.loads(Path("clips.pkl").read_bytes())
-    del whole["annotations"][0]["label"]
-    Path("clips.pkl").write_bytes(pickle.dumps(whole))
+    content = pickle.loads(Path("clips.pkl").read_bytes())
+    del content["annotations"][0]["label"]
+    Path("clips.pkl").write_bytes(pickle.dumps(content))
     psptool("prepare", "own.yaml", "--raw", "clips.pkl", "--jobs", 1)
     assert json.loads(Path("data/own.report.json").read_text())["skipped"] == []
     with open_store("data/own.h5") as store:
@@ -162,11 +163,11 @@ def test_an_annotation_without_label_is_a_clip_without_a_label(psptool: Psptool)
 def test_a_clip_in_both_lists_of_a_pickle_is_refused(psptool: Psptool) -> None:
     values = {"name": "own", "classes": list(CLASSES), **coco_pickle(Path.cwd())}
     Path("own.yaml").write_text(yaml.safe_dump(values))
-    whole = pickle.loads(Path("clips.pkl").read_bytes())
-    whole["split"]["xsub_val"].append(NAMES[0])
-    Path("clips.pkl").write_bytes(pickle.dumps(whole))
-    told = psptool("prepare", "own.yaml", "--raw", "clips.pkl", code=2)
-    assert f"the lists xsub_train and xsub_val of the files: found {NAMES[0]} in both lists" in told.err
+    content = pickle.loads(Path("clips.pkl").read_bytes())
+    content["split"]["xsub_val"].append(NAMES[0])
+    Path("clips.pkl").write_bytes(pickle.dumps(content))
+    result = psptool("prepare", "own.yaml", "--raw", "clips.pkl", code=2)
+    assert f"the lists xsub_train and xsub_val of the files: found {NAMES[0]} in both lists" in result.err
     assert not Path("data").exists()
 
 
@@ -176,8 +177,8 @@ def test_all_commands_work_without_the_description(dataset: str, psptool: Psptoo
     psptool("split", "--count", 1)
     psptool("train", "--preset", "fast")
     run = next(Path("runs").iterdir())
-    told = json.loads(psptool("evaluate", run, "--json").out)
-    assert told["clips"] == len(NAMES) // 2
+    result = json.loads(psptool("evaluate", run, "--json").out)
+    assert result["clips"] == len(NAMES) // 2
     psptool("view", "data/own.h5", "--model", run, "--out", "view.html")
     psptool("view", "data/own.h5", "--png", "--gif")
     psptool("view", "raw", "--model", run, "--out", "raw.html")
@@ -211,12 +212,12 @@ def test_segments_of_a_long_recording_are_clips_and_wrong_ranges_are_reported(ps
     Path("own.yaml").write_text(yaml.safe_dump(values))
     planned = json.loads(psptool("prepare", "own.yaml", "--raw", "raw", "--dry-run", "--json").out)
     assert planned["raw_bytes"] == Path("raw", "long.txt").stat().st_size
-    told = json.loads(psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, "--json").out)
-    assert told["clips"] == 2
-    assert told["quarantined_by_reason"] == {"frame range": 1}
-    reasons = " ".join(told["skipped_by_reason"])
-    for said in ("frames 'NaN' to 'NaN'", "label 'run' is not a class", "no recording other"):
-        assert said in reasons
+    result = json.loads(psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, "--json").out)
+    assert result["clips"] == 2
+    assert result["quarantined_by_reason"] == {"frame range": 1}
+    reasons = " ".join(result["skipped_by_reason"])
+    for reason in ("frames 'NaN' to 'NaN'", "label 'run' is not a class", "no recording other"):
+        assert reason in reasons
     with open_store("data/own.h5") as store:
         assert store.names == ("long_000100_000111", "long_000112_000135")
         assert [clip.joint.shape[1] for clip in store] == [12, 24]
@@ -229,28 +230,28 @@ def test_segments_of_a_long_recording_are_clips_and_wrong_ranges_are_reported(ps
         r"raw/(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)",
     ],
 )
-def test_label_that_is_not_a_class_is_said(psptool: Psptool, pattern: str) -> None:
+def test_a_label_that_is_not_a_class_is_reported(psptool: Psptool, pattern: str) -> None:
     Path("raw").mkdir()
     values = {"name": "own", "classes": ["walk", "sti"], **azure_arrays(Path("raw"))}
     Path("own.yaml").write_text(yaml.safe_dump({**values, "clips": {"pattern": pattern}}))
-    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, "--json")
-    assert json.loads(told.out)["skipped_by_reason"] == {"label 'sit' is not a class of the description": 6}
-    assert "own: no clip of class sti, but label 'sit' is not a class of the description" in told.err
+    result = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, "--json")
+    assert json.loads(result.out)["skipped_by_reason"] == {"label 'sit' is not a class of the description": 6}
+    assert "own: no clip of class sti, but label 'sit' is not a class of the description" in result.err
 
 
-def test_classes_without_clips_are_said_except_of_a_built_in_dataset(psptool: Psptool) -> None:
+def test_classes_without_clips_are_reported_except_for_built_in_datasets(psptool: Psptool) -> None:
     Path("raw").mkdir()
     pattern = r"(?P<label>[a-z]+)_s(?P<subject>\d)_t(?P<repetition>\d)"
     values = {**azure_arrays(Path("raw")), "clips": {"pattern": pattern}, "classes": ["walk", "sit", "run"]}
     Path("own.yaml").write_text(yaml.safe_dump({"name": "own", **values}))
-    told = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
-    assert "warning: own: no clip of class run\n" in told.err
+    result = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1)
+    assert "warning: own: no clip of class run\n" in result.err
     write_ucla(Path("ucla"), ["a01_s01_e00_v01"])
     assert psptool("prepare", "ucla", "--raw", "ucla", "--jobs", 1, "--quiet").err == ""
 
 
 @pytest.mark.parametrize(
-    ("table", "says"),
+    ("table", "message"),
     [
         (
             "recording,first,last\nlong,1,2\n",
@@ -266,20 +267,20 @@ def test_classes_without_clips_are_said_except_of_a_built_in_dataset(psptool: Ps
         (None, "cannot be read"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_an_error(psptool: Psptool, table: str | None, says: str) -> None:
+def test_an_invalid_clip_table_is_an_error(psptool: Psptool, table: str | None, message: str) -> None:
     Path("raw").mkdir()
     np.save(Path("raw", "long.npy"), np.ones((5, 20, 3)))
     if table is not None:
         Path("clips.csv").write_text(table)
     values = {"name": "own", "skeleton": "kinect20", "format": {"reader": "arrays"}, "classes": list(CLASSES)}
     Path("own.yaml").write_text(yaml.safe_dump({**values, "clips": {"table": "clips.csv"}}))
-    ran = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, code=2)
-    assert says in ran.err
-    assert "clips.csv" in ran.err
+    result = psptool("prepare", "own.yaml", "--raw", "raw", "--jobs", 1, code=2)
+    assert message in result.err
+    assert "clips.csv" in result.err
     assert not Path("data").exists()
 
 
-def test_folders_may_be_classes(psptool: Psptool) -> None:
+def test_folder_names_may_be_classes(psptool: Psptool) -> None:
     for name, xyz in recordings("kinect20"):
         action, _, rest = name.partition("_")
         Path("raw", action).mkdir(parents=True, exist_ok=True)
@@ -301,11 +302,13 @@ def test_folders_may_be_classes(psptool: Psptool) -> None:
         assert store.clip("walk_s2_t1").key.subject == 2
 
 
-def test_an_exported_pickle_of_own_data_comes_back_with_a_description(dataset: str, psptool: Psptool) -> None:
+def test_an_exported_pickle_of_own_data_can_be_prepared_again_with_a_description(
+    dataset: str, psptool: Psptool
+) -> None:
     psptool("export-data", "--format", "pyskl", "--out", "exchange/own.pkl")
-    told = psptool("import", "exchange/own.pkl", code=2).err
-    assert "psptool describe --from exchange/own.pkl" in told
-    assert "psptool prepare DESCRIPTION.yaml --raw exchange/own.pkl" in told
+    result = psptool("import", "exchange/own.pkl", code=2).err
+    assert "psptool describe --from exchange/own.pkl" in result
+    assert "psptool prepare DESCRIPTION.yaml --raw exchange/own.pkl" in result
     psptool("describe", "--from", "exchange/own.pkl", "--out", "back.yaml")
     values = yaml.safe_load(Path("back.yaml").read_text())
     with open_store("data/own.h5") as store:

@@ -1,4 +1,4 @@
-"""Levels of the pyramid that have one group of joints."""
+"""Levels of the body pyramid with only one group of joints."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ FLY = SkeletonDescription(
 
 
 def test_all_levels_of_ntu_are_used() -> None:
-    recipe = resolve(preset="fast")
-    assert limit_levels(recipe, NTU25) == (recipe, "")
+    config = resolve(preset="fast")
+    assert limit_levels(config, NTU25) == (config, "")
 
 
-def test_a_level_with_one_group_is_left_out_and_said_so() -> None:
-    recipe, said = limit_levels(resolve(preset="fast"), FLY)
+def test_a_level_with_one_group_is_dropped_with_a_message() -> None:
+    config, message = limit_levels(resolve(preset="fast"), FLY)
     assert len(FLY.regions) == 1
-    assert "body" not in recipe.model.levels
-    assert "joint" in recipe.contrast_levels
-    assert said.startswith("model.levels: without body")
-    build_model(recipe, FLY, 2)
+    assert "body" not in config.model.levels
+    assert "joint" in config.contrast_levels
+    assert message.startswith("model.levels: without body")
+    build_model(config, FLY, 2)
 
 
-def test_supervised_training_has_no_levels_to_leave_out() -> None:
-    recipe = resolve(preset="fast", method="supervised")
-    assert limit_levels(recipe, FLY) == (recipe, "")
+def test_supervised_training_has_no_levels_to_drop() -> None:
+    config = resolve(preset="fast", method="supervised")
+    assert limit_levels(config, FLY) == (config, "")
 
 
-def test_a_training_without_any_level_is_refused() -> None:
+def test_training_without_any_level_is_refused() -> None:
     with pytest.raises(PspError, match=r"model.levels: no level .*body"):
         limit_levels(resolve(preset="fast", changes=["model.levels=[body]"]), FLY)
 
@@ -45,5 +45,5 @@ def test_a_network_is_built_for_any_number_of_joints(joints: int) -> None:
     names = [f"j{n}" for n in range(joints)]
     chain = [(names[n], names[n + 1]) for n in range(joints - 1)]
     topology = SkeletonDescription(name="chain", joints=names, bones=chain, dimensions=2).topology
-    recipe, _ = limit_levels(resolve(preset="demo"), topology)
-    assert build_model(recipe, topology, 3) is not None
+    config, _ = limit_levels(resolve(preset="demo"), topology)
+    assert build_model(config, topology, 3) is not None

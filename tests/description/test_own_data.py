@@ -1,4 +1,4 @@
-"""The page "Use your own data": its commands run on CSV files as it describes them."""
+"""The commands of the page "Use your own data", run on CSV files as described there."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def blocks(language: str) -> list[str]:
 
 
 def write_recordings() -> None:
-    """``recordings`` in the folder worked in, as the page writes them: 3 actions, 6 subjects, 2 repetitions."""
+    """Run the code of the page, which writes the folder ``recordings``: 3 actions, 6 subjects, 2 repetitions."""
     (code,) = blocks("python")
     exec(code, {})
 
 
-def test_recordings_that_the_page_writes_have_the_columns_it_shows(psptool: Psptool) -> None:
+def test_recordings_written_by_the_code_of_the_page_have_the_columns_shown_there(psptool: Psptool) -> None:
     write_recordings()
     example, _ = blocks("text")
     start = example.split("\n")[0].removesuffix("...")
@@ -41,18 +41,18 @@ def test_the_commands_of_the_page_lead_from_csv_files_to_an_evaluated_model(
 ) -> None:
     write_recordings()
     description, skeleton = blocks("yaml")
-    guess, four, rest = blocks("sh")
+    guess, steps, rest = blocks("sh")
     psptool(*shlex.split(guess)[1:])
     assert "skeleton: kinect20" in Path("mine.yaml").read_text(encoding="utf-8")
     Path("mine.yaml").write_text(description, encoding="utf-8")
-    said = [psptool(*shlex.split(command)[1:]).out for command in four.splitlines()]
-    assert re.search(r"kept +36", said[0])
-    assert re.search(r"labelled +9\n", said[1])
+    outputs = [psptool(*shlex.split(command)[1:]).out for command in steps.splitlines()]
+    assert re.search(r"kept +36", outputs[0])
+    assert re.search(r"labelled +9\n", outputs[1])
     Path("mine.yaml").unlink()
     for command in rest.splitlines():
         psptool(*shlex.split(command)[1:])
     assert "sit_down" in Path("timeline.html").read_text(encoding="utf-8")
-    # The upper body of the page is a valid skeleton, too.
+    # The upper-body skeleton of the page is valid, too.
     other = re.sub("skeleton: kinect20\n", lambda _: skeleton, description)
     Path("upper.yaml").write_text(other, encoding="utf-8")
     assert "upper-body" in psptool("describe", "upper.yaml").out

@@ -1,4 +1,4 @@
-"""What is derived from joint names and bones, and skeletons with fewer, other or renamed joints."""
+"""Properties derived from joint names and bones, and skeletons with fewer, other or renamed joints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def chain(*joints: str) -> list[tuple[str, str]]:
     return [(joints[n], joints[n + 1]) for n in range(len(joints) - 1)]
 
 
-def test_the_skeletons_ship_with_these_numbers_of_joints() -> None:
+def test_the_built_in_skeletons_have_these_numbers_of_joints() -> None:
     found = {name: builtin_skeleton(name).topology.size for name in skeleton_names()}
     assert found == {
         "azure32": 32, "coco17": 17, "h36m17": 17, "kinect20": 20, "mediapipe33": 33, "ntu25": 25, "openpose18": 18,
@@ -35,7 +35,7 @@ def test_the_skeletons_ship_with_these_numbers_of_joints() -> None:
     assert flat == {"coco17", "openpose18", "openpose25"}
 
 
-def test_the_rules_give_ntus_parts_regions_mirror_pairs_and_axes_as_the_paper_has_them() -> None:
+def test_derived_parts_regions_mirror_pairs_and_axes_of_ntu_are_those_of_the_paper() -> None:
     given = builtin_skeleton("ntu25")
     derived = given.model_copy(update=dict.fromkeys((*DERIVED, "spine"))).complete
     assert sets(derived.parts) == sets(given.complete.parts)
@@ -55,7 +55,7 @@ def test_every_built_in_skeleton_has_two_arms_two_legs_and_a_trunk(name: str) ->
 
 
 @pytest.mark.parametrize("left", ["left knee", "knee_left", "LeftKnee", "l_knee", "lKnee", "knee.L", "LKnee"])
-def test_both_sides_are_known_in_all_ways_of_writing(left: str) -> None:
+def test_left_and_right_are_recognised_in_all_spellings(left: str) -> None:
     swapped = {"left": "right", "Left": "Right", "l": "r", "L": "R"}
     word = next(word for word in ("left", "Left") if word in left) if "eft" in left else None
     if word is None:
@@ -74,7 +74,7 @@ def test_without_sides_each_branch_is_a_region_divided_at_half_its_depth() -> No
     assert own.topology.size == 7
 
 
-def test_regions_and_parts_that_are_given_are_kept_and_the_other_ones_follow_them() -> None:
+def test_given_regions_or_parts_are_kept_and_the_missing_groups_are_derived_from_them() -> None:
     arms = {
         "left arm": ["left shoulder", "left hand"],
         "right arm": ["right shoulder", "right hand"],
@@ -102,8 +102,8 @@ def test_regions_and_parts_that_are_given_are_kept_and_the_other_ones_follow_the
 
 def test_bones_may_be_given_in_any_direction_and_order() -> None:
     given = builtin_skeleton("ntu25")
-    turned = given.model_copy(update={"bones": tuple((b, a) for a, b in reversed(given.bones))})
-    assert set(turned.topology.bones) == set(given.topology.bones)
+    flipped = given.model_copy(update={"bones": tuple((b, a) for a, b in reversed(given.bones))})
+    assert set(flipped.topology.bones) == set(given.topology.bones)
     assert given.topology.bones == SkeletonDescription(**given.model_dump()).topology.bones
 
 
@@ -111,15 +111,15 @@ def test_bones_may_be_given_in_any_direction_and_order() -> None:
 @pytest.mark.parametrize(
     "kept", [("arm", "trunk"), ("wrist", "ankle", "head", "nose"), ("knee", "shoulder")], ids=" ".join
 )
-def test_a_part_of_a_skeleton_is_a_skeleton(name: str, kept: tuple[str, ...]) -> None:
+def test_a_subset_of_a_skeleton_is_a_valid_skeleton(name: str, kept: tuple[str, ...]) -> None:
     full = builtin_skeleton(name).complete
     of_regions = {
         joint for region, joints in full.regions.items() for joint in joints if region.endswith(kept)
     }
     joints = [joint for joint in full.joints if joint in of_regions or joint.endswith(kept)]
-    part = full.subset(joints)
-    assert part.joints == tuple(joints)
-    topology = part.topology
+    subset = full.subset(joints)
+    assert subset.joints == tuple(joints)
+    topology = subset.topology
     assert len(topology.bones) == topology.size - 1
     assert sorted(topology.joint_to_region) == sorted(topology.joint_to_region)
     assert len(topology.joint_to_part) == topology.size
@@ -135,15 +135,15 @@ def test_the_upper_body_keeps_center_spine_and_shoulders() -> None:
     assert set(upper.complete.regions) == set(full.complete.regions)
 
 
-def test_bones_skip_joints_that_are_left_out() -> None:
+def test_bones_skip_removed_joints() -> None:
     full = builtin_skeleton("kinect20")
-    part = full.subset(["hip centre", "head", "left hand", "right hand", "left foot"])
-    assert set(part.bones) == {
+    subset = full.subset(["hip centre", "head", "left hand", "right hand", "left foot"])
+    assert set(subset.bones) == {
         ("hip centre", "head"), ("hip centre", "left hand"), ("hip centre", "right hand"), ("hip centre", "left foot")
     }  # fmt: skip
 
 
-def test_renamed_joints_keep_their_place_everywhere() -> None:
+def test_renaming_joints_changes_only_their_names() -> None:
     full = builtin_skeleton("kinect20").complete
     renamed = full.renamed({"head": "Kopf", "hip centre": "Becken"})
     assert renamed.topology.bones == full.topology.bones

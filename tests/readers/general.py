@@ -1,4 +1,4 @@
-"""A small skeleton, and recordings of it as arrays and tables, for the readers of general formats."""
+"""A small skeleton and recordings of it as arrays and tables, for the tests of the readers of general formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hand-made raw recordings in the three formats, with numbers that a test knows without reading the file."""
+"""Hand-made raw recordings in the three formats of NTU and NW-UCLA, with known values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(path: Path, blob: bytes = b"1") -> Path:
 
 
 def pack(path: Path, members: dict[str, bytes]) -> Path:
-    """An archive of the kind that its name says."""
+    """Create an archive whose format follows from the suffix of `path`."""
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, blob in members.items():
@@ -48,7 +48,7 @@ def pack(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def position(t: int, joint: int, body: int = 0) -> tuple[float, float, float]:
-    """Where `ntu` and the NW-UCLA makers put a joint; short decimals."""
+    """Position of a joint as written by `ntu`, `ucla_json` and `ucla_frame`; short decimals."""
     return (-0.5 + 0.01 * joint + 0.25 * body, 0.1 * t + 0.02 * joint, 3.0 + 0.001 * joint)
 
 
@@ -57,7 +57,7 @@ def joint_line(x: str, y: str, z: str, state: str = "2") -> str:
 
 
 def ntu_lines(bodies: tuple[int, ...] = (1, 2, 0, 1)) -> list[str]:
-    """The lines of a file with so many bodies in each frame."""
+    """The lines of a file with `bodies[t]` bodies in frame t."""
     lines = [str(len(bodies))]
     for t, count in enumerate(bodies):
         lines.append(str(count))
@@ -90,7 +90,7 @@ def ucla_frame_name(index: int) -> str:
 
 
 def source_of(reader: Reader, files: dict[str, bytes]) -> tuple[ClipSource, list[bytes]]:
-    """The one clip that a reader finds among files (name -> bytes), and its bytes in the clip's order."""
+    """The only clip that a reader finds in files (name -> content), and the contents in the order of its files."""
     clips, strays = reader.find([FileRef(name, None, len(blob)) for name, blob in files.items()])
     assert len(clips) == 1
     assert not strays

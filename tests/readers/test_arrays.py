@@ -50,7 +50,7 @@ class TestNpzConformance(ReaderConformance):
         return {f"{NAME}.npz": npz(np.savez_compressed, **arrays)}
 
 
-def test_an_array_gives_its_positions_as_one_person_from_frame_0() -> None:
+def test_an_array_is_read_as_one_person_from_frame_0() -> None:
     clip = parse(npy(positions()))
     assert (clip.frames, clip.first_frame, clip.key) == (3, 0, ClipKey(1, 3))
     assert (clip.frame.tolist(), clip.body.tolist()) == ([0, 1, 2], [0, 0, 0])
@@ -59,14 +59,14 @@ def test_an_array_gives_its_positions_as_one_person_from_frame_0() -> None:
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8", ">f8", "<i2", ">i4", "u1"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_every_type_of_number_and_order_in_memory_gives_the_same_values(dtype: str, order: Any) -> None:
+def test_every_dtype_and_memory_order_is_read_as_the_same_values(dtype: str, order: Any) -> None:
     values = np.round(positions() * 10).astype(dtype, order=order)
     for version in ((1, 0), (2, 0)):
         assert (parse(npy(values, version)).xyz == values.astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("axes", ["TVC", "MTVC", "TMVC", "CTV", "CTVM"])
-def test_the_axes_may_have_any_of_the_known_orders(axes: str) -> None:
+def test_axes_may_be_in_any_supported_order(axes: str) -> None:
     persons = 2 if "M" in axes else 1
     values = np.stack([positions(), 10 + positions()][:persons])  # (M, T, V, C)
     stored = values.transpose(["MTVC".index(axis) for axis in axes]) if persons == 2 else None
@@ -78,14 +78,14 @@ def test_the_axes_may_have_any_of_the_known_orders(axes: str) -> None:
         assert (clip.xyz[clip.body == person] == values[person].astype(np.float32)).all()
 
 
-def test_two_dimensions_get_a_third_that_is_zero() -> None:
+def test_2d_positions_get_a_third_coordinate_of_zero() -> None:
     clip = parse(npy(positions(channels=2)), dimensions=2)
     assert (clip.xyz[..., :2] == positions(channels=2).astype(np.float32)).all()
     assert not clip.xyz[..., 2].any()
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_a_joint_without_confidence_is_missing(dimensions: int) -> None:
+def test_a_joint_with_low_or_no_confidence_is_missing(dimensions: int) -> None:
     values = positions(channels=dimensions)
     score = np.full((3, 4), 0.9)
     score[1, 2], score[2, 3], score[0, 0] = 0.0, 0.3, np.nan
@@ -96,7 +96,7 @@ def test_a_joint_without_confidence_is_missing(dimensions: int) -> None:
         assert np.argwhere(missing).tolist() == [[0, 0], [1, 2], [2, 3]]
 
 
-def test_persons_with_confidence_may_have_any_order_of_axes() -> None:
+def test_axes_of_persons_with_confidence_may_be_in_any_order() -> None:
     values = np.stack([positions(), 10 + positions()])
     score = np.ones((2, 3, 4))
     score[1, 2, 3] = 0
@@ -115,7 +115,7 @@ def test_a_body_without_any_joint_is_absent_and_its_frame_is_kept() -> None:
     assert (clip.frame.tolist(), clip.body.tolist()) == ([0, 0, 1, 2, 3], [0, 1, 1, 0, 0])
 
 
-def test_padding_at_the_end_is_cut_off_where_asked() -> None:
+def test_padding_at_the_end_is_removed_if_requested() -> None:
     values = positions(6)
     values[0], values[4:] = 0, 0
     assert parse(npy(values)).frames == 6
@@ -123,7 +123,7 @@ def test_padding_at_the_end_is_cut_off_where_asked() -> None:
     assert (clip.frames, clip.frame.tolist()) == (4, [1, 2, 3])
 
 
-def test_a_joint_that_is_nan_in_one_coordinate_is_passed_on() -> None:
+def test_a_joint_with_one_nan_coordinate_keeps_its_other_coordinates() -> None:
     values = positions()
     values[1, 2, 0] = np.nan
     assert np.argwhere(np.isnan(parse(npy(values)).xyz)).tolist() == [[1, 2, 0]]
@@ -137,7 +137,7 @@ def test_short_gaps_are_interpolated_and_long_ones_are_kept() -> None:
     assert np.allclose(clip.xyz[:5], positions(5))
 
 
-def test_joints_may_have_another_order_and_more_joints_than_the_skeleton() -> None:
+def test_a_file_may_have_another_joint_order_and_more_joints_than_the_skeleton() -> None:
     order = (None, "right hand", "neck", "hip", "left hand")
     values = positions(joints=5)
     clip = parse(npy(values), joints=order)
@@ -146,7 +146,7 @@ def test_joints_may_have_another_order_and_more_joints_than_the_skeleton() -> No
         reader_of(joints=("hip", "left hand", "right hand"))
 
 
-def test_an_archive_may_hold_other_arrays_that_are_not_read() -> None:
+def test_other_arrays_in_an_archive_are_ignored() -> None:
     objects = np.array([{}], object)
     clip = parse(npz(xyz=positions(), label=np.array(3), names=np.array(["a"]), more=objects))
     assert clip.frames == 3
@@ -154,14 +154,14 @@ def test_an_archive_may_hold_other_arrays_that_are_not_read() -> None:
     assert clip.xyz[0, 0, 0] == 1.5
 
 
-def test_any_name_is_found_for_prediction() -> None:
+def test_clips_of_any_name_are_found_for_prediction() -> None:
     reader = ArraysReader(SKELETON, ArraysOptions(reader="arrays"), None)
     (clip, other), _ = reader.find([FileRef("x/walk/3.npy", None, 1), FileRef("4.NPZ", None, 1)])
     assert (clip.name, clip.key, other.name) == ("3", UNNAMED, "4")
 
 
 class Bomb:
-    """An object whose unpickling would fail the test."""
+    """An object that fails the test when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pytest.fail, ("unpickled",)
@@ -189,27 +189,27 @@ def encrypted() -> bytes:
 
 GOOD = npy(positions())
 HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 4, 3)}\n"
-# name, bytes, options, reason, what the message must hold
+# name, bytes, options, reason, text that the message must contain
 FAULTS: list[tuple[str, bytes, dict[str, Any], str, str]] = [
     ("no bytes", b"", {}, "empty file", "0 bytes"),
     ("another format", b"1,2,3\n", {}, "damaged", "npy or npz file"),
     ("magic bytes only", b"\x93NUMPY", {}, "damaged", "npy or npz file"),
     ("version 9", b"\x93NUMPY\x09\x00" + GOOD[8:], {}, "damaged", "version"),
-    ("a header that is no dictionary", header("[1, 2]\n"), {}, "damaged", "npy or npz file"),
-    ("a header of code", header("{'descr': open('x')}\n"), {}, "damaged", "npy or npz file"),
+    ("a header that is not a dictionary", header("[1, 2]\n"), {}, "damaged", "npy or npz file"),
+    ("a header with code", header("{'descr': open('x')}\n"), {}, "damaged", "npy or npz file"),
     ("too short", GOOD[:-1], {}, "truncated", "288 bytes, and 287 bytes"),
     ("too long", GOOD + b"\0", {}, "size", "288 bytes, and 289 bytes"),
     ("a huge shape", header(HUGE, b"\0" * 64), {}, "truncated", "64 bytes"),
     ("a negative shape", header(HUGE.replace("1000000000", "-1")), {}, "size", "(-1, 4, 3)"),
     ("objects", npy(np.array([Bomb()], object)), {}, "type", "never unpickled"),
-    ("texts", npy(np.array([["walk"]])), {}, "type", "never unpickled"),
+    ("strings", npy(np.array([["walk"]])), {}, "type", "never unpickled"),
     ("complex numbers", npy(positions().astype(complex)), {}, "type", "complex128"),
-    ("truth values", npy(positions() > 1), {}, "type", "bool"),
+    ("booleans", npy(positions() > 1), {}, "type", "bool"),
     ("two axes", npy(positions()[0]), {}, "shape", "shape (4, 3), expected TVC or MTVC"),
-    ("other axes than stated", GOOD, {"axes": "MTVC"}, "shape", "4 axes MTVC"),
+    ("axes that differ from the option", GOOD, {"axes": "MTVC"}, "shape", "4 axes MTVC"),
     ("five joints", npy(positions(joints=5)), {}, "shape", "5 joints of 3 channels"),
     ("two coordinates", npy(positions(channels=2)), {}, "shape", "4 joints of 2 channels"),
-    ("no frame", npy(positions()[:0]), {}, "no body", "0 frames"),
+    ("no frames", npy(positions()[:0]), {}, "no body", "0 frames"),
     (
         "infinity",
         npy(np.where(positions() == 1.51, np.inf, positions())),
@@ -221,7 +221,7 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str]] = [
     ("NaN only", npy(positions() * np.nan), {}, "no body", "3 frames"),
     ("confidence 0", npz(a=positions(), c=np.zeros((3, 4))), {"confidence_key": "c"}, "no body", "3 frames"),
     (
-        "confidence of other frames",
+        "confidence of fewer frames",
         npz(a=positions(), c=np.zeros((2, 4))),
         {"confidence_key": "c"},
         "shape",
@@ -234,7 +234,7 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str]] = [
         "type",
         "c.npy",
     ),
-    ("no array of confidence", npz(a=positions()), {"confidence_key": "c"}, "keys", "an array named 'c'"),
+    ("no confidence array", npz(a=positions()), {"confidence_key": "c"}, "keys", "an array named 'c'"),
     ("no array of this name", npz(a=positions()), {"key": "xyz"}, "keys", "the arrays 'a'"),
     ("two arrays", npz(a=positions(), b=positions()), {}, "keys", "the option `key`"),
     ("an empty archive", zipped(), {}, "keys", "no array"),
@@ -246,13 +246,13 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str]] = [
         "damaged",
         "a.npy",
     ),
-    ("a bomb", zipped(a=npy(np.zeros((10**5, 25, 3)))), {}, "too large", "times the file"),
+    ("a zip bomb", zipped(a=npy(np.zeros((10**5, 25, 3)))), {}, "too large", "times the file"),
     ("many arrays", zipped(**{f"a{n}": b"" for n in range(MAX_MEMBERS + 1)}), {}, "too large", "1001 arrays"),
-    ("a password", encrypted(), {}, "encrypted", "password"),
+    ("a password-protected archive", encrypted(), {}, "encrypted", "password"),
 ]
 
 
-def test_the_size_is_limited_by_values_and_not_by_their_bytes_in_the_file(
+def test_the_size_limit_counts_values_and_not_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = np.ones((4, 4, 3), np.int8)
@@ -265,7 +265,7 @@ def test_the_size_is_limited_by_values_and_not_by_their_bytes_in_the_file(
 @pytest.mark.parametrize(
     ("blob", "options", "reason", "text"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
 )
-def test_a_broken_file_is_named_with_the_reason(
+def test_a_broken_file_is_a_format_error_with_file_and_reason(
     blob: bytes, options: dict[str, Any], reason: str, text: str
 ) -> None:
     with pytest.raises(RawFormatError) as caught:

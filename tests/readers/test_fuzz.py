@@ -1,6 +1,6 @@
-"""Mutated files: each is a clip that keeps the contract or a `RawFormatError`, in 2 s and 100 MB.
+"""Mutated files: parsing returns a valid clip or raises `RawFormatError`, within 2 s and 100 MB.
 
-`PSPTOOL_FUZZ_FILES=100000` sets how many files are tried over the three readers together.
+`PSPTOOL_FUZZ_FILES=100000` sets the total number of files over all readers.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from psptool.formats.readers.ucla import UclaJsonReader, UclaTextReader
 from psptool.schemas.formats import ArraysOptions, TableOptions
 
 from . import general, raw
-from .conformance import assert_keeps_contract
+from .conformance import assert_valid_clip
 
 COUNT = int(os.environ.get("PSPTOOL_FUZZ_FILES", "3000"))
-MOST_SECONDS, MOST_BYTES = 2.0, 100 * 2**20
+MAX_SECONDS, MAX_BYTES = 2.0, 100 * 2**20
 TEXT_FILES = {raw.ucla_frame_name(t): raw.ucla_frame(t) for t in (1, 2)}
 TEXT_FILES[f"{raw.UCLA_FOLDER}/fileList.txt"] = b"1 9\n2 9\n3 9\n"
 _ARRAYS = ArraysReader(general.SKELETON, ArraysOptions(reader="arrays"), general.key_of)
@@ -108,13 +108,13 @@ def mutated(blob: bytes, rng: random.Random) -> bytes:
 
 
 def is_a_clip(reader: Reader, source: ClipSource, blobs: list[bytes]) -> bool:
-    """Whether the bytes are a clip; fails where they are neither that nor a format error that names the file."""
+    """Whether the bytes are a valid clip; if not, check that the format error names the file."""
     try:
         clip, error = reader.parse(source, blobs), None
     except RawFormatError as caught:
         clip, error = None, caught
     if clip is not None:
-        assert_keeps_contract(clip, reader)
+        assert_valid_clip(clip, reader)
         return True
     assert error is not None
     assert error.reason
@@ -122,7 +122,7 @@ def is_a_clip(reader: Reader, source: ClipSource, blobs: list[bytes]) -> bool:
     return False
 
 
-def test_a_mutated_file_is_a_clip_or_a_format_error_in_bounded_time_and_memory() -> None:
+def test_a_mutated_file_is_a_clip_or_a_format_error_in_limited_time_and_memory() -> None:
     for reader, source, blobs in SOURCES:
         assert is_a_clip(reader, source, blobs)
     clips, slowest, largest = 0, 0.0, 0
@@ -139,21 +139,21 @@ def test_a_mutated_file_is_a_clip_or_a_format_error_in_bounded_time_and_memory()
             clips += is_a_clip(reader, source, changed)
             slowest = max(slowest, time.thread_time() - began)
             largest = max(largest, tracemalloc.get_traced_memory()[1] - before)
-            assert slowest < MOST_SECONDS, f"seed {seed}"
-            assert largest < MOST_BYTES, f"seed {seed}"
+            assert slowest < MAX_SECONDS, f"seed {seed}"
+            assert largest < MAX_BYTES, f"seed {seed}"
     finally:
         tracemalloc.stop()
-    print(f"{COUNT} files, {clips} of them clips; at most {slowest:.3f} s and {largest / 1e6:.1f} MB a file")
-    # Both outcomes must be frequent, or the mutations do not reach what they are meant to try.
+    print(
+        f"{COUNT} files, {clips} of them clips; at most {slowest:.3f} s and {largest / 1e6:.1f} MB per file"
+    )
+    # Both outcomes must be frequent: otherwise the mutations do not reach the code under test.
     assert 0.05 * COUNT < clips < 0.8 * COUNT
 
 
 @pytest.mark.parametrize(
     ("reader", "source", "blobs"), SOURCES, ids=lambda value: getattr(value, "format", "")
 )
-def test_any_bytes_are_a_clip_or_a_format_error(
-    reader: Reader, source: ClipSource, blobs: list[bytes]
-) -> None:
+def test_random_bytes_are_a_format_error(reader: Reader, source: ClipSource, blobs: list[bytes]) -> None:
     @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.binary(max_size=300), min_size=len(blobs), max_size=len(blobs)))
     def check(any_bytes: list[bytes]) -> None:
@@ -168,7 +168,7 @@ def test_any_bytes_are_a_clip_or_a_format_error(
 @pytest.mark.parametrize(
     ("reader", "source", "blobs"), SOURCES[1:], ids=lambda value: getattr(value, "format", "")
 )
-def test_a_long_run_of_anything_is_refused_in_bounded_time_and_memory(
+def test_a_long_repetition_is_refused_in_limited_time_and_memory(
     reader: Reader, source: ClipSource, blobs: list[bytes], unit: bytes
 ) -> None:
     for blob in (
@@ -179,7 +179,7 @@ def test_a_long_run_of_anything_is_refused_in_bounded_time_and_memory(
         try:
             began = time.thread_time()
             assert not is_a_clip(reader, source, [blob] * len(blobs))
-            assert time.thread_time() - began < MOST_SECONDS
-            assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+            assert time.thread_time() - began < MAX_SECONDS
+            assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
         finally:
             tracemalloc.stop()

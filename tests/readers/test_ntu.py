@@ -34,7 +34,7 @@ class TestNtuConformance(TextReaderConformance):
         return {f"nturgb+d_skeletons/{raw.NTU_NAME}.skeleton": raw.ntu()}
 
 
-def test_a_hand_written_file_gives_its_known_numbers() -> None:
+def test_a_hand_made_file_is_read_with_the_expected_values() -> None:
     clip = parse(raw.ntu((1, 2, 0, 1)))
     assert clip.frames == 4
     assert clip.frame.tolist() == [0, 1, 1, 3]
@@ -60,18 +60,18 @@ def test_a_hand_written_file_gives_its_known_numbers() -> None:
         lambda blob: blob.replace(b" 3.001 ", b" " + b"0" * 90 + b"3.001 "),
     ],
     ids=[
-        "LF line ends",
+        "LF line endings",
         "tabs",
-        "several blanks between fields",
-        "blanks around lines",
+        "several spaces between fields",
+        "spaces around lines",
         "no newline at the end",
         "blank lines at the end",
-        "infinity in a field that is not kept",
+        "infinity in an ignored field",
         "a line of several blocks",
-        "a kept number longer than a block",
+        "a coordinate longer than a block",
     ],
 )
-def test_the_clip_is_the_same_however_it_is_spaced(rewrite: Callable[[bytes], bytes]) -> None:
+def test_whitespace_and_ignored_fields_do_not_change_the_clip(rewrite: Callable[[bytes], bytes]) -> None:
     blob = raw.ntu()
     assert rewrite(blob) != blob
     assert_same(parse(rewrite(blob)), parse(blob))
@@ -79,7 +79,7 @@ def test_the_clip_is_the_same_however_it_is_spaced(rewrite: Callable[[bytes], by
 
 @pytest.mark.parametrize("text", ["NaN", "nan", "-nan", "+NAN"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_nan_is_passed_on_as_a_missing_joint_and_nothing_else_changes(text: str, axis: int) -> None:
+def test_nan_is_kept_as_a_missing_joint_and_nothing_else_changes(text: str, axis: int) -> None:
     lines = raw.ntu_lines()
     fields = lines[6].split(" ")
     fields[axis] = text
@@ -95,55 +95,55 @@ def test_frames_without_a_body_count_as_frames() -> None:
 
 
 def put(index: int, line: str) -> Callable[[list[str]], list[str]]:
-    """An edit that puts another line at an index, from 0."""
+    """An edit that replaces the line at a 0-based index."""
     return lambda lines: [*lines[:index], line, *lines[index + 1 :]]
 
 
-# Lines count from 1: 1 frames, 2 bodies, 3 the body, 4 joint count, 5 to 29 joints; frame 2 begins in line 30.
+# 1-based lines: 1 frame count, 2 body count, 3 body, 4 joint count, 5 to 29 joints; frame 2 begins in line 30.
 FAULTS: list[tuple[str, Callable[[list[str]], list[str]], str, int, str]] = [
-    ("cut off after a line", lambda ln: ln[:40], "truncated", 41, "the end of the file"),
-    ("a joint count cut off", lambda ln: [*ln[:3], "2"], "joint count", 4, "'2'"),
+    ("truncated after a line", lambda ln: ln[:40], "truncated", 41, "the end of the file"),
+    ("a truncated joint count", lambda ln: [*ln[:3], "2"], "joint count", 4, "'2'"),
     ("text as x", put(6, raw.joint_line("abc", "1", "2")), "not a number", 7, "'abc'"),
     ("text as z", put(6, raw.joint_line("1", "2", "1.2.3")), "not a number", 7, "'1.2.3'"),
     ("underscore", put(6, raw.joint_line("1_0", "1", "2")), "not a number", 7, "'1_0'"),
-    ("a lone sign", put(6, raw.joint_line("1", "-", "2")), "not a number", 7, "'-'"),
+    ("a sign without digits", put(6, raw.joint_line("1", "-", "2")), "not a number", 7, "'-'"),
     ("an empty exponent", put(6, raw.joint_line("1e", "1", "2")), "not a number", 7, "'1e'"),
     ("hexadecimal", put(6, raw.joint_line("0x1", "1", "2")), "not a number", 7, "'0x1'"),
-    ("a byte 0 in x", put(6, raw.joint_line("1\0", "1", "2")), "not a number", 7, "x00"),
-    ("no NaN", put(6, raw.joint_line("1", "NaNs", "2")), "not a number", 7, "'NaNs'"),
+    ("a zero byte in x", put(6, raw.joint_line("1\0", "1", "2")), "not a number", 7, "x00"),
+    ("NaN with another letter", put(6, raw.joint_line("1", "NaNs", "2")), "not a number", 7, "'NaNs'"),
     ("a point before NaN", put(6, raw.joint_line("1", ".nan", "2")), "not a number", 7, "'.nan'"),
     ("-inf", put(6, raw.joint_line("1", "-inf", "2")), "not finite", 7, "'-inf'"),
     ("above float64", put(6, raw.joint_line("1", "1e999", "2")), "not finite", 7, "'1e999'"),
     ("above float32", put(6, raw.joint_line("1", "-4E38", "2")), "not finite", 7, "'-4E38'"),
-    ("hard above float32", put(6, raw.joint_line("1", "1" * 40, "2")), "not finite", 7, "'111"),
+    ("above float32 without exponent", put(6, raw.joint_line("1", "1" * 40, "2")), "not finite", 7, "'111"),
     ("13 fields", lambda ln: [*ln[:9], ln[9].replace("0.97", "0. 97"), *ln[10:]], "field count", 10, "13 fields"),
     ("11 fields", lambda ln: [*ln[:9], ln[9].replace("0.97", ""), *ln[10:]], "field count", 10, "11 fields"),
     ("an empty joint line", put(9, ""), "field count", 10, "0 fields"),
     ("body of 9 fields", lambda ln: [*ln[:2], ln[2][:-2], *ln[3:]], "field count", 3, "9 fields"),
     ("body of 11 fields", lambda ln: [*ln[:2], ln[2] + " 1", *ln[3:]], "field count", 3, "11 fields"),
     ("20 joints", put(3, "20"), "joint count", 4, "'20'"),
-    ("joints in words", put(3, "many"), "joint count", 4, "'many'"),
+    ("joint count as a word", put(3, "many"), "joint count", 4, "'many'"),
     ("no frame count", lambda ln: ["frames", *ln[1:]], "frame count", 1, "'frames'"),
-    ("frames below 0", lambda ln: ["-4", *ln[1:]], "frame count", 1, "'-4'"),
-    ("frames with a point", lambda ln: ["4.0", *ln[1:]], "frame count", 1, "'4.0'"),
+    ("negative frame count", lambda ln: ["-4", *ln[1:]], "frame count", 1, "'-4'"),
+    ("frame count with a point", lambda ln: ["4.0", *ln[1:]], "frame count", 1, "'4.0'"),
     ("two frame counts", lambda ln: ["4 4", *ln[1:]], "frame count", 1, "'4 4'"),
     ("10^12 frames", lambda ln: ["1000000000000", *ln[1:10]], "frame count", 1, "'1000000000000'"),
     ("10^9 frames", lambda ln: ["1000000000", *ln[1:10]], "truncated", 11, "the end of the file"),
     ("10^30 bodies", lambda ln: [ln[0], "1" + 30 * "0", *ln[2:]], "body count", 2, "'1000"),
-    ("bodies below 0", lambda ln: [ln[0], "-1", *ln[2:]], "body count", 2, "'-1'"),
-    ("id in words", lambda ln: [*ln[:2], "x" + ln[2], *ln[3:]], "body id", 3, "'x7205"),
-    ("id over 64 bits", lambda ln: [*ln[:2], "999" + ln[2], *ln[3:]], "body id", 3, "'9997205"),
+    ("negative body count", lambda ln: [ln[0], "-1", *ln[2:]], "body count", 2, "'-1'"),
+    ("body id with a letter", lambda ln: [*ln[:2], "x" + ln[2], *ln[3:]], "body id", 3, "'x7205"),
+    ("body id over 64 bits", lambda ln: [*ln[:2], "999" + ln[2], *ln[3:]], "body id", 3, "'9997205"),
     ("state 3", put(5, raw.joint_line("1", "1", "2", "3")), "joint state", 6, "'3'"),
     ("state 22", put(5, raw.joint_line("1", "1", "2", "22")), "joint state", 6, "'22'"),
-    ("more than stated", lambda ln: [*ln, "1"], "data after the last frame", 115, "'1'"),
-    ("letters in other scripts", lambda ln: [*ln[:6], "١" + ln[6], *ln[7:]], "not text", 7, "byte 0xd9"),
+    ("data after the last frame", lambda ln: [*ln, "1"], "data after the last frame", 115, "'1'"),
+    ("a digit of another script", lambda ln: [*ln[:6], "١" + ln[6], *ln[7:]], "not text", 7, "byte 0xd9"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("edit", "reason", "line", "found"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS]
 )
-def test_a_malformed_file_names_the_line_and_what_stood_there(
+def test_the_error_of_a_malformed_file_names_the_line_and_the_text_found(
     edit: Callable[[list[str]], list[str]], reason: str, line: int, found: str
 ) -> None:
     with pytest.raises(RawFormatError) as caught:
@@ -154,20 +154,20 @@ def test_a_malformed_file_names_the_line_and_what_stood_there(
     assert caught.value.expected
 
 
-def test_the_end_within_a_line_is_a_truncation() -> None:
+def test_a_file_that_ends_within_a_line_is_truncated() -> None:
     with pytest.raises(RawFormatError, match="line 7: truncated") as caught:
         parse(b"\n".join(raw.ntu(end="\n").split(b"\n")[:7])[:-20])
     assert "the end of the file after '-0.48" in str(caught.value.found)
 
 
-def test_a_clip_in_which_nobody_is_seen_is_no_clip() -> None:
+def test_a_recording_without_any_body_is_refused() -> None:
     for blob in (b"3\n0\n0\n0\n", b"0\n"):
         with pytest.raises(RawFormatError) as caught:
             parse(blob)
         assert caught.value.reason == "no body"
 
 
-def test_a_stated_count_takes_no_memory() -> None:
+def test_no_memory_is_allocated_for_a_count_in_the_file() -> None:
     parse(raw.ntu())
     tracemalloc.start()
     try:
@@ -179,13 +179,13 @@ def test_a_stated_count_takes_no_memory() -> None:
         tracemalloc.stop()
 
 
-def test_body_ids_cover_64_bits() -> None:
+def test_body_ids_are_64_bit_integers() -> None:
     lines = raw.ntu_lines((1, 1))
     for line, identity in ((2, 2**63 - 1), (31 - 1, -5)):
         lines[line] = f"{identity} {lines[line].split(' ', 1)[1]}"
     assert parse_lines(lines).body.tolist() == [2**63 - 1, -5]
 
 
-def test_a_file_that_is_only_a_suffix_is_no_recording_of_any_name() -> None:
+def test_a_file_name_that_is_only_a_suffix_is_a_stray() -> None:
     clips, (stray,) = NtuReader(any_name=True).find([FileRef(".skeleton", None, 1)])
     assert (clips, stray.name) == ([], ".skeleton")

@@ -17,7 +17,7 @@ from psptool.schemas.description import DatasetDescription
 from psptool.schemas.formats import PosesOptions
 from psptool.skeletons.keys import ClipKey
 
-from .conformance import ReaderConformance, assert_keeps_contract
+from .conformance import ReaderConformance, assert_valid_clip
 from .general import FLAT, JOINTS, NAME, SKELETON, key_of, positions
 from .raw import source_of
 
@@ -32,7 +32,7 @@ def reader_of(**options: Any) -> PosesReader:
 def parse(blob: bytes, suffix: str = ".slp", **options: Any) -> RawClip:
     reader = reader_of(**options)
     clip = reader.parse(*source_of(reader, {f"{NAME}{suffix}": blob}))
-    assert_keeps_contract(clip, reader)
+    assert_valid_clip(clip, reader)
     return clip
 
 
@@ -42,7 +42,7 @@ def sio() -> Any:
 
 
 class Recording:
-    """Labels of one video, or more, to which a test adds instances."""
+    """Labels of one or two videos, to which a test adds instances."""
 
     def __init__(self, sio: Any, nodes: tuple[str, ...] = JOINTS) -> None:
         self.sio, self.skeleton = sio, sio.Skeleton(name="small4", nodes=list(nodes))
@@ -76,10 +76,10 @@ class Recording:
 
 
 def three_frames(sio: Any, first: int = 0) -> Recording:
-    made = Recording(sio)
+    recording = Recording(sio)
     for t in range(3):
-        made.add(first + t, made.predicted(XY[t], 0))
-    return made
+        recording.add(first + t, recording.predicted(XY[t], 0))
+    return recording
 
 
 class PosesConformance(ReaderConformance):
@@ -90,7 +90,7 @@ class PosesConformance(ReaderConformance):
 
     @pytest.fixture(autouse=True)
     def _content(self, sio: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-        self.content = three_frames(sio).saved(tmp_path_factory.mktemp("made"), self.suffix)
+        self.content = three_frames(sio).saved(tmp_path_factory.mktemp("recording"), self.suffix)
 
     def files(self) -> dict[str, bytes]:
         return {f"{NAME}{self.suffix}": self.content}
@@ -105,12 +105,14 @@ class TestAnalysisConformance(PosesConformance):
 
 
 @pytest.mark.parametrize("suffix", [".slp", ".analysis.h5"])
-def test_every_format_gives_frames_tracks_and_positions(suffix: str, sio: Any, tmp_path: Path) -> None:
-    made = Recording(sio)
-    made.add(0, made.predicted(XY[0], 0), made.predicted(10 + XY[0], 1))
-    made.add(1, made.predicted(XY[1], 1))
-    made.add(2, made.predicted(XY[2], 0))
-    clip = parse(made.saved(tmp_path, suffix), suffix)
+def test_frames_tracks_and_positions_are_read_from_every_format(
+    suffix: str, sio: Any, tmp_path: Path
+) -> None:
+    recording = Recording(sio)
+    recording.add(0, recording.predicted(XY[0], 0), recording.predicted(10 + XY[0], 1))
+    recording.add(1, recording.predicted(XY[1], 1))
+    recording.add(2, recording.predicted(XY[2], 0))
+    clip = parse(recording.saved(tmp_path, suffix), suffix)
     assert (clip.frames, clip.key) == (3, ClipKey(1, 3))
     assert (clip.frame.tolist(), clip.body.tolist()) == ([0, 0, 1, 2], [0, 1, 1, 0])
     expected = np.stack([XY[0], 10 + XY[0], XY[1], XY[2]]).astype(np.float32)
@@ -119,10 +121,12 @@ def test_every_format_gives_frames_tracks_and_positions(suffix: str, sio: Any, t
 
 
 @pytest.mark.parametrize("suffix", [".slp", ".analysis.h5"])
-def test_frames_keep_their_numbers_and_others_are_without_body(suffix: str, sio: Any, tmp_path: Path) -> None:
-    made = Recording(sio)
-    made.add(7, made.predicted(XY[0], 0)).add(10, made.predicted(3 + XY[0], 0))
-    blob = made.saved(tmp_path, suffix)
+def test_frames_keep_their_numbers_and_skipped_frames_have_no_body(
+    suffix: str, sio: Any, tmp_path: Path
+) -> None:
+    recording = Recording(sio)
+    recording.add(7, recording.predicted(XY[0], 0)).add(10, recording.predicted(3 + XY[0], 0))
+    blob = recording.saved(tmp_path, suffix)
     clip = parse(blob, suffix)
     assert clip.first_frame + clip.frame[0] == 7
     assert np.diff(clip.frame).tolist() == [3]
@@ -131,37 +135,41 @@ def test_frames_keep_their_numbers_and_others_are_without_body(suffix: str, sio:
 
 
 @pytest.mark.parametrize("suffix", [".slp", ".analysis.h5"])
-def test_joints_without_position_or_score_are_missing(suffix: str, sio: Any, tmp_path: Path) -> None:
+def test_joints_without_a_position_or_with_a_low_score_are_missing(
+    suffix: str, sio: Any, tmp_path: Path
+) -> None:
     xy = XY[0].copy()
     xy[1] = np.nan
-    made = Recording(sio)
-    made.add(0, made.predicted(xy, 0, [0.9, 0.9, 0.3, 0.2])).add(1, made.predicted(XY[1], 0))
-    clip = parse(made.saved(tmp_path, suffix), suffix, min_confidence=0.25)
+    recording = Recording(sio)
+    recording.add(0, recording.predicted(xy, 0, [0.9, 0.9, 0.3, 0.2])).add(1, recording.predicted(XY[1], 0))
+    clip = parse(recording.saved(tmp_path, suffix), suffix, min_confidence=0.25)
     assert np.argwhere(np.isnan(clip.xyz).any(axis=-1)).tolist() == [[0, 1], [0, 3]]
 
 
 def test_instances_without_track_are_numbered_after_the_tracks(sio: Any, tmp_path: Path) -> None:
-    made = Recording(sio)
-    made.add(0, made.predicted(XY[0]), made.predicted(XY[1], 1), made.predicted(XY[2]))
-    assert parse(made.saved(tmp_path)).body.tolist() == [1, 2, 4]
-    made.tracks, made.frames = [], []
-    made.add(0, made.predicted(XY[0]), made.predicted(XY[1]))
-    assert parse(made.saved(tmp_path)).body.tolist() == [0, 1]
+    recording = Recording(sio)
+    recording.add(0, recording.predicted(XY[0]), recording.predicted(XY[1], 1), recording.predicted(XY[2]))
+    assert parse(recording.saved(tmp_path)).body.tolist() == [1, 2, 4]
+    recording.tracks, recording.frames = [], []
+    recording.add(0, recording.predicted(XY[0]), recording.predicted(XY[1]))
+    assert parse(recording.saved(tmp_path)).body.tolist() == [0, 1]
 
 
-def test_a_labelled_instance_is_certain_and_replaces_its_prediction(sio: Any, tmp_path: Path) -> None:
-    made = Recording(sio)
-    wrong = made.predicted(50 + XY[0])
-    made.add(0, wrong, made.labelled(XY[0], from_predicted=wrong), made.predicted(20 + XY[0]))
-    clip = parse(made.saved(tmp_path), min_confidence=0.5)
+def test_a_labelled_instance_has_full_confidence_and_replaces_its_prediction(
+    sio: Any, tmp_path: Path
+) -> None:
+    recording = Recording(sio)
+    wrong = recording.predicted(50 + XY[0])
+    recording.add(0, wrong, recording.labelled(XY[0], from_predicted=wrong), recording.predicted(20 + XY[0]))
+    clip = parse(recording.saved(tmp_path), min_confidence=0.5)
     assert sorted(clip.xyz[:, 0, 0].tolist()) == [np.float32(0.5), np.float32(20.5)]
 
 
-def test_joints_are_found_by_name_in_any_order_and_by_other_names(sio: Any, tmp_path: Path) -> None:
-    made = Recording(sio, ("RightHand", "nose", "LEFT_HAND", "root", "Neck"))
+def test_joints_are_found_by_name_in_any_order_and_may_be_renamed(sio: Any, tmp_path: Path) -> None:
+    recording = Recording(sio, ("RightHand", "nose", "LEFT_HAND", "root", "Neck"))
     xy = np.array([XY[0, 3], [9, 9], XY[0, 2], XY[0, 0], XY[0, 1]])
-    made.add(0, made.labelled(xy))
-    blob = made.saved(tmp_path)
+    recording.add(0, recording.labelled(xy))
+    blob = recording.saved(tmp_path)
     assert (parse(blob, joint_names={"hip": "root"}).xyz[0, :, :2] == XY[0].astype(np.float32)).all()
     with pytest.raises(RawFormatError, match=r"nodes: joint names: found 'RightHand'.* one node 'hip'"):
         parse(blob)
@@ -180,18 +188,20 @@ def test_a_description_selects_this_reader_and_may_keep_and_rename_joints(sio: A
         "classes": ["sit", "walk"],
     }
     (reader,) = make_readers(DatasetDescription.model_validate(values))
-    made = Recording(sio, ("hand", "Nose", "right_hip", "left_hip"))
-    source, blobs = source_of(reader, {f"{NAME}.slp": made.add(0, made.labelled(XY[0])).saved(tmp_path)})
+    recording = Recording(sio, ("hand", "Nose", "right_hip", "left_hip"))
+    source, blobs = source_of(
+        reader, {f"{NAME}.slp": recording.add(0, recording.labelled(XY[0])).saved(tmp_path)}
+    )
     clip = reader.parse(source, blobs)
     assert clip.key == ClipKey(1, 3)
     assert (clip.xyz[0, :, :2] == XY[0, [3, 2, 1, 0]].astype(np.float32)).all()
 
 
-def test_several_videos_are_refused_with_what_to_do(sio: Any, tmp_path: Path) -> None:
-    made = three_frames(sio)
-    made.add(3, made.predicted(XY[0]), video=1)
+def test_several_videos_are_refused_with_a_fix(sio: Any, tmp_path: Path) -> None:
+    recording = three_frames(sio)
+    recording.add(3, recording.predicted(XY[0]), video=1)
     with pytest.raises(RawFormatError, match=r"walk_s03\.slp: several videos: found 2.*a file for each"):
-        parse(made.saved(tmp_path))
+        parse(recording.saved(tmp_path))
 
 
 def changed(blob: bytes, folder: Path, change: Any) -> bytes:
@@ -202,7 +212,7 @@ def changed(blob: bytes, folder: Path, change: Any) -> bytes:
     return path.read_bytes()
 
 
-def link(content: Any) -> None:
+def external_link(content: Any) -> None:
     content["more"] = h5py.ExternalLink("other.h5", "/frames")
 
 
@@ -239,7 +249,7 @@ def large(content: Any) -> None:
     content.create_dataset("large", (2**20, 2**10), "f8", chunks=True)
 
 
-def outside(content: Any) -> None:
+def external_data(content: Any) -> None:
     content.create_dataset("outside", (3,), "f8", external=[("other.bin", 0, 24)])
 
 
@@ -250,8 +260,8 @@ def virtual(content: Any) -> None:
 
 
 BROKEN = {
-    link: "unsafe: found a link to another file",
-    outside: "unsafe: found data in other files",
+    external_link: "unsafe: found a link to another file",
+    external_data: "unsafe: found data in other files",
     virtual: "unsafe: found data in other files",
     large: "too large: found",
     without_frames: "damaged",
@@ -275,14 +285,14 @@ def test_a_broken_file_is_a_format_error_that_names_it(change: Any, sio: Any, tm
 
 
 @pytest.mark.parametrize("suffix", [".slp", ".analysis.h5"])
-def test_another_hdf5_file_is_damaged(suffix: str, sio: Any, tmp_path: Path) -> None:
+def test_an_hdf5_file_of_another_format_is_reported_as_damaged(suffix: str, sio: Any, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as content:
         content["x"] = np.zeros(3)
     with pytest.raises(RawFormatError, match=rf"{NAME}.*: damaged"):
         parse((tmp_path / "other.h5").read_bytes(), suffix)
 
 
-def test_frames_without_instances_are_no_body(sio: Any, tmp_path: Path) -> None:
+def test_a_recording_without_instances_is_refused(sio: Any, tmp_path: Path) -> None:
     with pytest.raises(RawFormatError, match="no body"):
         parse(Recording(sio).add(0).saved(tmp_path))
 
@@ -293,25 +303,25 @@ def test_too_many_bodies_are_refused(sio: Any, tmp_path: Path, monkeypatch: pyte
         parse(three_frames(sio).saved(tmp_path))
 
 
-def test_without_sleap_io_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sleap_io_the_error_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sleap_io", None)
     with pytest.raises(PspError, match=r"walk_s03\.slp.*pip install sleap-io"):
         parse(b"1")
 
 
-def test_a_skeleton_in_3d_and_unknown_suffixes_are_refused() -> None:
+def test_a_3d_skeleton_and_unknown_suffixes_are_refused() -> None:
     with pytest.raises(PspError, match=r"3 dimensions of the skeleton small4.*Write dimensions: 2"):
         PosesReader(SKELETON, PosesOptions(reader="poses"), key_of)
     with pytest.raises(ValueError, match=r"'\.json' is not a format of this reader"):
         reader_of(suffixes=[".json"])
 
 
-def test_a_recording_names_a_video_that_is_not_opened(
+def test_the_video_of_a_recording_is_not_opened(
     sio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = three_frames(sio)
-    made.videos[0].filename = "https://example.org/video.mp4"
-    blobs = {suffix: made.saved(tmp_path, suffix) for suffix in (".slp", ".analysis.h5")}
+    recording = three_frames(sio)
+    recording.videos[0].filename = "https://example.org/video.mp4"
+    blobs = {suffix: recording.saved(tmp_path, suffix) for suffix in (".slp", ".analysis.h5")}
 
     def opened(*_: Any, **__: Any) -> None:
         raise AssertionError("a video was opened")

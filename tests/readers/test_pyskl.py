@@ -17,7 +17,7 @@ from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.formats import PysklOptions
 from psptool.skeletons.keys import UNNAMED, ClipKey
 
-from .conformance import assert_keeps_contract
+from .conformance import assert_valid_clip
 from .general import FLAT, NAME, SKELETON, key_of, positions
 from .raw import pack
 
@@ -52,12 +52,12 @@ def test_annotations_are_clips_with_label_and_positions(bare: bool, tmp_path: Pa
     assert [(source.name, source.key) for source in sources] == [("a", ClipKey(1)), ("b", ClipKey(0))]
     assert str(sources[1].files[0]) == f"{path}:annotation 0 (b)"
     clip = reader_of().parse(sources[0], read_clip(sources[0]))
-    assert_keeps_contract(clip, reader_of())
+    assert_valid_clip(clip, reader_of())
     for person in range(2):
         assert (clip.xyz[clip.body == person] == KEYPOINT[person].astype(np.float32)).all()
 
 
-def test_lists_of_one_name_in_several_files_are_joined(tmp_path: Path) -> None:
+def test_lists_with_the_same_name_in_several_files_are_merged(tmp_path: Path) -> None:
     for name, split in (
         ("a", {"xsub_train": ["a1", "x/a2"]}),
         ("b", {"xsub_train": ["a1", "b1"], "xsub_val": ["b2"]}),
@@ -69,7 +69,7 @@ def test_lists_of_one_name_in_several_files_are_joined(tmp_path: Path) -> None:
     assert reader.lists == {"xsub_train": ("a1", "a2", "b1"), "xsub_val": ("b2",)}
 
 
-def test_clips_are_prepared_in_tasks_and_survive_the_way_between_processes(tmp_path: Path) -> None:
+def test_clips_are_prepared_in_tasks_after_pickling(tmp_path: Path) -> None:
     sources, _ = find_clips(
         [saved(tmp_path, *(annotation(frame_dir=f"c{n}") for n in range(5)))], reader_of()
     )
@@ -81,7 +81,7 @@ def test_clips_are_prepared_in_tasks_and_survive_the_way_between_processes(tmp_p
     assert [clip and clip.name for clip in clips] == [f"c{n}" for n in range(5)]
 
 
-def test_names_may_hold_the_numbers_and_must_agree_with_the_label(tmp_path: Path) -> None:
+def test_names_may_contain_the_numbers_of_the_key_and_must_match_the_label(tmp_path: Path) -> None:
     path = saved(tmp_path, annotation(), annotation(label=0), annotation(frame_dir="run_s03"))
     (source,), strays = find_clips([path], reader_of(key_of))
     assert source.key == ClipKey(1, 3)
@@ -91,7 +91,7 @@ def test_names_may_hold_the_numbers_and_must_agree_with_the_label(tmp_path: Path
 
 
 @pytest.mark.parametrize("changes", [{}, {"label": None}])
-def test_an_annotation_without_label_is_a_clip_where_names_are_free(
+def test_an_annotation_without_label_is_a_clip_if_names_have_no_pattern(
     changes: dict[str, Any], tmp_path: Path
 ) -> None:
     item = {key: value for key, value in annotation().items() if key != "label"} | changes
@@ -103,11 +103,13 @@ def test_an_annotation_without_label_is_a_clip_where_names_are_free(
     assert "annotation 0: label: label: found no label, expected 1, as in the name walk_s03" in stray.reason
 
 
-@pytest.mark.parametrize("twice", [False, True])
-def test_2d_joints_without_score_are_missing(twice: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("score_channel", [False, True])
+def test_2d_joints_with_a_low_score_are_missing(score_channel: bool, tmp_path: Path) -> None:
     score = np.ones((2, 3, 4), np.float32)
     score[1, 2, 3], score[0, 1, 0] = 0, 0.2
-    flat = np.concatenate([KEYPOINT[..., :2], score[..., None]], axis=-1) if twice else KEYPOINT[..., :2]
+    flat = (
+        np.concatenate([KEYPOINT[..., :2], score[..., None]], axis=-1) if score_channel else KEYPOINT[..., :2]
+    )
     path = saved(tmp_path, annotation(keypoint=flat, keypoint_score=score))
     reader = reader_of(dimensions=2, min_confidence=0.2)
     (source,), _ = find_clips([path], reader)
@@ -116,7 +118,7 @@ def test_2d_joints_without_score_are_missing(twice: bool, tmp_path: Path) -> Non
     assert not clip.xyz[..., 2].any()
 
 
-def test_mmaction2s_axes_are_read_and_repeated_frames_left_out(tmp_path: Path) -> None:
+def test_axes_of_mmaction2_are_read_and_repeated_frames_are_dropped(tmp_path: Path) -> None:
     stored = np.concatenate([KEYPOINT, KEYPOINT], axis=1).transpose(3, 1, 2, 0)
     reader = reader_of(axes="CTVM")
     (source,), _ = find_clips([saved(tmp_path, annotation(keypoint=stored))], reader)
@@ -147,7 +149,7 @@ BROKEN: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("item", "text"), BROKEN, ids=range(len(BROKEN)))
-def test_a_broken_annotation_is_a_stray_that_names_file_number_and_key(
+def test_a_broken_annotation_is_a_stray_that_names_file_index_and_key(
     item: Any, text: str, tmp_path: Path
 ) -> None:
     path = saved(tmp_path, annotation(), item)
@@ -171,7 +173,7 @@ SHAPES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("item", "text"), SHAPES, ids=range(len(SHAPES)))
-def test_an_array_that_is_no_clip_is_excluded(item: Any, text: str, tmp_path: Path) -> None:
+def test_an_invalid_array_is_excluded(item: Any, text: str, tmp_path: Path) -> None:
     (source,), _ = find_clips([saved(tmp_path, item)], reader_of())
     outcome = prepare_clip((source,), reader_of(), PreparationSettings())
     assert outcome.left_out is not None
@@ -181,7 +183,7 @@ def test_an_array_that_is_no_clip_is_excluded(item: Any, text: str, tmp_path: Pa
 
 
 class Bomb:
-    """An object whose unpickling would fail the test."""
+    """An object that fails the test when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pytest.fail, ("unpickled",)
@@ -210,7 +212,7 @@ def test_a_broken_file_is_an_error_that_names_it(blob: bytes, text: str, tmp_pat
     assert caught.value.fix
 
 
-def test_pickles_in_archives_and_compressed_ones_are_strays(tmp_path: Path) -> None:
+def test_pickles_in_archives_and_compressed_pickles_are_strays(tmp_path: Path) -> None:
     blob = saved(tmp_path, annotation()).read_bytes()
     packed = pack(tmp_path / "raw.zip", {"data.pkl": blob})
     clips, (stray,) = find_clips([packed], reader_of())

@@ -1,6 +1,6 @@
-"""The scanner's numbers against `float` and a cast to float32, bit by bit.
+"""Numbers read by the scanner are bit-identical to `float` followed by a cast to float32.
 
-`PSPTOOL_FLOAT_STRINGS=10000000` sets how many random decimal strings are compared.
+`PSPTOOL_FLOAT_STRINGS=10000000` sets the number of random decimal strings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PER_BODY, PER_FILE = 75, 75 * 2000
 
 
 def file_of(numbers: list[str], rng: random.Random) -> bytes:
-    """One frame that holds the numbers as coordinates, spaced in every way."""
+    """A file of one frame with the numbers as coordinates and random whitespace."""
     bodies = len(numbers) // PER_BODY
     end = rng.choice(["\n", "\r\n", " \r\n", "\t\n"])
     rest = f" 0 0 0 0 0 0 0 0 {rng.randrange(3)}{end}"
@@ -56,7 +56,7 @@ def as_float32(rng: random.Random) -> str:
 
 
 def halfway(rng: random.Random) -> str:
-    """Between two neighbours in float32, or a hair beside it: where rounding twice goes wrong."""
+    """Midpoint of two adjacent float32 values, or slightly beyond it: double rounding fails here."""
     low = np.uint32(rng.randrange(0, 0x7F7FFFFF)).view(np.float32)
     middle = (float(low) + float(np.nextafter(low, np.float32(np.inf)))) / 2
     digits = f"{middle:.{rng.choice([17, 25, 60])}e}"
@@ -65,7 +65,7 @@ def halfway(rng: random.Random) -> str:
 
 
 def near_halfway(rng: random.Random) -> str:
-    """As `halfway`, with 15 to 17 digits and powers to beyond 10**22 and 10**-22: the edges of what is exact."""
+    """Like `halfway`, with 15 to 17 digits and powers beyond 10**22 and 10**-22: the limits of exact conversion."""
     low = np.float32(rng.uniform(1, 3) * 10.0 ** rng.randint(-11, 38))
     middle = (float(low) + float(np.nextafter(low, np.float32(0)))) / 2
     places = rng.choice([14, 15, 15, 16])
@@ -74,7 +74,7 @@ def near_halfway(rng: random.Random) -> str:
 
 
 def digits(rng: random.Random) -> str:
-    """Any digits with a point anywhere, or none."""
+    """Random digits, with a decimal point at any position or without one."""
     text = "".join(rng.choices("0123456789", k=rng.randint(1, 25)))
     point = rng.randint(0, len(text))
     text = rng.choice([text, text[:point] + "." + text[point:]])
@@ -128,7 +128,7 @@ FORMS: tuple[Callable[[random.Random], str], ...] = (
 
 
 def random_numbers(count: int, rng: random.Random) -> Iterator[str]:
-    """Decimal strings of every form that float32 can hold."""
+    """Decimal strings of every form, with values in the range of float32."""
     while count:
         text = rng.choice(FORMS)(rng)
         if abs(float(text)) <= LARGEST_FLOAT32:
@@ -140,7 +140,7 @@ def bits_by_float(numbers: list[str]) -> np.ndarray:
     return np.array([float(number) for number in numbers]).astype(np.float32).view(np.uint32)
 
 
-def test_every_number_is_bit_for_bit_what_float_and_a_cast_give() -> None:
+def test_every_number_is_bit_identical_to_float_and_a_cast() -> None:
     for seed in range(math.ceil(COUNT / PER_FILE)):
         rng = random.Random(seed)
         size = min(PER_FILE, math.ceil((COUNT - seed * PER_FILE) / PER_BODY) * PER_BODY)
@@ -152,21 +152,21 @@ def test_every_number_is_bit_for_bit_what_float_and_a_cast_give() -> None:
 
 
 def test_all_forms_are_among_the_random_numbers() -> None:
-    """So that the test above cannot pass by drawing easy numbers only."""
+    """Ensures that the test above does not pass on easy numbers only."""
     numbers = list(random_numbers(20_000, random.Random(0)))
     for wanted in ("e", "E", "+", "-"):
         assert sum(wanted in number for number in numbers) > 200
     assert sum(number.lstrip("+-")[0] == "." for number in numbers) > 50
     assert sum(number[-1] == "." for number in numbers) > 50
     assert max(map(len, numbers)) > 300
-    twice = bits_by_float(numbers)
-    assert sum(twice == 0) > 20
-    assert sum(twice == 0x80000000) > 20
+    bits = bits_by_float(numbers)
+    assert sum(bits == 0) > 20
+    assert sum(bits == 0x80000000) > 20
 
 
 @pytest.mark.parametrize("length", range(1, 12))
-def test_short_decimals_with_any_odd_byte_are_refused_and_all_others_exact(length: int) -> None:
-    """The eight-digits-at-once way, with each byte value at each place: only digits may pass for digits."""
+def test_short_decimals_with_a_byte_that_is_not_a_digit_are_refused_and_others_exact(length: int) -> None:
+    """Parsing of eight digits at once, with each byte value at each position: only digits are accepted."""
     rng = random.Random(length)
     for place in range(length):
         for byte in range(256):
@@ -179,11 +179,11 @@ def test_short_decimals_with_any_odd_byte_are_refused_and_all_others_exact(lengt
             found = scan(blob, 25)
             if bytes([byte]) in b"0123456789":
                 assert found.xyz[0, 1, 1] == np.float32(float(text))
-            elif bytes([byte]) not in b" \t\r\n" and not _float_takes(text):
+            elif bytes([byte]) not in b" \t\r\n" and not _float_accepts(text):
                 assert found.problem == kernel.NUMBER
 
 
-def _float_takes(text: bytes) -> bool:
+def _float_accepts(text: bytes) -> bool:
     try:
         float(text)
     except ValueError:

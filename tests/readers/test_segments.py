@@ -17,7 +17,7 @@ from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.formats import TableOptions
 from psptool.skeletons.keys import ClipKey
 
-from .conformance import TextReaderConformance, assert_keeps_contract
+from .conformance import TextReaderConformance, assert_valid_clip
 from .general import NAME, SKELETON, key_of, positions, wide
 from .raw import pack
 
@@ -38,7 +38,7 @@ def segment(first: int, last: int, blob: bytes | None = None) -> RawClip:
 
 
 class _WithSegments(SegmentReader):
-    """A reader that finds a segment in every recording, as a preparation does with a clip table."""
+    """A reader that assigns a segment to every recording, as the preparation does with a clip table."""
 
     def find(self, files):  # type: ignore[no-untyped-def]
         clips, strays = super().find(files)
@@ -54,9 +54,9 @@ class TestSegmentConformance(TextReaderConformance):
         return {f"{NAME}.csv": wide()}
 
 
-def test_a_segment_has_the_frames_of_its_range_in_the_recordings_numbers() -> None:
+def test_the_range_of_a_segment_is_in_frame_numbers_of_the_recording() -> None:
     clip = segment(6, 7, wide(positions(3), (5, 6, 8)))
-    assert_keeps_contract(clip, reader_of())
+    assert_valid_clip(clip, reader_of())
     assert (clip.name, clip.key) == ("a", ClipKey(1))
     assert (clip.first_frame, clip.frames, clip.frame.tolist()) == (6, 2, [0])
     assert (clip.xyz[0] == positions(3)[1].astype(np.float32)).all()
@@ -69,14 +69,14 @@ def test_a_clip_without_a_segment_is_the_whole_recording() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "there"), [(95, 104, range(5, 10)), (110, 125, range(10)), (90, 129, range(10, 30))]
+    ("first", "last", "inside"), [(95, 104, range(5, 10)), (110, 125, range(10)), (90, 129, range(10, 30))]
 )
 def test_up_to_half_of_a_segment_may_be_outside_of_the_recording_and_has_no_body(
-    first: int, last: int, there: range
+    first: int, last: int, inside: range
 ) -> None:
     clip = segment(first, last)
-    assert (clip.frames, clip.frame.tolist()) == (last - first + 1, list(there))
-    outside = clip.frames - len(there)
+    assert (clip.frames, clip.frame.tolist()) == (last - first + 1, list(inside))
+    outside = clip.frames - len(inside)
     assert clip.notes == (
         f"{outside} frames of the range {first} to {last} outside of the recording, without a body",
     )

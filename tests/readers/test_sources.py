@@ -52,14 +52,14 @@ def names(paths: list[Path]) -> list[str]:
     return [Path(file.path).name for file in list_files(paths)]
 
 
-def test_files_of_a_folder_come_in_the_order_of_their_names_at_any_depth(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_sorted_by_path_at_any_depth(tmp_path: Path) -> None:
     for name in ("b/2", "a/z/1", "a/b", "c", "b/1"):
         write(tmp_path / name)
     found = [Path(file.path).relative_to(tmp_path).as_posix() for file in list_files([tmp_path])]
     assert found == ["a/b", "a/z/1", "b/1", "b/2", "c"]
 
 
-def test_a_tree_deeper_than_the_stack_is_listed(tmp_path: Path) -> None:
+def test_a_folder_tree_deeper_than_the_recursion_limit_is_listed(tmp_path: Path) -> None:
     home = Path.cwd()
     try:
         os.chdir(tmp_path)
@@ -77,7 +77,7 @@ def test_a_tree_deeper_than_the_stack_is_listed(tmp_path: Path) -> None:
         sys.setrecursionlimit(limit)
 
 
-def test_symlinks_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+def test_symlinks_are_followed_once_and_loops_terminate(tmp_path: Path) -> None:
     write(tmp_path / "real" / "x")
     (tmp_path / "raw").mkdir()
     for name, target in (
@@ -91,24 +91,24 @@ def test_symlinks_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     assert names([tmp_path / "raw"]) == ["x"]
 
 
-def test_several_paths_are_listed_in_turn_and_the_same_one_once(tmp_path: Path) -> None:
+def test_several_paths_are_listed_in_order_and_duplicate_paths_once(tmp_path: Path) -> None:
     write(tmp_path / "a" / "x")
     archive = pack(tmp_path / "b" / "b.ZIP", {"y": b"1", "z/": b"", "z/w": b"1"})
     assert names([archive, tmp_path / "a", tmp_path / "b", tmp_path / "a"]) == ["y", "w", "x"]
 
 
-def test_a_single_file_may_be_named(tmp_path: Path) -> None:
+def test_a_path_may_be_a_single_file(tmp_path: Path) -> None:
     path = write(tmp_path / "x.skeleton", b"123")
     assert list_files([path]) == [FileRef(str(path), None, 3, path.stat().st_mtime_ns)]
 
 
-def test_what_macos_puts_beside_files_is_left_out(tmp_path: Path) -> None:
+def test_macos_metadata_files_are_ignored(tmp_path: Path) -> None:
     write(tmp_path / "raw" / "._x")
     pack(tmp_path / "raw" / "a.zip", {"__MACOSX/d/._x": b"1", "d/x": b"1"})
     assert names([tmp_path / "raw"]) == ["x"]
 
 
-def test_a_path_that_is_not_there_is_an_error_that_suggests_near_misses(tmp_path: Path) -> None:
+def test_a_missing_path_is_an_error_that_suggests_similar_paths(tmp_path: Path) -> None:
     write(tmp_path / "nturgbd_skeletons" / "x")
     with pytest.raises(PspError, match="no such file or folder") as caught:
         list_files([tmp_path / "nturgb_skeletons" / "sub"])
@@ -128,7 +128,7 @@ def test_a_path_that_is_not_there_is_an_error_that_suggests_near_misses(tmp_path
         lambda blob: b"not a zip at all",
         lambda blob: blob.replace(b"PK\x01\x02", b"PK.."),
     ],
-    ids=["cut off", "empty", "something else", "its table of contents overwritten"],
+    ids=["truncated", "empty", "something else", "central directory overwritten"],
 )
 def test_a_damaged_archive_is_an_error_that_names_it(tmp_path: Path, damage: object) -> None:
     path = pack(tmp_path / "raw.zip", {f"{clip_name(n)}.skeleton": os.urandom(50) for n in range(1, 5)})
@@ -139,7 +139,7 @@ def test_a_damaged_archive_is_an_error_that_names_it(tmp_path: Path, damage: obj
     assert caught.value.fix
 
 
-def test_any_byte_of_an_archive_may_be_wrong(tmp_path: Path) -> None:
+def test_a_corrupted_byte_of_an_archive_is_an_error_or_harmless(tmp_path: Path) -> None:
     content = "1\n" * 40
     blob = pack(tmp_path / "raw.zip", {f"{clip_name(1)}.skeleton": content.encode()}).read_bytes()
     for k in range(len(blob)):
@@ -154,13 +154,13 @@ def test_any_byte_of_an_archive_may_be_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["raw.7z", "raw.RAR", "raw.tar.zst", "raw.zip.001", "raw.z01"])
-def test_archives_of_other_kinds_are_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
+def test_unsupported_archive_formats_are_refused_with_a_fix(tmp_path: Path, name: str) -> None:
     with pytest.raises(PspError, match=r"unsupported archive format.*\.tar\.gz") as caught:
         list_files([write(tmp_path / name)])
     assert caught.value.fix == "Unpack it and use the folder instead."
 
 
-def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_folder_without_read_permission_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     if os.access(tmp_path / "closed", os.R_OK):
         pytest.skip("this user may read everything")
@@ -168,7 +168,7 @@ def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path: Path)
         list_files([tmp_path])
 
 
-def test_clips_are_sorted_by_name_over_all_sources_and_twins_are_both_returned(tmp_path: Path) -> None:
+def test_clips_are_sorted_by_name_across_sources_and_duplicates_are_both_returned(tmp_path: Path) -> None:
     write(tmp_path / "raw" / "z" / f"{clip_name(1)}.skeleton")
     write(tmp_path / "raw" / "a" / f"{clip_name(3)}.skeleton")
     archive = pack(tmp_path / "more.zip", {f"{clip_name(n)}.skeleton": b"1" for n in (2, 3)})
@@ -178,7 +178,7 @@ def test_clips_are_sorted_by_name_over_all_sources_and_twins_are_both_returned(t
 
 
 @pytest.mark.parametrize("folder", ["../", "/abs/", "a/../../", "C:/", "..\\", "\\\\host\\"])
-def test_a_member_whose_name_points_outside_is_a_stray_and_nothing_is_written(
+def test_a_member_with_a_path_outside_of_the_archive_is_a_stray_and_nothing_is_written(
     tmp_path: Path, folder: str
 ) -> None:
     path = tmp_path / "raw.zip"
@@ -215,7 +215,7 @@ def test_an_encrypted_member_is_a_format_error(tmp_path: Path) -> None:
     assert (caught.value.reason, caught.value.where) == ("encrypted", f"{path}:x")
 
 
-def test_a_member_with_wrong_bytes_is_a_format_error(tmp_path: Path) -> None:
+def test_a_member_with_a_wrong_checksum_is_a_format_error(tmp_path: Path) -> None:
     path = pack(tmp_path / "raw.zip", {"x": b"some text"}, zipfile.ZIP_STORED)
     patch(path, b"some text", b"some tests"[:9])
     with pytest.raises(RawFormatError) as caught:
@@ -224,7 +224,7 @@ def test_a_member_with_wrong_bytes_is_a_format_error(tmp_path: Path) -> None:
     assert f"{path}:x" in str(caught.value)
 
 
-def test_a_member_packed_in_a_way_that_is_not_read_is_a_format_error(tmp_path: Path) -> None:
+def test_a_member_with_an_unsupported_compression_is_a_format_error(tmp_path: Path) -> None:
     pytest.importorskip("bz2")
     path = pack(tmp_path / "raw.zip", {"x": b"some text"}, zipfile.ZIP_BZIP2)
     with pytest.raises(RawFormatError) as caught:
@@ -232,7 +232,7 @@ def test_a_member_packed_in_a_way_that_is_not_read_is_a_format_error(tmp_path: P
     assert caught.value.reason == "compression"
 
 
-def test_a_bomb_costs_no_memory_whatever_size_it_states(
+def test_a_zip_bomb_uses_little_memory_whatever_size_its_header_states(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "MAX_BYTES", 100_000)
@@ -266,7 +266,7 @@ def test_a_file_too_large_for_a_recording_is_a_format_error(
     assert len(read_file(member(path))) == 1000
 
 
-def test_a_file_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_deleted_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     gone = member(write(tmp_path / "x"))
     (tmp_path / "x").unlink()
     with pytest.raises(PspError, match="x: cannot be read"):
@@ -278,14 +278,14 @@ def test_a_file_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
         read_file(in_archive)
 
 
-def test_an_archive_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_an_archive_that_was_overwritten_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "raw.zip"
     for content in (b"first", b"then another"):
         pack(path, {"x": content})
         assert read_file(member(path)) == content
 
 
-def test_of_two_members_of_one_name_the_last_counts(tmp_path: Path) -> None:
+def test_the_last_of_two_members_with_the_same_name_is_read(tmp_path: Path) -> None:
     path = tmp_path / "raw.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x", b"old")
@@ -294,7 +294,7 @@ def test_of_two_members_of_one_name_the_last_counts(tmp_path: Path) -> None:
     assert read_file(member(path)) == b"new"
 
 
-def test_threads_read_one_archive_at_once(tmp_path: Path) -> None:
+def test_threads_can_read_the_same_archive_concurrently(tmp_path: Path) -> None:
     content = {f"{n:03d}": os.urandom(20_000) + bytes(20_000) for n in range(60)}
     path = pack(tmp_path / "raw.zip", content)
     files = list_files([path]) * 4
@@ -303,37 +303,37 @@ def test_threads_read_one_archive_at_once(tmp_path: Path) -> None:
     assert blobs == [content[file.path] for file in files]
 
 
-def test_more_archives_are_read_at_once_than_are_kept_open(tmp_path: Path) -> None:
+def test_more_archives_can_be_read_concurrently_than_are_kept_open(tmp_path: Path) -> None:
     paths = [pack(tmp_path / f"{n}.zip", {"x": b"%d" % n}) for n in range(3 * archives.MAX_OPEN)]
     files = list_files(paths) * 2
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(read_file, files)) == [b"%d" % n for n in range(len(paths))] * 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_reads_on_while_its_parent_reads(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_process_can_read_while_its_parent_reads(tmp_path: Path) -> None:
     content = {f"{n:02d}": os.urandom(5000) for n in range(40)}
     files = list_files([pack(tmp_path / "raw.zip", content)])
     with archives._ARCHIVES.opening, archives._ARCHIVES._listing:
-        # Held, as another thread of the parent may hold them at the moment of the fork.
+        # Locked, because another thread of the parent may hold these locks at the time of the fork.
         process = multiprocessing.get_context("fork").Process(
-            target=_exit_well_if_same, args=(files, content)
+            target=_assert_same_content, args=(files, content)
         )
         process.start()
-    reading = threading.Thread(target=_exit_well_if_same, args=(files, content))
+    reading = threading.Thread(target=_assert_same_content, args=(files, content))
     reading.start()
     reading.join()
     process.join(60)
     assert process.exitcode == 0
 
 
-def _exit_well_if_same(files: list[FileRef], content: dict[str, bytes]) -> None:
+def _assert_same_content(files: list[FileRef], content: dict[str, bytes]) -> None:
     for _ in range(20):
         for file in files:
             assert read_file(file) == content[file.path]
 
 
-def test_looking_for_clips_imports_no_heavy_package() -> None:
+def test_finding_clips_imports_no_heavy_package() -> None:
     modules = ", ".join(f"psptool.formats.readers.{name}" for name in ("base", "ntu", "ucla", "sources"))
     heavy = "'numba', 'llvmlite', 'scipy', 'h5py', 'torch'"
     code = f"import {modules}, sys; print([name for name in ({heavy}) if name in sys.modules])"
@@ -342,7 +342,7 @@ def test_looking_for_clips_imports_no_heavy_package() -> None:
 
 
 @pytest.mark.parametrize("listed", [0, 1, 4, 5, 6, 10**6])
-def test_a_file_is_read_whole_whatever_size_it_was_listed_with(tmp_path, listed):
+def test_a_file_is_read_completely_whatever_its_size_was_when_listed(tmp_path, listed):
     path = tmp_path / "grown or shrunk"
     path.write_bytes(b"12345")
     assert read_file(FileRef(str(path), None, listed)) == b"12345"

@@ -59,7 +59,7 @@ class TestLongConformance(TextReaderConformance):
         return {f"{NAME}.tsv": long(person="A").replace(b",", b"\t")}
 
 
-class TestBlankSeparatedConformance(TextReaderConformance):
+class TestSpaceSeparatedConformance(TextReaderConformance):
     reader = reader_of(header=False, columns=("frame",), suffixes=(".pos",))
     name = NAME
     stray = "run_s03.pos"
@@ -91,14 +91,14 @@ def parquet(csv: bytes, **changed: Any) -> bytes:
     return stream.getvalue()
 
 
-def test_the_wide_form_gives_its_positions_and_frame_numbers() -> None:
+def test_positions_and_frame_numbers_are_read_from_the_wide_form() -> None:
     clip = parse(wide())
     assert (clip.frames, clip.first_frame, clip.frame.tolist()) == (3, 5, [0, 1, 2])
     assert (clip.key, clip.body.tolist(), clip.notes) == (ClipKey(1, 3), [0, 0, 0], ())
     assert_positions(clip)
 
 
-def test_the_long_form_gives_its_positions_in_any_order_of_rows() -> None:
+def test_rows_of_the_long_form_may_be_in_any_order() -> None:
     header, *rows = long(person=7).splitlines(keepends=True)
     for order in (rows, rows[::-1], rows[::2] + rows[1::2]):
         clip = parse(header + b"".join(order), form="long")
@@ -107,7 +107,7 @@ def test_the_long_form_gives_its_positions_in_any_order_of_rows() -> None:
 
 
 @pytest.mark.parametrize("form", ["wide", "long"])
-def test_two_dimensions_ignore_a_column_z(form: str) -> None:
+def test_a_2d_skeleton_ignores_the_z_column(form: str) -> None:
     flat = positions(channels=2)
     tables = {"wide": [wide(flat, axes="xy"), wide()], "long": [long(flat), long()]}[form]
     for blob in tables:
@@ -120,7 +120,7 @@ def test_two_dimensions_ignore_a_column_z(form: str) -> None:
     ("separator", "blob"),
     [(",", wide()), (";", wide(separator=";")), ("\t", wide(separator="\t")), (" ", wide(separator="   "))],
 )
-def test_the_separator_is_recognised_or_stated(separator: Any, blob: bytes) -> None:
+def test_the_separator_is_detected_or_set_by_an_option(separator: Any, blob: bytes) -> None:
     assert_positions(parse(blob))
     assert_positions(parse(blob, separator=separator))
 
@@ -131,7 +131,7 @@ def test_decimal_commas_are_read_with_any_other_separator(separator: str) -> Non
     assert_positions(parse(header + b"\n" + rows.replace(b".", b","), decimal=","))
 
 
-def test_quoted_fields_with_separators_and_line_ends_are_read() -> None:
+def test_quoted_fields_with_separators_and_line_breaks_are_read() -> None:
     header, *rows = wide().decode().splitlines()
     quoted = "\n".join(
         [",".join(f'"{name}"' for name in (*header.split(","), "a, note"))]
@@ -148,12 +148,12 @@ def test_quoted_fields_with_separators_and_line_ends_are_read() -> None:
 
 def test_names_are_compared_without_case_spaces_and_punctuation() -> None:
     header, rows = wide().split(b"\n", 1)
-    for odd in (b"left hand.", b"LeftHand ", b"LEFT-HAND_"):
-        assert_positions(parse(header.replace(b"left_hand_", odd) + b"\n" + rows))
-        assert_positions(parse(long().replace(b"left hand", odd), form="long"))
+    for spelling in (b"left hand.", b"LeftHand ", b"LEFT-HAND_"):
+        assert_positions(parse(header.replace(b"left_hand_", spelling) + b"\n" + rows))
+        assert_positions(parse(long().replace(b"left hand", spelling), form="long"))
 
 
-def test_the_columns_names_follow_a_pattern_and_may_be_renamed() -> None:
+def test_column_names_follow_a_pattern_and_joints_may_be_renamed() -> None:
     rows = wide(numbers=None).split(b"\n", 1)[1]
     numbered = ",".join(f"{axis}{n}" for n in range(1, 5) for axis in "XYZ").encode()
     assert_positions(parse(numbered + b"\n" + rows, coordinate_columns="{axis}{number}", first_number=1))
@@ -250,14 +250,14 @@ def test_a_joint_with_low_confidence_is_missing(form: str) -> None:
     else:
         rows = [[t, j, *values[t, v].tolist()] for t in range(3) for v, j in enumerate(JOINTS)]
         blob = lines(["frame", "joint", "x", "y", "z", "confidence"], *rows)
-    for least, missing in ((0, [[2, 0]]), (0.5, [[1, 2], [2, 0]])):
-        clip = parse(blob, form=form, min_confidence=least)
+    for minimum, missing in ((0, [[2, 0]]), (0.5, [[1, 2], [2, 0]])):
+        clip = parse(blob, form=form, min_confidence=minimum)
         assert np.argwhere(np.isnan(clip.xyz).any(axis=-1)).tolist() == missing
     clip = parse(blob.replace(b"confidence", b"score"), form=form, confidence="score")
     assert np.isnan(clip.xyz).any()
 
 
-def test_a_frame_number_that_does_not_occur_is_a_frame_without_a_body() -> None:
+def test_a_skipped_frame_number_is_a_frame_without_a_body() -> None:
     clip = parse(wide(positions(3), (-2, 0, 5)))
     assert (clip.frames, clip.first_frame, clip.frame.tolist()) == (8, -2, [0, 2, 7])
     clip = parse(wide(positions(3), (1, 3, 7)), max_gap=1)
@@ -285,7 +285,7 @@ def test_without_frame_numbers_rows_are_consecutive_frames_and_empty_rows_have_n
     assert (clip.frames, clip.first_frame, clip.frame.tolist()) == (4, 0, [0, 2, 3])
 
 
-def test_of_rows_for_the_same_frame_the_first_is_used_and_the_report_says_so() -> None:
+def test_the_first_of_several_rows_for_the_same_frame_is_used_and_the_others_are_reported() -> None:
     header, *rows = wide().splitlines(keepends=True)
     clip = parse(b"".join([header, rows[0], rows[0].replace(b"0.5", b"9"), *rows[1:]]))
     assert_positions(clip)
@@ -296,7 +296,7 @@ def test_of_rows_for_the_same_frame_the_first_is_used_and_the_report_says_so() -
 
 
 @pytest.mark.parametrize("names", [("4", "9"), ("9.0", "4.0"), ("Eva", "Adam"), ("Eva", "4"), ("", "4")])
-def test_persons_have_numbers_or_names(names: tuple[str, str]) -> None:
+def test_persons_may_have_numbers_or_names(names: tuple[str, str]) -> None:
     other = 10 + positions()
     blob = long(person=names[0]) + long(other, person=names[1]).split(b"\n", 1)[1]
     clip = parse(blob, form="long")
@@ -306,7 +306,7 @@ def test_persons_have_numbers_or_names(names: tuple[str, str]) -> None:
         assert clip.xyz[clip.body == number].tolist() == xyz.astype(np.float32).tolist()
 
 
-def test_persons_in_wide_form_have_a_row_each() -> None:
+def test_each_person_has_its_own_row_in_the_wide_form() -> None:
     rows = [[t, p, *(p + positions()[t]).ravel()] for t in range(3) for p in (2, 1)]
     names = [f"{joint}_{axis}" for joint in JOINTS for axis in "xyz"]
     clip = parse(lines(["frame", "person", *names], *rows))
@@ -322,7 +322,7 @@ def test_numbers_of_any_length_are_read(text: str) -> None:
     assert clip.xyz[0, 1, 1] == np.float32(float(text))
 
 
-def test_deeplabcuts_csv_is_read_without_its_three_lines_of_names() -> None:
+def test_a_csv_file_of_deeplabcut_is_read_without_its_three_header_lines() -> None:
     nodes = ("right hand", "tail", "hip", "neck", "left hand")
     joints = [None if node == "tail" else node for node in nodes]
     xy = positions(2, 2)
@@ -344,7 +344,7 @@ def test_deeplabcuts_csv_is_read_without_its_three_lines_of_names() -> None:
 
 
 @needs_arrow
-def test_parquet_gives_the_same_clips_as_csv() -> None:
+def test_parquet_is_read_as_the_same_clips_as_csv() -> None:
     import pyarrow as arrow
 
     for blob, options in (
@@ -359,7 +359,7 @@ def test_parquet_gives_the_same_clips_as_csv() -> None:
     assert np.isnan(parse(parquet(wide(), neck_x=numbers)).xyz).sum() == 1
 
 
-def test_a_readers_layouts_are_kept_and_bounded() -> None:
+def test_the_layouts_of_a_reader_are_cached_and_limited_in_number() -> None:
     reader = reader_of()
     header, rows = wide().split(b"\n", 1)
     for n in range(MAX_LAYOUTS + 5):
@@ -369,7 +369,7 @@ def test_a_readers_layouts_are_kept_and_bounded() -> None:
     assert_positions(pickle.loads(pickle.dumps(reader)).parse(*source_of(reader, {f"{NAME}.csv": wide()})))
 
 
-def test_a_joint_of_the_skeleton_that_the_file_does_not_have_is_a_wrong_option() -> None:
+def test_joint_options_that_do_not_match_the_skeleton_are_refused() -> None:
     with pytest.raises(PspError, match="no joint 'neck' of the skeleton small4"):
         reader_of(joints=("hip", "Neck", "left hand", "right hand"))
     with pytest.raises(PspError, match=r"joint_names: .*'hips'.* Did you mean hip\?"):
@@ -411,45 +411,45 @@ def changed(old: str, new: str, blob: bytes | None = None) -> bytes:
 LONG = {"form": "long"}
 ROW = ["frame", "joint", "x", "y", "z"]
 OTHERS = lines(ROW, *([0, f"j{n}", 1, 2, 3] for n in range(MOST_TEXTS + 1)))
-# name, bytes, options, reason, where, what the message must hold. The value 1.61 is in line 3 (long form: line 7).
+# name, bytes, options, reason, where, text in the message. The value 1.61 is in line 3 (long form: line 7).
 FAULTS: list[tuple[str, bytes, dict[str, Any], str, str, str]] = [
     ("no bytes", b"", {}, "empty file", "", "0 bytes"),
-    ("blanks", b" \n\n", {}, "empty file", "", "3 bytes"),
+    ("only whitespace", b" \n\n", {}, "empty file", "", "3 bytes"),
     ("UTF-16", wide().decode().encode("utf-16"), {}, "not text", "line 1", "UTF-8"),
     ("Latin-1", changed("1.61", "1.61").replace(b"1.61", b"\xe4"), {}, "not text", "line 3", "byte 0xe4"),
     ("a zero byte", changed("1.61", "\0"), {}, "not text", "line 3", "byte 0x00"),
     ("header only", wide().splitlines()[0], {}, "no body", "", "0 frames"),
     ("fewer lines than are skipped", wide(), {"skip_lines": 9}, "truncated", "", "the first 9"),
-    ("no column of a joint", changed("neck_y", "neck_q"), {}, "columns", "header", "did you mean neck_z?"),
-    ("two columns of a joint", changed("neck_y", "neck_x"), {}, "columns", "header", "2 columns 'neck_x'"),
+    ("a joint without a column", changed("neck_y", "neck_q"), {}, "columns", "header", "did you mean neck_z?"),
+    ("a joint with two columns", changed("neck_y", "neck_x"), {}, "columns", "header", "2 columns 'neck_x'"),
     ("no frame column", wide(), {"frame": "time"}, "columns", "header", "a column 'time' (option `frame`)"),
     ("no person column", wide(), {"person": "id"}, "columns", "header", "(option `person`)"),
     ("no confidence", wide(), {"confidence": "c"}, "columns", "header", "'hip_c' (option `confidence`)"),
-    ("a column for two things", wide(), {"person": "frame"}, "columns", "header", "for two things"),
-    ("persons without frames", changed("frame", "person"), {}, "columns", "header", "(option `frame`)"),
+    ("a column with two uses", wide(), {"person": "frame"}, "columns", "header", "for two things"),
+    ("a person column without a frame column", changed("frame", "person"), {}, "columns", "header", "(option `frame`)"),
     ("one axis too few", wide(), {"axes": ("x", "y")}, "axes", "header", "3 dimensions"),
-    ("a text", changed("1.61", "abc"), {}, "not a number", "line 3", "'abc'"),
+    ("text", changed("1.61", "abc"), {}, "not a number", "line 3", "'abc'"),
     ("an underscore", changed("1.61", "1_61"), {}, "not a number", "line 3", "'1_61'"),
     ("a decimal comma", changed("1.61", "1,61"), {}, "field count", "line 3", "14 fields"),
     ("infinity", changed("1.61", "-inf"), {}, "not finite", "line 3", "'-inf'"),
     ("beyond float32", changed("1.61", "1e39"), {}, "not finite", "line 3", "'1e39'"),
     ("many digits beyond float32", changed("1.61", "1" + "0" * 17 + "e22"), {}, "not finite", "line 3", "e22'"),
-    ("a field too few", changed("1.61,", ""), {}, "field count", "line 3", "12 fields"),
+    ("one field too few", changed("1.61,", ""), {}, "field count", "line 3", "12 fields"),
     ("another separator in one line", wide().replace(b"6,1.5,", b"6;1.5;"), {}, "field count", "line 3", "11 fields"),
-    ("a fraction of a frame", changed("6,1.5", "6.5,1.5"), {}, "frame number", "line 3, column frame", "6.5"),
+    ("a fractional frame number", changed("6,1.5", "6.5,1.5"), {}, "frame number", "line 3, column frame", "6.5"),
     ("no frame number", changed("6,1.5", ",1.5"), {}, "frame number", "line 3, column frame", "no number"),
-    ("an inexact frame", changed("6,1.5", "1e17,1.5"), {}, "frame number", "line 3, column frame", "1e+17"),
+    ("an inexact frame number", changed("6,1.5", "1e17,1.5"), {}, "frame number", "line 3, column frame", "1e+17"),
     ("times as frame numbers", changed("6,1.5", "1690000000,1.5"), {}, "frame numbers", "column frame", "not times"),
     ("several persons", wide(numbers=(1, 1, 1)), {}, "several persons", "", "(option `person`)"),
-    ("several persons, long", long() + long().split(b"\n", 1)[1], LONG, "several persons", "", "row per joint"),
+    ("several persons, long form", long() + long().split(b"\n", 1)[1], LONG, "several persons", "", "row per joint"),
     ("no coordinates", lines(ROW, [0, "hip", "", "", ""]), LONG, "no body", "", "in 1 frame,"),
     ("no joint column", long(), {**LONG, "joint": "part"}, "columns", "header", "(option `joint`)"),
     ("no joint of the skeleton", lines(ROW, [0, "a", 1, 2, 3]), LONG, "joint names", "column joint", "'hip'"),
-    ("no frames, long", long().replace(b"frame", b"time"), LONG, "columns", "header", "a column 'frame'"),
-    ("a text, long", changed("1.61", "x", long()), LONG, "not a number", "line 7", "'x'"),
+    ("no frame column, long form", long().replace(b"frame", b"time"), LONG, "columns", "header", "a column 'frame'"),
+    ("text, long form", changed("1.61", "x", long()), LONG, "not a number", "line 7", "'x'"),
     ("too many joints", OTHERS, LONG, "names", f"line {MOST_TEXTS + 2}", f"at most {MOST_TEXTS}"),
     ("too many columns", lines(range(MAX_COLUMNS + 1)), {}, "columns", "header", "20001 columns"),
-    ("a first line of blanks", "\xa0\n1 2\n".encode(), {"header": False}, "columns", "first line", "found 0 columns"),
+    ("a first line of spaces", "\xa0\n1 2\n".encode(), {"header": False}, "columns", "first line", "found 0 columns"),
     ("no header", wide().split(b"\n", 1)[1], {"header": False}, "field count", "line 1", "13, expected 12: 4 joints"),
     ("an open quote", changed("1.61", '"1.61'), {}, "field count", "line 3", "expected 13 fields"),
     ("damaged Parquet", b"PAR1" + b"\0" * 50, {}, "damaged", "", "Parquet"),
@@ -459,7 +459,7 @@ FAULTS: list[tuple[str, bytes, dict[str, Any], str, str, str]] = [
 @pytest.mark.parametrize(
     ("blob", "options", "reason", "where", "text"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
 )
-def test_a_broken_file_is_named_with_line_or_column_and_reason(
+def test_the_error_of_a_broken_file_names_the_line_or_column_and_the_reason(
     blob: bytes, options: dict[str, Any], reason: str, where: str, text: str
 ) -> None:
     with pytest.raises(RawFormatError) as caught:
@@ -472,7 +472,7 @@ def test_a_broken_file_is_named_with_line_or_column_and_reason(
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_a_long_form_of_few_joints_in_many_frames_cannot_fill_the_memory(
+def test_the_size_of_a_long_table_with_few_joints_per_frame_is_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(table, "MAX_CELLS", 11)
@@ -481,7 +481,7 @@ def test_a_long_form_of_few_joints_in_many_frames_cannot_fill_the_memory(
 
 
 @needs_arrow
-def test_broken_parquet_files_are_named_with_the_column() -> None:
+def test_the_error_of_a_broken_parquet_file_names_the_column() -> None:
     import pyarrow as arrow
 
     for changes, reason, text in (
@@ -493,7 +493,7 @@ def test_broken_parquet_files_are_named_with_the_column() -> None:
         with pytest.raises(RawFormatError, match=text) as caught:
             parse(parquet(wide(), **changes))
         assert caught.value.reason == reason
-    # In the metadata, 3 rows and -3 rows.
+    # Encoded row counts in the metadata: 3 and -3.
     whole, rows, negative = parquet(wide()), b"\x16\x06\x19\x1c", b"\x16\x05\x19\x1c"
     assert whole.count(rows) == 1
     for blob in (whole[:-20], whole.replace(rows, negative)):
@@ -502,13 +502,13 @@ def test_broken_parquet_files_are_named_with_the_column() -> None:
         assert caught.value.reason == "damaged"
 
 
-def test_parquet_without_pyarrow_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_error_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(PspError, match="pip install pyarrow"):
         parse(b"PAR1")
 
 
-def test_a_file_of_utkinects_form_is_wide_and_separated_by_blanks() -> None:
+def test_a_file_of_utkinect_is_read_as_a_wide_table_separated_by_spaces() -> None:
     rows = [f"{190 + 2 * t}   " + "  ".join(f"{t + v / 100:.6f}" for v in range(60)) + "  " for t in range(3)]
     joints = (*JOINTS, *[None] * 16)
     options = {"header": False, "columns": ("frame",), "joints": joints, "max_gap": 10}

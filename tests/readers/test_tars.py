@@ -1,4 +1,4 @@
-"""Tar archives and compressed files: read in place, nothing trusted, nothing lost without a word."""
+"""Tar archives and compressed files: reading in place, untrusted input, and reports of files that are not read."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def packed_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], packer=
 
 
 def info(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.size, made.type, made.linkname = size, kind, link
-    return made
+    member = tarfile.TarInfo(name)
+    member.size, member.type, member.linkname = size, kind, link
+    return member
 
 
-@pytest.mark.parametrize("form", TARS)
-def test_members_of_every_size_and_length_of_name_are_read_in_any_order(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("suffix", TARS)
+def test_members_of_every_size_and_name_length_are_read_in_any_order(tmp_path: Path, suffix: str) -> None:
     content = {f"{'long/' * n}{n}": os.urandom(n * n * 11) for n in (0, 1, 7, 30, 60, 100)}
-    path = pack(tmp_path / f"raw{form}", content)
+    path = pack(tmp_path / f"raw{suffix}", content)
     files = list_files([path])
     assert {file.path: read_file(file) for file in files[::-1]} == content
     assert [file.size for file in files] == [len(content[file.path]) for file in files]
@@ -72,20 +72,20 @@ def test_members_of_every_size_and_length_of_name_are_read_in_any_order(tmp_path
 
 @pytest.mark.parametrize("name", ["raw.tar", "raw.tar.gz", "raw.tgz"])
 @pytest.mark.parametrize("packer", [bytes, gzip.compress, lzma.compress], ids=["plain", "gzip", "xz"])
-def test_the_compression_is_known_by_the_bytes_whatever_the_name_says(
+def test_the_compression_is_detected_from_the_content_and_not_from_the_name(
     tmp_path: Path, name: str, packer
 ) -> None:
     path = packed_tar(tmp_path / name, [(info("x", 3), b"123")], packer)
     assert read_file(list_files([path])[0]) == b"123"
 
 
-def test_of_two_members_of_one_name_the_last_counts(tmp_path: Path) -> None:
+def test_the_last_of_two_members_with_the_same_name_is_read(tmp_path: Path) -> None:
     path = packed_tar(tmp_path / "raw.tar", [(info("x", 3), b"old"), (info("x", 4), b"newer"[:4])])
     assert [read_file(file) for file in list_files([path])] == [b"newe"]
 
 
 @pytest.mark.parametrize("folder", ["../", "/abs/", "a/../../", "C:/", "..\\"])
-def test_a_member_whose_name_points_outside_is_a_stray_and_nothing_is_written(
+def test_a_member_with_a_path_outside_of_the_archive_is_a_stray_and_nothing_is_written(
     tmp_path: Path, folder: str
 ) -> None:
     path = packed_tar(tmp_path / "raw.tar.gz", [(info(folder + skeleton(1), 3), b"123")], gzip.compress)
@@ -104,7 +104,7 @@ def test_a_member_whose_name_points_outside_is_a_stray_and_nothing_is_written(
     ],
     ids=["symlink", "hard link", "device", "pipe", "unknown"],
 )
-def test_links_and_devices_are_refused_and_named(tmp_path: Path, kind: bytes, reason: str) -> None:
+def test_links_and_devices_are_refused_and_reported(tmp_path: Path, kind: bytes, reason: str) -> None:
     secret = write(tmp_path / "secret", raw.ntu())
     path = packed_tar(
         tmp_path / "raw.tar", [(info(skeleton(1), 0, kind, str(secret)), b""), (info(skeleton(2), 1), b"1")]
@@ -114,7 +114,7 @@ def test_links_and_devices_are_refused_and_named(tmp_path: Path, kind: bytes, re
     assert strays_of(path) == {clip_name(1): reason}
 
 
-def test_archives_and_compressed_files_that_are_not_read_are_named(tmp_path: Path) -> None:
+def test_archives_and_compressed_files_that_are_not_read_are_reported(tmp_path: Path) -> None:
     inner = pack(tmp_path / "inner.zip", {skeleton(1): raw.ntu()}).read_bytes()
     named = {"more.zip": inner, "more.tar.gz": b"", "a.7z": b"", "b.rar": b"", "c.zip.001": b"", "d.gz": b""}
     folder = tmp_path / "raw"
@@ -136,7 +136,7 @@ def test_archives_and_compressed_files_that_are_not_read_are_named(tmp_path: Pat
     assert set(strays_of(folder).values()) <= LOST
 
 
-def test_skeleton_txt_is_read(tmp_path: Path) -> None:
+def test_files_with_the_suffix_skeleton_txt_are_read(tmp_path: Path) -> None:
     write(tmp_path / f"{skeleton(1)}.txt", raw.ntu())
     write(tmp_path / f"{clip_name(2)}.Skeleton.TXT.gz", gzip.compress(raw.ntu()))
     clips, strays = find_clips([tmp_path], READER)
@@ -144,10 +144,10 @@ def test_skeleton_txt_is_read(tmp_path: Path) -> None:
     assert READER.parse(clips[1], read_clip(clips[1])).frames == 4
 
 
-@pytest.mark.parametrize("form", TARS)
+@pytest.mark.parametrize("suffix", TARS)
 @pytest.mark.parametrize("cut", [0.1, 0.3, 0.6])
-def test_an_archive_cut_off_is_an_error_that_names_it(tmp_path: Path, form: str, cut: float) -> None:
-    path = pack(tmp_path / f"raw{form}", {str(n): os.urandom(5000) for n in range(5)})
+def test_a_truncated_archive_is_an_error_that_names_it(tmp_path: Path, suffix: str, cut: float) -> None:
+    path = pack(tmp_path / f"raw{suffix}", {str(n): os.urandom(5000) for n in range(5)})
     path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
     with pytest.raises(PspError, match="damaged or not a tar archive") as caught:
         list_files([path])
@@ -155,13 +155,15 @@ def test_an_archive_cut_off_is_an_error_that_names_it(tmp_path: Path, form: str,
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("form", TARS)
-@pytest.mark.parametrize("apart", [19, pytest.param(3, marks=pytest.mark.slow)])
-def test_any_byte_of_an_archive_may_be_wrong(tmp_path: Path, form: str, apart: int) -> None:
+@pytest.mark.parametrize("suffix", TARS)
+@pytest.mark.parametrize("step", [19, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_corrupted_byte_of_an_archive_is_an_error_or_harmless(
+    tmp_path: Path, suffix: str, step: int
+) -> None:
     content = os.urandom(300)
-    blob = pack(tmp_path / f"raw{form}", {skeleton(1): content}).read_bytes()
-    name = f"1{form}"
-    for k in range(0, min(len(blob), 2000), apart):
+    blob = pack(tmp_path / f"raw{suffix}", {skeleton(1): content}).read_bytes()
+    name = f"1{suffix}"
+    for k in range(0, min(len(blob), 2000), step):
         write(tmp_path / name, blob[:k] + bytes([blob[k] ^ 0x81]) + blob[k + 1 :])
         try:
             found = [read_clip(clip)[0] for clip in find_clips([tmp_path / name], READER)[0]]
@@ -169,29 +171,29 @@ def test_any_byte_of_an_archive_may_be_wrong(tmp_path: Path, form: str, apart: i
             found = [str(error).encode()]
         # A plain tar archive has no checksums of its members' content.
         assert all(
-            name.encode() in one or one == content or (form == ".tar" and len(one) == 300) for one in found
+            name.encode() in one or one == content or (suffix == ".tar" and len(one) == 300) for one in found
         )
 
 
-@pytest.mark.parametrize("form", ["zeros", "something else", "data after the end", "no end"])
-def test_what_is_no_tar_archive_is_an_error(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("content", ["empty", "something else", "data after the end", "no end marker"])
+def test_a_file_that_is_not_a_tar_archive_is_an_error(tmp_path: Path, content: str) -> None:
     whole = pack(tmp_path / "whole.tar", {"x": b"123"}).read_bytes()
     blob = {
-        "zeros": b"",
+        "empty": b"",
         "something else": b"no archive at all " * 100,
         "data after the end": whole + whole,
-        "no end": whole[:1024],
-    }[form]
+        "no end marker": whole[:1024],
+    }[content]
     with pytest.raises(PspError, match="damaged or not a tar archive"):
         list_files([write(tmp_path / "raw.tar", blob)])
 
 
-def test_headers_that_state_nonsense_are_errors_in_no_time_and_memory(tmp_path: Path) -> None:
+def test_headers_with_impossible_sizes_are_errors_and_use_little_memory(tmp_path: Path) -> None:
     huge, negative = info("x", 10**12, tarfile.XHDTYPE), info("x", -512)
     tracemalloc.start()
     try:
-        for made in (huge, negative):
-            header = made.tobuf(tarfile.GNU_FORMAT)
+        for member in (huge, negative):
+            header = member.tobuf(tarfile.GNU_FORMAT)
             with pytest.raises(PspError, match="damaged or not a tar archive"):
                 list_files([write(tmp_path / "raw.tar", header + bytes(10240))])
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
@@ -199,7 +201,9 @@ def test_headers_that_state_nonsense_are_errors_in_no_time_and_memory(tmp_path: 
         tracemalloc.stop()
 
 
-def test_a_bomb_is_refused_by_what_it_unpacks_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_refused_by_its_unpacked_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tars, "FREE_BYTES", 2_000_000)
     path = packed_tar(tmp_path / "raw.tar.gz", [(info("x", 20_000_000), bytes(20_000_000))], gzip.compress)
     tracemalloc.start()
@@ -211,32 +215,32 @@ def test_a_bomb_is_refused_by_what_it_unpacks_to(tmp_path: Path, monkeypatch: py
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("form", TARS)
+@pytest.mark.parametrize("suffix", TARS)
 def test_a_member_too_large_for_a_recording_is_a_format_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr(sources, "MAX_BYTES", 1000)
-    large, fits = list_files([pack(tmp_path / f"raw{form}", {"a": bytes(1001), "b": bytes(1000)})])
+    large, fits = list_files([pack(tmp_path / f"raw{suffix}", {"a": bytes(1001), "b": bytes(1000)})])
     with pytest.raises(RawFormatError, match="too large"):
         read_file(large)
     assert len(read_file(fits)) == 1000
 
 
-@pytest.mark.parametrize("form", PACKERS)
-def test_a_compressed_file_is_a_format_error_where_it_is_a_bomb_or_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_compressed_file_that_is_a_bomb_or_damaged_is_a_format_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr(sources, "MAX_BYTES", 100_000)
-    path = write(tmp_path / f"x{form}", PACKERS[form](bytes(20_000_000)))
+    path = write(tmp_path / f"x{suffix}", PACKERS[suffix](bytes(20_000_000)))
     tracemalloc.start()
     try:
         with pytest.raises(RawFormatError, match="too large"):
             read_file(list_files([path])[0])
-        # xz keeps the last 8 MB.
+        # The xz decoder has a dictionary of 8 MB.
         assert tracemalloc.get_traced_memory()[1] < 12_000_000
     finally:
         tracemalloc.stop()
-    whole = PACKERS[form](os.urandom(5000))
+    whole = PACKERS[suffix](os.urandom(5000))
     for blob in (whole[:-5], whole[:2000], b"no archive", b""):
         with pytest.raises(RawFormatError, match="damaged compressed file") as caught:
             read_file(list_files([write(path, blob)])[0])
@@ -244,8 +248,8 @@ def test_a_compressed_file_is_a_format_error_where_it_is_a_bomb_or_damaged(
 
 
 def test_an_archive_that_changed_after_it_was_listed_is_an_error(tmp_path: Path) -> None:
-    for form in (".tar", ".tar.gz"):
-        path = pack(tmp_path / f"raw{form}", {"x": b"1"})
+    for suffix in (".tar", ".tar.gz"):
+        path = pack(tmp_path / f"raw{suffix}", {"x": b"1"})
         (file,) = list_files([path])
         os.utime(path, ns=(1, 1))
         with pytest.raises(PspError, match="the archive was changed"):
@@ -264,8 +268,8 @@ def sources_of(path: Path, order: list[int]) -> list[ClipSource]:
     return [ClipSource(str(n), UNNAMED, (files[str(n)],)) for n in order]
 
 
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The archives that are read from the start, in turn."""
+def record_opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Record every archive that is opened, in order."""
     starts = []
 
     class Counted(tars.TarStream):
@@ -282,7 +286,7 @@ def test_read_ahead_unpacks_a_compressed_archive_once_in_any_order(
     tmp_path: Path, monkeypatch, order
 ) -> None:
     content = {str(n): os.urandom(1000) for n in range(40)}
-    path, starts = pack(tmp_path / "raw.tar.gz", content), opened(monkeypatch)
+    path, starts = pack(tmp_path / "raw.tar.gz", content), record_opened(monkeypatch)
     clips = sources_of(path, order)
     reading = ReadAhead(clips)
     assert [read_clip(reading.attach(clip)) for clip in clips] == [[content[str(n)]] for n in order]
@@ -290,9 +294,9 @@ def test_read_ahead_unpacks_a_compressed_archive_once_in_any_order(
 
 
 @pytest.mark.parametrize(("order", "passes"), [(range(40), 1), ([n * 7 % 40 for n in range(40)], 7)])
-def test_read_ahead_keeps_no_more_than_it_may(tmp_path: Path, monkeypatch, order, passes) -> None:
+def test_read_ahead_stays_within_its_memory_limit(tmp_path: Path, monkeypatch, order, passes) -> None:
     content = {str(n): os.urandom(10_000) for n in range(40)}
-    path, starts = pack(tmp_path / "raw.tar.gz", content), opened(monkeypatch)
+    path, starts = pack(tmp_path / "raw.tar.gz", content), record_opened(monkeypatch)
     clips = sources_of(path, list(order))
     reading = ReadAhead(clips, most=100_000)
     tracemalloc.start()
@@ -305,11 +309,11 @@ def test_read_ahead_keeps_no_more_than_it_may(tmp_path: Path, monkeypatch, order
     assert len(starts) <= passes
 
 
-def test_read_ahead_leaves_other_files_to_be_read_where_they_lie(tmp_path: Path, monkeypatch) -> None:
+def test_read_ahead_ignores_files_outside_of_compressed_tar_archives(tmp_path: Path, monkeypatch) -> None:
     write(tmp_path / "1", b"here")
     pack(tmp_path / "raw.tar", {"2": b"plain"})
     pack(tmp_path / "raw.zip", {"3": b"zip"})
-    starts = opened(monkeypatch)
+    starts = record_opened(monkeypatch)
     clips = [ClipSource(file.path, UNNAMED, (file,)) for file in list_files([tmp_path])]
     reading = ReadAhead(clips)
     assert not reading
@@ -322,9 +326,7 @@ def test_a_file_that_is_too_large_is_not_read_ahead(tmp_path: Path) -> None:
     assert not ReadAhead([clip], largest=1000)
 
 
-def test_a_file_that_is_too_large_is_excluded_and_those_beside_it_are_read(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_a_file_that_is_too_large_is_excluded_and_the_others_are_read(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sources, "MAX_BYTES", 1000)
     content = {"0": bytes(10), "1": bytes(2000), "2": bytes(20)}
     clips = sources_of(pack(tmp_path / "raw.tar.gz", content), [0, 1, 2])
@@ -338,14 +340,14 @@ def test_a_file_that_is_too_large_is_excluded_and_those_beside_it_are_read(
 def test_the_same_clip_in_a_folder_and_in_archives_is_found_each_time(tmp_path: Path) -> None:
     write(tmp_path / skeleton(1), raw.ntu())
     write(tmp_path / f"{skeleton(1)}.gz", gzip.compress(raw.ntu()))
-    for form in (".zip", *TARS):
-        pack(tmp_path / f"raw{form}", {skeleton(1): raw.ntu()})
+    for suffix in (".zip", *TARS):
+        pack(tmp_path / f"raw{suffix}", {skeleton(1): raw.ntu()})
     clips, strays = find_clips([tmp_path], READER)
     assert ([clip.name for clip in clips], strays) == ([clip_name(1)] * 7, [])
     assert {read_clip(clip)[0] for clip in clips} == {raw.ntu()}
 
 
-def test_files_that_a_reader_takes_are_no_strays(tmp_path: Path) -> None:
+def test_files_that_a_reader_accepts_are_not_strays(tmp_path: Path) -> None:
     file = FileRef(str(write(tmp_path / f"{skeleton(1)}.bz2", bz2.compress(raw.ntu()))), None, 1)
     clips, strays = clips_among([file], READER)
     assert (len(clips), strays) == (1, [])

@@ -37,7 +37,7 @@ class TestUclaJsonConformance(TextReaderConformance):
         return {FILE: raw.ucla_json()}
 
 
-def test_a_hand_written_file_gives_its_known_numbers() -> None:
+def test_a_hand_made_file_is_read_with_the_expected_values() -> None:
     clip = parse(raw.ucla_json(3))
     assert (clip.frames, clip.frame.tolist(), clip.body.tolist()) == (3, [0, 1, 2], [0, 0, 0])
     assert clip.xyz[2, 7].tolist() == [np.float32(v) for v in (-0.43, 0.34, 3.007)]
@@ -46,7 +46,7 @@ def test_a_hand_written_file_gives_its_known_numbers() -> None:
     assert (key.label, key.subject, key.camera, key.repetition) == (0, 2, 1, 3)
 
 
-def test_further_keys_are_passed_over_whatever_they_hold() -> None:
+def test_additional_keys_are_ignored() -> None:
     more = raw.ucla_json(3, author="José", device={"fps": 30})
     assert_same(parse(more), parse(raw.ucla_json(3)))
     assert_same(parse(json.dumps(json.loads(more), ensure_ascii=False).encode()), parse(raw.ucla_json(3)))
@@ -64,13 +64,13 @@ def test_a_single_frame_is_a_clip() -> None:
     assert parse(raw.ucla_json(1)).frames == 1
 
 
-def test_joints_at_exactly_zero_are_passed_on() -> None:
+def test_joints_at_exactly_zero_are_kept() -> None:
     skeletons = [[[0, 0.0, -0.0]] * 20]
     assert (parse(raw.ucla_json(skeletons=skeletons)).xyz == 0).all()
 
 
 def with_joint(joint: object) -> bytes:
-    """A clip whose joint 4 of frame 1 is something else."""
+    """A clip with this value as joint 4 of frame 1."""
     content = json.loads(raw.ucla_json())
     content["skeletons"][1][4] = joint
     return json.dumps(content).encode()
@@ -81,7 +81,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("a list", b"[1, 2]", "not an object", "", "[1, 2]"),
     ("a number", b"3", "not an object", "", "3"),
     ("null", b"null", "not an object", "", "None"),
-    ("cut off", raw.ucla_json()[:-1], "truncated", ", line 1", "the end of the file"),
+    ("truncated", raw.ucla_json()[:-1], "truncated", ", line 1", "the end of the file"),
     ("not JSON", b'{"file_name": x}', "not JSON", ", line 1", "'x}'"),
     ("data after the object", raw.ucla_json() + b"\n{}", "not JSON", ", line 2", "'{}'"),
     ("a missing key", b'{"label": 1, "skeletons": []}', "keys", "", "['label', 'skeletons']"),
@@ -95,9 +95,9 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ),
     ("another label", raw.ucla_json(label=2), "label", ", label", "2"),
     ("label true", raw.ucla_json(label=True), "label", ", label", "True"),
-    ("label in words", raw.ucla_json(label="1"), "label", ", label", "'1'"),
-    ("no frame", raw.ucla_json(skeletons=[]), "shape", ", skeletons", "[]"),
-    ("skeletons an object", raw.ucla_json(skeletons={}), "shape", ", skeletons", "{}"),
+    ("label as a string", raw.ucla_json(label="1"), "label", ", label", "'1'"),
+    ("no frames", raw.ucla_json(skeletons=[]), "shape", ", skeletons", "[]"),
+    ("skeletons as an object", raw.ucla_json(skeletons={}), "shape", ", skeletons", "{}"),
     ("19 joints", raw.ucla_json(skeletons=[[[0, 0, 0]] * 19]), "joint count", ", skeletons[0]", "19 joints"),
     ("no list of joints", raw.ucla_json(skeletons=[0.5]), "joint count", ", skeletons[0]", "0.5"),
     ("2 coordinates", with_joint([1, 2]), "shape", f", {JOINT}", "[1, 2]"),
@@ -110,7 +110,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("above float32", with_joint([1, 1e39, 3]), "not finite", f", {JOINT}", "1e+39"),
     ("an integer above float64", with_joint([1, 10**400, 3]), "not finite", f", {JOINT}", "inf"),
     ("not UTF-8", raw.ucla_json().replace(b"s02", b"s\xe9"), "not text", ", line 1", "byte 0xe9"),
-    ("nested a million deep", b"[" * 1_000_000, "not JSON", "", "brackets"),
+    ("lists nested deep", b"[" * 1_000_000, "not JSON", "", "brackets"),
     ("objects nested deep", b'{"a":' * 500_000, "not JSON", "", "brackets"),
     ("too large", b" " * (MAX_JSON_BYTES + 1), "too large", "", f"{MAX_JSON_BYTES + 1} bytes"),
 ]
@@ -119,7 +119,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
 @pytest.mark.parametrize(
     ("blob", "reason", "place", "found"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS]
 )
-def test_a_malformed_file_names_the_key_and_what_stood_there(
+def test_the_error_of_a_malformed_file_names_the_key_and_the_value_found(
     blob: bytes, reason: str, place: str, found: str
 ) -> None:
     with pytest.raises(RawFormatError) as caught:
@@ -141,7 +141,7 @@ def test_a_clip_whose_class_is_unknown_may_have_any_label_in_its_file() -> None:
         reader.parse(*raw.source_of(reader, {FILE: raw.ucla_json(label=7)}))
 
 
-def test_a_number_of_a_million_digits_takes_no_time() -> None:
+def test_a_number_of_a_million_digits_is_refused_within_a_second() -> None:
     began = time.thread_time()
     with pytest.raises(RawFormatError):
         parse(b'{"label":' + b"7" * 1_000_000 + b"}")
@@ -153,7 +153,7 @@ def test_a_number_of_a_million_digits_takes_no_time() -> None:
 def test_the_real_recordings_all_parse() -> None:
     folder = os.environ.get("PSPTOOL_UCLA_RAW")
     if folder is None:
-        pytest.skip("PSPTOOL_UCLA_RAW does not name the recordings")
+        pytest.skip("PSPTOOL_UCLA_RAW is not set")
     clips, strays = find_clips([Path(folder)], READER)
     parsed = [READER.parse(source, read_clip(source)) for source in clips]
     assert strays == []
@@ -165,7 +165,7 @@ def test_the_real_recordings_all_parse() -> None:
     assert sum(zero.values()) == 12
 
 
-def test_nan_is_passed_on_as_a_missing_joint() -> None:
+def test_nan_is_kept_as_a_missing_joint() -> None:
     clip = parse(with_joint([1, float("nan"), 3]))
     assert np.argwhere(np.isnan(clip.xyz)).tolist() == [[1, 4, 1]]
     assert clip.xyz[1, 4, ::2].tolist() == [1, 3]

@@ -15,7 +15,7 @@ LIST = f"{raw.UCLA_FOLDER}/fileList.txt"
 
 
 def parse(frames: dict[int, bytes], listed: str | None = None) -> RawClip:
-    """The clip of frame files given by index."""
+    """The clip parsed from frame files (index -> content)."""
     files = {raw.ucla_frame_name(index): blob for index, blob in frames.items()}
     if listed is not None:
         files[LIST] = listed.encode()
@@ -31,7 +31,7 @@ class TestUclaTextConformance(TextReaderConformance):
         return {raw.ucla_frame_name(9): raw.ucla_frame(0), raw.ucla_frame_name(10): raw.ucla_frame(1)}
 
 
-def test_hand_written_files_give_their_known_numbers() -> None:
+def test_hand_made_files_are_read_with_the_expected_values() -> None:
     clip = parse({4: raw.ucla_frame(0), 5: raw.ucla_frame(2)})
     assert (clip.frames, clip.frame.tolist(), clip.body.tolist()) == (2, [0, 1], [0, 0])
     assert clip.xyz[1, 7].tolist() == [np.float32(v) for v in (-0.43, 0.34, 3.007)]
@@ -39,12 +39,12 @@ def test_hand_written_files_give_their_known_numbers() -> None:
     assert (clip.key.label, clip.key.subject, clip.key.camera, clip.key.repetition) == (0, 2, 1, 3)
 
 
-def test_frames_sort_by_number_not_by_name() -> None:
+def test_frames_are_sorted_by_number_and_not_by_name() -> None:
     clip = parse({10: raw.ucla_frame(10), 9: raw.ucla_frame(9), 100: raw.ucla_frame(100)})
     assert clip.xyz[:, 0, 1].tolist() == [np.float32(v) for v in (0.9, 1.0, 10.0)]
 
 
-def test_two_files_of_one_number_are_two_frames_by_timestamp() -> None:
+def test_two_files_with_the_same_number_are_two_frames_in_order_of_timestamp() -> None:
     names = [f"{raw.UCLA_FOLDER}/frame_1_tc_{time}_skeletons.txt" for time in (1000, 999)]
     files = {names[0]: raw.ucla_frame(1), names[1]: raw.ucla_frame(0)}
     clip = READER.parse(*raw.source_of(READER, files))
@@ -56,27 +56,27 @@ def test_without_a_file_list_the_files_are_consecutive_frames() -> None:
     assert (clip.frames, clip.frame.tolist()) == (2, [0, 1])
 
 
-def test_a_frame_that_is_listed_and_absent_has_no_body() -> None:
+def test_a_listed_frame_without_a_file_has_no_body() -> None:
     listed = "1 1033\r\n2 1066\r\n\r\n3 frame_3.jpg 1099\r\n"
     clip = parse({1: raw.ucla_frame(1), 3: raw.ucla_frame(3), 4: raw.ucla_frame(4)}, listed)
     assert (clip.frames, clip.frame.tolist()) == (4, [0, 2, 3])
 
 
-def test_an_empty_file_list_lists_nothing() -> None:
+def test_an_empty_file_list_adds_no_frames() -> None:
     assert parse({1: raw.ucla_frame(1)}, "").frames == 1
 
 
 @pytest.mark.parametrize(
     "blob",
     [b"", b"\r\n", b"60\r\n", raw.ucla_frame(1, rows=19), raw.ucla_frame(1)[:-12], b"0\r\n\r\n"],
-    ids=["empty", "a blank line", "no rows", "19 rows", "a last row cut short", "an empty block"],
+    ids=["empty", "a blank line", "no rows", "19 rows", "a truncated last row", "an empty block"],
 )
-def test_a_frame_file_without_a_whole_body_is_a_frame_without_a_body(blob: bytes) -> None:
+def test_a_frame_file_without_a_complete_body_is_a_frame_without_a_body(blob: bytes) -> None:
     clip = parse({1: raw.ucla_frame(1), 2: blob, 3: raw.ucla_frame(3)})
     assert (clip.frames, clip.frame.tolist()) == (3, [0, 2])
 
 
-def test_of_two_blocks_the_first_is_taken() -> None:
+def test_the_first_of_two_blocks_is_used() -> None:
     two = raw.ucla_frame(1) + raw.ucla_frame(7)
     assert parse({1: two}).xyz[:, 0, 1].tolist() == [np.float32(0.1)]
 
@@ -93,7 +93,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
     ("text", changed(b"3.002", b"abc"), "not a number", "line 4", "'abc'"),
     ("underscore", changed(b"3.002", b"3_002"), "not a number", "line 4", "'3_002'"),
     ("nothing between commas", changed(b"3.002", b""), "not a number", "line 4", "''"),
-    ("no nan", changed(b"3.002", b"nan1"), "not a number", "line 4", "'nan1'"),
+    ("nan followed by a digit", changed(b"3.002", b"nan1"), "not a number", "line 4", "'nan1'"),
     ("infinity", changed(b"3.002", b"-1.0e999"), "not finite", "line 4", "'-1.0e999'"),
     ("above float32", changed(b"3.002", b"1e39"), "not finite", "line 4", "'1e39'"),
     ("5 fields", changed(b"3.002", b"3,.002"), "field count", "line 4", "5 fields"),
@@ -108,7 +108,7 @@ FAULTS: list[tuple[str, bytes, str, str, str]] = [
 @pytest.mark.parametrize(
     ("blob", "reason", "place", "found"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS]
 )
-def test_a_malformed_frame_file_names_the_line_and_what_stood_there(
+def test_the_error_of_a_malformed_frame_file_names_the_line_and_the_text_found(
     blob: bytes, reason: str, place: str, found: str
 ) -> None:
     with pytest.raises(RawFormatError) as caught:
@@ -125,27 +125,27 @@ def test_a_malformed_file_list_names_the_line() -> None:
     assert caught.value.reason == "file list"
 
 
-def test_a_clip_in_which_nobody_is_seen_is_no_clip() -> None:
+def test_a_recording_without_any_body_is_refused() -> None:
     with pytest.raises(RawFormatError) as caught:
         parse({1: b"", 2: b"60\n"}, "3 1099\n")
     assert caught.value.reason == "no body"
     assert "3 frames" in str(caught.value.found)
 
 
-def test_a_frame_file_with_an_odd_name_is_a_stray() -> None:
-    odd = f"{raw.UCLA_FOLDER}/frame_x_tc_1_skeletons.txt"
-    clips, (stray,) = READER.find([FileRef(odd, None, 1), FileRef(raw.ucla_frame_name(1), None, 1)])
+def test_a_frame_file_with_an_invalid_name_is_a_stray() -> None:
+    invalid = f"{raw.UCLA_FOLDER}/frame_x_tc_1_skeletons.txt"
+    clips, (stray,) = READER.find([FileRef(invalid, None, 1), FileRef(raw.ucla_frame_name(1), None, 1)])
     assert len(clips) == 1
-    assert stray.source == odd
+    assert stray.source == invalid
 
 
-def test_views_of_one_folder_name_are_different_clips() -> None:
+def test_folders_with_the_same_name_in_different_views_are_different_clips() -> None:
     names = [f"x/view_{view}/a01_s02_e03/frame_1_tc_1_skeletons.txt" for view in (2, 3)]
     clips, _ = READER.find([FileRef(name, None, 1) for name in names])
     assert [clip.name for clip in clips] == ["a01_s02_e03_v02", "a01_s02_e03_v03"]
 
 
-def test_nan_is_passed_on_as_a_missing_joint() -> None:
+def test_nan_is_kept_as_a_missing_joint() -> None:
     clip = parse({0: changed(b"3.002", b"NaN")})
     assert np.argwhere(np.isnan(clip.xyz)).tolist() == [[0, 2, 2]]
     assert clip.xyz[0, 2, :2].tolist() == [np.float32(-0.48), np.float32(0.04)]

@@ -1,4 +1,4 @@
-"""A split's digest: which clip stands in which part, and nothing else."""
+"""The digest of a split depends only on which clip is in which part."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SPLIT = Split(
         {"labelled": ("ab",)},
     ],
 )
-def test_other_names_in_a_part_give_another_digest(change: dict[str, tuple[str, ...]]) -> None:
+def test_other_clips_in_a_part_change_the_digest(change: dict[str, tuple[str, ...]]) -> None:
     assert SPLIT.model_copy(update=change).digest != SPLIT.digest
 
 
 @pytest.mark.parametrize("change", [{"labelled": ("b", "a")}, {"tool_version": "2"}, {"seed": 5}])
-def test_order_and_whatever_else_the_split_says_do_not_count(change: dict[str, object]) -> None:
+def test_order_and_other_fields_do_not_change_the_digest(change: dict[str, object]) -> None:
     assert SPLIT.model_copy(update=change).digest == SPLIT.digest

@@ -1,4 +1,4 @@
-"""Recipes put together from a preset, a file and changes; and the released recipe, value by value."""
+"""Training configurations composed of a preset, a file and changes, and the values of the original configuration."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from psptool.schemas.training import LossSettings, ModelSettings, OldPreset, Tra
 
 
 @pytest.fixture
-def recipe(tmp_path: Path):
+def config_file(tmp_path: Path):
     def write(text: str) -> Path:
-        path = tmp_path / "recipe.yaml"
+        path = tmp_path / "config.yaml"
         path.write_text(text, encoding="utf-8")
         return path
 
     return write
 
 
-def test_paper_is_the_released_recipe_value_by_value() -> None:
+def test_preset_paper_has_the_values_of_the_original_implementation() -> None:
     paper = resolve(preset="paper")
     assert paper.method == "psp"
     assert paper.precision == "float32"
@@ -53,7 +53,7 @@ def test_paper_is_the_released_recipe_value_by_value() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_every_preset_is_a_recipe_that_bears_its_name(name: str) -> None:
+def test_every_preset_is_a_configuration_with_its_name(name: str) -> None:
     assert resolve(preset=name).preset == name
 
 
@@ -64,57 +64,57 @@ def test_fast_is_best_with_fewer_steps_and_the_same_product_of_steps_and_learnin
 
 
 @pytest.mark.parametrize("name", get_args(OldPreset))
-def test_a_preset_of_an_earlier_version_is_read_from_a_complete_file_only(name: str, recipe) -> None:
+def test_a_preset_of_an_earlier_version_is_read_from_a_complete_file_only(name: str, config_file) -> None:
     run = {**resolve().model_dump(mode="json"), "preset": name}
-    assert resolve(file=recipe(json.dumps(run))).model_dump(mode="json") == run
-    for words in ({"preset": name}, {"file": recipe(f"preset: {name}\n")}):
+    assert resolve(file=config_file(json.dumps(run))).model_dump(mode="json") == run
+    for arguments in ({"preset": name}, {"file": config_file(f"preset: {name}\n")}):
         with pytest.raises(PspError, match="does not exist") as caught:
-            resolve(**words)
+            resolve(**arguments)
         assert "Use " in str(caught.value)
 
 
-def test_changes_win_over_the_file_which_wins_over_the_preset(recipe) -> None:
-    file = recipe("model:\n  polymerize: off\noptim:\n  lr: 0.3\n  momentum: 0.5\nseed: 4\n")
+def test_changes_override_the_file_and_the_file_overrides_the_preset(config_file) -> None:
+    file = config_file("model:\n  polymerize: off\noptim:\n  lr: 0.3\n  momentum: 0.5\nseed: 4\n")
     found = resolve(preset="paper", file=file, changes=["optim.lr=0.7", "optim.lr=0.8"])
     assert found.optim.lr == 0.8
     assert found.optim.momentum == 0.5
     assert found.optim.weight_decay == 4e-4
     assert found.model.polymerize == "off"
     assert found.seed == 4
-    assert (
-        resolve(preset="paper").model.polymerize == "raw"
-    )  # a preset is not changed by those who start from it
+    assert resolve(preset="paper").model.polymerize == "raw"  # resolving does not modify the preset
 
 
-def test_the_preset_is_the_one_asked_for_then_the_files_then_the_default(recipe) -> None:
-    file = recipe("preset: paper\n")
+def test_the_preset_is_the_argument_then_that_of_the_file_then_the_default(config_file) -> None:
+    file = config_file("preset: paper\n")
     assert resolve(file=file).preset == "paper"
     assert resolve(file=file, preset="fast").preset == "fast"
     assert resolve() == resolve(preset=DEFAULT_PRESET)
 
 
-def test_method_and_seed_given_apart_win_over_all(recipe) -> None:
-    found = resolve(method="supervised", seed=9, file=recipe("method: psp\nseed: 1\n"), changes=["seed=2"])
+def test_method_and_seed_arguments_override_everything_else(config_file) -> None:
+    found = resolve(
+        method="supervised", seed=9, file=config_file("method: psp\nseed: 1\n"), changes=["seed=2"]
+    )
     assert (found.method, found.seed) == ("supervised", 9)
 
 
-def test_an_empty_file_changes_nothing(recipe) -> None:
-    assert resolve(preset="paper", file=recipe("# nothing\n")) == resolve(preset="paper")
+def test_an_empty_file_changes_nothing(config_file) -> None:
+    assert resolve(preset="paper", file=config_file("# nothing\n")) == resolve(preset="paper")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("1e-3", 0.001), ("5E2", 500.0), ("0.25", 0.25), ("1", 1.0), ("1.5e-2", 0.015)]
 )
-def test_numbers_are_numbers_however_written(text: str, expected: float) -> None:
+def test_numbers_are_read_in_every_notation(text: str, expected: float) -> None:
     assert resolve(changes=[f"optim.lr={text}"]).optim.lr == expected
 
 
-def test_numbers_with_an_exponent_are_numbers_in_a_file_too(recipe) -> None:
-    assert resolve(file=recipe("optim:\n  lr: 1e-3\n")).optim.lr == 0.001
+def test_numbers_with_an_exponent_are_read_as_numbers_from_a_file(config_file) -> None:
+    assert resolve(file=config_file("optim:\n  lr: 1e-3\n")).optim.lr == 0.001
 
 
 @pytest.mark.parametrize("word", ["off", "raw"])
-def test_a_word_that_old_yaml_took_for_a_boolean_is_a_word(word: str) -> None:
+def test_off_and_raw_are_read_as_strings(word: str) -> None:
     assert resolve(changes=[f"model.polymerize={word}"]).model.polymerize == word
 
 
@@ -156,13 +156,13 @@ def test_lists_nulls_and_booleans_are_read_as_yaml() -> None:
         ),
     ],
 )
-def test_a_change_that_does_not_fit_is_refused_by_its_key(change: str, expected: str) -> None:
+def test_an_invalid_change_is_refused_with_its_key(change: str, expected: str) -> None:
     with pytest.raises(PspError, match=expected):
         resolve(changes=[change])
 
 
-def test_all_unknown_keys_are_named_at_once_with_their_source(recipe) -> None:
-    file = recipe("optim:\n  lrr: 1\nsampling: 3\ncolour: red\n")
+def test_all_unknown_keys_are_reported_at_once_with_their_source(config_file) -> None:
+    file = config_file("optim:\n  lrr: 1\nsampling: 3\ncolour: red\n")
     with pytest.raises(PspError) as caught:
         resolve(file=file, changes=["augment.yew=1"])
     of_file, of_changes = str(caught.value).split("--set: ")
@@ -171,19 +171,19 @@ def test_all_unknown_keys_are_named_at_once_with_their_source(recipe) -> None:
     assert "augment.yew (Did you mean augment.yaw?)" in of_changes
 
 
-def test_an_unknown_key_of_a_change_is_not_said_to_be_in_the_file(recipe) -> None:
+def test_an_unknown_key_of_a_change_is_not_reported_as_part_of_the_file(config_file) -> None:
     with pytest.raises(PspError, match=r"^--set: no key augment\.yew"):
-        resolve(file=recipe("optim: {lr: 0.1}\n"), changes=["augment.yew=1"])
+        resolve(file=config_file("optim: {lr: 0.1}\n"), changes=["augment.yew=1"])
 
 
-def test_all_values_that_do_not_fit_are_named_at_once() -> None:
+def test_all_invalid_values_are_reported_at_once() -> None:
     with pytest.raises(PspError) as caught:
         resolve(changes=["optim.lr=-1", "sampling.frames=0", "method=magic"])
     for key in ("optim.lr", "sampling.frames", "method"):
         assert f"{key}:" in str(caught.value)
 
 
-def test_a_preset_that_does_not_exist_is_refused_with_the_near_one() -> None:
+def test_an_unknown_preset_is_refused_with_a_suggestion() -> None:
     with pytest.raises(PspError, match=r"preset 'papper' does not exist.*Did you mean paper\?"):
         resolve(preset="papper")
 
@@ -191,35 +191,35 @@ def test_a_preset_that_does_not_exist_is_refused_with_the_near_one() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("!!python/object/apply:os.system ['touch hacked']", r"recipe\.yaml: not plain YAML"),
+        ("!!python/object/apply:os.system ['touch hacked']", r"config\.yaml: not plain YAML"),
         ("optim: !!python/name:os.system", r"not plain YAML"),
         ("optim: [", r"not plain YAML"),
         ("- optim", r"not a mapping: found list"),
         ("just words", r"not a mapping: found str"),
     ],
 )
-def test_a_file_that_is_no_plain_mapping_is_refused_and_runs_nothing(
-    recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+def test_a_file_that_is_not_a_plain_mapping_is_refused_and_runs_no_code(
+    config_file, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PspError, match=expected):
-        resolve(file=recipe(text))
+        resolve(file=config_file(text))
     assert not (tmp_path / "hacked").exists()
 
 
-def test_a_tag_in_a_change_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tag_in_a_change_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PspError, match="not a YAML value"):
         resolve(changes=["optim.lr=!!python/object/apply:os.system ['touch hacked']"])
     assert not (tmp_path / "hacked").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\xff"], ids=["absent", "no text"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "recipe.yaml"
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xff"], ids=["missing", "not text"])
+def test_the_error_names_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "config.yaml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PspError, match=r"recipe\.yaml: cannot be read .*--config"):
+    with pytest.raises(PspError, match=r"config\.yaml: cannot be read .*--config"):
         resolve(file=path)
 
 
@@ -239,13 +239,13 @@ def test_a_network_that_cannot_be_built_is_refused(settings: dict[str, object], 
         ModelSettings(**settings)  # type: ignore[arg-type]
 
 
-def test_levels_contrasted_are_levels_of_the_model() -> None:
+def test_contrast_levels_must_be_levels_of_the_model() -> None:
     with pytest.raises(PspError, match=r"contrast_levels contains body, but model\.levels does not"):
         resolve(changes=["model.levels=[joint]", "loss.contrast_levels=[body, joint]"])
     assert resolve(changes=["model.levels=[joint]"]).contrast_levels == ("joint",)
 
 
-def test_nothing_is_contrasted_with_labels_only_or_where_it_weighs_nothing() -> None:
+def test_there_are_no_contrast_levels_in_supervised_training_or_with_weight_0() -> None:
     assert TrainingConfig(method="supervised").contrast_levels == ()
     assert TrainingConfig(loss=LossSettings(contrast_weight=0)).contrast_levels == ()
 

@@ -1,4 +1,4 @@
-"""The datasets' facts against numbers typed anew from the method's and the formats' documentation."""
+"""Facts of the datasets, compared with numbers copied by hand from the documentation of method and formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from psptool.schemas.builtin import builtin_datasets
 from psptool.skeletons.keys import ClipKey
 from tests.builtin import NTU60, NTU120, UCLA, parse_ntu, parse_ucla
 
-# Cross-subject train subjects as runs, typed from the protocol's list.
+# Cross-subject training subjects as ranges, copied by hand from the list of the protocol.
 NTU60_TRAIN = [*range(1, 3), *range(4, 6), *range(8, 10), *range(13, 20), 25, 27, 28, 31, 34, 35, 38]
 NTU120_ADDED = [
     *range(45, 48),
@@ -28,7 +28,7 @@ NTU120_ADDED = [
 ]
 
 
-def test_classes_number_60_120_and_10_without_repetition():
+def test_datasets_have_60_120_and_10_unique_class_names():
     for dataset, count in ((NTU60, 60), (NTU120, 120), (UCLA, 10)):
         assert len(set(dataset.class_names)) == len(dataset.class_names) == count
         assert all(name == name.strip().lower() and name for name in dataset.class_names)
@@ -65,7 +65,7 @@ def test_ucla_action_numbers_have_their_names(action, name):
     assert UCLA.class_names[parse_ucla(f"a{action:02d}_s01_e00_v01").label] == name
 
 
-def test_names_say_all_their_fields():
+def test_clip_names_are_parsed_into_all_their_fields():
     assert parse_ntu("S018C003P041R002A120") == ClipKey(119, subject=41, camera=3, setup=18, repetition=2)
     assert parse_ucla("a12_s10_e05_v03") == ClipKey(9, subject=10, camera=3, setup=-1, repetition=5)
 
@@ -78,14 +78,14 @@ def test_names_say_all_their_fields():
         "xS001C001P001R001A001",
     ],
 )  # fmt: skip
-def test_other_names_are_none_of_ntus(name):
+def test_other_names_are_not_clip_names_of_ntu(name):
     assert parse_ntu(name) is None
 
 
 @pytest.mark.parametrize(
     "name", ["", "a07_s01_e00_v01", "a10_s01_e00_v01", "a13_s01_e00_v01", "a01_s01_e00", "a1_s1_e0_v1"]
 )
-def test_other_names_are_none_of_uclas(name):
+def test_other_names_are_not_clip_names_of_ucla(name):
     assert parse_ucla(name) is None
 
 
@@ -108,13 +108,13 @@ def test_cross_setup_trains_on_the_16_even_setups():
     assert (xset.field, sorted(xset.train), xset.test) == ("setup", [2 * k for k in range(1, 17)], None)
 
 
-def test_label_counts_are_the_fields():
+def test_label_counts_are_those_of_the_literature():
     assert NTU60.protocols["xsub"].label_counts == {0.05: 33, 0.1: 66, 0.2: 132, 0.4: 264}
     assert NTU60.protocols["xview"].label_counts == {0.05: 31, 0.1: 62, 0.2: 124, 0.4: 248}
     assert UCLA.protocols["xview"].label_counts == {0.05: 5, 0.15: 15, 0.3: 30, 0.4: 40}
 
 
-def test_every_protocol_and_performance_names_a_field_of_the_key():
+def test_every_protocol_and_performance_refers_to_fields_of_the_key():
     for dataset in builtin_datasets():
         assert next(iter(dataset.protocols)) == {"ucla": "xview"}.get(dataset.name, "xsub")
         for field in (*dataset.performance, *(p.field for p in dataset.protocols.values())):

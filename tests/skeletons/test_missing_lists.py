@@ -16,10 +16,10 @@ def test_every_listed_name_is_a_clip_name():
     assert None not in {parse_ntu(name) for name in frozenset(builtin_dataset("ntu120").missing)}
 
 
-def test_the_longer_list_holds_the_shorter_one_and_beyond_it_only_ntu_120s_own_setups():
-    own = frozenset(builtin_dataset("ntu120").missing) - frozenset(builtin_dataset("ntu60").missing)
+def test_the_list_of_ntu120_adds_to_that_of_ntu60_only_setups_of_ntu120():
+    added = frozenset(builtin_dataset("ntu120").missing) - frozenset(builtin_dataset("ntu60").missing)
     assert frozenset(builtin_dataset("ntu60").missing) <= frozenset(builtin_dataset("ntu120").missing)
-    assert {parse_ntu(name).setup > 17 for name in own} == {True}
+    assert {parse_ntu(name).setup > 17 for name in added} == {True}
     assert {parse_ntu(name).setup > 17 for name in frozenset(builtin_dataset("ntu60").missing)} == {False}
 
 

@@ -1,4 +1,4 @@
-"""The topologies against tables typed anew from the documentation of method and datasets, joints from 1."""
+"""Topologies, compared with tables of 1-based joints copied by hand from the documentation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from psptool.schemas.builtin_skeletons import builtin_skeleton, skeleton_names
 from psptool.skeletons.topology import Topology
 from tests.builtin import NTU25, UCLA20
 
-# One letter a joint, in order: Left arm, Right arm, left leg (G), right leg (H), Trunk.
-NTU_BODIES = "TTTTLLLLRRRRGGGGHHHHTLLRR"
-UCLA_BODIES = "TTTTLLLLRRRRGGGGHHHH"
-# spine S, head D, left arm and hand A a, right B b, left leg and foot C c, right E e.
+# One letter per joint, in joint order: left arm L, right arm R, left leg G, right leg H, trunk T.
+NTU_REGIONS = "TTTTLLLLRRRRGGGGHHHHTLLRR"
+UCLA_REGIONS = "TTTTLLLLRRRRGGGGHHHH"
+# Spine S, head D, left arm A and hand a, right arm B and hand b, left leg C and foot c, right leg E and foot e.
 NTU_PARTS = "SSDDAAAaBBBbCCccEEeeSaabb"
 UCLA_PARTS = "SSDDAAAaBBBbCCccEEee"
-BODY_LETTERS = {"left arm": "L", "right arm": "R", "left leg": "G", "right leg": "H", "trunk": "T"}
+REGION_LETTERS = {"left arm": "L", "right arm": "R", "left leg": "G", "right leg": "H", "trunk": "T"}
 PART_LETTERS = {
     "spine": "S", "head": "D", "left arm": "A", "left hand": "a", "right arm": "B", "right hand": "b",
     "left leg": "C", "left foot": "c", "right leg": "E", "right foot": "e",
 }  # fmt: skip
-# The joint that each joint hangs on, from 1, 0 for the root.
+# 1-based parent of each joint; 0 for the root.
 NTU_PARENTS = [0, 1, 21, 3, 21, 5, 6, 7, 21, 9, 10, 11, 1, 13, 14, 15, 1, 17, 18, 19, 2, 8, 8, 12, 12]
 UCLA_PARENTS = [0, 1, 2, 3, 3, 5, 6, 7, 3, 9, 10, 11, 1, 13, 14, 15, 1, 17, 18, 19]
 
@@ -31,23 +31,23 @@ def _letters(topology: Topology, groups, letters) -> str:
     of_joint = ["?"] * topology.size
     for group in groups:
         for joint in group.joints:
-            assert of_joint[joint] == "?", f"joint {joint} stands in two groups"
+            assert of_joint[joint] == "?", f"joint {joint} is in two groups"
             of_joint[joint] = letters[group.name]
     return "".join(of_joint)
 
 
-@pytest.mark.parametrize(("topology", "expected"), [(NTU25, NTU_BODIES), (UCLA20, UCLA_BODIES)])
-def test_body_regions_are_the_papers(topology, expected):
-    assert _letters(topology, topology.regions, BODY_LETTERS) == expected
+@pytest.mark.parametrize(("topology", "expected"), [(NTU25, NTU_REGIONS), (UCLA20, UCLA_REGIONS)])
+def test_body_regions_are_those_of_the_paper(topology, expected):
+    assert _letters(topology, topology.regions, REGION_LETTERS) == expected
 
 
 @pytest.mark.parametrize(("topology", "expected"), [(NTU25, NTU_PARTS), (UCLA20, UCLA_PARTS)])
-def test_parts_are_the_papers(topology, expected):
+def test_parts_are_those_of_the_paper(topology, expected):
     assert _letters(topology, topology.parts, PART_LETTERS) == expected
 
 
 @pytest.mark.parametrize(("topology", "parents"), [(NTU25, NTU_PARENTS), (UCLA20, UCLA_PARENTS)])
-def test_bones_are_the_sensors(topology, parents):
+def test_bones_are_those_of_the_sensor(topology, parents):
     assert {child + 1: parent + 1 for parent, child in topology.bones} == {
         joint: parent for joint, parent in enumerate(parents, start=1) if parent
     }
@@ -64,25 +64,25 @@ def test_bones_are_a_tree_from_the_centre_with_parents_first(topology):
 
 
 @every
-def test_each_part_lies_within_one_body_region(topology):
-    for part, body in zip(topology.parts, topology.part_to_region, strict=True):
-        assert set(part.joints) <= set(topology.regions[body].joints)
+def test_each_part_is_within_one_body_region(topology):
+    for part, region in zip(topology.parts, topology.part_to_region, strict=True):
+        assert set(part.joints) <= set(topology.regions[region].joints)
 
 
 @every
-def test_parts_fall_to_the_body_regions_of_the_same_limb(topology):
+def test_each_part_belongs_to_the_body_region_of_the_same_limb(topology):
     names = {
         part.name: topology.regions[b].name
         for part, b in zip(topology.parts, topology.part_to_region, strict=True)
     }
     limb = {"spine": "trunk", "head": "trunk", "hand": "arm", "foot": "leg"}
-    for part, body in names.items():
+    for part, region in names.items():
         side, _, piece = part.rpartition(" ")
-        assert body == f"{side} {limb.get(piece, piece)}".strip()
+        assert region == f"{side} {limb.get(piece, piece)}".strip()
 
 
 @every
-def test_owner_tables_agree_with_the_groups(topology):
+def test_joint_to_part_and_joint_to_region_agree_with_the_groups(topology):
     for joint in range(topology.size):
         assert joint in topology.parts[topology.joint_to_part[joint]].joints
         assert joint in topology.regions[topology.joint_to_region[joint]].joints
@@ -118,7 +118,7 @@ def test_axes_of_ntu_are_those_of_the_method():
     assert [j + 1 for j in NTU25.released_across] == [21, 6]
 
 
-def test_axes_of_ucla_run_along_the_same_body_lines():
+def test_axes_of_ucla_use_the_corresponding_joints():
     names = UCLA20.joints
     assert names[UCLA20.center] == "hip centre"
     assert [names[j] for j in UCLA20.spine] == ["hip centre", "shoulder centre"]

@@ -1,4 +1,4 @@
-"""The benchmark's yardsticks do the work that they stand for."""
+"""The reference readers of the benchmark return the expected positions and states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def benchmarks(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_floor_scans_positions_and_states_of_every_body(tmp_path, benchmarks):
+def test_the_floor_benchmark_reads_positions_and_states_of_every_body(tmp_path, benchmarks):
     import floor
 
     write_ntu(tmp_path, NAMES)
@@ -34,7 +34,7 @@ def test_the_floor_scans_positions_and_states_of_every_body(tmp_path, benchmarks
         np.testing.assert_array_equal(state, clip.state)
 
 
-def test_the_plain_reader_gives_a_centred_upright_leading_person_of_unit_spine(tmp_path, benchmarks):
+def test_the_plain_reader_returns_a_centred_upright_main_person_with_unit_spine_length(tmp_path, benchmarks):
     import plain_reader
 
     write_ntu(tmp_path, NAMES, faults=Faults.none())

@@ -1,4 +1,4 @@
-"""Forward kinematics: bones keep their length, angles turn them the way they say, feet stand on the floor."""
+"""Forward kinematics: constant bone lengths, rotation by joint angles in the right direction, feet on the floor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _at_rest(**turn) -> np.ndarray:
     return move(offsets(_rng()), pose)[0][0]
 
 
-def test_a_person_at_rest_stands_upright_and_symmetric_with_the_feet_on_the_floor():
+def test_a_person_at_rest_is_upright_and_symmetric_with_the_feet_on_the_floor():
     xyz = _at_rest()
     assert xyz[list(FOOT), UP] == pytest.approx(0)
     assert 1.3 < xyz[HEAD, UP] < 2.0
@@ -45,7 +45,7 @@ def test_a_person_at_rest_stands_upright_and_symmetric_with_the_feet_on_the_floo
 
 
 @pytest.mark.parametrize("side", [LEFT, RIGHT])
-def test_flexion_swings_arms_and_thighs_forward_and_bends_elbow_and_knee_their_own_way(side):
+def test_flexion_moves_arms_and_thighs_forward_and_bends_elbow_forward_and_knee_backward(side):
     rest = _at_rest()
     outward = 1 if side == LEFT else -1
     arm = _at_rest(bone=UPPER_ARM[side], flex=90)
@@ -60,7 +60,7 @@ def test_flexion_swings_arms_and_thighs_forward_and_bends_elbow_and_knee_their_o
     assert (raised[UPPER_ARM[side], X] - rest[UPPER_ARM[side], X]) * outward > 0.2
 
 
-def test_the_trunk_bows_forward():
+def test_flexion_of_the_trunk_moves_the_head_forward():
     assert _at_rest(bone=SPINE, flex=45)[HEAD, FRONT] > 0.2
     assert _at_rest(bone=CHEST, flex=45)[HEAD, FRONT] > 0.1
 
@@ -88,15 +88,15 @@ def _check(action):
         )
         assert np.linalg.det(rotation) == pytest.approx(1)
         assert xyz[:, list(FOOT), UP].min() > -1e-9
-        # Nothing faster than a quick hand: 12 m/s at 30 frames a second.
+        # Nothing is faster than a fast hand: 12 m/s at 30 frames per second.
         assert np.abs(np.diff(xyz, axis=0)).max() < 0.4
 
 
 def test_mirroring_a_pose_mirrors_the_body():
     pose = perform(NTU_ACTIONS[7], 30, 2.0, _rng(2))[0]
     bones = offsets(_rng())
-    straight, mirrored = move(bones, pose)[0], move(bones, pose.mirrored())[0]
-    assert mirrored[:, list(NTU25.mirror)] * (-1, 1, 1) == pytest.approx(straight)
+    original, mirrored = move(bones, pose)[0], move(bones, pose.mirrored())[0]
+    assert mirrored[:, list(NTU25.mirror)] * (-1, 1, 1) == pytest.approx(original)
 
 
 def _moved(number: int, seed: int) -> np.ndarray:
@@ -107,8 +107,8 @@ def _moved(number: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(5))
-class TestActionsDoWhatTheyAreCalled:
-    def test_a_jump_leaves_the_floor_and_comes_back(self, seed):
+class TestActionsMatchTheirNames:
+    def test_a_jump_leaves_the_floor_and_returns_to_it(self, seed):
         feet = _moved(27, seed)[0, :, list(FOOT), UP].min(axis=0)
         assert feet.max() > 0.05
         assert feet[[0, -1]] == pytest.approx(0, abs=1e-9)
@@ -131,12 +131,12 @@ class TestActionsDoWhatTheyAreCalled:
         assert wave[:, [7, 11], UP].max() > wave[0, 20, UP] - 0.25
         assert kick[:, list(FOOT), UP].max() > 0.15
 
-    def test_clapping_hands_meet_and_part(self, seed):
+    def test_clapping_hands_meet_and_separate(self, seed):
         hands = np.linalg.norm(np.diff(_moved(10, seed)[0][:, [7, 11]], axis=1)[:, 0], axis=-1)
         assert hands.min() < 0.2
         assert hands[20:40].max() > hands.min() + 0.1
 
-    def test_people_who_walk_towards_each_other_come_near_and_those_who_part_go_far(self, seed):
+    def test_the_distance_falls_when_walking_towards_each_other_and_grows_when_walking_apart(self, seed):
         near, far = (np.linalg.norm(np.diff(_moved(n, seed)[:, :, 0], axis=0)[0], axis=-1) for n in (59, 60))
         assert near[-1] < near[0] - 0.5
         assert far[-1] > far[0] + 0.5

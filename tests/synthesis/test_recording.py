@@ -1,4 +1,4 @@
-"""Recordings: decided by name and seed, the same movement for all cameras, and the sensor's faults."""
+"""Recordings: determined by name and seed, the same movement for all cameras, and sensor faults."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def _same(a, b) -> bool:
 
 
 def _between_joints(recording) -> np.ndarray:
-    """Distances between all joints of each detection: what no camera changes."""
+    """Distances between all joints of each detection, which do not depend on the camera."""
     return np.linalg.norm(recording.xyz[:, :, None] - recording.xyz[:, None], axis=-1)
 
 
-def test_name_and_seed_decide_every_number():
+def test_recordings_are_determined_by_name_and_seed():
     assert _same(record(WAVE, seed=3), record(WAVE, seed=3))
     assert not _same(record(WAVE, seed=3), record(WAVE, seed=4))
     assert not _same(record(WAVE), record("S001C001P003R002A023"))
 
 
-def test_three_cameras_see_one_movement_from_the_front_the_side_and_between():
+def test_three_cameras_record_the_same_movement_from_the_front_the_side_and_between():
     clips = [record(f"S001C{c:03d}P003R001A023", faults=Faults.none()) for c in (1, 2, 3)]
     for other in clips[1:]:
         assert _between_joints(other) == pytest.approx(_between_joints(clips[0]))
@@ -37,7 +37,7 @@ def test_three_cameras_see_one_movement_from_the_front_the_side_and_between():
     assert side[2] > side[0]
 
 
-def test_the_camera_is_some_metres_away_and_sees_people_upright():
+def test_the_camera_is_1_to_7_metres_away_and_persons_are_upright():
     for number in NTU_ACTIONS:
         xyz = record(f"S007C002P009R001A{number:03d}", faults=Faults.none()).xyz
         assert xyz[..., 2].min() > 1
@@ -45,7 +45,7 @@ def test_the_camera_is_some_metres_away_and_sees_people_upright():
         assert (xyz[:, 3, 1] > xyz[:, 0, 1]).mean() > 0.5
 
 
-def test_subjects_differ_in_their_limbs_and_keep_them_from_clip_to_clip():
+def test_limb_lengths_differ_between_subjects_and_are_constant_across_clips():
     def thigh(name):
         xyz = record(name, faults=Faults.none()).xyz
         return np.linalg.norm(xyz[0, 13] - xyz[0, 12])
@@ -54,13 +54,13 @@ def test_subjects_differ_in_their_limbs_and_keep_them_from_clip_to_clip():
     assert thigh("S001C001P003R001A023") != pytest.approx(thigh("S001C001P004R001A023"), rel=1e-4)
 
 
-def test_two_person_actions_show_two_bodies_in_every_frame():
+def test_two_person_actions_have_two_bodies_in_every_frame():
     clip = record(PUNCH, faults=Faults.none())
     assert np.bincount(clip.frame).tolist() == [2] * clip.frames
     assert len(set(clip.body.tolist())) == 2
 
 
-def test_ids_are_beyond_float64_and_some_of_them_equal_in_it():
+def test_body_ids_exceed_the_integer_precision_of_float64_and_some_collide_in_it():
     ids = np.unique(record(PUNCH).body)
     assert (ids > 2**53).all()
     assert len(str(ids[0])) == 17
@@ -72,14 +72,14 @@ def test_a_faultless_sensor_tracks_every_joint():
     assert set(record(WAVE, faults=Faults.none()).state.ravel().tolist()) == {2}
 
 
-def test_noise_moves_joints_by_centimetres_and_guessed_ones_by_more():
+def test_noise_moves_joints_by_centimetres_and_inferred_joints_by_more():
     true, seen = (record(WAVE, faults=f) for f in (Faults.none(), Faults(gap=0, ghost=0, empty_start=0)))
     error = np.linalg.norm(seen.xyz - true.xyz, axis=-1)
     assert 0.01 < error[seen.state == 2].mean() < 0.06
     assert error[seen.state == 1].mean() > 1.5 * error[seen.state == 2].mean()
 
 
-def test_a_lost_body_leaves_a_gap_and_can_come_back_under_another_id():
+def test_a_lost_body_leaves_a_gap_and_can_return_with_another_id():
     clip = record(WAVE, faults=Faults(gap=1, new_id=1, ghost=0, empty_start=0))
     absent = np.setdiff1d(np.arange(clip.frames), clip.frame)
     assert 2 <= len(absent) < 10
@@ -100,18 +100,18 @@ def test_clips_can_begin_with_frames_without_a_body():
     assert 1 <= clip.frame[0] <= 5
 
 
-def test_faults_come_as_often_as_their_shares():
+def test_faults_occur_as_often_as_their_probabilities():
     names = [f"S001C001P{p:03d}R{r:03d}A023" for p in range(1, 41) for r in (1, 2)]
     clips = [record(name, faults=Faults(gap=0.5, ghost=0, empty_start=0)) for name in names]
     with_gap = np.mean([len(np.unique(c.frame)) < c.frames for c in clips])
     assert 0.3 < with_gap < 0.7
 
 
-def test_frames_can_be_asked_for():
+def test_the_number_of_frames_can_be_set():
     assert record(WAVE, frames=12, faults=Faults.none()).frames == 12
 
 
 @pytest.mark.parametrize("name", ["S001C001P003R001A001", "a07_s01_e00_v01", "nonsense"])
-def test_a_name_without_a_movement_is_refused_with_what_there_is(name):
+def test_a_name_without_a_movement_is_refused_with_the_available_ones(name):
     with pytest.raises(ValueError, match="A023"):
         record(name)

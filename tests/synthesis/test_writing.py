@@ -1,4 +1,4 @@
-"""Written files have the real files' form, and the readers get back what was recorded."""
+"""Written files have the format of the real files, and the readers return what was recorded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.builtin import NTU60, NTU120, parse_ntu
 
 NAMES = ["S001C001P003R001A023", "S002C002P005R001A050", "S003C003P008R002A080"]
 UCLA_NAMES = ["a01_s01_e00_v01", "a04_s03_e02_v02", "a12_s10_e05_v03"]
-# Joints of Kinect v2 at the places of Kinect v1's, from 1.
+# 1-based joints of Kinect v2 at the positions of the joints of Kinect v1.
 UCLA_AS_NTU = [1, 2, 21, 4, *range(5, 21)]
 
 
@@ -33,7 +33,7 @@ def _read(folder: Path, reader):
     return {clip.name: reader.parse(clip, read_clip(clip)) for clip in clips}
 
 
-def test_skeleton_files_have_the_real_ones_line_structure():
+def test_skeleton_files_have_the_line_structure_of_the_real_files():
     clip = record(NAMES[1])
     text = skeleton_text(clip).decode("ascii")
     assert text.endswith("\r\n")
@@ -53,7 +53,7 @@ def test_skeleton_files_have_the_real_ones_line_structure():
     assert next(lines, None) is None
 
 
-def test_numbers_have_up_to_7_digits_and_small_ones_an_exponent():
+def test_numbers_have_up_to_7_digits_and_small_numbers_an_exponent():
     text = b"".join(skeleton_text(record(name)) for name in NAMES).decode("ascii")
     numbers = re.findall(r"(?<=[ \n])-?[0-9.]+(?:E-?[0-9]+)?(?=[ \r])", text)
     mantissas = [n.split("E")[0].lstrip("-").replace(".", "").lstrip("0") for n in numbers]
@@ -62,7 +62,7 @@ def test_numbers_have_up_to_7_digits_and_small_ones_an_exponent():
     assert "-0" not in numbers
 
 
-def test_quaternions_are_of_unit_length_except_zero_on_the_tips():
+def test_quaternions_have_unit_norm_except_at_end_joints_where_they_are_zero():
     rows = [
         line.split(" ")
         for line in skeleton_text(record(NAMES[0], faults=Faults.none())).decode().split("\r\n")
@@ -80,7 +80,7 @@ def test_an_empty_frame_is_a_body_count_of_zero():
 
 
 @pytest.mark.parametrize("target", ["raw", "raw.zip"])
-def test_the_ntu_reader_gets_back_what_was_recorded(tmp_path, target):
+def test_the_ntu_reader_returns_what_was_recorded(tmp_path, target):
     assert write_ntu(tmp_path / target, NAMES, seed=7) == len(NAMES)
     read = _read(tmp_path / target, NtuReader())
     assert sorted(read) == sorted(NAMES)
@@ -94,7 +94,7 @@ def test_the_ntu_reader_gets_back_what_was_recorded(tmp_path, target):
 
 
 @pytest.mark.parametrize(("form", "reader"), [("json", UclaJsonReader()), ("text", UclaTextReader())])
-def test_the_ucla_readers_get_back_what_was_recorded(tmp_path, form, reader):
+def test_the_ucla_readers_return_what_was_recorded(tmp_path, form, reader):
     write_ucla(tmp_path, UCLA_NAMES, seed=7, form=form)
     read = _read(tmp_path, reader)
     assert sorted(read) == sorted(UCLA_NAMES)
@@ -104,7 +104,7 @@ def test_the_ucla_readers_get_back_what_was_recorded(tmp_path, form, reader):
         np.testing.assert_allclose(raw.xyz, clip.xyz[:, [j - 1 for j in UCLA_AS_NTU]], rtol=6e-6)
 
 
-def test_ucla_json_has_exactly_the_three_keys_and_the_label_in_order(tmp_path):
+def test_ucla_json_has_exactly_three_keys_and_a_consecutive_label(tmp_path):
     write_ucla(tmp_path, UCLA_NAMES)
     content = json.loads((tmp_path / "all_sqe" / "a12_s10_e05_v03.json").read_text())
     assert sorted(content) == ["file_name", "label", "skeletons"]
@@ -112,7 +112,7 @@ def test_ucla_json_has_exactly_the_three_keys_and_the_label_in_order(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_bytes_of_one(tmp_path):
+def test_two_processes_write_the_same_bytes_as_one(tmp_path):
     for jobs in (1, 2):
         assert write_ntu(tmp_path / str(jobs), NAMES, jobs=jobs) == len(NAMES)
     for name in NAMES:
@@ -121,7 +121,7 @@ def test_two_processes_write_the_bytes_of_one(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", ".zip"])
-def test_the_same_names_and_seed_give_the_same_bytes(tmp_path, suffix):
+def test_files_with_the_same_names_and_seed_have_the_same_bytes(tmp_path, suffix):
     def content(path):
         files = [path] if suffix else sorted(path.iterdir())
         return [file.read_bytes() for file in files]
@@ -133,7 +133,7 @@ def test_the_same_names_and_seed_give_the_same_bytes(tmp_path, suffix):
     assert content(tmp_path / f"one{suffix}") != content(tmp_path / f"other{suffix}")
 
 
-def test_archives_hold_compressed_members(tmp_path):
+def test_archives_contain_compressed_members(tmp_path):
     write_ntu(tmp_path / "raw.zip", NAMES[:1])
     with zipfile.ZipFile(tmp_path / "raw.zip") as archive:
         (member,) = archive.infolist()
@@ -141,7 +141,7 @@ def test_archives_hold_compressed_members(tmp_path):
     assert member.compress_size < 0.6 * member.file_size
 
 
-def test_clip_names_split_by_every_protocol_and_leave_out_missing_clips():
+def test_clip_names_are_divided_by_every_protocol_and_do_not_include_missing_clips():
     names = clip_names()
     keys = [NTU120.parse(name) for name in names]
     assert len(set(names)) == len(names)
@@ -153,7 +153,7 @@ def test_clip_names_split_by_every_protocol_and_leave_out_missing_clips():
         assert min(trained.values()) > 0.3 * len(keys)
 
 
-def test_the_demo_has_two_labels_a_class_at_one_in_twenty():
+def test_the_demo_has_two_labels_per_class_at_5_percent():
     keys = [NTU120.parse(name) for name in demo_names()]
     train = Counter(key.label for key in keys if key.subject in NTU120.protocols["xsub"].train)
     assert {label + 1 for label in train} == set(DEMO_ACTIONS)

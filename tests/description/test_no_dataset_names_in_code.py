@@ -1,4 +1,4 @@
-"""No code outside of readers, synthesis and NTU's own exchange formats names a built-in dataset or skeleton."""
+"""Only readers, synthesis and the modules in `ALLOWED` contain the name of a built-in dataset or skeleton."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALLOWED = {
 }
 
 
-def test_no_other_module_names_a_dataset_or_a_skeleton() -> None:
+def test_only_listed_modules_contain_the_name_of_a_dataset_or_skeleton() -> None:
     found = set()
     for path in ROOT.rglob("*.py"):
         name = path.relative_to(ROOT).as_posix()

@@ -44,7 +44,7 @@ def test_next_command_of_prepare_and_split_works_with_spaces_in_the_path(psptool
     psptool(*following, "--dry-run")
 
 
-def test_next_commands_with_spaces_in_the_path_of_a_run(here: Psptool):
+def test_next_commands_quote_the_path_of_a_run_with_spaces(here: Psptool):
     run, split, features = SPACED / "my run", SPACED / "my split.json", SPACED / "my features.npz"
     shutil.copytree(RUN, run)
     shutil.copy("splits/ucla-xview-0.05-s0.json", split)

@@ -105,18 +105,18 @@ def test_a_process_killed_before_the_rename_leaves_the_old_file_and_the_next_wri
     assert listing(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("taken", ["the file", "its folder"])
+@pytest.mark.parametrize("blocked", ["the file", "its folder"])
 def test_a_folder_at_the_path_or_a_file_at_its_parent_is_an_error_that_names_the_path(
-    tmp_path: Path, taken: str
+    tmp_path: Path, blocked: str
 ) -> None:
     path = tmp_path / "folder" / "file"
-    if taken == "the file":
+    if blocked == "the file":
         path.mkdir(parents=True)
     else:
         path.parent.write_text("a file")
     with pytest.raises(PspError, match=r"folder/file: cannot be written"):
         write_whole(path, "text")
-    assert taken == "its folder" or listing(path.parent) == ["file"]
+    assert blocked == "its folder" or listing(path.parent) == ["file"]
 
 
 def test_a_folder_is_refused_before_the_file_is_written(tmp_path: Path) -> None:
@@ -182,16 +182,16 @@ def test_two_writers_of_the_same_files_in_opposite_order_do_not_deadlock(tmp_pat
     assert found == [0, 0]
 
 
-def hold(path: Path, seconds: float) -> None:
-    held = Replacement(path)
+def hold_lock(path: Path, seconds: float) -> None:
+    locked = Replacement(path)
     (path.parent / "holding").touch()
     time.sleep(seconds)
-    held.abandon()
+    locked.abandon()
 
 
 def test_a_short_write_waits_for_another_process_and_a_long_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    holder = FORK.Process(target=hold, args=(path, 0.5))
+    holder = FORK.Process(target=hold_lock, args=(path, 0.5))
     holder.start()
     while not (tmp_path / "holding").exists():
         time.sleep(0.01)
@@ -380,14 +380,14 @@ def test_a_read_only_folder_is_an_error_that_names_the_file(tmp_path: Path) -> N
 def test_all_old_files_are_restored_if_the_last_of_several_cannot_be_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, fault: BaseException
 ) -> None:
-    first, made, last = (tmp_path / name for name in ("first", "made", "last"))
+    first, new, last = (tmp_path / name for name in ("first", "new", "last"))
     first.write_text("old first")
     last.write_text("old last")
     commit = Replacement.commit
 
     def fail(self: Replacement) -> None:
         if self.target == last:
-            assert (first.read_text(), made.read_text()) == ("new", "new")
+            assert (first.read_text(), new.read_text()) == ("new", "new")
             raise fault
         commit(self)
 
@@ -397,7 +397,7 @@ def test_all_old_files_are_restored_if_the_last_of_several_cannot_be_renamed(
     monkeypatch.setattr(Replacement, "commit", fail)
     if not links:
         monkeypatch.setattr(os, "link", no_link)
-    together = replacing([first, made, last])
+    together = replacing([first, new, last])
     for partial in together.__enter__():
         partial.write_text("new")
     with pytest.raises(PspError if isinstance(fault, OSError) else KeyboardInterrupt):

@@ -78,8 +78,8 @@ def test_help_names_everything_public() -> None:
 
 
 def test_read_split_returns_the_split_that_was_written(here: Path) -> None:
-    made = psptool.split("data/ucla.h5", count=1, seed=3, out="splits/read.json")
-    assert psptool.read_split("splits/read.json") == made.split
+    created = psptool.split("data/ucla.h5", count=1, seed=3, out="splits/read.json")
+    assert psptool.read_split("splits/read.json") == created.split
 
 
 def test_importing_psptool_imports_no_dependency() -> None:
@@ -129,8 +129,8 @@ def test_an_array_of_recorded_positions_has_the_same_probabilities_as_its_file(h
     expected = {guess.class_name: guess.probability for guess in clip.top}
     assert model.predict(joints=joints) == pytest.approx(expected, abs=1e-6)
     assert model.predict(joints=joints[None].tolist()) == pytest.approx(expected, abs=1e-6)
-    nobody = np.zeros_like(joints)
-    assert model.predict(joints=np.stack([joints, nobody])) == pytest.approx(expected, abs=1e-6)
+    absent = np.zeros_like(joints)
+    assert model.predict(joints=np.stack([joints, absent])) == pytest.approx(expected, abs=1e-6)
 
 
 def test_positions_at_60_frames_per_second_are_subsampled_to_every_second_frame(here: Path) -> None:

@@ -33,12 +33,12 @@ def test_a_file_is_read_up_to_the_size_limit(tmp_path: Path) -> None:
     assert read_bytes(path, 0) == b""
 
 
-def test_a_pipe_that_nobody_writes_to_is_an_error(pipe: Path) -> None:
+def test_a_pipe_without_a_writer_is_an_error(pipe: Path) -> None:
     with pytest.raises(OSError, match=r"a pipe without data for 0\.05 s"):
         read_text(pipe, 100)
 
 
-def test_a_pipe_whose_writer_is_silent_is_an_error(pipe: Path) -> None:
+def test_a_pipe_whose_writer_writes_nothing_is_an_error(pipe: Path) -> None:
     descriptor = os.open(pipe, os.O_RDWR)
     try:
         with pytest.raises(OSError, match="without data"):

@@ -29,14 +29,14 @@ def put(path, content: bytes):
 
 
 @pytest.mark.parametrize("kind", ["ntu", "ucla"])
-def test_no_such_folder(psptool, kind):
+def test_a_missing_folder_is_an_error(psptool, kind):
     ran = psptool("prepare", kind, "--raw", "nowhere", code=2)
     assert "nowhere: no such file or folder" in ran.err
     assert files() == []
 
 
 @pytest.mark.parametrize("kind", ["ntu", "ucla"])
-def test_folder_with_nothing_usable(psptool, tmp_path, kind):
+def test_a_folder_without_recordings_is_an_error(psptool, tmp_path, kind):
     put(tmp_path / "raw" / "notes.txt", b"nothing")
     ran = psptool("prepare", kind, "--raw", tmp_path / "raw", code=2)
     assert "recordings: found 1 file, none of which" in ran.err
@@ -44,7 +44,7 @@ def test_folder_with_nothing_usable(psptool, tmp_path, kind):
     assert files() == []
 
 
-def test_folder_where_every_clip_is_damaged(psptool, tmp_path, good):
+def test_a_folder_with_only_damaged_clips_is_an_error(psptool, tmp_path, good):
     put(tmp_path / "raw" / f"{NAME}.skeleton", good[:1000])
     ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", code=2)
     assert "no usable clip" in ran.err
@@ -65,14 +65,14 @@ def test_recordings_of_another_dataset_are_recognized_and_the_right_command_is_s
 
 
 @pytest.mark.parametrize("ratio", ["0", "1.5", "-0.1", "nan"])
-def test_ratio_out_of_range(psptool, ratio):
+def test_a_ratio_out_of_range_is_an_error(psptool, ratio):
     ran = psptool("split", "--ratio", ratio, code=2)
     assert "--ratio: found" in ran.err
     assert "at most 1" in ran.err
     assert files() == []
 
 
-def test_more_labels_requested_than_a_class_has(psptool, ucla_raw):
+def test_more_labels_requested_than_a_class_has_is_an_error(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     before = files()
     ran = psptool("split", "--count", "7", code=2)
@@ -81,7 +81,7 @@ def test_more_labels_requested_than_a_class_has(psptool, ucla_raw):
     assert files() == before
 
 
-def test_split_of_another_dataset(psptool, ucla_raw, ntu_raw):
+def test_a_split_of_another_dataset_is_refused(psptool, ucla_raw, ntu_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     psptool("prepare", "ntu", "--raw", ntu_raw)
@@ -110,7 +110,7 @@ def test_options_that_would_be_ignored_are_refused(psptool, command, expected):
     assert expected in psptool(*command, code=2).err
 
 
-def test_split_of_other_clips_of_the_same_dataset(psptool, ucla_raw, tmp_path):
+def test_a_split_of_other_clips_of_the_same_dataset_is_refused(psptool, ucla_raw, tmp_path):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     for number, path in enumerate(sorted(ucla_raw.rglob("*.json"))):
@@ -124,7 +124,7 @@ def test_split_of_other_clips_of_the_same_dataset(psptool, ucla_raw, tmp_path):
     assert files() == before
 
 
-def test_cuda_requested_but_not_available(psptool, ucla_raw, monkeypatch):
+def test_cuda_requested_but_not_available_is_an_error(psptool, ucla_raw, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

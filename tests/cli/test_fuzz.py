@@ -316,12 +316,12 @@ def mutated_json(values: Any, rng: random.Random) -> str:
     """JSON text of ``values`` with one to three changes to the values, keys or text."""
     values = copy.deepcopy(values)
     for _ in range(rng.choice((1, 1, 2, 3))):
-        there = places(values)
-        if not there:
+        value_paths = places(values)
+        if not value_paths:
             break
         # The depth is chosen first, so that short paths are as likely as long ones, which are more frequent.
-        depth = rng.choice(sorted({len(place) for place in there}))
-        *path, last = rng.choice([place for place in there if len(place) == depth])
+        depth = rng.choice(sorted({len(place) for place in value_paths}))
+        *path, last = rng.choice([place for place in value_paths if len(place) == depth])
         parent = values
         for key in path:
             parent = parent[key]

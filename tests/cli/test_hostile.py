@@ -285,7 +285,7 @@ PIPES = [
 @pytest.mark.parametrize(
     ("name", "command"), PIPES, ids=[f"{line[0]} {Path(name).name}" for name, line in PIPES]
 )
-def test_a_pipe_that_nobody_writes_to_is_an_error(here, monkeypatch, name, command):
+def test_a_pipe_without_a_writer_is_an_error(here, monkeypatch, name, command):
     monkeypatch.setattr(paths, "PIPE_WAIT", 0.05)
     path = Path(name)
     path.unlink(missing_ok=True)

@@ -42,7 +42,7 @@ def test_validate_finds_nothing_wrong_with_a_prepared_dataset(prepared):
     assert json.loads(prepared("validate", "data/ucla.h5", "--json").out)["valid"] is True
 
 
-def test_validate_names_the_clip_whose_motion_is_not_the_difference(prepared):
+def test_validate_names_the_clip_whose_motion_is_not_the_frame_difference(prepared):
     with h5py.File("data/ucla.h5", "r+") as file:
         file["motion"][3, 0, 0] += 1
     ran = prepared("validate", "data/ucla.h5", code=1)

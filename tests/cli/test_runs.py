@@ -90,11 +90,11 @@ def test_a_training_plots_its_curves_and_removes_its_checkpoint(here, pictures):
 
 
 def test_set_overrides_the_file_and_the_file_overrides_the_preset(here):
-    Path("recipe.yaml").write_text("optim: {steps: 3, labelled_batch: 3}\n")
+    Path("training.yaml").write_text("optim: {steps: 3, labelled_batch: 3}\n")
     ran = here(
         "train",
         "--config",
-        "recipe.yaml",
+        "training.yaml",
         "--set",
         "optim.steps=1",
         "--preset",
@@ -104,8 +104,12 @@ def test_set_overrides_the_file_and_the_file_overrides_the_preset(here):
         "--json",
     )
     run = json.loads(ran.out)
-    recipe = json.loads(Path(run["run"], "config.json").read_text())["training"]
-    assert (recipe["optim"]["steps"], recipe["optim"]["labelled_batch"], recipe["optim"]["pool_batch"]) == (
+    training = json.loads(Path(run["run"], "config.json").read_text())["training"]
+    assert (
+        training["optim"]["steps"],
+        training["optim"]["labelled_batch"],
+        training["optim"]["pool_batch"],
+    ) == (
         1,
         3,
         4,

@@ -93,7 +93,7 @@ def test_wrong_options_are_refused_and_nothing_is_written(here, arguments, expec
     assert files() == before
 
 
-def test_synonyms_name_keys_that_exist_and_are_no_keys_themselves():
+def test_synonyms_name_keys_that_exist_and_are_not_keys_themselves():
     keys = set(all_keys(TrainingConfig))
     assert set(SYNONYMS.values()) <= keys
     assert not set(SYNONYMS) & {key.rpartition(".")[2] for key in keys}
@@ -123,8 +123,8 @@ def test_dry_run_refuses_what_training_refuses(here):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_config_prints_yaml_that_equals_the_preset(psptool, preset):
-    Path("recipe.yaml").write_text(psptool("config", "--preset", preset).out)
-    assert resolve(file=Path("recipe.yaml")) == resolve(preset=preset)
+    Path("training.yaml").write_text(psptool("config", "--preset", preset).out)
+    assert resolve(file=Path("training.yaml")) == resolve(preset=preset)
     # Other YAML parsers read the same values: `off` is quoted.
     assert yaml.safe_load(as_yaml(resolve(preset=preset)))["preset"] == preset
 

@@ -41,8 +41,8 @@ CONFIG = RunConfig(
 
 def create(config: RunConfig, *where: Path) -> RunFolder:
     """A new run folder, with its lock released."""
-    folder, held = RunFolder.create(config, *where)
-    held.close()
+    folder, lock = RunFolder.create(config, *where)
+    lock.close()
     return folder
 
 
@@ -64,10 +64,10 @@ def test_another_method_has_another_name() -> None:
     assert create(other).path.name == "ucla-xview-0.05-s0-supervised-fast"
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["empty", "absent"])
-def test_a_named_folder_is_used_if_it_is_absent_or_empty(there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False], ids=["empty", "absent"])
+def test_a_named_folder_is_used_if_it_is_absent_or_empty(exists: bool) -> None:
     out = Path("deep") / "run"
-    if there:
+    if exists:
         out.mkdir(parents=True)
     assert create(CONFIG, out).config == out / "config.json"
     assert RunConfig.load(out / "config.json") == CONFIG

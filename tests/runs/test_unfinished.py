@@ -29,8 +29,8 @@ def checkpoint(step: int) -> bytes:
 
 def unfinished(path: Path, step: int = 16) -> RunFolder:
     """The folder of an interrupted training."""
-    folder, held = RunFolder.create(CONFIG, path)
-    held.close()
+    folder, lock = RunFolder.create(CONFIG, path)
+    lock.close()
     folder.resume.write_bytes(checkpoint(step))
     return folder
 
@@ -125,9 +125,9 @@ def test_a_run_that_vanishes_while_runs_are_listed_is_skipped(
 ) -> None:
     gone, plain = tmp_path / "gone" / "resume.pt", Path.glob
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([gone, *plain(self, pattern)]))
-    there = unfinished(tmp_path / "there")
+    other = unfinished(tmp_path / "other")
     slot = resolve_run(CONFIG, None, tmp_path, "auto")
-    assert (slot.folder, slot.unreadable) == (there, ())
+    assert (slot.folder, slot.unreadable) == (other, ())
 
 
 def test_a_run_that_vanishes_while_the_newest_is_chosen_does_not_crash(

@@ -176,11 +176,11 @@ def test_wait_for_returns_when_no_other_process_trains_in_the_folder(grids, tmp_
     grids.wait_for(tmp_path / "absent")  # no process to wait for
     grids.wait_for(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    held = RunFolder(tmp_path).acquire_lock()
+    lock = RunFolder(tmp_path).acquire_lock()
     waiting = threading.Thread(target=grids.wait_for, args=(tmp_path,))
     waiting.start()
     waiting.join(0.2)
     assert waiting.is_alive()
-    held.close()
+    lock.close()
     waiting.join(5)
     assert not waiting.is_alive()

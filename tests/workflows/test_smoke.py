@@ -164,9 +164,9 @@ def test_a_second_call_does_nothing(grid: Grid) -> None:
 def test_a_table_of_fewer_runs_is_outdated_if_more_are_requested_even_without_snakemake_metadata(
     grid: Grid, tmp_path: Path
 ) -> None:
-    elsewhere, there = Grid(tmp_path), f"out={grid.folder / 'smoke-grid'}"
-    assert "Nothing to be done" in elsewhere.call("-n", config=(there,))
-    plan = elsewhere.call("-n", config=(there, "seeds=[0,7]"))
+    other, out = Grid(tmp_path), f"out={grid.folder / 'smoke-grid'}"
+    assert "Nothing to be done" in other.call("-n", config=(out,))
+    plan = other.call("-n", config=(out, "seeds=[0,7]"))
     assert re.search(r"^run +[1-9]", plan, re.MULTILINE), plan
 
 

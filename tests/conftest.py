@@ -1,4 +1,4 @@
-"""What all tests have in common."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before PyTorch is imported: test processes that share the cores must not wait for each other's threads.
+# Set before PyTorch is imported: with several threads each, test processes would compete for the cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -15,12 +15,12 @@ from psptool.evaluation import api
 from psptool.training import record
 
 PICTURES = {(record, "curves_png"): record.curves_png, (api, "confusion_png"): api.confusion_png}
-"""The functions that draw with Matplotlib at the end of a training and of an evaluation."""
+"""The functions that plot with Matplotlib at the end of a training and of an evaluation."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_pictures() -> Iterator[None]:
-    """Replace the pictures by no bytes: they take more time than a tiny training."""
+    """Replace each plot with empty bytes: drawing takes longer than a tiny training."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in PICTURES:
             patch.setattr(module, name, lambda *_: b"")
@@ -29,6 +29,6 @@ def _no_pictures() -> Iterator[None]:
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the pictures in this test."""
+    """Draw the plots in this test."""
     for (module, name), function in PICTURES.items():
         monkeypatch.setattr(module, name, function)

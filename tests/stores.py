@@ -1,4 +1,4 @@
-"""Tiny hand-made datasets, written with the store's own writer."""
+"""Tiny synthetic datasets, written with `StoreWriter`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def make_clip(
     lift: float = 0.0,
     dataset: DatasetDescription = UCLA,
 ) -> PreparedClip:
-    """A clip of random positions that follow from ``seed``, ``lift`` higher up; absent rows are zero.
+    """A clip of random positions; the rows of absent persons are zero.
 
     Args:
-        name: A clip name of the dataset, which says its label.
-        seed: Of the positions: the same seed gives a person the same ones, whoever else is there.
-        present: (M, T).
-        lift: Added to z, so that classes can be told apart.
-        dataset: Whose joints there are.
+        name: A clip name of the dataset; it determines the label.
+        seed: Random seed. The positions of person m depend on ``seed`` and m, not on the other persons.
+        present: (M, T), True where a person is present.
+        lift: Added to z, so that classes are separable.
+        dataset: Determines the number of joints and the labels.
     """
     shown = np.array(present, dtype=bool)
     persons, frames = shown.shape
@@ -48,7 +48,7 @@ def make_clip(
 
 
 def set_manifest(file: Any, text: object) -> None:
-    """Replace the manifest of an open HDF5 file, without its digest: as a file of an earlier version."""
+    """Replace the manifest of an open HDF5 file and remove its digest, as in a file of an earlier version."""
     file.attrs.pop("manifest_sha256", None)
     file.attrs["manifest"] = text
 
@@ -56,7 +56,7 @@ def set_manifest(file: Any, text: object) -> None:
 def write_ucla(
     path: Path, clips: Mapping[str, PreparedClip] | Sequence[PreparedClip], dataset: DatasetDescription = UCLA
 ) -> DatasetManifest:
-    """Write ``clips`` to ``path`` as an NW-UCLA dataset, or as another one."""
+    """Write ``clips`` to ``path`` as an NW-UCLA dataset, or as ``dataset``."""
     chosen = sorted(clips.values() if isinstance(clips, Mapping) else clips, key=lambda clip: clip.name)
     draft = DatasetManifest(
         description=dataset.complete(),

@@ -1,4 +1,4 @@
-"""Batches of the two default streams, and a network's answers as tuples in their order."""
+"""Batches of the two default streams, and a network's outputs as tuples in their order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from psptool.model.network import Network
 
 
 def two(joint: Stream, motion: Stream) -> Batch:
+    """A batch of the joint and the motion stream."""
     return {"joint": joint, "motion": motion}
 
 

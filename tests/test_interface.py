@@ -1,4 +1,4 @@
-"""The Python functions: each docstring's example runs, and they do what the commands do."""
+"""The Python functions: the example of each docstring runs, and results equal those of the commands."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from .stores import write_ucla as write_dataset
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
 NAMES = [f"a{a:02}_s{s:02}_e00_v{v:02}" for a in ACTIONS for s in (1, 2) for v in (1, 2, 3)]
 FUNCTIONS = ("prepare", "split", "read_split", "train", "evaluate", "score", "predict", "open", "load")
-"""In the order of the way from recordings to predictions: an example uses the files of those before it."""
+"""In the order of use, from recordings to predictions: an example uses files of earlier examples."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings, and what the examples of the docstrings make of them."""
-    there = tmp_path_factory.mktemp("interface")
-    write_ucla(there, NAMES)
+    """A folder with recordings, in which the examples of the docstrings were run."""
+    path = tmp_path_factory.mktemp("interface")
+    write_ucla(path, NAMES)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        patch.chdir(there)
+        patch.chdir(path)
         for name in FUNCTIONS:
             run_examples(getattr(psptool, name), name)
-    return there
+    return path
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run_examples(documented: object, name: str) -> None:
     (found,) = doctest.DocTestFinder(recurse=False).find(documented, name, globs={"psptool": psptool})
     assert found.examples, f"{name} has no example"
-    said: list[str] = []
-    failed = doctest.DocTestRunner(verbose=False).run(found, out=said.append).failed
-    assert not failed, "".join(said)
+    output: list[str] = []
+    failed = doctest.DocTestRunner(verbose=False).run(found, out=output.append).failed
+    assert not failed, "".join(output)
 
 
 def test_every_function_has_an_example_that_runs(here: Path) -> None:
@@ -77,21 +77,21 @@ def test_help_names_everything_public() -> None:
     assert [name for name in psptool.__all__ if name not in text] == []
 
 
-def test_a_split_file_reads_as_what_split_returned(here: Path) -> None:
-    made = psptool.split("data/ucla.h5", count=1, seed=3, out="splits/read.json")
-    assert psptool.read_split("splits/read.json") == made.split
+def test_read_split_returns_the_split_that_was_written(here: Path) -> None:
+    created = psptool.split("data/ucla.h5", count=1, seed=3, out="splits/read.json")
+    assert psptool.read_split("splits/read.json") == created.split
 
 
-def test_importing_psptool_loads_no_library() -> None:
+def test_importing_psptool_imports_no_dependency() -> None:
     code = "import psptool, sys; print(*{'torch', 'numpy', 'h5py', 'pydantic', 'typer'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ""
 
 
 def test_no_module_has_the_name_of_a_function() -> None:
-    # Python sets a package's attribute when a module of it is imported.
-    there = {path.stem for path in Path(psptool.__file__).parent.iterdir()}
-    assert not there & set(psptool.__all__)
+    # The import of a submodule sets an attribute of the package, which would replace the function.
+    modules = {path.stem for path in Path(psptool.__file__).parent.iterdir()}
+    assert not modules & set(psptool.__all__)
     code = "import psptool.preparation.pipeline, psptool.cli.main, inspect; "
     code += "print(all(inspect.isfunction(getattr(psptool, n)) for n in psptool.__all__ if n in %r))"
     done = subprocess.run(
@@ -100,7 +100,7 @@ def test_no_module_has_the_name_of_a_function() -> None:
     assert done.stdout.strip() == "True"
 
 
-def test_predictions_are_those_of_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_returns_what_the_command_prints(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = app(["predict", "all_sqe", "--model", "runs/first", "--logits", "--json"], standalone_mode=False)
     assert not code
     printed = json.loads(capsys.readouterr().out)
@@ -110,7 +110,7 @@ def test_predictions_are_those_of_the_command(here: Path, capsys: pytest.Capture
     assert again == found
 
 
-def test_a_clip_gets_the_probabilities_of_its_recording(here: Path) -> None:
+def test_a_prepared_clip_has_the_same_probabilities_as_its_recording(here: Path) -> None:
     model = psptool.load("runs/first")
     raw = {clip.name: clip for clip in psptool.predict("runs/first", "all_sqe", top=10).clips}
     with psptool.open("data/ucla.h5") as dataset:
@@ -121,7 +121,7 @@ def test_a_clip_gets_the_probabilities_of_its_recording(here: Path) -> None:
             assert stored == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_array_of_recorded_positions_gets_the_probabilities_of_its_file(here: Path) -> None:
+def test_an_array_of_recorded_positions_has_the_same_probabilities_as_its_file(here: Path) -> None:
     model = psptool.load("runs/first")
     file = here / f"all_sqe/{NAMES[2]}.json"
     joints = np.array(json.loads(file.read_text())["skeletons"])  # (T, V, 3)
@@ -129,11 +129,11 @@ def test_an_array_of_recorded_positions_gets_the_probabilities_of_its_file(here:
     expected = {guess.class_name: guess.probability for guess in clip.top}
     assert model.predict(joints=joints) == pytest.approx(expected, abs=1e-6)
     assert model.predict(joints=joints[None].tolist()) == pytest.approx(expected, abs=1e-6)
-    nobody = np.zeros_like(joints)
-    assert model.predict(joints=np.stack([joints, nobody])) == pytest.approx(expected, abs=1e-6)
+    absent = np.zeros_like(joints)
+    assert model.predict(joints=np.stack([joints, absent])) == pytest.approx(expected, abs=1e-6)
 
 
-def test_positions_at_60_frames_per_second_get_the_probabilities_of_every_second_frame(here: Path) -> None:
+def test_positions_at_60_frames_per_second_are_subsampled_to_every_second_frame(here: Path) -> None:
     model = psptool.load("runs/first")
     joints = np.array(json.loads((here / f"all_sqe/{NAMES[0]}.json").read_text())["skeletons"])
     assert model.predict(joints=joints, frame_rate=60) == model.predict(joints=joints[::2])
@@ -167,14 +167,16 @@ def test_resampling_interpolates_over_time_and_keeps_missing_joints_missing() ->
         ({"clip": "a01_s01_e00_v03"}, "clip: found str, expected a clip of a prepared dataset"),
     ],
 )
-def test_what_cannot_be_predicted_is_an_error_that_says_why(
+def test_invalid_input_of_predict_is_an_error_with_the_reason(
     here: Path, given: dict[str, object], message: str
 ) -> None:
     with pytest.raises(psptool.PspError, match=message):
         psptool.load("runs/first").predict(**given)  # type: ignore[arg-type]
 
 
-def test_a_clip_that_was_prepared_otherwise_is_refused_with_what_differs(here: Path, tmp_path: Path) -> None:
+def test_a_clip_with_other_preparation_settings_is_refused_and_the_differences_are_named(
+    here: Path, tmp_path: Path
+) -> None:
     done = psptool.prepare("ucla", "all_sqe", tmp_path / "released.h5", align="released", jobs=1)
     with (
         psptool.open(done.path) as dataset,
@@ -211,7 +213,7 @@ def test_a_wrong_argument_is_an_error_that_names_it(here: Path, call, message: s
         call()
 
 
-def test_probabilities_of_a_run_get_the_scores_of_the_run(here: Path) -> None:
+def test_scores_of_the_probabilities_of_a_run_equal_the_scores_of_the_run(here: Path) -> None:
     expected = psptool.evaluate("runs/first")
     model, split = psptool.load("runs/first"), "splits/ucla-xview-k1-s0.json"
     with psptool.open("data/ucla.h5") as dataset:
@@ -233,7 +235,7 @@ def test_probabilities_of_a_run_get_the_scores_of_the_run(here: Path) -> None:
     assert Scores.load_consistent(Path("scores/ucla-xview-k1-s0-again.json")) == scores
 
 
-def test_arrays_labels_and_names_are_predictions(here: Path) -> None:
+def test_score_accepts_arrays_labels_and_class_names(here: Path) -> None:
     data, split = "data/ucla.h5", "splits/ucla-xview-k1-s0.json"
     with psptool.open(data) as dataset:
         truth = {name: dataset[name].key.label for name in psptool.read_split(split).test}
@@ -248,7 +250,7 @@ def test_arrays_labels_and_names_are_predictions(here: Path) -> None:
     assert [scores.top5 for scores in found.values()] == [None, None, 1]
 
 
-def test_scores_of_other_predictions_are_in_tables_beside_runs(
+def test_table_lists_scores_of_other_predictions_beside_runs(
     here: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     data, split = "data/ucla.h5", "splits/ucla-xview-k1-s0.json"
@@ -286,7 +288,7 @@ def _without_the_first(names: dict[str, object]) -> dict[str, object]:
         (lambda names: list(names), "predictions: found list"),
     ],
 )
-def test_wrong_predictions_are_refused_by_name(here: Path, change, message: str) -> None:
+def test_invalid_predictions_are_refused_and_named(here: Path, change, message: str) -> None:
     split = "splits/ucla-xview-k1-s0.json"
     predictions = change(dict.fromkeys(psptool.read_split(split).test, "stand up"))
     with pytest.raises(psptool.PspError, match=message):
@@ -295,12 +297,12 @@ def test_wrong_predictions_are_refused_by_name(here: Path, change, message: str)
 
 
 @pytest.mark.parametrize("seed", [1.5, "1", -1, True])
-def test_scores_have_no_seed_that_is_no_integer(seed: object) -> None:
+def test_score_refuses_a_seed_that_is_not_an_integer_of_at_least_0(seed: object) -> None:
     with pytest.raises(psptool.PspError, match=f"seed: found {seed!r}, expected an integer of at least 0"):
         psptool.score("none.h5", "none.json", {}, method="stgcn", seed=seed)  # type: ignore[arg-type]
 
 
-def test_settings_of_any_kind_reach_the_training(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_any_type_are_passed_to_the_training(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def train(data, split, recipe, **others):
@@ -337,12 +339,12 @@ def test_warnings_name_the_line_of_the_caller(here: Path) -> None:
         assert {one.filename for one in warned if message in str(one.message)} == {__file__}
 
 
-def test_datasets_clips_and_splits_say_what_they_are(tmp_path: Path) -> None:
+def test_repr_of_datasets_and_clips(tmp_path: Path) -> None:
     path = tmp_path / "one.h5"
     write_dataset(path, [make_clip("a01_s01_e00_v01", 0, [(True,) * 6, (False, True) * 3])])
     with psptool.open(path) as dataset:
         assert repr(dataset) == f"<Store {path}: ucla, 1 clip, 10 classes, kinect20>"
         (clip,) = dataset
-        said = "<StoredClip a01_s01_e00_v01: 'pick up with one hand', 2 persons, 6 frames, 20 joints>"
-        assert repr(clip) == said
+        expected = "<StoredClip a01_s01_e00_v01: 'pick up with one hand', 2 persons, 6 frames, 20 joints>"
+        assert repr(clip) == expected
     assert repr(dataset).endswith(", closed>")

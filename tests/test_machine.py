@@ -1,4 +1,4 @@
-"""Facts about machine and source."""
+"""Information about the hardware, the memory and the source revision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def git(folder: Path, *arguments: str) -> str:
     return ran.stdout.strip()
 
 
-def test_commit_is_the_sources_and_says_where_files_differ(
+def test_commit_is_that_of_the_source_and_is_marked_if_files_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "psptool" / "common"
@@ -38,15 +38,15 @@ def test_commit_is_the_sources_and_says_where_files_differ(
     assert machine.commit() == f"{head}+"
 
 
-def test_processor_is_told_with_the_threads_used() -> None:
+def test_hardware_names_the_processor_and_the_number_of_threads() -> None:
     threads = torch.get_num_threads()
     assert machine.hardware("cpu") == f"{machine.cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
     assert machine.usable_cores() >= 1
 
 
-def test_memory_that_is_free_is_part_of_all() -> None:
-    room = machine.memory()
-    assert room is None or 0 < room[0] <= room[1]
+def test_free_memory_is_at_most_the_total_memory() -> None:
+    memory = machine.memory()
+    assert memory is None or 0 < memory[0] <= memory[1]
 
 
 @pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])

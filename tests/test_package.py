@@ -1,4 +1,4 @@
-"""What the package declares is what it needs, and what it holds is what is installed."""
+"""Packaging: every dependency is declared, and every file is installed."""
 
 import ast
 import re
@@ -15,11 +15,11 @@ import psptool
 SOURCE = Path(psptool.__file__).parent
 PROJECT = SOURCE.parent / "pyproject.toml"
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
-"""What a module is called as a distribution, where that is another name."""
+"""Distribution names of modules that have another name."""
 
 
 def imported():
-    """Top-level modules outside the standard library that the package's own files import, each with one of them."""
+    """Top-level modules outside the standard library that the package imports, each with a file that imports it."""
     found = {}
     for file in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -35,7 +35,7 @@ def imported():
 
 
 def declared():
-    """Names of the distributions that pyproject.toml names, but those of the extra for tests."""
+    """Distributions that pyproject.toml declares, except those of the ``test`` extra."""
     text = PROJECT.read_text(encoding="utf-8")
     tables = [re.search(r"^dependencies = \[(.*?)^\]", text, re.S | re.M)[1]]
     extras = re.search(r"^\[project\.optional-dependencies\]\n(.*?)\n\n", text, re.S | re.M)[1]
@@ -44,37 +44,37 @@ def declared():
     return {re.sub(r"[-_.]+", "-", name).lower() for name in found}
 
 
-@pytest.mark.skipif(not PROJECT.exists(), reason="needs the checkout")
+@pytest.mark.skipif(not PROJECT.exists(), reason="needs a source checkout")
 def test_every_module_that_is_imported_is_declared():
     names = {name: DISTRIBUTIONS.get(name, name).replace("_", "-").lower() for name in imported()}
     assert {"torch", "numpy", "llvmlite"} <= names.keys()
     assert {name for name, distribution in names.items() if distribution not in declared()} == set()
 
 
-def test_type_checkers_are_told_that_the_package_has_types():
+def test_the_package_is_marked_as_typed():
     assert (SOURCE / "py.typed").is_file()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PROJECT.exists(), reason="needs the checkout")
-def test_a_wheel_holds_every_file_of_the_package(tmp_path):
+@pytest.mark.skipif(not PROJECT.exists(), reason="needs a source checkout")
+def test_a_wheel_contains_every_file_of_the_package(tmp_path):
     pytest.importorskip("hatchling")
     build = "from hatchling.build import build_wheel; import sys; build_wheel(sys.argv[1])"
     subprocess.run(
         [sys.executable, "-c", build, str(tmp_path)], cwd=PROJECT.parent, check=True, capture_output=True
     )
     (wheel,) = tmp_path.glob("*.whl")
-    held = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {
+    contained = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
         str(file.relative_to(SOURCE.parent))
         for file in SOURCE.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
-    assert "psptool/py.typed" in wanted
-    assert wanted <= held
+    assert "psptool/py.typed" in expected
+    assert expected <= contained
 
 
-@pytest.mark.skipif(not PROJECT.exists(), reason="needs the checkout")
+@pytest.mark.skipif(not PROJECT.exists(), reason="needs a source checkout")
 def test_every_package_is_in_a_layer_that_ci_checks():
     text = PROJECT.read_text(encoding="utf-8")
     layers = re.search(r"^\[\[tool\.importlinter\.contracts\]\].*?^\]", text, re.S | re.M)[0]

@@ -1,4 +1,4 @@
-"""Reading of files and pipes with a bound."""
+"""Reading of files and pipes with a size limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pipe"
 
 
-def test_a_file_is_read_up_to_the_bound(tmp_path: Path) -> None:
+def test_a_file_is_read_up_to_the_size_limit(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("é" * 5, encoding="utf-8")
     assert read_text(path, 10) == "é" * 5
@@ -33,12 +33,12 @@ def test_a_file_is_read_up_to_the_bound(tmp_path: Path) -> None:
     assert read_bytes(path, 0) == b""
 
 
-def test_a_pipe_that_nobody_writes_to_is_an_error(pipe: Path) -> None:
+def test_a_pipe_without_a_writer_is_an_error(pipe: Path) -> None:
     with pytest.raises(OSError, match=r"a pipe without data for 0\.05 s"):
         read_text(pipe, 100)
 
 
-def test_a_pipe_whose_writer_is_silent_is_an_error(pipe: Path) -> None:
+def test_a_pipe_whose_writer_writes_nothing_is_an_error(pipe: Path) -> None:
     descriptor = os.open(pipe, os.O_RDWR)
     try:
         with pytest.raises(OSError, match="without data"):
@@ -47,16 +47,16 @@ def test_a_pipe_whose_writer_is_silent_is_an_error(pipe: Path) -> None:
         os.close(descriptor)
 
 
-def test_a_pipe_is_read_to_the_end_of_its_writer(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_is_read_until_its_writer_closes_it(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "PIPE_WAIT", 60.0)
-    text = "0123456789" * 50_000  # more than a pipe holds at a time
+    text = "0123456789" * 50_000  # more than the capacity of a pipe
     writer = threading.Thread(target=pipe.write_text, args=(text,))
     writer.start()
     assert read_text(pipe, len(text)) == text
     writer.join()
 
 
-def test_a_pipe_without_end_is_read_up_to_the_bound(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_pipe_is_read_up_to_the_size_limit(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "PIPE_WAIT", 60.0)
     code = f"import sys\nfile = open({str(pipe)!r}, 'w')\nwhile True: file.write('0' * 1000)"
     with (

@@ -1,4 +1,4 @@
-"""Run folders made by hand: a tiny network with known weights, as training would leave it."""
+"""Synthetic run folders: a tiny network with known weights, in the files that a training writes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_split(path: Path, manifest: DatasetManifest, parts: Mapping[str, Sequen
 
 
 def make_network(seed: int = 5, contrast: bool = True) -> PSPNet:
-    """A network whose batch norms have moments of their own, so that evaluation must use them."""
+    """A network whose batch norms have random running statistics, so that evaluation must use them."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PSPNet(TRAINING.model, UCLA20, classes=10, contrast=contrast)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: a folder to work in, small recordings, and what a command printed."""
+"""Fixtures of the command-line tests: a working folder, small recordings, and the output of a command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UCLA_NAMES = [f"a{a:02d}_s{s:02d}_e00_v{v:02d}" for a in (1, 5) for s in (1, 2, 
 
 @dataclass(frozen=True)
 class Ran:
-    """One command's end."""
+    """Exit code and output of one command."""
 
     code: int
     out: str
@@ -38,7 +38,7 @@ class Psptool(Protocol):
 
 
 class Terminal:
-    """A stream that says it is a terminal and keeps what is written."""
+    """A stream that reports to be a terminal and keeps what is written."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -71,7 +71,7 @@ def ucla_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def psptool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Psptool:
-    """The command line in an empty folder; a code other than the expected one fails the test."""
+    """The command line in an empty folder; an exit code other than the expected one fails the test."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("COLUMNS", "100")
@@ -91,7 +91,7 @@ def psptool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def files() -> list[str]:
-    """All files under the folder worked in, hidden ones too."""
+    """All files under the working folder, including hidden ones."""
     return sorted(str(path) for path in Path().rglob("*") if path.is_file())
 
 
@@ -110,12 +110,12 @@ SHOWN_UCLA_NAMES = [
 
 
 def run_line(line: str) -> None:
-    """Run a shell line of psptool commands in this process; where it redirects stdout, that is left out."""
+    """Run a shell line of psptool commands in this process; a redirection of stdout is ignored."""
     for command in line.partition(" > ")[0].split("&&"):
         program, *arguments = shlex.split(command.replace("PATH", "all_sqe"), comments=True)
         assert program == "psptool"
         if arguments[0] == "prepare" and "--jobs" not in arguments:
-            # Worker processes live on from test to test, in the folder of the first.
+            # Worker processes are reused across tests and stay in the folder of the first test.
             arguments += ["--jobs", "1"]
         with pytest.raises(SystemExit) as ended:
             app(arguments, prog_name="psptool")
@@ -124,7 +124,7 @@ def run_line(line: str) -> None:
 
 @pytest.fixture(scope="package")
 def small() -> Iterator[None]:
-    """Trains with a tiny recipe, and makes up few clips for the demo."""
+    """Replaces all presets with tiny training settings, and the clips of the demo with a few."""
     demo = clip_names(ACTIONS, 1, 1, (1,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "PRESETS", dict.fromkeys(recipes.PRESETS, TINY))
@@ -134,7 +134,7 @@ def small() -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with recordings under the names that the commands use."""
+    """A folder with recordings under the file names of the documented commands."""
     folder = tmp_path_factory.mktemp("recordings")
     ntu = clip_names(ACTIONS, train_subjects=1, test_subjects=1, repetitions=(1,))
     write_ntu(folder / "nturgb+d_skeletons", ntu)
@@ -145,9 +145,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def worked_in(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same folder with what the commands leave behind: schemas, a dataset, two splits and their runs."""
-    folder = tmp_path_factory.mktemp("worked") / "in"
+def workspace(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `recordings` with the output of commands: schemas, a dataset, two splits and their runs."""
+    folder = tmp_path_factory.mktemp("workspace") / "files"
     shutil.copytree(recordings, folder)
     shutil.copytree(folder / "all_sqe", folder / "recordings")
     description = (FOLDER / "datasets" / "ucla.yaml").read_text(encoding="utf-8")
@@ -168,7 +168,7 @@ def worked_in(recordings: Path, small: None, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def here(worked_in: Path, psptool: Psptool) -> Psptool:
-    """Runs commands in a copy of the folder `worked_in`, which has a dataset, splits and runs."""
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+def here(workspace: Path, psptool: Psptool) -> Psptool:
+    """Runs commands in a copy of the folder `workspace`, which has a dataset, splits and runs."""
+    shutil.copytree(workspace, ".", dirs_exist_ok=True)
     return psptool

@@ -1,4 +1,4 @@
-"""Bad input through the real command line: code 2, what is wrong, the fix; nothing half-written."""
+"""Invalid input on the command line: exit code 2, the cause and the fix, and no partial output."""
 
 import json
 import re
@@ -29,14 +29,14 @@ def put(path, content: bytes):
 
 
 @pytest.mark.parametrize("kind", ["ntu", "ucla"])
-def test_no_such_folder(psptool, kind):
+def test_a_missing_folder_is_an_error(psptool, kind):
     ran = psptool("prepare", kind, "--raw", "nowhere", code=2)
     assert "nowhere: no such file or folder" in ran.err
     assert files() == []
 
 
 @pytest.mark.parametrize("kind", ["ntu", "ucla"])
-def test_folder_with_nothing_usable(psptool, tmp_path, kind):
+def test_a_folder_without_recordings_is_an_error(psptool, tmp_path, kind):
     put(tmp_path / "raw" / "notes.txt", b"nothing")
     ran = psptool("prepare", kind, "--raw", tmp_path / "raw", code=2)
     assert "recordings: found 1 file, none of which" in ran.err
@@ -44,7 +44,7 @@ def test_folder_with_nothing_usable(psptool, tmp_path, kind):
     assert files() == []
 
 
-def test_folder_where_every_clip_is_damaged(psptool, tmp_path, good):
+def test_a_folder_with_only_damaged_clips_is_an_error(psptool, tmp_path, good):
     put(tmp_path / "raw" / f"{NAME}.skeleton", good[:1000])
     ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", code=2)
     assert "no usable clip" in ran.err
@@ -53,7 +53,9 @@ def test_folder_where_every_clip_is_damaged(psptool, tmp_path, good):
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["prepare", "dry run"])
-def test_recordings_of_the_other_dataset_are_recognized_with_the_command(psptool, ntu_raw, ucla_raw, dry):
+def test_recordings_of_another_dataset_are_recognized_and_the_right_command_is_shown(
+    psptool, ntu_raw, ucla_raw, dry
+):
     ran = psptool("prepare", "ucla", "--raw", ntu_raw, *dry, code=2)
     assert f"{ntu_raw}: not recordings of NW-UCLA: found 24 clips of NTU RGB+D" in ran.err
     assert f"psptool prepare ntu --raw {ntu_raw}" in ran.err
@@ -63,14 +65,14 @@ def test_recordings_of_the_other_dataset_are_recognized_with_the_command(psptool
 
 
 @pytest.mark.parametrize("ratio", ["0", "1.5", "-0.1", "nan"])
-def test_ratio_out_of_range(psptool, ratio):
+def test_a_ratio_out_of_range_is_an_error(psptool, ratio):
     ran = psptool("split", "--ratio", ratio, code=2)
     assert "--ratio: found" in ran.err
     assert "at most 1" in ran.err
     assert files() == []
 
 
-def test_more_labels_asked_than_a_class_has(psptool, ucla_raw):
+def test_more_labels_requested_than_a_class_has_is_an_error(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     before = files()
     ran = psptool("split", "--count", "7", code=2)
@@ -79,7 +81,7 @@ def test_more_labels_asked_than_a_class_has(psptool, ucla_raw):
     assert files() == before
 
 
-def test_split_of_another_dataset(psptool, ucla_raw, ntu_raw):
+def test_a_split_of_another_dataset_is_refused(psptool, ucla_raw, ntu_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     psptool("prepare", "ntu", "--raw", ntu_raw)
@@ -94,7 +96,7 @@ def test_split_of_another_dataset(psptool, ucla_raw, ntu_raw):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         (
             ("split", "--check", "s.json", "--ratio", 0.5, "--out", "t.json"),
@@ -105,11 +107,11 @@ def test_split_of_another_dataset(psptool, ucla_raw, ntu_raw):
         (("view", "data/ucla.h5", "--data", "mine.yaml"), "--data: found data/ucla.h5, which is a dataset"),
     ],
 )
-def test_options_that_would_be_ignored_are_refused(psptool, command, said):
-    assert said in psptool(*command, code=2).err
+def test_options_that_would_be_ignored_are_refused(psptool, command, expected):
+    assert expected in psptool(*command, code=2).err
 
 
-def test_split_of_other_clips_of_the_same_dataset(psptool, ucla_raw, tmp_path):
+def test_a_split_of_other_clips_of_the_same_dataset_is_refused(psptool, ucla_raw, tmp_path):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     for number, path in enumerate(sorted(ucla_raw.rglob("*.json"))):
@@ -123,7 +125,7 @@ def test_split_of_other_clips_of_the_same_dataset(psptool, ucla_raw, tmp_path):
     assert files() == before
 
 
-def test_cuda_asked_for_and_absent(psptool, ucla_raw, monkeypatch):
+def test_cuda_requested_but_not_available_is_an_error(psptool, ucla_raw, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -137,7 +139,7 @@ def test_cuda_asked_for_and_absent(psptool, ucla_raw, monkeypatch):
     assert "--device" in psptool("evaluate", "--device", "cuda", code=2).err
 
 
-def test_device_with_a_slip_is_suggested(psptool, ucla_raw):
+def test_a_misspelled_device_gets_a_suggestion(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     assert "cuda" in psptool("train", "--device", "cuad", code=2).err
@@ -162,7 +164,7 @@ def test_output_under_a_file_cannot_be_written(psptool, ucla_raw, tmp_path):
     assert files() == before
 
 
-def test_one_name_with_two_contents(psptool, tmp_path, good):
+def test_two_files_of_one_name_with_different_content_are_an_error(psptool, tmp_path, good):
     put(tmp_path / "raw" / "a" / f"{NAME}.skeleton", good)
     put(tmp_path / "raw" / "b" / f"{NAME}.skeleton", good.replace(b"\r\n2\r\n", b"\r\n1\r\n", 1) + b"\r\n")
     ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", code=2)
@@ -214,7 +216,9 @@ BREAKS = (
 
 
 @pytest.mark.parametrize("break_it", BREAKS, ids=lambda function: function.__name__.replace("_", " "))
-def test_damaged_skeleton_file_is_quarantined_with_line_and_finding(psptool, tmp_path, good, break_it):
+def test_a_damaged_skeleton_file_is_excluded_and_the_report_names_line_and_value(
+    psptool, tmp_path, good, break_it
+):
     clean = skeleton_text(record("S001C001P002R001A007"))
     put(tmp_path / "raw" / "S001C001P002R001A007.skeleton", clean)
     lines, expected = break_it(lines_of(good))
@@ -240,9 +244,9 @@ def test_damaged_skeleton_file_is_quarantined_with_line_and_finding(psptool, tmp
         '{"file_name": "a01_s01_e00_v01", "skeletons": [[[1, 2]]], "label": 1}',
         "{",
     ],
-    ids=["no object", "no skeletons", "not (T, 20, 3)", "no JSON"],
+    ids=["not an object", "no skeletons", "not (T, 20, 3)", "not JSON"],
 )
-def test_damaged_json_is_quarantined(psptool, tmp_path, ucla_raw, content):
+def test_damaged_json_is_excluded(psptool, tmp_path, ucla_raw, content):
     for name in ("a01_s02_e00_v01", "a01_s02_e00_v03"):
         put(tmp_path / "raw" / f"{name}.json", (ucla_raw / "all_sqe" / f"{name}.json").read_bytes())
     put(tmp_path / "raw" / "a01_s01_e00_v01.json", content.encode())
@@ -260,7 +264,7 @@ def test_name_that_does_not_parse_is_skipped_and_counted(psptool, tmp_path, good
     assert json.loads(ran.out)["skipped"] == 1
 
 
-def test_strict_turns_a_quarantined_clip_into_an_error(psptool, tmp_path, good):
+def test_strict_turns_an_excluded_clip_into_an_error(psptool, tmp_path, good):
     put(tmp_path / "raw" / f"{NAME}.skeleton", good[:-400])
     put(tmp_path / "raw" / "S001C001P002R001A007.skeleton", skeleton_text(record("S001C001P002R001A007")))
     ran = psptool("prepare", "ntu", "--raw", tmp_path / "raw", "--strict", "--jobs", "1", code=2)

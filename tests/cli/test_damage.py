@@ -1,6 +1,6 @@
-"""Damaged files: what is computed with is verified first, and files that belong together are written all or none.
+"""Damaged files: commands verify their input before they compute; files that belong together are written all or none.
 
-`PSPTOOL_DAMAGES=100` sets how many random single-byte changes are tried per file; seeds count from `PSPTOOL_FUZZ_SEED`.
+`PSPTOOL_DAMAGES=100` sets how many random single-byte changes are tried per file; seeds start at `PSPTOOL_FUZZ_SEED`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def interrupt(here: Psptool, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def flip(path: Path, good: bytes, rng: random.Random) -> str:
-    """Change one byte; says which."""
+    """Change one byte; return a description of the change."""
     place, change = rng.randrange(len(good)), rng.randrange(1, 256)
     path.write_bytes(good[:place] + bytes([good[place] ^ change]) + good[place + 1 :])
     return f"byte {place} of {len(good)}, by {change}"
@@ -76,7 +76,7 @@ def test_a_changed_value_is_refused_by_commands_that_compute_with_the_dataset(he
     assert files() == before
 
 
-def test_a_changed_clip_table_or_manifest_is_refused_before_a_split_is_made(here):
+def test_a_changed_clip_table_or_manifest_is_refused_before_a_split_is_created(here):
     good = DATA.read_bytes()
     for column in ("label", "subject", "camera"):
         DATA.write_bytes(good)
@@ -91,7 +91,7 @@ def test_a_changed_clip_table_or_manifest_is_refused_before_a_split_is_made(here
 
 
 @pytest.mark.slow
-def test_every_changed_byte_of_a_dataset_that_alters_a_result_is_refused(here):
+def test_a_changed_byte_of_a_dataset_is_refused_if_it_alters_a_result(here):
     good, codes = DATA.read_bytes(), []
     here(*TRAIN, "--out", "runs/good")
     expected = result(Path("runs/good"))
@@ -111,7 +111,7 @@ def test_every_changed_byte_of_a_dataset_that_alters_a_result_is_refused(here):
 
 
 @pytest.mark.slow
-def test_every_changed_byte_of_a_checkpoint_that_alters_a_result_is_refused(here, monkeypatch):
+def test_a_changed_byte_of_a_checkpoint_is_refused_if_it_alters_a_result(here, monkeypatch):
     here(*TRAIN, "--out", "runs/good")
     expected = result(Path("runs/good"))
     path = interrupt(here, monkeypatch)
@@ -126,7 +126,7 @@ def test_every_changed_byte_of_a_checkpoint_that_alters_a_result_is_refused(here
 
 
 @pytest.mark.slow
-def test_every_changed_byte_of_weights_that_alters_a_result_is_refused(here):
+def test_a_changed_byte_of_weights_is_refused_if_it_alters_a_result(here):
     path = RUN / "last.safetensors"
     good, expected = path.read_bytes(), here("evaluate", RUN, "--no-report", "--json").out
     for seed in range(FIRST, FIRST + DAMAGES):
@@ -169,7 +169,7 @@ def test_changed_weights_are_refused_by_commands_that_compute_with_them(here):
     assert f"{model}: damaged or altered" in here("predict", "all_sqe", "--model", model, code=2).err
 
 
-def test_weights_without_a_digest_are_those_of_an_earlier_version(here):
+def test_weights_without_a_digest_as_of_an_earlier_version_are_accepted(here):
     expected = here("evaluate", RUN, "--json").out
     save_file(load_file(RUN / "last.safetensors"), RUN / "last.safetensors")
     assert here("evaluate", RUN, "--json").out == expected
@@ -203,9 +203,9 @@ def test_scores_that_contradict_their_confusion_matrix_are_refused(here, change,
 # --- a full disk
 
 
-def test_a_disk_that_fills_up_during_an_export_is_an_error_and_leaves_no_file(here):
+def test_a_full_disk_during_an_export_is_an_error_and_leaves_no_file(here):
     Path("small").mkdir()
-    # A disk of 300 kB, which ends with the process; the arrays have 5 MB.
+    # A file system of 300 kB, unmounted when the process ends; the arrays have 5 MB.
     script = (
         "mount -t tmpfs -o size=300k tmpfs small || exit 77\n"
         f"{sys.executable} -m psptool export-data --data {DATA} --format stgcn --out small/x\n"
@@ -221,14 +221,14 @@ def test_a_disk_that_fills_up_during_an_export_is_an_error_and_leaves_no_file(he
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     if ran.returncode == 77 or "unshare" in ran.stderr:
-        pytest.skip("this system lets nobody mount a disk of its own")
+        pytest.skip("this system does not allow unprivileged mounts")
     assert ran.returncode == 2, ran
     assert "cannot be written (No space left on device)" in ran.stderr
     assert ran.stdout == ""
 
 
 def full(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let the disk fill up when the file ``name`` is flushed."""
+    """Simulate a full disk when the file ``name`` is flushed."""
     plain = Replacement.sync
 
     def sync(self: Replacement) -> None:
@@ -275,9 +275,8 @@ def test_a_training_killed_before_its_first_checkpoint_restarts_in_its_folder(he
     shutil.rmtree("runs")
     here(*TRAIN)
     expected = result(RUN)
-    (
-        RUN / "last.safetensors"
-    ).unlink()  # As killed: the configuration, perhaps log entries and a partial file.
+    # As after a kill: the configuration remains, and perhaps log entries and a partial file.
+    (RUN / "last.safetensors").unlink()
     (RUN / ".last.safetensors.partial").write_bytes(b"x")
     here(*TRAIN)
     assert [path.name for path in Path("runs").iterdir()] == [RUN.name]
@@ -285,7 +284,7 @@ def test_a_training_killed_before_its_first_checkpoint_restarts_in_its_folder(he
     assert len(RunFolder(RUN).read_log()) == 1
 
 
-def test_a_training_killed_before_it_wrote_its_configuration_leaves_no_second_folder(here):
+def test_a_training_killed_before_it_wrote_its_configuration_restarts_in_its_folder(here):
     shutil.rmtree("runs")
     RUN.mkdir(parents=True)
     (RUN / ".lock").touch()
@@ -293,7 +292,7 @@ def test_a_training_killed_before_it_wrote_its_configuration_leaves_no_second_fo
     assert [path.name for path in Path("runs").iterdir()] == [RUN.name]
 
 
-def test_resume_off_and_another_training_leave_a_killed_one_alone(here):
+def test_resume_off_and_other_settings_do_not_change_a_killed_training(here):
     (RUN / "last.safetensors").unlink()
     before = (RUN / "config.json").read_bytes()
     here(*TRAIN, "--resume", "off")
@@ -307,11 +306,11 @@ def test_resume_off_and_another_training_leave_a_killed_one_alone(here):
     }
 
 
-def test_the_first_checkpoint_is_early_and_the_others_one_a_minute(here, monkeypatch):
+def test_the_first_checkpoint_is_early_and_later_ones_follow_once_a_minute(here, monkeypatch):
     saved: list[int] = []
     plain = RunFolder.save_resume
     monkeypatch.setattr(RunFolder, "save_resume", lambda self, state: (saved.append(1), plain(self, state)))
-    clock = iter(np.arange(0, 10_000, 0.5))  # half a second passes between two looks at the clock
+    clock = iter(np.arange(0, 10_000, 0.5))  # the clock advances by half a second per call
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     here(*TRAIN, "--steps", 40, "--out", "runs/new")
     assert len(saved) == 1

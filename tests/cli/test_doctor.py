@@ -1,4 +1,4 @@
-"""``psptool doctor``: its output, and code 1 where something required is broken."""
+"""``psptool doctor``: its output, and exit code 1 if something required is broken."""
 
 import importlib.metadata
 import json
@@ -8,7 +8,7 @@ import pytest
 from psptool.cli import doctor
 
 
-def test_versions_device_and_space_are_said(psptool):
+def test_versions_device_and_free_space_are_reported(psptool):
     found = json.loads(psptool("doctor", "--json").out)
     assert found["versions"]["torch"] == importlib.metadata.version("torch")
     assert {"python", "psptool", "numpy", "h5py", "numba"} <= found["versions"].keys()
@@ -20,7 +20,7 @@ def test_versions_device_and_space_are_said(psptool):
     assert "Next: psptool demo" in out
 
 
-def test_missing_needed_package_is_code_1_with_the_command_that_fixes_it(psptool, monkeypatch):
+def test_a_missing_required_package_is_exit_code_1_with_the_command_that_fixes_it(psptool, monkeypatch):
     extras = ['no-such-extra>=2; extra == "cluster"', 'h5py>=99; extra == "cluster"']
     wanted = ["numpy>=1.26", "no-such-package>=3", "h5py>=99", *extras]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
@@ -31,18 +31,18 @@ def test_missing_needed_package_is_code_1_with_the_command_that_fixes_it(psptool
     assert "Next:" not in out
 
 
-def test_missing_extra_alone_is_code_0(psptool, monkeypatch):
+def test_only_a_missing_extra_is_exit_code_0(psptool, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ['no-such-extra; extra == "cluster"'])
     (finding,) = json.loads(psptool("doctor", "--json").out)["findings"]
     assert finding["needed"] is False
 
 
-def test_torch_that_does_not_import_is_code_1(psptool, monkeypatch):
+def test_torch_that_does_not_import_is_exit_code_1(psptool, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "psptool.device", None)
     assert "torch does not work" in psptool("doctor", code=1).out
 
 
-def test_numba_cache_that_cannot_be_written_is_said(monkeypatch, tmp_path):
+def test_numba_cache_that_cannot_be_written_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert doctor._numba_cache() == []
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""Datasets for other tools and from them, as a user meets the two commands."""
+"""The commands ``export-data`` and ``import``: datasets for and from other tools."""
 
 import json
 import os
@@ -33,28 +33,28 @@ def ucla(psptool, ucla_raw):
         ("stgcn", "ntu60", ["ntu60-xsub-1-s0"]),
     ],
 )
-def test_a_dataset_goes_out_and_comes_back_with_its_splits(psptool, ntu, kind, file, splits):
+def test_an_exported_dataset_is_imported_unchanged_with_its_splits(psptool, ntu, kind, file, splits):
     out = psptool("export-data", "--format", kind, "--coordinates", "normalized")
     assert "warning: lost in the" in out.err
     assert "the tracking states of the joints" in out.err
-    said = json.loads(
+    result = json.loads(
         psptool("import", f"exchange/{file}", "--coordinates", "normalized", "--out", "back.h5", "--json").out
     )
-    assert (said["format"], said["read"], said["kept"]) == (kind, 24, 24)
-    assert said["splits"] == [f"splits/{name}.json" for name in splits]
-    assert said["splits_not_kept"] == []
+    assert (result["format"], result["read"], result["kept"]) == (kind, 24, 24)
+    assert result["splits"] == [f"splits/{name}.json" for name in splits]
+    assert result["splits_not_kept"] == []
     with open_store(ntu) as store, open_store("back.h5") as back:
         assert store.manifest.fingerprints.clips == back.manifest.fingerprints.clips
-        # Of the frames that hold somebody: CTR-GCN's file has no others.
+        # Only frames with a person: a CTR-GCN file has no others.
         old, new = (one.array("joint")[:][one.array("present")[:]] for one in (store, back))
         np.testing.assert_array_equal(old, new)
     for name in splits:
-        # Bound to the clips that it names, so that it serves the dataset it came from as well.
+        # A split depends only on the clips that it names, so it fits the original dataset as well.
         psptool("split", "--check", f"splits/{name}.json", "--data", ntu)
         psptool("split", "--check", f"splits/{name}.json", "--data", "back.h5")
 
 
-def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_not_kept(psptool, ucla):
+def test_a_split_with_few_labels_is_exported_as_lists_and_what_is_lost_is_reported(psptool, ucla):
     psptool("split", "--count", 1)
     split = "splits/ucla-xview-k1-s0.json"
     psptool("export-data", "--format", "pyskl", "--split", split, "--out", "a.pkl")
@@ -69,7 +69,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("export-data", "--format", "ctrgnc"), "Did you mean ctrgcn?"),
         (("export-data", "--format", "ctrgcn"), "20 joints (kinect20), expected 25"),
@@ -86,7 +86,7 @@ def test_a_split_of_few_labels_names_the_labelled_clips_and_says_that_they_are_n
         (("import", "joints.pkl", "--out", "b.h5"), "joints: found 17, expected 20 (ucla)"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_said_and_leaves_nothing(psptool, ucla, arguments, said):
+def test_invalid_arguments_are_an_error_and_write_nothing(psptool, ucla, arguments, expected):
     psptool("split", "--count", 1)
     split = json.loads(Path("splits/ucla-xview-k1-s0.json").read_text())
     Path("other.json").write_text(json.dumps({**split, "clips_fingerprint": "0" * 64}))
@@ -102,29 +102,29 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(psptool, ucla, arguments
     Path("bad.pkl").write_bytes(pickle.dumps({"annotations": [Command()]}))
     psptool("export-data", "--format", "pyskl", "--out", "good.pkl")
     before = files()
-    assert said in psptool(*arguments, code=2).err
+    assert expected in psptool(*arguments, code=2).err
     assert files() == before
 
 
-def test_half_precision_is_said(psptool):
+def test_half_precision_is_reported(psptool):
     keypoint = (np.ones((1, 4, 20, 3)) * np.arange(1, 21)[:, None]).astype(np.float16)
     items = [{"frame_dir": "a01_s01_e00_v01", "total_frames": 4, "label": 0, "keypoint": keypoint}]
     Path("a.pkl").write_bytes(pickle.dumps(items))
-    # Every joint on one line: no body has axes so, but its positions stay.
+    # All joints are on one line: the body axes are undefined, but the positions are kept.
     ran = psptool("import", "a.pkl", "--out", "a.h5", "--coordinates", "normalized")
     assert "a.pkl: positions in float16" in ran.err
     with open_store("a.h5") as store:
         np.testing.assert_array_equal(store.array("joint")[:][0, :, 0], np.arange(1, 21))
 
 
-def test_an_export_is_replaced_with_force_alone(psptool, ucla):
+def test_an_export_is_replaced_only_with_force(psptool, ucla):
     psptool("export-data", "--format", "stgcn")
     ran = psptool("export-data", "--format", "stgcn", code=2)
     assert "exchange/ucla/train_data.npy: exists already" in ran.err
     psptool("export-data", "--format", "stgcn", "--force")
 
 
-def test_a_split_that_names_a_left_out_annotation_is_kept_of_the_others_and_says_so(psptool):
+def test_a_split_that_names_an_excluded_clip_is_imported_without_it_and_that_is_reported(psptool):
     split = {
         "xview_train": [name for name in NTU if "C001" not in name],
         "xview_val": [*(name for name in NTU if "C001" in name), None],
@@ -133,21 +133,22 @@ def test_a_split_that_names_a_left_out_annotation_is_kept_of_the_others_and_says
     items[NTU.index(split["xview_train"][0])]["keypoint"] = motion()[:0]
     saved(Path("a.pkl"), items, split)
     ran = psptool("import", "a.pkl", "--out", "a.h5")
-    gone = split["xview_train"][0]
-    assert f"a.pkl: xview_train: 1 of 4 clips are not in the dataset: {gone}" in ran.err
+    excluded = split["xview_train"][0]
+    assert f"a.pkl: xview_train: 1 of 4 clips are not in the dataset: {excluded}" in ran.err
     assert "a.pkl: xview_val: 1 of 3 clips are not in the dataset: None" in ran.err
     assert (
-        f"1 clip excluded (malformed): {gone} (no body). a.report.json gives the reason for each" in ran.err
+        f"1 clip excluded (malformed): {excluded} (no body). a.report.json gives the reason for each"
+        in ran.err
     )
     kept = json.loads(Path("splits/ntu60-xview-1-s0.json").read_text())
-    assert kept["labelled"] == sorted(set(split["xview_train"]) - {gone})
+    assert kept["labelled"] == sorted(set(split["xview_train"]) - {excluded})
     psptool("split", "--check", "splits/ntu60-xview-1-s0.json", "--data", "a.h5")
-    said = json.loads(psptool("import", "a.pkl", "--out", "a.h5", "--force", "--json").out)
-    assert said["splits"] == ["splits/ntu60-xview-1-s0.json"]
-    assert (said["left_out_by_reason"], len(said["splits_without"])) == ({"no body": 1}, 2)
+    result = json.loads(psptool("import", "a.pkl", "--out", "a.h5", "--force", "--json").out)
+    assert result["splits"] == ["splits/ntu60-xview-1-s0.json"]
+    assert (result["left_out_by_reason"], len(result["splits_without"])) == ({"no body": 1}, 2)
 
 
-def test_an_export_whose_default_protocol_has_an_empty_side_says_to_name_a_split(psptool):
+def test_an_export_whose_default_protocol_has_an_empty_test_set_suggests_a_split(psptool):
     names = [name for name in NTU if "P001" in name]
     saved(Path("a.pkl"), [annotation(name, keypoint=motion(seed=n)) for n, name in enumerate(names)])
     psptool("import", "a.pkl", "--out", "data/ntu60.h5")

@@ -2,7 +2,7 @@
 
 Time and memory are bounded.
 
-`PSPTOOL_FUZZ_MUTATIONS=5000` sets how many mutations each target tries; seeds count from `PSPTOOL_FUZZ_SEED`.
+`PSPTOOL_FUZZ_MUTATIONS=5000` sets how many mutations each target tries; seeds start at `PSPTOOL_FUZZ_SEED`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.stores import set_manifest
 
 COUNT = int(os.environ.get("PSPTOOL_FUZZ_MUTATIONS", "200"))
 FIRST = int(os.environ.get("PSPTOOL_FUZZ_SEED", "0"))
-MOST_SECONDS, MOST_BYTES = 10.0, 10**9
+MAX_SECONDS, MAX_BYTES = 10.0, 10**9
 RUN = "runs/ucla-xview-0.05-s0-psp-fast"
 SPLIT = "splits/ucla-xview-0.05-s0.json"
 SECRET = "the content of another file "
@@ -71,7 +71,7 @@ TOKENS = ["", "[" * 50_000, "9" * 5000, "1e999", '"', "}", ",", "\\ud800", "NaN"
 
 
 class Watch:
-    """Runs commands and fails where one ends in another way than a result or an error, or takes too much."""
+    """Runs commands; fails if one ends without a result or an error, or exceeds the limits of time and memory."""
 
     def __init__(self, psptool: Psptool) -> None:
         self.psptool = psptool
@@ -79,9 +79,9 @@ class Watch:
         self.slowest, self.before = 0.0, peak_memory() or 0
 
     def __call__(self, seed: int, command: str) -> None:
-        began = time.process_time()
+        started = time.process_time()
         ran = self.psptool(*command.split(), code=None)
-        self.slowest = max(self.slowest, time.process_time() - began)
+        self.slowest = max(self.slowest, time.process_time() - started)
         where = f"seed {seed}: {command}"
         assert ran.code in ((0, 1, 2) if command.startswith(("validate", "split --check")) else (0, 2)), (
             where,
@@ -89,12 +89,12 @@ class Watch:
         )
         assert ran.code == 0 or ran.err or ran.out, where
         assert SECRET not in ran.out + ran.err, where
-        assert self.slowest < MOST_SECONDS, where
-        assert (peak_memory() or 0) - self.before < MOST_BYTES, where
+        assert self.slowest < MAX_SECONDS, where
+        assert (peak_memory() or 0) - self.before < MAX_BYTES, where
         self.codes[ran.code] = self.codes.get(ran.code, 0) + 1
 
     def check(self) -> None:
-        """Both outcomes must be frequent, or the mutations do not reach what they are meant to try."""
+        """Check that both outcomes are frequent; otherwise the mutations do not reach the code under test."""
         grown = ((peak_memory() or 0) - self.before) / 1e6
         print(f"{self.codes} at most {self.slowest:.2f} s; memory grew by {grown:.0f} MB")
         total = sum(self.codes.values())
@@ -102,9 +102,9 @@ class Watch:
 
 
 @pytest.fixture
-def here(worked_in: Path, psptool: Psptool) -> Psptool:
-    """A folder with a dataset, splits and runs, and a prediction and a table besides."""
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+def here(workspace: Path, psptool: Psptool) -> Psptool:
+    """A folder with a dataset, splits, runs, a prediction and a table."""
+    shutil.copytree(workspace, ".", dirs_exist_ok=True)
     psptool("evaluate", RUN)
     psptool("predict", "all_sqe", "--model", RUN, "--out", "p.json")
     psptool("table", RUN, "--format", "json", "--out", "t.json")
@@ -125,7 +125,7 @@ def other_values(file: Any, rng: random.Random) -> None:
 
 
 def raw_bytes(file: Any, rng: random.Random) -> None:
-    """Bytes that the type does not have, such as a truth value of 7."""
+    """Bytes that are invalid for the type, such as 7 for a boolean."""
     array = file[rng.choice(list(ROW_ARRAYS))]
     _, chunk = array.id.read_direct_chunk((0,) * array.ndim)
     found = bytearray(chunk)
@@ -268,7 +268,7 @@ DATASET_COMMANDS = (
 WEIGHTS = (6, 2, 6, 3, 3, 3, 1, 1, 1, 1)
 
 
-def test_a_dataset_of_another_structure_is_read_or_refused(here):
+def test_a_mutated_dataset_is_read_or_refused(here):
     watch, path = Watch(here), Path("data/ucla.h5")
     good = path.read_bytes()
     for seed in range(FIRST, FIRST + COUNT):
@@ -289,7 +289,7 @@ def test_a_dataset_of_another_structure_is_read_or_refused(here):
             MemoryError,
             IndexError,
         ):
-            pass  # A second mutation did not fit the first; what was written is tried.
+            pass  # A later mutation did not fit an earlier one; the file is tested as it is.
         for line in rng.choices(DATASET_COMMANDS, WEIGHTS, k=2):
             Path("v.html").unlink(missing_ok=True)
             watch(seed, line)
@@ -316,12 +316,12 @@ def mutated_json(values: Any, rng: random.Random) -> str:
     """JSON text of ``values`` with one to three changes to the values, keys or text."""
     values = copy.deepcopy(values)
     for _ in range(rng.choice((1, 1, 2, 3))):
-        there = places(values)
-        if not there:
+        value_paths = places(values)
+        if not value_paths:
             break
-        # Short paths are as likely as long ones, of which there are more.
-        depth = rng.choice(sorted({len(place) for place in there}))
-        *path, last = rng.choice([place for place in there if len(place) == depth])
+        # The depth is chosen first, so that short paths are as likely as long ones, which are more frequent.
+        depth = rng.choice(sorted({len(place) for place in value_paths}))
+        *path, last = rng.choice([place for place in value_paths if len(place) == depth])
         parent = values
         for key in path:
             parent = parent[key]
@@ -401,7 +401,7 @@ def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def tensor_like(x: torch.Tensor, rng: random.Random) -> Any:
-    """Another tensor or value in the place of ``x``."""
+    """Another tensor or value in place of ``x``."""
     return rng.choice(
         (
             lambda: x.double(),
@@ -441,7 +441,7 @@ def mutate_tree(values: Any, rng: random.Random) -> None:
 
 
 def mutated_checkpoint(data: bytes, rng: random.Random) -> bytes:
-    """A checkpoint with other fields under a digest that is right, or with other bytes."""
+    """A checkpoint with mutated fields and a correct digest, or with mutated bytes."""
     if rng.random() < 0.4:
         return mutated_bytes(data, rng)
     state = torch.load(io.BytesIO(data[len(MAGIC) + 32 :]), weights_only=True)
@@ -454,7 +454,7 @@ def mutated_checkpoint(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutated_weights(data: bytes, rng: random.Random) -> bytes:
-    """Weights with another header, with other tensors under a digest that is right, or with other bytes."""
+    """Weights with a mutated header, with mutated tensors and a correct digest, or with mutated bytes."""
     what = rng.random()
     if what < 0.4:
         return mutated_bytes(data, rng)

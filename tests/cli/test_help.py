@@ -1,4 +1,4 @@
-"""``--help``: at once, on a screen, with examples."""
+"""``--help``: fast, short enough for one screen, with examples."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ COMMANDS = [
 ]
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_no_large_library():
     code = (
         "import sys; from psptool.cli.main import app\n"
         "try: app(['--help'])\n"
@@ -24,8 +24,8 @@ def test_help_imports_nothing_heavy():
     assert ran.stderr.strip() == "[]"
 
 
-def test_every_planned_command_is_there():
-    planned = {
+def test_the_list_of_commands_is_complete():
+    expected = {
         "prepare",
         "split",
         "train",
@@ -40,15 +40,15 @@ def test_every_planned_command_is_there():
         "export-data",
         "import",
     }
-    planned |= {"predict", "export", "embed", "config", "runs", "describe"}
-    assert set(COMMANDS) == planned
+    expected |= {"predict", "export", "embed", "config", "runs", "describe"}
+    assert set(COMMANDS) == expected
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_a_screen_and_shows_examples(psptool, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     lines = psptool(command, "--help").out.splitlines()
-    # `train` has an option for each value that other trainers have one for.
+    # `train` has more options: one for each setting for which other training tools have one.
     assert len(lines) <= (37 if command == "train" else 26)
     assert max(map(len, lines)) <= 80
     examples = lines[lines.index("  Examples:") + 1 :]
@@ -56,7 +56,7 @@ def test_help_fits_a_screen_and_shows_examples(psptool, monkeypatch, command):
     assert all(line.strip().startswith(f"psptool {command}") for line in examples if line.strip())
 
 
-def test_list_of_commands_fits_a_screen_and_cuts_no_sentence(psptool, monkeypatch):
+def test_list_of_commands_fits_a_screen_and_truncates_no_sentence(psptool, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = psptool("--help").out.splitlines()
     assert len(lines) <= 44
@@ -75,7 +75,7 @@ def test_commands_are_listed_by_group_in_the_order_of_work(psptool):
     assert at["Analyse:"] < within["evaluate"] < at["Share:"] < within["export"]
 
 
-def test_help_says_every_choice_that_is_accepted(psptool):
+def test_help_lists_every_accepted_choice(psptool):
     from typing import get_args
 
     from psptool.schemas.dataset import Align
@@ -90,7 +90,7 @@ def test_without_a_command_help_is_shown(psptool):
 
 
 @pytest.mark.parametrize(("command", "name"), [("prepare", "PATH"), ("view", "CLIP"), ("import", "FILE")])
-def test_usage_has_no_brackets_in_brackets(psptool, command, name):
+def test_usage_has_no_nested_brackets(psptool, command, name):
     usage = psptool(command, "--help").out.splitlines()[0]
     assert name in usage
     assert not any(twice in usage for twice in ("[[", "......", "...}"))

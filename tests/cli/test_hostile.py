@@ -1,4 +1,4 @@
-"""Files made to do harm, through the command line: a clear error or the quarantine, and nothing done."""
+"""Malicious files on the command line: a clear error or an excluded clip, and no side effect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPLIT = "splits/ucla-xview-0.05-s0.json"
 
 
 class Harm:
-    """Unpickling makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self):
         return Path.touch, (Path("owned"),)
@@ -41,7 +41,7 @@ class Harm:
 
 @cache
 def zeros_deflated(size: int) -> bytes:
-    """A deflate stream of zero bytes, put together from one block again and again, so that it takes no time."""
+    """A deflate stream of zero bytes, built by repeating one compressed block, which takes little time."""
     block = 2**26
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     once = packer.compress(bytes(block)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -49,14 +49,14 @@ def zeros_deflated(size: int) -> bytes:
 
 
 def bomb(path: Path, stated: int, evil: str = f"{EVIL}.skeleton") -> None:
-    """A zip archive with a good clip and one whose file unpacks to 10 GB, whatever size is stated."""
+    """A zip archive with a good clip and one that unpacks to 10 GB, although its headers state another size."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{GOOD}.skeleton", skeleton_text(record(GOOD)))
         archive.writestr(evil, zeros_deflated(TEN_GB))
     packed = zipfile.ZipFile(path).getinfo(evil)
     blob = bytearray(path.read_bytes())
     listed = blob.rindex(b"PK\x01\x02", 0, blob.rindex(evil.encode()))
-    # Both headers are told that what was stored is deflated: the method, and the size unpacked.
+    # Change both headers of the stored member: the method to deflate, and the uncompressed size to `stated`.
     for method, size in ((packed.header_offset + 8, packed.header_offset + 22), (listed + 10, listed + 24)):
         assert struct.unpack_from("<L", blob, size)[0] == packed.file_size
         struct.pack_into("<H", blob, method, zipfile.ZIP_DEFLATED)
@@ -64,7 +64,7 @@ def bomb(path: Path, stated: int, evil: str = f"{EVIL}.skeleton") -> None:
     path.write_bytes(blob)
 
 
-def test_zip_member_that_climbs_out_is_skipped_and_writes_nothing_outside(psptool, tmp_path):
+def test_a_zip_member_with_a_path_outside_of_the_archive_is_skipped_and_not_written(psptool, tmp_path):
     with zipfile.ZipFile("raw.zip", "w") as archive:
         archive.writestr(f"{GOOD}.skeleton", skeleton_text(record(GOOD)))
         archive.writestr(f"../../{EVIL}.skeleton", skeleton_text(record(EVIL)))
@@ -79,13 +79,13 @@ def test_zip_member_that_climbs_out_is_skipped_and_writes_nothing_outside(psptoo
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stated", "reason"),
-    # What says it is small is unpacked that far, and then its checksum is wrong.
+    # A member with a small stated size is unpacked up to that size; then its checksum is wrong.
     [(2**32 - 2, "too large"), (1000, "damaged in the archive")],
-    ids=["says it is huge", "says it is small"],
+    ids=["huge stated size", "small stated size"],
 )
-def test_zip_bomb_of_10_gb_is_quarantined_in_little_memory(tmp_path, stated, reason):
+def test_a_zip_bomb_of_10_gb_is_excluded_within_little_memory(tmp_path, stated, reason):
     bomb(tmp_path / "raw.zip", stated)
-    # In a process of its own, whose peak of memory can be told.
+    # In a separate process, to measure its peak memory.
     code = (
         "import sys\nfrom psptool.cli.main import main\nfrom psptool.common.machine import peak_memory\n"
         "try: main()\n"
@@ -127,7 +127,7 @@ def test_yaml_nested_deeper_than_the_stack_is_refused(psptool, text):
 
 HARMFUL = {
     "a pickle": lambda path: path.write_bytes(pickle.dumps(Harm())),
-    "torch's": lambda path: torch.save(Harm(), path),
+    "a PyTorch file": lambda path: torch.save(Harm(), path),
 }
 
 
@@ -144,7 +144,7 @@ HARMFUL = {
     ],
     ids=lambda command: command[0],
 )
-def test_weights_with_code_in_them_are_refused_unread(here, command, write):
+def test_weights_that_contain_code_are_refused_without_unpickling(here, command, write):
     write(RUN / "last.safetensors")
     before = files()
     ran = here(*command, code=2)
@@ -152,7 +152,7 @@ def test_weights_with_code_in_them_are_refused_unread(here, command, write):
     assert files() == before
 
 
-def test_a_state_to_go_on_from_with_code_in_it_is_refused_unread(here):
+def test_a_checkpoint_that_contains_code_is_refused_without_unpickling(here):
     (RUN / "last.safetensors").unlink()
     harm = io.BytesIO()
     torch.save({"model": Harm()}, harm)
@@ -167,17 +167,17 @@ def test_a_state_to_go_on_from_with_code_in_it_is_refused_unread(here):
 
 
 def hostile_exchange(kind):
-    """Files of the three formats with code in them; what to import, and what is said of it."""
-    fine = np.ones((1, 3, 4, 20, 2), np.float32)
-    asked = f"{Path.__module__}.Path"  # Of pathlib._local in Python 3.13.
+    """Write files of an exchange format that contain code; return the path to import and the expected message."""
+    array = np.ones((1, 3, 4, 20, 2), np.float32)
+    unpickled = f"{Path.__module__}.Path"  # Of pathlib._local in Python 3.13.
     if kind == "pyskl":
         Path("x.pkl").write_bytes(pickle.dumps({"annotations": [{"frame_dir": "a", "keypoint": Harm()}]}))
-        return "x.pkl", f"refused: found a pickle with {asked}"
+        return "x.pkl", f"refused: found a pickle with {unpickled}"
     if kind == "stgcn":
         Path("x").mkdir()
-        np.save("x/train_data.npy", fine)
+        np.save("x/train_data.npy", array)
         Path("x/train_label.pkl").write_bytes(pickle.dumps((["a01_s01_e00_v01"], [Harm()])))
-        return "x", f"x/train_label.pkl: refused: found a pickle with {asked}"
+        return "x", f"x/train_label.pkl: refused: found a pickle with {unpickled}"
     if kind == "stgcn's array":
         Path("x").mkdir()
         np.save("x/train_data.npy", np.array([Harm()], dtype=object), allow_pickle=True)
@@ -187,17 +187,17 @@ def hostile_exchange(kind):
 
 
 @pytest.mark.parametrize("kind", ["pyskl", "ctrgcn", "stgcn", "stgcn's array"])
-def test_another_tools_file_with_code_in_it_is_refused(psptool, kind):
-    path, said = hostile_exchange(kind)
+def test_an_exchange_file_that_contains_code_is_refused(psptool, kind):
+    path, expected = hostile_exchange(kind)
     before = files()
-    assert said in psptool("import", path, code=2).err
+    assert expected in psptool("import", path, code=2).err
     assert files() == before
 
 
 @pytest.mark.parametrize(
     "command", [("prepare", "ucla", "--raw"), ("predict",), ("view",)], ids=lambda command: command[0]
 )
-def test_an_archive_of_nothing_but_climbing_names_is_an_error(here, command):
+def test_an_archive_whose_only_member_has_a_path_outside_of_it_is_an_error(here, command):
     with zipfile.ZipFile("raw.zip", "w") as archive:
         archive.write("all_sqe/a01_s01_e00_v01.json", "../../a01_s01_e09_v01.json")
     before = files()
@@ -208,12 +208,12 @@ def test_an_archive_of_nothing_but_climbing_names_is_an_error(here, command):
 
 @pytest.mark.parametrize(
     ("command", "evil"),
-    # The model knows the other dataset's format; view goes by that of the good clip.
+    # predict uses the format of its model, NW-UCLA; view uses the format of the good clip.
     [(("predict", "raw.zip"), "a01_s01_e09_v01.json"), (("view", "raw.zip", EVIL), f"{EVIL}.skeleton")],
     ids=["predict", "view"],
 )
-@pytest.mark.parametrize("stated", [2**32 - 2, 1000], ids=["says it is huge", "says it is small"])
-def test_a_bomb_is_an_error_where_clips_are_looked_at_one_by_one(here, command, evil, stated):
+@pytest.mark.parametrize("stated", [2**32 - 2, 1000], ids=["huge stated size", "small stated size"])
+def test_a_zip_bomb_is_an_error_in_commands_that_read_single_clips(here, command, evil, stated):
     bomb(Path("raw.zip"), stated, evil)
     before = files()
     assert re.search("too large|damaged in the archive", here(*command, code=2).err)
@@ -235,7 +235,7 @@ def test_json_nested_deeper_than_the_stack_is_refused(psptool, name):
     ],
     ids=["Python", "NumPy", "PyTorch", "CUDA"],
 )  # fmt: skip
-def test_running_out_of_memory_is_an_error_everywhere(here, monkeypatch, error):
+def test_running_out_of_memory_is_an_error_without_a_traceback(here, monkeypatch, error):
     from psptool.data.store.reading import Store
 
     def read(*arguments):
@@ -245,7 +245,7 @@ def test_running_out_of_memory_is_an_error_everywhere(here, monkeypatch, error):
     assert "error: out of memory" in here("evaluate", RUN, code=2).err
 
 
-def test_a_dataset_that_reaches_for_another_file_is_never_shown(here):
+def test_a_dataset_with_external_storage_is_refused(here):
     secret = b"secret of another file"
     Path("secret").write_bytes(secret * 1000)
     with h5py.File("data/ucla.h5", "a") as file:
@@ -285,7 +285,7 @@ PIPES = [
 @pytest.mark.parametrize(
     ("name", "command"), PIPES, ids=[f"{line[0]} {Path(name).name}" for name, line in PIPES]
 )
-def test_a_pipe_that_nobody_writes_to_is_an_error(here, monkeypatch, name, command):
+def test_a_pipe_without_a_writer_is_an_error(here, monkeypatch, name, command):
     monkeypatch.setattr(paths, "PIPE_WAIT", 0.05)
     path = Path(name)
     path.unlink(missing_ok=True)

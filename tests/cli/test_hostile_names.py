@@ -1,4 +1,4 @@
-"""Logs that are no logs, and names that would move a terminal's cursor."""
+"""Invalid logs, and names with terminal control characters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\r"
     ],
     ids=range(14),
 )
-def test_a_log_line_that_is_no_entry_ends_the_log(tmp_path, line):
+def test_a_log_is_read_up_to_the_first_invalid_line(tmp_path, line):
     folder = RunFolder(tmp_path)
     good = {"step": 1, "loss": 2.0, "lr": 0.1, "seconds": 1.0}
     folder.log.write_text(f"{json.dumps(good)}\n{line}\n{json.dumps(good)}\n")
@@ -53,7 +53,7 @@ def test_a_log_line_that_is_no_entry_ends_the_log(tmp_path, line):
 @pytest.mark.parametrize(
     "command", [("evaluate", RUN), ("runs",), ("train", "--preset", "fast", "--out", RUN)]
 )
-def test_commands_read_a_run_whose_log_is_no_log(here, command, line):
+def test_commands_succeed_or_report_an_error_for_a_run_with_an_invalid_log(here, command, line):
     (RUN / "log.jsonl").write_text(line + "\n")
     ran = here(*command, code=None)
     assert ran.code in (0, 2)
@@ -68,7 +68,7 @@ def only_printable(text: str) -> bool:
     return not set(text) & set(EVIL.replace("[2J", "").replace("]0;owned", "").replace("31m", ""))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="such names do not exist there")
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not allow such names")
 @pytest.mark.parametrize("as_json", [(), ("--json",)])
 def test_names_with_control_characters_are_shown_escaped(here, as_json):
     folder = RUN.with_name(EVIL)
@@ -86,7 +86,7 @@ def test_names_with_control_characters_are_shown_escaped(here, as_json):
         assert json.loads(here("runs", "--json").out)["runs"]
 
 
-def test_a_progress_line_with_control_characters_is_escaped(monkeypatch):
+def test_control_characters_in_messages_are_escaped(monkeypatch):
     from psptool.cli import console
 
     terminal = Terminal()
@@ -118,7 +118,7 @@ def test_coordinates_beyond_100_m_are_noted(psptool, ucla_raw):
 
 
 @pytest.mark.parametrize("code", [pickle.DUP, pickle.MARK], ids=["DUP", "MARK"])
-def test_a_pickle_of_one_opcode_is_refused_before_it_fills_the_memory(tmp_path, code):
+def test_a_pickle_of_one_repeated_opcode_is_refused_before_it_fills_the_memory(tmp_path, code):
     (tmp_path / "x.pkl").write_bytes(b"\x80\x03N" + code * 20_000_000 + b".")
     with pytest.raises(PspError, match="refused"):
         load_pickle(tmp_path / "x.pkl")

@@ -44,7 +44,7 @@ def test_next_command_of_prepare_and_split_works_with_spaces_in_the_path(psptool
     psptool(*following, "--dry-run")
 
 
-def test_next_commands_with_spaces_in_the_path_of_a_run(here: Psptool):
+def test_next_commands_quote_the_path_of_a_run_with_spaces(here: Psptool):
     run, split, features = SPACED / "my run", SPACED / "my split.json", SPACED / "my features.npz"
     shutil.copytree(RUN, run)
     shutil.copy("splits/ucla-xview-0.05-s0.json", split)
@@ -58,7 +58,7 @@ def test_next_commands_with_spaces_in_the_path_of_a_run(here: Psptool):
     assert next_words(here("runs", SPACED)) == ["table", str(SPACED)]
 
 
-def test_next_command_names_the_file_where_there_are_several_datasets(
+def test_next_command_names_the_file_if_there_are_several_datasets(
     psptool: Psptool, ucla_raw: Path, ntu_raw: Path
 ):
     psptool("prepare", "ucla", "--raw", ucla_raw)
@@ -75,7 +75,7 @@ def test_next_command_names_the_file_where_there_are_several_datasets(
     psptool(*following, "--dry-run")
 
 
-def test_next_command_names_the_dataset_where_a_newer_one_has_its_name(psptool: Psptool, ucla_raw: Path):
+def test_next_command_names_the_dataset_if_a_newer_one_has_its_name(psptool: Psptool, ucla_raw: Path):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     assert next_words(psptool("prepare", "ucla", "--raw", ucla_raw, "--out", "data/b.h5")) == [
         "split",

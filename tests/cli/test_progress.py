@@ -27,7 +27,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_line_holds_step_loss_rate_and_time_left(clock, capsys):
+def test_a_line_has_step_loss_rate_and_time_left(clock, capsys):
     report = ProgressReport("step", "steps")
     report(0, 600)
     clock[0] = 60
@@ -35,7 +35,7 @@ def test_a_line_holds_step_loss_rate_and_time_left(clock, capsys):
     assert capsys.readouterr().err == "step 120/600  loss 3.21  lr 0.08  2.0 steps/s  ETA 4:00\n"
 
 
-def test_a_line_comes_after_30_seconds_without_a_terminal(clock, capsys):
+def test_a_line_is_printed_every_30_seconds_without_a_terminal(clock, capsys):
     report = ProgressReport("preparing", "clips")
     for clock[0] in range(0, 100, 10):
         report(int(clock[0]), 1000)
@@ -43,13 +43,13 @@ def test_a_line_comes_after_30_seconds_without_a_terminal(clock, capsys):
     assert [line.split()[1] for line in lines] == ["30/1000", "60/1000", "90/1000"]
 
 
-def test_quick_work_writes_nothing_without_a_terminal(capsys):
+def test_short_tasks_print_nothing_without_a_terminal(capsys):
     with ProgressReport("working") as report:
         report(1, 3)
     assert capsys.readouterr().err == ""
 
 
-def test_the_rate_of_a_resumed_training_counts_its_own_steps(clock, capsys):
+def test_the_rate_of_a_resumed_training_counts_only_steps_since_it_resumed(clock, capsys):
     report = ProgressReport("step", "steps")
     report(500, 600)
     clock[0] = 10
@@ -57,14 +57,12 @@ def test_the_rate_of_a_resumed_training_counts_its_own_steps(clock, capsys):
     assert "1.0 steps/s  ETA 1:30" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0, "0:00"), (228, "3:48"), (3599.6, "1:00:00")])
-def test_durations(seconds, said):
-    assert duration(seconds) == said
+@pytest.mark.parametrize(("seconds", "expected"), [(0, "0:00"), (228, "3:48"), (3599.6, "1:00:00")])
+def test_durations(seconds, expected):
+    assert duration(seconds) == expected
 
 
-def test_a_bar_fits_80_columns_with_step_and_time_left_and_notes_stand_on_lines_of_their_own(
-    clock, monkeypatch
-):
+def test_a_bar_with_step_and_time_left_fits_80_columns_and_notes_are_on_separate_lines(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "80")
@@ -81,8 +79,8 @@ def test_a_bar_fits_80_columns_with_step_and_time_left_and_notes_stand_on_lines_
     assert "a note" in rows
 
 
-def test_training_reports_every_step_and_logs_every_tenth(worked_in, psptool, monkeypatch):
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+def test_training_reports_every_step(workspace, psptool, monkeypatch):
+    shutil.copytree(workspace, ".", dirs_exist_ok=True)
     seen = []
     monkeypatch.setattr(
         ProgressReport, "__call__", lambda self, done, total, *rest, **options: seen.append(done)
@@ -92,8 +90,8 @@ def test_training_reports_every_step_and_logs_every_tenth(worked_in, psptool, mo
     assert sorted(set(seen)) == [0, 1, 2, 3]
 
 
-def test_a_logged_training_has_a_line_every_ten_steps(worked_in, psptool):
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+def test_training_without_a_terminal_prints_a_line_every_ten_steps(workspace, psptool):
+    shutil.copytree(workspace, ".", dirs_exist_ok=True)
     train = ("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast")
     err = psptool(*train, "--set", "optim.steps=21").err
     lines = [line for line in err.splitlines() if line.startswith("step ")]
@@ -101,7 +99,7 @@ def test_a_logged_training_has_a_line_every_ten_steps(worked_in, psptool):
     assert all(re.search(r"loss \d+\.\d\d  lr \S+  \S+ steps/s  ETA \d+:\d\d$", line) for line in lines)
 
 
-def test_export_says_which_format_it_makes(worked_in, psptool):
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+def test_export_reports_which_format_it_writes(workspace, psptool):
+    shutil.copytree(workspace, ".", dirs_exist_ok=True)
     err = psptool("export", "runs/ucla-xview-0.05-s0-psp-fast", "--safetensors").err
     assert "exporting 0/1  safetensors" in err

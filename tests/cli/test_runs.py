@@ -1,4 +1,4 @@
-"""``train``, ``evaluate`` and ``demo`` through the command line, with a tiny recipe."""
+"""The commands ``train``, ``evaluate`` and ``demo``, with tiny training settings."""
 
 import json
 import re
@@ -37,42 +37,42 @@ def test_evaluate_shows_streams_and_classes(here):
     assert "Next: " in out
 
 
-def test_evaluate_takes_the_newest_run_and_says_so(here):
+def test_evaluate_uses_the_newest_run_and_reports_it(here):
     ran = here("evaluate")
     assert "val-view-2-psp-fast (the newest of 2)" in ran.err
 
 
-def test_evaluate_of_another_preparation_is_refused(here):
+def test_evaluate_on_a_dataset_with_other_preparation_is_refused(here):
     here("prepare", "ucla", "--raw", "all_sqe", "--align", "none", "--jobs", "1")
     ran = here("evaluate", RUN, code=2)
     assert "content" in ran.err
     assert "data/ucla.h5" in ran.err
 
 
-def test_best_weights_without_validation_clips_say_so(here):
+def test_best_weights_of_a_run_without_validation_clips_are_an_error(here):
     assert "best.safetensors" in here("evaluate", RUN, "--weights", "best", code=2).err
     assert "Did you mean best?" in here("evaluate", RUN, "--weights", "bset", code=2).err
 
 
-def test_validation_scores_do_not_pass_for_the_runs_own(here):
+def test_validation_scores_are_not_written_as_the_test_scores_of_the_run(here):
     run = Path("runs/ucla-xview-k1-s0-val-view-2-psp-fast")
     here("evaluate", run, "--validation", "--weights", "best")
     assert not (run / "scores.json").exists()
 
 
-def test_next_training_gets_a_folder_of_its_own(here):
+def test_the_next_training_gets_a_new_folder(here):
     ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast", "--json")
     assert json.loads(ran.out)["run"] == f"{RUN}-2"
     assert Path(f"{RUN}-2/last.safetensors").exists()
 
 
-def test_given_folder_that_holds_a_run_is_refused(here):
+def test_a_given_folder_with_another_run_is_refused(here):
     assert "not empty" in here("train", "--out", RUN, "--resume", "off", code=2).err
     ran = here("train", "--set", "optim.lr=0.5", "--preset", "fast", "--out", RUN, code=2)
     assert "the run of another training: found optim.lr 0.01 in the run, 0.5 requested" in ran.err
 
 
-def test_given_folder_that_holds_this_very_run_is_left_and_said(here):
+def test_a_given_folder_with_the_same_finished_run_is_kept_and_reported(here):
     before = (RUN / "last.safetensors").stat().st_mtime_ns
     assert "already finished" in here("train", "--out", RUN).err
     assert (RUN / "last.safetensors").stat().st_mtime_ns == before
@@ -83,18 +83,18 @@ def test_resume_is_off_required_or_auto(here):
     assert "has no unfinished run" in here("train", "--resume", "required", code=2).err
 
 
-def test_a_training_draws_its_curves_and_leaves_nothing_to_resume(here, pictures):
+def test_a_training_plots_its_curves_and_removes_its_checkpoint(here, pictures):
     run = Path(json.loads(here("train", "--method", "supervised", "--preset", "fast", "--json").out)["run"])
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (run / "resume.pt").exists()
 
 
-def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
-    Path("recipe.yaml").write_text("optim: {steps: 3, labelled_batch: 3}\n")
+def test_set_overrides_the_file_and_the_file_overrides_the_preset(here):
+    Path("training.yaml").write_text("optim: {steps: 3, labelled_batch: 3}\n")
     ran = here(
         "train",
         "--config",
-        "recipe.yaml",
+        "training.yaml",
         "--set",
         "optim.steps=1",
         "--preset",
@@ -104,8 +104,12 @@ def test_set_goes_over_the_file_and_the_file_over_the_preset(here):
         "--json",
     )
     run = json.loads(ran.out)
-    recipe = json.loads(Path(run["run"], "config.json").read_text())["training"]
-    assert (recipe["optim"]["steps"], recipe["optim"]["labelled_batch"], recipe["optim"]["pool_batch"]) == (
+    training = json.loads(Path(run["run"], "config.json").read_text())["training"]
+    assert (
+        training["optim"]["steps"],
+        training["optim"]["labelled_batch"],
+        training["optim"]["pool_batch"],
+    ) == (
         1,
         3,
         4,
@@ -122,14 +126,14 @@ def test_the_summary_names_the_terms_of_the_loss_as_the_report_does(here):
     assert "body contrastive loss" in (run / "report.html").read_text(encoding="utf-8")
 
 
-def test_supervised_computes_no_contrast(here):
+def test_supervised_computes_no_contrastive_loss(here):
     run = json.loads(here("train", "--method", "supervised", "--preset", "fast", "--json").out)
     assert "ce" in run
     assert not {"body", "part", "joint"} & run.keys()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("--set", "optim.lrr=1"), "Did you mean optim.lr?"),
         (("--set", "optim.lr"), "not a key=value"),
@@ -139,9 +143,9 @@ def test_supervised_computes_no_contrast(here):
         (("--config", "absent.yaml"), "absent.yaml"),
     ],
 )
-def test_wrong_recipe_is_said_before_anything_is_written(here, arguments, said):
+def test_an_invalid_configuration_is_an_error_before_anything_is_written(here, arguments, expected):
     before = sorted(Path("runs").iterdir())
-    assert said in here("train", *arguments, code=2).err
+    assert expected in here("train", *arguments, code=2).err
     assert sorted(Path("runs").iterdir()) == before
 
 
@@ -151,7 +155,7 @@ def test_yaml_with_python_tags_is_refused(here):
     assert not Path("owned").exists()
 
 
-def test_inspect_of_a_run_shows_recipe_and_scores(here):
+def test_inspect_of_a_run_shows_settings_and_scores(here):
     here("evaluate", RUN)
     seen = json.loads(here("inspect", RUN, "--json").out)
     assert (seen["method"], seen["preset"], seen["split_name"]) == ("psp", "fast", "ucla-xview-0.05-s0")
@@ -187,34 +191,34 @@ def test_demo_compares_both_methods_and_can_run_again(small, psptool):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_default_preset_is_fast_whatever_the_device(here, monkeypatch, device):
+def test_the_default_preset_is_fast_on_every_device(here, monkeypatch, device):
     import torch
 
-    asked = []
+    called = []
 
     def no_training(data, split, recipe, computing_on, *rest, **options):
-        asked.append((recipe.preset, computing_on.type))
-        raise PspError("enough seen")
+        called.append((recipe.preset, computing_on.type))
+        raise PspError("no training in this test")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
     monkeypatch.setattr("psptool.cli.train.run_training", no_training)
     ran = here("train", code=2)
     assert ("--preset best" in ran.err) == (device == "cuda")
     assert "--preset best" not in here("train", "--preset", "fast", code=2).err
-    assert asked == [("fast", device)] * 2
+    assert called == [("fast", device)] * 2
     assert "fast (4 minutes on 2 CPU cores; default)" in " ".join(here("train", "--help").out.split())
 
 
 def interrupt(here) -> Path:
     """The newest run, interrupted after its first step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done: True)
+        patch.setattr(loop.Loop, "_should_stop", lambda *_: True)
         ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast", code=130)
     assert "--resume required --out" in ran.err
     return Path(f"{RUN}-2")
 
 
-def test_commands_on_an_interrupted_run_say_where_it_stands_and_how_to_resume(here):
+def test_commands_on_an_interrupted_run_report_its_step_and_how_to_resume(here):
     run = interrupt(here)
     words = f"{run}: interrupted at step 1 of 2. Resume: psptool train --resume required --out {run}\n"
     for command in (
@@ -228,16 +232,16 @@ def test_commands_on_an_interrupted_run_say_where_it_stands_and_how_to_resume(he
         assert here(*command, code=2).err.endswith(words), command
     for finished in Path("runs").glob("*/last.safetensors"):
         finished.unlink()
-    for left in Path("runs").iterdir():
-        if left != run:
-            shutil.rmtree(left)
+    for other in Path("runs").iterdir():
+        if other != run:
+            shutil.rmtree(other)
     assert words in here("evaluate", code=2).err
     here(*["train", "--resume", "required", "--out"], run)
     here("evaluate", run)
 
 
 @pytest.mark.slow
-def test_a_run_of_a_device_that_is_not_here_resumes_on_the_one_that_is(here):
+def test_a_run_of_an_unavailable_device_resumes_on_an_available_one(here):
     run = interrupt(here)
     path = run / "config.json"
     config = json.loads(path.read_text())
@@ -255,7 +259,7 @@ def test_a_run_of_a_device_that_is_not_here_resumes_on_the_one_that_is(here):
     assert "trained from step 1 on" in (run / "report.html").read_text()
 
 
-def test_a_damaged_configuration_among_the_runs_is_warned_of(here):
+def test_a_damaged_configuration_among_the_runs_causes_a_warning(here):
     run = interrupt(here)
     (run / "config.json").write_text("{")
     ran = here("train", "--split", "splits/ucla-xview-0.05-s0.json", "--preset", "fast", "--quiet")

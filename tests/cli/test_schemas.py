@@ -1,4 +1,4 @@
-"""The published JSON Schemas: current, complete, and true to the files."""
+"""The published JSON Schemas are current and complete, and files are valid under them."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_published_schemas_are_current():
     assert texts == {name: json_schema(model) for name, model in artefacts().items()}
 
 
-def test_written_then_checked_then_changed(psptool):
+def test_check_reports_missing_changed_and_unknown_schemas(psptool):
     psptool("schemas", "--check", code=1)
     psptool("schemas")
     assert "are current" in psptool("schemas", "--check").out
@@ -41,7 +41,7 @@ def test_keys_of_every_artefact_can_be_listed(psptool, name):
     assert all(key in out for key in artefacts()[name].model_fields if key != "model")
 
 
-def test_split_file_fits_its_schema(psptool, ucla_raw):
+def test_split_and_report_are_valid_under_their_schemas(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     schema = json.loads(json_schema(artefacts()["split"]))

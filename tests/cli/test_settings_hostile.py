@@ -1,4 +1,4 @@
-"""YAML files and values of --set made to take all time or memory: each is an error, at once."""
+"""YAML files and values of --set that would exhaust time or memory: each is an immediate error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MERGED = "\n".join(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         (BILLION, "not plain YAML: found anchor 'a0'"),
         (MERGED, "not plain YAML: found anchor 'a0'"),
@@ -35,13 +35,13 @@ MERGED = "\n".join(
     ],
     ids=range(15),
 )
-def test_a_yaml_file_made_to_do_harm_is_refused(psptool, text, says):
+def test_a_malicious_yaml_file_is_refused(psptool, text, expected):
     Path("x.yaml").write_text(text)
-    assert says in psptool("train", "--config", "x.yaml", code=2).err
+    assert expected in psptool("train", "--config", "x.yaml", code=2).err
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         ("model.channels=&a [1, *a]", "found anchor 'a'"),
         (f"optim.steps={'9' * 5000}", "found an integer of 5000 characters"),
@@ -56,5 +56,5 @@ def test_a_yaml_file_made_to_do_harm_is_refused(psptool, text, says):
     ],
     ids=range(7),
 )
-def test_a_value_of_set_made_to_do_harm_is_refused(psptool, change, says):
-    assert says in psptool("train", "--set", change, code=2).err
+def test_a_malicious_value_of_set_is_refused(psptool, change, expected):
+    assert expected in psptool("train", "--set", change, code=2).err

@@ -36,7 +36,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def shown_commands() -> list[object]:
-    """The commands of each section that has some, as parameters (commands,)."""
+    """The commands of each section with commands, as parameters (commands,)."""
     found = []
     for file, text in READMES.items():
         for section in re.split(r"^(?=##+ )", text, flags=re.MULTILINE):
@@ -67,7 +67,7 @@ def help_commands() -> list:
     return [pytest.param(one, marks=pytest.mark.slow) if SLOW.match(one) else one for one in commands]
 
 
-def test_readme_shows_the_commands_of_a_fresh_machine_and_the_four():
+def test_readme_shows_the_installation_and_the_four_basic_commands():
     text = READMES["README.md"]
     lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
     assert [line for line in lines if line in INSTALLING] == INSTALLING
@@ -92,12 +92,12 @@ def test_files_that_a_readme_names_exist(file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("commands", shown_commands())
-def test_shown_commands_run_in_the_order_shown(commands, recordings, small, worked_in, tmp_path, monkeypatch):
-    # A section that prepares a dataset starts in a folder with recordings alone, the others with a trained model.
+def test_shown_commands_run_in_the_order_shown(commands, recordings, small, workspace, tmp_path, monkeypatch):
+    # A section that prepares a dataset starts in a folder with only recordings, the others with a trained model.
     fresh = any(command.startswith(("psptool prepare", "psptool demo")) for command in commands)
-    shutil.copytree(recordings if fresh else worked_in, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(recordings if fresh else workspace, tmp_path, dirs_exist_ok=True)
     if not fresh:
-        # What `psptool export-data` writes would be in the way.
+        # Remove the files that `psptool export-data` is to write.
         shutil.rmtree(tmp_path / "exchange")
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
     monkeypatch.chdir(tmp_path)
@@ -107,21 +107,21 @@ def test_shown_commands_run_in_the_order_shown(commands, recordings, small, work
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", python_blocks())
-def test_shown_python_runs(code, worked_in, tmp_path, monkeypatch):
-    shutil.copytree(worked_in, tmp_path, dirs_exist_ok=True)
+def test_shown_python_runs(code, workspace, tmp_path, monkeypatch):
+    shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README", "exec"), {})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", help_commands())
-def test_help_example_runs(worked_in, tmp_path, monkeypatch, command):
+def test_help_example_runs(workspace, tmp_path, monkeypatch, command):
     if "--onnx" in command:
         pytest.importorskip("onnxscript")
         pytest.importorskip("onnxruntime")
-    shutil.copytree(worked_in, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     if command.startswith("psptool export-data"):
-        # What `psptool import` reads would be in the way.
+        # Remove the exported files, which `psptool export-data` does not overwrite.
         shutil.rmtree("exchange")
     run_line(command)

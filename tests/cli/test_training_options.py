@@ -1,4 +1,4 @@
-"""Options of ``train`` that make a configuration, ``config`` and ``runs``."""
+"""Options of ``train`` that set the configuration, and the commands ``config`` and ``runs``."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def training(folder: str | Path) -> dict:
     return json.loads(Path(folder, "config.json").read_text())["training"]
 
 
-def test_a_runs_configuration_trains_the_same_recipe_again(here):
+def test_the_configuration_of_a_run_reproduces_the_run(here):
     first = json.loads(here("train", "--split", SPLIT, "--set", "optim.lr=0.03", "--json").out)["run"]
     for option in (("--config", f"{first}/config.json"), ("--config", first), ("--like", first)):
         again = json.loads(here("train", *option, "--split", SPLIT, "--json").out)["run"]
@@ -35,14 +35,14 @@ def test_a_runs_configuration_trains_the_same_recipe_again(here):
         assert Path(again, "last.safetensors").read_bytes() == Path(first, "last.safetensors").read_bytes()
 
 
-def test_like_takes_the_runs_split_and_dataset_and_can_be_changed(here):
+def test_like_uses_the_split_and_dataset_of_the_run_and_settings_can_be_changed(here):
     newest = here("train", "--like", RUN, "--lr", "0.02", "--seed", "5", "--json").out
     config = json.loads(Path(json.loads(newest)["run"], "config.json").read_text())
     assert (config["split_name"], config["seed"]) == ("ucla-xview-0.05-s0", 5)
     assert config["training"]["optim"]["lr"] == 0.02
 
 
-def test_what_a_runs_configuration_cannot_be_combined_with_is_said(here):
+def test_options_that_cannot_be_combined_with_the_configuration_of_a_run_are_refused(here):
     assert "Leave out one of them" in here("train", "--like", RUN, "--config", RUN, code=2).err
     assert "has no effect" in here("train", "--like", RUN, "--preset", "best", code=2).err
     assert "there is no such run" in here("train", "--like", "runs/absent", code=2).err
@@ -57,20 +57,20 @@ def test_shorthands_set_their_keys_and_only_changes_of_the_preset_are_printed(he
 
 
 @pytest.mark.parametrize(
-    ("method", "epochs", "steps", "said"),
+    ("method", "epochs", "steps", "expected"),
     [
         ("psp", 2, 12, "2 passes over 24 pool clips, 4 per step = 12 steps"),
         ("supervised", 1.5, 2, "1.5 passes over 2 labelled clips, 2 per step = 2 steps"),
     ],
 )
-def test_epochs_are_converted_to_steps(here, method, epochs, steps, said):
+def test_epochs_are_converted_to_steps(here, method, epochs, steps, expected):
     ran = here("train", "--split", SPLIT, "--method", method, "--epochs", epochs, "--dry-run", "--json")
     assert json.loads(ran.out)["training"]["optim"]["steps"] == steps
-    assert said in ran.err
+    assert expected in ran.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("--lr", "1", "--set", "optim.lr=2"), "--lr and --set optim.lr"),
         (("--epochs", "1", "--steps", "2"), "--epochs and --steps"),
@@ -87,30 +87,30 @@ def test_epochs_are_converted_to_steps(here, method, epochs, steps, said):
         (("--set", "temperature=3"), "Did you mean loss.temperature or teacher.temperature?"),
     ],
 )
-def test_wrong_options_are_refused_and_nothing_is_written(here, arguments, said):
+def test_wrong_options_are_refused_and_nothing_is_written(here, arguments, expected):
     before = files()
-    assert said in here("train", "--split", SPLIT, *arguments, code=2).err
+    assert expected in here("train", "--split", SPLIT, *arguments, code=2).err
     assert files() == before
 
 
-def test_synonyms_name_keys_that_exist_and_are_no_keys_themselves():
+def test_synonyms_name_keys_that_exist_and_are_not_keys_themselves():
     keys = set(all_keys(TrainingConfig))
     assert set(SYNONYMS.values()) <= keys
     assert not set(SYNONYMS) & {key.rpartition(".")[2] for key in keys}
 
 
-def test_dry_run_shows_recipe_sizes_and_warnings_and_writes_nothing(here):
+def test_dry_run_shows_settings_sizes_and_warnings_and_writes_nothing(here):
     before = files()
     ran = here("train", "--split", SPLIT, "--dry-run", "--batch-size", "5")
     assert files() == before
-    assert "5 labelled clips" in ran.err  # fewer are there
+    assert "5 labelled clips" in ran.err  # the split has fewer
     assert "parameters" in ran.out
     shown = yaml.safe_load(ran.out[ran.out.index("method: ") :])
     assert shown["optim"]["labelled_batch"] == 5
-    told = json.loads(here("train", "--split", SPLIT, "--dry-run", "--json").out)
+    printed = json.loads(here("train", "--split", SPLIT, "--dry-run", "--json").out)
     split = Split.load(Path(SPLIT))
-    assert (told["labelled_clips"], told["test_clips"]) == (len(split.labelled), len(split.test))
-    assert told["parameters"] > 100
+    assert (printed["labelled_clips"], printed["test_clips"]) == (len(split.labelled), len(split.test))
+    assert printed["parameters"] > 100
     assert "no unlabelled" not in ran.err
 
 
@@ -122,14 +122,14 @@ def test_dry_run_refuses_what_training_refuses(here):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_config_prints_yaml_that_is_the_preset(psptool, preset):
-    Path("recipe.yaml").write_text(psptool("config", "--preset", preset).out)
-    assert resolve(file=Path("recipe.yaml")) == resolve(preset=preset)
-    # Other programs read the same values, too: `off` is a word in quotes.
+def test_config_prints_yaml_that_equals_the_preset(psptool, preset):
+    Path("training.yaml").write_text(psptool("config", "--preset", preset).out)
+    assert resolve(file=Path("training.yaml")) == resolve(preset=preset)
+    # Other YAML parsers read the same values: `off` is quoted.
     assert yaml.safe_load(as_yaml(resolve(preset=preset)))["preset"] == preset
 
 
-def test_config_comments_give_meaning_type_and_choices(psptool):
+def test_config_comments_state_meaning_type_and_choices(psptool):
     out = psptool("config", "--preset", "fast").out
     assert "one of sgd, adamw" in out
     assert "degrees" in out
@@ -138,16 +138,16 @@ def test_config_comments_give_meaning_type_and_choices(psptool):
 
 
 def test_config_table_has_every_key_with_its_value_in_each_preset(psptool):
-    told = json.loads(psptool("config", "--table", "--json").out)
-    assert set(told) == set(all_keys(TrainingConfig)) - {"preset"}
-    assert set(told["optim.lr"]["presets"]) == set(PRESETS)
+    printed = json.loads(psptool("config", "--table", "--json").out)
+    assert set(printed) == set(all_keys(TrainingConfig)) - {"preset"}
+    assert set(printed["optim.lr"]["presets"]) == set(PRESETS)
     out = psptool("config", "--table").out
-    assert all(key in out for key in told)
+    assert all(key in out for key in printed)
     assert psptool("config", "--all").out == out
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "expected"),
     [
         ("optim.steps", "integer, at least 1"),
         ("optim.lr", "number, over 0"),
@@ -159,8 +159,8 @@ def test_config_table_has_every_key_with_its_value_in_each_preset(psptool):
         ("seed", "integer or null, at least 0"),
     ],
 )
-def test_types_of_values(key, said):
-    assert type_of(dict(all_fields(TrainingConfig))[key]) == said
+def test_types_of_values(key, expected):
+    assert type_of(dict(all_fields(TrainingConfig))[key]) == expected
 
 
 def test_schemas_show_the_values_that_train_uses_by_default(psptool):
@@ -172,16 +172,16 @@ def test_schemas_show_the_values_that_train_uses_by_default(psptool):
 
 def test_runs_lists_state_step_and_score(here):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Loop, "_should_stop", lambda self, asked, done: True)
+        patch.setattr(loop.Loop, "_should_stop", lambda *_: True)
         here("train", "--split", SPLIT, code=130)
     here("evaluate", RUN)
     Path("runs/broken").mkdir()
     Path("runs/broken/config.json").write_text("{")
-    told = {row["run"]: row for row in json.loads(here("runs", "--json").out)["runs"]}
-    assert told[str(RUN)]["state"] == "finished"
-    assert told[str(RUN)]["top1"] == json.loads((RUN / "scores.json").read_text())["top1"]
-    assert (told[f"{RUN}-2"]["state"], told[f"{RUN}-2"]["step"]) == ("interrupted", 1)
-    assert told["runs/broken"]["state"] == "damaged"
+    printed = {row["run"]: row for row in json.loads(here("runs", "--json").out)["runs"]}
+    assert printed[str(RUN)]["state"] == "finished"
+    assert printed[str(RUN)]["top1"] == json.loads((RUN / "scores.json").read_text())["top1"]
+    assert (printed[f"{RUN}-2"]["state"], printed[f"{RUN}-2"]["step"]) == ("interrupted", 1)
+    assert printed["runs/broken"]["state"] == "damaged"
     with RunFolder(Path(f"{RUN}-2")).acquire_lock():
         states = [row["state"] for row in json.loads(here("runs", "--json").out)["runs"]]
     assert "training" in states
@@ -190,13 +190,13 @@ def test_runs_lists_state_step_and_score(here):
     assert f"Next: psptool train --resume required --out {RUN}-2" in out
 
 
-def test_runs_shows_changed_settings_in_the_words_of_table(here):
+def test_runs_names_changed_settings_as_table_does(here):
     here("train", "--split", SPLIT, "--set", "optim.steps=1", "--out", "runs/short")
     here("evaluate", "runs/short")
     (name,) = (group["name"] for group in json.loads(here("table", "runs/short", "--json").out)["groups"])
     assert "psp/fast optim.steps=1" in name
-    told = {row["run"]: row for row in json.loads(here("runs", "--json").out)["runs"]}
-    assert told["runs/short"]["name"] == name
+    printed = {row["run"]: row for row in json.loads(here("runs", "--json").out)["runs"]}
+    assert printed["runs/short"]["name"] == name
     assert name in here("runs").out
 
 
@@ -204,11 +204,11 @@ def test_runs_of_a_folder_that_is_absent_is_an_error(psptool):
     assert "psptool train" in psptool("runs", code=2).err
 
 
-def test_runs_are_found_from_the_folder_above(here):
+def test_runs_are_found_from_the_parent_folder(here):
     assert here("runs", ".", "--json").out == here("runs", "--json").out
 
 
-def test_shorthands_that_are_left_out_change_nothing():
+def test_omitted_shorthands_change_nothing():
     assert Shorthands().changes(["optim.lr=1"]) == ["optim.lr=1"]
     assert recipes.DEFAULT_PRESET == "fast"
 

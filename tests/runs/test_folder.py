@@ -40,9 +40,9 @@ CONFIG = RunConfig(
 
 
 def create(config: RunConfig, *where: Path) -> RunFolder:
-    """A new folder that no process holds any more."""
-    folder, held = RunFolder.create(config, *where)
-    held.close()
+    """A new run folder, with its lock released."""
+    folder, lock = RunFolder.create(config, *where)
+    lock.close()
     return folder
 
 
@@ -51,30 +51,30 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_name_says_split_method_and_preset_and_the_next_ones_are_counted() -> None:
+def test_the_name_has_split_method_and_preset_and_later_runs_are_numbered() -> None:
     stem = "ucla-xview-0.05-s0-psp-fast"
     made = [create(CONFIG).path for _ in range(3)]
     assert made == [Path("runs") / name for name in (stem, f"{stem}-2", f"{stem}-3")]
     assert RunConfig.load(made[2] / "config.json") == CONFIG
 
 
-def test_another_method_has_a_name_of_its_own() -> None:
+def test_another_method_has_another_name() -> None:
     other = CONFIG.model_copy(update={"training": TRAINING.model_copy(update={"method": "supervised"})})
     assert create(CONFIG).path.name == "ucla-xview-0.05-s0-psp-fast"
     assert create(other).path.name == "ucla-xview-0.05-s0-supervised-fast"
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["empty", "absent"])
-def test_a_named_folder_is_taken_where_it_is_absent_or_empty(there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False], ids=["empty", "absent"])
+def test_a_named_folder_is_used_if_it_is_absent_or_empty(exists: bool) -> None:
     out = Path("deep") / "run"
-    if there:
+    if exists:
         out.mkdir(parents=True)
     assert create(CONFIG, out).config == out / "config.json"
     assert RunConfig.load(out / "config.json") == CONFIG
     assert not Path("runs").exists()
 
 
-def test_a_named_folder_that_is_not_empty_is_refused_and_left_as_it_is() -> None:
+def test_a_named_folder_that_is_not_empty_is_refused_and_left_unchanged() -> None:
     out = Path("run")
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
@@ -83,7 +83,7 @@ def test_a_named_folder_that_is_not_empty_is_refused_and_left_as_it_is() -> None
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
-def test_a_folder_where_a_process_was_killed_before_it_had_written_its_configuration_is_taken() -> None:
+def test_the_folder_of_a_process_killed_before_it_wrote_its_configuration_is_used() -> None:
     out = Path("run")
     out.mkdir()
     (out / ".config.json.partial").write_text('{"format')
@@ -92,14 +92,14 @@ def test_a_folder_where_a_process_was_killed_before_it_had_written_its_configura
 
 
 @pytest.mark.parametrize("out", [Path("file"), Path("file/run"), None], ids=["file", "below a file", "runs"])
-def test_a_folder_that_cannot_be_made_is_an_error_with_the_way_out(out: Path | None) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error_with_a_suggestion(out: Path | None) -> None:
     Path("file").write_text("")
     Path("runs").write_text("")
     with pytest.raises(PspError, match=r"the run folder cannot be created .*--out"):
         create(CONFIG, out)
 
 
-def test_every_entry_of_the_log_is_a_line_of_its_own() -> None:
+def test_every_log_entry_is_one_line() -> None:
     folder = create(CONFIG)
     entries = [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": 1e-30, "note": "a\nb"}]
     for entry in entries:
@@ -118,7 +118,7 @@ def test_a_log_that_cannot_be_written_is_an_error_that_names_it() -> None:
 WEIGHTS = {"a": torch.randn(3, 4).T, "b": torch.arange(5), "c": torch.tensor(2.0, requires_grad=True)}
 
 
-def test_weights_are_read_back_bit_for_bit_also_those_laid_out_otherwise() -> None:
+def test_saved_weights_are_bit_identical_including_noncontiguous_ones() -> None:
     folder = create(CONFIG)
     folder.save_weights("last", WEIGHTS)
     found = load_file(folder.weights("last"))
@@ -127,7 +127,7 @@ def test_weights_are_read_back_bit_for_bit_also_those_laid_out_otherwise() -> No
 
 
 @pytest.mark.parametrize("step", ["write_bytes", "replace"])
-def test_weights_that_cannot_be_written_leave_the_old_ones_and_nothing_else(
+def test_weights_that_cannot_be_written_leave_only_the_old_ones(
     monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     folder = create(CONFIG)
@@ -145,7 +145,7 @@ def test_weights_that_cannot_be_written_leave_the_old_ones_and_nothing_else(
     assert {path.name for path in folder.path.iterdir()} == {".lock", "config.json", "best.safetensors"}
 
 
-def test_a_run_that_is_not_there_is_named_with_the_nearest_that_is(tmp_path: Path) -> None:
+def test_an_absent_run_is_an_error_that_suggests_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "ucla-s0-psp").mkdir()
     with pytest.raises(PspError, match=r"ucla-s1-psp: there is no such run.*Did you mean ucla-s0-psp\?"):
         RunFolder(tmp_path / "ucla-s1-psp").read_config()

@@ -1,4 +1,4 @@
-"""Whose a run folder is, and what is said of one that cannot be used."""
+"""Exclusive use of a run folder, and errors of folders that cannot be used."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def checkpoint(step: int) -> bytes:
 
 
 def unfinished(path: Path, step: int = 16) -> RunFolder:
-    """A folder as a training leaves it that was interrupted."""
-    folder, held = RunFolder.create(CONFIG, path)
-    held.close()
+    """The folder of an interrupted training."""
+    folder, lock = RunFolder.create(CONFIG, path)
+    lock.close()
     folder.resume.write_bytes(checkpoint(step))
     return folder
 
 
 @pytest.mark.parametrize("resume", ["auto", "off"])
-def test_of_two_trainings_that_start_at_once_in_one_folder_one_gets_it(
+def test_only_one_of_two_trainings_started_at_once_in_one_folder_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str
 ) -> None:
     got: list[RunSlot | str] = []
     plain = RunConfig.save
 
-    def ask() -> None:
+    def request() -> None:
         try:
             got.append(resolve_run(CONFIG, tmp_path / "run", tmp_path, resume))  # type: ignore[arg-type]
         except PspError as error:
@@ -50,24 +50,24 @@ def test_of_two_trainings_that_start_at_once_in_one_folder_one_gets_it(
 
     def save(config: RunConfig, path: Path) -> None:
         monkeypatch.setattr(RunConfig, "save", plain)
-        ask()  # The second, just before the first one's configuration is written.
+        request()  # The second request, just before the configuration of the first one is written.
         plain(config, path)
 
     monkeypatch.setattr(RunConfig, "save", save)
-    ask()
+    request()
     second, first = got
     assert isinstance(first, RunSlot)
     assert isinstance(second, str)
     assert "another psptool process is training in this folder" in second
 
 
-def test_of_many_trainings_that_start_at_once_in_one_folder_one_gets_it(tmp_path: Path) -> None:
+def test_only_one_of_many_trainings_started_at_once_in_one_folder_gets_it(tmp_path: Path) -> None:
     for number in range(10):
         got: list[RunSlot] = []
         refused: list[str] = []
         start = threading.Barrier(6)
 
-        def ask(
+        def request(
             out: Path,
             start: threading.Barrier = start,
             got: list[RunSlot] = got,
@@ -79,7 +79,7 @@ def test_of_many_trainings_that_start_at_once_in_one_folder_one_gets_it(tmp_path
             except PspError as error:
                 refused.append(error.what)
 
-        threads = [threading.Thread(target=ask, args=(tmp_path / f"run-{number}",)) for _ in range(6)]
+        threads = [threading.Thread(target=request, args=(tmp_path / f"run-{number}",)) for _ in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -89,7 +89,7 @@ def test_of_many_trainings_that_start_at_once_in_one_folder_one_gets_it(tmp_path
         assert all("another psptool process" in words for words in refused)
 
 
-def test_a_folder_of_other_files_gets_no_lock(tmp_path: Path) -> None:
+def test_no_lock_file_is_created_in_a_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     for resume in ("auto", "off", "required"):
         with pytest.raises(PspError, match=r"not empty|no unfinished run"):
@@ -100,11 +100,11 @@ def test_a_folder_of_other_files_gets_no_lock(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
-def test_a_damaged_configuration_is_said_where_a_new_run_begins(tmp_path: Path) -> None:
+def test_a_damaged_configuration_is_reported_when_a_new_run_is_created(tmp_path: Path) -> None:
     folder = unfinished(tmp_path / "runs" / "a")
     folder.config.write_text('{"format_ver')
-    place = resolve_run(CONFIG, None, tmp_path / "runs", "auto")
-    ((path, words),) = place.unreadable
+    slot = resolve_run(CONFIG, None, tmp_path / "runs", "auto")
+    ((path, words),) = slot.unreadable
     assert path == folder.path
     assert "config.json: not a valid RunConfig file" in words
     with pytest.raises(PspError, match=r"no unfinished run.*a: config\.json: not a valid RunConfig file"):
@@ -120,14 +120,14 @@ def test_a_damaged_configuration_in_a_named_folder_is_an_error(tmp_path: Path, r
     assert folder.config.read_text() == "{}"
 
 
-def test_a_run_that_vanishes_while_runs_are_listed_is_left_out(
+def test_a_run_that_vanishes_while_runs_are_listed_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, plain = tmp_path / "gone" / "resume.pt", Path.glob
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([gone, *plain(self, pattern)]))
-    there = unfinished(tmp_path / "there")
-    place = resolve_run(CONFIG, None, tmp_path, "auto")
-    assert (place.folder, place.unreadable) == (there, ())
+    other = unfinished(tmp_path / "other")
+    slot = resolve_run(CONFIG, None, tmp_path, "auto")
+    assert (slot.folder, slot.unreadable) == (other, ())
 
 
 def test_a_run_that_vanishes_while_the_newest_is_chosen_does_not_crash(
@@ -146,7 +146,7 @@ def test_a_run_that_vanishes_while_the_newest_is_chosen_does_not_crash(
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
-def test_weights_of_an_interrupted_run_say_where_it_stands_and_how_to_resume(
+def test_weights_of_an_interrupted_run_are_an_error_with_its_step_and_how_to_resume(
     tmp_path: Path, which: str
 ) -> None:
     folder = unfinished(tmp_path / "a run")

@@ -1,4 +1,4 @@
-"""The grids' module, which lies beside the Snakefile and in no package."""
+"""Import of ``workflows/grid.py``, which is beside the Snakefile and in no package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 @pytest.fixture(scope="session")
 def grids() -> ModuleType:
-    """``workflows/grid.py``."""
+    """The module ``workflows/grid.py``."""
     spec = importlib.util.spec_from_file_location("grid", WORKFLOWS / "grid.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""A whole grid on made-up recordings: planned, killed twice, gone on with, done once, collected."""
+"""A complete grid on synthetic recordings: planned, killed twice, resumed, run once, collected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytest.importorskip("snakemake")
 pytestmark = pytest.mark.slow
 
 ROOT = WORKFLOWS.parent
-# Every step leaves a checkpoint, and there are enough of them to be killed between two.
+# A checkpoint at every step, and enough steps for a kill between two checkpoints.
 LONGER = (
     "set=[sampling.frames=16,optim.steps=25,optim.labelled_batch=8,optim.pool_batch=16,checkpoint_every=1]"
 )
@@ -31,13 +31,13 @@ LONGER = (
 
 @dataclass
 class Grid:
-    """A grid in a folder of its own.
+    """A grid in its own folder.
 
     Attributes:
         folder: Where Snakemake runs.
-        plan: What ``-n`` printed before all else.
-        before: Times of change of the finished runs' files, when it was killed last.
-        unfinished: Runs that had a checkpoint then, and no scores.
+        plan: Output of the first dry run (``-n``).
+        before: Modification times of the files of finished runs at the last kill.
+        unfinished: Runs that had a checkpoint and no final weights at the last kill.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Grid:
         )  # fmt: skip
 
     def call(self, *options: str, config: tuple[str, ...] = (), question: str = "smoke") -> str:
-        """What a call printed; one that fails fails the test."""
+        """Run Snakemake and return its output; the test fails if Snakemake does."""
         ran = subprocess.run(
             self.command(*options, config=config, question=question), cwd=self.folder, env=environment(),
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False,
@@ -74,16 +74,16 @@ class Grid:
         assert ran.returncode == 0, ran.stdout
         return ran.stdout
 
-    def runs(self, *holding: str, lacking: str = "scores.json") -> list[Path]:
+    def runs(self, *present: str, absent: str = "scores.json") -> list[Path]:
         found = (self.folder / "smoke-grid" / "runs").glob("*")
         return [
             run for run in found
-            if all((run / name).exists() for name in holding) and not (run / lacking).exists()
+            if all((run / name).exists() for name in present) and not (run / absent).exists()
         ]  # fmt: skip
 
     @property
     def finished(self) -> list[Path]:
-        return self.runs("scores.json", lacking="none")
+        return self.runs("scores.json", absent="none")
 
     def log(self, run: Path) -> str:
         return (self.folder / "smoke-grid" / "logs" / f"{run.name}.log").read_text(encoding="utf-8")
@@ -93,40 +93,42 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def until(holds: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 600) -> None:
-    ends = time.monotonic() + seconds
-    while not holds():
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 600) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < ends
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def changed(runs: list[Path]) -> dict[Path, int]:
+def modification_times(runs: list[Path]) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()}
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
-    """Planned; Snakemake killed while its trainings live on; all killed at once; then run to its end."""
+    """Plan a grid, kill Snakemake while its trainings continue, kill all processes, then run the grid to its end."""
     grid = Grid(tmp_path_factory.mktemp("grid"))
     grid.plan = grid.call("-n")
     first = grid.start()
-    until(lambda: bool(grid.runs("resume.pt")), first)
+    wait_until(lambda: bool(grid.runs("resume.pt")), first)
     first.kill()
     second = grid.start()
-    until(lambda: bool(grid.finished) and bool(grid.runs("resume.pt", lacking="last.safetensors")), second)
+    wait_until(
+        lambda: bool(grid.finished) and bool(grid.runs("resume.pt", absent="last.safetensors")), second
+    )
     for process in (first, second):
         os.killpg(process.pid, signal.SIGKILL)
-    grid.before = changed(grid.finished)
-    grid.unfinished = grid.runs("resume.pt", lacking="last.safetensors")
+    grid.before = modification_times(grid.finished)
+    grid.unfinished = grid.runs("resume.pt", absent="last.safetensors")
     grid.call()
     return grid
 
 
-def test_the_plan_names_every_rule_with_its_jobs_and_makes_nothing(grid: Grid) -> None:
+def test_the_dry_run_lists_every_rule_with_its_number_of_jobs(grid: Grid) -> None:
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", grid.plan, re.MULTILINE))
-    asked = {"recordings": "1", "prepare": "1", "split": "3", "run": "6", "table": "1", "all": "1"}
-    assert jobs == {**asked, "total": "13"}
+    expected = {"recordings": "1", "prepare": "1", "split": "3", "run": "6", "table": "1", "all": "1"}
+    assert jobs == {**expected, "total": "13"}
 
 
 def test_the_table_has_every_row_with_its_label_splits_and_the_difference_to_supervised(grid: Grid) -> None:
@@ -144,12 +146,12 @@ def test_the_table_has_every_row_with_its_label_splits_and_the_difference_to_sup
     assert (first.count("2 per class"), first.count("100 %")) == (5, 1)
 
 
-def test_runs_that_were_finished_when_the_grid_was_killed_are_not_made_again(grid: Grid) -> None:
+def test_runs_that_were_finished_when_the_grid_was_killed_are_not_repeated(grid: Grid) -> None:
     assert grid.before
     assert {path: path.stat().st_mtime_ns for path in grid.before} == grid.before
 
 
-def test_a_training_that_was_killed_goes_on_where_it_was(grid: Grid) -> None:
+def test_a_killed_training_resumes_from_its_checkpoint(grid: Grid) -> None:
     assert grid.unfinished
     assert all("resuming this run" in grid.log(run) for run in grid.unfinished)
     assert all(Scores.load(run / "scores.json") for run in grid.unfinished)
@@ -159,18 +161,18 @@ def test_a_second_call_does_nothing(grid: Grid) -> None:
     assert "Nothing to be done" in grid.call()
 
 
-def test_a_table_of_fewer_runs_does_not_stand_for_one_of_more_where_snakemake_knows_nothing(
+def test_a_table_of_fewer_runs_is_outdated_if_more_are_requested_even_without_snakemake_metadata(
     grid: Grid, tmp_path: Path
 ) -> None:
-    elsewhere, there = Grid(tmp_path), f"out={grid.folder / 'smoke-grid'}"
-    assert "Nothing to be done" in elsewhere.call("-n", config=(there,))
-    plan = elsewhere.call("-n", config=(there, "seeds=[0,7]"))
+    other, out = Grid(tmp_path), f"out={grid.folder / 'smoke-grid'}"
+    assert "Nothing to be done" in other.call("-n", config=(out,))
+    plan = other.call("-n", config=(out, "seeds=[0,7]"))
     assert re.search(r"^run +[1-9]", plan, re.MULTILINE), plan
 
 
-def test_nothing_that_is_newer_or_forced_makes_a_finished_run_again(grid: Grid) -> None:
-    made = grid.folder / "smoke-grid"
-    for path in (*made.glob("recordings/*"), *made.glob("data/*"), *made.glob("splits/*")):
+def test_neither_newer_inputs_nor_forceall_repeat_a_finished_run(grid: Grid) -> None:
+    out = grid.folder / "smoke-grid"
+    for path in (*out.glob("recordings/*"), *out.glob("data/*"), *out.glob("splits/*")):
         path.touch()
     assert "Nothing to be done" in grid.call()
     forced = grid.call("-n", "--forceall")
@@ -183,10 +185,10 @@ def test_the_resources_of_a_run_are_stated_for_slurm(grid: Grid) -> None:
     assert {"runtime=120", "gpu=1", "mem_mb=32000"} <= set(stated.split(", "))
 
 
-def test_scores_are_collected_and_a_grid_elsewhere_takes_them_as_finished(grid: Grid) -> None:
+def test_scores_are_collected_and_another_grid_uses_them_as_finished(grid: Grid) -> None:
     results = grid.folder / "my results"
-    said = grid.call("collect", config=(f"results={results}",))
-    assert "scores of 6 of 6 runs" in said
+    output = grid.call("collect", config=(f"results={results}",))
+    assert "scores of 6 of 6 runs" in output
     assert {path.stem for path in (results / "smoke").glob("*.json")} == {run.name for run in grid.finished}
     grid.call(config=("out=elsewhere", f"known={results}/smoke"))
     elsewhere = grid.folder / "elsewhere"

@@ -1,4 +1,4 @@
-"""``inspect`` and ``validate`` on good and damaged files."""
+"""The commands ``inspect`` and ``validate`` on valid and damaged files."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def test_validate_finds_nothing_wrong_with_a_prepared_dataset(prepared):
     assert json.loads(prepared("validate", "data/ucla.h5", "--json").out)["valid"] is True
 
 
-def test_validate_names_the_clip_whose_motion_is_not_the_difference(prepared):
+def test_validate_names_the_clip_whose_motion_is_not_the_frame_difference(prepared):
     with h5py.File("data/ucla.h5", "r+") as file:
         file["motion"][3, 0, 0] += 1
     ran = prepared("validate", "data/ucla.h5", code=1)
@@ -51,21 +51,21 @@ def test_validate_names_the_clip_whose_motion_is_not_the_difference(prepared):
     assert json.loads(prepared("validate", "data/ucla.h5", "--json", code=1).out)["valid"] is False
 
 
-def test_validate_of_a_file_that_is_no_dataset_names_it_once(prepared):
+def test_validate_of_a_file_that_is_not_a_dataset_names_it_once(prepared):
     Path("notes.h5").write_text("nothing")
     out = prepared("validate", "notes.h5", code=1).out
     assert out.count("notes.h5") == 1
 
 
 @pytest.mark.parametrize("command", ["inspect", "validate"])
-def test_a_folder_that_is_no_run_is_an_error_that_names_what_is_accepted(prepared, command):
+def test_a_folder_that_is_not_a_run_is_an_error_that_names_what_is_accepted(prepared, command):
     ran = prepared(command, "data", code=2)
     assert "data: not a run folder: found no config.json" in ran.err
     assert "a dataset (.h5), a JSON file of psptool or a run folder" in ran.err
 
 
 @pytest.mark.parametrize("arguments", [("split", "--check"), ("train", "--split")])
-def test_a_dataset_in_place_of_a_split_is_named(prepared, arguments):
+def test_a_dataset_instead_of_a_split_is_an_error_that_names_its_format(prepared, arguments):
     ran = prepared(*arguments, "data/ucla.h5", code=2)
     assert "data/ucla.h5: not a valid Split file: found an HDF5 file" in ran.err
     Path("notes.bin").write_bytes(b"\xff\xfe")
@@ -73,7 +73,7 @@ def test_a_dataset_in_place_of_a_split_is_named(prepared, arguments):
 
 
 @pytest.mark.parametrize("arguments", [("split", "--check"), ("train", "--split")])
-def test_the_name_of_a_split_in_place_of_its_path_is_completed(prepared, arguments):
+def test_the_name_of_a_split_instead_of_its_path_gets_a_suggestion(prepared, arguments):
     prepared("split", "--count", "1", "--out", "splits/few.json")
     assert (
         "few: there is no such split. Did you mean splits/few.json?"
@@ -87,8 +87,8 @@ def test_an_option_of_another_command_names_that_command(psptool):
     assert "--ratio)" in psptool("split", "--ratoi", "0.05", code=2).err
 
 
-def test_inspect_shows_every_file_that_psptool_writes_as_json(worked_in, psptool):
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+def test_inspect_shows_every_file_that_psptool_writes_as_json(workspace, psptool):
+    shutil.copytree(workspace, ".", dirs_exist_ok=True)
     run = "runs/ucla-xview-0.05-s0-psp-fast"
     psptool("predict", "all_sqe", "--model", run, "--out", "p.json")
     psptool("evaluate", run)
@@ -102,15 +102,15 @@ def test_inspect_shows_every_file_that_psptool_writes_as_json(worked_in, psptool
     assert json.loads(psptool("inspect", "t.json", "--json").out)["clips"] == 12
 
 
-def test_inspect_of_other_json_says_what_it_reads(prepared):
+def test_inspect_of_other_json_is_an_error_that_names_its_keys(prepared):
     Path("mine.json").write_text('{"skeletons": [], "file_name": "x"}')
     err = prepared("inspect", "mine.json", code=2).err
     assert "mine.json: not a file of psptool: found keys file_name, skeletons" in err
     assert "psptool view" in err
 
 
-def test_evaluate_begins_with_the_accuracy_and_numbers_agree_with_nouns(worked_in, psptool):
-    shutil.copytree(worked_in, ".", dirs_exist_ok=True)
+def test_evaluate_prints_the_accuracy_first_and_numbers_agree_with_nouns(workspace, psptool):
+    shutil.copytree(workspace, ".", dirs_exist_ok=True)
     out = psptool("evaluate", "runs/ucla-xview-0.05-s0-psp-fast").out
     assert re.match(r"Top-1 \d+\.\d %  \S+: 12 test clips, last checkpoint\n", out)
     one = sorted(Path("all_sqe").iterdir())[0]
@@ -177,13 +177,13 @@ def test_a_description_is_an_error_that_names_what_is_accepted(prepared, command
     assert "psptool describe" in err
 
 
-def test_a_dataset_in_place_of_a_description_is_named(prepared):
+def test_a_dataset_instead_of_a_description_is_an_error_that_names_its_format(prepared):
     err = prepared("prepare", "data/ucla.h5", "--raw", ".", code=2).err
     assert "data/ucla.h5: not a description of a dataset: found an HDF5 file, such as a dataset" in err
     assert "psptool split --ratio 0.05 --data data/ucla.h5" in err
 
 
-def test_table_of_files_without_scores_says_that_in_one_line(prepared):
+def test_table_of_files_without_scores_is_an_error_of_one_line(prepared):
     err = prepared("table", "data", code=2).err
     assert "data: no scores.json in it or one folder below" in err
     err = prepared("table", "data/ucla.report.json", code=2).err

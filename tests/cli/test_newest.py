@@ -1,4 +1,4 @@
-"""Which artefact a command takes where none is named."""
+"""The artefact that a command uses if none is named: the newest one."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def split_file(name: str, dataset: str, time: int) -> Path:
     return path
 
 
-def test_newest_by_time_of_change_is_taken_and_said_on_stderr(capsys):
+def test_the_artefact_modified_last_is_used_and_named_on_stderr(capsys):
     split_file("b.json", "ucla", 100)
     newest = split_file("a.json", "ucla", 200)
     split_file("c.json", "ucla", 150)
@@ -33,7 +33,7 @@ def test_newest_by_time_of_change_is_taken_and_said_on_stderr(capsys):
     assert printed.out == ""
 
 
-def test_named_artefact_is_taken_whatever_lies_there(capsys):
+def test_a_named_artefact_is_used_even_if_others_exist(capsys):
     split_file("a.json", "ucla", 100)
     split_file("b.json", "ntu60", 100)
     assert choose(SPLIT, Path("elsewhere.json")) == Path("elsewhere.json")
@@ -49,20 +49,20 @@ def test_artefacts_of_different_datasets_are_an_error_that_lists_them_and_the_op
     assert choose(SPLIT, dataset="ucla") == Path("splits/a.json")
 
 
-def test_nothing_there_names_the_command_that_makes_one():
+def test_if_there_is_none_the_error_names_the_command_that_creates_one():
     with pytest.raises(PspError, match="no split in splits/") as error:
         choose(SPLIT)
     assert "psptool split --ratio 0.05" in str(error.value)
 
 
-def test_file_that_is_none_is_left_out_and_said(capsys):
+def test_a_file_that_is_not_a_split_is_skipped_and_named_on_stderr(capsys):
     split_file("a.json", "ucla", 100)
     Path("splits/b.json").write_text("{")
     assert choose(SPLIT) == Path("splits/a.json")
     assert "splits/b.json" in capsys.readouterr().err
 
 
-def test_run_is_known_by_its_weights():
+def test_only_folders_with_weights_count_as_runs():
     for name, time, finished in (("old", 100, True), ("new", 200, True), ("unfinished", 300, False)):
         folder = Path("runs") / name
         folder.mkdir(parents=True)

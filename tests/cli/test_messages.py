@@ -1,4 +1,4 @@
-"""What messages tell a user to type exists: options, commands with these options, and keys of the configuration."""
+"""Options, commands with options and configuration keys that are named in messages exist."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ OPTIONS = {
 OTHER_PROGRAMS = {
     option for action in torchrun.get_args_parser()._actions for option in action.option_strings
 } | {
-    # Of git and pip.
+    # Options of git and pip.
     *("--porcelain", "--untracked-files", "--force-reinstall")
 }
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -37,7 +37,7 @@ VALUE = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)[ =]([\w.]+)")
 
 
 class Text(NamedTuple):
-    """A text of the source that is no docstring; the varying parts of an f-string are left out."""
+    """A string literal of the source that is not a docstring, without the replacement fields of f-strings."""
 
     place: str
     text: str
@@ -66,36 +66,36 @@ def found_in(pattern: re.Pattern[str]) -> list[tuple[str, re.Match[str]]]:
     return [(place, match) for place, text in TEXTS for match in pattern.finditer(text)]
 
 
-def test_every_option_that_is_named_is_one_of_a_command() -> None:
+def test_every_option_named_in_a_message_exists() -> None:
     known = {"--help", "--version", *OTHER_PROGRAMS}.union(*OPTIONS.values())
     named = [(place, match[0]) for place, match in found_in(OPTION)]
     assert len({option for _, option in named} & set().union(*OPTIONS.values())) > 25
     assert [(place, option) for place, option in named if option not in known] == []
 
 
-def test_every_option_after_a_command_is_that_commands() -> None:
+def test_every_option_named_after_a_command_is_an_option_of_that_command() -> None:
     called = [(place, match[1], OPTION.findall(match[2])) for place, match in found_in(COMMAND)]
     called = [(place, name, options) for place, name, options in called if options]
     assert len(called) > 25
-    odd = [
+    wrong = [
         (place, name, option)
         for place, name, options in called
         for option in options
         if option not in {"--help", *OPTIONS.get(name, ())}
     ]
-    assert odd == []
+    assert wrong == []
 
 
-def test_no_way_out_is_a_value_that_an_option_has_anyway() -> None:
-    odd = []
+def test_no_message_suggests_the_default_value_of_an_option() -> None:
+    wrong = []
     for place, match in found_in(VALUE):
         defaults = {str(of[match[1]].default) for of in OPTIONS.values() if match[1] in of}
         if defaults == {match[2].rstrip(".")}:
-            odd.append((place, match[0]))
-    assert odd == []
+            wrong.append((place, match[0]))
+    assert wrong == []
 
 
-def test_every_key_of_the_configuration_that_is_named_is_there() -> None:
+def test_every_configuration_key_named_in_a_message_exists() -> None:
     groups = {
         name: field.annotation
         for name, field in TrainingConfig.model_fields.items()
@@ -117,5 +117,5 @@ def test_every_key_of_the_configuration_that_is_named_is_there() -> None:
         ("a--b, a --", []),
     ],
 )
-def test_options_are_found_in_texts(text: str, options: list[str]) -> None:
+def test_the_pattern_finds_options_in_text(text: str, options: list[str]) -> None:
     assert OPTION.findall(text) == options

@@ -1,4 +1,4 @@
-"""What every command does alike: streams, codes, suggestions, the next step."""
+"""Conventions of all commands: output streams, exit codes, suggestions, the next command."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from psptool.schemas.published import artefacts
 from tests.cli.conftest import Terminal, files
 
 
-def test_json_stands_alone_on_stdout(psptool, ucla_raw):
+def test_json_is_the_only_output_on_stdout(psptool, ucla_raw):
     prepared = json.loads(psptool("prepare", "ucla", "--raw", ucla_raw, "--json").out)
     assert (prepared["clips"], prepared["file"]) == (18, "data/ucla.h5")
     split = json.loads(psptool("split", "--ratio", "0.5", "--json").out)
@@ -29,12 +29,12 @@ def test_json_stands_alone_on_stdout(psptool, ucla_raw):
     assert (seen["dataset"], seen["clips"], seen["joints"], seen["classes"]) == ("ucla", 18, 20, 10)
 
 
-def test_each_command_names_the_next(psptool, ucla_raw):
+def test_each_command_names_the_next_one(psptool, ucla_raw):
     assert psptool("prepare", "ucla", "--raw", ucla_raw).out.endswith("Next: psptool split --ratio 0.05\n")
     assert psptool("split", "--ratio", "0.5").out.endswith("Next: psptool train\n")
 
 
-def test_taken_artefact_is_said_on_stderr(psptool, ucla_raw):
+def test_the_artefact_used_by_default_is_named_on_stderr(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     assert "dataset: data/ucla.h5" in psptool("split", "--ratio", "0.5").err
 
@@ -46,7 +46,7 @@ def test_dry_run_writes_nothing(psptool, ucla_raw):
     assert json.loads(psptool("prepare", "ucla", "--raw", ucla_raw, "--dry-run", "--json").out)["clips"] == 18
 
 
-def test_current_dataset_is_left_alone_and_said(psptool, ucla_raw):
+def test_a_current_dataset_is_kept_and_reported(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     before = Path("data/ucla.h5").stat().st_ino
     assert "already current" in psptool("prepare", "ucla", "--raw", ucla_raw).err
@@ -55,7 +55,7 @@ def test_current_dataset_is_left_alone_and_said(psptool, ucla_raw):
     assert Path("data/ucla.h5").stat().st_ino != before
 
 
-def test_split_of_the_same_name_but_other_clips_is_said_to_be_replaced(psptool, ucla_raw):
+def test_replacing_a_split_by_one_with_other_clips_is_reported(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     split = ("split", "--ratio", 0.5, "--out", "s.json")
     assert "replaced" not in psptool(*split).err
@@ -72,7 +72,7 @@ def test_split_of_the_same_name_but_other_clips_is_said_to_be_replaced(psptool, 
     )
 
 
-def test_current_dataset_becomes_the_newest(psptool, ucla_raw):
+def test_preparing_a_current_dataset_makes_it_the_newest(psptool, ucla_raw):
     prepare = ("prepare", "ucla", "--raw", ucla_raw)
     psptool(*prepare)
     psptool(*prepare, "--align", "robust", "--out", "data/robust.h5")
@@ -81,7 +81,7 @@ def test_current_dataset_becomes_the_newest(psptool, ucla_raw):
     assert "dataset: data/ucla.h5 (the newest of 2)" in psptool("split", "--ratio", "0.5").err
 
 
-def test_current_dataset_that_cannot_become_the_newest_is_said(psptool, ucla_raw, monkeypatch):
+def test_a_current_dataset_that_cannot_be_made_the_newest_is_reported(psptool, ucla_raw, monkeypatch):
     def refused(path: Path) -> None:
         raise PermissionError(1, "Operation not permitted", str(path))
 
@@ -91,7 +91,7 @@ def test_current_dataset_that_cannot_become_the_newest_is_said(psptool, ucla_raw
     assert "data/ucla.h5: not made the newest dataset (Operation not permitted)" in ran.err
 
 
-def test_current_split_becomes_the_newest(psptool, ucla_raw):
+def test_creating_a_current_split_makes_it_the_newest(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     psptool("split", "--ratio", "0.9")
@@ -112,7 +112,7 @@ def test_several_raw_paths_after_one_option(psptool, ucla_raw, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("spilt",), "split"),
         (("split", "--ratoi", "0.1"), "--ratio"),
@@ -121,18 +121,18 @@ def test_several_raw_paths_after_one_option(psptool, ucla_raw, tmp_path):
         (("schemas", "--show", "splits"), "Did you mean split?"),
     ],
 )
-def test_near_miss_is_suggested(psptool, arguments, said):
-    assert said in psptool(*arguments, code=2).err
+def test_the_nearest_name_is_suggested(psptool, arguments, expected):
+    assert expected in psptool(*arguments, code=2).err
 
 
 @pytest.mark.parametrize(
     "arguments", [("split",), ("split", "--ratio", "half"), ("prepare", "ntu"), ("inspect", "x")]
 )
-def test_bad_usage_ends_in_code_2(psptool, arguments):
+def test_usage_errors_have_exit_code_2(psptool, arguments):
     assert psptool(*arguments, code=2).out == ""
 
 
-def test_check_ends_in_code_1_where_the_split_differs(psptool, ucla_raw):
+def test_check_has_exit_code_1_if_the_split_differs(psptool, ucla_raw):
     psptool("prepare", "ucla", "--raw", ucla_raw)
     psptool("split", "--ratio", "0.5")
     path = Path("splits/ucla-xview-0.5-s0.json")
@@ -146,7 +146,7 @@ def test_check_ends_in_code_1_where_the_split_differs(psptool, ucla_raw):
     assert json.loads(ran.out)["same"] is False
 
 
-def test_ctrl_c_ends_in_code_130_without_a_traceback(tmp_path):
+def test_ctrl_c_has_exit_code_130_and_no_traceback(tmp_path):
     code = (
         "import psptool.cli.schemas as s, time, psptool.schemas.published as p\n"
         "def wait():\n    print('waiting', flush=True)\n    time.sleep(60)\n"
@@ -159,7 +159,7 @@ def test_ctrl_c_ends_in_code_130_without_a_traceback(tmp_path):
         stderr=subprocess.PIPE,
         cwd=tmp_path,
         text=True,
-        # A test run in the background of a script is told to ignore it, and its children with it.
+        # A test run in the background of a script ignores SIGINT, and so do its child processes.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert running.stdout is not None
@@ -171,7 +171,7 @@ def test_ctrl_c_ends_in_code_130_without_a_traceback(tmp_path):
     assert err == "Stopped.\n"
 
 
-def test_error_of_the_system_is_no_traceback(psptool, monkeypatch):
+def test_an_error_of_the_operating_system_causes_no_traceback(psptool, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "schemas/split.json")
 
@@ -179,7 +179,7 @@ def test_error_of_the_system_is_no_traceback(psptool, monkeypatch):
     assert psptool("schemas", code=2).err == "error: schemas/split.json: No space left on device\n"
 
 
-def test_closed_stdout_is_no_traceback(tmp_path):
+def test_closed_stdout_causes_no_traceback(tmp_path):
     ran = subprocess.run(
         f"{sys.executable} -m psptool schemas --show training | head -1",
         shell=True, capture_output=True, text=True, check=True, cwd=tmp_path,
@@ -214,12 +214,12 @@ def test_errors_are_coloured_on_a_terminal_unless_no_color_is_set(monkeypatch, n
     assert ("\x1b[1;31m" in terminal.text) is not no_color
 
 
-def test_choice_lists_what_is_accepted():
+def test_choice_lists_the_accepted_values():
     with pytest.raises(PspError, match="--align: found 'x', expected one of body, none"):
         console.choice("x", ("body", "none"), "--align")
 
 
-def test_quiet_leaves_results_and_errors_alone(psptool, ucla_raw):
+def test_quiet_prints_only_results_and_errors(psptool, ucla_raw):
     ran = psptool("prepare", "ucla", "--raw", ucla_raw, "-q")
     assert "kept" in ran.out
     assert "Next:" not in ran.out
@@ -239,7 +239,7 @@ def test_quiet_leaves_results_and_errors_alone(psptool, ucla_raw):
     ],
 )
 def test_shell_completes_commands_and_options_without_torch(shell, line, expected):
-    asks = {"bash": ("COMP_WORDS", "COMP_CWORD"), "zsh": ("_TYPER_COMPLETE_ARGS",)}[shell]
+    variables = {"bash": ("COMP_WORDS", "COMP_CWORD"), "zsh": ("_TYPER_COMPLETE_ARGS",)}[shell]
     values = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_TYPER_COMPLETE_ARGS": line}
     code = (
         "import sys; from psptool.cli.main import main\n"
@@ -247,7 +247,7 @@ def test_shell_completes_commands_and_options_without_torch(shell, line, expecte
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        env={**os.environ, "_PSPTOOL_COMPLETE": f"complete_{shell}", **{key: values[key] for key in asks}},
+        env={**os.environ, "_PSPTOOL_COMPLETE": f"complete_{shell}", **{key: values[key] for key in variables}},
     )  # fmt: skip
     assert expected in ran.stdout
     assert ran.stderr == "False\n"
@@ -274,7 +274,7 @@ def test_next_and_headline_are_coloured_on_a_terminal_unless_no_color_is_set(mon
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips"), (1484, "1,484 clips")]
+    ("number", "expected"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips"), (1484, "1,484 clips")]
 )
-def test_a_number_and_its_noun_agree(number, said):
-    assert counted(number, "clip") == said
+def test_a_number_and_its_noun_agree(number, expected):
+    assert counted(number, "clip") == expected

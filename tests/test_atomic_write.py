@@ -1,4 +1,4 @@
-"""Files written whole or not at all: faults caused, and writers that meet."""
+"""Files are written completely or not at all: injected faults and concurrent writers."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from psptool.common.errors import PspError
 FORK = multiprocessing.get_context("fork")
 
 
-def left(folder: Path) -> list[str]:
+def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
     ("data", "expected"), [("müde\n", "müde\n".encode()), (b"\x00\xff", b"\x00\xff"), ("", b"")]
 )
-def test_text_and_bytes_are_written_into_a_folder_made_for_them(
+def test_text_and_bytes_are_written_and_the_folder_is_created(
     tmp_path: Path, data: str | bytes, expected: bytes
 ) -> None:
     path = tmp_path / "new" / "folder" / "file"
     write_whole(path, data)
     assert path.read_bytes() == expected
-    assert left(path.parent) == ["file"]
+    assert listing(path.parent) == ["file"]
 
 
-def test_a_shorter_file_replaces_a_longer_one_and_what_a_killed_process_left(tmp_path: Path) -> None:
+def test_a_shorter_file_replaces_a_longer_one_and_the_partial_file_of_a_killed_process(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "file"
     write_whole(path, "long " * 1000)
     (tmp_path / ".file.partial").write_bytes(b"rubbish" * 1000)
     write_whole(path, "short")
     assert path.read_text() == "short"
-    assert left(tmp_path) == ["file"]
+    assert listing(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("step", ["write_bytes", "replace"])
-def test_a_fault_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_a_fault_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path = tmp_path / "file"
     write_whole(path, "old")
 
@@ -62,7 +62,7 @@ def test_a_fault_leaves_the_old_file_and_nothing_else(
         ):
             write_whole(path, "new")
     assert path.read_text() == "old"
-    assert left(tmp_path) == ["file"]
+    assert listing(tmp_path) == ["file"]
 
 
 def write_with_little_disk(path: Path) -> None:
@@ -75,14 +75,14 @@ def write_with_little_disk(path: Path) -> None:
     os._exit(9)
 
 
-def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_only_the_old_file(tmp_path: Path) -> None:
     write_whole(tmp_path / "file", "old")
     process = FORK.Process(target=write_with_little_disk, args=(tmp_path / "file",))
     process.start()
     process.join(60)
     assert process.exitcode == 7
     assert (tmp_path / "file").read_text() == "old"
-    assert left(tmp_path) == ["file"]
+    assert listing(tmp_path) == ["file"]
 
 
 def write_and_die(path: Path) -> None:
@@ -90,7 +90,7 @@ def write_and_die(path: Path) -> None:
     write_whole(path, "new")
 
 
-def test_killed_before_the_file_has_its_name_the_old_one_stays_and_the_next_write_clears_up(
+def test_a_process_killed_before_the_rename_leaves_the_old_file_and_the_next_write_removes_the_partial_one(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "file"
@@ -102,19 +102,21 @@ def test_killed_before_the_file_has_its_name_the_old_one_stays_and_the_next_writ
     assert path.read_text() == "old"
     write_whole(path, "next")
     assert path.read_text() == "next"
-    assert left(tmp_path) == ["file"]
+    assert listing(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("taken", ["the file", "its folder"])
-def test_a_name_that_is_taken_is_an_error_that_names_the_file(tmp_path: Path, taken: str) -> None:
+@pytest.mark.parametrize("blocked", ["the file", "its folder"])
+def test_a_folder_at_the_path_or_a_file_at_its_parent_is_an_error_that_names_the_path(
+    tmp_path: Path, blocked: str
+) -> None:
     path = tmp_path / "folder" / "file"
-    if taken == "the file":
+    if blocked == "the file":
         path.mkdir(parents=True)
     else:
         path.parent.write_text("a file")
     with pytest.raises(PspError, match=r"folder/file: cannot be written"):
         write_whole(path, "text")
-    assert taken == "its folder" or left(path.parent) == ["file"]
+    assert blocked == "its folder" or listing(path.parent) == ["file"]
 
 
 def test_a_folder_is_refused_before_the_file_is_written(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_folder_is_refused_before_the_file_is_written(tmp_path: Path) -> None:
         PspError, match=r"folder: cannot be written .*found a folder, expected a new or existing file"
     ):
         Replacement(tmp_path / "folder")
-    assert left(tmp_path) == ["folder"]
+    assert listing(tmp_path) == ["folder"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
@@ -137,7 +139,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+def test_a_new_file_has_the_default_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("new")
     write_whole(tmp_path / "file", "new")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -148,7 +150,7 @@ def write_often(path: Path, letter: str) -> None:
         write_whole(path, letter * 10_000)
 
 
-def test_processes_that_write_the_same_file_at_once_never_mix(tmp_path: Path) -> None:
+def test_concurrent_writers_of_one_file_never_mix_their_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_whole(path, "a" * 10_000)
     writers = [FORK.Process(target=write_often, args=(path, letter)) for letter in "bc"]
@@ -159,7 +161,7 @@ def test_processes_that_write_the_same_file_at_once_never_mix(tmp_path: Path) ->
         assert len(text) == 10_000
         assert len(set(text)) == 1
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert left(tmp_path) == ["file"]
+    assert listing(tmp_path) == ["file"]
 
 
 def write_both_often(paths: list[Path]) -> None:
@@ -167,7 +169,7 @@ def write_both_often(paths: list[Path]) -> None:
         write_together(dict.fromkeys(paths, "text"))
 
 
-def test_two_writers_of_the_same_files_in_either_order_never_wait_for_each_other(tmp_path: Path) -> None:
+def test_two_writers_of_the_same_files_in_opposite_order_do_not_deadlock(tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b"]
     writers = [FORK.Process(target=write_both_often, args=(order,)) for order in (paths, paths[::-1])]
     for writer in writers:
@@ -180,16 +182,16 @@ def test_two_writers_of_the_same_files_in_either_order_never_wait_for_each_other
     assert found == [0, 0]
 
 
-def hold(path: Path, seconds: float) -> None:
-    held = Replacement(path)
+def hold_lock(path: Path, seconds: float) -> None:
+    locked = Replacement(path)
     (path.parent / "holding").touch()
     time.sleep(seconds)
-    held.abandon()
+    locked.abandon()
 
 
 def test_a_short_write_waits_for_another_process_and_a_long_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    holder = FORK.Process(target=hold, args=(path, 0.5))
+    holder = FORK.Process(target=hold_lock, args=(path, 0.5))
     holder.start()
     while not (tmp_path / "holding").exists():
         time.sleep(0.01)
@@ -199,10 +201,10 @@ def test_a_short_write_waits_for_another_process_and_a_long_one_is_refused(tmp_p
     write_whole(path, "text")
     holder.join(60)
     assert path.read_text() == "text"
-    assert left(tmp_path) == ["file", "holding"]
+    assert listing(tmp_path) == ["file", "holding"]
 
 
-def test_of_several_files_none_stands_where_the_second_cannot_be_written(
+def test_neither_of_two_files_is_written_if_the_second_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = tmp_path / "a" / "first", tmp_path / "b" / "second"
@@ -221,39 +223,39 @@ def test_of_several_files_none_stands_where_the_second_cannot_be_written(
         partial.write_text("new")
     with pytest.raises(PspError, match=r"second: cannot be written \(No space left"):
         together.__exit__(None, None, None)
-    assert (left(first.parent), left(second.parent)) == ([], ["second"])
+    assert (listing(first.parent), listing(second.parent)) == ([], ["second"])
     assert second.read_text() == "old"
 
 
-def test_several_files_take_their_names_together(tmp_path: Path) -> None:
+def test_several_files_are_renamed_together(tmp_path: Path) -> None:
     with replacing([tmp_path / "a", tmp_path / "b"]) as partials:
         for partial in partials:
             partial.write_text(partial.name)
-        assert left(tmp_path) == [".a.partial", ".b.partial"]
-    assert left(tmp_path) == ["a", "b"]
+        assert listing(tmp_path) == [".a.partial", ".b.partial"]
+    assert listing(tmp_path) == ["a", "b"]
 
 
-def test_several_files_start_empty_whatever_a_killed_process_left(tmp_path: Path) -> None:
+def test_several_files_start_empty_even_if_a_killed_process_left_a_partial_file(tmp_path: Path) -> None:
     (tmp_path / ".a.partial").write_text("left over")
     with replacing([tmp_path / "a", tmp_path / "b"]) as partials:
         assert [partial.read_bytes() for partial in partials] == [b"", b""]
 
 
-def test_an_error_before_several_files_get_their_names_changes_none(tmp_path: Path) -> None:
+def test_an_error_before_several_files_are_renamed_changes_none(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
 
     def fail() -> None:
-        assert left(tmp_path) == [".a.partial", ".b.partial", "a"]
+        assert listing(tmp_path) == [".a.partial", ".b.partial", "a"]
         raise PspError("no")
 
     with pytest.raises(PspError, match="no"):
         write_together({tmp_path / "a": "new", tmp_path / "b": "new"}, first=fail)
-    assert left(tmp_path) == ["a"]
+    assert listing(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
 
 
 @pytest.mark.parametrize("several", [True, False], ids=["write_together", "write_whole"])
-def test_bytes_are_on_disk_before_a_file_gets_its_name_and_the_name_afterwards(
+def test_the_file_is_flushed_before_the_rename_and_the_folder_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
 ) -> None:
     events: list[object] = []
@@ -280,7 +282,7 @@ def test_bytes_are_on_disk_before_a_file_gets_its_name_and_the_name_afterwards(
 
 
 @pytest.mark.parametrize("chain", [1, 2], ids=["a link", "a link to a link"])
-def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path, chain: int) -> None:
+def test_a_symbolic_link_is_kept_and_its_target_is_replaced(tmp_path: Path, chain: int) -> None:
     (tmp_path / "far").mkdir()
     real = tmp_path / "far" / "real"
     real.write_text("old")
@@ -292,15 +294,15 @@ def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path, 
     assert link.is_symlink()
     assert real.read_text() == "new"
     with replacing([link]) as (partial,):
-        # Beside the target, as a file system moves none to another one in a single step.
+        # Beside the target: a rename is atomic only within one file system.
         assert partial.parent == real.parent
         partial.write_text("newer")
     assert link.is_symlink()
     assert real.read_text() == "newer"
-    assert left(real.parent) == ["real"]
+    assert listing(real.parent) == ["real"]
 
 
-def test_a_fault_leaves_a_link_and_its_target_as_they_were(
+def test_a_fault_leaves_a_symbolic_link_and_its_target_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "far").mkdir()
@@ -314,11 +316,11 @@ def test_a_fault_leaves_a_link_and_its_target_as_they_were(
     with pytest.raises(PspError, match=r"link: cannot be written \(No space"):
         write_whole(tmp_path / "link", "new")
     assert (tmp_path / "link").read_text() == "old"
-    assert (left(tmp_path), left(tmp_path / "far")) == (["far", "link"], ["real"])
+    assert (listing(tmp_path), listing(tmp_path / "far")) == (["far", "link"], ["real"])
 
 
-def begin_to_write(paths: list[Path]) -> None:
-    """Write one file, or begin to replace several."""
+def start_to_write(paths: list[Path]) -> None:
+    """Write one file, or start to replace several."""
     if len(paths) == 1:
         write_whole(paths[0], "text")
     else:
@@ -328,17 +330,17 @@ def begin_to_write(paths: list[Path]) -> None:
 @pytest.mark.parametrize("place", ["the file", "its folder"])
 @pytest.mark.parametrize(("target", "why"), [("nowhere", "No such file"), ("link", "Too many levels")])
 @pytest.mark.parametrize("several", [True, False], ids=["replacing", "write_whole"])
-def test_a_link_to_nothing_or_to_itself_is_an_error_that_names_it(
+def test_a_dangling_or_circular_link_is_an_error_that_names_it(
     tmp_path: Path, place: str, target: str, why: str, several: bool
 ) -> None:
     (tmp_path / "link").symlink_to(target)
     path = tmp_path / "link" if place == "the file" else tmp_path / "link" / "file"
-    said = (
+    expected = (
         rf"cannot be written \({why}.*found {tmp_path}/link, a link to {target}, .*Correct or remove the link"
     )
-    with pytest.raises(PspError, match=said):
-        begin_to_write([tmp_path / "other", path] if several else [path])
-    assert left(tmp_path) == ["link"]
+    with pytest.raises(PspError, match=expected):
+        start_to_write([tmp_path / "other", path] if several else [path])
+    assert listing(tmp_path) == ["link"]
 
 
 def write_unprivileged(paths: list[Path]) -> None:
@@ -348,7 +350,7 @@ def write_unprivileged(paths: list[Path]) -> None:
     for path in paths:
         for together in ([path], [path, path.with_name("other")]):
             try:
-                begin_to_write(together)
+                start_to_write(together)
             except PspError as error:
                 caught.append(f"{path}: cannot be written (Permission denied)" in str(error))
     os._exit(7 if caught == [True] * 2 * len(paths) else 8)
@@ -356,7 +358,7 @@ def write_unprivileged(paths: list[Path]) -> None:
 
 def test_a_read_only_folder_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
-        # Not in tmp_path, which another user may not enter: permissions do not hold for root.
+        # Not in tmp_path, which other users cannot enter: the process gives up root, which ignores permissions.
         folder = Path(name) / "folder"
         folder.mkdir()
         (folder / "old").write_text("old")
@@ -369,23 +371,23 @@ def test_a_read_only_folder_is_an_error_that_names_the_file(tmp_path: Path) -> N
         process.join(60)
         assert process.exitcode == 7
         assert (folder / "old").read_text() == "old"
-        assert left(folder) == ["old"]
+        assert listing(folder) == ["old"]
         folder.chmod(0o755)
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
 @pytest.mark.parametrize("fault", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=type)
-def test_of_several_files_all_are_given_back_where_the_last_cannot_take_its_name(
+def test_all_old_files_are_restored_if_the_last_of_several_cannot_be_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, fault: BaseException
 ) -> None:
-    first, made, last = (tmp_path / name for name in ("first", "made", "last"))
+    first, new, last = (tmp_path / name for name in ("first", "new", "last"))
     first.write_text("old first")
     last.write_text("old last")
     commit = Replacement.commit
 
     def fail(self: Replacement) -> None:
         if self.target == last:
-            assert (first.read_text(), made.read_text()) == ("new", "new")
+            assert (first.read_text(), new.read_text()) == ("new", "new")
             raise fault
         commit(self)
 
@@ -395,16 +397,16 @@ def test_of_several_files_all_are_given_back_where_the_last_cannot_take_its_name
     monkeypatch.setattr(Replacement, "commit", fail)
     if not links:
         monkeypatch.setattr(os, "link", no_link)
-    together = replacing([first, made, last])
+    together = replacing([first, new, last])
     for partial in together.__enter__():
         partial.write_text("new")
     with pytest.raises(PspError if isinstance(fault, OSError) else KeyboardInterrupt):
         together.__exit__(None, None, None)
     assert (first.read_text(), last.read_text()) == ("old first", "old last")
-    assert left(tmp_path) == ["first", "last"]
+    assert listing(tmp_path) == ["first", "last"]
 
 
-def test_an_old_file_that_cannot_be_given_back_is_kept_and_named(
+def test_an_old_file_that_cannot_be_restored_is_kept_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, last = tmp_path / "first", tmp_path / "last"
@@ -425,17 +427,17 @@ def test_an_old_file_that_cannot_be_given_back_is_kept_and_named(
     ):
         together.__exit__(None, None, None)
     assert (tmp_path / ".first.old.partial").read_text() == "old"
-    assert left(tmp_path) == [".first.old.partial", "first"]
+    assert listing(tmp_path) == [".first.old.partial", "first"]
 
 
-def test_several_files_that_replace_others_leave_nothing_of_these(tmp_path: Path) -> None:
+def test_replacing_several_files_leaves_no_old_versions(tmp_path: Path) -> None:
     for name in ("a", "b", ".a.old.partial"):
         (tmp_path / name).write_text("old")
     os.link(tmp_path / "b", tmp_path / ".b.old.partial")  # left by a process killed before the rename
     with replacing([tmp_path / "a", tmp_path / "b"]) as partials:
         for partial in partials:
             partial.write_text("new")
-    assert left(tmp_path) == ["a", "b"]
+    assert listing(tmp_path) == ["a", "b"]
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "new"
 
 

@@ -1,4 +1,4 @@
-"""Files and folders whose names are not UTF-8, and every command run from such a folder."""
+"""Files and folders whose names are not UTF-8; every command is run on them and from such a folder."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ GBK, LATIN = os.fsdecode("数据".encode("gbk")), os.fsdecode("café".encode("la
 RUN = "runs/ucla-xview-0.05-s0-psp-fast"
 
 pytestmark = pytest.mark.skipif(
-    sys.platform in ("win32", "darwin"), reason="these file systems hold text alone"
+    sys.platform in ("win32", "darwin"), reason="these file systems allow only Unicode names"
 )
 
 
 @pytest.fixture
-def here(worked_in, psptool, tmp_path, monkeypatch):
-    """The folder worked in, under a name that is not UTF-8."""
+def here(workspace, psptool, tmp_path, monkeypatch):
+    """A copy of `workspace` in a folder whose name is not UTF-8."""
     folder = tmp_path / GBK / LATIN
-    shutil.copytree(worked_in, folder)
+    shutil.copytree(workspace, folder)
     monkeypatch.chdir(folder)
     return psptool
 
@@ -59,7 +59,7 @@ def here(worked_in, psptool, tmp_path, monkeypatch):
         "schemas",
     ],
 )
-def test_every_command_runs_from_a_folder_of_such_a_name(here, line):
+def test_every_command_runs_from_a_folder_with_a_non_utf8_name(here, line):
     here(*line.split())
 
 
@@ -88,12 +88,12 @@ def test_every_command_runs_from_a_folder_of_such_a_name(here, line):
         "schemas --out FOLDER/schemas",
     ],
 )
-def test_every_command_takes_paths_of_such_a_name(here, line):
+def test_every_command_accepts_non_utf8_paths(here, line):
     shutil.copytree(".", f"../{GBK}")
     here(*line.replace("FOLDER", f"../{GBK}").split())
 
 
-def test_the_report_names_a_source_of_such_a_name_and_is_current_the_next_time(psptool, tmp_path):
+def test_the_report_names_a_non_utf8_source_and_the_dataset_is_current_the_next_time(psptool, tmp_path):
     folder = tmp_path / LATIN
     write_ucla(folder, UCLA_NAMES[:2])
     (folder / f"{GBK}.json").write_text("{}")
@@ -104,7 +104,7 @@ def test_the_report_names_a_source_of_such_a_name_and_is_current_the_next_time(p
     assert "already current" in psptool("prepare", "ucla", "--raw", folder, "--jobs", "1").err
 
 
-def test_a_prediction_on_files_of_such_a_name_is_viewed(here, tmp_path):
+def test_a_prediction_on_files_with_non_utf8_names_can_be_viewed(here, tmp_path):
     source = sorted(Path("all_sqe").iterdir())[0]
     (tmp_path / LATIN).mkdir()
     shutil.copy(source, tmp_path / LATIN / f"{GBK}.json")
@@ -115,14 +115,14 @@ def test_a_prediction_on_files_of_such_a_name_is_viewed(here, tmp_path):
     assert clip.name in Path("v.html").read_text()
 
 
-def test_a_run_trained_on_a_dataset_of_such_a_name_finds_it_again(here):
+def test_a_run_finds_its_dataset_with_a_non_utf8_name(here):
     Path("data/ucla.h5").rename(f"data/{LATIN}.h5")
     here("train", "--preset", "fast", "--data", f"data/{LATIN}.h5", "--out", "mine")
     here("evaluate", "mine")
 
 
 @pytest.mark.slow
-def test_such_names_print_in_a_process_of_their_own(psptool, tmp_path):
+def test_non_utf8_names_are_printed_in_a_separate_process(psptool, tmp_path):
     write_ucla(tmp_path / LATIN, UCLA_NAMES[:2])
     command = [
         sys.executable,

@@ -37,8 +37,8 @@ class BatchNorm(nn.BatchNorm2d):
         if self.training and x.numel() == x.shape[1]:
             raise PspError(
                 "batch norm: one value per channel, which has no variance",
-                "one person with one frame in a step",
-                "two or more",
+                "a batch of one person with one frame",
+                "at least two values per channel",
                 "Raise optim.labelled_batch or sampling.frames.",
             )
         # (P, C, H, W) -> (P, H, W, C): contiguous if the memory layout is channels-last

@@ -379,7 +379,7 @@ def _limit_pool_batch(recipe: TrainingConfig, pools: Pools) -> TrainingConfig:
 
 
 def _require_clip_per_process(recipe: TrainingConfig, ranks: ProcessGroup) -> None:
-    """Raise a `PspError` if a process would have no clip in a step, or its teacher no clip of the pool."""
+    """Raise a `PspError` if a batch has fewer clips than processes, or with a teacher, fewer clips of the pool."""
     optim = recipe.optim
     # The teacher predicts for the pool only.
     key, clips = "optim.pool_batch", optim.pool_batch

@@ -86,7 +86,7 @@ def profile_training(
         KeyboardInterrupt: It was interrupted; nothing is saved.
     """
     last = WARM_UP + steps
-    # Validation and checkpoint are no parts of a step: the only ones are after one more step, which is not profiled.
+    # The only validation and checkpoint follow one more step, which is not profiled.
     end = last + 1
     optim = recipe.optim.model_copy(update={"steps": end})
     short = recipe.model_copy(update={"optim": optim, "validate_every": end, "checkpoint_every": end})

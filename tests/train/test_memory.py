@@ -1,4 +1,4 @@
-"""The memory estimate of a step, and that steps fit after following the advice, with a simulated allocator."""
+"""Estimated memory of a step. With a simulated allocator, a step fits with the suggested settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BACKWARD = 0.05
 
 
 class Allocator:
-    """Simulated allocator: counts the memory that a step keeps and fails beyond ``budget`` bytes; computes nothing."""
+    """Simulated allocator: adds up the tensors saved by a step, and fails above ``budget`` bytes."""
 
     def __init__(self, budget: float = float("inf")) -> None:
         self.budget, self.used = budget, 0
@@ -76,7 +76,7 @@ ESTIMATE = StepMemory(UCLA20, classes=10, persons=1.0)
 
 
 def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Error message of a step that does not fit into memory; empty if it fits."""
+    """Error message if a step does not fit into memory; empty if it fits."""
     monkeypatch.setattr(guards, "_in_use", lambda device: BEFORE + allocator.used)
     allocator.used = 0
     try:

@@ -35,7 +35,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture
 def loops(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
-    """The training loops that are started; they return without a step."""
+    """The training loops that were started; each returns before its first step."""
     seen: list[Loop] = []
 
     def run(self: Loop, on_progress: Callable[[Progress], None], **_: object) -> int:

@@ -123,7 +123,7 @@ def require_same_clips(store: Store, path: Path, split: Split) -> None:
         )
     for part in ("labelled", "validation", "test"):
         for name in getattr(split, part):
-            if store.table.label[store.index(name)] == NO_LABEL:
+            if store.key(name).label == NO_LABEL:
                 raise PspError(
                     f"{path}: {part}",
                     f"{name}, a clip without a label",

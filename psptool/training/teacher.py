@@ -24,6 +24,11 @@ MIN_FREQUENCY = 1e-6
 """Lower bound of a class frequency in the balancing of labels."""
 BALANCE_RATE = 0.1
 """Under ``balance: labelled``, each step multiplies a class's divisor by (predicted / wanted frequency) ** this."""
+BALANCE_POWER = 3.0
+"""These divisors tend to (predicted / wanted frequency) ** this, where the prediction is that after the division.
+
+They remain bounded if the frequencies of the pool are not those of the labelled clips.
+"""
 MIN_DIVISOR = 1e-4
 """Lower bound of these divisors and of the wanted frequency."""
 MAX_RATIO = 20.0
@@ -42,7 +47,8 @@ class Teacher(nn.Module):
 
     Attributes:
         mean_label: (K,), what labels are divided by; uniform at first. The moving average of the predicted labels, or,
-            under ``balance: labelled``, the divisors that give balanced labels the frequencies of the labelled clips.
+            under ``balance: labelled``, the divisors that bring the frequencies of balanced labels close to those of
+            the labelled clips.
     """
 
     mean_label: Tensor
@@ -102,9 +108,10 @@ class Teacher(nn.Module):
         # Mean over the clips of all ranks, (n, K) -> (K,), so that mean_label is the same on every rank.
         mean = ranks.sum(probabilities.sum(0)) / clips
         if as_labelled:
-            # A class that is still too frequent after the division gets a larger divisor.
+            # A class that is still too frequent after the division gets a larger divisor. The first power draws all
+            # divisors towards equal ones: without it, they would grow until every frequency is the wanted one.
             ratio = (mean / self.frequencies.clamp(min=MIN_DIVISOR)).clamp(1 / MAX_RATIO, MAX_RATIO)
-            self.mean_label.mul_(ratio**BALANCE_RATE)
+            self.mean_label.pow_(1 - BALANCE_RATE / BALANCE_POWER).mul_(ratio**BALANCE_RATE)
             self.mean_label.div_(self.mean_label.sum()).clamp_(min=MIN_DIVISOR)
         else:
             self.mean_label.lerp_(mean, 1 - LABEL_MOMENTUM)

@@ -296,6 +296,16 @@ def test_invalid_predictions_are_refused_and_named(here: Path, change, message: 
     assert not Path("scores/wrong.json").exists()
 
 
+@pytest.mark.parametrize("predictions", [{}, {"a01_s01_e00_v03": 0}])
+def test_score_refuses_a_split_without_test_clips(here: Path, tmp_path: Path, predictions) -> None:
+    split = tmp_path / "edited.json"
+    psptool.read_split("splits/ucla-xview-k1-s0.json").model_copy(update={"test": ()}).save(split)
+    with pytest.raises(
+        psptool.PspError, match=r"edited\.json: test: found no clips, expected at least one\. Make"
+    ):
+        psptool.score("data/ucla.h5", split, predictions, method="stgcn")
+
+
 @pytest.mark.parametrize("seed", [1.5, "1", -1, True])
 def test_score_refuses_a_seed_that_is_not_an_integer_of_at_least_0(seed: object) -> None:
     with pytest.raises(psptool.PspError, match=f"seed: found {seed!r}, expected an integer of at least 0"):

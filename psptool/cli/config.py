@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, say, say_json
+from psptool.cli.console import choice, examples, exclude, grid, say, say_json
 from psptool.cli.presets import PRESET_HELP
-from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ _NAMES = {int: "integer", float: "number", bool: "true or false", str: "text"}
 
 
 def config(
+    ctx: typer.Context,
     preset: Annotated[str | None, typer.Option(help=PRESET_HELP, show_default=False)] = None,
     as_table: Annotated[
         bool, typer.Option("--table", "--all", help="All keys: values by preset, meaning, type.")
@@ -42,9 +42,8 @@ def config(
     """
     from psptool.schemas.recipes import DEFAULT_PRESET, PRESETS, resolve
 
+    exclude(ctx, "--table", "--preset")
     if as_table:
-        if preset is not None:
-            raise PspError("--table shows all presets", "--preset too", fix="Leave out one of the two.")
         _say_table(as_json)
         return
     recipe = resolve(preset=choice(preset or DEFAULT_PRESET, list(PRESETS), "--preset"))

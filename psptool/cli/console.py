@@ -198,6 +198,25 @@ def fail(text: str) -> None:
     _on_stderr("error: ", "red", text)
 
 
+def exclude(ctx: typer.Context, option: str, *others: str) -> None:
+    """Refuse a command with ``option`` and one of ``others``, also if a value given equals its default.
+
+    Args:
+        ctx: The context of the command.
+        option: An option as typed, such as ``--check``.
+        others: Options, or arguments by their name in capital letters.
+    """
+    given = {
+        name
+        for parameter in ctx.command.params
+        if parameter.name and getattr(ctx.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+        for name in (*parameter.opts, parameter.name.upper())
+    }
+    found = " and ".join(other for other in others if other in given)
+    if option in given and found:
+        raise PspError(option, f"{found} too", "one or the other", f"Leave out {option}, or {found}.")
+
+
 def shell(command: str, *words: object) -> str:
     """A shell command with each ``{}`` replaced by the next word, quoted where the shell needs it."""
     return command.format(*(shlex.quote(str(word)) for word in words))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from psptool.cli.console import examples, grid, next_step, note, say, say_json, shell
+from psptool.cli.console import examples, exclude, grid, next_step, note, say, say_json, shell
 from psptool.common.errors import PspError, suggest
 from psptool.common.text import counted
 
@@ -27,6 +27,7 @@ _WIDTH = 110
 
 
 def describe(
+    ctx: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="A built-in dataset or skeleton, or a YAML file.")
     ] = None,
@@ -39,8 +40,7 @@ def describe(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """List built-in datasets and skeletons, or describe recordings."""
-    if source is not None and name is not None:
-        raise PspError("--from", f"{name} too", "one of the two", "Leave out the name.")
+    exclude(ctx, "--from", "NAME")
     if out is not None and source is None:
         raise PspError("--out", "no --from", "recordings to describe", "Use psptool describe NAME > FILE.")
     if source is not None:

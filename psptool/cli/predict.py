@@ -76,7 +76,7 @@ def predict(
     if out is not None:
         done.save(out)
     if page is not None:
-        _write_page(page, done, opened)
+        _write_page(page, done)
     if as_json:
         say_json(json.loads(done.dump()))
     else:
@@ -122,12 +122,12 @@ def _run(
     return done
 
 
-def _write_page(path: Path, done: Prediction | Timelines, model: TrainedModel) -> None:
+def _write_page(path: Path, done: Prediction | Timelines) -> None:
     from psptool.common.atomic_write import write_whole
     from psptool.view.sources import predicted
     from psptool.view.viewer import viewer_page
 
-    found = predicted(done, model.config.preparation)
+    found = predicted(done)
     if len(found.clips) < found.of:
         note(f"{path}: {len(found.clips)} of {counted(found.of, 'recording')}, evenly spaced")
     title = found.clips[0].name if len(found.clips) == 1 else counted(len(found.clips), "recording")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from psptool.cli.console import FOUND, choice, examples, grid, next_step, note, say
-from psptool.common.errors import PspError, cannot_read
+from psptool.cli.console import FOUND, choice, examples, exclude, grid, next_step, note, say
+from psptool.common.errors import cannot_read
 from psptool.common.paths import MAX_JSON, read_text
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ EXAMPLES = examples(
 
 
 def schemas(
+    ctx: typer.Context,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit with code 1 if a file differs.")
     ] = False,
@@ -37,8 +38,7 @@ def schemas(
     from psptool.schemas.published import artefacts, json_schema, keys
 
     models = artefacts()
-    if check and show is not None:
-        raise PspError("--check", "--show too", "one of the two", "Leave out one of them.")
+    exclude(ctx, "--check", "--show")
     if show is not None:
         name = choice(show, sorted(models), "--show")
         if name == "training":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from psptool.cli.console import examples, next_step, note, say, say_findings, say_json, table, warn
+from psptool.cli.console import examples, exclude, next_step, note, say, say_findings, say_json, table, warn
 from psptool.cli.newest import DATASET, RUN, SPLIT, choose, has_others, is_default
 from psptool.common.errors import PspError
 
@@ -24,6 +24,7 @@ EXAMPLES = examples(
 
 
 def split(
+    ctx: typer.Context,
     ratio: Annotated[
         float | None, typer.Option(help="Fraction of labelled training clips, above 0, at most 1.")
     ] = None,
@@ -52,12 +53,17 @@ def split(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Make a label split: labelled, unlabelled and test clips."""
+    request_options = (
+        "--ratio",
+        "--count",
+        "--protocol",
+        "--family",
+        "--seed",
+        "--test-view",
+        "--validation",
+    )
+    exclude(ctx, "--check", *request_options, "--out")
     if check is not None:
-        others: list[tuple[str, object]] = [("--ratio", ratio), ("--count", count), ("--protocol", protocol)]
-        others += [("--test-view", test_view), ("--validation", validation), ("--out", out)]
-        others += [("--family", None if family == "per-class" else family), ("--seed", seed or None)]
-        if given := [option for option, value in others if value is not None]:
-            raise PspError("--check", f"{' and '.join(given)} too", fix="Leave out one or the other.")
         _check(check, data, as_json)
         return
     from psptool.data.splits.making import SplitRequest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from psptool.cli.console import choice, examples, grid, note, say, table_lines, warn
+from psptool.cli.console import choice, examples, exclude, grid, note, say, table_lines, warn
 from psptool.common.errors import PspError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
 def table(
+    ctx: typer.Context,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(help="Runs, scores files, or folders of them; by default runs/.", show_default=False),
@@ -50,6 +51,8 @@ def table(
     from psptool.evaluation.table import build_table, collect_scores
     from psptool.schemas.scores import Part, Weights
 
+    if form != "json":
+        exclude(ctx, "--json", "--format")
     chosen = _format(form, out, as_json)
     which = cast(Weights, choice(weights, get_args(Weights), "--weights"))
     part: Part = "validation" if validation else "test"
@@ -78,8 +81,6 @@ def _write_page(path: Path, found: ScoreTable, scored: Sequence[RunScores]) -> N
 
 
 def _format(form: str | None, out: Path | None, as_json: bool) -> str:
-    if as_json and form not in (None, "json"):
-        raise PspError("--json", f"--format {form} too", "one of the two", "Leave out one of them.")
     if out is not None and out.suffix.lower() in (".html", ".htm"):
         raise PspError("--out", str(out), "a text file", f"Write a page with --html {out}.")
     usual = "text" if out is None else _ENDINGS.get(out.suffix.lower(), "text")

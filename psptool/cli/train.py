@@ -11,6 +11,7 @@ import typer
 from psptool.cli.console import (
     choice,
     examples,
+    exclude,
     grid,
     mute,
     next_step,
@@ -52,6 +53,7 @@ EXAMPLES = examples(
 
 
 def train(
+    ctx: typer.Context,
     split: Annotated[Path | None, typer.Option(help="The split; by default the newest in splits/.")] = None,
     data: Annotated[Path | None, typer.Option(help="The dataset; by default the split's, in data/.")] = None,
     method: Annotated[
@@ -111,10 +113,8 @@ def train(
     how = cast(Resume, choice(resume, get_args(Resume), "--resume"))
     if profile is not None and profile < 1:
         raise PspError("--profile", str(profile), "at least 1 step")
-    if profile is not None and dry_run:
-        raise PspError("--profile", "--dry-run too", "one of the two", "Leave out one of them.")
-    if like is not None and config is not None:
-        raise PspError("--like and --config both name a configuration", fix="Leave out one of them.")
+    exclude(ctx, "--profile", "--dry-run")
+    exclude(ctx, "--like", "--config")
     short = Shorthands(lr, steps, epochs, batch_size, precision)
     asked = _Asked(method, preset, like or config, tuple(changes or ()), seed, short)
     with init_distributed() as ranks:

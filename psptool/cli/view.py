@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from psptool.cli.console import examples, note, say, warn, warn_of_lost
+from psptool.cli.console import examples, exclude, note, say, warn, warn_of_lost
 from psptool.common.errors import PspError
 from psptool.common.text import counted
 
@@ -29,6 +29,7 @@ EXAMPLES = examples(
 
 
 def view(
+    ctx: typer.Context,
     file: Annotated[
         Path,
         typer.Argument(
@@ -59,8 +60,7 @@ def view(
     from psptool.view.attention import with_attention
     from psptool.view.viewer import heading, viewer_page
 
-    if model is not None and data is not None:
-        raise PspError("--data", f"--model {model} too", "one of the two", "Leave out --data.")
+    exclude(ctx, "--data", "--model")
     if data is not None and file.suffix.lower() in sources.DATASET_SUFFIXES:
         raise PspError("--data", f"{file}, which is a dataset", "raw recordings to view", "Leave out --data.")
     config = None if model is None else _config(model)

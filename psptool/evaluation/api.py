@@ -88,14 +88,7 @@ def evaluate(
         check_dataset(run_folder, config, store)
         check_split(run_folder, config, split_path, chosen_split)
         digests = verify(store)
-        names: tuple[str, ...] = getattr(chosen_split, part)
-        if not names:
-            raise PspError(
-                f"{split_path}: the split has no {part} clips",
-                fix="Make a split with psptool split --validation, and train with it."
-                if part == "validation"
-                else "Make the split again with psptool split.",
-            )
+        names = clips_of(chosen_split, part, split_path)
         model = load_model(config, find_weights(folder, config, weights), device)
         chosen = np.array([store.index(name) for name in names])
         logits = score_clips(model, config, store, chosen, device)
@@ -256,6 +249,25 @@ def check_split(run_folder: Path, config: RunConfig, path: Path, split: Split) -
             f"{config.split_digest[:12]}…",
             fix,
         )
+
+
+def clips_of(split: Split, part: Part, path: Path) -> tuple[str, ...]:
+    """Names of the clips in a part of the split, which was read from ``path``.
+
+    Raises:
+        PspError: The part is empty.
+    """
+    names: tuple[str, ...] = getattr(split, part)
+    if not names:
+        raise PspError(
+            f"{path}: {part}",
+            "no clips",
+            "at least one",
+            "Make a split with psptool split --validation, and train with it."
+            if part == "validation"
+            else "Make the split again with psptool split.",
+        )
+    return names
 
 
 def recorded_path(run_folder: Path, recorded: str, option: str) -> Path:

@@ -19,7 +19,7 @@ from psptool.common.version import __version__
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import open_store
 from psptool.data.store.verifying import verify
-from psptool.evaluation.api import accuracies, without_duplicates
+from psptool.evaluation.api import accuracies, clips_of, without_duplicates
 from psptool.evaluation.provenance import split_provenance
 from psptool.schemas.scores import Scores
 from psptool.schemas.split import Split
@@ -51,9 +51,9 @@ def score_predictions(
         out: The file to write; named by split and method, in ``scores/``, if None.
 
     Raises:
-        PspError: The method is no name, the seed no number of at least 0; a test clip has no prediction, a prediction
-            is of another clip or not of the dataset's classes, the split is not one of the dataset, or a file cannot
-            be read or written.
+        PspError: The method is no name, the seed no number of at least 0; the split has no test clips, a test clip
+            has no prediction, a prediction is of another clip or not of the dataset's classes, the split is not one of
+            the dataset, or a file cannot be read or written.
     """
     if not isinstance(method, str) or not _METHOD.fullmatch(method):
         raise PspError("method", f"{method!r:.60}", "a name of letters, digits and _ . + - without spaces")
@@ -62,7 +62,7 @@ def score_predictions(
     if not isinstance(predictions, Mapping):
         raise PspError("predictions", type(predictions).__name__, "a mapping from clip names")
     split = Split.load(split_path)
-    names = split.test
+    names = clips_of(split, "test", split_path)
     _check_clips(predictions, names, split_path)
     with open_store(data) as store:
         require_same_clips(store, split_path, split)

@@ -120,6 +120,7 @@ def predicted_by(model: TrainedModel) -> dict[str, Any]:
         "description": None
         if config.dataset in builtin.dataset_names()
         else config.description.without_lists(),
+        "preparation": config.preparation,
         "classes": config.class_names,
     }
 

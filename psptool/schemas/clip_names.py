@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_args
 
 import regex
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
 from psptool.common.errors import PspError, suggest
@@ -54,6 +54,16 @@ class ClipNames(Strict):
         description="Columns of the table by their meaning: file, name, label, subject, camera, setup, repetition, "
         "first, last; by default those names",
     )
+
+    @field_validator("values")
+    @classmethod
+    def _one_number_per_name(
+        cls, value: dict[keys.Field, tuple[str, ...]], info: ValidationInfo
+    ) -> dict[keys.Field, tuple[str, ...]]:
+        """YAML files have a context. Without one: an earlier dataset, where the last number counts, stays readable."""
+        if info.context is not None:
+            refuse(list(_repeated_names(value)))
+        return value
 
     @field_validator("unlabelled", mode="before")
     @classmethod
@@ -204,6 +214,15 @@ def _match(pattern: regex.Pattern[str], name: str) -> regex.Match[str] | None:
             f"more than {_MATCH_SECONDS:g} s with {short(pattern.pattern)}",
             fix="Use fewer repetitions that can match the same characters, such as [a-z]+ instead of .* before a _.",
         ) from error
+
+
+def _repeated_names(values: Mapping[keys.Field, Sequence[str]]) -> Iterator[Problem]:
+    for key, names in values.items():
+        for name in dict.fromkeys(names):
+            numbers = [str(number) for number, one in enumerate(names, 1) if one == name]
+            if len(numbers) > 1:
+                found = f"{short(name)} with the numbers {' and '.join(numbers)}"
+                yield Problem(key, found, "each name once", "Remove the repeated ones.")
 
 
 def _is_number(text: str) -> bool:

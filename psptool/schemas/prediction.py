@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from psptool.schemas.base import Artefact, Strict
+from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.description import DatasetDescription
 from psptool.schemas.report import LeftOut
 from psptool.schemas.skeleton import Name
@@ -49,6 +50,9 @@ class PredictedBy(Strict):
     topology: str
     description: DatasetDescription | None = Field(
         None, description="The dataset, without clip lists; null for a built-in one"
+    )
+    preparation: PreparationSettings | None = Field(
+        None, description="Preparation settings of the recordings; null in files of earlier versions"
     )
     classes: tuple[str, ...] = Field(description="Names of the actions, indexed by label")
 

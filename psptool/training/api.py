@@ -52,7 +52,7 @@ class Trained:
         folder: The run folder.
         config: The run configuration, as in ``config.json`` of the run folder.
         final: Progress at the last step.
-        best: Highest accuracy on the validation clips; None if the split has none, and on ranks other than 0.
+        best: Highest accuracy on the validation clips; None if the split has none.
     """
 
     folder: Path
@@ -110,7 +110,7 @@ def train(
     )
     with slot.held or nullcontext():
         if slot.finished:
-            return _finished_run(slot.folder, slot.config)
+            return _finished_run(slot.folder, slot.config, ranks)
         config, checkpoint = slot.config, _read_checkpoint(slot)
         if checkpoint is not None:
             config = _resumed_config(
@@ -250,10 +250,8 @@ def _run(
     if ranks.is_main:
         _require_disk(folder, model, recipe, validated=len(pools.validation) > 0)
     record = Record(folder, model, config) if ranks.is_main else None
-    latest: list[Progress] = []
 
     def report(progress: Progress) -> None:
-        latest[:] = [progress]
         if record is not None:
             record.add(progress)
         on_progress(progress)
@@ -279,12 +277,9 @@ def _run(
         )
     if step < recipe.optim.steps:
         raise Stopped(folder.path, step, recipe.optim.steps)
-    if record is None:
-        # A run resumed from a checkpoint of its last step reports no progress.
-        final = latest[0] if latest else Progress(step, step, {}, 0.0, 0.0)
-        return Trained(folder.path, config, final, None)
-    record.finish()
-    return _finished_run(folder, config)
+    if record is not None:
+        record.finish()
+    return _finished_run(folder, config, ranks)
 
 
 def _require_disk(folder: RunFolder, model: nn.Module, recipe: TrainingConfig, *, validated: bool) -> None:
@@ -328,7 +323,14 @@ def _supported_precisions(device: torch.device) -> tuple[str, ...]:
     return tuple(PRECISIONS)
 
 
-def _finished_run(folder: RunFolder, config: RunConfig) -> Trained:
+def _finished_run(folder: RunFolder, config: RunConfig, ranks: ProcessGroup) -> Trained:
+    """The result of a finished run. Rank 0 reads it and sends it to all ranks, which may not have its disk."""
+    done = ranks.broadcast(_read_result(folder, config) if ranks.is_main else None)
+    assert done is not None
+    return done
+
+
+def _read_result(folder: RunFolder, config: RunConfig) -> Trained:
     """The result of a finished run, from its log."""
     entries = folder.read_log()
     if not entries or not {"lr", "seconds"} <= entries[-1].keys():

@@ -44,6 +44,18 @@ def preflight_warnings(split: Split, recipe: TrainingConfig, classes: int) -> It
             f"split: {counted(labelled, 'labelled clip')} for {counted(classes, 'class', 'classes')}: "
             "some classes cannot be learned"
         )
+    loss = recipe.loss
+    if recipe.method == "psp" and loss.contrast_weight > 0 and not recipe.contrast_levels:
+        lists = {
+            "model.levels": recipe.model.levels,
+            "loss.contrast_levels": loss.contrast_levels,
+            "loss.contrast_pairs": loss.contrast_pairs,
+        }
+        empty = " and ".join(key for key, entries in lists.items() if entries == ())
+        yield (
+            f"{empty}: empty, so there is no contrastive loss, although loss.contrast_weight is "
+            f"{loss.contrast_weight:g}; set loss.contrast_weight=0 if this is intended"
+        )
     if not recipe.needs_pool:
         return
     if not split.unlabelled:

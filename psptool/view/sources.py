@@ -77,19 +77,20 @@ def find(
         file: A prepared dataset; a raw file, folder, zip or tar archive; or the JSON of
             ``psptool predict``.
         names: Clip names, glob patterns, or parts of names; see `matching`.
-        settings: Preparation of raw recordings.
+        settings: Preparation of raw recordings; by default that of the prediction, or the default of psptool.
         dataset: The dataset of raw recordings; the built-in ones are recognized without it.
 
     Raises:
         PspError: The file is missing or of an unknown kind, no clip matches, or a recording is damaged.
     """
-    settings = settings or PreparationSettings()
     names = tuple(map(shown, names))
     if file.suffix.lower() in DATASET_SUFFIXES:
         with open_store(file) as store:
             return stored(store, names)
     if file.suffix.lower() == ".json" and not _is_recording(file):
-        return _predicted(file, names, settings)
+        prediction = Timelines.load(file) if _has_windows(file) else Prediction.load(file)
+        return predicted(prediction, names, settings, file)
+    settings = settings or PreparationSettings()
     form, sources, lost = _recordings(file, dataset)
     chosen, of = _choose(file, [source.name for source in sources], names)
     clips = _viewed([(form, sources[index]) for index in chosen], settings)
@@ -311,22 +312,29 @@ def _evenly_spaced(available: Sequence[_Item], limit: int = DEFAULT_CLIPS) -> li
     return [available[n * len(available) // count] for n in range(count)]
 
 
-def _predicted(file: Path, names: Sequence[str], settings: PreparationSettings) -> Found:
-    """The recordings of a prediction, or of a prediction for windows."""
-    if _has_windows(file):
-        return with_windows(Timelines.load(file), names, settings, file)
-    return with_classes(Prediction.load(file), names, settings, file)
+def predicted(
+    prediction: Prediction | Timelines,
+    names: Sequence[str] | None = None,
+    settings: PreparationSettings | None = None,
+    file: Path = Path(),
+) -> Found:
+    """The recordings of a prediction, read from their recorded paths.
 
-
-def predicted(prediction: Prediction | Timelines, settings: PreparationSettings) -> Found:
-    """The recordings of a prediction, up to `MAX_CLIPS` evenly spaced ones.
+    Args:
+        prediction: The prediction.
+        names: As in `find`; None for up to `MAX_CLIPS` evenly spaced recordings.
+        settings: Preparation of the recordings; by default that of the prediction.
+        file: The file of the prediction, for messages.
 
     Raises:
         PspError: A recording does not exist any more, or is damaged.
     """
+    settings = settings or prediction.preparation or PreparationSettings()
     if isinstance(prediction, Timelines):
-        return with_windows(prediction, [one.name for one in prediction.recordings], settings)
-    return with_classes(prediction, [clip.name for clip in prediction.clips], settings)
+        names = [one.name for one in prediction.recordings] if names is None else names
+        return _with_windows(prediction, names, settings, file)
+    names = [clip.name for clip in prediction.clips] if names is None else names
+    return _with_classes(prediction, names, settings, file)
 
 
 def _has_windows(file: Path) -> bool:
@@ -337,17 +345,9 @@ def _has_windows(file: Path) -> bool:
     return isinstance(values, dict) and "recordings" in values
 
 
-def with_windows(
-    prediction: Timelines, names: Sequence[str], settings: PreparationSettings, file: Path = Path()
+def _with_windows(
+    prediction: Timelines, names: Sequence[str], settings: PreparationSettings, file: Path
 ) -> Found:
-    """The recordings of a prediction for windows, read from their recorded paths.
-
-    Args:
-        prediction: The prediction.
-        names: As in `find`.
-        settings: Preparation of the recordings.
-        file: The file of the prediction, for messages.
-    """
     chosen, of = _choose(file, [timeline.name for timeline in prediction.recordings], names)
     find_recording = _Lookup(prediction.description)
     clips = []
@@ -357,10 +357,9 @@ def with_windows(
     return Found(tuple(clips), of, settings, prediction.model)
 
 
-def with_classes(
-    prediction: Prediction, names: Sequence[str], settings: PreparationSettings, file: Path = Path()
+def _with_classes(
+    prediction: Prediction, names: Sequence[str], settings: PreparationSettings, file: Path
 ) -> Found:
-    """The recordings of a prediction, read from their recorded paths; arguments as for `with_windows`."""
     indices, of = _choose(file, [clip.name for clip in prediction.clips], names)
     chosen = [prediction.clips[index] for index in indices]
     find_recording = _Lookup(prediction.description)

@@ -100,10 +100,19 @@ def test_a_split_of_another_dataset_is_refused(psptool, ucla_raw, ntu_raw):
     [
         (
             ("split", "--check", "s.json", "--ratio", 0.5, "--out", "t.json"),
-            "--check: found --ratio and --out",
+            "--check: found --ratio and --out too, expected one or the other. Leave out --check, or --ratio and --out",
         ),
-        (("split", "--check", "s.json", "--seed", 1), "--check: found --seed too"),
+        (
+            ("split", "--check", "s.json", "--seed", 0, "--family", "per-class"),
+            "--check: found --family and --seed too",
+        ),
         (("schemas", "--check", "--show", "run"), "--check: found --show too"),
+        (("config", "--table", "--preset", "fast"), "--table: found --preset too"),
+        (("describe", "ucla", "--from", "raw"), "--from: found NAME too"),
+        (("table", "--json", "--format", "csv"), "--json: found --format too"),
+        (("train", "--profile", 3, "--dry-run"), "--profile: found --dry-run too"),
+        (("train", "--like", "run", "--config", "run"), "--like: found --config too"),
+        (("view", "a.json", "--model", "run", "--data", "a.yaml"), "--data: found --model too"),
         (("view", "data/ucla.h5", "--data", "mine.yaml"), "--data: found data/ucla.h5, which is a dataset"),
     ],
 )

@@ -22,6 +22,8 @@ def test_predict_classifies_usable_files_and_has_exit_code_1_if_others_are_unusa
     assert printed["unusable"][0]["reason"] == "truncated"
     assert "cut.json" in ran.err
     assert Prediction.load(Path("p.json")).model_dump(mode="json", by_alias=True) == printed
+    run = json.loads(Path("runs/ucla-xview-0.05-s0-psp-fast/config.json").read_text())
+    assert printed["preparation"] == run["preparation"]
 
 
 def test_the_card_of_an_exported_included_model_has_its_accuracy(psptool):

@@ -105,6 +105,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
         put("clips", "values", value={"setup": ["a"]}),
         "clips.values.setup",
     ),
+    "a name with two numbers": (
+        put("clips", "values", value={"camera": ["front", "side", "front"]}),
+        "clips.values.camera: found 'front' with the numbers 1 and 3, expected each name once. Remove",
+    ),
     "a duplicate class": (put("classes", value=["walk", "run", "walk"]), "classes: found walk more than once"),
     "a duplicate class number": (put("classes", value={1: "walk", "01": "run"}), "classes: found 1 more than once"),
     "no classes": (put("classes", value={}), "classes: found {}"),

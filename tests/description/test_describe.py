@@ -51,7 +51,7 @@ def test_an_unknown_name_is_refused_with_a_suggestion(psptool: Psptool) -> None:
     assert "found 'coco18'" in psptool("describe", "coco18", code=2).err
     assert "Did you mean coco17?" in psptool("describe", "coco18", code=2).err
     assert "no such file" in psptool("describe", "--from", "none", code=2).err
-    assert "--from: found ucla too" in psptool("describe", "ucla", "--from", ".", code=2).err
+    assert "--from: found NAME too" in psptool("describe", "ucla", "--from", ".", code=2).err
 
 
 @pytest.mark.parametrize(

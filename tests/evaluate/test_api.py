@@ -214,7 +214,7 @@ def test_an_empty_part_is_refused_with_a_suggestion(run: Trained) -> None:
     without = Split.load(run.split).model_copy(update={"validation": ()})
     without.save(run.split)
     run.config.model_copy(update={"split_digest": without.digest}).save(run.folder / "config.json")
-    with pytest.raises(PspError, match=r"the split has no validation clips.*psptool split --validation"):
+    with pytest.raises(PspError, match=r"s0\.json: validation: found no clips.*psptool split --validation"):
         evaluate(run.folder, part="validation")
 
 

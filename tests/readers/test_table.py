@@ -285,6 +285,18 @@ def test_without_frame_numbers_rows_are_consecutive_frames_and_empty_rows_have_n
     assert (clip.frames, clip.first_frame, clip.frame.tolist()) == (4, 0, [0, 2, 3])
 
 
+@pytest.mark.parametrize("quote", [b"", b'"'])
+def test_without_a_header_rows_of_tabs_have_no_body_also_before_the_first_coordinate(quote: bytes) -> None:
+    first, second, third = wide(numbers=None).replace(b",", b"\t").splitlines(keepends=True)[1:]
+    second = quote + second.replace(b"\t", quote + b"\t", 1)
+    empty = b"\t" * 11 + b"\n"
+    blob = b"skipped\n" + b"\n" + empty + empty + first + empty + second + third
+    clip = parse(blob, header=False, skip_lines=1)
+    assert (clip.frames, clip.frame.tolist()) == (6, [2, 4, 5])
+    with pytest.raises(RawFormatError, match="line 2: field count: found 3 fields"):
+        parse(blob.replace(b"\n" + empty, b"\t\t\n", 1), header=False, skip_lines=1)
+
+
 def test_the_first_of_several_rows_for_the_same_frame_is_used_and_the_others_are_reported() -> None:
     header, *rows = wide().splitlines(keepends=True)
     clip = parse(b"".join([header, rows[0], rows[0].replace(b"0.5", b"9"), *rows[1:]]))

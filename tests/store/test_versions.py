@@ -44,6 +44,17 @@ def test_a_file_of_version_1_is_read_with_the_description_of_its_dataset(path: P
         assert store.clip(0).class_name == "pick up with one hand"
 
 
+def test_a_file_in_which_a_name_has_two_numbers_stays_readable(tmp_path: Path) -> None:
+    file = tmp_path / "u.h5"
+    write_ucla(file, [make_clip("a01_s01_e00_v01", 1)])
+    with h5py.File(file, "a") as opened:
+        values = json.loads(opened.attrs["manifest"])
+        values["description"]["clips"]["values"] = {"camera": ["front", "side", "front"]}
+        set_manifest(opened, json.dumps(values))
+    with open_store(file) as store:
+        assert store.manifest.description.numbers == {"camera": {"front": 3, "side": 2}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from psptool.common.errors import PspError
+from psptool.schemas.recipes import resolve
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training import guards, step
@@ -47,6 +48,20 @@ def test_settings_that_do_not_fit_the_split_cause_a_warning(
     found = warnings_for(tmp_path, recipe, parts, classes)
     assert words in found
     assert bool(found) == bool(words)
+
+
+@pytest.mark.parametrize("key", ["model.levels", "loss.contrast_levels", "loss.contrast_pairs"])
+def test_an_empty_list_that_turns_the_contrastive_loss_off_causes_a_warning_that_names_it(
+    tmp_path: Path, key: str
+) -> None:
+    def warnings(*changes: str, method: str = "psp") -> str:
+        few = ("optim.labelled_batch=3", "optim.pool_batch=4")
+        return warnings_for(tmp_path, resolve(method=method, changes=[*few, f"{key}=[]", *changes]), PARTS)
+
+    assert warnings().startswith(f"{key}: empty, so there is no contrastive loss")
+    assert "loss.contrast_weight is 0.2; set loss.contrast_weight=0" in warnings("loss.contrast_weight=0.2")
+    assert not warnings("loss.contrast_weight=0")
+    assert not warnings(method="supervised")
 
 
 def test_warnings_come_before_the_first_step(tmp_path: Path) -> None:

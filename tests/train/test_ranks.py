@@ -6,10 +6,13 @@ import copy
 import json
 import math
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +23,7 @@ from psptool.common.errors import PspError
 from psptool.data.batches.streams import Stream
 from psptool.model.synced_norm import SyncedNorm, synchronize_norms
 from psptool.schemas.training import TeacherSettings, TrainingConfig
-from psptool.training.api import train
+from psptool.training.api import Trained, train
 from psptool.training.loop import Loop
 
 from ..stores import make_clip, write_ucla
@@ -150,6 +153,29 @@ def test_each_process_needs_a_clip_and_with_a_teacher_a_clip_of_the_pool(
     with pytest.raises(PspError, match=f"found {clips + 1} processes, {expected}"):
         train(*files, recipe, device=torch.device("cpu"), out=out, ranks=ProcessGroup(0, clips + 1))
     assert not out.exists()
+
+
+def test_only_rank_0_reads_the_log_of_a_finished_run(files: tuple[Path, Path], tmp_path: Path) -> None:
+    sent: list[Any] = []
+
+    class Ranks(ProcessGroup):
+        """One of two processes, which run one after the other."""
+
+        def broadcast(self, value: Any) -> Any:
+            if self.is_main:
+                sent.append(pickle.dumps(value))
+                return value
+            return pickle.loads(sent.pop(0))
+
+    def again(rank: int) -> Trained:
+        cpu = torch.device("cpu")
+        return train(*files, RECIPE, device=cpu, out=tmp_path / "run", resume="auto", ranks=Ranks(rank, 2))
+
+    first = train(*files, RECIPE, device=torch.device("cpu"), out=tmp_path / "run")
+    assert again(0) == first
+    shutil.rmtree(tmp_path / "run")  # the second machine does not have the disk of the first one
+    assert again(1) == first
+    assert not sent
 
 
 def test_without_torchrun_there_is_a_single_process() -> None:

@@ -10,7 +10,6 @@ import pytest
 from psptool.evaluation.api import evaluate
 from psptool.formats.synthesis.recording import Faults
 from psptool.formats.synthesis.writing import write_ntu
-from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.run import RunConfig
 from psptool.view.attention import with_attention
 from psptool.view.report import report_page
@@ -132,7 +131,7 @@ def test_raw_recordings_with_ghosts_and_gaps_play_in_both_coordinate_systems(bro
 
 def test_click_on_the_timeline_goes_to_that_time_and_the_cursor_follows(browser, tmp_path):
     windows = (window(0, 9, "carry"), window(5, 14, "throw"), window(10, 19))
-    clips = predicted(timelines(tmp_path, *windows), PreparationSettings()).clips
+    clips = predicted(timelines(tmp_path, *windows)).clips
     file = tmp_path / "timeline.html"
     file.write_text(viewer_page("long", "", clips), encoding="utf-8")
     browser.get(file.as_uri())

@@ -108,6 +108,23 @@ def test_a_prediction_shows_its_recordings_with_predicted_classes(tmp_path):
     assert found.model == "run"
 
 
+def test_a_prediction_shows_its_recordings_as_the_model_has_prepared_them(tmp_path):
+    write_ntu(tmp_path / "all.zip", [PAIR])
+    top = ClassProbability(class_name="a", label=0, probability=1)
+    source = f"{tmp_path / 'all.zip'}:{PAIR}.skeleton"
+    clip = PredictedClip(name=PAIR, source=source, frames=51, persons=2, top=(top,))
+    values = {"model": "run", "weights": "last", "dataset": "ntu60", "topology": "ntu25", "classes": ("a",)}
+    for recorded, given, used in (("none", None, "none"), ("none", "robust", "robust"), (None, None, "body")):
+        preparation = recorded and PreparationSettings(align=recorded)
+        Prediction(**values, preparation=preparation, clips=(clip,), tool_version="0").save(
+            tmp_path / "p.json"
+        )
+        found = find(tmp_path / "p.json", settings=given and PreparationSettings(align=given))
+        expected = find(tmp_path / "all.zip", settings=PreparationSettings(align=used))
+        assert found.settings == expected.settings
+        np.testing.assert_array_equal(found.clips[0].scenes[1].xyz, expected.clips[0].scenes[1].xyz)
+
+
 @pytest.mark.parametrize("names", [(), ("r",)])
 def test_a_prediction_shows_recordings_of_one_name_from_different_folders(tmp_path, names):
     write_ntu(tmp_path / "a", [PAIR])

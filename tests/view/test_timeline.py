@@ -98,7 +98,7 @@ def test_a_bar_has_the_colour_and_probability_of_its_class_and_none_without_a_pe
 def test_page_has_the_timeline_of_the_recording(tmp_path: Path, from_file: bool) -> None:
     prediction = timelines(tmp_path, window(0, 9, "carry"), window(5, 14, "throw"))
     prediction.save(tmp_path / "timeline.json")
-    found = find(tmp_path / "timeline.json") if from_file else predicted(prediction, PreparationSettings())
+    found = find(tmp_path / "timeline.json") if from_file else predicted(prediction)
     page = viewer_page("t", "", found.clips)
     assert "class Timeline" in page
     assert "one bar per window" in page
@@ -136,7 +136,7 @@ def test_page_finds_a_2d_recording_whose_clip_name_includes_its_folder(tmp_path:
             "frame_rate": 10,
         }
     )
-    (clip,) = predicted(prediction, PreparationSettings(align="none")).clips
+    (clip,) = predicted(prediction, settings=PreparationSettings(align="none")).clips
     assert (clip.name, clip.frames, clip.frame_rate) == ("long", 20, 10)
     assert viewer_page("t", "", [clip])
 
@@ -150,7 +150,7 @@ def test_page_without_windows_has_no_timeline(tmp_path: Path) -> None:
 
 def test_a_class_name_on_the_timeline_never_becomes_markup(tmp_path: Path) -> None:
     prediction = timelines(tmp_path, window(0, 9, HOSTILE))
-    page = viewer_page("t", "", predicted(prediction, PreparationSettings()).clips)
+    page = viewer_page("t", "", predicted(prediction).clips)
     assert HOSTILE not in page
     assert "<img" not in page
     assert data_of(page)["timeline"]["classes"] == [[HOSTILE, "var(--person0)"]]  # type: ignore[index]

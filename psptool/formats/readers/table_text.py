@@ -60,14 +60,16 @@ def read_text(file: FileRef, blob: bytes, options: TableOptions, layouts: Layout
     _require_utf8(file, blob)
     if b"\n" not in blob:
         blob = blob.replace(b"\r", b"\n")  # lines that end with CR
-    start = _after_lines(file, blob, options.skip_lines)
-    first_line = blob[start : _line_end(blob, start)].decode("utf-8").strip("\r\n")
+    start = _after_lines(blob, options.skip_lines)
+    first = _line_with_text(file, blob, start, options.skip_lines)
+    first_line = blob[first : _line_end(blob, first)].decode("utf-8").strip("\r\n")
     separator: str = options.separator
     if separator == "auto":
         separator = separator_of(first_line, options.decimal)
     names = fields_of(file, first_line, separator)
     if options.header:
-        start = _line_end(blob, start)
+        start = _line_end(blob, first)
+    # Without a header, the scanner starts before the line with text: rows of tabs are rows, as elsewhere in the file.
     if blob.find(b'"', start) >= 0:
         rows, separator = _without_quotes(blob[start:], separator)
         blob = blob[:start] + rows
@@ -126,14 +128,19 @@ def _line_end(blob: bytes, start: int) -> int:
     return blob.find(b"\n", start) + 1 or len(blob)
 
 
-def _after_lines(file: FileRef, blob: bytes, count: int) -> int:
-    """The first byte after ``count`` lines and after blank lines."""
+def _after_lines(blob: bytes, count: int) -> int:
+    """The first byte after ``count`` lines."""
     start = 0
     for _ in range(count):
         start = _line_end(blob, start)
+    return start
+
+
+def _line_with_text(file: FileRef, blob: bytes, start: int, skipped: int) -> int:
+    """The first byte of the first line from ``start`` on that is not blank; ``skipped`` lines are before ``start``."""
     text = _TEXT.search(blob, start)
     if text is None:
-        raise RawFormatError("truncated", str(file), f"no line after the first {count}", "a table")
+        raise RawFormatError("truncated", str(file), f"no line after the first {skipped}", "a table")
     return max(start, blob.rfind(b"\n", 0, text.start()) + 1)
 
 

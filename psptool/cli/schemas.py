@@ -39,6 +39,7 @@ def schemas(
 
     models = artefacts()
     exclude(ctx, "--check", "--show")
+    exclude(ctx, "--show", "--out")
     if show is not None:
         name = choice(show, sorted(models), "--show")
         if name == "training":

@@ -120,7 +120,8 @@ def train(
     with init_distributed() as ranks:
         if not ranks.is_main:
             mute()
-        known = _known(out) if how != "off" else None
+        # Other ranks may not have the disk of rank 0.
+        known = ranks.broadcast(_known(out) if how != "off" and ranks.is_main else None)
         if known is not None and device == "auto":
             device = _device_again(known)
         computing_on = local_device(choose_device(device), ranks)

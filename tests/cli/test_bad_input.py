@@ -107,6 +107,7 @@ def test_a_split_of_another_dataset_is_refused(psptool, ucla_raw, ntu_raw):
             "--check: found --family and --seed too",
         ),
         (("schemas", "--check", "--show", "run"), "--check: found --show too"),
+        (("schemas", "--show", "run", "--out", "schemas"), "--show: found --out too"),
         (("config", "--table", "--preset", "fast"), "--table: found --preset too"),
         (("describe", "ucla", "--from", "raw"), "--from: found NAME too"),
         (("table", "--json", "--format", "csv"), "--json: found --format too"),

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-# Set before PyTorch is imported: with several threads each, test processes would compete for the cores.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Set before PyTorch is imported, and inherited by the processes that tests start. More threads do not speed up tiny
+# networks, they wait for each other if cores are shared, and sums are bit-identical only for equal numbers of threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from psptool.evaluation import api
 from psptool.training import record

@@ -77,10 +77,11 @@ def test_a_run_resumes_with_other_provenance_and_a_warning_lists_the_differences
 def test_a_run_on_one_thread_resumes_on_two(files: Files) -> None:
     run, warned = stopped(files), list[str]()
     torch.set_num_threads(2)
-    assert (
-        run_training(files, SHORT, out=run.path, resume="required", on_warning=warned.append).folder
-        == run.path
-    )
+    try:
+        done = run_training(files, SHORT, out=run.path, resume="required", on_warning=warned.append)
+    finally:
+        torch.set_num_threads(1)
+    assert done.folder == run.path
     assert ", 1 thread -> " in warned[0]
     assert ", 2 threads" in warned[0]
 

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         list(map(str, command)),
         capture_output=True,

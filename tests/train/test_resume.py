@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -48,12 +47,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[Files]:
-    # The subprocesses use one thread; bit-identical sums need the same number here.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield make_files(tmp_path)
-    torch.set_num_threads(threads)
+def files(tmp_path: Path) -> Files:
+    return make_files(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The training that other tests interrupt and resume."""
+    return make_files(tmp_path_factory.mktemp("uninterrupted")).train(RECIPE)
 
 
 def log(folder: Path) -> list[dict[str, float]]:
@@ -68,15 +69,17 @@ def process(files: Files, signal: str, step: int, *more: object) -> subprocess.C
     command = [sys.executable, "-m", "tests.train.fault_injection", signal, step, "train", "--device", "cpu"]
     command += ["--data", files.data, "--split", files.split, "--config", folder / "recipe.yaml", *more]
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.run(
         list(map(str, command)), capture_output=True, text=True, cwd=root, env=environment, check=False
     )
 
 
 @pytest.mark.slow
-def test_a_training_killed_at_random_steps_and_resumed_is_bit_identical(files: Files) -> None:
-    run, uninterrupted = files.data.parent / "killed", files.train(RECIPE, "uninterrupted")
+def test_a_training_killed_at_random_steps_and_resumed_is_bit_identical(
+    files: Files, uninterrupted: Trained
+) -> None:
+    run = files.data.parent / "killed"
     generator, steps = random.Random(int(os.environ.get("PSPTOOL_KILL_SEED", "0"))), []
     for _ in range(KILLS):
         steps.append(generator.randint(1, STEPS // KILLS))
@@ -93,9 +96,8 @@ def test_a_training_killed_at_random_steps_and_resumed_is_bit_identical(files: F
 @pytest.mark.slow
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
 def test_after_a_signal_the_step_is_completed_and_saved_and_the_command_to_resume_is_printed(
-    files: Files, signal: str
+    files: Files, uninterrupted: Trained, signal: str
 ) -> None:
-    uninterrupted = files.train(RECIPE, "uninterrupted")
     run = files.data.parent / "stopped"
     ran = process(files, signal, 13, "--out", run)
     assert ran.returncode == 130
@@ -105,7 +107,7 @@ def test_after_a_signal_the_step_is_completed_and_saved_and_the_command_to_resum
     assert not (run / "last.safetensors").exists()
     # The printed command works without the other options.
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", *resume.split()]
     again = subprocess.run(command, capture_output=True, text=True, cwd=run, env=environment, check=False)
     assert again.returncode == 0, again.stderr

@@ -250,7 +250,7 @@ def equality(preset: str, precision: str, device: torch.device) -> tuple[bool, s
 
 def measure(preset: str, captured: bool, device: torch.device, steps: int, tflops: float) -> dict[str, Any]:
     """Time, kernels, GPU time and memory of a step."""
-    profiled = 5
+    profiled = min(5, steps)
     begin, end, last = WARM_UP, WARM_UP + steps, WARM_UP + steps + profiled
     precision = choose_precision("auto", device)
     config = configuration(preset, device, last)

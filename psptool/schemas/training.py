@@ -235,7 +235,8 @@ class TeacherSettings(_Settings):
     balance: Annotated[Balance, BeforeValidator(_earlier_balance)] = Field(
         "mean",
         description="Correction of classes that are predicted too often: `mean`, divide labels by their mean, for "
-        "classes of about equal frequency; `labelled`, bring it close to that of the labelled clips; `off`, none",
+        "classes of about equal frequency; `labelled`, move it towards the class frequencies of the labelled clips; "
+        "`off`, none",
     )
     start: Share = Field(0.2, description="Fraction of the steps before the teacher starts")
     ramp: Share = Field(0.2, description="Fraction of the steps in which its weight then rises linearly")

@@ -23,11 +23,14 @@ LABEL_MOMENTUM = 0.95
 MIN_FREQUENCY = 1e-6
 """Lower bound of a class frequency in the balancing of labels."""
 BALANCE_RATE = 0.1
-"""Under ``balance: labelled``, each step multiplies a class's divisor by (predicted / wanted frequency) ** this."""
-BALANCE_POWER = 3.0
-"""These divisors tend to (predicted / wanted frequency) ** this, where the prediction is that after the division.
+"""Under ``balance: labelled``, each step multiplies a class's divisor by (predicted / wanted frequency) ** this.
 
-They remain bounded if the frequencies of the pool are not those of the labelled clips.
+The predicted frequency is the mean of the batch's labels after the division and before sharpening.
+"""
+BALANCE_POWER = 3.0
+"""At equilibrium, these divisors are proportional to (predicted / wanted frequency) ** this.
+
+The correction is therefore partial: the frequencies of the pool may differ from those of the labelled clips.
 """
 MIN_DIVISOR = 1e-4
 """Lower bound of these divisors and of the wanted frequency."""
@@ -109,7 +112,8 @@ class Teacher(nn.Module):
         mean = ranks.sum(probabilities.sum(0)) / clips
         if as_labelled:
             # A class that is still too frequent after the division gets a larger divisor. The first power draws all
-            # divisors towards equal ones: without it, they would grow until every frequency is the wanted one.
+            # divisors towards equal ones; without it, they would change until every frequency is the wanted one.
+            # Equilibrium: d = c d ** (1 - rate / power) ratio ** rate, so that d is proportional to ratio ** power.
             ratio = (mean / self.frequencies.clamp(min=MIN_DIVISOR)).clamp(1 / MAX_RATIO, MAX_RATIO)
             self.mean_label.pow_(1 - BALANCE_RATE / BALANCE_POWER).mul_(ratio**BALANCE_RATE)
             self.mean_label.div_(self.mean_label.sum()).clamp_(min=MIN_DIVISOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import replace
 
 import numpy as np
@@ -158,6 +159,13 @@ def test_the_person_with_the_least_motion_of_three_is_dropped():
 def test_a_frame_whose_width_equals_the_limit_is_not_spread():
     frame = np.array([[[0, 0, 0], [1.5, 1, 0]]], np.float32)  # 1.5 m wide, 1 m tall
     assert [spread_and_motion(frame, ratio)[0] for ratio in (1.5, 1.4999)] == [0, 1]
+
+
+def test_motion_is_the_sum_of_the_variances_also_of_a_small_movement_far_from_the_camera():
+    xyz = np.random.default_rng(0).normal(0, 0.001, (6, 25, 3)) + np.array((500, -800, 1000))
+    xyz = xyz.astype(np.float32)
+    literal = sum(statistics.pvariance(map(float, xyz[..., axis].ravel())) for axis in range(3))
+    assert spread_and_motion(xyz, 100)[1] == pytest.approx(literal, rel=1e-9)
 
 
 def test_motion_in_spread_frames_does_not_count_for_the_leading_person():

@@ -221,9 +221,53 @@ def test_a_shoulder_line_parallel_to_the_spine_leaves_z_on_the_spine_and_is_note
     leading[0, 4] = across * np.array(spine)
     found = find_transform(leading, NTU25, BODY)
     assert found.notes == (NO_ACROSS,)
-    np.testing.assert_allclose(found.rotation[2], np.array(spine) / np.linalg.norm(spine), atol=1e-7)
+    z = np.array(spine) / np.linalg.norm(spine)
+    # x is derived from the camera's x axis, or from its y axis if the spine is nearly parallel to x.
+    x = np.eye(3)[0 if abs(z[0]) < 0.9 else 1]
+    x = x - (x @ z) * z
+    x /= np.linalg.norm(x)
+    np.testing.assert_allclose(found.rotation, [x, np.cross(z, x), z], atol=1e-6)
     np.testing.assert_allclose(found.rotation @ found.rotation.T, np.eye(3), atol=1e-14)
     assert np.linalg.det(found.rotation) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("settings", [BODY, ROBUST], ids=lambda s: s.align)
+@pytest.mark.parametrize(("shortest", "notes"), [(2e-6, ()), (5e-7, (NO_ACROSS,))])
+def test_a_shoulder_line_shorter_than_a_micrometre_has_no_direction(settings, shortest, notes):
+    leading = np.zeros((3, 25, 3), np.float32)
+    leading[:, 20] = (0, 0.5, 0)
+    leading[:, 4] = (0, 0, shortest)
+    found = find_transform(leading, NTU25, settings)
+    assert found.notes == notes
+    np.testing.assert_allclose(found.rotation[0], (1, 0, 0) if notes else (0, 0, 1), atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [BODY, ROBUST], ids=lambda s: s.align)
+@pytest.mark.parametrize(("share", "notes"), [(2e-5, ()), (5e-6, (NO_ACROSS,))])
+def test_a_shoulder_line_is_parallel_to_the_spine_if_less_than_1e_5_of_it_is_orthogonal(
+    settings, share, notes
+):
+    leading = np.zeros((3, 25, 3), np.float32)
+    leading[:, 20] = (0, 0.5, 0)
+    leading[:, 4] = (0, 0.7, 0.7 * share)
+    assert find_transform(leading, NTU25, settings).notes == notes
+
+
+@pytest.mark.parametrize(("length", "scale"), [(2e-6, 2e-6), (5e-7, 1)])
+def test_a_spine_shorter_than_a_micrometre_has_no_length(length, scale):
+    leading = np.zeros((1, 25, 3), np.float32)
+    leading[0, 20] = (0, length, 0)
+    found = find_transform(leading, NTU25, NONE)
+    assert (found.scale, found.notes) == (pytest.approx(scale, rel=1e-6), () if scale < 1 else (UNSCALED,))
+
+
+def test_axes_are_orthogonal_in_float64_even_if_the_shoulder_line_is_almost_parallel_to_the_spine():
+    leading = np.zeros((1, 25, 3), np.float32)
+    leading[0, 20] = (0.2, 0.3, -0.8)
+    leading[0, 4] = 0.7 * leading[0, 20] + np.float32((6e-5, 0, 0))
+    found = find_transform(leading, NTU25, BODY)
+    assert found.notes == ()
+    np.testing.assert_allclose(found.rotation @ found.rotation.T, np.eye(3), atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +279,32 @@ def test_positions_outside_the_range_of_float32_are_refused(frame, joint, value)
     xyz[0, frame, joint] = value
     with pytest.raises(RawFormatError, match="out of range"):
         normalize("clip", ClipKey(0), persons(xyz), NTU25, BODY)
+
+
+@pytest.mark.parametrize(("units", "is_refused"), [(9e8, False), (1.1e9, True)])
+def test_positions_of_a_billion_units_are_refused(units, is_refused):
+    xyz = bodies(7)[None]
+    xyz[0, 3, 5] = (0, units * find_transform(xyz[0], NTU25, NONE).scale, 0)
+    if is_refused:
+        with pytest.raises(RawFormatError, match="out of range"):
+            normalize("clip", ClipKey(0), persons(xyz), NTU25, NONE)
+    else:
+        assert normalize("clip", ClipKey(0), persons(xyz), NTU25, NONE).joint.max() == pytest.approx(units)
+
+
+@pytest.mark.parametrize(
+    ("far", "notes"),
+    [(99, ()), (-101, ("coordinates of up to 101 m: more than 100 m, so perhaps not in metres",))],
+)
+@pytest.mark.parametrize("whole_body", [True, False], ids=["body", "one joint"])
+def test_coordinates_beyond_100_m_are_noted(far, notes, whole_body):
+    xyz = np.zeros((1, 3, 25, 3), np.float32)
+    xyz[0, :, 20], xyz[0, :, 4] = (0, 0.5, 0), (0.2, 0.4, 0)
+    if whole_body:
+        xyz[..., 2] = far
+    else:
+        xyz[0, 1, 7, 2] = far
+    assert normalize("clip", ClipKey(0), persons(xyz), NTU25, BODY).notes == notes
 
 
 def test_positions_are_computed_in_float64_and_rounded_once():

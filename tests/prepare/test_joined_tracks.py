@@ -110,6 +110,31 @@ def test_a_track_within_the_gap_of_another_is_joined_to_it():
     np.testing.assert_array_equal(persons.xyz[0], np.float32([body(t) for t in range(60)]))
 
 
+def test_tracks_that_share_no_frame_with_two_persons_are_joined_to_the_one_with_more_motion():
+    strong, weak = (
+        {t: body(t, at=(x, 0, 3), size=size) for t in range(20)} for x, size in ((1, 0.3), (2, 0.1))
+    )
+    later, last = ({t: body(t, size=0.05) for t in frames} for frames in (range(20, 40), range(40, 53)))
+    persons = find_persons(raw_clip({1: weak, 2: strong, 3: later, 4: last}, 53), NTU25, JOINED)
+    assert persons.present.sum(axis=1).tolist() == [53, 20]
+    assert {note.body: note.text for note in persons.tracks} == {
+        3: "joined to track 2: 20 frames from 20 to 39 (0-based)",
+        4: "joined to track 2: 13 frames from 40 to 52 (0-based)",
+    }
+    np.testing.assert_array_equal(persons.xyz[0, [0, 20, 40]], np.float32([strong[0], later[20], last[40]]))
+
+
+def test_joined_tracks_have_the_sum_of_their_interpolated_joints_and_each_note_once():
+    tracks = changing_id()
+    for seen in tracks.values():
+        for xyz in seen.values():
+            xyz[7] = 0  # missing in every frame of every track
+    tracks[IDS[1]][20][3] = 0
+    persons = find_persons(raw_clip(tracks, 42), NTU25, JOINED)
+    assert persons.interpolated == 42 + 1
+    assert [note[:19] for note in persons.notes] == ["43 missing joints (", "joint 'left hand' i"]
+
+
 def test_a_track_whose_share_of_spread_frames_equals_the_limit_is_dropped():
     half = {t: flat(t) if t < 20 else body(t, at=(2.0, 0.0, 3.0)) for t in range(40)}
     tracks = {IDS[0]: {t: body(t) for t in range(60)}, GHOST: half}
@@ -138,13 +163,17 @@ def test_a_flat_ghost_has_no_influence_on_origin_scale_and_axes(align, frames):
 
 
 @pytest.mark.parametrize("settings", [JOINED, RELEASED], ids=["joined", "released"])
-def test_persons_are_the_same_with_z_up_and_with_y_up(settings):
+def test_persons_are_the_same_with_y_up_z_up_and_y_down(settings):
     tracks = with_ghost(ghost=range(30))
     upright = find_persons(raw_clip(tracks, 60), NTU25, settings)
     swapped = {track: {t: xyz[:, [0, 2, 1]] for t, xyz in seen.items()} for track, seen in tracks.items()}
     found = find_persons(replace(raw_clip(swapped, 60), up="z"), NTU25, settings)
     assert rules(found) == rules(upright)
     np.testing.assert_array_equal(found.xyz, upright.xyz[..., [0, 2, 1]])
+    inverted = {track: {t: xyz * (1, -1, 1) for t, xyz in seen.items()} for track, seen in tracks.items()}
+    found = find_persons(replace(raw_clip(inverted, 60), up="-y"), NTU25, settings)
+    assert rules(found) == rules(upright)
+    np.testing.assert_array_equal(found.xyz, upright.xyz * np.float32((1, -1, 1)))
 
 
 def test_the_person_with_the_least_motion_of_three_is_dropped():

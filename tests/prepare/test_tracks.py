@@ -218,3 +218,12 @@ def test_more_tracks_than_the_fast_splitting_supports_are_all_found():
     assert [track.body for track in split_tracks(clip)[0]] == list(range(count))
     clip = raw_clip([(0, n, body(1, seed=n)) for n in range(count - 1)], 1)
     assert [track.body for track in split_tracks(clip)[0]] == list(range(count - 1))
+
+
+def test_missing_joints_and_ignored_bodies_are_counted_for_any_number_of_tracks():
+    for count in (3, MOST_TRACKS + 2):
+        detections = [(0, n, body(1, seed=n)) for n in range(count)]
+        detections[1][2][5] = np.nan
+        detections[2][2][:13] = 0
+        found = split_tracks(raw_clip(detections, 1))
+        assert (len(found.tracks), found.missing, found.unseen) == (count - 1, True, 1)

@@ -197,6 +197,14 @@ def test_balancing_does_not_raise_a_class_that_is_neither_labelled_nor_ever_pred
         assert float(teacher.mean_label[9]) == pytest.approx(1e-4)
 
 
+def test_a_class_that_is_labelled_but_not_predicted_lowers_its_divisor_by_a_limited_factor_per_step() -> None:
+    teacher = Teacher(make_network(), TeacherSettings(weight=1, balance="labelled"), 100)
+    teacher.model = NeverLast(-1000.0)  # type: ignore[assignment]
+    teacher.predict(make_streams())
+    factors = torch.tensor([(10 / 9) ** 0.1] * 9 + [(1 / 20) ** 0.1])
+    torch.testing.assert_close(teacher.mean_label, factors / factors.sum())
+
+
 class Biased(nn.Module):
     """Predicts logits (48, 10) that favour class 3, the same at every call."""
 

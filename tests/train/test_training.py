@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from psptool.common.errors import PspError
+from psptool.data.batches.ragged import Batcher
+from psptool.data.batches.streams import Batch
 from psptool.schemas.run import RunConfig
 from psptool.schemas.split import Split
 from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.skeletons.keys import NO_LABEL
 from psptool.training import api, step
 from psptool.training.checkpoint import checkpoint_bytes
-from psptool.training.loop import Loop, Progress
+from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.runs.folder import RunFolder
 
 from ..stores import make_clip, write_ucla
@@ -135,6 +137,32 @@ def test_psp_and_supervised_use_the_same_labelled_clips_in_each_step(
     files.train(out="psp")
     files.train(change(method="supervised"), "supervised")
     assert labels[:6] == labels[6:]
+
+
+def test_labelled_clips_follow_from_the_seed_and_the_pool_from_the_next_seed() -> None:
+    labelled, pool = torch.arange(10, 16), torch.arange(20, 28)
+    pools = Pools(labelled, pool, labelled[:0])
+    loop = Loop(None, None, pools, RECIPE, 7, torch.float32)  # type: ignore[arg-type]
+    batches = [torch.cat([next(stream) for _ in range(2)]) for stream in loop._clip_batches(0)]
+    orders = [
+        torch.randperm(n, generator=torch.Generator().manual_seed(seed)) for n, seed in ((6, 7), (8, 8))
+    ]
+    assert [found.tolist() for found in batches] == [labelled[orders[0]].tolist(), pool[orders[1]].tolist()]
+    second = [next(stream) for stream in loop._clip_batches(1)]
+    assert [found.tolist() for found in second] == [batches[0][3:].tolist(), batches[1][4:].tolist()]
+
+
+def test_frames_and_augmentation_follow_from_the_seed(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    original = Batcher.train
+
+    def record_seed(self: Batcher, chosen: Tensor, generator: torch.Generator) -> Batch:
+        seeds.append(generator.initial_seed())
+        return original(self, chosen, generator)
+
+    monkeypatch.setattr(Batcher, "train", record_seed)
+    files.train(change(seed=7, optim={"steps": 1}))
+    assert seeds == [7]
 
 
 def test_clips_of_the_training_are_the_parts_of_the_split_without_the_test_clips(

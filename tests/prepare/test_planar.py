@@ -100,7 +100,12 @@ def test_a_clip_keeps_its_axes_and_its_plane_and_can_be_recovered(align: Align) 
     np.testing.assert_allclose(clip.joint * clip.scale @ clip.rotation + clip.origin, xyz, atol=1e-3)
 
 
-def test_joints_do_not_depend_on_position_and_size_in_the_image() -> None:
+@pytest.mark.parametrize(
+    ("size", "offset"), [(0.25, (300, -70, 0)), (0.001, (0, 0, 0))], ids=["pixels", "0 to 1"]
+)
+def test_joints_do_not_depend_on_position_and_size_in_the_image(
+    size: float, offset: tuple[float, float, float]
+) -> None:
     xyz = bodies()[None]
-    moved = (xyz * 0.25 + np.float32([300, -70, 0])).astype(np.float32)
+    moved = (xyz * size + np.float32(offset)).astype(np.float32)
     np.testing.assert_allclose(prepared(xyz).joint, prepared(moved).joint, atol=1e-4)

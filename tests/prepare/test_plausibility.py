@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from psptool.formats.synthesis.writing import write_ucla
 from psptool.preparation.pipeline import estimate, prepare
-from psptool.preparation.plausibility import coordinate_warnings
+from psptool.preparation.plausibility import SPINES, coordinate_warnings, fitting_unit
 from psptool.schemas.builtin import builtin_dataset
 from psptool.schemas.description import DatasetDescription
 
@@ -46,6 +46,22 @@ def test_recordings_that_agree_with_the_description_give_no_warning() -> None:
 def test_a_unit_that_implies_an_implausible_spine_length_gives_a_warning(factor: float, length: str) -> None:
     text = f"ucla: the spine has a median length of {length}. Check unit: m of"
     assert text in warnings(factor * SPINE, UPRIGHT)
+
+
+def test_the_suggested_unit_is_that_of_the_files_if_the_description_has_another_one() -> None:
+    assert "of 0.00045 m, expected 0.03 to 3 m (unit: m gives 0.45 m)" in warnings(
+        0.001 * SPINE, UPRIGHT, unit="mm"
+    )
+    # 1 m is nearer to 0.5 m as a ratio than 0.1 m.
+    assert fitting_unit(100, SPINES, 0.5) == ("cm", 1)
+
+
+def test_a_minority_of_clips_of_implausible_size_gives_no_warning() -> None:
+    assert warnings(np.concatenate((SPINE[:6], 1000 * SPINE[6:])), UPRIGHT) == ""
+
+
+def test_five_clips_suffice_for_a_warning_of_the_vertical_axis() -> None:
+    assert "the spine points to y in 5 of 5 clips tried" in warnings(SPINE[:5], UPRIGHT[:5], up="z")
 
 
 @pytest.mark.parametrize("up", ["z", "-y"])

@@ -118,9 +118,8 @@ def select(
 
 
 def every_track(tracks: Sequence[Track]) -> Selection:
-    """All tracks as persons; tracks that share no frame are joined, in the order of their first frames."""
-    order = sorted(range(len(tracks)), key=lambda n: int(tracks[n].frame[0]))
-    return Selection(_continue(tracks, order, len(tracks))[0])
+    """All tracks, given in order of appearance, as persons; tracks that share no frame are joined."""
+    return Selection(_continue(tracks, range(len(tracks)), len(tracks))[0])
 
 
 def _by(measure: Sequence[float], tracks: Sequence[Track]) -> list[int]:

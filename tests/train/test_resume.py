@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from psptool.schemas.run import RunConfig
 from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training import loop
 from psptool.training.api import Trained, train
+from psptool.training.loop import Progress
 from psptool.training.optimization import build_optimizer
 from psptool.training.runs.folder import RunFolder
 from psptool.training.runs.state import read_state, seal
@@ -241,7 +243,12 @@ def test_tensorboard_has_each_step_once_after_an_interruption(files: Files, chec
 
 
 def test_a_finished_run_is_reported_and_not_changed(files: Files) -> None:
-    done = run_training(files)
+    reports: list[Progress] = []
+    done = run_training(files, on_progress=reports.append)
+    last = reports[-1]
+    assert done.final == replace(last, terms=done.final.terms, seconds=done.final.seconds, best=False)
+    assert done.final.terms == pytest.approx(last.terms)
+    assert done.best == max(report.validation for report in reports if report.validation is not None)
     before = (done.folder / "last.safetensors").stat().st_mtime_ns
     messages: list[str] = []
     again = run_training(files, out=done.folder, resume="auto", on_message=messages.append)
@@ -250,6 +257,14 @@ def test_a_finished_run_is_reported_and_not_changed(files: Files) -> None:
     assert (done.folder / "last.safetensors").stat().st_mtime_ns == before
     with pytest.raises(PspError, match=r"already finished.*psptool evaluate"):
         run_training(files, out=done.folder, resume="required")
+
+
+@pytest.mark.parametrize("log", ["", '{"step": 6}\n'], ids=["empty", "without learning rate and time"])
+def test_a_finished_run_whose_log_has_no_entries_is_an_error(files: Files, log: str) -> None:
+    done = run_training(files)
+    (done.folder / "log.jsonl").write_text(log, encoding="utf-8")
+    with pytest.raises(PspError, match=r"log.jsonl: no entries.*--resume off"):
+        run_training(files, out=done.folder, resume="auto")
 
 
 @pytest.mark.parametrize("checkpointed", [True, False])

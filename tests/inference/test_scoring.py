@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,9 @@ def test_logits_that_are_not_finite_are_an_error_that_names_a_clip(
 def test_softmax_does_not_overflow() -> None:
     found = softmax(np.array([[1000.0, 1000.0, 0.0], [np.log(1.0), np.log(2.0), np.log(5.0)]]))
     np.testing.assert_allclose(found, [[0.5, 0.5, 0], [1 / 8, 2 / 8, 5 / 8]], rtol=1e-12)
+
+
+def test_softmax_of_float32_logits_is_computed_in_float64() -> None:
+    logits = np.float32([[0.1, 0.2, 0.4]])
+    powers = [math.exp(float(logit)) for logit in logits[0]]
+    np.testing.assert_allclose(softmax(logits), [[power / sum(powers) for power in powers]], rtol=1e-14)

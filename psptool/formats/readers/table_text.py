@@ -141,7 +141,7 @@ def _line_with_text(file: FileRef, blob: bytes, start: int, skipped: int) -> int
     text = _TEXT.search(blob, start)
     if text is None:
         raise RawFormatError("truncated", str(file), f"no line after the first {skipped}", "a table")
-    return max(start, blob.rfind(b"\n", 0, text.start()) + 1)
+    return blob.rfind(b"\n", 0, text.start()) + 1
 
 
 def separator_of(line: str, decimal: str = ".") -> str:

@@ -55,16 +55,6 @@ class ClipNames(Strict):
         "first, last; by default those names",
     )
 
-    @field_validator("values")
-    @classmethod
-    def _one_number_per_name(
-        cls, value: dict[keys.Field, tuple[str, ...]], info: ValidationInfo
-    ) -> dict[keys.Field, tuple[str, ...]]:
-        """YAML files have a context. Without one: an earlier dataset, where the last number counts, stays readable."""
-        if info.context is not None:
-            refuse(list(_repeated_names(value)))
-        return value
-
     @field_validator("unlabelled", mode="before")
     @classmethod
     def _unlabelled_values(cls, value: Any) -> Any:
@@ -76,8 +66,9 @@ class ClipNames(Strict):
         return tuple(map(str, values))
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = []
+    def _check(self, info: ValidationInfo) -> Self:
+        # YAML files have a context. Without one: an earlier dataset, where the last number counts, stays readable.
+        problems = [] if info.context is None else list(_repeated_names(self.values))
         if self.pattern is not None and self.table is not None:
             problems.append(Problem("pattern", "a table too", "either pattern or table", "Give one of them."))
         if self.pattern is not None:
@@ -222,7 +213,7 @@ def _repeated_names(values: Mapping[keys.Field, Sequence[str]]) -> Iterator[Prob
             numbers = [str(number) for number, one in enumerate(names, 1) if one == name]
             if len(numbers) > 1:
                 found = f"{short(name)} with the numbers {' and '.join(numbers)}"
-                yield Problem(key, found, "each name once", "Remove the repeated ones.")
+                yield Problem(f"values.{key}", found, "each name once", "Remove the repeated ones.")
 
 
 def _is_number(text: str) -> bool:

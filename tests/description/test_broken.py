@@ -229,13 +229,14 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         "an unknown key",
         "an unknown skeleton",
         "an unknown group name",
+        "a name with two numbers",
         "a duplicate class",
         "an unknown axis",
     )
     path = broken(tmp_path, *(BROKEN[name][0] for name in names))
-    with pytest.raises(PspError, match=r"mine\.yaml: 5 mistakes") as caught:
+    with pytest.raises(PspError, match=r"mine\.yaml: 6 mistakes") as caught:
         load_description(path)
-    for key in ("framerate", "skeleton", "clips.pattern", "classes", "up"):
+    for key in ("framerate", "skeleton", "clips.pattern", "clips.values.camera", "classes", "up"):
         assert f"\n  {path}: {key}: found" in str(caught.value)
 
 

@@ -138,6 +138,7 @@ def test_quoted_fields_with_separators_and_line_breaks_are_read() -> None:
         + [",".join(f'"{field}"' for field in row.split(",")) + ',"one, ""two""\nthree"' for row in rows]
     )
     assert_positions(parse(quoted.encode()))
+    assert_positions(parse(quoted.replace('","', '", "').encode()))
     plain = quoted.replace(', note"', ' note"').replace('"one, ""two""\nthree"', '"one two"')
     assert_positions(parse(plain.encode()))
     with pytest.raises(RawFormatError, match=r"line 3: not a number: found 'x'"):

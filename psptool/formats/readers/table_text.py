@@ -161,7 +161,7 @@ def fields_of(file: FileRef, line: str, separator: str) -> list[str]:
     if separator == " ":
         return [field.strip('"') for field in line.split()]
     try:
-        fields = next(csv.reader([line], delimiter=separator), [])
+        fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
     except csv.Error as error:
         raise RawFormatError(
             "header", str(file), f"{excerpt(line)} ({error})", "the names of columns"

@@ -15,7 +15,7 @@ from psptool.preparation.tracks import Track
 from psptool.schemas.builtin_skeletons import builtin_skeleton
 from psptool.schemas.dataset import PreparationSettings
 from psptool.schemas.description import DatasetDescription
-from psptool.schemas.prediction import ClassProbability
+from psptool.schemas.prediction import ClassProbability, PredictedClip, Prediction
 from psptool.schemas.timeline import PredictedWindow, Timeline, Timelines
 from psptool.view.sources import find, predicted
 from psptool.view.timeline import bars, class_colours, timeline_data
@@ -109,6 +109,35 @@ def test_page_has_the_timeline_of_the_recording(tmp_path: Path, from_file: bool)
     assert found.model == "runs/one"
 
 
+@pytest.mark.parametrize("has_windows", [True, False], ids=["windows", "classes"])
+def test_predict_shows_all_recordings_and_view_six_of_them_or_the_named_ones(
+    tmp_path: Path, has_windows: bool
+) -> None:
+    names = [f"a01_s01_e{number:02}_v01" for number in range(8)]
+    write_ucla(tmp_path / "raw", names)
+    sources = {file.stem: str(file) for file in (tmp_path / "raw").rglob("*.json")}
+    one = window(0, 9, "carry")
+    prediction: Timelines | Prediction = timelines(tmp_path / "one", one)
+    if has_windows:
+        recordings = tuple(
+            Timeline(name=name, source=sources[name], frames=10, windows=(one,)) for name in names
+        )
+        prediction = prediction.model_copy(update={"recordings": recordings})
+    else:
+        clips = tuple(
+            PredictedClip(name=name, source=sources[name], frames=10, persons=1, top=one.top)
+            for name in names
+        )
+        common = prediction.model_dump(include={"model", "weights", "dataset", "topology", "classes"})
+        prediction = Prediction(**common, clips=clips, tool_version="test")
+    prediction.save(tmp_path / "p.json")
+    shown = [
+        [clip.name for clip in found.clips] for found in (predicted(prediction), find(tmp_path / "p.json"))
+    ]
+    assert shown == [names, [names[number] for number in (0, 1, 2, 4, 5, 6)]]
+    assert [clip.name for clip in find(tmp_path / "p.json", ["e03", "E07"]).clips] == [names[3], names[7]]
+
+
 def test_page_finds_a_2d_recording_whose_clip_name_includes_its_folder(tmp_path: Path) -> None:
     (tmp_path / "walk").mkdir()
     joints = np.random.default_rng(0).uniform(100, 300, (20, 17, 2)).astype(np.float32)
@@ -136,7 +165,9 @@ def test_page_finds_a_2d_recording_whose_clip_name_includes_its_folder(tmp_path:
             "frame_rate": 10,
         }
     )
-    (clip,) = predicted(prediction, settings=PreparationSettings(align="none")).clips
+    found = predicted(prediction, settings=PreparationSettings(align="none"))
+    assert found.settings.align == "none"
+    (clip,) = found.clips
     assert (clip.name, clip.frames, clip.frame_rate) == ("long", 20, 10)
     assert viewer_page("t", "", [clip])
 

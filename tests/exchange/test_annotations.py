@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from psptool.common.errors import PspError
 from psptool.data.store.reading import open_store
 from psptool.data.store.validating import validate
 from psptool.exchange.importing import import_clips
+from psptool.exchange.positions import centred_on, prepared, seen
 from psptool.exchange.pyskl import layout_of, read_pyskl
 from psptool.exchange.stgcn import read_stgcn
 from psptool.formats.readers.base import STATE_UNKNOWN
 from psptool.schemas.dataset import PreparationSettings
+from psptool.skeletons.keys import ClipKey
+from tests.builtin import NTU25, UCLA20
 from tests.exchange.annotations import NTU, annotation, motion, saved, without
 
 SETTINGS = PreparationSettings()
@@ -91,6 +95,7 @@ def test_unusable_annotations_are_an_error_only_if_no_clip_remains(tmp_path):
         ((3, 300, 25, 2), 25, "CTVM"),
         ((3, 300, 25, 1), 25, "CTVM"),
         ((3, 300, 20, 4), 25, "CTVM"),
+        ((3, 300, 17, 1), 25, "CTVM"),
         ((3, 300, 17, 2), 25, None),
         ((3, 300, 17, 2), None, None),
         ((1, 300, 25, 2), 25, None),
@@ -113,9 +118,32 @@ def test_an_ambiguous_axis_of_size_three_is_read_as_in_the_rest_of_the_file_or_e
         tmp_path / "b.pkl", [annotation(NTU[0], keypoint=transposed), annotation(NTU[1], keypoint=pair)]
     )
     np.testing.assert_array_equal(read_pyskl(both).read(0), three)
+    assert read_pyskl(both).coordinates == "centred"
+    mixed = saved(tmp_path / "d.pkl", [annotation(NTU[0], keypoint=pair), annotation(NTU[1])])
+    assert read_pyskl(mixed).coordinates is None
     alone = read_pyskl(saved(tmp_path / "c.pkl", [annotation(NTU[0], keypoint=three)]))
     assert (alone.names, [one.reason for one in alone.left_out]) == ((), ["shape"])
     assert "the first axis may be persons or coordinates" in alone.left_out[0].detail
+
+
+def test_training_and_test_lists_of_either_name_are_pairs(tmp_path):
+    split = dict.fromkeys(
+        ("xsub_train", "xsub_test", "xview_train", "xview_val", "own_train", "test"), NTU[:1]
+    )
+    contents = read_pyskl(saved(tmp_path / "a.pkl", [annotation(NTU[0])], split))
+    assert contents.pairs == (("xsub_train", "xsub_test"), ("xview_train", "xview_val"))
+
+
+def test_number_of_joints_is_that_of_the_dataset_of_most_names_even_if_most_clips_have_another(tmp_path):
+    others = [annotation(name, keypoint=motion(joints=17)) for name in ("somebody", NTU[1], NTU[2])]
+    assert read_pyskl(saved(tmp_path / "a.pkl", [*others, annotation(NTU[0])])).joints == 25
+    assert read_pyskl(saved(tmp_path / "b.pkl", others)).joints == 17
+
+
+def test_a_single_repeated_frame_of_mmaction2_is_removed(tmp_path):
+    padded = motion(2, frames=6).transpose(3, 1, 2, 0)
+    contents = read_pyskl(saved(tmp_path / "a.pkl", [annotation(NTU[0], keypoint=padded, total_frames=5)]))
+    np.testing.assert_array_equal(contents.read(0), motion(2, frames=6)[:, :5])
 
 
 @pytest.mark.parametrize("persons", [1, 2])
@@ -187,6 +215,36 @@ def test_a_joint_at_nan_is_missing_with_a_note_and_its_frame_is_kept(tmp_path, c
         assert (clip.state == 0).sum() == 1 + 5 + 25
         middle = clip.recorded()[0, [1, 3], 9].mean(axis=0)
         np.testing.assert_allclose(clip.recorded()[0, 2, 9], middle, atol=1e-5)
+
+
+def test_joints_at_zero_of_recorded_positions_are_missing_also_beside_a_joint_at_nan():
+    xyz = motion()
+    middle = xyz[0, [1, 3], 9].mean(axis=0)
+    xyz[0, 2, 9] = 0
+    xyz[0, 2, 8, 0] = np.nan
+    clip = prepared(NTU[0], ClipKey(6), xyz, "recorded", NTU25, SETTINGS)
+    assert np.argwhere(clip.state[0] == 0).tolist() == [[2, 8], [2, 9]]
+    recorded = clip.joint[0, 2, 9] * clip.scale @ clip.rotation + clip.origin
+    np.testing.assert_allclose(recorded, middle, atol=1e-5)
+
+
+def test_the_first_persons_who_are_ever_present_are_kept():
+    xyz = motion(4)
+    xyz[0] = 0
+    clip = prepared(NTU[0], ClipKey(6), xyz, "normalized", NTU25, SETTINGS)
+    np.testing.assert_array_equal(clip.joint, xyz[1:3])
+
+
+def test_a_person_with_negative_coordinates_is_present_and_one_at_zero_or_nan_is_absent():
+    xyz = np.zeros((2, 4, 3, 3), np.float32)
+    xyz[0, 1, 2, 1], xyz[1, 2, 0, 0], xyz[1, 3] = -1, 1, np.nan
+    assert seen(xyz).tolist() == [[False, True, False, False], [False, False, True, False]]
+
+
+def test_centred_positions_are_relative_to_the_first_joint_of_the_spine_above_the_center():
+    # Joints of NTU from the center upwards: 0, 1, 20, 2 (neck), 3 (head).
+    assert [centred_on(replace(NTU25, spine=(0, top))) for top in (1, 20, 2, 3)] == [1, 1, 1, 1]
+    assert centred_on(UCLA20) == 1
 
 
 def test_rows_of_an_array_without_name_or_label_are_excluded(tmp_path):

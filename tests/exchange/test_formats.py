@@ -9,6 +9,7 @@ import pytest
 from psptool.common.errors import PspError
 from psptool.common.machine import peak_memory
 from psptool.data.store.reading import open_store
+from psptool.exchange import pyskl
 from psptool.exchange.ctrgcn import read_ctrgcn, write_ctrgcn
 from psptool.exchange.ctrgcn_names import names_beside
 from psptool.exchange.pyskl import read_pyskl, write_pyskl
@@ -86,6 +87,12 @@ def test_pyskl_loads_all_positions_of_the_clips_of_a_list(either, tmp_path, coor
             keypoint = item["keypoint"][:, np.arange(item["total_frames"])]
             assert (keypoint.dtype, item["label"]) == (np.float32, clip.key.label)
             np.testing.assert_array_equal(keypoint, expected(clip, coordinates))
+
+
+def test_pyskl_has_all_clips_of_a_dataset_of_several_batches(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(pyskl, "_BATCH", 5)
+    write_pyskl(store, {}, "recorded", tmp_path / "a.pkl")
+    assert read_pyskl(tmp_path / "a.pkl").names == store.names
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)

@@ -17,6 +17,7 @@ from psptool.exchange.stgcn import read_stgcn, write_stgcn
 from psptool.formats.synthesis.recording import Faults
 from psptool.formats.synthesis.writing import write_ntu, write_ucla
 from psptool.preparation.pipeline import prepare
+from psptool.schemas.description import DatasetDescription
 from tests import stores
 from tests.stores import make_clip
 
@@ -158,6 +159,33 @@ def test_names_labels_lists_and_positions_are_read_back(store, tmp_path, kind):
         assert found.labels[index] == clip.key.label
         np.testing.assert_array_equal(xyz[: len(clip.joint)], clip.joint[:, kept])
         assert not xyz[len(clip.joint) :].any()
+
+
+@pytest.mark.parametrize(
+    ("write", "read", "path", "part"),
+    [
+        (write_ctrgcn, read_ctrgcn, "a.npz", "train"),
+        (write_ctrgcn, read_ctrgcn, "a.npz", "test"),
+        (write_stgcn, read_stgcn, "a", "train"),
+        (write_stgcn, read_stgcn, "a", "val"),
+    ],
+)
+def test_a_file_with_one_part_has_no_pair_of_lists(store, tmp_path, write, read, path, part):
+    write(store, {part: store.names[:2]}, "recorded", tmp_path / path)
+    found = read(tmp_path / path)
+    assert (found.lists, found.pairs) == ({part: set(store.names[:2])}, ())
+
+
+def test_pyskl_has_two_coordinates_in_2d(tmp_path):
+    values = {"name": "own", "skeleton": "coco17", "format": {"reader": "pyskl"}, "classes": ["walk", "sit"]}
+    values |= {"clips": {"pattern": "(?P<label>walk|sit)"}, "unit": "px", "up": "-y"}
+    own = DatasetDescription.model_validate(values)
+    clip = make_clip("walk", 0, dataset=own)
+    stores.write_ucla(tmp_path / "own.h5", [clip], own)
+    with open_store(tmp_path / "own.h5") as flat:
+        write_pyskl(flat, {}, "normalized", tmp_path / "a.pkl")
+    (item,) = pickle.loads((tmp_path / "a.pkl").read_bytes())["annotations"]
+    np.testing.assert_array_equal(item["keypoint"], clip.joint[..., :2])
 
 
 def test_a_compressed_npz_is_read_and_a_decompression_bomb_is_refused_before_it_uses_memory(store, tmp_path):

@@ -12,6 +12,7 @@ from psptool.data.store.reading import open_store
 from psptool.exchange import pyskl
 from psptool.exchange.ctrgcn import read_ctrgcn, write_ctrgcn
 from psptool.exchange.ctrgcn_names import names_beside
+from psptool.exchange.mapped import map_npy, map_npz
 from psptool.exchange.pyskl import read_pyskl, write_pyskl
 from psptool.exchange.stgcn import read_stgcn, write_stgcn
 from psptool.formats.synthesis.recording import Faults
@@ -208,6 +209,17 @@ def test_a_compressed_npz_is_read_and_a_decompression_bomb_is_refused_before_it_
     with pytest.raises(PspError, match=r"c\.npz:x_train\.npy: refused: found 27\d+ bytes compressed to"):
         read_ctrgcn(tmp_path / "c.npz")
     assert peak_memory() - before < 50_000 * 1024
+
+
+def test_arrays_in_column_order_and_small_arrays_of_zeros_are_read(tmp_path):
+    values, zeros = np.asfortranarray(np.arange(24.0).reshape(2, 3, 4)), np.zeros((10, 300, 150), np.float32)
+    np.save(tmp_path / "a.npy", values)
+    np.testing.assert_array_equal(map_npy(tmp_path / "a.npy"), values)
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", values=values, zeros=zeros)
+        found = map_npz(tmp_path / "a.npz")
+        np.testing.assert_array_equal(found["values"], values)
+        np.testing.assert_array_equal(found["zeros"], zeros)
 
 
 def test_an_npz_member_larger_than_its_stated_size_is_refused(store, tmp_path):

@@ -98,10 +98,22 @@ def test_a_row_without_exactly_one_class_is_excluded_and_an_unknown_part_is_refu
     contents = read_ctrgcn(tmp_path / "a.npz")
     excluded = [BY_SUBJECT["train"][1], BY_SUBJECT["test"][0]]
     assert [one.name for one in contents.left_out] == excluded
+    for one, row in zip(contents.left_out, ("y_train row 1:", "y_test row 0:"), strict=True):
+        assert row in one.detail
     assert set(contents.names) == set(LISTED) - set(excluded)
     (tmp_path / "a.names.txt").write_text("training\tS001C001P001R001A004\n")
     with pytest.raises(PspError, match=r"line 1: found part 'training', expected one of train, test"):
         read_ctrgcn(tmp_path / "a.npz")
+
+
+def test_only_frames_after_the_last_person_of_an_npz_are_padding(tmp_path):
+    write_npz(tmp_path / "a.npz", BY_SUBJECT)
+    arrays = dict(np.load(tmp_path / "a.npz"))
+    arrays["x_train"][0, 3, 75] = 5  # second person, frames 1 and 2 are empty
+    np.savez(tmp_path / "a.npz", **arrays)
+    (tmp_path / "skes_available_name.txt").write_text("\n".join(LISTED))
+    xyz = read_ctrgcn(tmp_path / "a.npz").read(0)
+    assert (xyz.shape, np.argwhere(xyz).tolist()) == ((2, 4, 25, 3), [[0, 0, 0, 0], [1, 3, 0, 0]])
 
 
 def write_agcn(folder, part, names, ending="joint"):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from psptool.common.distributed import ProcessGroup
 from psptool.data.batches.streams import Batch, Stream
 from psptool.losses.total import total_loss
 from psptool.model.classifier import PSPNet
@@ -99,6 +100,8 @@ def test_it_has_no_contrastive_branch_and_does_not_change_the_network() -> None:
     model = make_network().train()
     teacher = Teacher(model, WITH_TEACHER.teacher, 100)
     assert not any(name.startswith(("model.pyramid", "model.projection")) for name in teacher.state_dict())
+    # The class frequencies follow from the split; checkpoints of earlier versions do not have them.
+    assert {name for name in teacher.state_dict() if not name.startswith("model.")} == {"mean_label"}
     assert model.pyramid is not None
     assert model.training
     assert not teacher.model.training
@@ -203,6 +206,22 @@ def test_a_class_that_is_labelled_but_not_predicted_lowers_its_divisor_by_a_limi
     teacher.predict(make_streams())
     factors = torch.tensor([(10 / 9) ** 0.1] * 9 + [(1 / 20) ** 0.1])
     torch.testing.assert_close(teacher.mean_label, factors / factors.sum())
+
+
+class Ranks(ProcessGroup):
+    """One of two processes, of which the other one has the same clips."""
+
+    def sum(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+@pytest.mark.parametrize("balance", ["mean", "labelled"])
+def test_the_mean_of_its_labels_is_over_the_clips_of_all_ranks(balance: Balance) -> None:
+    settings, streams = TeacherSettings(weight=1, balance=balance), make_streams()
+    one, two = (Teacher(uncertain_network(), settings, 100) for _ in range(2))
+    found, expected = two.predict(streams, Ranks(0, 2), clips=12), one.predict(streams)
+    torch.testing.assert_close(two.mean_label, one.mean_label)
+    torch.testing.assert_close(found, expected)
 
 
 class Biased(nn.Module):

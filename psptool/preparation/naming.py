@@ -95,7 +95,7 @@ def read_clip_table(description: DatasetDescription) -> list[TableRow]:
     lines = io.StringIO(text, newline=None)  # lines may end with LF, CR LF or CR
     separator = max(_SEPARATORS, key=lines.readline().count)
     lines.seek(0)
-    rows = csv.DictReader(lines, delimiter=separator)
+    rows = csv.DictReader(lines, delimiter=separator, skipinitialspace=True)
     columns = {meaning: description.clips.columns.get(meaning, meaning) for meaning in _MEANINGS}
     try:
         _check_columns(path, description, columns, [name or "" for name in rows.fieldnames or ()])

@@ -274,11 +274,13 @@ def test_names_of_recordings_in_folders_contain_no_part_of_the_suffix() -> None:
 
 
 @pytest.mark.parametrize("names", [("a.b", "c"), ("a.b.analysis.h5", "raw/sit/c.predictions.slp")])
+@pytest.mark.parametrize("separator", [",", ", "])
 def test_a_clip_table_names_recordings_with_or_without_the_suffix(
-    names: tuple[str, str], tmp_path: Path
+    names: tuple[str, str], separator: str, tmp_path: Path
 ) -> None:
     table = tmp_path / "clips.csv"
-    table.write_text(f"file,label\n{names[0]},walk\n{names[1]},sit\n")
+    rows = (("file", "label"), (names[0], "walk"), (names[1], '"sit"'))
+    table.write_text("".join(f"{separator.join(row)}\n" for row in rows))
     clips, strays = name_clips(*poses_in_folders(clips={"table": str(table)}))
     assert ([clip.name for clip in clips], strays) == (["a.b", "c"], [])
 

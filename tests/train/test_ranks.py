@@ -16,15 +16,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from psptool.common.distributed import SINGLE, ProcessGroup, init_distributed, local_device
 from psptool.common.errors import PspError
-from psptool.data.batches.streams import Stream
+from psptool.data.batches.streams import Batch, Stream
 from psptool.model.synced_norm import SyncedNorm, synchronize_norms
 from psptool.schemas.training import TeacherSettings, TrainingConfig
 from psptool.training.api import Trained, train
 from psptool.training.loop import Loop
+from psptool.training.step import StepInputs, StepScalars, Terms
 
 from ..stores import make_clip, write_ucla
 from ..streams import two
@@ -203,6 +204,42 @@ def test_dropout_differs_between_ranks_and_steps_and_is_reproducible_for_each() 
 
     assert random_numbers(1, 5) == random_numbers(1, 5)
     assert len({random_numbers(rank, step) for rank in (0, 1) for step in (5, 6)}) == 4
+
+
+def numbered_batch(numbers: Tensor, *_: object) -> Batch:
+    """A batch of one person per clip, whose positions are the clip's number."""
+    stream = Stream(numbers.float()[:, None, None, None].expand(-1, 3, 2, 20), torch.eye(len(numbers)))
+    return two(stream, stream)
+
+
+def numbers_of(batch: Batch | None) -> list[int]:
+    assert batch is not None
+    return [int(x) for x in batch["joint"].x[:, 0, 0, 0]]
+
+
+def test_the_teacher_predicts_the_clips_of_the_pool_of_its_process_and_labels_are_those_of_its_clips() -> (
+    None
+):
+    chosen = torch.tensor([5, 2, 9, 14, 11, 18, 13])  # 3 labelled clips, 4 of the pool
+    clips = SimpleNamespace(label=100 + torch.arange(20), device=torch.device("cpu"))
+    batcher = SimpleNamespace(clips=clips, train=numbered_batch, test=numbered_batch)
+    teacher = SimpleNamespace(weight=lambda step: 1.0, momentum=lambda step: 0.5)
+    state: Any = SimpleNamespace(teacher=teacher, generator=None, step=0)
+    found: list[list[int]] = []
+    steps: list[StepInputs] = []
+
+    def record(inputs: StepInputs) -> Terms:
+        steps.append(inputs)
+        return (), torch.empty(0)
+
+    for rank in (0, 1):
+        fake: Any = (None, batcher, None, RECIPE, 0, torch.float32, ProcessGroup(rank, 2))
+        Loop(*fake)._step(record, StepScalars.on(clips.device), chosen, state)
+        own, labels = numbers_of(steps[-1].batch), (steps[-1].labels - 100).tolist()
+        assert labels == own[: len(labels)]
+        assert numbers_of(steps[-1].teacher_batch) == own[len(labels) :]
+        found.append(own)
+    assert found == [[5, 9, 11, 13], [2, 14, 18]]
 
 
 def test_all_processes_stop_at_the_same_log_step_if_any_receives_a_stop_request() -> None:

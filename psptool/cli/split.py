@@ -53,16 +53,8 @@ def split(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Make a label split: labelled, unlabelled and test clips."""
-    request_options = (
-        "--ratio",
-        "--count",
-        "--protocol",
-        "--family",
-        "--seed",
-        "--test-view",
-        "--validation",
-    )
-    exclude(ctx, "--check", *request_options, "--out")
+    how = ("--ratio", "--count", "--protocol", "--family", "--seed", "--test-view", "--validation")
+    exclude(ctx, "--check", *how, "--out")
     if check is not None:
         _check(check, data, as_json)
         return

@@ -67,7 +67,7 @@ class ClipNames(Strict):
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
-        # YAML files have a context. Without one: an earlier dataset, where the last number counts, stays readable.
+        # Only YAML files are validated with a context. Names that a dataset of an earlier version repeats are kept.
         problems = [] if info.context is None else list(_repeated_names(self.values))
         if self.pattern is not None and self.table is not None:
             problems.append(Problem("pattern", "a table too", "either pattern or table", "Give one of them."))

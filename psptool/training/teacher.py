@@ -111,8 +111,8 @@ class Teacher(nn.Module):
         # Mean over the clips of all ranks, (n, K) -> (K,), so that mean_label is the same on every rank.
         mean = ranks.sum(probabilities.sum(0)) / clips
         if as_labelled:
-            # A class that is still too frequent after the division gets a larger divisor. The first power draws all
-            # divisors towards equal ones; without it, they would change until every frequency is the wanted one.
+            # A class that is still too frequent after the division gets a larger divisor. The exponent below 1 draws
+            # all divisors towards equal ones; without it, they would change until every frequency is the wanted one.
             # Equilibrium: d = c d ** (1 - rate / power) ratio ** rate, so that d is proportional to ratio ** power.
             ratio = (mean / self.frequencies.clamp(min=MIN_DIVISOR)).clamp(1 / MAX_RATIO, MAX_RATIO)
             self.mean_label.pow_(1 - BALANCE_RATE / BALANCE_POWER).mul_(ratio**BALANCE_RATE)

@@ -1,4 +1,4 @@
-"""Loss of a step: cross-entropy of the labelled clips plus the weighted contrastive loss of the pool."""
+"""The training loss: cross-entropy on the labelled clips plus the weighted contrastive loss on the pool."""
 
 from __future__ import annotations
 

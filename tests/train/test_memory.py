@@ -1,4 +1,4 @@
-"""Estimated memory of a step. With a simulated allocator, a step fits with the suggested settings."""
+"""The memory estimate of a training step: with the settings it suggests, a step fits into a simulated memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BACKWARD = 0.05
 
 
 class Allocator:
-    """Simulated allocator: adds up the tensors saved by a step, and fails above ``budget`` bytes."""
+    """Simulates the memory of a GPU: counts the tensors that a step keeps; out of memory above ``budget`` bytes."""
 
     def __init__(self, budget: float = float("inf")) -> None:
         self.budget, self.used = budget, 0
@@ -76,7 +76,7 @@ ESTIMATE = StepMemory(UCLA20, classes=10, persons=1.0)
 
 
 def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Error message if a step does not fit into memory; empty if it fits."""
+    """The error message of a step that runs out of memory; empty if it fits."""
     monkeypatch.setattr(guards, "_in_use", lambda device: BEFORE + allocator.used)
     allocator.used = 0
     try:

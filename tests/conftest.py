@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 # Set before PyTorch is imported, and inherited by the processes that tests start. More threads do not speed up tiny
-# networks, they wait for each other if cores are shared, and sums are bit-identical only for equal numbers of threads.
+# networks. On shared cores, they wait for each other. Sums are bit-identical only for equal numbers of threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from psptool.evaluation import api

@@ -34,13 +34,7 @@ class BatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
-        if self.training and x.numel() == x.shape[1]:
-            raise PspError(
-                "batch norm: one value per channel, which has no variance",
-                "a batch of one person with one frame",
-                "at least two values per channel",
-                "Raise optim.labelled_batch or sampling.frames.",
-            )
+        self.check_values(x)
         # (P, C, H, W) -> (P, H, W, C): contiguous if the memory layout is channels-last
         channels_last = x.permute(0, 2, 3, 1).is_contiguous()
         if not self.training or x.device.type != "cpu" or not channels_last or x.numel() == 0:
@@ -54,6 +48,21 @@ class BatchNorm(nn.BatchNorm2d):
         # The running variance is unbiased. The variance that normalizes the batch is not, as in PyTorch.
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         return _Normalize.apply(x, mean, variance, self.weight, self.bias, self.eps)  # type: ignore[no-any-return, no-untyped-call]
+
+    def check_values(self, x: Tensor) -> None:
+        """Raise the error of `forward`."""
+        if self.training and x.numel() == x.shape[1]:
+            raise PspError(
+                "batch norm: one value per channel, which has no variance",
+                "a batch of one person with one frame",
+                "at least two values per channel",
+                "Raise optim.labelled_batch or sampling.frames.",
+            )
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether `psptool.model.kernels` can replace it: not in several processes, nor for gradients in evaluation."""
+        return type(self) is BatchNorm and (self.training or not torch.is_grad_enabled())
 
 
 def freeze_bias(conv: nn.Conv1d | nn.Conv2d) -> None:

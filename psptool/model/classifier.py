@@ -16,7 +16,7 @@ from torch.profiler import record_function
 from typing_extensions import Self
 
 from psptool.data.batches.streams import Batch, Stream
-from psptool.model.encoder import ConvBN, Encoder, concatenate, input_projection
+from psptool.model.encoder import ConvBN, Encoder, concatenate, input_projection, project
 from psptool.model.network import Network, Output
 from psptool.model.pose import PoseBranch
 from psptool.model.precision import full_precision
@@ -109,14 +109,15 @@ class PSPNet(Network):
             projected = [self._project(name, stream.x) for name, stream in batch.items()]
             together = encoder.forward_blocks(concatenate(projected))
         # shape[0], not len(), which would be a constant of an exported model
-        parts = together.split([stream.x.shape[0] for stream in batch.values()])
-        return dict(zip(batch, parts, strict=True))
+        sizes = [stream.x.shape[0] for stream in batch.values()]
+        parts = as_rows(together).split(sizes)
+        return {name: as_features(part) for name, part in zip(batch, parts, strict=True)}
 
     def _project(self, stream: str, x: Tensor) -> Tensor:
-        """Input projection of ``stream``, (P, 3, T, V) -> (P, C, V, T)."""
+        """Input of the blocks for ``stream``, (P, 3, T, V) -> (P, C, V, T)."""
         shared = stream not in self.input_projections
         projection = self.encoder(stream).input_projection if shared else self.input_projections[stream]
-        return cast(ConvBN, projection)(x.transpose(2, 3))  # type: ignore[no-any-return]
+        return project(cast(ConvBN, projection), x)
 
     def logits(self, features: Tensor, average: Tensor) -> Tensor:
         """Logits of one stream, (N, K): linear layer on the mean over persons, frames and joints.
@@ -128,7 +129,7 @@ class PSPNet(Network):
             average: (N, P), as in `Stream.average`.
         """
         with full_precision(features.device):
-            means = features.mean((2, 3), dtype=average.dtype)  # (P, C, T', V) -> (P, C)
+            means = as_rows(features).mean((1, 2), dtype=average.dtype)  # (P, V, T', C) -> (P, C)
             # (N, P) @ (P, C) -> (N, C): the mean over the persons of each clip
             return self.classifier(self.dropout(average @ means))  # type: ignore[no-any-return]
 
@@ -169,8 +170,23 @@ class PSPNet(Network):
             # Clips before pool_from are cut off: they would enter the batch norm statistics of the pyramid.
             stream = batch[name]
             person = stream.first_person(pool_from)
-            embeddings[name] = self.embeddings(features[name][person:], stream.average[pool_from:, person:])
+            of_pool = as_features(as_rows(features[name])[person:])
+            embeddings[name] = self.embeddings(of_pool, stream.average[pool_from:, person:])
         return Output(logits, auxiliary, embeddings)
+
+
+def as_rows(features: Tensor) -> Tensor:
+    """Features in the order of their memory, (P, C, T', V) -> (P, V, T', C).
+
+    Gradients of slices and means are contiguous in the order of the axes. In another order than that of the features,
+    adding them up is slow.
+    """
+    return features.permute(0, 3, 2, 1)
+
+
+def as_features(rows: Tensor) -> Tensor:
+    """The inverse of `as_rows`, (P, V, T', C) -> (P, C, T', V)."""
+    return rows.permute(0, 3, 2, 1)
 
 
 def _initialize(module: nn.Module) -> None:

@@ -9,18 +9,24 @@ V joints, S heads, d channels of a head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from psptool.model import kernels
 from psptool.model.batch_norm import BatchNorm, freeze_bias, normalize_shifted
-from psptool.model.precision import padding
+from psptool.model.precision import full_precision, padding, product_dtype
 from psptool.schemas.training import ModelSettings
+
+if TYPE_CHECKING:  # needs Triton
+    from psptool.model.kernels import norm as norm_kernels
 
 SLOPE = 0.1
 """Negative slope of the leaky ReLUs."""
+MOST_JOINTS = 64
+"""Attention maps of more joints are computed without kernels: they do not fit into a GPU's registers."""
 
 
 def joint_encoding(channels: int, joints: int) -> Tensor:
@@ -60,15 +66,17 @@ class ConvBN(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
+        return self.normalize(self.convolve(x))
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The input of `normalize`, (P, C, V, T) -> (P, C', V, ceil(T / stride))."""
         weight, bias = self.folded()
         if self.kernel == 1:
-            y = pointwise(x, weight, bias, self.stride)
-        else:
-            # The kernel is over the last axis here: (C', C, kernel, 1) -> (C', C, 1, kernel)
-            y = F.conv2d(x, weight.transpose(2, 3), bias, (1, self.stride), (0, self.kernel // 2))
-            # Not all devices keep the memory layout of the input.
-            y = y.contiguous(memory_format=torch.channels_last)
-        return self.normalize(y)
+            return pointwise(x, weight, bias, self.stride)
+        # The kernel is over the last axis here: (C', C, kernel, 1) -> (C', C, 1, kernel)
+        y = F.conv2d(x, weight.transpose(2, 3), bias, (1, self.stride), (0, self.kernel // 2))
+        # Not all devices keep the memory layout of the input.
+        return y.contiguous(memory_format=torch.channels_last)
 
     @property
     def folds(self) -> bool:
@@ -76,7 +84,8 @@ class ConvBN(nn.Sequential):
 
         Not on a GPU, where computing the scaled weights takes more kernels than the batch norm.
         """
-        return not self.training and self.conv.weight.device.type == "cpu"
+        weight = self.conv.weight
+        return not self.training and weight.device.type == "cpu" and not kernels.usable(weight)
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """Weight (C', C, kernel, 1) and bias (C',) to convolve with; see `folds`.
@@ -94,7 +103,24 @@ class ConvBN(nn.Sequential):
 
     def normalize(self, y: Tensor) -> Tensor:
         """Batch norm of the convolution's output and bias, (P, C', V, T) -> (P, C', V, T); see `folds`."""
-        return y if self.folds else normalize_shifted(self.norm, y, cast(Tensor, self.conv.bias))
+        return y if self.folds else normalize_shifted(self.norm, y, self.shift)
+
+    @property
+    def shift(self) -> Tensor:
+        """What `normalize` adds to its input, (C',)."""
+        return cast(Tensor, self.conv.bias)
+
+    def kernel_input(self, y: Tensor) -> norm_kernels.Normalized:
+        """The batch norm of the output of `convolve`, (P, C', V, T), for a kernel."""
+        from psptool.model.kernels.norm import Normalized
+
+        norm = self.norm
+        norm.check_values(y)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        state = (norm.weight, norm.bias, norm.running_mean, norm.running_var, self.shift)
+        return Normalized(channel_rows(y), *state, norm.momentum, norm.eps, norm.training)
 
 
 class WholeBodyProjection(ConvBN):
@@ -110,16 +136,24 @@ class WholeBodyProjection(ConvBN):
         # The norm subtracts the mean over all joints. A bias is of one joint, so it does have an effect.
         cast(Tensor, self.conv.bias).requires_grad_(True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+    def convolve(self, x: Tensor) -> Tensor:
+        """Features before the batch norm, with their bias, (P, 3, V, T) -> (P, C, V, T)."""
         persons, _, joints, frames = x.shape
         whole_body = x.permute(0, 3, 2, 1).flatten(2)  # (P, 3, V, T) -> (P, T, V*3)
-        # (P, T, V*3) -> (P, T, V*C) -> (P, T, V, C)
+        # (P, T, V*3) -> (P, T, V*C) -> (P, T, V, C) -> (P, C, V, T)
         y = padded_linear(whole_body, self.conv.weight.flatten(1), self.conv.bias)
-        # The norm sees (P, C, T, V) in channels-last memory, which needs no copy.
-        return cast(Tensor, self.norm(y.view(persons, frames, joints, -1).permute(0, 3, 1, 2))).transpose(
-            2, 3
-        )
+        y = y.view(persons, frames, joints, -1).permute(0, 3, 2, 1)
+        return y.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def folds(self) -> bool:
+        """Never: the weights of each joint would need a copy of the norm's scale."""
+        return False
+
+    @property
+    def shift(self) -> Tensor:
+        """Zero: the bias is added by `convolve`."""
+        return torch.zeros_like(self.norm.bias)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
@@ -211,7 +245,7 @@ class Block(nn.Module):
         return torch.tanh(product) * self.alpha + everywhere
 
     def attend(self, x: Tensor, attention: Tensor) -> Tensor:
-        """Apply attention maps and mix the heads, (P, C, V, T) -> (P, C', V, T).
+        """Apply attention maps and mix the heads, (P, C, V, T) -> (P, C', V, T), before the batch norm.
 
         The output at joint v is a sum over the query index u, as in the original implementation. The 1x1 convolution
         after the attention is applied head by head before the sum over joints: the same sum in another order, but the
@@ -230,14 +264,83 @@ class Block(nn.Module):
         mixed = mixed.view(persons, joints, frames, -1)  # (P, V, T*C') -> (P, V, T, C')
         if bias is not None:
             mixed = mixed + bias.to(mixed.dtype)
-        return self.spatial.normalize(mixed.permute(0, 3, 1, 2))
+        return mixed.permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        y = add_activate(self.attend(x, self.attention(x)), self.skip_spatial(x))
+        if kernels.usable(x) and x.shape[2] <= MOST_JOINTS:
+            attended, residual, residual_of_feed = self._attend_fused(x)
+        else:
+            attended = self.attend(x, self.attention(x))
+            residual, residual_of_feed = (_convolved(skip, x) for skip in (self.skip_spatial, self.skip_feed))
+        y = normalize_add_activate(self.spatial, attended, self.skip_spatial, residual)
         # The residual of the feed-forward layer is the input of the block, not y.
-        y = add_activate(self.feed_forward(y), self.skip_feed(x))
-        return add_activate(self.temporal(y), self.skip_temporal(y))
+        fed = self.feed_forward.convolve(y)
+        y = normalize_add_activate(self.feed_forward, fed, self.skip_feed, residual_of_feed)
+        convolved = self.temporal.convolve(y)
+        return normalize_add_activate(
+            self.temporal, convolved, self.skip_temporal, _convolved(self.skip_temporal, y)
+        )
+
+    def _attend_fused(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `attend` and the residuals of the spatial attention and of the feed-forward layer, with Triton kernels.
+
+        (P, C, V, T) -> (P, C', V, T) each.
+        """
+        from psptool.model.kernels.attention import Packing, spatial_attention
+
+        dtype, query_key = product_dtype(x), self.query_key
+        skips = [skip for skip in (self.skip_spatial, self.skip_feed) if isinstance(skip, ConvBN)]
+        outputs = self.spatial.conv.out_channels
+        packing = Packing(self.heads, self.qk_channels, outputs, len(skips))
+        # (C', S*C, 1, 1) -> (C', S, C) -> (S*C', C)
+        heads = self.spatial.conv.weight.view(outputs, self.heads, -1).transpose(0, 1).flatten(0, 1)
+        rows = [query_key.weight.flatten(1), heads, *(skip.conv.weight.flatten(1) for skip in skips)]
+        weight = torch.cat(rows).to(dtype)
+        with full_precision(x.device):
+            # A convolution is linear: its output for the encoding, (V, 1, C) -> (V, 2*S*d), is added to that for x.
+            encoding = self.get_buffer("encoding").flatten(1)
+            bias = F.linear(encoding, query_key.weight.flatten(1).float(), query_key.bias)
+        inputs = x.permute(0, 2, 3, 1).to(dtype).contiguous()  # (P, C, V, T) -> (P, V, T, C)
+        attended, *residuals = spatial_attention(
+            inputs, weight, bias, self.alpha, self.global_attention, packing
+        )
+        # Without a projection there is one residual, the input.
+        found = [y.permute(0, 3, 1, 2) for y in (attended, residuals[0], residuals[-1])]
+        return found[0], found[1], found[2]
+
+
+def _convolved(skip: nn.Module, x: Tensor) -> Tensor:
+    """Residual before its batch norm: ``x`` itself if ``skip`` is no projection."""
+    return skip.convolve(x) if isinstance(skip, ConvBN) else x
+
+
+def normalize_add_activate(
+    layer: ConvBN, y: Tensor, skip: nn.Module | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """Leaky ReLU of a normalized output and a residual, (P, C, V, T) each.
+
+    Args:
+        layer: The layer of the output.
+        y: Output of ``layer.convolve``; its memory may be reused.
+        skip: The layer of the residual, if it has one.
+        residual: Output of ``skip.convolve``, or the residual itself; None without a residual.
+    """
+    projection = skip if isinstance(skip, ConvBN) else None
+    if kernels.usable(y) and all(each.norm.has_kernel for each in (layer, projection) if each is not None):
+        from psptool.model.kernels import norm
+
+        second: Tensor | norm.Normalized | None = None
+        if residual is not None:
+            second = channel_rows(residual).to(y.dtype)
+            second = second if projection is None else projection.kernel_input(residual)
+        out = norm.normalize_add_activate(layer.kernel_input(y), second, SLOPE)
+        # (P*V*T, C) -> (P, V, T, C) -> (P, C, V, T)
+        return out.view(*y.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+    y = layer.normalize(y)
+    if residual is None:
+        return F.leaky_relu_(y, SLOPE)
+    return add_activate(y, residual if projection is None else projection.normalize(residual))
 
 
 class _QueryKeyProduct(torch.autograd.Function):
@@ -305,6 +408,11 @@ class _SumOverQueries(torch.autograd.Function):
         return grad_maps, *(maps[:, head] @ grad_out for head in range(len(rows)))
 
 
+def channel_rows(x: Tensor) -> Tensor:
+    """(P, C, V, T) -> (P*V*T, C), without a copy if the channels are contiguous."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
 def add_activate(y: Tensor, residual: Tensor) -> Tensor:
     """Leaky ReLU of ``y + residual``, computed in the memory of ``y``.
 
@@ -331,14 +439,19 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return self.forward_blocks(self.input_projection(x.transpose(2, 3)))
+        return self.forward_blocks(project(self.input_projection, x))
 
-    def forward_blocks(self, projected: Tensor) -> Tensor:
-        """Apply the blocks to the output of the input projection, (P, C, V, T) -> (P, C', T', V)."""
-        x = F.leaky_relu(projected, SLOPE).contiguous(memory_format=torch.channels_last)
+    def forward_blocks(self, x: Tensor) -> Tensor:
+        """Apply the blocks to the output of `project`, (P, C, V, T) -> (P, C', T', V)."""
         for block in self.blocks:
             x = block(x)  # (P, C, V, T) -> (P, C', V, ceil(T / stride))
         return x.transpose(2, 3)
+
+
+def project(projection: ConvBN, x: Tensor) -> Tensor:
+    """Leaky ReLU of an input projection, in channels-last memory, (P, 3, T, V) -> (P, C, V, T)."""
+    y = normalize_add_activate(projection, projection.convolve(x.transpose(2, 3)))
+    return y.contiguous(memory_format=torch.channels_last)
 
 
 def concatenate(tensors: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psptool.model.encoder import ConvBN, add_activate, pointwise
+from psptool.model.encoder import ConvBN, normalize_add_activate, pointwise
 from psptool.model.precision import padding
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import JointGroup, Topology
@@ -126,7 +126,8 @@ class LevelAttention(nn.Module):
         attended = (attention @ value).view(persons, self.heads, groups, frames, channels // self.heads)
         # Concatenate the heads: (P, S, G, T, d) -> (P, G, T, S, d) -> (P, G, T, C)
         attended = attended.permute(0, 2, 3, 1, 4).flatten(3)
-        y = add_activate(self.out(attended.permute(0, 3, 1, 2)), x.permute(0, 3, 1, 2))
+        convolved = self.out.convolve(attended.permute(0, 3, 1, 2))
+        y = normalize_add_activate(self.out, convolved, residual=x.permute(0, 3, 1, 2))
         return y.permute(0, 2, 3, 1)
 
 

@@ -1,0 +1,271 @@
+"""Spatial attention of a block as one matrix product and three Triton kernels.
+
+Everything that a block computes from its input by a 1x1 convolution is one product, whose output is packed: queries
+and keys of all heads, the features of each head, and the residual projections. The kernels read their columns of it.
+Separate operations would copy queries, keys and features, and read the input once for each convolution.
+
+Notation for tensor shapes: P persons of all clips, V joints, T frames, C channels of the input, C' of the output,
+S heads, d channels of a query, N = 2*S*d + S*C' + residuals packed columns, V' the power of 2 that holds V.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+COLUMNS, BACKWARD_COLUMNS, QUERY_COLUMNS = 256, 128, 64
+"""Columns of a program's tiles: features forward and backward, queries and keys."""
+
+
+class Packing(NamedTuple):
+    """Sizes of the packed output, whose columns are: queries, keys (S*d each), heads (S*C'), residuals (C' each).
+
+    Attributes:
+        heads: S.
+        qk_channels: d.
+        outputs: C'.
+        residuals: Number of residual projections.
+    """
+
+    heads: int
+    qk_channels: int
+    outputs: int
+    residuals: int
+
+    @property
+    def features(self) -> int:
+        """First column of the heads' features."""
+        return 2 * self.heads * self.qk_channels
+
+    @property
+    def attended(self) -> int:
+        """Number of columns that the attention reads; the residuals begin there."""
+        return self.features + self.heads * self.outputs
+
+
+def spatial_attention(
+    x: Tensor, weight: Tensor, bias: Tensor, alpha: Tensor, everywhere: Tensor, packing: Packing
+) -> tuple[Tensor, ...]:
+    """Attended features (P, V, T, C'), and the residuals: the projected ones, or ``x`` itself if there are none.
+
+    The map of a head is ``tanh(product) * alpha + everywhere``, where the product is the mean over frames and channels
+    of queries times keys. The output at joint v is the sum over heads and query joints u of ``map[u, v]`` times the
+    features at u.
+
+    Args:
+        x: (P, V, T, C), contiguous.
+        weight: (N, C), of the same type.
+        bias: (V, 2*S*d), float32, added to queries and keys: the bias of their convolution, and its output for the
+            encoding of the joint.
+        alpha: (S, 1, 1), float32.
+        everywhere: (S, V, V), float32.
+        packing: Sizes.
+
+    Returns:
+        (P, V, T, C') each; the residuals of a projection are columns of a larger tensor.
+    """
+    return _SpatialAttention.apply(x, weight, bias, alpha, everywhere, packing)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _SpatialAttention(torch.autograd.Function):
+    """See `spatial_attention`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, alpha: Tensor, everywhere: Tensor, packing: Packing
+    ) -> tuple[Tensor, ...]:
+        persons, joints, frames, _ = x.shape
+        packed = torch.mm(x.flatten(0, 2), weight.T)  # (P*V*T, C) -> (P*V*T, N)
+        width = max(16, triton.next_power_of_2(joints))
+        tanh = x.new_empty((persons, packing.heads, width, width), dtype=torch.float32)
+        sizes = (joints, packing.heads, packing.qk_channels)
+        _tanh_maps[(persons * packing.heads,)](
+            packed, bias, tanh, frames, packed.shape[1], *sizes, width, *_query_tile(packing)
+        )
+        mixed = x.new_empty((persons, joints, frames, packing.outputs))
+        columns = frames * packing.outputs
+        _mix_heads[(triton.cdiv(columns, COLUMNS), persons)](
+            packed, tanh, alpha, everywhere, mixed, frames, packed.shape[1], *sizes, packing.outputs, width,
+            COLUMNS,
+        )  # fmt: skip
+        ctx.save_for_backward(x, weight, bias, alpha, everywhere, packed, tanh)
+        ctx.packing = packing
+        if not packing.residuals:
+            return mixed, x
+        residuals = packed[:, packing.attended :].split(packing.outputs, dim=1)
+        return mixed, *(residual.view_as(mixed) for residual in residuals)
+
+    @staticmethod
+    def backward(ctx: Any, grad_mixed: Tensor, *grad_residuals: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, alpha, everywhere, packed, tanh = ctx.saved_tensors
+        packing: Packing = ctx.packing
+        persons, joints, frames, channels = x.shape
+        width = tanh.shape[-1]
+        grad_packed = torch.empty_like(packed)
+        grad_maps = torch.empty_like(tanh)
+        grad_bias = x.new_empty((persons, joints, packing.features), dtype=torch.float32)
+        _gradients[(persons * packing.heads,)](
+            packed, bias, tanh, alpha, everywhere, grad_mixed.contiguous(), grad_packed, grad_maps, grad_bias,
+            frames, packed.shape[1], joints, packing.heads, packing.qk_channels, packing.outputs, width,
+            BACKWARD_COLUMNS, *_query_tile(packing),
+        )  # fmt: skip
+        rows = x.flatten(0, 2)  # (P*V*T, C)
+        if packing.residuals:
+            torch.cat(
+                [grad.reshape(len(rows), -1) for grad in grad_residuals], 1, out=grad_packed[:, packing.attended :]
+            )
+            grad_x = torch.mm(grad_packed, weight)
+        else:
+            grad_x = torch.addmm(grad_residuals[0].reshape(len(rows), channels), grad_packed, weight)
+        grad_weight = torch.mm(grad_packed.T, rows)  # (N, P*V*T) @ (P*V*T, C)
+        grad_alpha = (grad_maps * tanh).sum((0, 2, 3))[:, None, None]
+        grad_everywhere = grad_maps.sum(0)[:, :joints, :joints]
+        return grad_x.view_as(x), grad_weight, grad_bias.sum(0), grad_alpha, grad_everywhere, None
+
+
+def _query_tile(packing: Packing) -> tuple[int, int]:
+    """Columns of a tile of queries or keys, and of each frame in it, powers of 2."""
+    frame = triton.next_power_of_2(packing.qk_channels)
+    return max(QUERY_COLUMNS, frame), frame
+
+
+@triton.jit
+def _joint_bias(bias, head, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, FRAME: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Bias of queries and of keys of a head, (V', TILE) each in float32; the same in each frame of the tile."""
+    v, c = tl.arange(0, WIDTH), tl.arange(0, TILE) % FRAME
+    at = v[:, None] * (2 * S * D) + (head * D + c)[None, :]
+    valid = (v < V)[:, None] & (c < D)[None, :]
+    return tl.load(bias + at, mask=valid, other=0.0), tl.load(bias + at + S * D, mask=valid, other=0.0)
+
+
+@triton.jit
+def _query_columns(start, first, head, T, N, V: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, FRAME: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Offsets of the queries of a head from frame ``first`` on, (V', TILE), and which of them exist."""
+    v, k = tl.arange(0, WIDTH), tl.arange(0, TILE)
+    t, c = first + k // FRAME, k % FRAME
+    at = start * N + v[:, None] * (T * N) + (t * N + head * D + c)[None, :]
+    return at, (v < V)[:, None] & ((t < T) & (c < D))[None, :]
+
+
+@triton.jit(do_not_specialize=["T"])
+def _tanh_maps(  # type: ignore[no-untyped-def]
+    packed, bias, tanh, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
+    TILE: tl.constexpr, FRAME: tl.constexpr,
+):  # fmt: skip
+    """tanh of the products of queries and keys, (P, S, V', V'); 0 beyond V. One program per person and head.
+
+    With q and k for the packed columns, and a and b for their bias: the sum over frames of (q + a)(k + b) is
+    sum(q k) + sum(q + a) b + a sum(k). The bias is only needed after the loop.
+    """
+    program = tl.program_id(0)
+    person, head = program // S, program % S
+    start = person.to(tl.int64) * (V * T)
+    product = tl.zeros((WIDTH, WIDTH), tl.float32)
+    queries = tl.zeros((WIDTH, TILE), tl.float32)
+    keys = tl.zeros((WIDTH, TILE), tl.float32)
+    for first in range(0, T, TILE // FRAME):
+        at, valid = _query_columns(start, first, head, T, N, V, D, WIDTH, TILE, FRAME)
+        query = tl.load(packed + at, mask=valid, other=0.0)
+        key = tl.load(packed + at + S * D, mask=valid, other=0.0)
+        product = tl.dot(query, tl.trans(key), product, input_precision="ieee")
+        queries += query.to(tl.float32)
+        keys += key.to(tl.float32)
+    query_bias, key_bias = _joint_bias(bias, head, V, S, D, WIDTH, TILE, FRAME)
+    # Number of frames that a column of the tiles stands for
+    frames = (T - tl.arange(0, TILE) // FRAME + TILE // FRAME - 1) // (TILE // FRAME)
+    queries += query_bias * tl.maximum(frames, 0).to(tl.float32)[None, :]
+    product = tl.dot(queries, tl.trans(key_bias), product, input_precision="ieee")
+    product = tl.dot(query_bias, tl.trans(keys), product, input_precision="ieee")
+    result = 2 * tl.sigmoid(product * (2.0 / (T * D))) - 1
+    v = tl.arange(0, WIDTH)
+    tl.store(tanh + program.to(tl.int64) * WIDTH * WIDTH + v[:, None] * WIDTH + v[None, :], result)
+
+
+@triton.jit
+def _attention_map(tanh, alpha, everywhere, program, head, V: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Attention map of a person and head, (V', V'), its tanh, and alpha. Rows are queries; 0 beyond V."""
+    u = tl.arange(0, WIDTH)
+    valid = (u < V)[:, None] & (u < V)[None, :]
+    own = tl.load(tanh + program.to(tl.int64) * WIDTH * WIDTH + u[:, None] * WIDTH + u[None, :])
+    factor = tl.load(alpha + head)
+    fixed = tl.load(everywhere + head * V * V + u[:, None] * V + u[None, :], mask=valid, other=0.0)
+    return own * factor + fixed, own, factor
+
+
+@triton.jit(do_not_specialize=["T"])
+def _mix_heads(  # type: ignore[no-untyped-def]
+    packed, tanh, alpha, everywhere, mixed, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Sum over heads and query joints of maps times features, for a person and a tile of frames and channels."""
+    person = tl.program_id(1)
+    n = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    u = tl.arange(0, WIDTH)
+    valid = (u < V)[:, None] & (n < T * O)[None, :]
+    start = person.to(tl.int64) * (V * T)
+    at = start * N + u[:, None] * (T * N) + ((n // O) * N + n % O)[None, :] + 2 * S * D
+    total = tl.zeros((WIDTH, TILE), tl.float32)
+    for head in tl.static_range(S):
+        own, _, _ = _attention_map(tanh, alpha, everywhere, person * S + head, head, V, WIDTH)
+        features = tl.load(packed + at + head * O, mask=valid, other=0.0)
+        total = tl.dot(tl.trans(own).to(features.dtype), features, total, input_precision="ieee")
+    tl.store(
+        mixed + start * O + u[:, None] * (T * O) + n[None, :], total.to(mixed.dtype.element_ty), mask=valid
+    )
+
+
+@triton.jit(do_not_specialize=["T"])
+def _gradients(  # type: ignore[no-untyped-def]
+    packed, bias, tanh, alpha, everywhere, grad_mixed, grad_packed, grad_maps, grad_bias, T, N,
+    V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr,
+    TILE: tl.constexpr, QUERY_TILE: tl.constexpr, FRAME: tl.constexpr,
+):  # fmt: skip
+    """Gradients of features, maps (P, S, V', V'), queries, keys, and bias (P, V, 2*S*d).
+
+    One program per person and head.
+    """
+    program = tl.program_id(0)
+    person, head = program // S, program % S
+    start = person.to(tl.int64) * (V * T)
+    own, own_tanh, factor = _attention_map(tanh, alpha, everywhere, program, head, V, WIDTH)
+    u = tl.arange(0, WIDTH)
+    grad_map = tl.zeros((WIDTH, WIDTH), tl.float32)
+    for column in range(0, T * O, TILE):
+        n = column + tl.arange(0, TILE)
+        valid = (u < V)[:, None] & (n < T * O)[None, :]
+        at = start * N + u[:, None] * (T * N) + ((n // O) * N + n % O)[None, :] + 2 * S * D + head * O
+        grad = tl.load(grad_mixed + start * O + u[:, None] * (T * O) + n[None, :], mask=valid, other=0.0)
+        features = tl.load(packed + at, mask=valid, other=0.0)
+        # Map (V' of queries, V' of outputs) with rows of features (V', TILE) and of gradients (V', TILE)
+        grad_map = tl.dot(features, tl.trans(grad), grad_map, input_precision="ieee")
+        grad_features = tl.dot(own.to(grad.dtype), grad, input_precision="ieee")
+        tl.store(grad_packed + at, grad_features.to(grad_packed.dtype.element_ty), mask=valid)
+    tl.store(grad_maps + program.to(tl.int64) * WIDTH * WIDTH + u[:, None] * WIDTH + u[None, :], grad_map)
+    grad_product = grad_map * factor * (1 - own_tanh * own_tanh) * (1.0 / (T * D))
+    query_bias, key_bias = _joint_bias(bias, head, V, S, D, WIDTH, QUERY_TILE, FRAME)
+    from_key_bias = tl.dot(grad_product, key_bias, input_precision="ieee")
+    from_query_bias = tl.dot(tl.trans(grad_product), query_bias, input_precision="ieee")
+    grad_product = grad_product.to(packed.dtype.element_ty)
+    query_sums = tl.zeros((WIDTH, QUERY_TILE), tl.float32)
+    key_sums = tl.zeros((WIDTH, QUERY_TILE), tl.float32)
+    for first in range(0, T, QUERY_TILE // FRAME):
+        at, valid = _query_columns(start, first, head, T, N, V, D, WIDTH, QUERY_TILE, FRAME)
+        query = tl.load(packed + at, mask=valid, other=0.0)
+        key = tl.load(packed + at + S * D, mask=valid, other=0.0)
+        grad_query = tl.dot(grad_product, key, from_key_bias, input_precision="ieee")
+        grad_key = tl.dot(tl.trans(grad_product), query, from_query_bias, input_precision="ieee")
+        tl.store(grad_packed + at, grad_query.to(grad_packed.dtype.element_ty), mask=valid)
+        tl.store(grad_packed + at + S * D, grad_key.to(grad_packed.dtype.element_ty), mask=valid)
+        query_sums += tl.where(valid, grad_query, 0.0)
+        key_sums += tl.where(valid, grad_key, 0.0)
+    # (V', frames of a tile * channels) -> (V', channels)
+    c = tl.arange(0, FRAME)
+    at = person.to(tl.int64) * (V * 2 * S * D) + u[:, None] * (2 * S * D) + (head * D + c)[None, :]
+    valid = (u < V)[:, None] & (c < D)[None, :]
+    query_sums = tl.sum(tl.reshape(query_sums, (WIDTH, QUERY_TILE // FRAME, FRAME)), 1)
+    key_sums = tl.sum(tl.reshape(key_sums, (WIDTH, QUERY_TILE // FRAME, FRAME)), 1)
+    tl.store(grad_bias + at, query_sums, mask=valid)
+    tl.store(grad_bias + at + S * D, key_sums, mask=valid)

@@ -11,8 +11,13 @@ import pytest
 # networks. On shared cores, they wait for each other. Sums are bit-identical only for equal numbers of threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import torch
+
 from psptool.evaluation import api
 from psptool.training import record
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 
 PICTURES = {(record, "curves_png"): record.curves_png, (api, "confusion_png"): api.confusion_png}
 """The functions that plot with Matplotlib at the end of a training and of an evaluation."""

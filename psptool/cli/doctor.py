@@ -133,6 +133,7 @@ def _broken_torch(values: dict[str, Any]) -> list[Check]:
         import torch
 
         from psptool.device import choose_precision
+        from psptool.model import kernels
 
         cpu = choose_precision("auto", torch.device("cpu"))
         values["bfloat16_on_processor"] = (
@@ -142,13 +143,20 @@ def _broken_torch(values: dict[str, Any]) -> list[Check]:
             f"cuda:{n} {torch.cuda.get_device_name(n)}, {_gib(torch.cuda.get_device_properties(n).total_memory)} GiB"
             for n in range(torch.cuda.device_count())
         ]
+        devices = [torch.device("cuda", n) for n in range(torch.cuda.device_count())]
+        problems = {found for device in devices if (found := kernels.problem(device)) is not None}
     except (ImportError, OSError, RuntimeError) as error:
         values["cuda"] = []
         return [Check(f"torch does not work: {error}", "pip install --force-reinstall torch", True)]
     if not values["cuda"] and shutil.which("nvidia-smi"):
         what = f"an NVIDIA driver is installed, but torch {torch.__version__} finds no CUDA device"
         return [Check(what, "Install a CUDA build: https://pytorch.org/get-started/locally/", False)]
-    return []
+    return [
+        Check(
+            f"the GPU kernels ({found}), so GPU steps are slower", "Install Triton and a C compiler.", False
+        )
+        for found in sorted(problems)
+    ]
 
 
 def _space(values: dict[str, Any]) -> list[Check]:

@@ -240,7 +240,7 @@ class Block(nn.Module):
         query_key = pointwise(encoded, layer.weight, layer.bias).permute(0, 2, 3, 1)
         query_key = query_key.view(persons, joints, frames, 2, self.heads, self.qk_channels)
         pad = padding(joints, query_key)
-        product = _QueryKeyProduct.apply(query_key, joints + pad)  # type: ignore[no-untyped-call]
+        product = QueryKeyProduct.apply(query_key, joints + pad)  # type: ignore[no-untyped-call]
         everywhere = F.pad(self.global_attention, (0, pad)) if pad else self.global_attention
         return torch.tanh(product) * self.alpha + everywhere
 
@@ -343,7 +343,7 @@ def normalize_add_activate(
     return add_activate(y, residual if projection is None else projection.normalize(residual))
 
 
-class _QueryKeyProduct(torch.autograd.Function):
+class QueryKeyProduct(torch.autograd.Function):
     """Mean over frames and channels of the products of queries and keys, (P, V, T, 2, S, d) -> (P, S, V, V').
 
     Keys from V on are zero. Plain operations would copy queries and keys twice, to order them by head and to pad them.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psptool.model.encoder import ConvBN, normalize_add_activate, pointwise
+from psptool.model.encoder import ConvBN, QueryKeyProduct, normalize_add_activate, pointwise
 from psptool.model.precision import padding
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import JointGroup, Topology
@@ -103,12 +103,11 @@ class LevelAttention(nn.Module):
         # (P, G, T, C) -> (P, G, T, 3*C) -> (P, G, T, 3, S, d)
         qkv = pointwise(x.permute(0, 3, 1, 2), layer.weight, layer.bias).permute(0, 2, 3, 1)
         qkv = qkv.view(persons, groups, frames, 3, self.heads, channels // self.heads)
-        # -> three of (P, S, G, T, d) -> (P, S, G, T*d): all frames of a group are one vector
-        query, key, value = (y.flatten(3) for y in qkv.permute(3, 0, 4, 1, 2, 5).unbind(0))
-        pad = padding(groups, key)
-        key = F.pad(key, (0, 0, 0, pad)) if pad else key
-        product = query @ key.transpose(-1, -2)  # (P, S, G, G + pad)
-        return torch.tanh((product[..., :groups] if pad else product) / query.shape[-1]), value
+        query_key, value = qkv.split([2, 1], dim=3)
+        # Columns beyond G make the product faster; see `padding`.
+        product = QueryKeyProduct.apply(query_key, groups + padding(groups, qkv))  # type: ignore[no-untyped-call]
+        # (P, G, T, 1, S, d) -> (P, S, G, T, d) -> (P, S, G, T*d)
+        return torch.tanh(product)[..., :groups], value.squeeze(3).permute(0, 3, 1, 2, 4).flatten(3)
 
     def apply_map(self, x: Tensor, attention: Tensor, value: Tensor) -> Tensor:
         """Output of the level, (P, G, T, C): projected product of map and values, plus the input.

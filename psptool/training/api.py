@@ -23,6 +23,7 @@ from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
 from psptool.model.build import build_model, require_embeddings
+from psptool.model import kernels
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split
@@ -167,6 +168,7 @@ def _load(
         classes = len(np.setdiff1d(store.table.label[train_set], NO_LABEL))
         for warning in (
             *precision_warnings(recipe.precision, device),
+            *_kernel_warnings(device),
             *preflight_warnings(label_split, recipe, classes),
         ):
             on_warning(warning)
@@ -183,6 +185,11 @@ def _load(
         on_message(f"{data}: does not fit in the memory of {device}; batches are gathered in host memory")
     now = config.latest.model_copy(update={"clips_on": clips.place})
     return _Inputs(config.model_copy(update={"provenance": (now,)}), pools, clips)
+
+
+def _kernel_warnings(device: torch.device) -> list[str]:
+    found = kernels.problem(device)
+    return [] if found is None else [f"the GPU kernels are off, so steps are slower: {found}"]
 
 
 def _read_checkpoint(slot: RunSlot) -> Mapping[str, Any] | None:

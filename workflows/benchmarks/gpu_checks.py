@@ -1,7 +1,9 @@
 """The parts of `gpu.py`. Each can fail without ending the others.
 
+- Gradients with Triton kernels and with PyTorch's operations, in both precisions.
 - Losses of captured and eager steps, in both precisions, with teacher, dropout and gradient clipping.
-- Time, kernels, GPU time and memory of a step of each preset, eager and captured, and its lower bound.
+- Time, launches, GPU time and memory of a step of each preset: eager, captured, and captured without Triton kernels;
+  and its lower bound.
 - A training through the command line that is stopped, resumed and evaluated.
 - The tests marked ``gpu``.
 
@@ -40,6 +42,8 @@ from psptool.data.store.reading import Rows
 from psptool.device import PRECISIONS, choose_device, choose_precision
 from psptool.formats.synthesis.names import DEMO_ACTIONS, clip_names
 from psptool.formats.synthesis.writing import write_ntu
+from psptool.losses.total import total_loss
+from psptool.model import kernels
 from psptool.model.build import build_model
 from psptool.schemas.builtin_skeletons import builtin_skeleton
 from psptool.schemas.recipes import resolve
@@ -140,6 +144,11 @@ def main() -> int:
     report.values |= {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
     tflops = product_rate(device)
     report.values["product_tflops"] = round(tflops, 2)
+    for preset in PRESETS:
+        report.check(
+            f"gradients of {preset} with kernels equal those without",
+            lambda preset=preset: agreement(preset, device),
+        )
     for precision in TOLERANCES:
         for preset in PRESETS:
             label = f"captured {preset} steps equal eager ones, {precision}"
@@ -147,13 +156,16 @@ def main() -> int:
                 label, lambda preset=preset, precision=precision: equality(preset, precision, device)
             )
     for preset in PRESETS:
-        for captured in (False, True):
-            report.measure(
-                f"time of {preset}",
-                lambda preset=preset, captured=captured: measure(
-                    preset, captured, device, arguments.steps, tflops
-                ),
-            )
+        for captured, with_kernels in ((False, True), (True, True), (True, False)):
+            if not with_kernels and device.type == "cpu":
+                continue
+            with nullcontext() if with_kernels else kernels.off():
+                report.measure(
+                    f"time of {preset}",
+                    lambda preset=preset, captured=captured: measure(
+                        preset, captured, device, arguments.steps, tflops
+                    ),
+                )
     if not arguments.skip_commands:
         report.check("20 steps, resumed after 10, and evaluated", lambda: command_line(arguments.device))
         report.check("tests marked gpu", lambda: marked_tests(device))
@@ -248,6 +260,38 @@ def equality(preset: str, precision: str, device: torch.device) -> tuple[bool, s
     return found <= max(TOLERANCES[precision], 3 * usual), text
 
 
+def agreement(preset: str, device: torch.device) -> tuple[bool | None, str]:
+    """Gradients of all weights in one step, with kernels and with PyTorch's operations.
+
+    In bfloat16, both are compared with those of PyTorch's operations in float32.
+    """
+    if not kernels.usable(torch.zeros(1, device=device)):
+        return None, kernels.problem(device) or "they are for NVIDIA GPUs"
+
+    def gradients(precision: str, with_kernels: bool) -> Tensor:
+        config = configuration(preset, device, 1)
+        loop = make_loop(config, precision, device, captured=False)
+        chosen = torch.cat((loop.pools.labelled, loop.pools.pool))
+        batch = loop.batcher.train(chosen, torch.Generator().manual_seed(SEED))
+        labels = loop.batcher.clips.label[loop.pools.labelled].to(device)
+        with nullcontext() if with_kernels else kernels.off():
+            terms = total_loss(
+                loop.model.train(), batch, labels, config, PRECISIONS[precision], pool=len(loop.pools.pool)
+            )
+            terms["loss"].backward()
+        found = [x.grad.flatten() for x in loop.model.parameters() if x.grad is not None]
+        return torch.cat(found).double()
+
+    exact = gradients("float32", False)
+
+    def error(precision: str, with_kernels: bool) -> float:
+        return float((gradients(precision, with_kernels) - exact).norm() / exact.norm())
+
+    single, own, other = error("float32", True), error("bfloat16", True), error("bfloat16", False)
+    text = f"relative difference {single:.1e} in float32; error in bfloat16 {own:.1e}, without kernels {other:.1e}"
+    return single < 1e-3 and own < 1.3 * other, text
+
+
 def measure(preset: str, captured: bool, device: torch.device, steps: int, tflops: float) -> dict[str, Any]:
     """Time, kernels, GPU time and memory of a step."""
     profiled = min(5, steps)
@@ -274,6 +318,7 @@ def measure(preset: str, captured: bool, device: torch.device, steps: int, tflop
     entry: dict[str, Any] = {
         "preset": preset,
         "captured": captured,
+        "kernels": kernels.usable(torch.zeros(1, device=device)),
         "precision": precision,
         "ms": round(1e3 * seconds, 2),
         # A replay has no operators of the CPU.
@@ -406,6 +451,7 @@ def marked_tests(device: torch.device) -> tuple[bool | None, str]:
         "-p",
         "no:cacheprovider",
         "tests/train/test_gpu.py",
+        "tests/model/test_kernels.py",
     ]
     ran = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=150, check=False
@@ -421,12 +467,14 @@ def print_table(report: Report) -> None:
     """All results as one table."""
     values = report.values
     print(f"\n{values['device']}, torch {values['torch']}, product {values['product_tflops']} TFLOP/s")
-    unit = "operators" if values["cuda"] is None else "kernels"
+    unit = "operators" if values["cuda"] is None else "launches"
     columns = ("step", "ms", unit, "GPU busy ms", "allocated GB", "reserved GB", "floor ms")
     keys = ("ms", "launches", "gpu_busy_ms", "allocated_gb", "reserved_gb", "floor_ms")
     rows = [columns]
     for entry in values["steps"]:
         how = "captured" if entry["captured"] else "eager"
+        if values["cuda"] is not None and not entry["kernels"]:
+            how += " without Triton kernels"
         found = ("" if entry.get(key) is None else str(entry[key]) for key in keys)
         rows.append((f"{entry['preset']}, {entry['precision']}, {how}", *found))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

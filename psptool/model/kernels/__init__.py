@@ -1,13 +1,11 @@
-"""Triton kernels for NVIDIA GPUs: what a block computes between its matrix products, in few passes over memory.
+"""Triton kernels for NVIDIA GPUs: what a block computes besides its convolutions, in few passes over memory.
 
-PyTorch for NVIDIA GPUs on Linux contains Triton. Everywhere else, and if `usable` says so, the network computes the
-same with PyTorch's operations.
+PyTorch for NVIDIA GPUs on Linux contains Triton. Where it is missing, the network computes the same with PyTorch's
+operations. Kernels are compiled at their first use on a machine, and cached on its disk.
 """
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,25 +16,37 @@ from torch import Tensor
 
 from psptool.model.precision import product_dtype
 
-_DTYPES = (torch.float32, torch.bfloat16)
-_CAPABILITY = (8, 0)
+DTYPES = (torch.float32, torch.bfloat16)
+CAPABILITY = (8, 0)
 """Least compute capability: matrix products in bfloat16."""
-_off = False
+_off = _interpreted = False
 
 
 def usable(x: Tensor) -> bool:
     """Whether the kernels can compute with tensors like ``x``.
 
-    They need Triton, an NVIDIA GPU of compute capability 8.0 or above, and float32 or bfloat16. With the environment
-    variable TRITON_INTERPRET=1, they run on a CPU in float32, slowly, for tests.
+    They need float32 or bfloat16, and a GPU on which `problem` finds nothing.
     """
     dtype = product_dtype(x)
-    if _off or x.numel() == 0 or dtype not in _DTYPES:
+    if _off or x.numel() == 0 or dtype not in DTYPES:
         return False
     if x.device.type == "cpu":
-        # Triton's interpreter has no products in bfloat16.
-        return dtype == torch.float32 and os.environ.get("TRITON_INTERPRET") == "1" and _has_triton()
-    return x.device.type == "cuda" and _work_on(x.device)
+        return _interpreted and dtype == torch.float32  # the interpreter has no products in bfloat16
+    return _made_for(x.device) and problem(x.device) is None
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Context in which kernels run on a CPU in float32, slowly, for tests.
+
+    The environment variable TRITON_INTERPRET must have been 1 when Triton was imported.
+    """
+    global _interpreted
+    before, _interpreted = _interpreted, True
+    try:
+        yield
+    finally:
+        _interpreted = before
 
 
 @contextmanager
@@ -51,22 +61,29 @@ def off() -> Iterator[None]:
 
 
 @cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
-
-
-@cache
-def _work_on(device: torch.device) -> bool:
-    """Whether a kernel can be compiled for ``device`` and run; a warning if it should, but cannot."""
-    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < _CAPABILITY:
-        return False
+def problem(device: torch.device) -> str | None:
+    """Why kernels do not work on an NVIDIA GPU, on which they should; None if they work, or for another device."""
+    if not _made_for(device):
+        return None
     if not _has_triton():
-        return False
+        return "the package triton is missing"
     try:
         from psptool.model.kernels.norm import fill
 
-        return bool((fill(torch.zeros(16, device=device)) == 1).all())
+        works = bool((fill(torch.zeros(16, device=device)) == 1).all())
     except Exception as error:  # such as a missing C compiler
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        warnings.warn(f"Triton kernels are off, so GPU steps are slower: {reason}", stacklevel=2)
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return None if works else "a kernel computes a wrong result"
+
+
+@cache
+def _made_for(device: torch.device) -> bool:
+    """Whether ``device`` is an NVIDIA GPU of at least `CAPABILITY`."""
+    if device.type != "cuda" or torch.version.cuda is None:
         return False
+    return torch.cuda.get_device_capability(device) >= CAPABILITY
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None

@@ -19,6 +19,8 @@ from torch import Tensor
 
 COLUMNS, BACKWARD_COLUMNS, QUERY_COLUMNS = 256, 128, 64
 """Columns of a program's tiles: features forward and backward, queries and keys."""
+MAP_WARPS, MIX_WARPS, BACKWARD_WARPS = 4, 4, 4
+"""Warps of a program of each kernel."""
 
 
 class Packing(NamedTuple):
@@ -84,13 +86,21 @@ class _SpatialAttention(torch.autograd.Function):
         tanh = x.new_empty((persons, packing.heads, width, width), dtype=torch.float32)
         sizes = (joints, packing.heads, packing.qk_channels)
         _tanh_maps[(persons * packing.heads,)](
-            packed, bias, tanh, frames, packed.shape[1], *sizes, width, *_query_tile(packing)
+            packed,
+            bias,
+            tanh,
+            frames,
+            packed.shape[1],
+            *sizes,
+            width,
+            *_query_tile(packing),
+            num_warps=MAP_WARPS,
         )
         mixed = x.new_empty((persons, joints, frames, packing.outputs))
         columns = frames * packing.outputs
         _mix_heads[(triton.cdiv(columns, COLUMNS), persons)](
             packed, tanh, alpha, everywhere, mixed, frames, packed.shape[1], *sizes, packing.outputs, width,
-            COLUMNS,
+            COLUMNS, num_warps=MIX_WARPS,
         )  # fmt: skip
         ctx.save_for_backward(x, weight, bias, alpha, everywhere, packed, tanh)
         ctx.packing = packing
@@ -103,28 +113,31 @@ class _SpatialAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_mixed: Tensor, *grad_residuals: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, alpha, everywhere, packed, tanh = ctx.saved_tensors
         packing: Packing = ctx.packing
-        persons, joints, frames, channels = x.shape
+        persons, joints, frames, _ = x.shape
         width = tanh.shape[-1]
-        grad_packed = torch.empty_like(packed)
+        grad_packed = packed.new_empty((len(packed), packing.attended))
         grad_maps = torch.empty_like(tanh)
         grad_bias = x.new_empty((persons, joints, packing.features), dtype=torch.float32)
-        _gradients[(persons * packing.heads,)](
+        _attention_gradients[(persons * packing.heads,)](
             packed, bias, tanh, alpha, everywhere, grad_mixed.contiguous(), grad_packed, grad_maps, grad_bias,
-            frames, packed.shape[1], joints, packing.heads, packing.qk_channels, packing.outputs, width,
-            BACKWARD_COLUMNS, *_query_tile(packing),
+            frames, packed.shape[1], packing.attended, joints, packing.heads, packing.qk_channels,
+            packing.outputs, width, BACKWARD_COLUMNS, *_query_tile(packing), num_warps=BACKWARD_WARPS,
         )  # fmt: skip
         rows = x.flatten(0, 2)  # (P*V*T, C)
+        of_residuals = [grad.reshape(len(rows), -1) for grad in grad_residuals]
+        grad_weights = [torch.mm(grad_packed.T, rows)]  # (2*S*d + S*C', P*V*T) @ (P*V*T, C)
         if packing.residuals:
-            torch.cat(
-                [grad.reshape(len(rows), -1) for grad in grad_residuals], 1, out=grad_packed[:, packing.attended :]
-            )
-            grad_x = torch.mm(grad_packed, weight)
+            grad_x = torch.mm(grad_packed, weight[: packing.attended])
+            for grad, part in zip(
+                of_residuals, weight[packing.attended :].split(packing.outputs), strict=True
+            ):
+                grad_x.addmm_(grad, part)  # (P*V*T, C') @ (C', C)
+                grad_weights.append(torch.mm(grad.T, rows))
         else:
-            grad_x = torch.addmm(grad_residuals[0].reshape(len(rows), channels), grad_packed, weight)
-        grad_weight = torch.mm(grad_packed.T, rows)  # (N, P*V*T) @ (P*V*T, C)
+            grad_x = torch.addmm(of_residuals[0], grad_packed, weight)
         grad_alpha = (grad_maps * tanh).sum((0, 2, 3))[:, None, None]
         grad_everywhere = grad_maps.sum(0)[:, :joints, :joints]
-        return grad_x.view_as(x), grad_weight, grad_bias.sum(0), grad_alpha, grad_everywhere, None
+        return grad_x.view_as(x), torch.cat(grad_weights), grad_bias.sum(0), grad_alpha, grad_everywhere, None
 
 
 def _query_tile(packing: Packing) -> tuple[int, int]:
@@ -134,7 +147,16 @@ def _query_tile(packing: Packing) -> tuple[int, int]:
 
 
 @triton.jit
-def _joint_bias(bias, head, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, FRAME: tl.constexpr):  # type: ignore[no-untyped-def]
+def _joint_bias(
+    bias,
+    head,
+    V: tl.constexpr,
+    S: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TILE: tl.constexpr,
+    FRAME: tl.constexpr,
+):
     """Bias of queries and of keys of a head, (V', TILE) each in float32; the same in each frame of the tile."""
     v, c = tl.arange(0, WIDTH), tl.arange(0, TILE) % FRAME
     at = v[:, None] * (2 * S * D) + (head * D + c)[None, :]
@@ -143,16 +165,28 @@ def _joint_bias(bias, head, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, W
 
 
 @triton.jit
-def _query_columns(start, first, head, T, N, V: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, FRAME: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Offsets of the queries of a head from frame ``first`` on, (V', TILE), and which of them exist."""
+def _query_offsets(
+    start, first, head, T, length, V: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+    FRAME: tl.constexpr,
+):  # fmt: skip
+    """Offsets (V', TILE) of the queries of a head from frame ``first`` on, in rows of ``length``; which exist."""
     v, k = tl.arange(0, WIDTH), tl.arange(0, TILE)
     t, c = first + k // FRAME, k % FRAME
-    at = start * N + v[:, None] * (T * N) + (t * N + head * D + c)[None, :]
+    at = start * length + v[:, None] * (T * length) + (t * length + head * D + c)[None, :]
     return at, (v < V)[:, None] & ((t < T) & (c < D))[None, :]
 
 
+@triton.jit
+def _feature_offsets(start, n, head, T, length, first, O: tl.constexpr, WIDTH: tl.constexpr):
+    """Offsets (V', TILE) of columns ``n`` (frames and channels) of a head's features, in rows of ``length``."""
+    v = tl.arange(0, WIDTH)
+    return (
+        start * length + v[:, None] * (T * length) + ((n // O) * length + n % O)[None, :] + first + head * O
+    )
+
+
 @triton.jit(do_not_specialize=["T"])
-def _tanh_maps(  # type: ignore[no-untyped-def]
+def _tanh_maps(
     packed, bias, tanh, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
     TILE: tl.constexpr, FRAME: tl.constexpr,
 ):  # fmt: skip
@@ -168,7 +202,7 @@ def _tanh_maps(  # type: ignore[no-untyped-def]
     queries = tl.zeros((WIDTH, TILE), tl.float32)
     keys = tl.zeros((WIDTH, TILE), tl.float32)
     for first in range(0, T, TILE // FRAME):
-        at, valid = _query_columns(start, first, head, T, N, V, D, WIDTH, TILE, FRAME)
+        at, valid = _query_offsets(start, first, head, T, N, V, D, WIDTH, TILE, FRAME)
         query = tl.load(packed + at, mask=valid, other=0.0)
         key = tl.load(packed + at + S * D, mask=valid, other=0.0)
         product = tl.dot(query, tl.trans(key), product, input_precision="ieee")
@@ -186,7 +220,7 @@ def _tanh_maps(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _attention_map(tanh, alpha, everywhere, program, head, V: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+def _attention_map(tanh, alpha, everywhere, program, head, V: tl.constexpr, WIDTH: tl.constexpr):
     """Attention map of a person and head, (V', V'), its tanh, and alpha. Rows are queries; 0 beyond V."""
     u = tl.arange(0, WIDTH)
     valid = (u < V)[:, None] & (u < V)[None, :]
@@ -197,7 +231,7 @@ def _attention_map(tanh, alpha, everywhere, program, head, V: tl.constexpr, WIDT
 
 
 @triton.jit(do_not_specialize=["T"])
-def _mix_heads(  # type: ignore[no-untyped-def]
+def _mix_heads(
     packed, tanh, alpha, everywhere, mixed, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Sum over heads and query joints of maps times features, for a person and a tile of frames and channels."""
@@ -206,11 +240,11 @@ def _mix_heads(  # type: ignore[no-untyped-def]
     u = tl.arange(0, WIDTH)
     valid = (u < V)[:, None] & (n < T * O)[None, :]
     start = person.to(tl.int64) * (V * T)
-    at = start * N + u[:, None] * (T * N) + ((n // O) * N + n % O)[None, :] + 2 * S * D
     total = tl.zeros((WIDTH, TILE), tl.float32)
     for head in tl.static_range(S):
         own, _, _ = _attention_map(tanh, alpha, everywhere, person * S + head, head, V, WIDTH)
-        features = tl.load(packed + at + head * O, mask=valid, other=0.0)
+        at = _feature_offsets(start, n, head, T, N, 2 * S * D, O, WIDTH)
+        features = tl.load(packed + at, mask=valid, other=0.0)
         total = tl.dot(tl.trans(own).to(features.dtype), features, total, input_precision="ieee")
     tl.store(
         mixed + start * O + u[:, None] * (T * O) + n[None, :], total.to(mixed.dtype.element_ty), mask=valid
@@ -218,12 +252,12 @@ def _mix_heads(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["T"])
-def _gradients(  # type: ignore[no-untyped-def]
-    packed, bias, tanh, alpha, everywhere, grad_mixed, grad_packed, grad_maps, grad_bias, T, N,
+def _attention_gradients(
+    packed, bias, tanh, alpha, everywhere, grad_mixed, grad_packed, grad_maps, grad_bias, T, N, M,
     V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr,
     TILE: tl.constexpr, QUERY_TILE: tl.constexpr, FRAME: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of features, maps (P, S, V', V'), queries, keys, and bias (P, V, 2*S*d).
+    """Gradients of features, queries and keys in rows of M columns, of maps (P, S, V', V') and bias (P, V, 2*S*d).
 
     One program per person and head.
     """
@@ -236,12 +270,13 @@ def _gradients(  # type: ignore[no-untyped-def]
     for column in range(0, T * O, TILE):
         n = column + tl.arange(0, TILE)
         valid = (u < V)[:, None] & (n < T * O)[None, :]
-        at = start * N + u[:, None] * (T * N) + ((n // O) * N + n % O)[None, :] + 2 * S * D + head * O
+        at = _feature_offsets(start, n, head, T, N, 2 * S * D, O, WIDTH)
         grad = tl.load(grad_mixed + start * O + u[:, None] * (T * O) + n[None, :], mask=valid, other=0.0)
         features = tl.load(packed + at, mask=valid, other=0.0)
         # Map (V' of queries, V' of outputs) with rows of features (V', TILE) and of gradients (V', TILE)
         grad_map = tl.dot(features, tl.trans(grad), grad_map, input_precision="ieee")
         grad_features = tl.dot(own.to(grad.dtype), grad, input_precision="ieee")
+        at = _feature_offsets(start, n, head, T, M, 2 * S * D, O, WIDTH)
         tl.store(grad_packed + at, grad_features.to(grad_packed.dtype.element_ty), mask=valid)
     tl.store(grad_maps + program.to(tl.int64) * WIDTH * WIDTH + u[:, None] * WIDTH + u[None, :], grad_map)
     grad_product = grad_map * factor * (1 - own_tanh * own_tanh) * (1.0 / (T * D))
@@ -252,11 +287,12 @@ def _gradients(  # type: ignore[no-untyped-def]
     query_sums = tl.zeros((WIDTH, QUERY_TILE), tl.float32)
     key_sums = tl.zeros((WIDTH, QUERY_TILE), tl.float32)
     for first in range(0, T, QUERY_TILE // FRAME):
-        at, valid = _query_columns(start, first, head, T, N, V, D, WIDTH, QUERY_TILE, FRAME)
+        at, valid = _query_offsets(start, first, head, T, N, V, D, WIDTH, QUERY_TILE, FRAME)
         query = tl.load(packed + at, mask=valid, other=0.0)
         key = tl.load(packed + at + S * D, mask=valid, other=0.0)
         grad_query = tl.dot(grad_product, key, from_key_bias, input_precision="ieee")
         grad_key = tl.dot(tl.trans(grad_product), query, from_query_bias, input_precision="ieee")
+        at, _ = _query_offsets(start, first, head, T, M, V, D, WIDTH, QUERY_TILE, FRAME)
         tl.store(grad_packed + at, grad_query.to(grad_packed.dtype.element_ty), mask=valid)
         tl.store(grad_packed + at + S * D, grad_key.to(grad_packed.dtype.element_ty), mask=valid)
         query_sums += tl.where(valid, grad_query, 0.0)

@@ -19,6 +19,8 @@ TILE, TILE_CHANNELS = 4096, 64
 """Number of values of a program's tile, and its most channels: few tile shapes, since each is compiled."""
 MOST_PROGRAMS = 512
 """Largest number of programs that add up rows of the same channels. Each writes one row of partial sums."""
+WARPS = 4
+"""Warps of a program that reads rows."""
 FINISHED_CHANNELS = 16
 """Number of channels of a program that adds up partial sums."""
 NO_RESIDUAL, PLAIN_RESIDUAL, NORMALIZED_RESIDUAL = 0, 1, 2
@@ -63,7 +65,7 @@ def normalize_add_activate(first: Normalized, residual: Tensor | Normalized | No
     other = residual if isinstance(residual, Normalized) else None
     x = residual.x if isinstance(residual, Normalized) else residual
     weights = (None, None) if other is None else (other.weight, other.bias)
-    return _NormalizeAddActivate.apply(  # type: ignore[no-any-return, no-untyped-call]
+    return _NormalizeAddActivate.apply(  # type: ignore[no-any-return]
         first.x, first.weight, first.bias, x, *weights, first, other, slope
     )
 
@@ -93,7 +95,7 @@ class _NormalizeAddActivate(torch.autograd.Function):
         tiles = _Tiles.of(rows, channels)
         _normalize[tiles.grid](
             x, factors, second, other_factors, out, rows, slope, x.stride(0), second.stride(0), channels,
-            tiles.rows, tiles.channels, kind,
+            tiles.rows, tiles.channels, kind, num_warps=WARPS,
         )  # fmt: skip
         # Only tensors that the gradient needs: a plain residual is not.
         kept = (second, other_factors, other_weight) if kind == NORMALIZED_RESIDUAL else (x, factors, weight)
@@ -114,20 +116,20 @@ class _NormalizeAddActivate(torch.autograd.Function):
         grad = torch.empty_like(out)
         _sum_gradients[(tiles.programs, tiles.grid[1])](
             grad_out, out, x, factors, second, other_factors, grad, partial, rows, ctx.slope, x.stride(0),
-            second.stride(0), channels, tiles.rows, tiles.channels, kind,
+            second.stride(0), channels, tiles.rows, tiles.channels, kind, num_warps=WARPS,
         )  # fmt: skip
         norms = 2 if kind == NORMALIZED_RESIDUAL else 1
-        # Gradients of weight and bias, and three coefficients of the gradient of x, of each norm
-        grads = x.new_empty((norms, 5, channels), dtype=torch.float32)
+        # Gradients of weight and bias, and four coefficients of the gradient of x, of each norm
+        grads = x.new_empty((norms, 6, channels), dtype=torch.float32)
         _finish_gradients[(triton.cdiv(channels, FINISHED_CHANNELS), norms)](
             partial, tiles.programs, rows, weight, factors, other_weight, other_factors, grads, channels,
             MOST_PROGRAMS, FINISHED_CHANNELS,
         )  # fmt: skip
         grad_x = torch.empty_like(out)
         grad_second = torch.empty_like(out) if kind == NORMALIZED_RESIDUAL else grad_x
-        _gradients[tiles.grid](
+        _input_gradients[tiles.grid](
             grad, x, second, grads, grad_x, grad_second, rows, x.stride(0), second.stride(0), channels,
-            tiles.rows, tiles.channels, kind,
+            tiles.rows, tiles.channels, kind, num_warps=WARPS,
         )  # fmt: skip
         residual = (None, grad, grad_second)[kind]
         other = (grads[1, 0], grads[1, 1]) if kind == NORMALIZED_RESIDUAL else (None, None)
@@ -159,14 +161,14 @@ class _Tiles(NamedTuple):
 
 
 def _moments(norm: Normalized) -> Tensor:
-    """Mean, inverse standard deviation, scale and offset, (4, C) in float32; updates the running statistics."""
+    """Mean, inverse standard deviation, scale and bias, (4, C) in float32; updates the running statistics."""
     rows, channels = norm.x.shape
     factors = norm.x.new_empty((4, channels), dtype=torch.float32)
     tiles = _Tiles.of(rows, channels)
     partial = norm.x.new_empty((tiles.programs, 2, channels), dtype=torch.float32)
     if norm.training:
         _sum_rows[(tiles.programs, tiles.grid[1])](
-            norm.x, partial, rows, norm.x.stride(0), channels, tiles.rows, tiles.channels
+            norm.x, partial, rows, norm.x.stride(0), channels, tiles.rows, tiles.channels, num_warps=WARPS
         )
     _finish_moments[(triton.cdiv(channels, FINISHED_CHANNELS),)](
         norm.x, partial, factors, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.shift,
@@ -177,7 +179,7 @@ def _moments(norm: Normalized) -> Tensor:
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _sum_rows(x, partial, rows, stride, C, TILE_R: tl.constexpr, TILE_C: tl.constexpr):  # type: ignore[no-untyped-def]
+def _sum_rows(x, partial, rows, stride, C, TILE_R: tl.constexpr, TILE_C: tl.constexpr):
     """Sum and sum of squares of each channel over every n-th tile, minus the first row, (programs, 2, C).
 
     The difference of a mean square and a squared mean loses precision if the mean is large. A row is close to the mean.
@@ -200,7 +202,7 @@ def _sum_rows(x, partial, rows, stride, C, TILE_R: tl.constexpr, TILE_C: tl.cons
 
 
 @triton.jit(do_not_specialize=["rows", "programs"])
-def _finish_moments(  # type: ignore[no-untyped-def]
+def _finish_moments(
     x, partial, factors, weight, bias, running_mean, running_var, shift, rows, programs, eps, momentum, C,
     TRAINING: tl.constexpr, MOST: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
@@ -221,9 +223,7 @@ def _finish_moments(  # type: ignore[no-untyped-def]
         var = tl.maximum(squares / rows - distance * distance, 0.0)
         # The running variance is unbiased. The variance that normalizes the batch is not, as in PyTorch.
         unbiased = var * (rows / (rows - 1))
-        tl.store(
-            running_mean + c, before_mean + momentum * (mean + own_shift - before_mean), mask=valid_c
-        )
+        tl.store(running_mean + c, before_mean + momentum * (mean + own_shift - before_mean), mask=valid_c)
         tl.store(running_var + c, before_var + momentum * (unbiased - before_var), mask=valid_c)
     else:
         mean = before_mean - own_shift
@@ -233,40 +233,45 @@ def _finish_moments(  # type: ignore[no-untyped-def]
     tl.store(factors + c, mean, mask=valid_c)
     tl.store(factors + C + c, inverse, mask=valid_c)
     tl.store(factors + 2 * C + c, scale, mask=valid_c)
-    tl.store(factors + 3 * C + c, tl.load(bias + c, mask=valid_c, other=0.0) - mean * scale, mask=valid_c)
+    tl.store(factors + 3 * C + c, tl.load(bias + c, mask=valid_c, other=0.0), mask=valid_c)
 
 
 @triton.jit
-def _load(x, at, valid):  # type: ignore[no-untyped-def]
+def _load(x, at, valid):
     """Values in float32, 0 outside."""
     return tl.load(x + at, mask=valid, other=0.0).to(tl.float32)
 
 
+@triton.jit
+def _scaled(value, factors, C, c, valid_c):
+    """Values (rows, channels) normalized by `factors` of `_moments`, as (x - mean) * scale + bias."""
+    value = (value - _load(factors, c, valid_c)[None, :]) * _load(factors, 2 * C + c, valid_c)[None, :]
+    return value + _load(factors, 3 * C + c, valid_c)[None, :]
+
+
 @triton.jit(do_not_specialize=["rows"])
-def _normalize(  # type: ignore[no-untyped-def]
+def _normalize(
     x, factors, second, other_factors, out, rows, slope, stride, second_stride, C,
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
-    """Leaky ReLU of ``scale * x + offset`` plus the residual."""
+    """Leaky ReLU of the normalized x plus the residual."""
     c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
     valid_c = c < C
     r = tl.program_id(0) * TILE_R + tl.arange(0, TILE_R)
     valid = (r < rows)[:, None] & valid_c[None, :]
     row = r.to(tl.int64)[:, None]
-    value = _load(x, row * stride + c[None, :], valid)
-    value = value * _load(factors, 2 * C + c, valid_c)[None, :] + _load(factors, 3 * C + c, valid_c)[None, :]
+    value = _scaled(_load(x, row * stride + c[None, :], valid), factors, C, c, valid_c)
     if KIND > 0:
         residual = _load(second, row * second_stride + c[None, :], valid)
         if KIND == 2:
-            residual *= _load(other_factors, 2 * C + c, valid_c)[None, :]
-            residual += _load(other_factors, 3 * C + c, valid_c)[None, :]
+            residual = _scaled(residual, other_factors, C, c, valid_c)
         value += residual
     value = tl.where(value > 0, value, value * slope)
     tl.store(out + row * C + c[None, :], value.to(out.dtype.element_ty), mask=valid)
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _sum_gradients(  # type: ignore[no-untyped-def]
+def _sum_gradients(
     grad_out, out, x, factors, second, other_factors, grad, partial, rows, slope, stride, second_stride, C,
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
@@ -303,11 +308,11 @@ def _sum_gradients(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["rows", "programs"])
-def _finish_gradients(  # type: ignore[no-untyped-def]
+def _finish_gradients(
     partial, programs, rows, weight, factors, other_weight, other_factors, grads, C,
     MOST: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of weight and bias, and the coefficients of `_gradients`, (norms, 5, C)."""
+    """Gradients of weight and bias, and the coefficients of `_input_gradient`, (norms, 6, C)."""
     norm = tl.program_id(1)
     if norm == 1:
         weight, factors = other_weight, other_factors
@@ -321,39 +326,44 @@ def _finish_gradients(  # type: ignore[no-untyped-def]
     mean, inverse = _load(factors, c, valid_c), _load(factors, C + c, valid_c)
     scale = _load(weight, c, valid_c) * inverse
     # With centered x and sums over the rows: scale * (g - sum(g) / R - x * inverse ** 2 * sum(g * x) / R)
-    slope = -scale * inverse * inverse * product / rows
-    grads += norm * 5 * C
+    grads += norm * 6 * C
     tl.store(grads + c, product * inverse, mask=valid_c)
     tl.store(grads + C + c, total, mask=valid_c)
     tl.store(grads + 2 * C + c, scale, mask=valid_c)
-    tl.store(grads + 3 * C + c, slope, mask=valid_c)
-    tl.store(grads + 4 * C + c, -scale * total / rows - slope * mean, mask=valid_c)
+    tl.store(grads + 3 * C + c, mean, mask=valid_c)
+    tl.store(grads + 4 * C + c, -scale * inverse * inverse * product / rows, mask=valid_c)
+    tl.store(grads + 5 * C + c, -scale * total / rows, mask=valid_c)
+
+
+@triton.jit
+def _input_gradient(grad, value, grads, C, c, valid_c):
+    """Gradient of the input of a norm, linear in g and in the centered input; see `_finish_gradients`."""
+    centered = value - _load(grads, 3 * C + c, valid_c)[None, :]
+    result = grad * _load(grads, 2 * C + c, valid_c)[None, :]
+    return (
+        result
+        + centered * _load(grads, 4 * C + c, valid_c)[None, :]
+        + _load(grads, 5 * C + c, valid_c)[None, :]
+    )
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _gradients(  # type: ignore[no-untyped-def]
+def _input_gradients(
     grad, x, second, grads, grad_x, grad_second, rows, stride, second_stride, C,
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the inputs of the norms, linear in g and x, with coefficients of `_finish_gradients`."""
+    """Gradients of the inputs of the norms."""
     c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
     valid_c = c < C
     r = tl.program_id(0) * TILE_R + tl.arange(0, TILE_R)
     valid = (r < rows)[:, None] & valid_c[None, :]
     row = r.to(tl.int64)[:, None]
-    value = _load(grad, row * C + c[None, :], valid)
-    result = (
-        value * _load(grads, 2 * C + c, valid_c)[None, :]
-        + _load(x, row * stride + c[None, :], valid) * _load(grads, 3 * C + c, valid_c)[None, :]
-        + _load(grads, 4 * C + c, valid_c)[None, :]
-    )
+    own = _load(grad, row * C + c[None, :], valid)
+    result = _input_gradient(own, _load(x, row * stride + c[None, :], valid), grads, C, c, valid_c)
     tl.store(grad_x + row * C + c[None, :], result.to(grad_x.dtype.element_ty), mask=valid)
     if KIND == 2:
-        result = (
-            value * _load(grads, 7 * C + c, valid_c)[None, :]
-            + _load(second, row * second_stride + c[None, :], valid) * _load(grads, 8 * C + c, valid_c)[None, :]
-            + _load(grads, 9 * C + c, valid_c)[None, :]
-        )
+        other = _load(second, row * second_stride + c[None, :], valid)
+        result = _input_gradient(own, other, grads + 6 * C, C, c, valid_c)
         tl.store(grad_second + row * C + c[None, :], result.to(grad_second.dtype.element_ty), mask=valid)
 
 
@@ -364,5 +374,5 @@ def fill(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def _fill(x, N: tl.constexpr):  # type: ignore[no-untyped-def]
+def _fill(x, N: tl.constexpr):
     tl.store(x + tl.arange(0, N), 1.0)

@@ -110,7 +110,7 @@ class PSPNet(Network):
             together = encoder.forward_blocks(concatenate(projected))
         # shape[0], not len(), which would be a constant of an exported model
         sizes = [stream.x.shape[0] for stream in batch.values()]
-        parts = as_rows(together).split(sizes)
+        parts = torch.split(as_rows(together), sizes)
         return {name: as_features(part) for name, part in zip(batch, parts, strict=True)}
 
     def _project(self, stream: str, x: Tensor) -> Tensor:

@@ -176,7 +176,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int
             # channels do not fill a vector of 8 or 16 values. The process crashed with 2 to 7 channels.
             x, stride = x[..., ::stride].contiguous(memory_format=torch.channels_last), 1
         return F.conv2d(x, weight, bias, (1, stride))
-    return padded_linear(x[..., ::stride].permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    # Sliced in the order of the memory: the gradient of a slice is contiguous in the order of the axes.
+    return padded_linear(x.permute(0, 2, 3, 1)[:, :, ::stride], weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def padded_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -240,7 +241,7 @@ class Block(nn.Module):
         query_key = pointwise(encoded, layer.weight, layer.bias).permute(0, 2, 3, 1)
         query_key = query_key.view(persons, joints, frames, 2, self.heads, self.qk_channels)
         pad = padding(joints, query_key)
-        product = QueryKeyProduct.apply(query_key, joints + pad)  # type: ignore[no-untyped-call]
+        product = query_key_product(query_key, joints + pad)
         everywhere = F.pad(self.global_attention, (0, pad)) if pad else self.global_attention
         return torch.tanh(product) * self.alpha + everywhere
 
@@ -264,7 +265,7 @@ class Block(nn.Module):
         mixed = mixed.view(persons, joints, frames, -1)  # (P, V, T*C') -> (P, V, T, C')
         if bias is not None:
             mixed = mixed + bias.to(mixed.dtype)
-        return mixed.permute(0, 3, 1, 2)
+        return cast(Tensor, mixed.permute(0, 3, 1, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -343,11 +344,23 @@ def normalize_add_activate(
     return add_activate(y, residual if projection is None else projection.normalize(residual))
 
 
-class QueryKeyProduct(torch.autograd.Function):
-    """Mean over frames and channels of the products of queries and keys, (P, V, T, 2, S, d) -> (P, S, V, V').
+def query_key_product(query_key: Tensor, columns: int) -> Tensor:
+    """Mean over frames and channels of the products of queries and keys.
 
-    Keys from V on are zero. Plain operations would copy queries and keys twice, to order them by head and to pad them.
+    Plain operations would copy queries and keys twice, to order them by head and to pad them.
+
+    Args:
+        query_key: (P, V, T, 2, S, d).
+        columns: V', at least V; see `padding`.
+
+    Returns:
+        (P, S, V, V'), zero for keys from V on. Rows are queries.
     """
+    return _QueryKeyProduct.apply(query_key, columns)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _QueryKeyProduct(torch.autograd.Function):
+    """See `query_key_product`."""
 
     @staticmethod
     def forward(ctx: Any, query_key: Tensor, columns: int) -> Tensor:

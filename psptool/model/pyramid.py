@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psptool.model.encoder import ConvBN, QueryKeyProduct, normalize_add_activate, pointwise
+from psptool.model.encoder import ConvBN, normalize_add_activate, pointwise, query_key_product
 from psptool.model.precision import padding
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import JointGroup, Topology
@@ -103,9 +103,9 @@ class LevelAttention(nn.Module):
         # (P, G, T, C) -> (P, G, T, 3*C) -> (P, G, T, 3, S, d)
         qkv = pointwise(x.permute(0, 3, 1, 2), layer.weight, layer.bias).permute(0, 2, 3, 1)
         qkv = qkv.view(persons, groups, frames, 3, self.heads, channels // self.heads)
-        query_key, value = qkv.split([2, 1], dim=3)
+        query_key, value = torch.split(qkv, [2, 1], dim=3)
         # Columns beyond G make the product faster; see `padding`.
-        product = QueryKeyProduct.apply(query_key, groups + padding(groups, qkv))  # type: ignore[no-untyped-call]
+        product = query_key_product(query_key, groups + padding(groups, qkv))
         # (P, G, T, 1, S, d) -> (P, S, G, T, d) -> (P, S, G, T*d)
         return torch.tanh(product)[..., :groups], value.squeeze(3).permute(0, 3, 1, 2, 4).flatten(3)
 

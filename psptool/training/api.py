@@ -22,8 +22,8 @@ from psptool.data.batches.ragged import Batcher, RaggedClips, check_persons
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
-from psptool.model.build import build_model, require_embeddings
 from psptool.model import kernels
+from psptool.model.build import build_model, require_embeddings
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
 from psptool.schemas.split import Split

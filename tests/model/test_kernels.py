@@ -27,8 +27,9 @@ from tests.builtin import NTU25
 
 from . import literal, translate
 
-pytest.importorskip("triton")
 GPU = torch.cuda.is_available()
+if not GPU:
+    pytest.importorskip("triton", minversion="3.7", reason="older interpreters fail with NumPy 2.4")
 DEVICE = torch.device("cuda" if GPU else "cpu")
 EXACT, ROUNDED = 1e-5, 1e-4
 """Relative tolerance in float32 of one operation, and of a network."""
@@ -50,7 +51,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("TILE", 64), ("TILE_CHANNELS", 4), ("MOST_PROGRAMS", 4)):
         monkeypatch.setattr(norm, name, value)
     for name in ("COLUMNS", "BACKWARD_COLUMNS", "QUERY_COLUMNS"):
-        monkeypatch.setattr(attention, name, 16)
+        monkeypatch.setattr(attention, name, 64)  # 16 columns in float32
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -288,9 +289,13 @@ def test_gradients_in_bfloat16_are_as_accurate_as_those_of_pytorchs_operations(
         return [inputs.grad, *(p.grad for p in block.parameters() if p.grad is not None)]
 
     blocks = [copy.deepcopy(exact).float() for _ in range(2)]
+    x = x.bfloat16()
     expected = gradients(exact, x.double(), torch.float64)
-    found = gradients(blocks[0], x.bfloat16(), torch.bfloat16)
+    found = gradients(blocks[0], x, torch.bfloat16)
     with kernels.off():
-        plain = gradients(blocks[1], x.bfloat16(), torch.bfloat16)
-    for one, two, three in zip(found, plain, expected, strict=True):
-        assert error(one, three) < 1.3 * error(two, three) + 2e-3
+        plain = gradients(blocks[1], x, torch.bfloat16)
+
+    def total(grads: list[Tensor]) -> float:
+        return sum(error(one, two) for one, two in zip(grads, expected, strict=True))
+
+    assert total(found) < 1.1 * total(plain)

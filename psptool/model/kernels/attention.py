@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-COLUMNS, BACKWARD_COLUMNS, QUERY_COLUMNS = 256, 128, 64
+COLUMNS, BACKWARD_COLUMNS, QUERY_COLUMNS = 128, 128, 64
 """Columns of a program's tiles: features forward and backward, queries and keys."""
 MAP_WARPS, MIX_WARPS, BACKWARD_WARPS = 4, 4, 4
 """Warps of a program of each kernel."""
@@ -70,7 +70,7 @@ def spatial_attention(
     Returns:
         (P, V, T, C') each; the residuals of a projection are columns of a larger tensor.
     """
-    return _SpatialAttention.apply(x, weight, bias, alpha, everywhere, packing)  # type: ignore[no-any-return, no-untyped-call]
+    return _SpatialAttention.apply(x, weight, bias, alpha, everywhere, packing)  # type: ignore[no-any-return]
 
 
 class _SpatialAttention(torch.autograd.Function):
@@ -86,21 +86,14 @@ class _SpatialAttention(torch.autograd.Function):
         tanh = x.new_empty((persons, packing.heads, width, width), dtype=torch.float32)
         sizes = (joints, packing.heads, packing.qk_channels)
         _tanh_maps[(persons * packing.heads,)](
-            packed,
-            bias,
-            tanh,
-            frames,
-            packed.shape[1],
-            *sizes,
-            width,
-            *_query_tile(packing),
+            packed, bias, tanh, frames, packed.shape[1], *sizes, width, *_query_tile(x, packing), _products(x),
             num_warps=MAP_WARPS,
-        )
+        )  # fmt: skip
         mixed = x.new_empty((persons, joints, frames, packing.outputs))
-        columns = frames * packing.outputs
-        _mix_heads[(triton.cdiv(columns, COLUMNS), persons)](
+        columns = _columns(x, COLUMNS)
+        _mix_heads[(triton.cdiv(frames * packing.outputs, columns), persons)](
             packed, tanh, alpha, everywhere, mixed, frames, packed.shape[1], *sizes, packing.outputs, width,
-            COLUMNS, num_warps=MIX_WARPS,
+            columns, _products(x), num_warps=MIX_WARPS,
         )  # fmt: skip
         ctx.save_for_backward(x, weight, bias, alpha, everywhere, packed, tanh)
         ctx.packing = packing
@@ -121,7 +114,8 @@ class _SpatialAttention(torch.autograd.Function):
         _attention_gradients[(persons * packing.heads,)](
             packed, bias, tanh, alpha, everywhere, grad_mixed.contiguous(), grad_packed, grad_maps, grad_bias,
             frames, packed.shape[1], packing.attended, joints, packing.heads, packing.qk_channels,
-            packing.outputs, width, BACKWARD_COLUMNS, *_query_tile(packing), num_warps=BACKWARD_WARPS,
+            packing.outputs, width, _columns(x, BACKWARD_COLUMNS), *_query_tile(x, packing), _products(x),
+            num_warps=BACKWARD_WARPS,
         )  # fmt: skip
         rows = x.flatten(0, 2)  # (P*V*T, C)
         of_residuals = [grad.reshape(len(rows), -1) for grad in grad_residuals]
@@ -140,10 +134,20 @@ class _SpatialAttention(torch.autograd.Function):
         return grad_x.view_as(x), torch.cat(grad_weights), grad_bias.sum(0), grad_alpha, grad_everywhere, None
 
 
-def _query_tile(packing: Packing) -> tuple[int, int]:
+def _products(x: Tensor) -> str:
+    """Precision of products of float32 values: exact if `x` is float32, else more exact than bfloat16, and faster."""
+    return "ieee" if x.dtype == torch.float32 else "tf32"
+
+
+def _columns(x: Tensor, columns: int) -> int:
+    """Columns of a tile. Exact products in float32 take long to compile, less so with small tiles."""
+    return columns // 4 if x.dtype == torch.float32 else columns
+
+
+def _query_tile(x: Tensor, packing: Packing) -> tuple[int, int]:
     """Columns of a tile of queries or keys, and of each frame in it, powers of 2."""
     frame = triton.next_power_of_2(packing.qk_channels)
-    return max(QUERY_COLUMNS, frame), frame
+    return max(_columns(x, QUERY_COLUMNS), frame), frame
 
 
 @triton.jit
@@ -177,20 +181,24 @@ def _query_offsets(
 
 
 @triton.jit
-def _feature_offsets(start, n, head, T, length, first, O: tl.constexpr, WIDTH: tl.constexpr):
+def _feature_offsets(start, n, head, T, length, first, CO: tl.constexpr, WIDTH: tl.constexpr):
     """Offsets (V', TILE) of columns ``n`` (frames and channels) of a head's features, in rows of ``length``."""
     v = tl.arange(0, WIDTH)
     return (
-        start * length + v[:, None] * (T * length) + ((n // O) * length + n % O)[None, :] + first + head * O
+        start * length
+        + v[:, None] * (T * length)
+        + ((n // CO) * length + n % CO)[None, :]
+        + first
+        + head * CO
     )
 
 
 @triton.jit(do_not_specialize=["T"])
 def _tanh_maps(
     packed, bias, tanh, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
-    TILE: tl.constexpr, FRAME: tl.constexpr,
+    TILE: tl.constexpr, FRAME: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """tanh of the products of queries and keys, (P, S, V', V'); 0 beyond V. One program per person and head.
+    """Tanh of the products of queries and keys, (P, S, V', V'); 0 beyond V. One program per person and head.
 
     With q and k for the packed columns, and a and b for their bias: the sum over frames of (q + a)(k + b) is
     sum(q k) + sum(q + a) b + a sum(k). The bias is only needed after the loop.
@@ -205,15 +213,15 @@ def _tanh_maps(
         at, valid = _query_offsets(start, first, head, T, N, V, D, WIDTH, TILE, FRAME)
         query = tl.load(packed + at, mask=valid, other=0.0)
         key = tl.load(packed + at + S * D, mask=valid, other=0.0)
-        product = tl.dot(query, tl.trans(key), product, input_precision="ieee")
+        product = tl.dot(query, tl.trans(key), product, input_precision=PRECISION)
         queries += query.to(tl.float32)
         keys += key.to(tl.float32)
     query_bias, key_bias = _joint_bias(bias, head, V, S, D, WIDTH, TILE, FRAME)
     # Number of frames that a column of the tiles stands for
     frames = (T - tl.arange(0, TILE) // FRAME + TILE // FRAME - 1) // (TILE // FRAME)
     queries += query_bias * tl.maximum(frames, 0).to(tl.float32)[None, :]
-    product = tl.dot(queries, tl.trans(key_bias), product, input_precision="ieee")
-    product = tl.dot(query_bias, tl.trans(keys), product, input_precision="ieee")
+    product = tl.dot(queries, tl.trans(key_bias), product, input_precision=PRECISION)
+    product = tl.dot(query_bias, tl.trans(keys), product, input_precision=PRECISION)
     result = 2 * tl.sigmoid(product * (2.0 / (T * D))) - 1
     v = tl.arange(0, WIDTH)
     tl.store(tanh + program.to(tl.int64) * WIDTH * WIDTH + v[:, None] * WIDTH + v[None, :], result)
@@ -232,30 +240,31 @@ def _attention_map(tanh, alpha, everywhere, program, head, V: tl.constexpr, WIDT
 
 @triton.jit(do_not_specialize=["T"])
 def _mix_heads(
-    packed, tanh, alpha, everywhere, mixed, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+    packed, tanh, alpha, everywhere, mixed, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
+    CO: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sum over heads and query joints of maps times features, for a person and a tile of frames and channels."""
     person = tl.program_id(1)
     n = tl.program_id(0) * TILE + tl.arange(0, TILE)
     u = tl.arange(0, WIDTH)
-    valid = (u < V)[:, None] & (n < T * O)[None, :]
+    valid = (u < V)[:, None] & (n < T * CO)[None, :]
     start = person.to(tl.int64) * (V * T)
     total = tl.zeros((WIDTH, TILE), tl.float32)
     for head in tl.static_range(S):
         own, _, _ = _attention_map(tanh, alpha, everywhere, person * S + head, head, V, WIDTH)
-        at = _feature_offsets(start, n, head, T, N, 2 * S * D, O, WIDTH)
+        at = _feature_offsets(start, n, head, T, N, 2 * S * D, CO, WIDTH)
         features = tl.load(packed + at, mask=valid, other=0.0)
-        total = tl.dot(tl.trans(own).to(features.dtype), features, total, input_precision="ieee")
+        total = tl.dot(tl.trans(own).to(features.dtype), features, total, input_precision=PRECISION)
     tl.store(
-        mixed + start * O + u[:, None] * (T * O) + n[None, :], total.to(mixed.dtype.element_ty), mask=valid
+        mixed + start * CO + u[:, None] * (T * CO) + n[None, :], total.to(mixed.dtype.element_ty), mask=valid
     )
 
 
 @triton.jit(do_not_specialize=["T"])
 def _attention_gradients(
     packed, bias, tanh, alpha, everywhere, grad_mixed, grad_packed, grad_maps, grad_bias, T, N, M,
-    V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr,
-    TILE: tl.constexpr, QUERY_TILE: tl.constexpr, FRAME: tl.constexpr,
+    V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, CO: tl.constexpr, WIDTH: tl.constexpr,
+    TILE: tl.constexpr, QUERY_TILE: tl.constexpr, FRAME: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of features, queries and keys in rows of M columns, of maps (P, S, V', V') and bias (P, V, 2*S*d).
 
@@ -267,22 +276,22 @@ def _attention_gradients(
     own, own_tanh, factor = _attention_map(tanh, alpha, everywhere, program, head, V, WIDTH)
     u = tl.arange(0, WIDTH)
     grad_map = tl.zeros((WIDTH, WIDTH), tl.float32)
-    for column in range(0, T * O, TILE):
+    for column in range(0, T * CO, TILE):
         n = column + tl.arange(0, TILE)
-        valid = (u < V)[:, None] & (n < T * O)[None, :]
-        at = _feature_offsets(start, n, head, T, N, 2 * S * D, O, WIDTH)
-        grad = tl.load(grad_mixed + start * O + u[:, None] * (T * O) + n[None, :], mask=valid, other=0.0)
+        valid = (u < V)[:, None] & (n < T * CO)[None, :]
+        at = _feature_offsets(start, n, head, T, N, 2 * S * D, CO, WIDTH)
+        grad = tl.load(grad_mixed + start * CO + u[:, None] * (T * CO) + n[None, :], mask=valid, other=0.0)
         features = tl.load(packed + at, mask=valid, other=0.0)
         # Map (V' of queries, V' of outputs) with rows of features (V', TILE) and of gradients (V', TILE)
-        grad_map = tl.dot(features, tl.trans(grad), grad_map, input_precision="ieee")
-        grad_features = tl.dot(own.to(grad.dtype), grad, input_precision="ieee")
-        at = _feature_offsets(start, n, head, T, M, 2 * S * D, O, WIDTH)
+        grad_map = tl.dot(features, tl.trans(grad), grad_map, input_precision=PRECISION)
+        grad_features = tl.dot(own.to(grad.dtype), grad, input_precision=PRECISION)
+        at = _feature_offsets(start, n, head, T, M, 2 * S * D, CO, WIDTH)
         tl.store(grad_packed + at, grad_features.to(grad_packed.dtype.element_ty), mask=valid)
     tl.store(grad_maps + program.to(tl.int64) * WIDTH * WIDTH + u[:, None] * WIDTH + u[None, :], grad_map)
     grad_product = grad_map * factor * (1 - own_tanh * own_tanh) * (1.0 / (T * D))
     query_bias, key_bias = _joint_bias(bias, head, V, S, D, WIDTH, QUERY_TILE, FRAME)
-    from_key_bias = tl.dot(grad_product, key_bias, input_precision="ieee")
-    from_query_bias = tl.dot(tl.trans(grad_product), query_bias, input_precision="ieee")
+    from_key_bias = tl.dot(grad_product, key_bias, input_precision=PRECISION)
+    from_query_bias = tl.dot(tl.trans(grad_product), query_bias, input_precision=PRECISION)
     grad_product = grad_product.to(packed.dtype.element_ty)
     query_sums = tl.zeros((WIDTH, QUERY_TILE), tl.float32)
     key_sums = tl.zeros((WIDTH, QUERY_TILE), tl.float32)
@@ -290,8 +299,8 @@ def _attention_gradients(
         at, valid = _query_offsets(start, first, head, T, N, V, D, WIDTH, QUERY_TILE, FRAME)
         query = tl.load(packed + at, mask=valid, other=0.0)
         key = tl.load(packed + at + S * D, mask=valid, other=0.0)
-        grad_query = tl.dot(grad_product, key, from_key_bias, input_precision="ieee")
-        grad_key = tl.dot(tl.trans(grad_product), query, from_query_bias, input_precision="ieee")
+        grad_query = tl.dot(grad_product, key, from_key_bias, input_precision=PRECISION)
+        grad_key = tl.dot(tl.trans(grad_product), query, from_query_bias, input_precision=PRECISION)
         at, _ = _query_offsets(start, first, head, T, M, V, D, WIDTH, QUERY_TILE, FRAME)
         tl.store(grad_packed + at, grad_query.to(grad_packed.dtype.element_ty), mask=valid)
         tl.store(grad_packed + at + S * D, grad_key.to(grad_packed.dtype.element_ty), mask=valid)

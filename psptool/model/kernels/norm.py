@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE, TILE_CHANNELS = 4096, 64
+TILE, TILE_CHANNELS = 2048, 64
 """Number of values of a program's tile, and its most channels: few tile shapes, since each is compiled."""
-MOST_PROGRAMS = 512
+MOST_PROGRAMS = 1024
 """Largest number of programs that add up rows of the same channels. Each writes one row of partial sums."""
 WARPS = 4
 """Warps of a program that reads rows."""

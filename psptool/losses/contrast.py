@@ -23,22 +23,23 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     negatives.
 
     Args:
-        first: (N, C), one view of each clip.
-        second: (N, C), the other view, in the same order.
+        first: (..., N, C), one view of each clip.
+        second: (..., N, C), the other view, in the same order.
         temperature: Divisor of the cosine similarities.
 
     Returns:
-        Mean over all 2*N embeddings, a scalar.
+        Mean over all 2*N embeddings, (...).
     """
-    rows = F.normalize(torch.cat((first, second)), dim=1)  # (2*N, C)
-    similarity = rows @ rows.T / temperature  # (2*N, 2*N)
+    rows = F.normalize(torch.cat((first, second), dim=-2), dim=-1)  # (..., 2*N, C)
+    similarity = rows @ rows.mT / temperature  # (..., 2*N, 2*N)
+    count = rows.shape[-2]
     # An embedding is neither its own positive nor its own negative.
-    similarity = similarity.masked_fill(
-        torch.eye(len(rows), dtype=torch.bool, device=rows.device), -torch.inf
-    )
+    similarity = similarity.masked_fill(torch.eye(count, dtype=torch.bool, device=rows.device), -torch.inf)
     # The positives of rows 0 … 2*N - 1 are rows N … 2*N - 1, 0 … N - 1.
-    positive = torch.arange(len(rows), device=rows.device).roll(len(first))
-    return F.cross_entropy(similarity, positive)
+    positive = torch.arange(count, device=rows.device).roll(first.shape[-2])
+    shape = similarity.shape[:-1]  # (..., 2*N)
+    losses = F.cross_entropy(similarity.flatten(0, -2), positive.expand(shape).flatten(), reduction="none")
+    return losses.view(shape).mean(-1)
 
 
 @record_function(CONTRASTING)
@@ -52,4 +53,6 @@ def coarse_to_fine(
         second: Embeddings of the other stream, with the same levels.
         temperature: As in `nt_xent`.
     """
-    return {level: nt_xent(first[level], second[level], temperature) for level in first}
+    # All levels in one computation, (levels, N, C): single ones are too small for a GPU.
+    one, other = (torch.stack([view[level] for level in first]) for view in (first, second))
+    return dict(zip(first, nt_xent(one, other, temperature).unbind(), strict=True))

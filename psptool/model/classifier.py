@@ -156,8 +156,10 @@ class PSPNet(Network):
         assert self.projection is not None
         vectors: dict[Level, Tensor] = self.pyramid(features)  # (P, C) per level
         with full_precision(features.device):
-            # (N, P) @ (P, C) -> (N, C) per level
-            return {level: self.projection(average @ x.to(average.dtype)) for level, x in vectors.items()}
+            together = torch.stack(list(vectors.values())).to(average.dtype)  # (levels, P, C)
+            # (N, P) @ (levels, P, C) -> (levels, N, C)
+            projected = self.projection(average @ together)
+        return dict(zip(vectors, projected.unbind(), strict=True))
 
     def forward(self, batch: Batch, embed: Collection[str] = (), pool_from: int = 0) -> Output:
         """See `Network.forward`. The auxiliary logits are those of the pose branch, for the first stream."""

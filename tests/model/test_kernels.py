@@ -6,8 +6,12 @@ On a machine without a GPU, Triton interprets the kernels, in float32.
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,6 +273,18 @@ def test_a_gpu_on_which_no_kernel_can_be_compiled_has_a_problem(monkeypatch: pyt
     finally:
         for function in (kernels.problem, kernels._made_for):
             function.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])  # A100, H100
+def test_all_kernels_compile_for_a_gpu_that_is_not_there(capability: int, tmp_path: Path) -> None:
+    # In a subprocess without the interpreter, with an empty cache of compiled kernels.
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, str(Path(__file__).with_name("compile_kernels.py")), str(capability)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert len(ran.stdout.splitlines()) == 32
 
 
 @pytest.mark.gpu

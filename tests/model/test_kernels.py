@@ -6,11 +6,11 @@ On a machine without a GPU, Triton interprets the kernels, in float32.
 from __future__ import annotations
 
 import copy
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +42,8 @@ SHAPES = {"equal width": (4, 4, 1), "wider": (4, 6, 1), "strided": (4, 4, 2), "w
 
 @pytest.fixture(autouse=True)
 def interpreter() -> Iterator[None]:
-    """Triton's interpreter on a machine without a GPU."""
-    with nullcontext() if GPU else kernels.interpreted():
+    """Kernels for tensors of any size; by Triton's interpreter on a machine without a GPU."""
+    with kernels.from_size(0) if GPU else kernels.interpreted():
         yield
 
 
@@ -187,7 +187,7 @@ def test_the_loss_and_gradients_of_a_network_equal_those_without_kernels() -> No
 
     found = loss(model)
     found.backward()
-    with kernels.off():
+    with kernels.from_size(math.inf):
         expected = loss(other)
         expected.backward()
     assert error(found, expected) < EXACT
@@ -204,11 +204,11 @@ def test_an_encoder_with_more_joints_than_a_map_of_the_kernels_uses_pytorchs_att
     encoder = Encoder(translate.TINY, 70).to(DEVICE).train()
     x = torch.randn(2, 3, 4, 70).to(DEVICE)
     found = encoder(x)
-    with kernels.off():
+    with kernels.from_size(math.inf):
         assert error(found, encoder(x)) < ROUNDED
 
 
-def test_usable_only_in_float32_and_bfloat16_with_triton_and_not_when_off(
+def test_usable_only_in_float32_and_bfloat16_and_for_large_tensors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = torch.zeros(2, device=DEVICE)
@@ -216,7 +216,11 @@ def test_usable_only_in_float32_and_bfloat16_with_triton_and_not_when_off(
     assert kernels.usable(x.bfloat16()) == GPU  # the interpreter has no products in bfloat16
     assert not kernels.usable(x.double())
     assert not kernels.usable(x[:0])
-    with kernels.off():
+    large = torch.zeros(1, device=DEVICE).expand(2**22)
+    with kernels.from_size(kernels.LEAST_VALUES):
+        assert kernels.usable(large)
+        assert not kernels.usable(large[1:])
+    with kernels.from_size(math.inf):
         assert not kernels.usable(x)
     assert kernels.usable(x)
     monkeypatch.setattr(kernels, "_interpreted", False)
@@ -308,7 +312,7 @@ def test_gradients_in_bfloat16_are_as_accurate_as_those_of_pytorchs_operations(
     x = x.bfloat16()
     expected = gradients(exact, x.double(), torch.float64)
     found = gradients(blocks[0], x, torch.bfloat16)
-    with kernels.off():
+    with kernels.from_size(math.inf):
         plain = gradients(blocks[1], x, torch.bfloat16)
 
     def total(grads: list[Tensor]) -> float:

@@ -2,8 +2,8 @@
 
 - Gradients with Triton kernels and with PyTorch's operations, in both precisions.
 - Losses of captured and eager steps, in both precisions, with teacher, dropout and gradient clipping.
-- Time, launches, GPU time and memory of a step of each preset: eager, captured, and captured without Triton kernels;
-  and its lower bound.
+- Time, launches, GPU time and memory of a step of each preset: eager, captured, and captured without Triton kernels
+  or with them for tensors of any size; and its lower bound.
 - A training through the command line that is stopped, resumed and evaluated.
 - The tests marked ``gpu``.
 
@@ -18,6 +18,7 @@ import argparse
 import gc
 import importlib.util
 import json
+import math
 import os
 import platform
 import subprocess
@@ -58,6 +59,8 @@ from psptool.training.step import StepInputs, StepScalars, Terms, TrainStep
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, SEED = 60, 0
 PRESETS = ("paper", "best")
+CASES = ((False, kernels.LEAST_VALUES), (True, kernels.LEAST_VALUES), (True, math.inf), (True, 0))
+"""Measured steps: captured or not, and the size from which on tensors are computed by Triton kernels."""
 WARM_UP = CAPTURE_AT + 3
 """Steps before the timed ones: libraries are initialized, and the step is captured."""
 EQUAL_STEPS = 12
@@ -156,10 +159,10 @@ def main() -> int:
                 label, lambda preset=preset, precision=precision: equality(preset, precision, device)
             )
     for preset in PRESETS:
-        for captured, with_kernels in ((False, True), (True, True), (True, False)):
-            if not with_kernels and device.type == "cpu":
+        for captured, from_size in CASES:
+            if device.type == "cpu" and from_size != kernels.LEAST_VALUES:
                 continue
-            with nullcontext() if with_kernels else kernels.off():
+            with kernels.from_size(from_size):
                 report.measure(
                     f"time of {preset}",
                     lambda preset=preset, captured=captured: measure(
@@ -265,7 +268,7 @@ def agreement(preset: str, device: torch.device) -> tuple[bool | None, str]:
 
     In bfloat16, both are compared with those of PyTorch's operations in float32.
     """
-    if not kernels.usable(torch.zeros(1, device=device)):
+    if not kernels.usable(torch.zeros(1, device=device).expand(kernels.LEAST_VALUES)):
         return None, kernels.problem(device) or "they are for NVIDIA GPUs"
 
     def gradients(precision: str, with_kernels: bool) -> Tensor:
@@ -274,7 +277,7 @@ def agreement(preset: str, device: torch.device) -> tuple[bool | None, str]:
         chosen = torch.cat((loop.pools.labelled, loop.pools.pool))
         batch = loop.batcher.train(chosen, torch.Generator().manual_seed(SEED))
         labels = loop.batcher.clips.label[loop.pools.labelled].to(device)
-        with nullcontext() if with_kernels else kernels.off():
+        with kernels.from_size(0 if with_kernels else math.inf):
             terms = total_loss(
                 loop.model.train(), batch, labels, config, PRECISIONS[precision], pool=len(loop.pools.pool)
             )
@@ -325,7 +328,7 @@ def measure(preset: str, captured: bool, device: torch.device, steps: int, tflop
     entry: dict[str, Any] = {
         "preset": preset,
         "captured": captured,
-        "kernels": kernels.usable(torch.zeros(1, device=device)),
+        "kernels_from_size": str(kernels._least_values),
         "precision": precision,
         "ms": round(1e3 * seconds, 2),
         # A replay has no operators of the CPU.
@@ -480,8 +483,7 @@ def print_table(report: Report) -> None:
     rows = [columns]
     for entry in values["steps"]:
         how = "captured" if entry["captured"] else "eager"
-        if values["cuda"] is not None and not entry["kernels"]:
-            how += " without Triton kernels"
+        how += {"inf": ", no Triton kernels", "0": ", all Triton kernels"}.get(entry["kernels_from_size"], "")
         found = ("" if entry.get(key) is None else str(entry[key]) for key in keys)
         rows.append((f"{entry['preset']}, {entry['precision']}, {how}", *found))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -153,7 +153,9 @@ def _broken_torch(values: dict[str, Any]) -> list[Check]:
         return [Check(what, "Install a CUDA build: https://pytorch.org/get-started/locally/", False)]
     return [
         Check(
-            f"the GPU kernels ({found}), so GPU steps are slower", "Install Triton and a C compiler.", False
+            f"the GPU kernels ({found}), so steps of large networks are slower",
+            "Install Triton and a C compiler.",
+            False,
         )
         for found in sorted(problems)
     ]

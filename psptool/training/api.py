@@ -189,7 +189,9 @@ def _load(
 
 def _kernel_warnings(device: torch.device) -> list[str]:
     found = kernels.problem(device)
-    return [] if found is None else [f"the GPU kernels are off, so steps are slower: {found}"]
+    return (
+        [] if found is None else [f"the GPU kernels are off, so steps of large networks are slower: {found}"]
+    )
 
 
 def _read_checkpoint(slot: RunSlot) -> Mapping[str, Any] | None:

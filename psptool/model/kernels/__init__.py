@@ -34,7 +34,9 @@ def usable(x: Tensor) -> bool:
     """
     # The device comes first: the number of values may be symbolic while a model is exported on a CPU.
     if x.device.type == "cpu":
-        dtypes = (torch.float32,) if _interpreted else ()  # the interpreter has no products in bfloat16
+        dtypes: tuple[torch.dtype, ...] = (
+            (torch.float32,) if _interpreted else ()
+        )  # the interpreter has no products in bfloat16
     else:
         dtypes = DTYPES if _made_for(x.device) and problem(x.device) is None else ()
     return product_dtype(x) in dtypes and x.numel() >= max(1, _least_values)

@@ -105,7 +105,7 @@ def evaluate(
             np.array(scores.confusion), config.class_names, title
         ),
         output_path(run_folder, "predictions.csv", scores): predictions_csv(
-            names, labels, logits.fused, config.class_names
+            names, labels, logits, config.class_names
         ),
         output_path(run_folder, "scores.json", scores): scores.dump(),
     }

@@ -71,7 +71,7 @@ def model_card(
         *_data(config),
         *_recipe(config),
         *_accuracy(model),
-        *_limits(config),
+        *_limits(config, model.net.classification_heads),
         *_input(config),
     ]
     if any(one.format == "onnx" for one in exported) and config.training.model.absent_persons == "skip":
@@ -206,14 +206,15 @@ def _section(card: str, heading: str) -> list[str]:
     return lines[first : next(after, len(lines))]
 
 
-def _limits(config: RunConfig) -> list[str]:
+def _limits(config: RunConfig, heads: int) -> list[str]:
+    divided = "" if heads == 1 else f" divided by {heads}, the number of classification heads in their sum"
     return [
         "## Limits",
         "",
         f"- The output is one of {counted(len(config.class_names), 'class', 'classes')}, also for other actions.",
         f"- The input has the {config.topology.size} joints of {config.topology.name} in their order. Other "
         "sensors and pose estimators were not tested.",
-        "- Probabilities are the softmax of the logits. They are not calibrated.",
+        f"- Probabilities are the softmax of the logits{divided}. They are not calibrated.",
         "- The terms of use of the dataset apply; its recordings must not be redistributed.",
         "",
     ]

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psptool.evaluation.measures import argmax
-from psptool.evaluation.scoring import softmax
+from psptool.evaluation.scoring import StreamLogits
 
 
 def predictions_csv(
     names: Sequence[str],
     labels: NDArray[np.integer],
-    fused: NDArray[np.floating],
+    logits: StreamLogits,
     class_names: Sequence[str],
 ) -> str:
     """One row per clip: name, true class, predicted class, and the probability of each class.
@@ -24,12 +24,13 @@ def predictions_csv(
     Args:
         names: N clip names.
         labels: int (N,), true classes, 0-based.
-        fused: Fused logits (N, K); their softmax is the probability.
+        logits: Of the N clips.
         class_names: K names.
     """
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     lines.writerow(["clip", "true class", "predicted class", *class_names])
-    for name, label, guess, shares in zip(names, labels, argmax(fused), softmax(fused), strict=True):
+    guesses = argmax(logits.fused)
+    for name, label, guess, shares in zip(names, labels, guesses, logits.probabilities, strict=True):
         lines.writerow([name, class_names[label], class_names[guess], *(f"{share:.6g}" for share in shares)])
     return file.getvalue()

@@ -19,7 +19,7 @@ from psptool.data.store.arrays import PreparedClip
 from psptool.data.store.reading import StoredClip
 from psptool.evaluation.models import TrainedModel
 from psptool.evaluation.predicting import ragged
-from psptool.evaluation.scoring import score_ragged, softmax
+from psptool.evaluation.scoring import score_ragged
 from psptool.formats.readers.base import STATE_UNKNOWN, RawClip
 from psptool.formats.readers.detections import MAX_FRAMES
 from psptool.preparation.interpolation import is_missing
@@ -60,7 +60,7 @@ class LoadedModel:
         joints: ArrayLike | None = None,
         frame_rate: float | None = None,
     ) -> dict[str, float]:
-        """Class probabilities of one clip: softmax of the logits summed over all streams.
+        """Class probabilities of one clip; see `psptool.evaluation.scoring.StreamLogits`.
 
         Args:
             clip: A clip of a prepared dataset.
@@ -105,7 +105,7 @@ class LoadedModel:
         logits = score_ragged(
             model.net, model.config, ragged([prepared], model), np.arange(1), [prepared.name]
         )
-        probabilities = softmax(logits.fused)[0]
+        probabilities = logits.probabilities[0]
         order = np.argsort(-probabilities, kind="stable")
         return {self.class_names[label]: float(probabilities[label]) for label in order.tolist()}
 

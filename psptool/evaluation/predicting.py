@@ -22,7 +22,7 @@ from psptool.data.store.layout import KEY_COLUMNS
 from psptool.data.store.reading import Rows
 from psptool.data.store.writing import pack
 from psptool.evaluation.models import TrainedModel
-from psptool.evaluation.scoring import score_ragged, softmax
+from psptool.evaluation.scoring import score_ragged
 from psptool.formats.readers.ahead import ReadAhead
 from psptool.formats.readers.base import ClipSource, FileRef, Reader
 from psptool.formats.readers.making import builtin_readers, make_readers
@@ -201,8 +201,8 @@ def classify(
         return []
     names, class_names = [clip.name for clip in clips], model.config.class_names
     everything = np.arange(len(clips))
-    fused = score_ragged(model.net, model.config, ragged(clips, model), everything, names).fused  # (N, K)
-    probabilities = softmax(fused)
+    logits = score_ragged(model.net, model.config, ragged(clips, model), everything, names)
+    fused, probabilities = logits.fused, logits.probabilities  # (N, K) each
     order = np.argsort(-fused, axis=1, kind="stable")[:, :top]  # (N, top)
     return [
         Classified(

@@ -35,14 +35,24 @@ class StreamLogits:
 
     Attributes:
         by_stream: Logits of each stream, float32 (N, K).
+        heads: Number of classification heads in their sum; see `Network.classification_heads`.
     """
 
     by_stream: Mapping[str, NDArray[np.float32]]
+    heads: int = 1
 
     @property
     def fused(self) -> NDArray[np.float32]:
         """Fusion of all streams: the sum of their logits, (N, K)."""
         return reduce(np.add, self.by_stream.values())
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Class probabilities (N, K): softmax of the mean over the classification heads.
+
+        Each head is trained with a cross-entropy of its own. The softmax of their sum would be too certain.
+        """
+        return softmax(self.fused / self.heads)
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -132,7 +142,7 @@ def score_clips(
         _logits(model, config, RaggedClips.from_store(store, topology, device, chosen=chunk), chunk)
         for chunk in chunks
     ]
-    return _joined(parts, [store.names[n] for n in chosen])
+    return _joined(parts, [store.names[n] for n in chosen], model.classification_heads)
 
 
 def score_ragged(
@@ -154,7 +164,7 @@ def score_ragged(
     Raises:
         PspError: A logit is not finite.
     """
-    return _joined([_logits(model, config, clips, chosen)], names)
+    return _joined([_logits(model, config, clips, chosen)], names, model.classification_heads)
 
 
 def _logits(
@@ -166,17 +176,21 @@ def _logits(
     return {name: x.cpu().numpy() for name, x in found.items()}
 
 
-def _joined(parts: Sequence[Mapping[str, NDArray[np.float32]]], names: Sequence[str]) -> StreamLogits:
+def _joined(
+    parts: Sequence[Mapping[str, NDArray[np.float32]]], names: Sequence[str], heads: int
+) -> StreamLogits:
     """Concatenate the logits of consecutive clips.
 
     Args:
         parts: By stream (n, K) each.
         names: Names of all clips, for the error.
+        heads: Number of classification heads.
 
     Raises:
         PspError: A logit is not finite.
     """
-    scored = StreamLogits({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    by_stream = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    scored = StreamLogits(by_stream, heads)
     not_finite = np.flatnonzero(~np.isfinite(scored.fused).all(axis=1))
     if len(not_finite):
         raise PspError(

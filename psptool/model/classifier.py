@@ -76,6 +76,7 @@ class PSPNet(Network):
             self.pose_classifier = nn.Linear(2 * settings.pose_width, classes)
             self.pose_branch.apply(_initialize)
             self.pose_classifier.apply(_initialize)
+            self.classification_heads = 2
         self.pyramid: Pyramid | None = None
         self.projection: nn.Sequential | None = None
         if contrast:

@@ -63,9 +63,12 @@ class Network(nn.Module, ABC):
         classes: K, number of classes.
         has_embeddings: Whether `forward` returns embeddings for the contrastive loss, which method psp needs.
         contrast_branch: Prefixes of the state-dict keys that only the contrastive loss needs.
+        classification_heads: Number of classification heads: one for the sum of all streams, and the auxiliary ones.
+            The loss has a cross-entropy for each of them, and the prediction is their sum.
     """
 
     classes: int
+    classification_heads: int = 1
     has_embeddings: ClassVar[bool] = False
     contrast_branch: ClassVar[tuple[str, ...]] = ()
 

@@ -22,7 +22,6 @@ from psptool.evaluation import table as tables
 from psptool.evaluation.api import EvaluatedClips
 from psptool.evaluation.confusion import FEW_CLASSES, confusion_svg
 from psptool.evaluation.rendering import cell, measure_title, splits, unit
-from psptool.evaluation.scoring import softmax
 from psptool.schemas.base import flat
 from psptool.schemas.run import Provenance, RunConfig
 from psptool.schemas.scores import Scores, file_name
@@ -133,7 +132,7 @@ def _curves(folder: RunFolder) -> list[str]:
 
 def _errors(clips: EvaluatedClips, config: RunConfig) -> list[ViewedClip]:
     """Up to `MOST_ERRORS` wrongly classified clips, the highest probability of the predicted class first."""
-    probabilities = softmax(clips.logits.fused)  # (N, K)
+    probabilities = clips.logits.probabilities  # (N, K)
     predictions = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predictions != clips.labels)
     chosen = wrong[np.argsort(-probabilities[wrong, predictions[wrong]], kind="stable")]

@@ -99,7 +99,9 @@ def test_predictions_contain_the_class_probabilities_of_each_test_clip(run: Trai
 
 def test_predictions_quote_names_with_commas_and_quotes() -> None:
     names = ("a,b", 'say "hi"')
-    written = predictions_csv(["x,1"], np.array([0]), np.array([[0.0, np.log(3)]]), names)
+    written = predictions_csv(
+        ["x,1"], np.array([0]), StreamLogits({"joint": np.array([[0.0, np.log(3)]], np.float32)}), names
+    )
     assert [*csv.reader(written.splitlines())] == [
         ["clip", "true class", "predicted class", *names],
         ["x,1", *names, "0.25", "0.75"],

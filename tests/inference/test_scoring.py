@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from psptool.common.errors import PspError
 from psptool.data.batches.ragged import Batcher, RaggedClips
+from psptool.data.batches.streams import Stream
 from psptool.data.store.reading import Store, open_store
 from psptool.evaluation import scoring
-from psptool.evaluation.scoring import load_model, score_clips, softmax
+from psptool.evaluation.scoring import StreamLogits, load_model, score_clips, softmax
 from psptool.model.classifier import PSPNet
 from psptool.model.logits import clip_logits
 from psptool.model.pyramid import Pyramid
@@ -209,6 +210,25 @@ def test_logits_that_are_not_finite_are_an_error_that_names_a_clip(
 def test_softmax_does_not_overflow() -> None:
     found = softmax(np.array([[1000.0, 1000.0, 0.0], [np.log(1.0), np.log(2.0), np.log(5.0)]]))
     np.testing.assert_allclose(found, [[0.5, 0.5, 0], [1 / 8, 2 / 8, 5 / 8]], rtol=1e-12)
+
+
+def test_probabilities_are_the_softmax_of_the_mean_over_classification_heads() -> None:
+    by_stream = {"joint": np.float32([[0, 1]]), "motion": np.float32([[0, math.log(9) - 1]])}
+    assert StreamLogits(by_stream).probabilities[0] == pytest.approx([0.1, 0.9], rel=1e-6)
+    assert StreamLogits(by_stream, heads=2).probabilities[0] == pytest.approx([0.25, 0.75], rel=1e-6)
+
+
+@pytest.mark.parametrize(("pose_width", "heads"), [(0, 1), (4, 2)])
+def test_a_model_has_one_classification_head_for_the_streams_and_one_for_the_pose_branch(
+    pose_width: int, heads: int
+) -> None:
+    settings = TRAINING.model.model_copy(update={"pose_width": pose_width})
+    model = PSPNet(settings, UCLA20, classes=3).eval()
+    assert model.classification_heads == heads
+    x = torch.randn(2, 3, 4, 20)
+    batch = {name: Stream.of(x, torch.tensor([1, 1])) for name in ("joint", "motion")}
+    # As many as there are cross-entropies in the loss.
+    assert 1 + len(model(batch).auxiliary) == heads
 
 
 def test_softmax_of_float32_logits_is_computed_in_float64() -> None:

@@ -22,7 +22,6 @@ from psptool.data.batches.ragged import Batcher, RaggedClips, check_persons
 from psptool.data.splits.stored import require_same_clips
 from psptool.data.store.reading import Store, open_store
 from psptool.device import PRECISIONS, STORAGES, choose_precision, precision_warnings
-from psptool.model import kernels
 from psptool.model.build import build_model, require_embeddings
 from psptool.model.synced_norm import synchronize_norms
 from psptool.schemas.run import Provenance, RunConfig, provenance_warning
@@ -31,7 +30,7 @@ from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.keys import NO_LABEL
 from psptool.training.checkpoint import check_window, checkpoint_bytes
 from psptool.training.graphs import Capture, CudaCapture, Graphs, side_stream, uses_graphs
-from psptool.training.guards import explain_out_of_memory, limit_levels, preflight_warnings
+from psptool.training.guards import explain_out_of_memory, kernel_warnings, limit_levels, preflight_warnings
 from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
 from psptool.training.optimization import build_optimizer
@@ -168,7 +167,7 @@ def _load(
         classes = len(np.setdiff1d(store.table.label[train_set], NO_LABEL))
         for warning in (
             *precision_warnings(recipe.precision, device),
-            *_kernel_warnings(device),
+            *kernel_warnings(recipe, store.manifest.topology.size, device),
             *preflight_warnings(label_split, recipe, classes),
         ):
             on_warning(warning)
@@ -185,13 +184,6 @@ def _load(
         on_message(f"{data}: does not fit in the memory of {device}; batches are gathered in host memory")
     now = config.latest.model_copy(update={"clips_on": clips.place})
     return _Inputs(config.model_copy(update={"provenance": (now,)}), pools, clips)
-
-
-def _kernel_warnings(device: torch.device) -> list[str]:
-    found = kernels.problem(device)
-    return (
-        [] if found is None else [f"the GPU kernels are off, so steps of large networks are slower: {found}"]
-    )
 
 
 def _read_checkpoint(slot: RunSlot) -> Mapping[str, Any] | None:

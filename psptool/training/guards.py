@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from psptool.common.errors import PspError
 from psptool.common.machine import peak_memory
 from psptool.common.text import counted
+from psptool.model import kernels
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.skeletons.topology import Topology
@@ -23,6 +24,20 @@ _REQUESTED = re.compile(r"(?:tried to allocate|Tried to allocate) ([\d.]+) (byte
 SAFETY_FACTOR = 0.8
 """Fraction of the available memory that a step may use: the estimate has no temporary tensors of the backward pass."""
 _DIVERGENCE_FIX = "Lower optim.lr, or set optim.clip_norm to 5 or less (0 sets no limit)."
+
+
+def kernel_warnings(recipe: TrainingConfig, joints: int, device: torch.device) -> Iterator[str]:
+    """A warning if the training would use Triton kernels, and they do not work on ``device``.
+
+    Args:
+        recipe: The training configuration.
+        joints: Number of joints of the skeleton.
+        device: Device of the training.
+    """
+    clips = recipe.optim.labelled_batch + recipe.optim.pool_batch
+    values = clips * recipe.sampling.frames * joints * recipe.model.channels[0]  # features of one stream
+    if values >= kernels.LEAST_VALUES and (problem := kernels.problem(device)) is not None:
+        yield f"the GPU kernels are off, so steps are slower: {problem}"
 
 
 def preflight_warnings(split: Split, recipe: TrainingConfig, classes: int) -> Iterator[str]:

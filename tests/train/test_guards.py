@@ -10,12 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from psptool.common.errors import PspError
+from psptool.model import kernels
 from psptool.schemas.recipes import resolve
 from psptool.schemas.split import Split
 from psptool.schemas.training import TrainingConfig
 from psptool.training import guards, step
 from psptool.training.api import train
-from psptool.training.guards import check_terms, check_weights, explain_out_of_memory, preflight_warnings
+from psptool.training.guards import (
+    check_terms,
+    check_weights,
+    explain_out_of_memory,
+    kernel_warnings,
+    preflight_warnings,
+)
 from psptool.training.memory import StepMemory
 from psptool.training.runs.state import read_state
 from tests.builtin import UCLA20
@@ -150,3 +157,15 @@ def test_out_of_memory_on_the_cpu_is_recognized() -> None:
 def test_other_errors_are_raised_unchanged() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"), explain_out_of_memory(change(), CPU, MEMORY):
         raise RuntimeError("shapes differ")
+
+
+def test_kernels_that_do_not_work_are_a_warning_for_large_networks_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernels, "problem", lambda device: "no C compiler")
+    cuda = torch.device("cuda")
+    (warning,) = kernel_warnings(resolve(preset="paper"), 25, cuda)
+    assert warning == "the GPU kernels are off, so steps are slower: no C compiler"
+    assert list(kernel_warnings(resolve(preset="best"), 20, cuda)) == []
+    monkeypatch.setattr(kernels, "problem", lambda device: None)
+    assert list(kernel_warnings(resolve(preset="paper"), 25, cuda)) == []

@@ -14,8 +14,8 @@ import psptool
 
 SOURCE = Path(psptool.__file__).parent
 PROJECT = SOURCE.parent / "pyproject.toml"
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
-"""Distribution names of modules that have another name."""
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "triton": "torch"}
+"""Distribution names of modules that have another name, or are part of another distribution where they are needed."""
 
 
 def imported():

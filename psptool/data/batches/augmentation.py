@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -135,13 +136,20 @@ def _rotation(angles: Tensor, axes: tuple[int, int, int]) -> Tensor:
         angles: (N, 3), in radians, about the three ``axes``.
         axes: Axis of each angle: 0 for x, 1 for y, 2 for z.
     """
-    cos, sin = angles.cos(), angles.sin()  # (N, 3)
-    number = torch.arange(3)
-    # Each rotation is in the plane of axes i and j, which come after its own in the order x, y, z, x.
-    i, j = (torch.tensor(axes) + 1) % 3, (torch.tensor(axes) + 2) % 3
-    about = torch.eye(3).repeat(len(angles), 3, 1, 1)  # (N, 3, 3, 3): three rotations per clip
-    about[:, number, i, i] = cos
-    about[:, number, j, j] = cos
-    about[:, number, i, j] = -sin
-    about[:, number, j, i] = sin
+    fixed, cosine, sine = _planes(axes)
+    angles = angles[:, :, None, None]
+    about = fixed + angles.cos() * cosine + angles.sin() * sine  # (N, 3, 3, 3): three rotations per clip
     return about[:, 0] @ about[:, 1] @ about[:, 2]
+
+
+@cache
+def _planes(axes: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Constant part of the rotation about each axis, and the factors of its cosine and sine, (3, 3, 3) each."""
+    parts = torch.zeros(3, 3, 3, 3)
+    for number, axis in enumerate(axes):
+        # The rotation is in the plane of axes i and j, which come after its own in the order x, y, z, x.
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        parts[0, number, axis, axis] = 1
+        parts[1, number, i, i] = parts[1, number, j, j] = 1
+        parts[2, number, i, j], parts[2, number, j, i] = -1, 1
+    return parts[0], parts[1], parts[2]

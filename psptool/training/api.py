@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -310,10 +310,7 @@ def _resolve_run(
     on_warning: Callable[[str], None],
 ) -> RunSlot:
     """Choose the run folder on rank 0, send the choice to all ranks, and report it."""
-    own = resolve_run(config, out, runs, resume, precisions) if ranks.is_main else None
-    # The lock is an open file of rank 0 and cannot be sent.
-    slot = ranks.broadcast(replace(own, held=None) if own is not None else own)
-    assert slot is not None
+    slot = ranks.call_on_main(lambda: resolve_run(config, out, runs, resume, precisions))
     for path, reason in slot.unreadable:
         on_warning(f"{path}: unfinished run not resumed: {reason}")
     for path, reason in slot.skipped[:1]:
@@ -322,7 +319,7 @@ def _resolve_run(
         on_message(f"{slot.folder.path}: already finished; to train again, use another --out or none")
     elif slot.state is not None:
         on_message(f"{slot.folder.path}: resuming this run; to train a new run, use --resume off")
-    return slot if own is None else own
+    return slot
 
 
 def _supported_precisions(device: torch.device) -> tuple[str, ...]:
@@ -334,9 +331,7 @@ def _supported_precisions(device: torch.device) -> tuple[str, ...]:
 
 def _finished_run(folder: RunFolder, config: RunConfig, ranks: ProcessGroup) -> Trained:
     """The result of a finished run. Rank 0 reads it and sends it to all ranks, which may not have its disk."""
-    done = ranks.broadcast(_read_result(folder, config) if ranks.is_main else None)
-    assert done is not None
-    return done
+    return ranks.call_on_main(lambda: _read_result(folder, config))
 
 
 def _read_result(folder: RunFolder, config: RunConfig) -> Trained:

@@ -36,7 +36,7 @@ from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
 from psptool.training.optimization import build_optimizer
 from psptool.training.record import Record
-from psptool.training.runs.folder import NOT_TERMS, RunFolder
+from psptool.training.runs.folder import NOT_TERMS, RunFolder, innermost_existing
 from psptool.training.runs.state import damaged, read_state
 from psptool.training.runs.unfinished import Resume, RunSlot, resolve_run
 from psptool.training.stopping import Stopped, stop_requests
@@ -102,14 +102,17 @@ def train(
 
     Raises:
         PspError: The split belongs to another dataset; the configuration does not fit the split; a file cannot be read
-            or written; there is no run to resume; the loss is not finite; memory ran out.
+            or written; there is no run to resume; the loss is not finite; memory ran out. A new run folder is removed
+            if it has neither log entries nor a checkpoint.
         Stopped: The training was interrupted; its checkpoint is saved in the run folder.
     """
     inputs = _load(data, split, recipe, device, ranks, on_message, on_warning)
+    existing = innermost_existing(out or runs)
     slot = _resolve_run(
         inputs.config, out, runs, resume, ranks, _supported_precisions(device), on_message, on_warning
     )
-    with slot.held or nullcontext():
+    removed_on_error = slot.folder.removed_on_error(existing) if slot.held else nullcontext()
+    with slot.held or nullcontext(), removed_on_error:
         if slot.finished:
             return _finished_run(slot.folder, slot.config, ranks)
         config, checkpoint = slot.config, _read_checkpoint(slot)

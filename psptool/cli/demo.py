@@ -44,7 +44,7 @@ def demo(
     # First, so that a wrong setting is reported before recordings are generated.
     recipes = {method: resolve(method=method, preset="demo", changes=changes or ()) for method in METHODS}
     raw = _recordings(out, seed)
-    data = _prepared(out, raw)
+    data = _prepared(out, raw, seed)
     split = _split(out, data, seed)
     runs = {
         method: _trained(out, data, split, recipe, changes or (), computing_on)
@@ -81,10 +81,11 @@ def _recordings(out: Path, seed: int) -> Path:
     return raw
 
 
-def _prepared(out: Path, raw: Path) -> Path:
+def _prepared(out: Path, raw: Path, seed: int) -> Path:
+    """The dataset of these recordings; the runs of an earlier demo with another seed still need theirs."""
     from psptool.cli.prepare import run_preparation
 
-    data = out / "data" / "demo.h5"
+    data = out / "data" / f"demo-s{seed}.h5"
     note(f"2 of 5  psptool prepare ntu --raw {raw} --out {data}")
     run_preparation("ntu", [raw], data)
     return data

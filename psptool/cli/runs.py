@@ -20,7 +20,7 @@ EXAMPLES = examples("psptool runs", "psptool runs runs --json")
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder of the runs, or the one above.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, the one above, or one run.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List runs: finished, interrupted or training; accuracy."""
@@ -33,7 +33,9 @@ def runs(
             fix="Train a model with psptool train, or give the folder of the runs.",
         )
     folder = _folder_of_runs(folder)
-    found = [_row(path) for path in _runs_in(folder)]
+    # Without runs in it, the folder may be a run itself.
+    places = _runs_in(folder) or [path.parent for path in folder.glob("config.json")]
+    found = [_row(path) for path in places]
     if as_json:
         say_json({"folder": str(folder), "runs": found})
         return

@@ -121,7 +121,7 @@ def train(
         if not ranks.is_main:
             mute()
         # Other ranks may not have the disk of rank 0.
-        known = ranks.broadcast(_known(out) if how != "off" and ranks.is_main else None)
+        known = ranks.call_on_main(lambda: _known(out) if how != "off" else None)
         if known is not None and device == "auto":
             device = _device_again(known)
         computing_on = local_device(choose_device(device), ranks)

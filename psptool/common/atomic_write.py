@@ -75,15 +75,9 @@ class Replacement:
                     f"{self._path}: another psptool process is writing this file",
                     fix="Wait until it has finished, or choose another path.",
                 )
-            if self._is_held(held):
+            if is_at(held, self.partial):
                 return held
             held.close()  # Its writer renamed it after it was opened here and before it was locked.
-
-    def _is_held(self, held: IO[bytes]) -> bool:
-        try:
-            return os.path.samestat(os.fstat(held.fileno()), self.partial.stat())
-        except FileNotFoundError:
-            return False
 
     def sync(self) -> None:
         """Flush the temporary file to disk."""
@@ -160,6 +154,14 @@ def lock(file: IO[bytes], wait: bool = False) -> bool:
     except OSError:
         pass  # The file system does not support locks.
     return True
+
+
+def is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still the file at ``path``: another process may have renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_whole(path: Path, data: str | bytes) -> None:

@@ -16,7 +16,7 @@ have a few megabytes, so overlapping would save little.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,12 +100,11 @@ class ProcessGroup:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
-    def broadcast(self, value: T) -> T:
-        """The value of rank 0 on every rank; any object that can be pickled."""
-        if self.size == 1:
-            return value
-        values: list[Any] = [value]
-        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    def call_on_main(self, function: Callable[[], T]) -> T:
+        """Call ``function`` on rank 0 only; its result on every rank. Other ranks get a pickled copy."""
+        values: list[Any] = [function() if self.is_main else None]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]  # type: ignore[no-any-return]
 
     def broadcast_weights(self, model: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from psptool.training.loop import Loop, Pools, Progress
 from psptool.training.memory import StepMemory
 from psptool.training.optimization import build_optimizer
 from psptool.training.record import Record
-from psptool.training.runs.folder import NOT_TERMS, RunFolder
+from psptool.training.runs.folder import NOT_TERMS, RunFolder, innermost_existing
 from psptool.training.runs.state import damaged, read_state
 from psptool.training.runs.unfinished import Resume, RunSlot, resolve_run
 from psptool.training.stopping import Stopped, stop_requests
@@ -101,14 +101,17 @@ def train(
 
     Raises:
         PspError: The split belongs to another dataset; the configuration does not fit the split; a file cannot be read
-            or written; there is no run to resume; the loss is not finite; memory ran out.
+            or written; there is no run to resume; the loss is not finite; memory ran out. A new run folder is removed
+            if it has neither log entries nor a checkpoint.
         Stopped: The training was interrupted; its checkpoint is saved in the run folder.
     """
     inputs = _load(data, split, recipe, device, ranks, on_message, on_warning)
+    existing = innermost_existing(out or runs)
     slot = _resolve_run(
         inputs.config, out, runs, resume, ranks, _supported_precisions(device), on_message, on_warning
     )
-    with slot.held or nullcontext():
+    removed_on_error = slot.folder.removed_on_error(existing) if slot.held else nullcontext()
+    with slot.held or nullcontext(), removed_on_error:
         if slot.finished:
             return _finished_run(slot.folder, slot.config, ranks)
         config, checkpoint = slot.config, _read_checkpoint(slot)
@@ -302,10 +305,7 @@ def _resolve_run(
     on_warning: Callable[[str], None],
 ) -> RunSlot:
     """Choose the run folder on rank 0, send the choice to all ranks, and report it."""
-    own = resolve_run(config, out, runs, resume, precisions) if ranks.is_main else None
-    # The lock is an open file of rank 0 and cannot be sent.
-    slot = ranks.broadcast(replace(own, held=None) if own is not None else own)
-    assert slot is not None
+    slot = ranks.call_on_main(lambda: resolve_run(config, out, runs, resume, precisions))
     for path, reason in slot.unreadable:
         on_warning(f"{path}: unfinished run not resumed: {reason}")
     for path, reason in slot.skipped[:1]:
@@ -314,7 +314,7 @@ def _resolve_run(
         on_message(f"{slot.folder.path}: already finished; to train again, use another --out or none")
     elif slot.state is not None:
         on_message(f"{slot.folder.path}: resuming this run; to train a new run, use --resume off")
-    return slot if own is None else own
+    return slot
 
 
 def _supported_precisions(device: torch.device) -> tuple[str, ...]:
@@ -326,9 +326,7 @@ def _supported_precisions(device: torch.device) -> tuple[str, ...]:
 
 def _finished_run(folder: RunFolder, config: RunConfig, ranks: ProcessGroup) -> Trained:
     """The result of a finished run. Rank 0 reads it and sends it to all ranks, which may not have its disk."""
-    done = ranks.broadcast(_read_result(folder, config) if ranks.is_main else None)
-    assert done is not None
-    return done
+    return ranks.call_on_main(lambda: _read_result(folder, config))
 
 
 def _read_result(folder: RunFolder, config: RunConfig) -> Trained:

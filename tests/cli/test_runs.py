@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from psptool.cli import demo
 from psptool.common.errors import PspError
 from psptool.schemas.scores import Scores
 from psptool.training import loop
@@ -166,6 +167,17 @@ def test_inspect_of_a_run_shows_settings_and_scores(here):
 def test_demo_checks_its_settings_first(psptool):
     assert "Did you mean optim.steps?" in psptool("demo", "--set", "optim.step=10", code=2).err
     assert not Path("psptool-demo").exists()
+
+
+def test_demos_with_different_seeds_have_different_datasets(small, psptool):
+    before = {}
+    for seed in (0, 1):
+        raw = demo._recordings(Path("out"), seed)
+        data = demo._prepared(Path("out"), raw, seed)
+        assert all(path.read_bytes() == content for path, content in before.items())
+        assert data not in before
+        before[data] = data.read_bytes()
+    assert len(set(before.values())) == 2
 
 
 @pytest.mark.slow

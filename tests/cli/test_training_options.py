@@ -206,6 +206,17 @@ def test_runs_are_found_from_the_parent_folder(here):
     assert here("runs", ".", "--json").out == here("runs", "--json").out
 
 
+def test_runs_of_a_run_folder_lists_this_run(here):
+    (row,) = json.loads(here("runs", RUN, "--json").out)["runs"]
+    assert row in json.loads(here("runs", "--json").out)["runs"]
+    assert row["run"] == str(RUN)
+
+
+def test_runs_are_found_beside_a_config_of_another_program(here):
+    Path("config.json").write_text("{}")
+    assert here("runs", ".", "--json").out == here("runs", "--json").out
+
+
 def test_omitted_shorthands_change_nothing():
     assert Shorthands().changes(["optim.lr=1"]) == ["optim.lr=1"]
     assert recipes.DEFAULT_PRESET == "fast"

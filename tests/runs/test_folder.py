@@ -99,6 +99,16 @@ def test_a_folder_that_cannot_be_created_is_an_error_with_a_suggestion(out: Path
         create(CONFIG, out)
 
 
+@pytest.mark.parametrize("name", ["log.jsonl", "resume.pt", "last.safetensors"])
+def test_an_error_removes_no_run_that_has_a_log_a_checkpoint_or_weights(name: str) -> None:
+    run = create(CONFIG)
+    (run.path / name).touch()
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(PspError), run.removed_on_error(Path()):
+        raise PspError("the disk is full")
+    assert sorted(Path().rglob("*")) == before
+
+
 def test_every_log_entry_is_one_line() -> None:
     folder = create(CONFIG)
     entries = [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": 1e-30, "note": "a\nb"}]

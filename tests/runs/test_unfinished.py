@@ -89,6 +89,20 @@ def test_only_one_of_many_trainings_started_at_once_in_one_folder_gets_it(tmp_pa
         assert all("another psptool process" in words for words in refused)
 
 
+def test_the_lock_of_a_run_that_was_removed_meanwhile_is_not_acquired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+
+    def lock_after_removal(held: object) -> bool:
+        run.lock.unlink()
+        return True
+
+    monkeypatch.setattr("psptool.training.runs.folder.lock", lock_after_removal)
+    with pytest.raises(PspError, match="another psptool process"):
+        run.acquire_lock()
+
+
 def test_no_lock_file_is_created_in_a_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     for resume in ("auto", "off", "required"):

@@ -88,13 +88,29 @@ def test_the_first_non_finite_step_and_term_are_named() -> None:
         check_terms(window, ("loss", "ce"), 14, "Back to 10.")
 
 
-def test_the_first_weights_that_are_not_finite_are_named() -> None:
-    model = nn.Linear(2, 1)
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+def test_the_first_weights_that_are_not_finite_are_named(bad: float) -> None:
+    model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
     check_weights(model, 3, "")
     with torch.no_grad():
-        model.bias.fill_(torch.inf)
-    with pytest.raises(PspError, match="1 of 2 weight tensors not finite after step 3, the first is bias"):
+        model[0].bias.fill_(bad)
+        model[1].running_var.fill_(bad)  # type: ignore[union-attr,operator]
+    with pytest.raises(
+        PspError, match=r"2 of 6 weight tensors not finite after step 3, the first is 0\.bias"
+    ):
         check_weights(model, 3, "")
+
+
+def test_checking_the_weights_takes_as_many_operations_for_many_tensors_as_for_few() -> None:
+    def operations(layers: int) -> int:
+        model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(layers)))
+        with torch.profiler.profile() as profile:
+            check_weights(model, 3, "")
+        # Views compute nothing.
+        return sum(event.name not in ("aten::detach", "detach", "aten::flatten", "aten::view", "aten::reshape")
+                   for event in profile.events())  # fmt: skip
+
+    assert operations(20) == operations(2)
 
 
 @pytest.mark.parametrize("bad", [5, 9], ids=["intermediate step", "last step"])

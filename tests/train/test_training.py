@@ -67,8 +67,24 @@ def test_too_little_disk_space_for_the_checkpoints_is_an_error_before_the_first_
     with pytest.raises(
         PspError, match=r"last.safetensors: not enough free disk space: found 0.1 MB free, expected"
     ):
-        files.train()
+        files.train(out="new/run")
     assert loops == []
+    assert not (files.data.parent / "new").exists()
+
+
+@pytest.mark.parametrize("out", ["new/run", "empty"])
+def test_an_error_in_the_first_step_leaves_no_new_file_or_folder(
+    files: Files, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    def step_out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Loop, "_step", step_out_of_memory)
+    (files.data.parent / "empty").mkdir()
+    before = sorted(files.data.parent.rglob("*"))
+    with pytest.raises(PspError, match="out of memory"):
+        files.train(out=out)
+    assert sorted(files.data.parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize(("kind", "teacher"), [("sgd", False), ("adamw", True)])

@@ -12,11 +12,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from psptool.common.atomic_write import is_partial, lock, write_whole
+from psptool.common.atomic_write import is_at, is_partial, lock, write_whole
 from psptool.common.errors import PspError, cannot_read, cannot_write, suggest, system_message
 from psptool.common.paths import MAX_JSON, read_text, regular_size
 from psptool.schemas.run import RunConfig
@@ -63,7 +63,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Locked by the process that trains in the folder. Never replaced or removed: all must lock the same file."""
+        """Locked by the process that trains in the folder. Never replaced, and removed only with the folder."""
         return self.path / ".lock"
 
     @property
@@ -187,6 +187,26 @@ class RunFolder:
         self.cut_log(0)
         config.save(self.config)
 
+    @contextmanager
+    def removed_on_error(self, kept: Path) -> Iterator[None]:
+        """Context that removes a new run after an error before its first log entry and its first checkpoint.
+
+        The caller must hold the lock.
+
+        Args:
+            kept: The folder above which nothing is removed: the innermost one that was there before the run.
+        """
+        try:
+            yield
+        except Exception:
+            if not (self.log.exists() or self.resume.exists() or self.finished):
+                with suppress(OSError):
+                    for path in (self.config, *self.path.glob("events.out.tfevents.*"), self.lock):
+                        path.unlink(missing_ok=True)
+                    for folder in takewhile(lambda folder: folder != kept, (self.path, *self.path.parents)):
+                        folder.rmdir()
+            raise
+
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """Append one line to the log.
 
@@ -272,7 +292,8 @@ class RunFolder:
         """
         with _creation_errors(self.path):
             held = self.lock.open("ab")
-        if not lock(held):
+        # The file may have been removed with its run (`removed_on_error`) after it was opened here.
+        if not lock(held) or not is_at(held, self.lock):
             held.close()
             raise PspError(
                 f"{self.path}: another psptool process is training in this folder",
@@ -325,6 +346,11 @@ def _is_logged(value: Any) -> bool:
     if type(value) is int:
         return abs(value) < _LARGEST
     return type(value) is float and not _LARGEST_FINITE < abs(value) < math.inf
+
+
+def innermost_existing(path: Path) -> Path:
+    """``path`` if it exists, or else the innermost folder above it that exists."""
+    return next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from psptool.common.errors import PspError
 from psptool.common.paths import newest_first
@@ -39,6 +39,10 @@ class RunSlot:
     skipped: tuple[tuple[Path, str], ...] = ()
     unreadable: tuple[tuple[Path, str], ...] = ()
     held: IO[bytes] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to other processes: the lock is an open file and stays in its process."""
+        return {**vars(self), "held": None}
 
 
 def differences(run: RunConfig, requested: RunConfig, precisions: Collection[str]) -> list[str]:

@@ -332,9 +332,10 @@ def normalize_add_activate(
         from psptool.model.kernels import norm
 
         second: Tensor | norm.Normalized | None = None
-        if residual is not None:
+        if residual is not None and projection is not None:
+            second = projection.kernel_input(residual)
+        elif residual is not None:
             second = channel_rows(residual).to(y.dtype)
-            second = second if projection is None else projection.kernel_input(residual)
         out = norm.normalize_add_activate(layer.kernel_input(y), second, SLOPE)
         # (P*V*T, C) -> (P, V, T, C) -> (P, C, V, T)
         return out.view(*y.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
@@ -422,8 +423,10 @@ class _SumOverQueries(torch.autograd.Function):
 
 
 def channel_rows(x: Tensor) -> Tensor:
-    """(P, C, V, T) -> (P*V*T, C), without a copy if the channels are contiguous."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
+    """(P, C, V, T) -> (P*V*T, C) with contiguous channels; copied only if they are not, or rows are irregular."""
+    rows = x.permute(0, 2, 3, 1).flatten(0, 2)
+    # One person in another memory layout is flattened without a copy: its channels are then apart.
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 def add_activate(y: Tensor, residual: Tensor) -> Tensor:

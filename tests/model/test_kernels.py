@@ -169,6 +169,15 @@ def test_normalize_add_activate_equals_pytorchs_operations_in_float64(
         assert error(one, two) < 1e-3
 
 
+@pytest.mark.parametrize("persons", [1, 2])  # rows of one person are flattened without a copy
+def test_outputs_and_residuals_that_are_not_in_channels_last_memory(persons: int) -> None:
+    layer = ConvBN(4, 4).to(DEVICE).train()
+    y, residual = torch.randn(2, persons, 4, 5, 6, device=DEVICE)
+    with kernels.from_size(math.inf):
+        expected = normalize_add_activate(layer, y, residual=residual)
+    assert error(normalize_add_activate(layer, y, residual=residual), expected) < EXACT
+
+
 def test_the_loss_and_gradients_of_a_network_equal_those_without_kernels() -> None:
     settings = ModelSettings(
         channels=(4, 6, 4), qk_channels=(2, 3, 2), strides=(1, 2, 1), heads=2, temporal_kernel=3, pose_width=4,

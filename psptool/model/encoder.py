@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # needs Triton
 
 SLOPE = 0.1
 """Negative slope of the leaky ReLUs."""
-MOST_JOINTS = 64
-"""Attention maps of more joints are computed without kernels: they do not fit into a GPU's registers."""
 
 
 def joint_encoding(channels: int, joints: int) -> Tensor:
@@ -269,7 +267,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        if kernels.usable(x) and x.shape[2] <= MOST_JOINTS:
+        fits = x.shape[2] <= kernels.MOST_JOINTS and self.qk_channels <= kernels.MOST_QK_CHANNELS
+        if fits and kernels.usable(x):
             attended, residual, residual_of_feed = self._attend_fused(x)
         else:
             attended = self.attend(x, self.attention(x))

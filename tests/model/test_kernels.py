@@ -24,7 +24,7 @@ from psptool.data.batches.streams import Stream
 from psptool.model import kernels
 from psptool.model.batch_norm import BatchNorm
 from psptool.model.classifier import PSPNet
-from psptool.model.encoder import Block, ConvBN, Encoder, normalize_add_activate
+from psptool.model.encoder import Block, ConvBN, normalize_add_activate
 from psptool.model.precision import run_in
 from psptool.schemas.training import ModelSettings
 from tests.builtin import NTU25
@@ -208,13 +208,18 @@ def test_the_loss_and_gradients_of_a_network_equal_those_without_kernels() -> No
             assert error(buffer, expected_buffer) < ROUNDED, name
 
 
-def test_an_encoder_with_more_joints_than_a_map_of_the_kernels_uses_pytorchs_attention() -> None:
-    torch.manual_seed(0)
-    encoder = Encoder(translate.TINY, 70).to(DEVICE).train()
-    x = torch.randn(2, 3, 4, 70).to(DEVICE)
-    found = encoder(x)
+@pytest.mark.parametrize(("joints", "qk_channels", "fits"), [(6, 5, True), (7, 5, False), (6, 6, False)])
+def test_attention_too_large_for_the_kernels_is_computed_by_pytorch(
+    joints: int, qk_channels: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "MOST_JOINTS", 6)
+    monkeypatch.setattr(kernels, "MOST_QK_CHANNELS", 5)
+    block = make_block(4, 4, 1, joints, qk_channels)
+    x = torch.randn(2, 4, joints, 3).to(DEVICE)
     with kernels.from_size(math.inf):
-        assert error(found, encoder(x)) < ROUNDED
+        expected = block(x)
+    monkeypatch.setattr(block, "attention" if fits else "_attend_fused", None)  # must not be called
+    assert error(block(x), expected) < ROUNDED
 
 
 def test_usable_only_in_float32_and_bfloat16_and_for_large_tensors(

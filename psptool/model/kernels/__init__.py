@@ -19,6 +19,8 @@ from psptool.model.precision import product_dtype
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
 CAPABILITY = (8, 0)
 """Least compute capability: matrix products in bfloat16."""
+MOST_JOINTS, MOST_QK_CHANNELS = 64, 64
+"""Largest attention of the kernels. The tiles of a larger one do not fit into the shared memory of some GPUs (99 KB)."""
 LEAST_VALUES = 2**22
 """Number of values of a tensor from which on kernels are used. With the 1.6 million of preset `best` on NW-UCLA, steps
 are not faster, and a short training would not repay the seconds of compilation.

@@ -11,7 +11,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,6 +241,55 @@ def test_usable_only_in_float32_and_bfloat16_and_for_large_tensors(
     assert kernels.usable(x)
     monkeypatch.setattr(kernels, "_interpreted", False)
     assert kernels.usable(x) == GPU
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_all_kernels_of_a_forward_pass_are_launched_on_the_device_of_their_tensors(
+    training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from psptool.model.kernels import attention, norm
+
+    entered: list[torch.device] = []
+    launched: list[str] = []
+
+    @contextmanager
+    def device_of(x: Tensor) -> Iterator[None]:
+        entered.append(x.device)
+        yield
+        entered.pop()
+
+    class Launcher:
+        def __init__(self, name: str, kernel: Any) -> None:
+            self.name, self.kernel = name, kernel
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            assert [device.type for device in entered] == [DEVICE.type], self.name
+            launched.append(self.name)
+            return self.kernel[grid]
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    for module, name in (
+        (attention, "_tanh_maps"), (attention, "_mix_heads"),
+        (norm, "_sum_rows"), (norm, "_finish_moments"), (norm, "_normalize"), (norm, "_fill"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, Launcher(name, getattr(module, name)))
+    with torch.set_grad_enabled(training):
+        make_block(4, 4, 1).train(training)(torch.randn(2, 4, 3, 5).transpose(2, 3).to(DEVICE))
+    norm.fill(torch.zeros(16, device=DEVICE))
+    found = {"_tanh_maps", "_mix_heads", "_finish_moments", "_normalize", "_fill"}
+    assert set(launched) == (found | {"_sum_rows"} if training else found)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="PyTorch finds less than two CUDA devices")
+def test_kernels_on_a_gpu_that_is_not_the_current_one() -> None:
+    block, device = make_block(4, 6, 2).to("cuda:1"), torch.device("cuda:1")
+    x = torch.randn(2, 4, 5, 8, device=device, requires_grad=True)
+    assert kernels.usable(x)
+    grad, *_ = torch.autograd.grad(block(x).square().sum(), x)
+    with kernels.from_size(math.inf):
+        expected, *_ = torch.autograd.grad(block(x).square().sum(), x)
+    assert error(grad, expected) < 1e-3
 
 
 def test_norms_of_several_processes_and_gradients_in_evaluation_do_not_use_kernels() -> None:

@@ -7,7 +7,7 @@ operations. Kernels are compiled at their first use on a machine, and cached on 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.util import find_spec
 
@@ -20,7 +20,7 @@ DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
 CAPABILITY = (8, 0)
 """Least compute capability: matrix products in bfloat16."""
 MOST_JOINTS, MOST_QK_CHANNELS = 64, 64
-"""Largest attention of the kernels. The tiles of a larger one do not fit into the shared memory of some GPUs (99 KB)."""
+"""Largest attention of the kernels. Tiles of a larger one exceed the shared memory of some GPUs (99 KB)."""
 LEAST_VALUES = 2**22
 """Number of values of a tensor from which on kernels are used. With the 1.6 million of preset `best` on NW-UCLA, steps
 are not faster, and a short training would not repay the seconds of compilation.
@@ -34,14 +34,22 @@ def usable(x: Tensor) -> bool:
 
     They need float32 or bfloat16, and a GPU on which `problem` finds nothing.
     """
-    # The device comes first: the number of values may be symbolic while a model is exported on a CPU.
-    if x.device.type == "cpu":
-        dtypes: tuple[torch.dtype, ...] = (
-            (torch.float32,) if _interpreted else ()
-        )  # the interpreter has no products in bfloat16
-    else:
-        dtypes = DTYPES if _made_for(x.device) and problem(x.device) is None else ()
-    return product_dtype(x) in dtypes and x.numel() >= max(1, _least_values)
+    on_cpu = x.device.type == "cpu"
+    if on_cpu and not _interpreted:
+        return False  # before the number of values, which may be symbolic while a model is exported on a CPU
+    if x.numel() < max(1, _least_values):
+        return False  # before `problem`, which compiles a kernel
+    if on_cpu:
+        return product_dtype(x) == torch.float32  # the interpreter has no products in bfloat16
+    return product_dtype(x) in DTYPES and _made_for(x.device) and problem(x.device) is None
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager[None]:
+    """Context in which the GPU of ``x`` is the current one; no change on a CPU.
+
+    Triton launches kernels on the current GPU, whatever that of the tensors. Autograd selects the right one itself.
+    """
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from psptool.model.kernels import on_device_of
+
 COLUMNS, BACKWARD_COLUMNS, QUERY_COLUMNS = 128, 128, 64
 """Columns of a program's tiles: features forward and backward, queries and keys."""
 MAP_WARPS, MIX_WARPS, BACKWARD_WARPS = 4, 4, 4
@@ -70,7 +72,8 @@ def spatial_attention(
     Returns:
         (P, V, T, C') each; the residuals of a projection are columns of a larger tensor.
     """
-    return _SpatialAttention.apply(x, weight, bias, alpha, everywhere, packing)  # type: ignore[no-any-return]
+    with on_device_of(x):
+        return _SpatialAttention.apply(x, weight, bias, alpha, everywhere, packing)  # type: ignore[no-any-return]
 
 
 class _SpatialAttention(torch.autograd.Function):

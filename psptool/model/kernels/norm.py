@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from psptool.model.kernels import on_device_of
+
 TILE, TILE_CHANNELS = 2048, 64
 """Number of values of a program's tile, and its most channels: few tile shapes, since each is compiled."""
 MOST_PROGRAMS = 1024
@@ -65,9 +67,10 @@ def normalize_add_activate(first: Normalized, residual: Tensor | Normalized | No
     other = residual if isinstance(residual, Normalized) else None
     x = residual.x if isinstance(residual, Normalized) else residual
     weights = (None, None) if other is None else (other.weight, other.bias)
-    return _NormalizeAddActivate.apply(  # type: ignore[no-any-return]
-        first.x, first.weight, first.bias, x, *weights, first, other, slope
-    )
+    with on_device_of(first.x):
+        return _NormalizeAddActivate.apply(  # type: ignore[no-any-return]
+            first.x, first.weight, first.bias, x, *weights, first, other, slope
+        )
 
 
 class _NormalizeAddActivate(torch.autograd.Function):
@@ -369,7 +372,8 @@ def _input_gradients(
 
 def fill(x: Tensor) -> Tensor:
     """``x`` (n,) filled with ones by a kernel, to test whether kernels work."""
-    _fill[(1,)](x, len(x))
+    with on_device_of(x):
+        _fill[(1,)](x, len(x))
     return x
 
 

@@ -34,8 +34,10 @@ from tests.builtin import NTU25
 from . import literal, translate
 
 GPU = torch.cuda.is_available()
-if not GPU:
-    pytest.importorskip("triton", minversion="3.7", reason="older interpreters fail with NumPy 2.4")
+# Older interpreters fail with NumPy 2.4.
+pytest.importorskip(
+    "triton", minversion=None if GPU else "3.7", reason="no Triton, or one whose interpreter fails"
+)
 DEVICE = torch.device("cuda" if GPU else "cpu")
 EXACT, ROUNDED = 1e-5, 1e-4
 """Relative tolerance in float32 of one operation, and of a network."""
@@ -169,6 +171,50 @@ def test_normalize_add_activate_equals_pytorchs_operations_in_float64(
     exact = torch.autograd.grad(expected, leaves, grad.double())
     for one, two in zip(computed, exact, strict=True):
         assert error(one, two) < 1e-3
+
+
+def test_gradients_in_evaluation_mode_are_an_error() -> None:
+    from psptool.model.kernels.norm import normalize_add_activate as fused
+
+    layer = ConvBN(3, 4).to(DEVICE).eval()
+    out = fused(layer.kernel_input(torch.randn(2, 4, 5, 6, device=DEVICE)), None, 0.1)
+    with pytest.raises(NotImplementedError, match="training mode"):
+        out.sum().backward()
+
+
+def test_zeros_have_the_gradient_of_negative_values() -> None:
+    layer = ConvBN(3, 4).to(DEVICE).train()
+    nn.init.zeros_(layer.norm.weight)  # and its bias: all values are 0
+    normalize_add_activate(layer, torch.randn(2, 4, 5, 6, device=DEVICE)).sum().backward()
+    assert error(layer.norm.bias.grad, torch.full((4,), 0.1 * 60)) < EXACT
+
+
+def test_gradients_that_are_one_value_expanded_to_all_rows_and_columns() -> None:
+    from psptool.model.kernels.attention import Packing, spatial_attention
+    from psptool.model.kernels.norm import Normalized
+    from psptool.model.kernels.norm import normalize_add_activate as fused
+
+    def gradients(expanded: bool) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(1)
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator).to(DEVICE).requires_grad_()
+
+        def total(y: Tensor) -> Tensor:  # the gradient of a sum has no memory of its own
+            return y.sum() if expanded else (y * torch.ones_like(y)).sum()
+
+        packing = Packing(heads=2, qk_channels=3, outputs=4, residuals=1)
+        inputs = [random(2, 3, 6, 5), random(24, 5), random(3, 12), random(2, 1, 1)]
+        attended, residual = spatial_attention(*inputs, random(2, 3, 3), packing)
+        x, (weight, bias, *state) = random(9, 4), random(5, 4).unbind()
+        state = [each.detach() for each in state]
+        normalized = fused(Normalized(x, weight, bias, *state, 0.1, 1e-5, True), None, 0.1)
+        return list(
+            torch.autograd.grad(total(attended) + total(residual) + total(normalized), [*inputs, x, weight])
+        )
+
+    for found, expected in zip(gradients(True), gradients(False), strict=True):
+        assert error(found, expected) < EXACT
 
 
 @pytest.mark.parametrize("persons", [1, 2])  # rows of one person are flattened without a copy

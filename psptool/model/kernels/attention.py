@@ -5,7 +5,7 @@ and keys of all heads, the features of each head, and the residual projections. 
 Separate operations would copy queries, keys and features, and read the input once for each convolution.
 
 Notation for tensor shapes: P persons of all clips, V joints, T frames, C channels of the input, C' of the output,
-S heads, d channels of a query, N = 2*S*d + S*C' + residuals packed columns, V' the power of 2 that holds V.
+S heads, d channels of a query, N = 2*S*d + (S + residuals)*C' packed columns, V' the power of 2 that holds V.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def _tanh_maps(
     query_bias, key_bias = _joint_bias(bias, head, V, S, D, WIDTH, TILE, FRAME)
     # Number of frames that a column of the tiles stands for
     frames = (T - tl.arange(0, TILE) // FRAME + TILE // FRAME - 1) // (TILE // FRAME)
-    queries += query_bias * tl.maximum(frames, 0).to(tl.float32)[None, :]
+    queries += query_bias * frames.to(tl.float32)[None, :]
     product = tl.dot(queries, tl.trans(key_bias), product, input_precision=PRECISION)
     product = tl.dot(query_bias, tl.trans(keys), product, input_precision=PRECISION)
     result = 2 * tl.sigmoid(product * (2.0 / (T * D))) - 1

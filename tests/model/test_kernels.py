@@ -391,15 +391,20 @@ def test_a_gpu_on_which_no_kernel_can_be_compiled_has_a_problem(monkeypatch: pyt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])  # A100, H100
-def test_all_kernels_compile_for_a_gpu_that_is_not_there(capability: int, tmp_path: Path) -> None:
-    # In a subprocess without the interpreter, with an empty cache of compiled kernels.
+@pytest.mark.parametrize(("capability", "shared"), [(86, 99), (90, 227)], ids=["RTX 3090", "H100"])
+def test_all_kernels_compile_for_a_gpu_that_is_not_there_and_fit_into_its_shared_memory(
+    capability: int, shared: int, tmp_path: Path
+) -> None:
+    # In a subprocess without the interpreter, with an empty cache of compiled kernels. An A100 has the instructions of
+    # an RTX 3090, and more shared memory.
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)
     command = [sys.executable, str(Path(__file__).with_name("compile_kernels.py")), str(capability)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert len(ran.stdout.splitlines()) == 32
+    sizes = [int(line.split()[-1]) for line in ran.stdout.splitlines()]
+    assert len(sizes) == 38
+    assert max(sizes) <= shared * 1024
 
 
 @pytest.mark.gpu

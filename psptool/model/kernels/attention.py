@@ -5,7 +5,8 @@ and keys of all heads, the features of each head, and the residual projections. 
 Separate operations would copy queries, keys and features, and read the input once for each convolution.
 
 Notation for tensor shapes: P persons of all clips, V joints, T frames, C channels of the input, C' of the output,
-S heads, d channels of a query, N = 2*S*d + (S + residuals)*C' packed columns, V' the power of 2 that holds V.
+S heads, d channels of a query, N = 2*S*d + (S + residuals)*C' packed columns, V' the least power of 2 from 16 on that
+holds V.
 """
 
 from __future__ import annotations

@@ -165,9 +165,10 @@ def main() -> int:
             with kernels.from_size(from_size):
                 report.measure(
                     f"time of {preset}",
-                    lambda preset=preset, captured=captured: measure(
-                        preset, captured, device, arguments.steps, tflops
-                    ),
+                    lambda preset=preset, captured=captured, from_size=from_size: {
+                        **measure(preset, captured, device, arguments.steps, tflops),
+                        "kernels_from_size": str(from_size),
+                    },
                 )
     if not arguments.skip_commands:
         report.check("20 steps, resumed after 10, and evaluated", lambda: command_line(arguments.device))
@@ -328,7 +329,6 @@ def measure(preset: str, captured: bool, device: torch.device, steps: int, tflop
     entry: dict[str, Any] = {
         "preset": preset,
         "captured": captured,
-        "kernels_from_size": str(kernels._least_values),
         "precision": precision,
         "ms": round(1e3 * seconds, 2),
         # A replay has no operators of the CPU.

@@ -338,7 +338,7 @@ def test_kernels_on_a_gpu_that_is_not_the_current_one() -> None:
     assert error(grad, expected) < 1e-3
 
 
-def test_norms_of_several_processes_and_gradients_in_evaluation_do_not_use_kernels() -> None:
+def test_gradients_in_evaluation_do_not_use_the_kernels_of_a_norm() -> None:
     norm = BatchNorm(3)
     assert norm.has_kernel
     norm.eval()
@@ -346,10 +346,20 @@ def test_norms_of_several_processes_and_gradients_in_evaluation_do_not_use_kerne
     with torch.no_grad():
         assert norm.has_kernel
 
-    class Synced(BatchNorm):
-        pass
 
-    assert not Synced(3).has_kernel
+@pytest.mark.parametrize("synced", ["layer", "skip"])
+def test_a_norm_of_several_processes_computes_the_output_itself(synced: str) -> None:
+    class Synced(BatchNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    layers = {"layer": ConvBN(3, 4).train(), "skip": ConvBN(3, 4).train()}
+    layers[synced][1] = Synced(4)
+    (layer, skip), (y, residual) = layers.values(), torch.randn(2, 2, 4, 5, 6, device=DEVICE)
+    layer, skip = layer.to(DEVICE), skip.to(DEVICE)
+    with kernels.from_size(math.inf):
+        expected = normalize_add_activate(layer, y, skip, residual)
+    assert error(normalize_add_activate(layer, y, skip, residual), expected) < EXACT
 
 
 def test_one_value_per_channel_is_an_error_with_kernels_too() -> None:

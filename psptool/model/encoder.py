@@ -334,7 +334,7 @@ def normalize_add_activate(
         if residual is not None and projection is not None:
             second = projection.kernel_input(residual)
         elif residual is not None:
-            second = channel_rows(residual).to(y.dtype)
+            second = channel_rows(residual)
         out = norm.normalize_add_activate(layer.kernel_input(y), second, SLOPE)
         # (P*V*T, C) -> (P, V, T, C) -> (P, C, V, T)
         return out.view(*y.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)

@@ -99,6 +99,21 @@ def test_whole_body_projection_is_a_linear_map_of_the_coordinates_of_a_frame_and
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_whole_body_projection_uses_and_updates_the_statistics_of_its_norm(training: bool) -> None:
+    layer = WholeBodyProjection(4, JOINTS).train(training)
+    norm = layer.norm
+    with torch.no_grad():
+        for each in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            each.uniform_(0.5, 2)
+    plain = nn.BatchNorm2d(4).train(training)
+    plain.load_state_dict(norm.state_dict())
+    x = torch.randn(2, 3, JOINTS, 6)
+    torch.testing.assert_close(layer(x), plain(layer.convolve(x)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_mean, plain.running_mean)
+    torch.testing.assert_close(norm.running_var, plain.running_var)
+
+
 def test_both_streams_have_a_whole_body_projection_if_configured() -> None:
     model = PSPNet(
         ModelSettings(input_projection="whole_body", separate_input_projection=True), NTU25, classes=3

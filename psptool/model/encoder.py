@@ -80,7 +80,8 @@ class ConvBN(nn.Sequential):
     def folds(self) -> bool:
         """Whether the batch norm is part of the convolution, as a constant scale and shift: in evaluation mode.
 
-        Not on a GPU, where computing the scaled weights takes more kernels than the batch norm.
+        Not on a GPU, where computing the scaled weights takes more kernels than the batch norm, nor while Triton's
+        interpreter imitates one: the attention kernels use the weights themselves.
         """
         weight = self.conv.weight
         return not self.training and weight.device.type == "cpu" and not kernels.usable(weight)

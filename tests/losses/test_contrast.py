@@ -61,7 +61,10 @@ def test_the_contrast_has_a_term_for_each_given_level(levels: tuple[str, ...]) -
     joint, motion = {}, {}
     for seed, level in enumerate(levels):
         joint[level], motion[level] = vectors(4, seed=seed)
-    terms = coarse_to_fine(joint, motion, 0.07)
+    terms = coarse_to_fine(joint, dict(reversed(motion.items())), 0.07)
     assert tuple(terms) == levels
+    for level, term in terms.items():
+        one = literal.nt_xent(joint[level].numpy(), motion[level].numpy(), 0.07)
+        assert term.item() == pytest.approx(one, rel=1e-9)
     expected = literal.contrast([(joint[name].numpy(), motion[name].numpy()) for name in levels], 0.07)
     assert sum(term.item() for term in terms.values()) == pytest.approx(expected, rel=1e-9)

@@ -277,6 +277,8 @@ def test_usable_only_in_float32_and_bfloat16_and_for_large_tensors(
     assert kernels.usable(x)
     assert kernels.usable(x.bfloat16()) == GPU  # the interpreter has no products in bfloat16
     assert not kernels.usable(x.double())
+    with torch.autocast(DEVICE.type, torch.float16):
+        assert not kernels.usable(x)
     assert not kernels.usable(x[:0])
     large = torch.zeros(1, device=DEVICE).expand(2**22)
     with kernels.from_size(kernels.LEAST_VALUES):

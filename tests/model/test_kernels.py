@@ -182,6 +182,13 @@ def test_gradients_in_evaluation_mode_are_an_error() -> None:
         out.sum().backward()
 
 
+def test_gradients_of_gradients_are_an_error() -> None:
+    block, x = make_block(4, 4, 1), torch.randn(2, 4, 5, 6, device=DEVICE, requires_grad=True)
+    (grad,) = torch.autograd.grad(block(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
 def test_zeros_have_the_gradient_of_negative_values() -> None:
     layer = ConvBN(3, 4).to(DEVICE).train()
     nn.init.zeros_(layer.norm.weight)  # and its bias: all values are 0

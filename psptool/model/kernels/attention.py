@@ -17,6 +17,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from psptool.model.kernels import on_device_of
 
@@ -107,6 +108,7 @@ class _SpatialAttention(torch.autograd.Function):
         return mixed, *(residual.view_as(mixed) for residual in residuals)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_mixed: Tensor, *grad_residuals: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, alpha, everywhere, packed, tanh = ctx.saved_tensors
         packing: Packing = ctx.packing

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from psptool.model.kernels import on_device_of
 
@@ -107,6 +108,7 @@ class _NormalizeAddActivate(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         if not ctx.training:
             raise NotImplementedError("gradients of these kernels require training mode")

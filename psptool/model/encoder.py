@@ -268,8 +268,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        fits = x.shape[2] <= kernels.MOST_JOINTS and self.qk_channels <= kernels.MOST_QK_CHANNELS
-        if fits and kernels.usable(x):
+        if kernels.usable(x) and kernels.attention_fits(x.shape[0], x.shape[2], self.qk_channels):
             attended, residual, residual_of_feed = self._attend_fused(x)
         else:
             attended = self.attend(x, self.attention(x))

@@ -277,6 +277,12 @@ def test_attention_too_large_for_the_kernels_is_computed_by_pytorch(
     assert error(block(x), expected) < ROUNDED
 
 
+def test_attention_of_too_many_persons_joints_or_channels_does_not_fit() -> None:
+    assert kernels.attention_fits(65_535, 64, 64)
+    for sizes in ((65_536, 64, 64), (65_535, 65, 64), (65_535, 64, 65)):
+        assert not kernels.attention_fits(*sizes)
+
+
 def test_usable_only_in_float32_and_bfloat16_and_for_large_tensors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -19,8 +19,10 @@ from psptool.model.precision import product_dtype
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
 CAPABILITY = (8, 0)
 """Least compute capability: matrix products in bfloat16."""
-MOST_JOINTS, MOST_QK_CHANNELS = 64, 64
-"""Largest attention of the kernels. Tiles of a larger one exceed the shared memory of some GPUs (99 KB)."""
+MOST_JOINTS, MOST_QK_CHANNELS, MOST_PERSONS = 64, 64, 65_535
+"""Largest attention of the kernels. Tiles of more joints or channels exceed the shared memory of some GPUs (99 KB), and
+persons are the second axis of a grid.
+"""
 LEAST_VALUES = 2**22
 """Number of values of a tensor from which on kernels are used. With the 1.6 million of preset `best` on NW-UCLA, steps
 are not faster, and a short training would not repay the seconds of compilation.
@@ -42,6 +44,11 @@ def usable(x: Tensor) -> bool:
     if on_cpu:
         return product_dtype(x) == torch.float32  # the interpreter has no products in bfloat16
     return product_dtype(x) in DTYPES and _made_for(x.device) and problem(x.device) is None
+
+
+def attention_fits(persons: int, joints: int, qk_channels: int) -> bool:
+    """Whether the attention of a block is not too large for the kernels."""
+    return persons <= MOST_PERSONS and joints <= MOST_JOINTS and qk_channels <= MOST_QK_CHANNELS
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[None]:

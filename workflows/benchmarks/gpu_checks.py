@@ -3,7 +3,7 @@
 - Gradients with Triton kernels and with PyTorch's operations, in both precisions.
 - Losses of captured and eager steps, in both precisions, with teacher, dropout and gradient clipping.
 - Time, launches, GPU time and memory of a step of each preset: eager, captured, and captured without Triton kernels
-  or with them for tensors of any size; and its lower bound.
+  (`paper`) or with them for tensors of any size (`best`); and its lower bound.
 - A training through the command line that is stopped, resumed and evaluated.
 - The tests marked ``gpu``.
 
@@ -58,9 +58,8 @@ from psptool.training.step import StepInputs, StepScalars, Terms, TrainStep
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, SEED = 60, 0
-PRESETS = ("paper", "best")
-CASES = ((False, kernels.LEAST_VALUES), (True, kernels.LEAST_VALUES), (True, math.inf), (True, 0))
-"""Measured steps: captured or not, and the size from which on tensors are computed by Triton kernels."""
+PRESETS: dict[str, float] = {"paper": math.inf, "best": 0}
+"""For comparison with the default: the size from which on tensors are computed by Triton kernels."""
 WARM_UP = CAPTURE_AT + 3
 """Steps before the timed ones: libraries are initialized, and the step is captured."""
 EQUAL_STEPS = 12
@@ -158,9 +157,10 @@ def main() -> int:
             report.check(
                 label, lambda preset=preset, precision=precision: equality(preset, precision, device)
             )
+    default = kernels.LEAST_VALUES
     for preset in PRESETS:
-        for captured, from_size in CASES:
-            if device.type == "cpu" and from_size != kernels.LEAST_VALUES:
+        for captured, from_size in ((False, default), (True, default), (True, PRESETS[preset])):
+            if device.type == "cpu" and from_size != default:
                 continue
             with kernels.from_size(from_size):
                 report.measure(

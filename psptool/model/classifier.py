@@ -16,7 +16,15 @@ from torch.profiler import record_function
 from typing_extensions import Self
 
 from psptool.data.batches.streams import Batch, Stream
-from psptool.model.encoder import ConvBN, Encoder, concatenate, input_projection, project
+from psptool.model.encoder import (
+    ConvBN,
+    Encoder,
+    as_features,
+    as_rows,
+    concatenate,
+    input_projection,
+    project,
+)
 from psptool.model.network import Network, Output
 from psptool.model.pose import PoseBranch
 from psptool.model.precision import full_precision
@@ -176,20 +184,6 @@ class PSPNet(Network):
             of_pool = as_features(as_rows(features[name])[person:])
             embeddings[name] = self.embeddings(of_pool, stream.average[pool_from:, person:])
         return Output(logits, auxiliary, embeddings)
-
-
-def as_rows(features: Tensor) -> Tensor:
-    """Features in the order of their memory, (P, C, T', V) -> (P, V, T', C).
-
-    Gradients of slices and means are contiguous in the order of the axes. In another order than that of the features,
-    adding them up is slow.
-    """
-    return features.permute(0, 3, 2, 1)
-
-
-def as_features(rows: Tensor) -> Tensor:
-    """The inverse of `as_rows`, (P, V, T', C) -> (P, C, T', V)."""
-    return rows.permute(0, 3, 2, 1)
 
 
 def _initialize(module: nn.Module) -> None:

@@ -469,6 +469,20 @@ def project(projection: ConvBN, x: Tensor) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last)
 
 
+def as_rows(features: Tensor) -> Tensor:
+    """Features in the order of their memory, (P, C, T', V) -> (P, V, T', C).
+
+    Gradients of slices and means are contiguous in the order of the axes. In another order than that of the features,
+    adding them up is slow.
+    """
+    return features.permute(0, 3, 2, 1)
+
+
+def as_features(rows: Tensor) -> Tensor:
+    """The inverse of `as_rows`, (P, V, T', C) -> (P, C, T', V)."""
+    return rows.permute(0, 3, 2, 1)
+
+
 def concatenate(tensors: Sequence[Tensor]) -> Tensor:
     """Concatenate along the persons: several (P, C, V, T) -> one, in channels-last memory."""
     return torch.cat([x.permute(0, 2, 3, 1) for x in tensors]).permute(0, 3, 1, 2)

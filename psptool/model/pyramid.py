@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psptool.model.encoder import ConvBN, normalize_add_activate, pointwise, query_key_product
+from psptool.model.encoder import ConvBN, as_rows, normalize_add_activate, pointwise, query_key_product
 from psptool.model.precision import padding
 from psptool.schemas.training import Level, ModelSettings
 from psptool.skeletons.topology import JointGroup, Topology
@@ -176,7 +176,7 @@ class Pyramid(nn.Module):
     def _pool(self, features: Tensor) -> dict[Level, Tensor]:
         """Mean of the features over the joints of each group by level, (P, C, T, V) -> (P, G, T, C) each."""
         # (P, C, T, V) -> (P, V, T, C), the memory layout of the encoder: no copy
-        rows = features.permute(0, 3, 2, 1)
+        rows = as_rows(features)
         joints = rows.flatten(2)  # (P, V, T*C)
         pooled: dict[Level, Tensor] = {}
         for level in self.levels:

@@ -199,6 +199,24 @@ def _feature_offsets(start, n, head, T, length, first, CO: tl.constexpr, WIDTH: 
     )
 
 
+@triton.jit
+def _load_query_key(
+    packed, start, first, head, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
+    TILE: tl.constexpr, FRAME: tl.constexpr,
+):  # fmt: skip
+    """Queries and keys of a head from frame ``first`` on, (V', TILE) each, and which exist; others are 0."""
+    at, valid = _query_offsets(start, first, head, T, N, V, D, WIDTH, TILE, FRAME)
+    query = tl.load(packed + at, mask=valid, other=0.0)
+    return query, tl.load(packed + at + S * D, mask=valid, other=0.0), valid
+
+
+@triton.jit
+def _map_offsets(program, WIDTH: tl.constexpr):
+    """Offsets (V', V') of the map of a person and head in (P, S, V', V')."""
+    u = tl.arange(0, WIDTH)
+    return program.to(tl.int64) * WIDTH * WIDTH + u[:, None] * WIDTH + u[None, :]
+
+
 @triton.jit(do_not_specialize=["T"])
 def _tanh_maps(
     packed, bias, tanh, T, N, V: tl.constexpr, S: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
@@ -216,9 +234,7 @@ def _tanh_maps(
     queries = tl.zeros((WIDTH, TILE), tl.float32)
     keys = tl.zeros((WIDTH, TILE), tl.float32)
     for first in range(0, T, TILE // FRAME):
-        at, valid = _query_offsets(start, first, head, T, N, V, D, WIDTH, TILE, FRAME)
-        query = tl.load(packed + at, mask=valid, other=0.0)
-        key = tl.load(packed + at + S * D, mask=valid, other=0.0)
+        query, key, _ = _load_query_key(packed, start, first, head, T, N, V, S, D, WIDTH, TILE, FRAME)
         product = tl.dot(query, tl.trans(key), product, input_precision=PRECISION)
         queries += query.to(tl.float32)
         keys += key.to(tl.float32)
@@ -229,8 +245,7 @@ def _tanh_maps(
     product = tl.dot(queries, tl.trans(key_bias), product, input_precision=PRECISION)
     product = tl.dot(query_bias, tl.trans(keys), product, input_precision=PRECISION)
     result = 2 * tl.sigmoid(product * (2.0 / (T * D))) - 1
-    v = tl.arange(0, WIDTH)
-    tl.store(tanh + program.to(tl.int64) * WIDTH * WIDTH + v[:, None] * WIDTH + v[None, :], result)
+    tl.store(tanh + _map_offsets(program, WIDTH), result)
 
 
 @triton.jit
@@ -238,7 +253,7 @@ def _attention_map(tanh, alpha, everywhere, program, head, V: tl.constexpr, WIDT
     """Attention map of a person and head, (V', V'), its tanh, and alpha. Rows are queries; 0 beyond V."""
     u = tl.arange(0, WIDTH)
     valid = (u < V)[:, None] & (u < V)[None, :]
-    own = tl.load(tanh + program.to(tl.int64) * WIDTH * WIDTH + u[:, None] * WIDTH + u[None, :])
+    own = tl.load(tanh + _map_offsets(program, WIDTH))
     factor = tl.load(alpha + head)
     fixed = tl.load(everywhere + head * V * V + u[:, None] * V + u[None, :], mask=valid, other=0.0)
     return own * factor + fixed, own, factor
@@ -293,7 +308,7 @@ def _attention_gradients(
         grad_features = tl.dot(own.to(grad.dtype), grad, input_precision=PRECISION)
         at = _feature_offsets(start, n, head, T, M, 2 * S * D, CO, WIDTH)
         tl.store(grad_packed + at, grad_features.to(grad_packed.dtype.element_ty), mask=valid)
-    tl.store(grad_maps + program.to(tl.int64) * WIDTH * WIDTH + u[:, None] * WIDTH + u[None, :], grad_map)
+    tl.store(grad_maps + _map_offsets(program, WIDTH), grad_map)
     grad_product = grad_map * factor * (1 - own_tanh * own_tanh) * (1.0 / (T * D))
     query_bias, key_bias = _joint_bias(bias, head, V, S, D, WIDTH, QUERY_TILE, FRAME)
     from_key_bias = tl.dot(grad_product, key_bias, input_precision=PRECISION)
@@ -302,9 +317,9 @@ def _attention_gradients(
     query_sums = tl.zeros((WIDTH, QUERY_TILE), tl.float32)
     key_sums = tl.zeros((WIDTH, QUERY_TILE), tl.float32)
     for first in range(0, T, QUERY_TILE // FRAME):
-        at, valid = _query_offsets(start, first, head, T, N, V, D, WIDTH, QUERY_TILE, FRAME)
-        query = tl.load(packed + at, mask=valid, other=0.0)
-        key = tl.load(packed + at + S * D, mask=valid, other=0.0)
+        query, key, valid = _load_query_key(
+            packed, start, first, head, T, N, V, S, D, WIDTH, QUERY_TILE, FRAME
+        )
         grad_query = tl.dot(grad_product, key, from_key_bias, input_precision=PRECISION)
         grad_key = tl.dot(tl.trans(grad_product), query, from_query_bias, input_precision=PRECISION)
         at, _ = _query_offsets(start, first, head, T, M, V, D, WIDTH, QUERY_TILE, FRAME)

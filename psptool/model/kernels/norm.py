@@ -184,6 +184,20 @@ def _moments(norm: Normalized) -> Tensor:
     return factors
 
 
+@triton.jit
+def _channels(C, TILE_C: tl.constexpr):
+    """Channels of a program's tile, (TILE_C,), and which of them exist."""
+    c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
+    return c, c < C
+
+
+@triton.jit
+def _rows_from(first, rows, valid_c, TILE_R: tl.constexpr):
+    """Rows of a tile, (TILE_R, 1), and which of its values exist, (TILE_R, TILE_C)."""
+    r = first + tl.arange(0, TILE_R)
+    return r.to(tl.int64)[:, None], (r < rows)[:, None] & valid_c[None, :]
+
+
 @triton.jit(do_not_specialize=["rows"])
 def _sum_rows(x, partial, rows, stride, C, TILE_R: tl.constexpr, TILE_C: tl.constexpr):
     """Sum and sum of squares of each channel over every n-th tile, minus the first row, (programs, 2, C).
@@ -191,15 +205,13 @@ def _sum_rows(x, partial, rows, stride, C, TILE_R: tl.constexpr, TILE_C: tl.cons
     The difference of a mean square and a squared mean loses precision if the mean is large. A row is close to the mean.
     """
     program, programs = tl.program_id(0), tl.num_programs(0)
-    c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
-    valid_c = c < C
+    c, valid_c = _channels(C, TILE_C)
     shift = tl.load(x + c, mask=valid_c, other=0.0).to(tl.float32)
     total = tl.zeros((TILE_R, TILE_C), tl.float32)
     squares = tl.zeros((TILE_R, TILE_C), tl.float32)
     for start in range(program * TILE_R, rows, programs * TILE_R):
-        r = start + tl.arange(0, TILE_R)
-        valid = (r < rows)[:, None] & valid_c[None, :]
-        value = tl.load(x + r.to(tl.int64)[:, None] * stride + c[None, :], mask=valid, other=0.0)
+        row, valid = _rows_from(start, rows, valid_c, TILE_R)
+        value = tl.load(x + row * stride + c[None, :], mask=valid, other=0.0)
         value = tl.where(valid, value.to(tl.float32) - shift[None, :], 0.0)
         total += value
         squares += value * value
@@ -261,11 +273,8 @@ def _normalize(
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
     """Leaky ReLU of the normalized x plus the residual."""
-    c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
-    valid_c = c < C
-    r = tl.program_id(0) * TILE_R + tl.arange(0, TILE_R)
-    valid = (r < rows)[:, None] & valid_c[None, :]
-    row = r.to(tl.int64)[:, None]
+    c, valid_c = _channels(C, TILE_C)
+    row, valid = _rows_from(tl.program_id(0) * TILE_R, rows, valid_c, TILE_R)
     value = _scaled(_load(x, row * stride + c[None, :], valid), factors, C, c, valid_c)
     if KIND > 0:
         residual = _load(second, row * second_stride + c[None, :], valid)
@@ -286,17 +295,14 @@ def _sum_gradients(
     Sums are over every n-th tile, (programs, 3, C).
     """
     program, programs = tl.program_id(0), tl.num_programs(0)
-    c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
-    valid_c = c < C
+    c, valid_c = _channels(C, TILE_C)
     mean = _load(factors, c, valid_c)[None, :]
     other_mean = _load(other_factors, c, valid_c)[None, :]
     total = tl.zeros((TILE_R, TILE_C), tl.float32)
     product = tl.zeros((TILE_R, TILE_C), tl.float32)
     other_product = tl.zeros((TILE_R, TILE_C), tl.float32)
     for start in range(program * TILE_R, rows, programs * TILE_R):
-        r = start + tl.arange(0, TILE_R)
-        valid = (r < rows)[:, None] & valid_c[None, :]
-        row = r.to(tl.int64)[:, None]
+        row, valid = _rows_from(start, rows, valid_c, TILE_R)
         value = _load(grad_out, row * C + c[None, :], valid)
         # The slope is positive, so the output has the sign of the input.
         value = tl.where(_load(out, row * C + c[None, :], valid) > 0, value, value * slope)
@@ -359,11 +365,8 @@ def _input_gradients(
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the inputs of the norms."""
-    c = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
-    valid_c = c < C
-    r = tl.program_id(0) * TILE_R + tl.arange(0, TILE_R)
-    valid = (r < rows)[:, None] & valid_c[None, :]
-    row = r.to(tl.int64)[:, None]
+    c, valid_c = _channels(C, TILE_C)
+    row, valid = _rows_from(tl.program_id(0) * TILE_R, rows, valid_c, TILE_R)
     own = _load(grad, row * C + c[None, :], valid)
     result = _input_gradient(own, _load(x, row * stride + c[None, :], valid), grads, C, c, valid_c)
     tl.store(grad_x + row * C + c[None, :], result.to(grad_x.dtype.element_ty), mask=valid)

@@ -60,7 +60,7 @@ class LoadedModel:
         joints: ArrayLike | None = None,
         frame_rate: float | None = None,
     ) -> dict[str, float]:
-        """Class probabilities of one clip; see `psptool.evaluation.scoring.StreamLogits`.
+        """Class probabilities of one clip: softmax of the mean over the classification heads. They are not calibrated.
 
         Args:
             clip: A clip of a prepared dataset.

@@ -165,7 +165,7 @@ def make_inputs(persons: int = 3, before: int = 1, teacher: bool = False, seed: 
 
 
 class Recorder:
-    """Stands in for a training step: records the memory address of its input `x`, and returns a sum and a label."""
+    """A fake training step that records the memory address of its input `x`, and returns a sum and a label."""
 
     def __init__(self) -> None:
         self.optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])

@@ -1,4 +1,4 @@
-"""The memory estimate of a training step: with the settings it suggests, a step fits into a simulated memory."""
+"""The memory estimate of a training step: a step with the suggested settings fits into the simulated memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BACKWARD = 0.05
 
 
 class Allocator:
-    """Simulates the memory of a GPU: counts the tensors that a step keeps; out of memory above ``budget`` bytes."""
+    """A simulated GPU memory. It counts the tensors that a step keeps, and raises an error above ``budget`` bytes."""
 
     def __init__(self, budget: float = float("inf")) -> None:
         self.budget, self.used = budget, 0
@@ -76,7 +76,7 @@ ESTIMATE = StepMemory(UCLA20, classes=10, persons=1.0)
 
 
 def advice(recipe: TrainingConfig, allocator: Allocator, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The error message of a step that runs out of memory; empty if it fits."""
+    """The error message of a step that runs out of memory; empty if the step fits."""
     monkeypatch.setattr(guards, "_in_use", lambda device: BEFORE + allocator.used)
     allocator.used = 0
     try:

@@ -2,8 +2,8 @@
 
 - Gradients with Triton kernels and with PyTorch's operations, in both precisions.
 - Losses of captured and eager steps, in both precisions, with teacher, dropout and gradient clipping.
-- Time, launches, GPU time and memory of a step of each preset: eager, captured, and captured without Triton kernels
-  (`paper`) or with them for tensors of any size (`best`); and its lower bound.
+- Time, launches, GPU time, memory and lower bound of a step of each preset: eager, as a CUDA graph, and as a CUDA graph
+  without Triton kernels (`paper`) or with them for tensors of any size (`best`).
 - A training through the command line that is stopped, resumed and evaluated.
 - The tests marked ``gpu``.
 
